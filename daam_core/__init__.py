@@ -1,0 +1,42 @@
+"""Which word painted where: heat maps and masks from the cross-attention of diffusion models (DAAM, ACL 2023).
+
+    from daam_core import HeatMaps, load_tiny, trace
+
+    pipe = load_tiny()
+    with trace(pipe) as lens:
+        picture = pipe("a red house and a green tree").images[0]
+    maps = lens.heat_maps()
+    maps.mask("house")
+
+Names are loaded when they are first used, so that importing the package is quick in every host.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import DaamLensError as DaamLensError
+    from .heatmaps import HeatMaps as HeatMaps
+    from .pipelines import Lens as Lens
+    from .pipelines import trace as trace
+    from .prompt import Prompt as Prompt
+    from .tiny.load import load_tiny as load_tiny
+
+__version__ = "0.1.0"
+_HOMES = {
+    "DaamLensError": "errors",
+    "HeatMaps": "heatmaps",
+    "Lens": "pipelines",
+    "Prompt": "prompt",
+    "load_tiny": "tiny.load",
+    "trace": "pipelines",
+}
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

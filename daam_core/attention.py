@@ -1,0 +1,96 @@
+"""Softmax columns of Q K^T, summed over heads: the F of the paper's Eq. 6, as pure functions on raw projections.
+
+Four kernel launches a call (scores, softmax, head sum, column selection with accumulation), no Python loop over heads or
+tokens, no synchronisation with the device. All maths is float32, whatever the model's dtype.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+TEMPORARY_BYTES = 64 * 2**20
+"""Upper bound of the temporaries of one call; longer query sequences are worked off in slices."""
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Autocast would silently run our float32 matmuls in half precision."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """`[images, n, heads * d]` -> float32 `[images * heads, n, d]`; a view for one float32 image."""
+    return x.float().unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def probabilities(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """Attention probabilities normalised over ALL keys.
+
+    Args:
+        q: `[batch, n, d]` float32 queries.
+        k: `[batch, keys, d]` float32 keys.
+        scale: factor on the scores, `1 / sqrt(d)` in Stable Diffusion.
+
+    Returns:
+        `[batch, n, keys]` float32, every row sums to 1.
+    """
+    nothing = q.new_empty(())
+    return torch.softmax(torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=scale), -1)
+
+
+def _slices(n: int, bytes_per_query: int, budget: int) -> list[slice]:
+    """Cut `n` queries so that the temporaries of each cut stay inside the budget."""
+    step = max(1, min(n, budget // bytes_per_query))
+    return [slice(i, min(i + step, n)) for i in range(0, n, step)]
+
+
+def add_head_sum(
+    into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float, budget: int = TEMPORARY_BYTES
+) -> None:
+    """`into += sum over heads l of softmax(Q_l K_l^T) S`: one layer's and step's share of Eq. 6, in place.
+
+    Args:
+        into: `[images, n, rows]` float32 running sum.
+        q: `[images, n, heads * d]`, any float dtype.
+        k: `[images, keys, heads * d]`.
+        selection: S, `[images, keys, rows]` float32 of zeros and ones: which key columns make up which row.
+        heads: number of attention heads.
+        scale: factor on the scores.
+        budget: bytes the temporaries may take.
+    """
+    images, n = q.shape[:2]
+    with _full_precision(q.device):
+        keys = split_heads(k.detach(), heads)
+        queries = split_heads(q.detach(), heads)
+        for cut in _slices(n, 8 * images * heads * k.shape[1], budget):
+            p = probabilities(queries[:, cut], keys, scale)
+            into[:, cut].baddbmm_(p.unflatten(0, (images, heads)).sum(1), selection)
+
+
+def add_per_head(
+    into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float, budget: int = TEMPORARY_BYTES
+) -> None:
+    """As `add_head_sum`, with the heads kept apart: `into` is `[images * heads, n, rows]`."""
+    images, n = q.shape[:2]
+    with _full_precision(q.device):
+        keys = split_heads(k.detach(), heads)
+        queries = split_heads(q.detach(), heads)
+        per_head = selection.repeat_interleave(heads, 0)
+        for cut in _slices(n, 8 * images * heads * k.shape[1], budget):
+            into[:, cut].baddbmm_(probabilities(queries[:, cut], keys, scale), per_head)
+
+
+def add_self_attention(
+    into: Tensor, q: Tensor, k: Tensor, heads: int, scale: float, budget: int = TEMPORARY_BYTES
+) -> None:
+    """`into += sum over heads of softmax(Q_l K_l^T)`, `into` `[images, n, n]` float32 (query, key), in place."""
+    images, n = q.shape[:2]
+    with _full_precision(q.device):
+        keys = split_heads(k.detach(), heads)
+        queries = split_heads(q.detach(), heads)
+        for cut in _slices(n, 8 * images * heads * n, budget):
+            into[:, cut] += probabilities(queries[:, cut], keys, scale).unflatten(0, (images, heads)).sum(1)

@@ -1,0 +1,268 @@
+"""`HeatMaps`: the one noun of DAAM Lens. Which word the model looked at, for every place of one picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import castorini, records, serial
+from .errors import BadArgument, DetailMissing, WordNotFound
+from .prompt import Word
+from .recorder import Grid
+from .run import Detail, LayerInfo, PictureRun
+from .upscale import bicubic
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class HeatMaps(PictureRun):
+    """The heat maps of one picture. Frozen: every verb returns a new value.
+
+    Everything a recording holds of the picture (see `PictureRun`), and:
+
+    Attributes:
+        negative: the maps of the negative prompt, where recorded.
+        rule: "paper" sums a word's tokens (its share of the attention), "castorini" takes their mean.
+        specials: whether the rows of start, end and padding are there (a choice of steps or layers has only words).
+    """
+
+    negative: HeatMaps | None = None
+    rule: Literal["paper", "castorini"] = "paper"
+    specials: bool = True
+
+    @classmethod
+    def from_run(cls, run: PictureRun) -> HeatMaps:
+        """Maps of what was recorded."""
+        return cls(**{f.name: getattr(run, f.name) for f in dataclasses.fields(PictureRun)})
+
+    # -- words -----------------------------------------------------------------------------------------------------
+
+    @property
+    def words(self) -> list[str]:
+        """The prompt's words as labels, repeated ones numbered: `['a', 'red', 'house', 'and', 'a#2', …]`."""
+        return self.prompt.labels
+
+    @property
+    def content_words(self) -> list[str]:
+        """The words without articles, prepositions, punctuation: what people want to see."""
+        return self.prompt.content_words()
+
+    @property
+    def grid(self) -> Grid:
+        """(h, w) of the finest recorded resolution."""
+        return max(self.sums, key=lambda g: g[0] * g[1])
+
+    def word(self, query: str, size: Size | None = None) -> Tensor:
+        """The heat map of one word or phrase, Eq. 6: `D_k[x, y] = sum over layers i, steps j, heads l of F_k^(i,j,l)[x, y]`.
+
+        Args:
+            query: a word (`"house"`), a repeated one (`"house#2"`), a phrase (`"red house"`), or `"<start>"`,
+                `"<end>"`, `"<padding>"`. Upper and lower case are the same.
+            size: (height, width) to upscale to, bicubic; None is the finest recorded resolution.
+
+        Returns:
+            float32 `[h, w]`, non-negative but for bicubic undershoot; attention summed over heads, layers, steps.
+
+        Raises:
+            WordNotFound: the prompt has no such word; the text lists those it has.
+        """
+        return self.stack([query], size)[0]
+
+    def stack(self, queries: Sequence[str] | None = None, size: Size | None = None) -> Tensor:
+        """The maps of several words in one call: float32 `[words, H, W]`; all words of the prompt by default."""
+        found = [self._find(query) for query in (self.words if queries is None else queries)]
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            raise BadArgument(f"size is (height, width) in pixels, both at least 1, not {size}.")
+        if not found:
+            return torch.zeros(0, *(size or self.grid))
+        levels = [self._levels(rows, found) for rows in self.sums.values()]
+        return bicubic(levels, size or self.grid)
+
+    def late_stack(self, queries: Sequence[str], grid: Grid) -> Tensor:
+        """Native maps of one grid with step j weighted by j squared: float32 `[words, h, w]`."""
+        return self._levels(self.late[grid], [self._find(query) for query in queries])
+
+    def _find(self, query: str) -> Word:
+        word = self.prompt.find(query)
+        if not self.specials and query.startswith("<"):
+            raise DetailMissing(f"{query} was not kept by layer and step; only the prompt's own words were.")
+        return word
+
+    def _levels(self, rows: Tensor, found: Sequence[Word]) -> Tensor:
+        """`[rows, h, w]` -> `[words, h, w]`: a word of several tokens is their sum (or mean)."""
+        merge = rows.new_zeros(len(found), rows.shape[0])
+        for i, word in enumerate(found):
+            merge[i, list(word.rows)] = 1.0 if self.rule == "paper" else 1.0 / len(word.rows)
+        return (merge @ rows.flatten(1)).unflatten(1, rows.shape[1:])
+
+    # -- choices ---------------------------------------------------------------------------------------------------
+
+    def select(
+        self,
+        *,
+        layers: Iterable[str | int] | None = None,
+        steps: Iterable[int] | None = None,
+        heads: Iterable[int] | None = None,
+        grids: Iterable[Grid] | None = None,
+    ) -> HeatMaps:
+        """The same maps from a choice of layers, steps, heads or resolutions.
+
+        Args:
+            layers: positions in `maps.layers`, module paths, or "down", "mid", "up".
+            steps: step numbers from 0; negative ones count from the end.
+            heads: head numbers from 0.
+            grids: resolutions (h, w).
+
+        Raises:
+            DetailMissing: the recording did not keep what is asked for; the text says how to record it.
+            BadArgument: no such layer, step, head or resolution.
+        """
+        if grids is not None:
+            return self._of_grids(list(grids)).select(layers=layers, steps=steps, heads=heads)
+        if layers is None and steps is None and heads is None:
+            return self
+        chosen = self._layer_numbers(layers)
+        if heads is not None:
+            if steps is not None:
+                raise DetailMissing("Heads are kept summed over steps: choose heads or steps, not both.")
+            return self._of_heads(chosen, list(heads))
+        return self._of_detail(None if layers is None else chosen, None if steps is None else list(steps))
+
+    def _of_grids(self, grids: list[Grid]) -> HeatMaps:
+        if missing := [g for g in grids if g not in self.sums]:
+            raise BadArgument(f"No attention of size {missing[0]} was recorded; there is {sorted(self.sums)}.")
+        return dataclasses.replace(
+            self,
+            sums={g: self.sums[g] for g in grids},
+            late={g: self.late[g] for g in grids},
+            terms={g: self.terms[g] for g in grids},
+        )
+
+    def _layer_numbers(self, layers: Iterable[str | int] | None) -> list[int]:
+        if layers is None:
+            return list(range(len(self.layers)))
+        numbers: list[int] = []
+        for want in layers:
+            hits = [i for i, layer in enumerate(self.layers) if want in (i, layer.name, layer.place)]
+            if not hits:
+                raise BadArgument(f"There is no layer {want!r}; there are {len(self.layers)}, in down, mid and up blocks.")
+            numbers += hits
+        return sorted(set(numbers))
+
+    def _of_heads(self, layers: list[int], heads: list[int]) -> HeatMaps:
+        if self.heads is None:
+            raise DetailMissing("Heads were not kept apart. Record with `trace(pipe, heads=True)`.")
+        sums: dict[Grid, Tensor] = {}
+        terms: dict[Grid, int] = {}
+        for i in layers:
+            grid = self.layers[i].grid
+            there = [h for h in heads if 0 <= h < self.layers[i].heads]
+            if there and grid in self.sums:
+                sums[grid] = sums.get(grid, torch.zeros(())) + self.heads[i][there].sum(0)
+                terms[grid] = terms.get(grid, 0) + len(there) * self.steps
+        if not sums:
+            raise BadArgument(f"No recorded layer has a head {heads}.")
+        return dataclasses.replace(self, sums=sums, late=sums, terms=terms, detail=None, heads=None)
+
+    def _of_detail(self, layers: list[int] | None, steps: list[int] | None) -> HeatMaps:
+        detail = self.detail
+        if detail is None or (steps is not None and not detail.by_step) or (layers is not None and not detail.layers):
+            axis = "steps" if layers is None else "layers"
+            raise DetailMissing(f"The {axis} were not kept apart. Record with `trace(pipe, detail=('layers', 'steps'))`.")
+        if steps is not None and (wrong := [j for j in steps if not -self.steps <= j < self.steps]):
+            raise BadArgument(f"There is no step {wrong[0]}: {self.steps} were recorded, counted from 0.")
+        sums: dict[Grid, Tensor] = {}
+        terms: dict[Grid, int] = {}
+        for grid, values in detail.values.items():
+            held = detail.layers.get(grid, ())
+            columns = list(range(values.shape[1])) if layers is None else [c for c, i in enumerate(held) if i in layers]
+            if not columns or grid not in self.sums:
+                continue
+            picked = values[:, columns].float() if steps is None else values[steps][:, columns].float()
+            sums[grid] = torch.nn.functional.pad(picked.sum((0, 1)), (0, 0, 0, 0, 1, 2))
+            numbers = [i for i, layer in enumerate(self.layers) if layer.grid == grid]
+            kept = numbers if layers is None else [i for i in numbers if i in layers]
+            calls = self.steps if steps is None else len(steps)
+            terms[grid] = calls * sum(self.layers[i].heads for i in kept)
+        if not sums:
+            raise BadArgument("The choice leaves no layer at a recorded resolution.")
+        return dataclasses.replace(self, sums=sums, late=sums, terms=terms, detail=None, heads=None, specials=False)
+
+    # -- other rules and sides -------------------------------------------------------------------------------------
+
+    def with_negative(self, negative: HeatMaps) -> HeatMaps:
+        """The same maps, with those of the negative prompt beside them."""
+        return dataclasses.replace(self, negative=negative)
+
+    def as_castorini(self, side: int) -> HeatMaps:
+        """The maps by the rule of the castorini/daam package at its latent size `side` (64 or 96 positions).
+
+        Raises:
+            DetailMissing: heads were not kept apart.
+        """
+        if self.heads is None:
+            raise DetailMissing("castorini's rule clamps every head's map. Record with `trace(pipe, heads=True)`.")
+        level = castorini.mean_of_clamped(self.heads, self.layers, side)
+        only = {(side, side): level}
+        return dataclasses.replace(self, sums=only, late=only, terms={(side, side): 1}, rule="castorini")
+
+    # -- masks and files -------------------------------------------------------------------------------------------
+
+    def mask(
+        self,
+        query: str,
+        method: str = "best",
+        *,
+        tau: float = 0.4,
+        image: NDArray[np.uint8] | None = None,
+        against: Sequence[str] | None = None,
+        size: Size | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """The mask of one word; see `daam_core.default_mask.METHODS` for the methods.
+
+        Args:
+            query: word or phrase.
+            method: "best" (the default of the product), "threshold" (Eq. 7: `D >= tau * max D`), "otsu", "compete", …
+            tau: threshold as a share of the maximum, 0..1.
+            image: uint8 `[H, W, 3]` picture to snap to; the recorded picture by default.
+            against: competing words; the prompt's other content words by default.
+            size: (height, width) of the mask; the picture's by default.
+
+        Returns:
+            bool `[H, W]`.
+        """
+        return word_mask(self, query, method, tau=tau, image=image, against=against, size=size, **options)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one `.safetensors` record, the picture and the negative prompt's maps included. Raises CannotWrite."""
+        tensors, header = serial.pack(self)
+        header |= {"rule": self.rule, "specials": self.specials, "negative": None}
+        if self.negative is not None:
+            more, header["negative"] = serial.pack(dataclasses.replace(self.negative, picture=None))
+            tensors |= {f"negative/{name}": x for name, x in more.items()}
+        return records.write(path, tensors, header)
+
+    @classmethod
+    def load(cls, path: str | Path) -> HeatMaps:
+        """Read a record. Raises BadRecord with one sentence for anything that is not one of ours, whole."""
+        tensors, header = records.read(path)
+        negative = None
+        if header.get("negative") is not None:
+            beside = {n.removeprefix("negative/"): x for n, x in tensors.items() if n.startswith("negative/")}
+            negative = cls(**serial.unpack(beside, header["negative"]))
+        rule: Literal["paper", "castorini"] = "castorini" if header.get("rule") == "castorini" else "paper"
+        specials = bool(header.get("specials", True))
+        return cls(**serial.unpack(tensors, header), negative=negative, rule=rule, specials=specials)
+
+
+__all__ = ["Detail", "HeatMaps", "LayerInfo", "WordNotFound"]

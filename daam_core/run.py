@@ -1,0 +1,168 @@
+"""One recording, finished: what the model attended to while it made one batch of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import BadArgument, NothingRecorded
+from .prompt import Prompt
+from .recorder import Grid, Recorder
+from .tap import Layer, Place
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """A recorded cross-attention layer: module path, grid (h, w), number of heads, place in the UNet."""
+
+    name: str
+    grid: Grid
+    heads: int
+    place: Place
+
+
+@dataclass(frozen=True)
+class Detail:
+    """Word maps kept apart by step and layer.
+
+    Attributes:
+        values: per grid, `[steps, layers, tokens, h, w]` float16 head sums; an axis that was not kept has size 1. Only
+            the prompt's own tokens, not start, end and padding.
+        layers: per grid, the position in `layers` of each entry of the second axis; empty where layers were not kept.
+        by_step: whether the first axis is steps.
+    """
+
+    values: dict[Grid, Tensor]
+    layers: dict[Grid, tuple[int, ...]]
+    by_step: bool
+
+
+@dataclass(frozen=True)
+class PictureRun:
+    """What one recording holds of one picture; all tensors on the CPU.
+
+    Attributes:
+        sums: per grid (h, w), float32 `[rows, h, w]`: sum over heads, layers and steps (Eq. 6 before upscaling). Rows
+            are start, the prompt's tokens, end, padding (see `Prompt`).
+        late: the same with step j = 1, 2, … weighted by j squared.
+        terms: per grid, heads x layers x steps summed; the rows of one position add up to it.
+        layers: every recorded layer, in the order of the forward pass.
+        detail: layers and steps apart, where kept.
+        heads: per layer, float32 `[heads, rows, h, w]` summed over steps, where kept.
+        self_attention: per grid, float32 `[n, n]` (query, key), rows sum to 1, where kept.
+        size: (height, width) of the picture in pixels.
+        picture: uint8 `[H, W, 3]`, where the picture is known.
+        prompt: the words and which rows are theirs.
+        steps: calls of the model that were finished.
+        timesteps: the timestep of each.
+    """
+
+    sums: dict[Grid, Tensor]
+    late: dict[Grid, Tensor]
+    terms: dict[Grid, int]
+    layers: tuple[LayerInfo, ...]
+    detail: Detail | None
+    heads: dict[int, Tensor] | None
+    self_attention: dict[Grid, Tensor] | None
+    size: tuple[int, int]
+    picture: NDArray[np.uint8] | None
+    prompt: Prompt
+    steps: int
+    timesteps: tuple[float, ...]
+
+
+def picture_run(
+    recorder: Recorder,
+    layers: Sequence[Layer],
+    prompts: Sequence[Prompt],
+    image: int,
+    size: tuple[int, int],
+    picture: NDArray[np.uint8] | None,
+    timesteps: Sequence[float],
+) -> PictureRun:
+    """Take one picture out of a recorder and bring it to the CPU.
+
+    Raises:
+        BadArgument: there is no such picture.
+        NothingRecorded: not one step was finished, or the attention was not finite.
+    """
+    if not 0 <= image < recorder.images:
+        raise BadArgument(f"There is no picture {image}: this run made {recorder.images}, counted from 0.")
+    if recorder.step_count == 0 or not recorder.slots:
+        raise NothingRecorded("Not one sampling step was finished, so there is no heat map. Let the sampler run on.")
+    rows = prompts[image].rows
+    sums: dict[Grid, Tensor] = {}
+    late: dict[Grid, Tensor] = {}
+    terms: dict[Grid, int] = {}
+    for slot in recorder.slots.values():
+        total, weighted = (_planes(x[image], slot.grid, rows) for x in (slot.total, slot.late))
+        sums[slot.grid] = sums[slot.grid] + total if slot.grid in sums else total
+        late[slot.grid] = late[slot.grid] + weighted if slot.grid in late else weighted
+        terms[slot.grid] = terms.get(slot.grid, 0) + slot.terms
+    if not all(bool(x.isfinite().all()) for x in sums.values()):
+        raise NothingRecorded(
+            "The model's attention was not a number (NaN) in this run, so there is no heat map. "
+            "That happens in half precision: try float32 or bfloat16, or a lower guidance scale."
+        )
+    seen = sorted(recorder.grids)
+    position = {index: i for i, index in enumerate(seen)}
+    return PictureRun(
+        sums=sums,
+        late=late,
+        terms=terms,
+        layers=tuple(
+            LayerInfo(layers[i].name, recorder.grids[i], layers[i].heads, layers[i].place) for i in seen
+        ),
+        detail=_detail(recorder, image, rows, position),
+        heads={
+            position[i]: _planes(
+                x.unflatten(0, (recorder.images, -1))[image], recorder.grids[i], rows
+            )
+            for i, x in recorder.heads.items()
+        }
+        or None,
+        self_attention=_self_attention(recorder, image),
+        size=size,
+        picture=picture,
+        prompt=prompts[image],
+        steps=recorder.step_count,
+        timesteps=tuple(timesteps),
+    )
+
+
+def _planes(x: Tensor, grid: Grid, rows: int) -> Tensor:
+    """`[..., n, rows]` on the device -> `[..., rows, h, w]` on the CPU, cut to this prompt's own rows."""
+    return x[..., :rows].transpose(-1, -2).unflatten(-1, grid).contiguous().cpu()
+
+
+def _detail(recorder: Recorder, image: int, rows: int, position: dict[int, int]) -> Detail | None:
+    keep = recorder.keep
+    if not (keep.layers or keep.steps):
+        return None
+    values: dict[Grid, list[Tensor]] = {}
+    layers: dict[Grid, list[int]] = {}
+    for key, slot in sorted(recorder.slots.items(), key=lambda item: str(item[0]).zfill(6)):
+        tokens = rows - 3
+        steps = [x[image, :, :tokens] for x in slot.steps] if keep.steps else [slot.total[image, :, 1 : tokens + 1]]
+        # Layer sums over many steps pass float16's range of whole numbers, not its range: 3 digits stay.
+        stacked = torch.stack([_planes(x.half(), slot.grid, tokens) for x in steps])
+        values.setdefault(slot.grid, []).append(stacked)
+        if isinstance(key, int):
+            layers.setdefault(slot.grid, []).append(position[key])
+    return Detail(
+        values={grid: torch.stack(x, 1) for grid, x in values.items()},
+        layers={grid: tuple(x) for grid, x in layers.items()},
+        by_step=keep.steps,
+    )
+
+
+def _self_attention(recorder: Recorder, image: int) -> dict[Grid, Tensor] | None:
+    if recorder.self_attention is None or recorder.self_grid is None:
+        return None
+    walk = recorder.self_attention[image].cpu()
+    return {recorder.self_grid: walk / walk.sum(-1, keepdim=True)}

@@ -1,0 +1,259 @@
+"""Passive hooks on every cross-attention of a UNet: they read the projections and change nothing.
+
+Works on any UNet whose spatial transformers own `transformer_blocks` with `attn1` and `attn2` (diffusers, ldm, sgm and
+the WebUI forks): LoRA, hypernetworks and every attention optimisation act before, inside or after `to_q` / `to_k`, so
+what these give out is what the model attends with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from . import compiled
+from .errors import UnsupportedModel
+
+Place = Literal["down", "mid", "up"]
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One attention layer: its place in the model and what its projections mean.
+
+    Attributes:
+        name: module path inside the UNet.
+        place: down, mid or up block.
+        heads: number of attention heads.
+        scale: factor on the scores.
+    """
+
+    name: str
+    place: Place
+    heads: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What one layer attended with in one call of the UNet.
+
+    Attributes:
+        index: which layer (position in `Tap.layers`).
+        grid: (h, w) of the latent positions, n = h * w.
+        q: `[batch, n, heads * d]`.
+        k: `[batch, keys, heads * d]`.
+        cross: keys are text (True) or the picture itself (False).
+    """
+
+    index: int
+    grid: Grid
+    q: Tensor
+    k: Tensor
+    cross: bool
+
+
+class Tap:
+    """Hooks on one UNet; a context manager that owns every handle it made.
+
+    Args:
+        unet: the model, compiled or not.
+        on_attention: called with each `Attention` while the UNet runs.
+        before: called with (sample, timestep, context) when the UNet is called: `[batch, c, h, w]`, a number or tensor, and
+            `[batch, keys, dim]`.
+        after: called when the UNet is done.
+        failed: called once with the exception if one of the others raised; nothing is recorded from then on, and the
+            UNet goes on as if nobody were looking.
+        self_attention: listen to `attn1` too.
+
+    Raises:
+        UnsupportedModel: the model has no cross-attention in spatial transformers.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        on_attention: Callable[[Attention], None],
+        before: Callable[[Tensor, Any, Tensor | None], None],
+        after: Callable[[], None],
+        failed: Callable[[Exception], None],
+        self_attention: bool = False,
+    ) -> None:
+        self.layers: list[Layer] = []
+        self._on_attention, self._before, self._after, self._failed = on_attention, before, after, failed
+        self._outer = unet
+        self._unet: nn.Module = getattr(unet, "_orig_mod", unet)
+        self._self_attention = self_attention
+        self._live = False
+        self._ticket = compiled.Ticket(self) if compiled.is_compiled(unet) else None
+        self._handles: list[RemovableHandle] = []
+        self._layer_handles: list[RemovableHandle] = []
+        self._watched: list[tuple[nn.Module, str, nn.Module]] = []
+        self._owners = _spatial_transformers(self._unet)
+        if not self._owners:
+            raise UnsupportedModel(
+                f"{type(self._unet).__name__} has no cross-attention that DAAM Lens can read. "
+                "Heat maps need a UNet with spatial transformers, as in Stable Diffusion 1, 2 or XL."
+            )
+
+    def __enter__(self) -> Tap:
+        self._live = True
+        if self._ticket is not None:
+            compiled.forget()
+        self._handles = [
+            self._outer.register_forward_pre_hook(self._begin, with_kwargs=True),
+            self._outer.register_forward_hook(self._end),
+        ]
+        self._attach_layers()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live = False
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._detach_layers()
+        if self._ticket is not None:
+            compiled.forget()
+
+    # -- hooks on the UNet ------------------------------------------------------------------------------------------
+
+    def _begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self._live:
+            return
+        try:
+            # A LoRA loaded inside the trace puts new modules where the projections were.
+            if any(getattr(attn, name, None) is not seen for attn, name, seen in self._watched):
+                self._detach_layers()
+                self._attach_layers()
+            sample = args[0] if args else kwargs["sample"]
+            timestep = args[1] if len(args) > 1 else kwargs.get("timestep", kwargs.get("timesteps"))
+            context = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else kwargs.get("context"))
+            self._before(sample, timestep, context if isinstance(context, Tensor) else None)
+        except Exception as error:
+            self._stop(error)
+
+    def _end(self, *_: object) -> None:
+        if not self._live:
+            return
+        try:
+            self._after()
+        except Exception as error:
+            self._stop(error)
+
+    def _stop(self, error: Exception) -> None:
+        self._live = False
+        self._failed(error)
+
+    def emit(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
+        """Hand one layer's projections on; an exception ends the recording, never the picture."""
+        if not self._live:
+            return
+        try:
+            self._on_attention(Attention(index, grid, q, k, cross))
+        except Exception as error:
+            self._stop(error)
+
+    # -- hooks on the layers ----------------------------------------------------------------------------------------
+
+    def _attach_layers(self) -> None:
+        self.layers = []
+        self._watched = []
+        for name, owner in self._owners:
+            ear = _Ear(self)
+            self._layer_handles.append(owner.register_forward_pre_hook(ear.see_grid, with_kwargs=True))
+            for number, block in enumerate(owner.transformer_blocks):  # type: ignore[union-attr, arg-type]
+                for part in ("attn1", "attn2") if self._self_attention else ("attn2",):
+                    attn = getattr(block, part, None)
+                    if attn is not None:
+                        self._attach(ear, attn, f"{name}.transformer_blocks.{number}.{part}")
+
+    def _attach(self, ear: _Ear, attn: Any, name: str) -> None:
+        listener = _LayerEar(ear, len(self.layers), self._ticket)
+        self.layers.append(_describe(attn, name))
+        fused = bool(getattr(attn, "fused_projections", False)) and hasattr(attn, "to_kv")
+        key_name = "to_kv" if fused else "to_k"
+        query: Any
+        key: Any
+        query, key = attn.to_q, getattr(attn, key_name)
+        self._layer_handles.append(query.register_forward_hook(listener.see_query))
+        self._layer_handles.append(key.register_forward_hook(listener.see_fused if fused else listener.see_key))
+        self._watched += [(attn, "to_q", query), (attn, key_name, key)]
+
+    def _detach_layers(self) -> None:
+        for handle in self._layer_handles:
+            handle.remove()
+        self._layer_handles = []
+        self._watched = []
+
+
+class _Ear:
+    """Listens at one spatial transformer: the true (h, w), which no square root of n can tell."""
+
+    def __init__(self, tap: Tap) -> None:
+        self.tap = tap
+        self.grid: Grid = (0, 0)
+
+    def see_grid(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs.get("hidden_states", kwargs.get("x"))
+        if hidden is not None and hidden.dim() == 4:
+            self.grid = (hidden.shape[2], hidden.shape[3])
+
+
+class _LayerEar:
+    """Listens at one attention layer: pairs the queries with the keys of the same call."""
+
+    def __init__(self, ear: _Ear, index: int, ticket: compiled.Ticket | None) -> None:
+        self._ear, self._index, self._ticket = ear, index, ticket
+        self._q: Tensor | None = None
+        self._source: Tensor | None = None
+
+    def see_query(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        self._q, self._source = output, args[0]
+
+    def see_fused(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        self.see_key(module, args, output.chunk(2, dim=-1)[0])
+
+    def see_key(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        q, source = self._q, self._source
+        self._q = self._source = None
+        if q is None:
+            return
+        cross = args[0] is not source
+        if self._ticket is not None and torch.compiler.is_compiling():
+            self._ticket.hand_in(q, output, self._index, self._ear.grid, cross)
+        else:
+            self._ear.tap.emit(self._index, self._ear.grid, q, output, cross)
+
+
+def _spatial_transformers(unet: nn.Module) -> list[tuple[str, nn.Module]]:
+    """(path, module) of every module that owns `transformer_blocks` with an `attn2`, in the order of the forward pass."""
+    found = [
+        (name, module)
+        for name, module in unet.named_modules()
+        if isinstance(getattr(module, "transformer_blocks", None), nn.ModuleList)
+        and any(getattr(block, "attn2", None) is not None for block in module.transformer_blocks)  # type: ignore[union-attr]
+    ]
+    order = {"down": 0, "mid": 1, "up": 2}
+    return sorted(found, key=lambda item: order[_place(item[0])])
+
+
+def _place(name: str) -> Place:
+    head = name.split(".", 1)[0]
+    if head.startswith("mid"):
+        return "mid"
+    return "up" if head.startswith(("up", "output")) else "down"
+
+
+def _describe(attn: Any, name: str) -> Layer:
+    heads = int(attn.heads)
+    inner = getattr(attn, "inner_dim", None) or attn.to_q.out_features  # type: ignore[union-attr]
+    scale = getattr(attn, "scale", None)
+    if not isinstance(scale, (int, float)):
+        scale = (int(inner) // heads) ** -0.5  # type: ignore[arg-type]
+    return Layer(name, _place(name), heads, float(scale))

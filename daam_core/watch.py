@@ -1,0 +1,64 @@
+"""See what goes in and out of one method of one object, and leave no trace afterwards, in whatever order watchers leave."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+
+class MethodWatch:
+    """Calls `seen(arguments, result)` after every call of `owner.name`; `arguments` are by name, defaults filled in.
+
+    An exception of the method passes through unseen; an exception of `seen` goes to `failed` and the method's result is
+    returned all the same.
+    """
+
+    def __init__(
+        self,
+        owner: object,
+        name: str,
+        seen: Callable[[dict[str, Any], Any], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._owner, self._name = owner, name
+        self._below: Any = vars(owner).get(name)
+        method: Callable[..., Any] = getattr(owner, name)
+        signature = inspect.signature(method)
+
+        @functools.wraps(method)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            result = self._call_below(*args, **kwargs)
+            try:
+                bound = signature.bind(*args, **kwargs)
+                bound.apply_defaults()
+                seen(bound.arguments, result)
+            except Exception as error:
+                failed(error)
+            return result
+
+        watched._watch = self  # type: ignore[attr-defined]
+        self._watched = watched
+        setattr(owner, name, watched)
+
+    def _call_below(self, *args: Any, **kwargs: Any) -> Any:
+        below = self._below
+        if below is None:
+            below = functools.partial(getattr(type(self._owner), self._name), self._owner)
+        return below(*args, **kwargs)
+
+    def remove(self) -> None:
+        """Take this watcher out; others, above or below it, stay."""
+        top = vars(self._owner).get(self._name)
+        if top is self._watched:
+            if self._below is None:
+                delattr(self._owner, self._name)
+            else:
+                setattr(self._owner, self._name, self._below)
+            return
+        while (watch := getattr(top, "_watch", None)) is not None:
+            if watch._below is self._watched:
+                watch._below = self._below
+                return
+            top = watch._below
