@@ -157,8 +157,7 @@ def _readings(text: str) -> Iterator[str]:
 def _without_gaps(text: str) -> str:
     """Text with each GAP made a space, or nothing where people type none (accents and vowel signs included)."""
     glued = _NO_SPACE.sub("", text)
-    pairs = zip(glued, [*glued[1:], " "], strict=False)
-    closed = (c for c, after in pairs if c != GAP or _kind(after) != "m")
+    closed = (c for c, after in zip(glued, f"{glued[1:]} ", strict=False) if c != GAP or _kind(after) != "m")
     return "".join(closed).replace(GAP, " ").strip(_SPACES)
 
 

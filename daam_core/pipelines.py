@@ -17,9 +17,9 @@ from torch import Tensor
 from .errors import BadArgument, DaamLensError, NothingRecorded, UnsupportedModel
 from .heatmaps import HeatMaps
 from .prompt import Prompt
-from .recorder import Keep, Recorder
+from .recorder import Grid, Keep, Recorder
 from .run import picture_run
-from .tap import Attention, Layer, Tap
+from .tap import Layer, Tap
 from .watch import MethodWatch
 
 logger = logging.getLogger("daam_lens")
@@ -45,7 +45,6 @@ class _Run:
     size: tuple[int, int]
     prompts: list[Prompt]
     cond: Recorder
-    cond_rows: slice
     negatives: list[Prompt] = field(default_factory=list)
     uncond: Recorder | None = None
     timesteps: list[Any] = field(default_factory=list)
@@ -183,20 +182,17 @@ class Lens:
         if self._run.uncond is not None:
             self._run.uncond.end_step()
 
-    def _hear(self, heard: Attention) -> None:
+    def _hear(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
         run = self._run
         if run is None:
             return
-        layer = self._tap.layers[heard.index]
-        if not heard.cross:
-            rows = run.cond_rows
-            run.cond.add_self(heard.grid, heard.q[rows], heard.k[rows], layer.heads, layer.scale)
+        layer = self._tap.layers[index]
+        if not cross:
+            run.cond.add_self(grid, q, k, layer.heads, layer.scale)
             return
-        for recorder, rows in ((run.cond, run.cond_rows), (run.uncond, slice(0, run.images))):
-            if recorder is not None:
-                recorder.add_cross(
-                    heard.index, heard.grid, heard.q[rows], heard.k[rows], layer.heads, layer.scale
-                )
+        run.cond.add_cross(index, grid, q, k, layer.heads, layer.scale)
+        if run.uncond is not None:
+            run.uncond.add_cross(index, grid, q, k, layer.heads, layer.scale)
 
     def _start(self, ask: _Ask, sample: Tensor, context: Tensor) -> _Run:
         perturbed = bool(getattr(self._pipe, "do_perturbed_attention_guidance", False))
@@ -211,12 +207,11 @@ class Lens:
             images=images,
             size=(sample.shape[2] * factor, sample.shape[3] * factor),
             prompts=prompts,
-            cond=Recorder(images, _selector(prompts), self._keep),
-            cond_rows=rows,
+            cond=Recorder(rows, _selector(prompts), self._keep),
         )
         if self._negative and ask.guided:
             run.negatives = self._prompts(ask.negatives, images, context.shape[1])
-            run.uncond = Recorder(images, _selector(run.negatives), self._keep)
+            run.uncond = Recorder(slice(0, images), _selector(run.negatives), self._keep)
         return run
 
     def _prompts(self, texts: list[str] | None, images: int, keys: int) -> list[Prompt]:
@@ -231,7 +226,7 @@ class Lens:
         expand = getattr(self._pipe, "maybe_convert_prompt", None)  # textual inversion: one word, several vectors
         full = expand(text, tokenizer) if expand else text
         ids = tokenizer(full, padding="max_length", max_length=tokenizer.model_max_length, truncation=True).input_ids
-        return Prompt.from_ids(ids, tokenizer, text=full)
+        return Prompt.from_ids(ids, tokenizer, text=text)
 
 
 def trace(

@@ -16,29 +16,17 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .errors import BadArgument, BadPrompt, BadRecord, WordNotFound
-from .pieces import may_cut, pictured, piece_bytes, readable, search_key, spell, unspelled, words_of
+from .pieces import may_cut, pictured, readable, search_key, spell, unspelled, words_of
 from .stopwords import STOP_WORDS
+from .token_ids import SPECIALS, Tokenizer, as_chunks, flattened, roles, spelling
 
 if TYPE_CHECKING:
     import torch
 
-CHUNK = 77
-SPECIALS = ("<start>", "<end>", "<padding>")
 _LISTED = 40
-
-
-class Tokenizer(Protocol):
-    """What is used of transformers' tokenizers."""
-
-    @property
-    def bos_token_id(self) -> int | None: ...
-    @property
-    def eos_token_id(self) -> int | None: ...
-    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]: ...
-    def get_added_vocab(self) -> dict[str, int]: ...
 
 
 @dataclass(frozen=True)
@@ -106,19 +94,19 @@ class Prompt:
         Raises BadPrompt for an id that the tokenizer does not have, BadArgument for weights of another length.
         """
         start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-        parts = _as_chunks(ids, start)
+        parts = as_chunks(ids, start)
         flat = [entry for part in parts for entry in part]
-        flat_weights = [1.0] * len(flat) if weights is None else [float(w) for w in _flattened(weights)]
+        flat_weights = [1.0] * len(flat) if weights is None else [float(w) for w in flattened(weights)]
         if len(flat_weights) != len(flat):
             raise BadArgument(f"Each token needs one weight: {len(flat)} tokens, {len(flat_weights)} weights.")
-        roles = [role for part in parts for role in _roles(part, start, end)]
-        at = {role: tuple(i for i, seen in enumerate(roles) if seen == role) for role in ("token", *SPECIALS)}
-        spelled = spell(_spelling([flat[i] for i in at["token"]], tokenizer), text)
+        places = [role for part in parts for role in roles(part, start, end)]
+        at = {role: tuple(i for i, seen in enumerate(places) if seen == role) for role in ("token", *SPECIALS)}
+        spelled = spell(spelling([flat[i] for i in at["token"]], tokenizer), text)
         tokens = tuple(
             Token(column, readable(spelled.text[a:b]), row, flat_weights[column])
             for row, (column, (a, b)) in enumerate(zip(at["token"], spelled.spans, strict=True), start=1)
         )
-        full = bool(tokens) and roles[-1] != "<padding>"
+        full = bool(tokens) and places[-1] != "<padding>"
         return cls(
             text=text or readable(spelled.text),
             tokens=tokens,
@@ -148,9 +136,7 @@ class Prompt:
                 tokens=tuple(
                     Token(int(t["column"]), str(t["text"]), int(t["row"]), float(t["weight"])) for t in data["tokens"]
                 ),
-                words=tuple(
-                    Word(str(w["label"]), str(w["text"]), _ints(w["rows"]), float(w["weight"])) for w in data["words"]
-                ),
+                words=tuple(Word(str(w["label"]), str(w["text"]), _ints(w["rows"]), float(w["weight"])) for w in data["words"]),
                 start=_ints(data["start"]),
                 end=_ints(data["end"]),
                 padding=_ints(data["padding"]),
@@ -158,9 +144,7 @@ class Prompt:
                 truncated=tuple(map(str, data["truncated"])),
             )
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-            raise BadRecord(
-                f"The record's prompt cannot be read ({error}); the file was damaged or changed."
-            ) from error
+            raise BadRecord(f"The record's prompt cannot be read ({error}); the file was damaged or changed.") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, ready for JSON."""
@@ -261,63 +245,6 @@ class Prompt:
         shown = [word for word in self.words if pictured(word.text)]
         labels = [word.label for word in shown]
         return _short(labels if len(labels) <= _LISTED else list(dict.fromkeys(word.text for word in shown))) or "none"
-
-
-def _as_chunks(ids: Any, start: int | None) -> list[list[int | str]]:
-    entries = list(ids.tolist() if hasattr(ids, "tolist") else ids)
-    if entries and not isinstance(entries[0], (int, str)) and hasattr(entries[0], "__len__"):
-        return [_entries(part) for part in entries]
-    flat = _entries(entries)
-    whole = len(flat) % CHUNK == 0 and start is not None and all(entry == start for entry in flat[::CHUNK])
-    return [flat[i : i + CHUNK] for i in range(0, len(flat), CHUNK)] if whole else [flat]
-
-
-def _entries(part: Any) -> list[int | str]:
-    return [x if isinstance(x, str) else int(x) for x in (part.tolist() if hasattr(part, "tolist") else part)]
-
-
-def _flattened(weights: Any) -> list[float]:
-    entries = weights.tolist() if hasattr(weights, "tolist") else weights
-    return [w for part in entries for w in (part if isinstance(part, (list, tuple)) else [part])]
-
-
-def _roles(chunk: Sequence[int | str], start: int | None, end: int | None) -> list[str]:
-    """ "<start>", "token", "<end>" or "<padding>" for each place of a chunk.
-
-    Padding is told by its place alone: its id may be the end token's (SD 1) or that of "!" (SD 2, SDXL's second
-    encoder), and a prompt may hold "!" itself.
-    """
-    roles = ["token"] * len(chunk)
-    if chunk and chunk[0] == start:
-        roles[0] = "<start>"
-    ends = [i for i, entry in enumerate(chunk) if entry == end and roles[i] == "token"]
-    if ends:
-        roles[ends[0] :] = ["<end>", *["<padding>"] * (len(chunk) - ends[0] - 1)]
-    return roles
-
-
-def _spelling(entries: Sequence[int | str], tokenizer: Tokenizer) -> list[bytes]:
-    """The bytes each token spells. Added tokens and named embeddings spell their name, their further vectors
-    (`<cat-toy>_1` after `<cat-toy>`, as diffusers numbers them) nothing."""
-    ids = [entry for entry in entries if isinstance(entry, int)]
-    pieces: list[str | None] = list(tokenizer.convert_ids_to_tokens(ids)) if ids else []
-    unknown = [number for number, piece in zip(ids, pieces, strict=True) if piece is None]
-    if unknown:
-        raise BadPrompt(f"Token id {unknown[0]} is not in the tokenizer's vocabulary: give the model's own tokenizer.")
-    plain = iter(zip(pieces, piece_bytes([piece or "" for piece in pieces]), strict=True))
-    added = tokenizer.get_added_vocab()
-    spelled: list[bytes] = []
-    name, vectors = "", 0
-    for entry in entries:
-        piece, code = (entry, b"") if isinstance(entry, str) else next(plain)
-        named = isinstance(entry, str) or piece in added
-        if named and piece in ("", f"{name}_{vectors + 1}") and spelled:
-            vectors += 1
-            spelled.append(b"")
-            continue
-        name, vectors = (piece or "", 0) if named else ("", 0)
-        spelled.append(f" {name} ".encode() if named else code)
-    return spelled
 
 
 def _labelled(words: Sequence[tuple[str, tuple[int, ...]]], tokens: Sequence[Token]) -> tuple[Word, ...]:

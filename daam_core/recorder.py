@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .attention import add_head_sum, add_per_head, add_self_attention
+from .attention import TEMPORARY_BYTES, add_head_sum, add_per_head, add_self_attention
 
 Grid = tuple[int, int]
 SELF_ATTENTION_POSITIONS = 576
@@ -36,6 +36,20 @@ class Keep:
     self_attention: bool = False
 
 
+PROBED_LAYERS = 4
+"""Layers worked off at once before layers are gathered, to see that the model leaves its queries as they are."""
+
+
+@dataclass
+class _Pool:
+    """Layers of one shape that wait to be worked off together: side by side they are one layer of more heads."""
+
+    q: list[Tensor] = field(default_factory=list)
+    k: list[Tensor] = field(default_factory=list)
+    versions: int = 0
+    bytes: int = 0
+
+
 @dataclass
 class _Slot:
     """One running sum: a grid's, or a layer's when layers are kept apart."""
@@ -52,15 +66,19 @@ class _Slot:
 class Recorder:
     """Sums attention while the model samples.
 
+    Small layers are not worked off one by one, which would cost a small model more time than its own work: they are
+    gathered until their temporaries reach the budget and then summed as one layer of many heads.
+
     Args:
-        images: number of pictures.
+        rows: which rows of the model's batch are the pictures.
         select: gives, for a context of that many keys, the selection `[images, keys, rows]` float32 (see
             `Prompt.selection`).
         keep: what to keep apart.
     """
 
-    def __init__(self, images: int, select: Callable[[int], Tensor], keep: Keep) -> None:
-        self.images = images
+    def __init__(self, rows: slice, select: Callable[[int], Tensor], keep: Keep) -> None:
+        self.rows = rows
+        self.images: int = rows.stop - rows.start
         self.keep = keep
         self.step_count = 0
         self.slots: dict[Grid | int, _Slot] = {}
@@ -70,34 +88,80 @@ class Recorder:
         self.self_grid: Grid | None = None
         self._select = select
         self._selections: dict[tuple[int, torch.device], Tensor] = {}
+        self._pools: dict[tuple[Grid, int, int, float], _Pool] = {}
+        self._probed = 0
+        self._last: tuple[Tensor, int] | None = None
+        self._in_place = False
 
     def add_cross(self, layer: int, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
-        """One cross-attention layer of one step: q `[images, n, heads * d]`, k `[images, keys, heads * d]`.
+        """One cross-attention layer of one step: q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`.
 
         Raises:
             ValueError: the grid does not cover the queries.
         """
-        if grid[0] * grid[1] != q.shape[1]:
-            raise ValueError(f"{q.shape[1]} queries do not fill a grid of {grid[0]} x {grid[1]}")
-        selection = self._selection(k.shape[1], q.device)
-        slot = self._slot(layer, grid, q.device, selection.shape[-1])
-        add_head_sum(slot.now, q, k, selection, heads, scale)
+        n, keys = q.shape[1], k.shape[1]
+        if grid[0] * grid[1] != n:
+            raise ValueError(f"{n} queries do not fill a grid of {grid[0]} x {grid[1]}")
+        slot = self._slot(layer, grid, q.device, keys)
         slot.terms_now += heads
+        cost = 2 * (q.nbytes + k.nbytes) + 8 * self.images * heads * n * keys
+        if self._may_wait(q) and 2 * cost <= TEMPORARY_BYTES:
+            self._gather((grid, keys, heads, scale), q, k, cost)
+            return
+        q, k, selection = q[self.rows], k[self.rows], self._selection(keys, q.device)
+        add_head_sum(slot.now, q, k, selection, heads, scale)
         if self.keep.heads:
             self._add_heads(layer, q, k, selection, heads, scale)
 
+    def _may_wait(self, q: Tensor) -> bool:
+        """Whether layers can be gathered: none is wanted apart, and the model was seen to leave its queries alone."""
+        if self.keep.layers or self.keep.heads or self._in_place or q.is_inference():
+            return False
+        if self._probed <= PROBED_LAYERS:
+            if self._last is not None:
+                self._in_place = self._last[0]._version != self._last[1]
+            self._probed += 1
+            self._last = (q, q._version) if self._probed <= PROBED_LAYERS else None
+            return False
+        return True
+
+    def _gather(self, shape: tuple[Grid, int, int, float], q: Tensor, k: Tensor, cost: int) -> None:
+        pool = self._pools.get(shape)
+        if pool is None:
+            pool = self._pools[shape] = _Pool()
+        if pool.bytes + cost > TEMPORARY_BYTES:
+            self._work_off(shape, pool)
+        pool.q.append(q)
+        pool.k.append(k)
+        pool.versions += q._version + k._version
+        pool.bytes += cost
+
+    def _work_off(self, shape: tuple[Grid, int, int, float], pool: _Pool) -> None:
+        if not pool.q:
+            return
+        grid, keys, heads, scale = shape
+        if sum(q._version + k._version for q, k in zip(pool.q, pool.k, strict=True)) != pool.versions:
+            raise RuntimeError("the model changed its queries or keys in place after they were made")
+        q, k = (torch.cat(x, -1)[self.rows] for x in (pool.q, pool.k))
+        selection = self._selection(keys, q.device)
+        add_head_sum(self.slots[grid].now, q, k, selection, heads * len(pool.q), scale)
+        pool.q, pool.k, pool.versions, pool.bytes = [], [], 0, 0
+
     def add_self(self, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
-        """One self-attention layer of one step; only the finest grid of bounded size is kept."""
+        """One self-attention layer of one step, q and k `[batch, n, heads * d]`; only the finest grid of bounded size
+        is kept."""
         n = q.shape[1]
         if self.self_grid is None and n <= SELF_ATTENTION_POSITIONS:
             self.self_grid = grid
             self.self_attention = torch.zeros(self.images, n, n, device=q.device)
         if self.self_attention is not None and grid == self.self_grid:
-            add_self_attention(self.self_attention, q, k, heads, scale)
+            add_self_attention(self.self_attention, q[self.rows], k[self.rows], heads, scale)
 
     def end_step(self) -> None:
         """Fold the step into the sums; an interrupted step is simply never folded."""
         self.step_count += 1
+        for shape, pool in self._pools.items():
+            self._work_off(shape, pool)
         for slot in self.slots.values():
             slot.terms, slot.terms_now = slot.terms + slot.terms_now, 0
             slot.total += slot.now
@@ -112,11 +176,14 @@ class Recorder:
         for slot in self.slots.values():
             slot.now = slot.now.new_empty(0)
         self._selections.clear()
+        self._pools.clear()
+        self._last = None
 
-    def _slot(self, layer: int, grid: Grid, device: torch.device, rows: int) -> _Slot:
+    def _slot(self, layer: int, grid: Grid, device: torch.device, keys: int) -> _Slot:
         self.grids.setdefault(layer, grid)
         key: Grid | int = layer if self.keep.layers else grid
         if key not in self.slots:
+            rows = self._selection(keys, device).shape[-1]
             now, total, late = (torch.zeros(self.images, grid[0] * grid[1], rows, device=device) for _ in range(3))
             self.slots[key] = _Slot(grid, now, total, late)
         return self.slots[key]

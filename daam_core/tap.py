@@ -39,23 +39,9 @@ class Layer:
     scale: float
 
 
-@dataclass(frozen=True)
-class Attention:
-    """What one layer attended with in one call of the UNet.
-
-    Attributes:
-        index: which layer (position in `Tap.layers`).
-        grid: (h, w) of the latent positions, n = h * w.
-        q: `[batch, n, heads * d]`.
-        k: `[batch, keys, heads * d]`.
-        cross: keys are text (True) or the picture itself (False).
-    """
-
-    index: int
-    grid: Grid
-    q: Tensor
-    k: Tensor
-    cross: bool
+Hear = Callable[[int, Grid, Tensor, Tensor, bool], None]
+"""Takes what one layer attended with: its position in `Tap.layers`, the grid (h, w) of latent positions, n = h * w,
+q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`, and whether the keys are text (else the picture itself)."""
 
 
 class Tap:
@@ -63,7 +49,7 @@ class Tap:
 
     Args:
         unet: the model, compiled or not.
-        on_attention: called with each `Attention` while the UNet runs.
+        on_attention: called for each attention layer while the UNet runs, see `Hear`.
         before: called with (sample, timestep, context) when the UNet is called: `[batch, c, h, w]`, a number or tensor, and
             `[batch, keys, dim]`.
         after: called when the UNet is done.
@@ -78,7 +64,7 @@ class Tap:
     def __init__(
         self,
         unet: nn.Module,
-        on_attention: Callable[[Attention], None],
+        on_attention: Hear,
         before: Callable[[Tensor, Any, Tensor | None], None],
         after: Callable[[], None],
         failed: Callable[[Exception], None],
@@ -93,7 +79,7 @@ class Tap:
         self._ticket = compiled.Ticket(self) if compiled.is_compiled(unet) else None
         self._handles: list[RemovableHandle] = []
         self._layer_handles: list[RemovableHandle] = []
-        self._watched: list[tuple[nn.Module, str, nn.Module]] = []
+        self._watched: list[tuple[dict[str, Any], str, nn.Module]] = []
         self._owners = _spatial_transformers(self._unet)
         if not self._owners:
             raise UnsupportedModel(
@@ -128,7 +114,7 @@ class Tap:
             return
         try:
             # A LoRA loaded inside the trace puts new modules where the projections were.
-            if any(getattr(attn, name, None) is not seen for attn, name, seen in self._watched):
+            if any(children.get(name) is not seen for children, name, seen in self._watched):
                 self._detach_layers()
                 self._attach_layers()
             sample = args[0] if args else kwargs["sample"]
@@ -155,7 +141,7 @@ class Tap:
         if not self._live:
             return
         try:
-            self._on_attention(Attention(index, grid, q, k, cross))
+            self._on_attention(index, grid, q, k, cross)
         except Exception as error:
             self._stop(error)
 
@@ -183,7 +169,7 @@ class Tap:
         query, key = attn.to_q, getattr(attn, key_name)
         self._layer_handles.append(query.register_forward_hook(listener.see_query))
         self._layer_handles.append(key.register_forward_hook(listener.see_fused if fused else listener.see_key))
-        self._watched += [(attn, "to_q", query), (attn, key_name, key)]
+        self._watched += [(attn._modules, "to_q", query), (attn._modules, key_name, key)]
 
     def _detach_layers(self) -> None:
         for handle in self._layer_handles:

@@ -54,9 +54,7 @@ def chunks(ids: Sequence[int], start: int, end: int, padding: int | None = None,
     return [[start, *part, end, *[fill] * (size - len(part))] for part in parts]
 
 
-def _match_brackets(
-    lexemes: Sequence[re.Match[str]], syntax: Syntax
-) -> tuple[dict[int, tuple[float, bool]], dict[int, int]]:
+def _match_brackets(lexemes: Sequence[re.Match[str]], syntax: Syntax) -> tuple[dict[int, tuple[float, bool]], dict[int, int]]:
     """Opening lexeme -> (factor, is it absolute); closing lexeme -> how many brackets it closes."""
     opens: dict[int, tuple[float, bool]] = {}
     closes: dict[int, int] = {}
