@@ -14,8 +14,8 @@ from daam_core.upscale import bicubic
 
 
 def by_torch(levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    kwargs = {"mode": "bicubic", "align_corners": False}
-    return sum((F.interpolate(x[None].float(), size=size, **kwargs)[0] for x in levels), torch.zeros(()))
+    one_by_one = (F.interpolate(x[None].float(), size, mode="bicubic", align_corners=False)[0] for x in levels)
+    return sum(one_by_one, torch.zeros(()))
 
 
 def by_formula(level: Tensor, size: tuple[int, int]) -> Tensor:

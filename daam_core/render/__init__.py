@@ -1,0 +1,37 @@
+"""Heat maps as pictures: overlays, captions, contact sheets, tables and animations, all uint8 `[H, W, 3]`.
+
+Needs NumPy, OpenCV and Pillow only; maps may be arrays or tensors.
+"""
+
+from .animation import animate, step_frames
+from .colours import ColourMap, colour_table, paint
+from .lettering import THEMES, Theme
+from .of_maps import report_table, word_overlay, word_sheet, word_steps
+from .overlay import Enlarge, Picture, as_heat, as_picture, enlarged, outline
+from .sheets import colour_bar, contact_sheet, difference, overlay
+from .tables import table
+
+__all__ = [
+    "THEMES",
+    "ColourMap",
+    "Enlarge",
+    "Picture",
+    "Theme",
+    "animate",
+    "as_heat",
+    "as_picture",
+    "colour_bar",
+    "colour_table",
+    "contact_sheet",
+    "difference",
+    "enlarged",
+    "outline",
+    "overlay",
+    "paint",
+    "report_table",
+    "step_frames",
+    "table",
+    "word_overlay",
+    "word_sheet",
+    "word_steps",
+]

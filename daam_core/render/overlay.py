@@ -1,0 +1,216 @@
+"""A heat map over its picture, so that both stay readable.
+
+Where there is little heat the picture stays, only quieter (a little darker and greyer); where there is much, the colour
+map takes over but keeps the picture's own light and shade. So the eye finds the word at once and still knows the scene.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from ..errors import BadArgument
+from .colours import ColourMap, paint
+
+Picture = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Enlarge = Literal["nearest", "lanczos"]
+
+QUIET_LIGHT = (0.78, 0.80, 0.84)
+"""Brightness that a place without heat keeps in red, green and blue: a touch of dusk, from which warm colours stand out."""
+QUIET_COLOUR = 0.55
+"""Saturation that a place without heat keeps."""
+RISE = (0.12, 0.80)
+"""Heat above the floor (as a share of what is left to the top) at which the colour begins and is fully there."""
+FLOOR = 0.85
+"""Part of a map's lowest twentieth that counts as floor: attention that a word has everywhere marks no place."""
+CONTRAST = 0.25
+"""A map that rises less than this above its floor is drawn weaker: it hardly prefers a place."""
+
+
+class TensorLike(Protocol):
+    """What we need of a torch tensor, without importing torch."""
+
+    def detach(self) -> TensorLike: ...
+    def cpu(self) -> TensorLike: ...
+    def float(self) -> TensorLike: ...
+    def numpy(self) -> NDArray[np.float32]: ...
+
+
+Heat = ArrayLike | TensorLike
+
+
+def glow(
+    picture: ArrayLike | Image.Image,
+    heat: Heat,
+    opacity: float = 0.85,
+    colormap: ColourMap = "ember",
+    *,
+    top: float | None = None,
+) -> Picture:
+    """One heat map over one picture.
+
+    Args:
+        picture: uint8 `[H, W, 3]` (or `[H, W]`, `[H, W, 4]`) or a Pillow image.
+        heat: `[h, w]` of any size and real type, array or tensor; negative values and NaN count as no heat.
+        opacity: 0 (the picture itself) .. 1.
+        colormap: "ember", "lagoon" or "gray".
+        top: the heat that gets the brightest colour; None: the map's own maximum.
+
+    Returns:
+        uint8 `[H, W, 3]`. A map that is the same everywhere says nothing about place, and draws no colour.
+
+    Raises:
+        BadArgument: a picture, map or opacity that is none.
+    """
+    base = as_picture(picture)
+    share = relative(fit_heat(as_heat(heat), base.shape[:2]), top)
+    return blend(base, paint(share, colormap), _strength(share), checked_opacity(opacity))
+
+
+def signed_glow(picture: ArrayLike | Image.Image, change: Heat, opacity: float = 0.85, *, top: float | None = None) -> Picture:
+    """A signed map over one picture: orange where it gained, blue where it lost, only quieter where nothing changed.
+
+    Args:
+        change: `[h, w]`, any sign; `top` is the absolute change that gets the full colour (None: the largest).
+    """
+    base = as_picture(picture)
+    signed = fit_heat(as_heat(change), base.shape[:2])
+    top = float(np.abs(signed).max()) if top is None else top
+    share: Floats = np.clip(signed / np.float32(top), -1, 1) if top > 0 else np.zeros_like(signed)
+    return blend(base, paint(share / 2 + 0.5, "tide"), _smoothstep(np.abs(share)), checked_opacity(opacity))
+
+
+def outline(
+    picture: ArrayLike | Image.Image,
+    mask: Heat,
+    colour: tuple[int, int, int] = (255, 214, 92),
+    width: int | None = None,
+    dim: float = 0.0,
+) -> Picture:
+    """A mask's edge drawn on the picture: a bright line on a dark one, so that it shows on any ground.
+
+    Args:
+        mask: `[h, w]`, anything above 0.5 is inside; scaled to the picture.
+        width: pixels of the bright line; None: fitting the picture.
+        dim: 0..1, how much the outside is darkened.
+    """
+    drawn = as_picture(picture).copy()
+    height, wide = drawn.shape[:2]
+    inside = as_heat(mask) > 0.5
+    inside = cv2.resize(inside.astype(np.float32), (wide, height), interpolation=cv2.INTER_LINEAR) > 0.5
+    if dim > 0:
+        drawn[~inside] = np.rint(drawn[~inside] * (1 - checked_opacity(dim))).astype(np.uint8)
+    if width is None:
+        width = max(1, round(min(height, wide) / 160))
+    edges, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    halo = 2 * max(1, round(width * 0.75))
+    cv2.drawContours(drawn, edges, -1, (16, 16, 20), width + halo, cv2.LINE_AA)
+    cv2.drawContours(drawn, edges, -1, colour, width, cv2.LINE_AA)
+    return drawn
+
+
+def enlarged(picture: ArrayLike | Image.Image, least: int, how: Enlarge = "lanczos") -> Picture:
+    """The picture by a whole factor so large that its shorter side has at least `least` pixels (never smaller)."""
+    base = as_picture(picture)
+    factor = -(-least // min(base.shape[:2]))
+    if how not in ("nearest", "lanczos"):
+        raise BadArgument(f"A picture is enlarged by 'nearest' or 'lanczos', not {how!r}.")
+    if factor <= 1:
+        return base
+    kind = cv2.INTER_NEAREST if how == "nearest" else cv2.INTER_LANCZOS4
+    size = (base.shape[1] * factor, base.shape[0] * factor)
+    return np.asarray(cv2.resize(base, size, interpolation=kind), dtype=np.uint8)
+
+
+# -- parts -----------------------------------------------------------------------------------------------------------
+
+
+def as_picture(picture: ArrayLike | Image.Image) -> Picture:
+    """Anything that is a picture -> uint8 `[H, W, 3]`. Raises BadArgument."""
+    if isinstance(picture, Image.Image):
+        picture = np.asarray(picture.convert("RGB"))
+    found = np.asarray(picture)
+    if found.ndim == 2:
+        found = np.repeat(found[..., None], 3, axis=2)
+    if found.dtype != np.uint8 or found.ndim != 3 or found.shape[2] not in (3, 4) or 0 in found.shape:
+        raise BadArgument(f"A picture is uint8 [H, W, 3], but this is {found.dtype} {list(found.shape)}.")
+    return np.ascontiguousarray(found[..., :3])
+
+
+def as_heat(heat: Heat) -> Floats:
+    """Anything that is a map -> finite float32 `[h, w]`: NaN becomes 0, infinity the largest finite value."""
+    if not isinstance(heat, np.ndarray) and hasattr(heat, "detach"):
+        heat = heat.detach().cpu().float().numpy()
+    found = np.asarray(heat)
+    if found.ndim != 2 or 0 in found.shape or found.dtype.kind not in "fiub":
+        raise BadArgument(f"A heat map is numbers of [h, w], but this is {found.dtype} {list(found.shape)}.")
+    found = found.astype(np.float32)
+    if np.isfinite(found).all():
+        return found
+    finite = found[np.isfinite(found)]
+    largest = float(np.abs(finite).max(initial=0.0)) or 1.0
+    return np.nan_to_num(found, nan=0.0, posinf=largest, neginf=-largest).astype(np.float32)
+
+
+def fit_heat(heat: Floats, size: tuple[int, ...]) -> Floats:
+    """The map at a picture's (height, width): bicubic upwards, averages downwards."""
+    height, width = size
+    if heat.shape == (height, width):
+        return heat
+    shrinks = height < heat.shape[0] and width < heat.shape[1]
+    kind = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(heat, (width, height), interpolation=kind), dtype=np.float32)
+
+
+def relative(heat: Floats, top: float | None = None) -> Floats:
+    """Heat as a share 0..1 of the top; all zero where the map is the same everywhere or there is no heat."""
+    low, high = float(heat.min()), float(heat.max())
+    even = high - low <= 1e-6 * max(abs(high), abs(low))
+    top = high if top is None else top
+    if top <= 0 or (even and top <= high):
+        return np.zeros_like(heat)
+    return np.clip(heat / np.float32(top), 0, 1)
+
+
+def checked_opacity(opacity: float) -> float:
+    if not 0 <= opacity <= 1:
+        raise BadArgument(f"An opacity lies between 0 and 1, not at {opacity}.")
+    return float(opacity)
+
+
+def blend(base: Picture, colours: Picture, strength: Floats, opacity: float) -> Picture:
+    """Picture `[H, W, 3]` and colours `[H, W, 3]` by `strength` 0..1 `[H, W]`, all of it scaled by `opacity`."""
+    picture = base.astype(np.float32)
+    light = picture @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    weight = strength[..., None]
+    quiet = light[..., None] + (picture - light[..., None]) * (QUIET_COLOUR + (1 - QUIET_COLOUR) * weight)
+    dusk = np.array(QUIET_LIGHT, dtype=np.float32)
+    quiet *= dusk + (1 - dusk) * weight
+    shaded = colours.astype(np.float32) + _relief(light)[..., None]
+    mixed = quiet + (shaded - quiet) * (0.86 * weight)
+    return np.rint(np.clip(picture + (mixed - picture) * opacity, 0, 255)).astype(np.uint8)
+
+
+def _relief(light: Floats) -> Floats:
+    """The picture's edges and inner drawing as light and shade around 0."""
+    sigma = max(1.0, min(light.shape) / 24)
+    relief = light - cv2.GaussianBlur(light, (0, 0), sigma)
+    return np.asarray(np.clip(0.6 * relief, -70, 60), dtype=np.float32)
+
+
+def _strength(share: Floats) -> Floats:
+    """How much of the colour shows, 0..1: none at the map's floor, all of it near the top."""
+    lowest = np.partition(share, share.size // 20, axis=None)[share.size // 20]
+    floor = FLOOR * float(lowest)
+    contrast = 1 - float(lowest) / max(float(share.max()), 1e-12)
+    return _smoothstep((share - floor) / (1 - floor)) * np.float32(min(1.0, contrast / CONTRAST))
+
+
+def _smoothstep(share: Floats) -> Floats:
+    t = np.clip((share - RISE[0]) / (RISE[1] - RISE[0]), 0, 1)
+    return t * t * (3 - 2 * t)
