@@ -6,15 +6,17 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import castorini, records, serial
+from . import castorini, choices, records, serial
 from .errors import BadArgument, DetailMissing, WordNotFound
+from .mask_methods import Evidence, make_mask
 from .prompt import Word
 from .recorder import Grid
 from .run import Detail, LayerInfo, PictureRun
@@ -87,9 +89,10 @@ class HeatMaps(PictureRun):
         levels = [self._levels(rows, found) for rows in self.sums.values()]
         return bicubic(levels, size or self.grid)
 
-    def late_stack(self, queries: Sequence[str], grid: Grid) -> Tensor:
-        """Native maps of one grid with step j weighted by j squared: float32 `[words, h, w]`."""
-        return self._levels(self.late[grid], [self._find(query) for query in queries])
+    def late_stack(self, queries: Sequence[str]) -> Tensor:
+        """Maps with step j weighted by j squared, at the finest recorded resolution: float32 `[words, h, w]`."""
+        found = [self._find(query) for query in queries]
+        return bicubic([self._levels(rows, found) for rows in self.late.values()], self.grid)
 
     def _find(self, query: str) -> Word:
         word = self.prompt.find(query)
@@ -130,12 +133,16 @@ class HeatMaps(PictureRun):
             return self._of_grids(list(grids)).select(layers=layers, steps=steps, heads=heads)
         if layers is None and steps is None and heads is None:
             return self
-        chosen = self._layer_numbers(layers)
+        if heads is not None and steps is not None:
+            raise DetailMissing("Heads are kept summed over steps: choose heads or steps, not both.")
+        numbers = None if layers is None else choices.layer_numbers(self, layers)
         if heads is not None:
-            if steps is not None:
-                raise DetailMissing("Heads are kept summed over steps: choose heads or steps, not both.")
-            return self._of_heads(chosen, list(heads))
-        return self._of_detail(None if layers is None else chosen, None if steps is None else list(steps))
+            part = choices.of_heads(self, range(len(self.layers)) if numbers is None else numbers, list(heads))
+        else:
+            part = choices.of_detail(self, numbers, None if steps is None else list(steps))
+        return dataclasses.replace(
+            self, sums=part.sums, late=part.sums, terms=part.terms, specials=part.specials, detail=None, heads=None
+        )
 
     def _of_grids(self, grids: list[Grid]) -> HeatMaps:
         if missing := [g for g in grids if g not in self.sums]:
@@ -146,56 +153,6 @@ class HeatMaps(PictureRun):
             late={g: self.late[g] for g in grids},
             terms={g: self.terms[g] for g in grids},
         )
-
-    def _layer_numbers(self, layers: Iterable[str | int] | None) -> list[int]:
-        if layers is None:
-            return list(range(len(self.layers)))
-        numbers: list[int] = []
-        for want in layers:
-            hits = [i for i, layer in enumerate(self.layers) if want in (i, layer.name, layer.place)]
-            if not hits:
-                raise BadArgument(f"There is no layer {want!r}; there are {len(self.layers)}, in down, mid and up blocks.")
-            numbers += hits
-        return sorted(set(numbers))
-
-    def _of_heads(self, layers: list[int], heads: list[int]) -> HeatMaps:
-        if self.heads is None:
-            raise DetailMissing("Heads were not kept apart. Record with `trace(pipe, heads=True)`.")
-        sums: dict[Grid, Tensor] = {}
-        terms: dict[Grid, int] = {}
-        for i in layers:
-            grid = self.layers[i].grid
-            there = [h for h in heads if 0 <= h < self.layers[i].heads]
-            if there and grid in self.sums:
-                sums[grid] = sums.get(grid, torch.zeros(())) + self.heads[i][there].sum(0)
-                terms[grid] = terms.get(grid, 0) + len(there) * self.steps
-        if not sums:
-            raise BadArgument(f"No recorded layer has a head {heads}.")
-        return dataclasses.replace(self, sums=sums, late=sums, terms=terms, detail=None, heads=None)
-
-    def _of_detail(self, layers: list[int] | None, steps: list[int] | None) -> HeatMaps:
-        detail = self.detail
-        if detail is None or (steps is not None and not detail.by_step) or (layers is not None and not detail.layers):
-            axis = "steps" if layers is None else "layers"
-            raise DetailMissing(f"The {axis} were not kept apart. Record with `trace(pipe, detail=('layers', 'steps'))`.")
-        if steps is not None and (wrong := [j for j in steps if not -self.steps <= j < self.steps]):
-            raise BadArgument(f"There is no step {wrong[0]}: {self.steps} were recorded, counted from 0.")
-        sums: dict[Grid, Tensor] = {}
-        terms: dict[Grid, int] = {}
-        for grid, values in detail.values.items():
-            held = detail.layers.get(grid, ())
-            columns = list(range(values.shape[1])) if layers is None else [c for c, i in enumerate(held) if i in layers]
-            if not columns or grid not in self.sums:
-                continue
-            picked = values[:, columns].float() if steps is None else values[steps][:, columns].float()
-            sums[grid] = torch.nn.functional.pad(picked.sum((0, 1)), (0, 0, 0, 0, 1, 2))
-            numbers = [i for i, layer in enumerate(self.layers) if layer.grid == grid]
-            kept = numbers if layers is None else [i for i in numbers if i in layers]
-            calls = self.steps if steps is None else len(steps)
-            terms[grid] = calls * sum(self.layers[i].heads for i in kept)
-        if not sums:
-            raise BadArgument("The choice leaves no layer at a recorded resolution.")
-        return dataclasses.replace(self, sums=sums, late=sums, terms=terms, detail=None, heads=None, specials=False)
 
     # -- other rules and sides -------------------------------------------------------------------------------------
 
@@ -226,22 +183,35 @@ class HeatMaps(PictureRun):
         image: NDArray[np.uint8] | None = None,
         against: Sequence[str] | None = None,
         size: Size | None = None,
-        **options: Any,
     ) -> Tensor:
-        """The mask of one word; see `daam_core.default_mask.METHODS` for the methods.
+        """The mask of one word or phrase.
 
         Args:
             query: word or phrase.
-            method: "best" (the default of the product), "threshold" (Eq. 7: `D >= tau * max D`), "otsu", "compete", …
-            tau: threshold as a share of the maximum, 0..1.
-            image: uint8 `[H, W, 3]` picture to snap to; the recorded picture by default.
-            against: competing words; the prompt's other content words by default.
+            method: "best" (the product's default), "threshold" (Eq. 7: `D >= tau * max D`), "otsu", "compete", "walk",
+                "guided" or "grabcut"; see `mask_methods.METHODS`.
+            tau: level as a share of the maximum, 0..1 (not used by "best" and "otsu").
+            image: uint8 `[H, W, 3]` picture to snap to; the recorded one by default.
+            against: the words it competes with; by default the last word of each other noun group of the prompt.
             size: (height, width) of the mask; the picture's by default.
 
         Returns:
             bool `[H, W]`.
+
+        Raises:
+            WordNotFound, BadArgument; DetailMissing where the method needs what was not recorded.
         """
-        return word_mask(self, query, method, tau=tau, image=image, against=against, size=size, **options)
+        picture = self.picture if image is None else image
+        if picture is not None and size is not None and picture.shape[:2] != tuple(size):
+            picture = cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA).astype(np.uint8)
+        if size is None:
+            size = self.size if picture is None else (picture.shape[0], picture.shape[1])
+        names = [query, *(self.prompt.rivals(query) if against is None else against)]
+        evidence = Evidence(self.stack(names, size), self.late_stack(names), self._walks(), picture)
+        return make_mask(evidence, method, tau)
+
+    def _walks(self) -> tuple[Grid, Tensor] | None:
+        return next(iter(self.self_attention.items())) if self.self_attention else None
 
     def save(self, path: str | Path) -> Path:
         """Write one `.safetensors` record, the picture and the negative prompt's maps included. Raises CannotWrite."""

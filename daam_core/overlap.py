@@ -49,9 +49,10 @@ def _pair(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
             f"Masks must be [..., height, width] of the same size, got {list(first.shape)} and {list(second.shape)}."
         )
     try:
-        a, b = torch.broadcast_tensors(first.float(), second.float())
+        shape = torch.broadcast_shapes(first.shape, second.shape)
     except RuntimeError as error:
         raise BadArgument(f"Batches of {list(first.shape)} and {list(second.shape)} do not fit together.") from error
+    a, b = first.float().expand(shape), second.float().expand(shape)
     for one in (a, b):
         if not bool(((one >= 0) & (one <= 1)).all()):  # also false for NaN
             raise BadArgument("Masks must be bool or lie in 0..1 (no NaN): threshold or stretch the map first.")

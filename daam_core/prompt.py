@@ -164,6 +164,22 @@ class Prompt:
         """Labels of the words that can be seen in a picture: no stop words, no punctuation."""
         return [w.label for w in self.words if pictured(w.text) and search_key(w.text) not in STOP_WORDS]
 
+    def rivals(self, query: str) -> list[str]:
+        """The words that compete with ``query`` for the picture's places: the last word of every other noun group.
+
+        A group is a run of neighbouring content words ("red house" in "a red house and a green tree"), so an
+        adjective does not take its own noun's place, and no part of speech has to be known.
+        """
+        own = set(self.find(query).rows)
+        content = set(self.content_words())
+        groups: list[list[Word]] = [[]]
+        for word in self.words:
+            if word.label in content:
+                groups[-1].append(word)
+            elif groups[-1]:
+                groups.append([])
+        return [group[-1].label for group in groups if group and not own & {row for w in group for row in w.rows}]
+
     def column_rows(self, length: int | None = None) -> list[int]:
         """The row of each context column. A longer context is this one repeated, as hosts do to match lengths."""
         length = self.length if length is None else length

@@ -105,6 +105,23 @@ def test_a_word_that_is_not_there_lists_those_that_are(clip: Any, query: str) ->
         read(clip, "a red house").find(query)
 
 
+@pytest.mark.parametrize(
+    ("text", "query", "others"),
+    [
+        ("a red house and a green tree", "house", ["tree"]),
+        ("a red house and a green tree", "red", ["tree"]),
+        ("a red house and a green tree", "red house", ["tree"]),
+        ("a red house, a dog and the sky", "dog", ["house", "sky"]),
+        ("red house", "house", []),
+        ("a house and a house", "house#2", ["house"]),
+        ("and the", "the", []),
+    ],
+)
+def test_an_adjective_does_not_compete_with_its_noun(clip: Any, text: str, query: str, others: list[str]) -> None:
+    """Competition is between things; who is an adjective is not known, only which words stand together."""
+    assert read(clip, text).rivals(query) == others
+
+
 def test_cut_words_are_named(clip: Any) -> None:
     prompt = read(clip, "dog " * 74 + "skyscraper Red zebra")
     assert prompt.truncated == ("skyscraper", "Red", "zebra")
