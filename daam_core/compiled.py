@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from collections.abc import Callable
+from functools import cache
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from .errors import UnsupportedModel
 
 
 class Listener(Protocol):
@@ -27,31 +31,42 @@ _LISTENERS: weakref.WeakValueDictionary[int, Listener] = weakref.WeakValueDictio
 _NUMBERS = itertools.count()
 
 
-@torch.library.custom_op("daam_lens::attention", mutates_args=("mark",))
-def _attention(
-    mark: Tensor, q: Tensor, k: Tensor, number: int, index: int, height: int, width: int, cross: bool
-) -> None:
-    listener = _LISTENERS.get(number)
-    if listener is not None:
-        listener.emit(index, (height, width), q, k, cross)
+@cache
+def _operator() -> Callable[[Tensor, Tensor, Tensor, int, int, int, int, bool], None]:
+    """The operator, made when it is first needed: hosts with PyTorch before 2.4 have no way to make one."""
+    if not hasattr(torch.library, "custom_op"):
+        raise UnsupportedModel(
+            f"Recording a compiled UNet needs PyTorch 2.4 or later, and this is {torch.__version__}. "
+            "Record without torch.compile."
+        )
 
+    def attention(mark: Tensor, q: Tensor, k: Tensor, number: int, index: int, height: int, width: int, cross: bool) -> None:
+        listener = _LISTENERS.get(number)
+        if listener is not None:
+            listener.emit(index, (height, width), q, k, cross)
 
-@_attention.register_fake
-def _(mark: Tensor, q: Tensor, k: Tensor, number: int, index: int, height: int, width: int, cross: bool) -> None:
-    return None
+    # Postponed annotations are strings; the operator's schema is read from real types.
+    attention.__annotations__ = dict.fromkeys(("mark", "q", "k"), Tensor) | dict.fromkeys(
+        ("number", "index", "height", "width"), int
+    )
+    attention.__annotations__ |= {"cross": bool, "return": None}
+    operator = torch.library.custom_op("daam_lens::attention", attention, mutates_args=("mark",))
+    operator.register_fake(lambda *_: None)
+    return operator
 
 
 class Ticket:
     """A listener's number and the tensor whose (pretended) change keeps the compiler from dropping the operator."""
 
     def __init__(self, listener: Listener) -> None:
+        self._hand = _operator()
         self._number = next(_NUMBERS)
         self._mark = torch.zeros(1)
         _LISTENERS[self._number] = listener
 
     def hand_in(self, q: Tensor, k: Tensor, index: int, grid: tuple[int, int], cross: bool) -> None:
         """Give one layer's projections to the listener from inside a compiled graph."""
-        _attention(self._mark, q, k, self._number, index, grid[0], grid[1], cross)
+        self._hand(self._mark, q, k, self._number, index, grid[0], grid[1], cross)
 
 
 def is_compiled(module: nn.Module) -> bool:

@@ -77,6 +77,11 @@ class Lens:
     def runs(self) -> int:
         return len(self._runs)
 
+    @property
+    def images(self) -> int:
+        """How many pictures the last run made: `[lens.heat_maps(i) for i in range(lens.images)]`."""
+        return self._runs[-1].images if self._runs else 0
+
     def __enter__(self) -> Lens:
         try:
             self._stack.enter_context(self._tap)
@@ -159,7 +164,8 @@ class Lens:
             self._runs = [run for run in self._runs if run is not self._run]
         self._run = self._ask = None
         reason = str(error) if isinstance(error, DaamLensError) else f"{type(error).__name__}: {error}"
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        # torch names the class `OutOfMemoryError` since 2.5; before that it was CUDA's alone.
+        if isinstance(error, (MemoryError, getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError))):
             reason = f"there was not enough memory for it ({error}). Record without detail, or at a smaller size"
         self.failure = f"Recording stopped, the picture was still made: {reason}".rstrip(".") + "."
         logger.warning("%s", self.failure)

@@ -74,7 +74,7 @@ def best(
     size: tuple[int, int] | None = None,
     settings: Settings = DEFAULT,
 ) -> Tensor:
-    """The mask of word ``index``: bool ``[H, W]`` of the picture (or ``size``, or the maps' own size without either).
+    """The mask of word ``index``: bool ``[H, W]`` of ``size``, else of the picture's size, else of the maps' own.
 
     ``maps`` is float32 ``[words, h, w]``: the word and those it may have to share the picture with, at one native grid
     and in one unit. Sums that weight late steps more (step j by j^2) place an object better than plain sums. Words that
@@ -91,9 +91,7 @@ def best(
     index %= len(maps)
     if picture is not None:
         picture = checked_picture(picture)
-        if size is not None and tuple(size) != picture.shape[:2]:
-            raise BadArgument(f"size {tuple(size)} is not that of the picture, {picture.shape[:2]}.")
-        size = (picture.shape[0], picture.shape[1])
+        size = size if size is not None else (picture.shape[0], picture.shape[1])
     height, width = size if size is not None else (maps.shape[-2], maps.shape[-1])
     if height < 1 or width < 1:
         raise BadArgument(f"size must be at least one pixel each way, got {size}.")
@@ -110,7 +108,10 @@ def best(
     mask = snapped(heat.numpy(), small, settings)
     if _overlap(mask, plain) < settings.agreement:
         mask = plain
-    return torch.from_numpy(enlarged_mask(mask, picture)).to(maps.device)
+    done = torch.from_numpy(enlarged_mask(mask, picture)).to(maps.device)
+    if done.shape != (height, width):
+        done = torch.nn.functional.interpolate(done[None, None].float(), (height, width), mode="area")[0, 0] >= 0.5
+    return done
 
 
 def rivals(maps: Tensor, index: int) -> list[int]:
@@ -175,11 +176,13 @@ def _figure(hottest: Array, cell: npt.NDArray[np.int64], between: smoother.Links
 
 def _ground(hottest: Array, settings: Settings) -> Array:
     """Which pixels teach the ground's colours, float32 0 or 1: the cold ones, and the cool ones along the border."""
-    teaches: Mask = hottest <= max(settings.cold, float(np.quantile(hottest, settings.coldest)))
+    level = max(settings.cold, float(np.quantile(hottest, settings.coldest)))
+    teaches: Mask = hottest <= np.float32(level)
     width = max(1, round(settings.border * max(hottest.shape) / 128))
     border = np.ones(hottest.shape, bool)
     border[width:-width, width:-width] = False
-    return (teaches | (border & (hottest < settings.cool))).astype(np.float32)
+    border &= hottest < settings.cool
+    return (teaches | border).astype(np.float32)
 
 
 def _filled(figure: Mask, heat: Array, least: float) -> Mask:
@@ -203,7 +206,8 @@ def _owners(figure: Mask, heat: Array, spread_heat: Array, strong: float) -> npt
     competes = strength >= strong
     competes[:, 0] = False
     score = np.where(competes[:, labels], spread_heat, -1.0)
-    return np.where(competes.any(0)[labels], score.argmax(0), -1)
+    owned: Mask = np.asarray(competes.any(0))[labels]
+    return np.where(owned, score.argmax(0), -1)
 
 
 def _overlap(first: Mask, second: Mask) -> float:

@@ -48,20 +48,20 @@ def snap_guided(maps: Tensor, picture: Picture, radius: float | None = None, eps
     """The colour guided filter of He, Sun and Tang (2013): float32 ``[..., H, W]``, in the unit of ``maps``.
 
     In every window of ``radius`` pixels the map is replaced by its best linear function of the picture's colours, so
-    its edges move to the picture's. ``radius`` is by default half a cell of the map; ``eps`` is the variance of colour
-    (of 0..1) below which a window counts as flat and is merely averaged. Linear in the map: a constant map stays.
+    its edges move to the picture's. ``radius`` is by default a cell of the map, which is how far its edges are off;
+    ``eps`` is the variance of colour (of 0..1) below which a window counts as flat and is merely averaged. Linear in
+    the map: a constant map stays.
     """
     maps, picture = checked_maps(maps), checked_picture(picture)
     eps = checked_positive(eps, "eps")
     height, width = picture.shape[:2]
     if radius is None:
-        radius = max(2.0, 0.5 * max(height / maps.shape[-2], width / maps.shape[-1]))
+        radius = max(2.0, height / maps.shape[-2], width / maps.shape[-1])
     radius = checked_positive(radius, "radius")
     small = working_picture(picture, GUIDED_SIDE)
     heat = resized(maps, small.shape[:2]).reshape(-1, *small.shape[:2]).cpu().numpy()
     reach = max(1, round(radius * max(small.shape[:2]) / max(height, width)))
-    guide = small.astype(np.float32) / 255
-    full = picture.astype(np.float32) / 255
+    guide, full = _unit(small), _unit(picture)
     inverse, mean = _inverse_covariance(guide, reach, eps)
     done = np.empty((len(heat), height, width), np.float32)
     for i, one in enumerate(heat):
@@ -150,6 +150,11 @@ def enlarged_mask(mask: npt.NDArray[np.bool_], picture: Picture) -> npt.NDArray[
     soft = snap_guided(torch.from_numpy(mask.astype(np.float32)), picture, radius=2 * scale, eps=1e-4)
     result: npt.NDArray[np.bool_] = soft.numpy() > 0.5
     return result
+
+
+def _unit(picture: Picture) -> Array:
+    unit: Array = picture.astype(np.float32) / np.float32(255)
+    return unit
 
 
 def _box(values: Array, reach: int) -> Array:

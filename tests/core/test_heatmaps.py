@@ -142,6 +142,9 @@ def test_a_record_keeps_everything(tmp_path: Path) -> None:
     assert back.words == full.words
     assert back.negative is not None
     assert back.negative.words == ["a", "star"]
+    assert back.picture is not None
+    assert back.detail is not None and back.heads is not None and back.self_attention is not None
+    assert full.detail is not None and full.heads is not None and full.self_attention is not None
     assert np.array_equal(back.picture, picture)
     assert torch.equal(back.stack(), full.stack())
     assert torch.equal(back.detail.values[g], full.detail.values[g])

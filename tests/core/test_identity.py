@@ -81,7 +81,7 @@ def controlnet() -> Case:
 
 def perturbed(guidance: float) -> Case:
     base = pipeline()
-    pipe = StableDiffusionPAGPipeline(**{k: v for k, v in base.components.items()}, requires_safety_checker=False,
+    pipe = StableDiffusionPAGPipeline(**base.components, requires_safety_checker=False,
                                       pag_applied_layers=["mid"])  # fmt: skip
     pipe.set_progress_bar_config(disable=True)
     return pipe, {"pag_scale": 2.0, "guidance_scale": guidance}

@@ -22,7 +22,7 @@ class Explicit:
         self.sums, self.size, self.grids = sums, size, grids
 
     def __call__(
-        self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: Any = None, *_: Any, **__: Any
+        self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: Any = None, *rest: Any, **options: Any
     ) -> torch.Tensor:
         rows, n, _ = hidden_states.shape
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
@@ -127,6 +127,7 @@ def test_each_picture_has_its_own_prompt_and_maps() -> None:
         paint(pipe, "a star", latents=latents[3:])
     batch, alone = lens.heat_maps(3, run=0), lens.heat_maps()
     assert lens.runs == 2
+    assert lens.images == 1
     assert lens.heat_maps(1, run=0).words[2] == "house"
     assert batch.words == alone.words == ["a", "star"]
     assert torch.allclose(batch.stack(), alone.stack(), rtol=1e-4, atol=1e-5)
