@@ -1,0 +1,146 @@
+"""What recording costs besides time: kernels, waits for the device, temporaries, memory: `python -m benchmarks.cost`."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from daam_core import trace
+from daam_core.recorder import Keep, Recorder
+
+from .measure import Calls, peak_bytes, run, tensor_bytes
+from .report import table, write
+from .shapes import PROMPT, build, cross_attention_layers
+
+WORDS = 15
+ROWS = WORDS + 3  # start, one token a word, end, padding
+KEYS = 77
+
+
+@dataclass(frozen=True)
+class Work:
+    """Cross-attention of one step: (layers, grid side, heads, channels) per resolution."""
+
+    name: str
+    layers: tuple[tuple[int, int, int, int], ...]
+
+
+SD15_512 = Work("SD 1.5, 512 px", ((5, 64, 8, 320), (5, 32, 8, 640), (5, 16, 8, 1280), (1, 8, 8, 1280)))
+SDXL_1024 = Work("SDXL, 1024 px", ((10, 64, 10, 640), (60, 32, 20, 1280)))
+
+
+def drive(work: Work, keep: Keep, steps: int, bar: bool = False) -> Recorder:
+    """A recorder fed with random queries and keys, as that work would: no UNet is needed to know what is kept."""
+    recorder = Recorder(slice(0, 1), _select, keep)
+    for _ in tqdm(range(steps), desc=work.name, disable=not bar):
+        one_step(work, recorder)
+    return recorder
+
+
+def one_step(work: Work, recorder: Recorder | None) -> None:
+    """All layers of one step; without a recorder, only the making of their queries and keys."""
+    number = 0
+    for layers, side, heads, channels in work.layers:
+        for _ in range(layers):
+            # New numbers for every layer, as a model makes them: what a recorder holds on to has to show.
+            q, k = torch.rand(1, side * side, channels), torch.rand(1, KEYS, channels)
+            if recorder is not None:
+                recorder.add_cross(number, (side, side), q, k, heads, (channels // heads) ** -0.5)
+            number += 1
+    if recorder is not None:
+        recorder.end_step()
+
+
+def _select(_keys: int) -> torch.Tensor:
+    select = torch.zeros(1, KEYS, ROWS)
+    for column in range(KEYS):
+        select[:, column, min(column, ROWS - 1)] = 1
+    return select
+
+
+def memory_rows(quick: bool) -> list[list[str]]:
+    """Bytes that stay and bytes that come and go."""
+    rows = []
+    for work, steps in ((SD15_512, 2), (SDXL_1024, 2), (SDXL_1024, 30)):
+        for label, keep in (("sums", Keep()), ("steps and layers apart", Keep(layers=True, steps=True))):
+            recorder = drive(work, keep, min(steps, 2) if quick else steps, bar=True)
+            kept = tensor_bytes([recorder.slots, recorder.heads, recorder.self_attention])
+            rows.append([work.name, str(recorder.step_count), label, _mb(kept), _mb(temporaries(work, recorder))])
+    return rows
+
+
+def temporaries(work: Work, recorder: Recorder) -> int:
+    """What one more step holds at its peak, beyond what the same step holds when nobody records."""
+    kept_before = tensor_bytes(recorder.slots)
+    plain = peak_bytes(lambda: one_step(work, None))
+    ours = peak_bytes(lambda: one_step(work, recorder))
+    return ours - plain - (tensor_bytes(recorder.slots) - kept_before)
+
+
+def kernel_rows() -> list[list[str]]:
+    """Dispatcher calls that recording adds to a step, a cross-attention layer."""
+    pipe = build("host")
+    layers = cross_attention_layers(pipe)
+    rows = []
+    for label, images, dtype, words_only in (
+        ("1 picture, float32, words only", 1, torch.float32, True),
+        ("1 picture, bfloat16, words only", 1, torch.bfloat16, True),
+        ("4 pictures, float32, words only", 4, torch.float32, True),
+        ("1 picture, float32, self-attention too", 1, torch.float32, False),
+    ):
+        pipe = pipe.to(dtype)
+        plain = _calls_a_step(pipe, images, None)
+        ours = _calls_a_step(pipe, images, words_only)
+        added = ours.kernels - plain.kernels
+        rows.append(
+            [label, str(plain.kernels), str(added), f"{added / layers:.2f}", str(ours.waits - plain.waits),
+             str(ours.moves - plain.moves)]
+        )  # fmt: skip
+    return rows
+
+
+def _calls_a_step(pipe: Any, images: int, words_only: bool | None) -> Calls:
+    """Counts of one step: those of four steps less those of three, so that set-up drops out."""
+    counts = []
+    for steps in (3, 4):
+        context = nullcontext() if words_only is None else trace(pipe, self_attention=not words_only)
+        with torch.no_grad(), Calls() as calls, context:
+            run(pipe, steps, prompt=PROMPT, height=128, width=128, num_images_per_prompt=images)
+        counts.append(calls)
+    three, four = counts
+    return Calls(four.kernels - three.kernels, four.waits - three.waits, four.moves - three.moves)
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:.2f} MB"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two steps instead of 30: does it run at all?")
+    args = parser.parse_args()
+    memory = table(
+        ["work", "steps", "kept", "retained a picture", "temporaries of a step, at most"],
+        memory_rows(args.quick),
+    )
+    kernels = table(
+        ["run", "kernels of a step, plain", "added", "added a layer", "waits added", "copies between devices added"],
+        kernel_rows(),
+    )
+    if args.quick:
+        print(memory, kernels, sep="\n\n")
+        return
+    bounds = "Bounds: 2 MB without detail, 100 MB with it, 64 MB temporaries."
+    write("Memory of the recorder", f"{WORDS} words. {bounds}\n\n{memory}")
+    counted = "SDXL's 70 layers, counted by the dispatcher; views and allocations are no kernels."
+    folding = "Each step ends with three kernels a resolution (folding the step into the sums)."
+    write("Kernels and waits", f"{counted} {folding}\n\n{kernels}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""What recording costs while a picture is made: `python -m benchmarks.step [--shapes tiny host sd15 sdxl] [--quick]`.
+
+Runs take turns (A B C A B C …: plain diffusers, ours, castorini's), so that a slow minute of the machine hits all of
+them; the figure is the median over all steps but each run's first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from tqdm import tqdm
+
+from daam_core import trace
+from daam_core.pipelines import Lens
+
+from . import castorini
+from .measure import median, run, step_times
+from .report import table, write
+from .shapes import PROMPT, build, cross_attention_layers
+
+Context = Callable[[], AbstractContextManager[Any]]
+# (pixels a side, steps a run, turns); a host-bound step is milliseconds, an SDXL step on a CPU is most of a minute.
+PLANS = {"tiny": (128, 20, 12), "host": (128, 10, 12), "sd15": (512, 2, 5), "sdxl": (512, 2, 3)}
+NAMES = {
+    "tiny": "the model inside, 128 px",
+    "host": "SDXL layout, tiny channels, 128 px (host-bound)",
+    "sd15": "SD 1.5 shape, 512 px",
+    "sdxl": "SDXL shape, 512 px",
+}
+
+
+class OwnTime:
+    """Seconds spent inside our own callbacks, steps counted by the UNet's end."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.steps = 0
+
+    def __enter__(self) -> OwnTime:
+        self._kept = {name: getattr(Lens, name) for name in ("_hear", "_begin_step", "_end_step")}
+        for name, method in self._kept.items():
+            setattr(Lens, name, self._clocked(method, name == "_end_step"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, method in self._kept.items():
+            setattr(Lens, name, method)
+
+    def _clocked(self, method: Callable[..., Any], ends_step: bool) -> Callable[..., Any]:
+        def clocked(*args: Any) -> Any:
+            start = time.perf_counter()
+            result = method(*args)
+            self.seconds += time.perf_counter() - start
+            self.steps += ends_step
+            return result
+
+        return clocked
+
+
+def contexts(pipe: Any) -> dict[str, Context]:
+    """What is compared, in the order of the turns."""
+    every: dict[str, Context] = {
+        "plain diffusers": nullcontext,
+        "DAAM Lens": lambda: trace(pipe),
+        "DAAM Lens, words only": lambda: trace(pipe, self_attention=False),
+    }
+    other = castorini.tracer(pipe)
+    return every if other is None else every | {"castorini/daam": other}
+
+
+def compare(kind: str, quick: bool) -> list[list[str]]:
+    """Rows of the table for one shape."""
+    side, steps, turns = (128, 1, 2) if quick else PLANS[kind]
+    pipe = build(kind)
+    options = {"prompt": PROMPT, "height": side, "width": side}
+    every = contexts(pipe)
+    taken: dict[str, list[float]] = {name: [] for name in every}
+    run(pipe, 1, **options)
+    for _ in tqdm(range(turns), desc=kind):
+        for name, context in every.items():
+            with context():
+                taken[name] += step_times(pipe, steps, **options)
+    with OwnTime() as own, trace(pipe):
+        run(pipe, steps + 1, **options)
+    plain = median(taken["plain diffusers"])
+    rows = []
+    for name, times in taken.items():
+        inside = f"{1000 * own.seconds / max(1, own.steps):.2f} ms" if name == "DAAM Lens" else "-"
+        rows.append(
+            [NAMES[kind], str(cross_attention_layers(pipe)), name, _span(median(times)), f"{median(times) / plain:.3f}",
+             inside, str(len(times))]
+        )  # fmt: skip
+    if "castorini/daam" not in taken:
+        rows.append([NAMES[kind], str(cross_attention_layers(pipe)), "castorini/daam", castorini.ABSENT, "-", "-", "-"])
+    return rows
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.1f} ms"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shapes", nargs="+", choices=list(PLANS), default=list(PLANS))
+    parser.add_argument("--quick", action="store_true", help="two short turns at 128 px: does it run at all?")
+    args = parser.parse_args()
+    head = ["work", "cross-attention layers", "with", "step, median", "ratio", "inside our hooks", "steps timed"]
+    for kind in args.shapes:
+        title = f"Cost of a step: {NAMES[kind]}"
+        body = table(head, compare(kind, args.quick))
+        gc.collect()
+        if args.quick:
+            print(body)
+        else:
+            write(title, body)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""`python -m daam_core …` is `daam-lens …`."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,291 @@
+"""The command line: reads arguments, calls one command, says in one sentence what went wrong.
+
+Only argparse is imported here, so that `daam-lens --help` answers at once; the commands import what they need.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+from .errors import BadArgument, DaamLensError
+
+USER_ERROR = 2
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
+
+_DESCRIPTION = """\
+Which pixels did each word of a prompt paint?
+
+DAAM Lens records the cross-attention of Stable Diffusion while it makes a picture and turns it into one heat map and
+one mask per word. A small trained model lies inside, so the first command works without any download."""
+_EXAMPLES = """\
+examples:
+  daam-lens generate "a red house and a green tree"
+  daam-lens generate "a blue fish" --seed 7 --words fish --out fish
+  daam-lens show fish/record.safetensors
+  daam-lens mask fish/record.safetensors --word fish --grow 2
+  daam-lens words fish/record.safetensors --region 32,32,64,64
+
+`daam-lens COMMAND --help` explains one command."""
+_METHOD_HELP = (
+    "how a heat map becomes a mask: best (the default), threshold (the paper's Eq. 7), otsu, compete (the hottest word "
+    "wins), walk (compete along self-attention), guided or grabcut (compete, snapped to the picture's edges)"
+)
+SAVES = ("picture", "overlays", "masks", "animation", "sheet", "report", "record")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one sentence and passes through the same door as every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadArgument(f"{message[:1].upper()}{message[1:]}; `{self.prog} --help` explains the arguments.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0 when it worked, 2 after one sentence on stderr for what a user can cause, 130 after Ctrl-C.
+    """
+    # transformers warns about optional packages when it is imported; nobody who wants a picture needs to know.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = build_parser(with_tiny="tiny" in arguments[:1]).parse_args(arguments)
+        run: Callable[[argparse.Namespace], int | None] = args.run
+        return run(args) or 0
+    except DaamLensError as error:
+        return _complain(str(error), USER_ERROR)
+    except KeyboardInterrupt:
+        return _complain("stopped.", INTERRUPTED)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        return _complain("There was not enough memory; try a smaller --size, or fewer --detail.", USER_ERROR)
+
+
+def build_parser(with_tiny: bool = False) -> argparse.ArgumentParser:
+    """The whole command line. `with_tiny` fills in the sub-commands of `daam-lens tiny`, whose room imports more."""
+    parser = _Parser(
+        prog="daam-lens",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    _add_generate(commands)
+    _add_mask(commands)
+    _add_words(commands)
+    _add_show(commands)
+    tiny = commands.add_parser(
+        "tiny", help="the model inside: train, evaluate, export it", description="The small model that lies inside."
+    )
+    if with_tiny:
+        inner = tiny.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+        import_module(".tiny.commands", __package__).add_commands(inner)
+    return parser
+
+
+def _add_generate(commands: Any) -> None:
+    p = commands.add_parser(
+        "generate",
+        help="make a picture, with a heat map and a mask for each word",
+        description="Make one picture and write, into one folder: the picture, an overlay and a mask per word, a contact "
+        "sheet, a report (text and JSON) and a record from which `mask`, `words` and `show` go on later.",
+    )
+    p.add_argument("prompt", metavar="PROMPT", help='what to paint, for example "a red house and a green tree"')
+    p.add_argument(
+        "--model",
+        default="tiny",
+        metavar="NAME",
+        help="tiny (the model inside, default), a folder in diffusers' format, or a name on the Hugging Face hub",
+    )
+    p.add_argument("--out", metavar="DIR", help="folder to write into (default: daam-lens-out/PROMPT-SEED)")
+    p.add_argument("--seed", type=_whole(0), default=0, help="same seed, same picture (default: %(default)s)")
+    p.add_argument("--steps", type=_whole(1), help="sampling steps (default: the model's own)")
+    p.add_argument(
+        "--size",
+        type=_size,
+        metavar="HxW",
+        help="height x width in pixels, multiples of 8, as in 512x768; one number is a square (default: the model's own)",
+    )
+    p.add_argument(
+        "--guidance",
+        type=_number(0),
+        help="how strictly to follow the prompt; 1 = no guidance (default: the model's own)",
+    )
+    p.add_argument("--negative", metavar="PROMPT", help="what not to paint; its words are recorded, too")
+    p.add_argument("--device", metavar="NAME", help="cpu, cuda, mps (default: cuda where there is one, else cpu)")
+    p.add_argument(
+        "--words",
+        type=_words,
+        metavar="WORDS",
+        help='words or phrases to look at, with commas between: "house,red house" (default: all but stop words)',
+    )
+    _add_method(p)
+    p.add_argument(
+        "--detail",
+        choices=("none", "steps", "layers", "both"),
+        default="none",
+        help="keep steps or layers apart in the record, which grows; steps also give an animation (default: %(default)s)",
+    )
+    p.add_argument(
+        "--save",
+        type=_saves,
+        default=SAVES,
+        metavar="PARTS",
+        help=f"what to write, with commas between (default: all of {','.join(SAVES)})",
+    )
+    p.set_defaults(run=_command("generate"))
+
+
+def _add_mask(commands: Any) -> None:
+    p = commands.add_parser(
+        "mask",
+        help="make masks from a record",
+        description="Make black-and-white masks (PNG) from a record. Clean-up runs in the order of this list.",
+    )
+    _add_record(p)
+    p.add_argument("--word", action="append", required=True, dest="words", help="word or phrase; may be repeated")
+    p.add_argument("--out", metavar="DIR", help="folder to write into (default: the record's own)")
+    _add_method(p)
+    p.add_argument("--fill-holes", action="store_true", help="fill holes inside the mask")
+    p.add_argument("--smallest", type=_whole(0), default=0, metavar="AREA", help="drop parts of fewer pixels than this")
+    p.add_argument("--grow", type=_number(0), default=0.0, metavar="PX", help="make the mask larger all around")
+    p.add_argument("--shrink", type=_number(0), default=0.0, metavar="PX", help="make the mask smaller all around")
+    p.add_argument("--invert", action="store_true", help="everything but the word")
+    p.add_argument("--feather", type=_number(0), default=0.0, metavar="PX", help="soft edges of this width")
+    p.set_defaults(run=_command("mask"))
+
+
+def _add_words(commands: Any) -> None:
+    p = commands.add_parser(
+        "words",
+        help="which words drive a part of the picture",
+        description="Rank the words by how much they drive a rectangle of the picture.",
+    )
+    _add_record(p)
+    p.add_argument(
+        "--region",
+        type=_region,
+        required=True,
+        metavar="X,Y,W,H",
+        help="left, top, width and height in pixels, for example 32,32,64,64",
+    )
+    p.set_defaults(run=_command("words"))
+
+
+def _add_show(commands: Any) -> None:
+    p = commands.add_parser(
+        "show",
+        help="what is in a record",
+        description="Print a record's prompt, sizes and what each word did; with --out also draw its contact sheet.",
+    )
+    _add_record(p)
+    p.add_argument("--out", metavar="DIR", help="folder for contact_sheet.png")
+    p.set_defaults(run=_command("show"))
+
+
+def _add_record(p: argparse.ArgumentParser) -> None:
+    p.add_argument("record", metavar="RECORD", help="a .safetensors record that `generate` wrote")
+
+
+def _add_method(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--method", default="best", metavar="NAME", help=_METHOD_HELP)
+    p.add_argument(
+        "--tau",
+        type=_number(0, 1),
+        default=0.4,
+        help="keep what is above this part of the maximum, 0 to 1; for all but best and otsu (default: %(default)s)",
+    )
+
+
+def _command(name: str) -> Callable[[argparse.Namespace], int | None]:
+    def run(args: argparse.Namespace) -> int | None:
+        result: int | None = getattr(import_module(".commands", __package__), name)(args)
+        return result
+
+    return run
+
+
+# -- kinds of argument: argparse turns ArgumentTypeError into its complaint -----------------------------------------
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if not least <= value < 2**63:
+            raise argparse.ArgumentTypeError(f"{value} is not a number from {least} up to 2^63")
+        return value
+
+    return parse
+
+
+def _number(least: float, most: float = float("inf")) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if not least <= value <= most or value == float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not between {least} and {most}")
+        return value
+
+    return parse
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        sides = [int(part) for part in text.lower().replace("×", "x").split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2) or min(sides) < 8 or any(side % 8 for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: height x width, multiples of 8, as in 512x768")
+    return sides[0], sides[-1]
+
+
+def _region(text: str) -> tuple[int, int, int, int]:
+    try:
+        x, y, width, height = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a region: x,y,width,height, as in 32,32,64,64") from None
+    return x, y, width, height
+
+
+def _words(text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise argparse.ArgumentTypeError("there is no word in it")
+    return words
+
+
+def _saves(text: str) -> tuple[str, ...]:
+    wanted = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not wanted or (unknown := [part for part in wanted if part not in SAVES]):
+        raise argparse.ArgumentTypeError(f"{(unknown[0] if wanted else text)!r} is none of {', '.join(SAVES)}")
+    return wanted
+
+
+def _complain(sentence: str, code: int) -> int:
+    print(f"daam-lens: {' '.join(sentence.split())}", file=sys.stderr)
+    return code
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    # torch's own class is a RuntimeError on a card; on the CPU only the text tells.
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in ("out of memory", "allocate memory"))
+
+
+def _version() -> str:
+    from . import __version__
+
+    return __version__
