@@ -1,0 +1,66 @@
+"""From trained parts to the folder that ships: a diffusers pipeline in float16 and the segmenter beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import save_file
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ..errors import CannotWrite
+from .diffusion import make_scheduler
+from .segmenter import Segmenter
+
+PIPELINE = "pipeline"
+SEGMENTER = "segmenter.safetensors"
+
+
+def assemble(
+    out: Path,
+    tokenizer: CLIPTokenizer,
+    text_encoder: CLIPTextModel,
+    unet: UNet2DConditionModel,
+    autoencoder: AutoencoderTiny,
+    segmenter: Segmenter | None,
+) -> None:
+    """Write ``out/pipeline`` and ``out/segmenter.safetensors``; what was there before is replaced whole or not at all."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=".part-", dir=out))
+    except OSError as error:
+        raise CannotWrite(f"The folder {out} cannot be written: {error.strerror}.") from error
+    try:
+        pipe = StableDiffusionPipeline(
+            vae=autoencoder,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=make_scheduler(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipe.to(torch.float16).save_pretrained(part / PIPELINE, safe_serialization=True)
+        _forget_paths(part / PIPELINE)
+        if segmenter is not None:
+            half = {name: t.half() if t.is_floating_point() else t for name, t in segmenter.state_dict().items()}
+            save_file({name: t.contiguous() for name, t in half.items()}, str(part / SEGMENTER))
+            os.replace(part / SEGMENTER, out / SEGMENTER)
+        old = part / "old"
+        if (out / PIPELINE).exists():
+            os.replace(out / PIPELINE, old)
+        os.replace(part / PIPELINE, out / PIPELINE)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _forget_paths(folder: Path) -> None:
+    """Take the folders a part was loaded from out of the configs: they mean nothing on another machine."""
+    for path in folder.glob("*/config.json"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        path.write_text("\n".join(x for x in lines if '"_name_or_path"' not in x) + "\n", encoding="utf-8")

@@ -1,0 +1,148 @@
+"""``daam-lens tiny …``: train, evaluate, export and draw the embedded model.
+
+Only argparse is imported at the top, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BadArgument, CannotWrite
+
+if TYPE_CHECKING:
+    # Any: the caller's parser class
+    Subparsers = argparse._SubParsersAction[Any]
+
+
+def add_commands(commands: Subparsers) -> None:
+    """Add ``train``, ``evaluate``, ``export`` and ``draw`` to the subparsers of ``daam-lens tiny``.
+
+    Each parsed namespace has ``run``: a function of it that returns 0. What the user caused is raised as
+    ``DaamLensError``; the caller prints it and exits with 2.
+    """
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_export(commands)
+    _add_draw(commands)
+
+
+def _add_train(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train the model from nothing (about 100 minutes on 2 CPU cores)",
+        description="Train text encoder, autoencoder, UNet and segmenter from nothing. May be stopped at any time: "
+        "the same command goes on where it was.",
+    )
+    parser.add_argument("--work", type=Path, required=True, help="folder for states and caches (about 600 MB)")
+    parser.add_argument("--out", type=Path, help="where the finished model goes (default: WORK/weights)")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--images", type=int, help="pictures the UNet sees (default 330000); fewer ends sooner")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiply every budget; 0.001 tries the machinery")
+    parser.add_argument("--only", nargs="+", metavar="STAGE", help="stages to run (default: all that are unfinished)")
+    parser.add_argument("--no-compile", action="store_true", help="do without torch.compile")
+    parser.set_defaults(run=_train)
+
+
+def _add_evaluate(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="draw 200 pictures a split and let the segmenter judge them",
+        description="Measure the model: right nouns in right colours on four sets of prompts, reconstruction by the "
+        "autoencoder. Writes evaluation.json and contact sheets.",
+    )
+    parser.add_argument("--out", type=Path, default=Path("tiny-evaluation"), help="folder for figures and sheets")
+    parser.add_argument("--count", type=int, default=200, help="pictures a split (default 200)")
+    parser.add_argument("--weights", type=Path, help="folder that 'tiny train' made (default: the embedded model)")
+    parser.add_argument("--exact", action="store_true", help="compute in float32 also where bfloat16 is faster")
+    parser.set_defaults(run=_evaluate)
+
+
+def _add_export(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write the model as ComfyUI and the WebUIs read it",
+        description="Write a single-file checkpoint with its yaml, TAESD files for the autoencoder, and the tokenizer.",
+    )
+    parser.add_argument("folder", type=Path, help="where the files go")
+    parser.add_argument("--vocab", type=Path, help="the host's own CLIP vocab.json: re-index the words to it")
+    parser.set_defaults(run=_export)
+
+
+def _add_draw(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "draw",
+        help="draw scenes of the world by code, as the model was shown them",
+        description="Draw training scenes with their captions on one contact sheet.",
+    )
+    parser.add_argument("out", type=Path, help="picture to write, for example world.png")
+    parser.add_argument("--count", type=int, default=48, help="number of scenes (default 48)")
+    parser.add_argument("--seed", type=int, default=0, help="which world (default 0; training uses 1)")
+    parser.add_argument("--style", choices=("flat", "shaded"), default="flat", help="flat art, or light and shadow")
+    parser.add_argument("--masks", action="store_true", help="show the exact masks instead")
+    parser.set_defaults(run=_draw)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from .train import STAGES, Settings, train, with_fast_malloc
+
+    _check_device(args.device)
+    if args.scale <= 0:
+        raise BadArgument(f"--scale must be above 0, got {args.scale}.")
+    with_fast_malloc(sys.orig_argv[1:])
+    only = tuple(args.only) if args.only else STAGES
+    settings = Settings(args.work, args.out, args.device, args.images, args.scale, only, not args.no_compile)
+    train(settings, _say)
+    return 0
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    if device.split(":")[0] not in ("cpu", "cuda"):
+        raise BadArgument(f"--device must be cpu or cuda, got {device!r}.")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise BadArgument("--device cuda was asked for, but torch sees no CUDA device here.")
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from .evaluate import evaluate
+    from .load import load_segmenter, load_tiny
+
+    pipe, judge = load_tiny(weights=args.weights), load_segmenter(weights=args.weights)
+    evaluate(pipe, judge, args.out, _say, args.count, fast=not args.exact)
+    _say(str(args.out.resolve()))
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from .export import export
+
+    for path in export(args.folder, args.vocab):
+        _say(str(path.resolve()))
+    return 0
+
+
+def _draw(args: argparse.Namespace) -> int:
+    from PIL import Image
+
+    from .sheet import contact_sheet
+    from .world import mask_picture, scene_at
+
+    if args.count < 1:
+        raise BadArgument(f"--count must be at least 1, got {args.count}.")
+    scenes = [scene_at(args.seed, k, style=args.style) for k in range(args.count)]
+    pictures = [Image.fromarray(mask_picture(s) if args.masks else s.image) for s in scenes]
+    try:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(pictures, [s.caption for s in scenes]).save(args.out)
+    except (OSError, ValueError) as error:  # Pillow says ValueError for an unknown file type
+        raise CannotWrite(f"The picture {args.out} cannot be written: {error}.") from error
+    _say(str(args.out.resolve()))
+    return 0

@@ -1,0 +1,186 @@
+"""How good the embedded model is: named nouns in named colours, judged by the segmenter, and the autoencoder's error.
+
+The prompts come from seeds of their own and are used for nothing else: no number of the model was tuned on them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+from ..errors import BadArgument, CannotWrite
+from . import autoencoder
+from .captions import BACKGROUNDS, RELATIONS, Background, Relation, Thing, caption, random_pairs
+from .loop import autocast
+from .segmenter import Found, Segmenter, exact_overlap
+from .sheet import contact_sheet
+
+Say = Callable[[str], None]
+SEED = 9000
+# split -> (objects, whether the first pair is unreal)
+SPLITS: dict[str, tuple[int, bool]] = {
+    "one object": (1, False),
+    "two objects": (2, False),
+    "held-out one": (1, True),
+    "held-out two": (2, True),
+}
+GOALS: dict[str, float] = {"one object": 0.98, "two objects": 0.92, "held-out one": 0.95, "held-out two": 0.85}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An evaluation prompt and what its picture must show."""
+
+    text: str
+    pairs: tuple[tuple[str, str], ...]
+    relation: Relation
+    background: Background
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """Figures of one split, all 0..1.
+
+    ``right``: every named noun in its named colour. ``clean``: right and nothing else in the picture. ``wrong`` lists
+    what was asked for and what the segmenter saw.
+    """
+
+    pictures: int
+    right: float
+    clean: float
+    goal: float
+    wrong: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures; ``decibels`` and ``overlap_*`` are measured on unseen rendered scenes."""
+
+    splits: dict[str, SplitResult]
+    decibels: float
+    decibels_held_out: float
+    latent_mean: list[float]
+    latent_std: list[float]
+    overlap_drawn: float
+    overlap_decoded: float
+    steps: int
+    guidance: float
+
+    def lines(self) -> list[str]:
+        """The figures as sentences."""
+        texts = [
+            f"{name}: {100 * r.right:.1f} % right (goal {100 * r.goal:.0f} %), {100 * r.clean:.1f} % and nothing else, "
+            f"{r.pictures} pictures"
+            for name, r in self.splits.items()
+        ]
+        texts.append(f"autoencoder: {self.decibels:.2f} dB, {self.decibels_held_out:.2f} dB on unreal pairs")
+        texts.append(f"segmenter: IoU {self.overlap_drawn:.3f} on drawn, {self.overlap_decoded:.3f} on decoded unseen scenes")
+        return texts
+
+
+def prompts(split: str, count: int, seed: int = SEED) -> list[Prompt]:
+    """The first ``count`` prompts of a split: every colour is named, relations and places vary."""
+    if split not in SPLITS:
+        raise BadArgument(f"There is no split {split!r}; there are {', '.join(SPLITS)}.")
+    objects, held_out = SPLITS[split]
+    rng = np.random.default_rng([seed, list(SPLITS).index(split)])
+    found: list[Prompt] = []
+    for _ in range(count):
+        pairs = random_pairs(rng, objects, held_out)
+        relation = RELATIONS[int(rng.choice(len(RELATIONS), p=[0.55, 0.15, 0.15, 0.15]))]
+        background = BACKGROUNDS[int(rng.choice(len(BACKGROUNDS), p=[0.36, 0.16, 0.16, 0.16, 0.16]))]
+        text = caption([Thing(noun, colour) for colour, noun in pairs], relation, background).text
+        found.append(Prompt(text, tuple(pairs), relation, background))
+    return found
+
+
+def verdict(prompt: Prompt, seen: dict[str, Found]) -> tuple[bool, bool]:
+    """(right, clean): see ``SplitResult``."""
+    right = all(noun in seen and seen[noun].colour == colour for colour, noun in prompt.pairs)
+    return right, right and len(seen) == len(prompt.pairs)
+
+
+def generate(
+    pipe: StableDiffusionPipeline, texts: list[str], seed: int, batch: int = 16, fast: bool = True
+) -> list[Image.Image]:
+    """Pictures of ``texts``; ``fast`` computes in bfloat16 where the device can."""
+    pictures: list[Image.Image] = []
+    for start in range(0, len(texts), batch):
+        generators = [torch.Generator().manual_seed(seed + k) for k in range(start, min(start + batch, len(texts)))]
+        part = texts[start : start + batch]
+        if fast:
+            with autocast(pipe.device):
+                pictures += pipe(part, generator=generators).images
+        else:
+            pictures += pipe(part, generator=generators).images
+    return pictures
+
+
+def evaluate(
+    pipe: StableDiffusionPipeline,
+    judge: Segmenter,
+    out: Path | None,
+    say: Say,
+    count: int = 200,
+    fast: bool = True,
+) -> Evaluation:
+    """Draw ``count`` pictures a split, judge them, measure the autoencoder and the segmenter.
+
+    With ``out``, writes ``evaluation.json`` and one contact sheet a split (wrong pictures framed in red).
+    """
+    from .load import GUIDANCE, STEPS
+
+    if count < 1:
+        raise BadArgument(f"At least one picture a split is needed, got {count}.")
+    results: dict[str, SplitResult] = {}
+    for number, split in enumerate(SPLITS):
+        asked = prompts(split, count)
+        pictures = generate(pipe, [p.text for p in asked], 1_000_000 * (number + 1), fast=fast)
+        seen = judge.find(pictures)
+        verdicts = [verdict(p, s) for p, s in zip(asked, seen, strict=True)]
+        wrong = [
+            f"{p.text}: {', '.join(f'{f.colour} {f.noun}' for f in s.values()) or 'nothing'}"
+            for p, s, (right, _) in zip(asked, seen, verdicts, strict=True)
+            if not right
+        ]
+        right, clean = (float(np.mean([v[k] for v in verdicts])) for k in (0, 1))
+        results[split] = SplitResult(count, right, clean, GOALS[split], wrong)
+        say(f"{split}: {100 * right:.1f} % right, {100 * clean:.1f} % clean")
+        if out is not None:
+            # The first rows of each sheet are the wrong ones: those are what one wants to look at.
+            order = sorted(range(count), key=lambda k: verdicts[k][0])[:64]
+            sheet = contact_sheet([pictures[k] for k in order], [asked[k].text for k in order], [verdicts[k][0] for k in order])
+            _save_sheet(sheet, out / f"{split.replace(' ', '-')}.png")
+    decibels, mean, std = autoencoder.quality(pipe.vae, autoencoder.render(autoencoder.SEED_UNSEEN, 128))
+    unreal, _, _ = autoencoder.quality(pipe.vae, autoencoder.render(autoencoder.SEED_UNSEEN + 1, 64, held_out=True))
+    evaluation = Evaluation(
+        results,
+        decibels,
+        unreal,
+        mean.tolist(),
+        std.tolist(),
+        exact_overlap(judge, None, SEED + 1, 128),
+        exact_overlap(judge, pipe.vae, SEED + 1, 128),
+        STEPS,
+        GUIDANCE,
+    )
+    if out is not None:
+        (out / "evaluation.json").write_text(json.dumps(asdict(evaluation), indent=1), encoding="utf-8")
+    for line in evaluation.lines():
+        say(line)
+    return evaluation
+
+
+def _save_sheet(sheet: Image.Image, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path)
+    except OSError as error:
+        raise CannotWrite(f"The contact sheet {path} cannot be written: {error.strerror or error}.") from error

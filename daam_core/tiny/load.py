@@ -1,0 +1,81 @@
+"""The embedded model as users get it: a Stable Diffusion pipeline with defaults of its own, and the segmenter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers.utils.logging
+import torch
+import transformers.utils.logging
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+
+from ..errors import UnsupportedModel
+from .assemble import PIPELINE, SEGMENTER
+from .segmenter import Segmenter
+
+WEIGHTS = Path(__file__).parent / "weights"
+STEPS = 25
+GUIDANCE = 6.0
+
+
+class TinyPipeline(StableDiffusionPipeline):
+    """``StableDiffusionPipeline`` that draws 128x128 in 25 steps at guidance 6 unless told otherwise."""
+
+    def __call__(self, prompt: str | list[str] | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Draw; every argument of ``StableDiffusionPipeline`` is understood.
+
+        Positional arguments after the prompt mean what they mean there: height, width, num_inference_steps,
+        timesteps, sigmas, guidance_scale.
+        """
+        if len(args) < 3 and kwargs.get("timesteps") is None and kwargs.get("sigmas") is None:
+            kwargs.setdefault("num_inference_steps", STEPS)
+        if len(args) < 6:
+            kwargs.setdefault("guidance_scale", GUIDANCE)
+        return super().__call__(prompt, *args, **kwargs)
+
+
+def load_tiny(
+    dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", weights: Path | None = None
+) -> TinyPipeline:
+    """The embedded picture-book model: 128x128 pictures, latents [4, 16, 16], 12 nouns in 7 colours.
+
+    ``dtype`` is float32 by default: the files are float16, which a CPU computes slowly. ``weights`` is a folder that
+    ``daam-lens tiny train`` assembled, instead of the one in the package.
+    """
+    folder = (weights or WEIGHTS) / PIPELINE
+    if not (folder / "model_index.json").is_file():
+        raise UnsupportedModel(f"No model lies in {folder}. A complete checkout has one; 'daam-lens tiny train' makes one.")
+    with _quiet():
+        pipe: TinyPipeline = TinyPipeline.from_pretrained(folder, safety_checker=None, local_files_only=True)
+    # Exact: every part is stored in float16. (The argument for it in from_pretrained has changed its name.)
+    return pipe.to(device, dtype)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars while a quarter of a second of loading goes on."""
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    shown = [library.is_progress_bar_enabled() for library in libraries]
+    for library in libraries:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, was_shown in zip(libraries, shown, strict=True):
+            if was_shown:
+                library.enable_progress_bar()
+
+
+def load_segmenter(device: str | torch.device = "cpu", weights: Path | None = None) -> Segmenter:
+    """The judge of generated pictures, float32, ready to ``find``."""
+    path = (weights or WEIGHTS) / SEGMENTER
+    if not path.is_file():
+        raise UnsupportedModel(f"No segmenter lies at {path}. 'daam-lens tiny train' makes one.")
+    net = Segmenter()
+    # BatchNorm counts its batches in int64, which must stay so.
+    net.load_state_dict({k: t.float() if t.is_floating_point() else t for k, t in load_file(str(path)).items()})
+    return net.eval().requires_grad_(False).to(device)

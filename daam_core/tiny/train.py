@@ -1,0 +1,207 @@
+"""Training from nothing to an assembled pipeline, in stages that can be killed and started again.
+
+    text -> autoencoder -> latents -> unet -> decoder -> segmenter -> assemble
+
+Every stage keeps its state in the work folder and is skipped once its budget of images is spent.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from ..errors import BadArgument, CannotWrite
+from . import assemble, autoencoder, checkpoint, latents, segmenter, text, unet
+from .loop import Recipe, Say, run, state_file
+from .tokenizer import build_tokenizer
+
+STAGES: tuple[str, ...] = ("text", "autoencoder", "latents", "unet", "decoder", "segmenter", "assemble")
+# glibc hands big tensors back to the system after every step; keeping them makes a step 1.2 to 1.7 times faster.
+_MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": "8589934592",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "268435456",
+    "MALLOC_ARENA_MAX": "2",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training run is told.
+
+    ``work`` holds states and caches; ``out`` receives ``pipeline/`` and ``segmenter.safetensors``. ``images`` replaces
+    the UNet's budget; ``scale`` multiplies every budget (0.001: a trial of the machinery). ``only`` picks stages.
+    """
+
+    work: Path
+    out: Path | None = None
+    device: str = "cpu"
+    images: int | None = None
+    scale: float = 1.0
+    only: tuple[str, ...] = STAGES
+    compiled: bool = True
+
+    def recipe(self, planned: Recipe) -> Recipe:
+        """The recipe of a stage under this run's scale."""
+        return replace(planned, images=max(planned.batch, round(planned.images * self.scale)))
+
+    def count(self, planned: int, least: int = 64) -> int:
+        """A number of scenes under this run's scale."""
+        return max(least, round(planned * self.scale))
+
+
+def train(settings: Settings, say: Say) -> None:
+    """Run the stages that are not finished; see ``Settings``."""
+    unknown = [name for name in settings.only if name not in STAGES]
+    if unknown:
+        raise BadArgument(f"There is no training stage {unknown[0]!r}; the stages are {', '.join(STAGES)}.")
+    if settings.images is not None and settings.images < 1:
+        raise BadArgument(f"The number of images must be at least 1, got {settings.images}.")
+    try:
+        settings.work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"The work folder {settings.work} cannot be made: {error.strerror}.") from error
+    table: dict[str, Callable[[Settings, torch.device, Say], None]] = {
+        "text": _text,
+        "autoencoder": _autoencoder,
+        "latents": _latents,
+        "unet": _unet,
+        "decoder": _decoder,
+        "segmenter": _segmenter,
+        "assemble": _assemble,
+    }
+    device = torch.device(settings.device)
+    for name in STAGES:
+        if name in settings.only:
+            table[name](settings, device, say)
+
+
+def with_fast_malloc(arguments: Sequence[str]) -> None:
+    """On Linux, start this process anew with glibc told to keep its memory (it reads that at the start only)."""
+    if sys.platform == "linux" and not any(name in os.environ for name in _MALLOC):
+        os.execve(sys.executable, [sys.executable, *arguments], {**os.environ, **_MALLOC})
+
+
+def finished(work: Path, name: str, images: int) -> bool:
+    """Whether the state of a stage has seen at least ``images``."""
+    path = state_file(work, name)
+    return path.exists() and int(checkpoint.read_state(path)[1]["images"]) >= images
+
+
+def load_tokenizer(work: Path) -> CLIPTokenizer:
+    """The tokenizer of a work folder; it depends on nothing that is trained."""
+    folder = work / "tokenizer"
+    if not (folder / "tokenizer_config.json").exists():
+        return build_tokenizer(folder)
+    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder)
+    return tokenizer
+
+
+def load_text_encoder(work: Path, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """The trained text encoder of a work folder, float32, frozen."""
+    encoder = text.make_text_encoder(tokenizer)
+    checkpoint.load_modules({"text_encoder": encoder}, _tensors(work, "text"))
+    return encoder.eval().requires_grad_(False)
+
+
+def load_unet(work: Path) -> torch.nn.Module:
+    """The averaged UNet of a work folder, float32."""
+    model = unet.make_unet()
+    checkpoint.load_modules({"ema-unet": model}, _tensors(work, "unet"))
+    return model.eval().requires_grad_(False)
+
+
+def load_autoencoder(work: Path, finished_decoder: bool = True) -> AutoencoderTiny:
+    """The autoencoder of a work folder, with the finished decoder where there is one."""
+    folder = work / "autoencoder"
+    if not (folder / "config.json").exists():
+        raise BadArgument(f"{work} holds no trained autoencoder; run the stage 'autoencoder' first.")
+    model: AutoencoderTiny = AutoencoderTiny.from_pretrained(folder)
+    if finished_decoder and state_file(work, "decoder").exists():
+        checkpoint.load_modules({"ema-decoder": model.decoder}, _tensors(work, "decoder"))
+    return model.eval().requires_grad_(False)
+
+
+def _tensors(work: Path, name: str) -> dict[str, torch.Tensor]:
+    path = state_file(work, name)
+    if not path.exists():
+        raise BadArgument(f"{work} holds no state of the stage {name!r}; run it first.")
+    return checkpoint.read_state(path)[0]
+
+
+def _text(settings: Settings, device: torch.device, say: Say) -> None:
+    recipe = settings.recipe(text.RECIPE)
+    if not finished(settings.work, "text", recipe.images):
+        run(text.TextStage(load_tokenizer(settings.work), device, recipe), settings.work, say)
+
+
+def _autoencoder(settings: Settings, device: torch.device, say: Say) -> None:
+    folder = settings.work / "autoencoder"
+    if (folder / "config.json").exists():
+        return
+    stage = autoencoder.AutoencoderStage(device, settings.recipe(autoencoder.RECIPE), settings.count(3000))
+    run(stage, settings.work, say)
+    trained = stage.autoencoder.to(memory_format=torch.contiguous_format)
+    autoencoder.standardise(trained, stage.pictures[:1024])
+    unseen = autoencoder.render(autoencoder.SEED_UNSEEN, 64)
+    quality, mean, std = autoencoder.quality(trained, unseen)
+    say(f"autoencoder: {quality:.2f} dB on unseen scenes; latent means {mean.tolist()}, deviations {std.tolist()}")
+    trained.cpu().save_pretrained(folder)
+
+
+def _latents(settings: Settings, device: torch.device, say: Say) -> None:
+    path = settings.work / latents.FILE
+    if path.exists():
+        return
+    model = load_autoencoder(settings.work, finished_decoder=False).to(device)
+    count = settings.count(latents.SCENES)
+    latents.write_latents(path, model, load_tokenizer(settings.work), device, say, count)
+
+
+def _unet(settings: Settings, device: torch.device, say: Say) -> None:
+    recipe = settings.recipe(unet.RECIPE)
+    if settings.images is not None:
+        recipe = replace(recipe, images=settings.images)
+    if finished(settings.work, "unet", recipe.images):
+        return
+    tokenizer = load_tokenizer(settings.work)
+    encoder = load_text_encoder(settings.work, tokenizer).to(device)
+    cache = latents.LatentCache.load(settings.work / latents.FILE, encoder, tokenizer)
+    run(unet.UNetStage(cache, device, recipe, settings.compiled), settings.work, say)
+
+
+def _decoder(settings: Settings, device: torch.device, say: Say) -> None:
+    recipe = settings.recipe(autoencoder.DECODER_RECIPE)
+    if finished(settings.work, "decoder", recipe.images):
+        return
+    model = load_autoencoder(settings.work, finished_decoder=False).requires_grad_(True)
+    run(autoencoder.DecoderStage(model, device, recipe, settings.count(4000)), settings.work, say)
+    unseen = autoencoder.render(autoencoder.SEED_UNSEEN, 64)
+    quality, _, _ = autoencoder.quality(load_autoencoder(settings.work), unseen)
+    say(f"decoder: {quality:.2f} dB on unseen scenes")
+
+
+def _segmenter(settings: Settings, device: torch.device, say: Say) -> None:
+    recipe = settings.recipe(segmenter.RECIPE)
+    if finished(settings.work, "segmenter", recipe.images):
+        return
+    model = load_autoencoder(settings.work).to(device)
+    run(segmenter.SegmenterStage(model, device, recipe, settings.count(6000), say), settings.work, say)
+
+
+def _assemble(settings: Settings, device: torch.device, say: Say) -> None:
+    work = settings.work
+    tokenizer = load_tokenizer(work)
+    net = segmenter.Segmenter()
+    checkpoint.load_modules({"ema-segmenter": net}, _tensors(work, "segmenter"))
+    out = settings.out or work / "weights"
+    assemble.assemble(out, tokenizer, load_text_encoder(work, tokenizer), load_unet(work), load_autoencoder(work), net)
+    say(f"assemble: {out}")

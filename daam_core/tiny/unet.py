@@ -1,0 +1,107 @@
+"""The UNet and its training: v-prediction on cached latents under the frozen text encoder.
+
+The shape is LDM-compatible (group norm of 32, at least 64 channels, cross-attention at every level), so that ComfyUI
+and the WebUIs load it. Attention is never supervised: nothing in the loss looks at a map.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+
+from . import optim
+from .diffusion import noise_to, sample_times, velocity
+from .latents import LatentCache
+from .loop import Dice, Recipe, autocast
+from .text import WIDTH
+
+CHANNELS = (64, 128, 128)
+HEADS = (2, 4, 4)
+RECIPE = Recipe(images=180_000, batch=48, peak_rate=1e-3, warm_up=150, constant=0.35, ema=0.998, seed=31)
+SINGLE_UNTIL = 0.15  # share of the run that shows one-object scenes only
+CAPTION_DROP = 0.1
+
+
+def make_unet() -> UNet2DConditionModel:
+    """The UNet with random weights: 7 million parameters, latents 4x16x16."""
+    levels = len(CHANNELS)
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=CHANNELS,
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=HEADS,  # diffusers takes this as the number of heads
+        norm_num_groups=32,
+    )
+
+
+class PlainAttention:
+    """softmax(q k^T) v in three plain steps.
+
+    For training on a CPU only: the backward pass of the fused kernel is slow there in bfloat16 (40 % of a step).
+    """
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """hidden_states [B, pixels, C] -> [B, pixels, C]."""
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        q, k, v = (
+            x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for x in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
+        )
+        scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
+        # Autocast would compute the softmax in float32 and write four times the memory.
+        with torch.autocast(scores.device.type, enabled=False):
+            weights = torch.softmax(scores, dim=-1)
+        return attn.to_out[0](torch.matmul(weights, v).transpose(1, 2).flatten(2))
+
+
+class UNetStage:
+    """Trains the UNet on a latent cache."""
+
+    name = "unet"
+
+    def __init__(self, cache: LatentCache, device: torch.device, recipe: Recipe = RECIPE, compiled: bool = True) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.device, self.cache = recipe, device, cache
+        self.unet = make_unet().to(device)
+        self.unet.set_attn_processor(PlainAttention())
+        self.average = make_unet().to(device).requires_grad_(False)
+        self.average.load_state_dict(self.unet.state_dict())
+        self.modules: dict[str, torch.nn.Module] = {"unet": self.unet}
+        self.averaged: dict[str, torch.nn.Module] = {"unet": self.average}
+        matrices, others = optim.split(self.unet, plain=("conv_in", "conv_out", "time_embedding"))
+        self.optimisers: list[torch.optim.Optimizer] = [optim.adamw(others), optim.Muon(matrices, lr=1.0)]
+        self._forward = torch.compile(self.unet) if compiled else self.unet
+
+    def loss(self, dice: Dice, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
+        """Mean squared error of the predicted velocity, unweighted.
+
+        Min-SNR weighting starves the high noise that decides the class and the layout of a scene.
+        """
+        x0, context = self.cache.batch(dice, batch, singles=done < SINGLE_UNTIL, drop=CAPTION_DROP)
+        x0, context = x0.to(self.device), context.to(self.device)
+        t = sample_times(dice.torch, batch).to(self.device)
+        noise = torch.randn(x0.shape, generator=dice.torch).to(self.device)
+        with autocast(self.device):
+            predicted = self._forward(noise_to(x0, noise, t), t, context, return_dict=False)[0]
+        error = F.mse_loss(predicted.float(), velocity(x0, noise, t), reduction="none").mean((1, 2, 3))
+        loss = error.mean()
+        noisy = error[t >= 600].mean()
+        return loss, {"v error": float(loss.detach()), "at t >= 600": float(noisy.detach())}

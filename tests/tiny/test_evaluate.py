@@ -1,0 +1,62 @@
+"""The figures of the model card: prompts that are fixed, verdicts that can be wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from daam_core.errors import BadArgument
+from daam_core.tiny import load_segmenter, load_tiny
+from daam_core.tiny.captions import HELD_OUT
+from daam_core.tiny.evaluate import SPLITS, Prompt, evaluate, prompts, verdict
+from daam_core.tiny.segmenter import Found
+
+ASKED = Prompt("a red house and a green tree", (("red", "house"), ("green", "tree")), "and", "plain")
+
+
+def seen(*pairs: tuple[str, str]) -> dict[str, Found]:
+    return {noun: Found(noun, colour, torch.ones(2, 2, dtype=torch.bool)) for colour, noun in pairs}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_prompts_are_fixed_and_of_their_split(split: str) -> None:
+    objects, held_out = SPLITS[split]
+    first = prompts(split, 30)
+    assert first == prompts(split, 60)[:30]
+    for prompt in first:
+        assert len(prompt.pairs) == objects
+        assert (prompt.pairs[0] in HELD_OUT) == held_out
+        assert all(f"{colour} {noun}" in prompt.text for colour, noun in prompt.pairs)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "right", "clean"),
+    [
+        ([("red", "house"), ("green", "tree")], True, True),
+        ([("red", "house"), ("green", "tree"), ("blue", "fish")], True, False),
+        ([("green", "house"), ("red", "tree")], False, False),
+        ([("red", "house")], False, False),
+        ([], False, False),
+    ],
+)
+def test_a_picture_is_right_when_all_is_there_in_its_colour(pairs: list[tuple[str, str]], right: bool, clean: bool) -> None:
+    assert verdict(ASKED, seen(*pairs)) == (right, clean)
+
+
+def test_an_evaluation_writes_figures_and_sheets(tmp_path: Path) -> None:
+    lines: list[str] = []
+    result = evaluate(load_tiny(), load_segmenter(), tmp_path, lines.append, count=2)
+    assert json.loads((tmp_path / "evaluation.json").read_text())["decibels"] == result.decibels
+    assert {p.name for p in tmp_path.glob("*.png")} == {f"{s.replace(' ', '-')}.png" for s in SPLITS}
+    assert len(lines) == len(SPLITS) + len(result.lines())
+    assert result.decibels > 30
+
+
+def test_no_picture_and_no_split_are_refused() -> None:
+    with pytest.raises(BadArgument, match="got 0"):
+        evaluate(load_tiny(), load_segmenter(), None, print, count=0)
+    with pytest.raises(BadArgument, match="no split 'three'"):
+        prompts("three", 1)

@@ -1,0 +1,200 @@
+"""Training can be killed: what was resumed equals what was not. The formulas it learns by are the papers'."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from daam_core.errors import BadArgument, CannotWrite
+from daam_core.tiny import autoencoder, checkpoint, diffusion, latents, loop, optim, text, unet
+from daam_core.tiny.tokenizer import build_tokenizer
+from daam_core.tiny.train import Settings, train
+
+CPU = torch.device("cpu")
+
+
+class Killed(Exception):
+    """Stands for the power going off."""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> latents.LatentCache:
+    folder = tmp_path_factory.mktemp("cache")
+    tokenizer = build_tokenizer(folder / "tokenizer")
+    torch.manual_seed(0)
+    path = folder / latents.FILE
+    latents.write_latents(path, autoencoder.make_autoencoder(8), tokenizer, CPU, print, count=12, batch=8)
+    return latents.LatentCache.load(path, text.make_text_encoder(tokenizer), tokenizer)
+
+
+def four_steps(cache: latents.LatentCache, work: Path, kill_at: int | None = None) -> dict[str, torch.Tensor]:
+    stage = unet.UNetStage(cache, CPU, replace(unet.RECIPE, images=8, batch=2, warm_up=2), compiled=False)
+    inner, count = stage.loss, iter(range(100))
+
+    def loss(*args: Any) -> Any:
+        if next(count) == kill_at:
+            raise Killed
+        return inner(*args)
+
+    stage.loss = loss
+    loop.run(stage, work, lambda _: None, every=0.0)
+    return checkpoint.module_tensors({"unet": stage.unet, "ema": stage.average})
+
+
+def test_a_killed_run_goes_on_to_the_same_numbers(cache: latents.LatentCache, tmp_path: Path) -> None:
+    straight = four_steps(cache, tmp_path / "straight")
+    with pytest.raises(Killed):
+        four_steps(cache, tmp_path / "killed", kill_at=2)
+    resumed = four_steps(cache, tmp_path / "killed")
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    torch.manual_seed(unet.RECIPE.seed)
+    start = unet.make_unet().state_dict()
+    assert not torch.equal(start["conv_in.weight"], straight["unet/conv_in.weight"])
+
+
+def test_fewer_images_end_a_run_at_once(cache: latents.LatentCache, tmp_path: Path) -> None:
+    four_steps(cache, tmp_path)
+    lines: list[str] = []
+    stage = unet.UNetStage(cache, CPU, replace(unet.RECIPE, images=4, batch=2), compiled=False)
+    progress = loop.run(stage, tmp_path, lines.append)
+    assert progress.images == 8
+    assert "done" in lines[-1]
+
+
+def test_the_text_stage_learns(tmp_path: Path) -> None:
+    stage = text.TextStage(build_tokenizer(tmp_path / "tokenizer"), CPU, replace(text.RECIPE, images=32 * 12, batch=32))
+    first = float(stage.loss(loop.Dice.of(5, 0), 32, 0.0)[0].detach())
+    loop.run(stage, tmp_path, lambda _: None)
+    assert float(stage.loss(loop.Dice.of(5, 0), 32, 0.0)[0].detach()) < 0.8 * first
+
+
+def test_checkpoints_hold_no_pickle_and_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    layer = torch.nn.Linear(3, 2)
+    optimiser = optim.adamw(layer.parameters())
+    layer(torch.ones(1, 3)).sum().backward()
+    optimiser.step()
+    checkpoint.write_state(path, {**checkpoint.optimiser_tensors([optimiser])}, {"step": 3, "seconds": 1.5})
+    tensors, facts = checkpoint.read_state(path)
+    other = optim.adamw(torch.nn.Linear(3, 2).parameters())
+    checkpoint.load_optimisers([other], tensors)
+    assert facts == {"step": 3, "seconds": 1.5}
+    assert [p.name for p in tmp_path.iterdir()] == ["state.safetensors"]
+    kept, found = (list(o.state.values()) for o in (optimiser, other))
+    assert all(torch.equal(a[k], b[k]) for a, b in zip(kept, found, strict=True) for k in a)
+
+
+def test_muon_steps_along_an_orthogonal_matrix() -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(6, 20) * torch.logspace(0, -2, 6)[:, None]
+    update = optim.orthogonalise(torch.stack([matrix, -matrix]), iterations=8)
+    assert update.shape == (2, 6, 20)
+    tall = optim.orthogonalise(matrix.T[None], iterations=8)
+    torch.testing.assert_close(tall[0].T, update[0], atol=0.05, rtol=0.05)
+    values = torch.linalg.svdvals(update)
+    assert values.min() > 0.5
+    assert values.max() < 1.4
+
+
+def test_the_rate_rises_holds_and_falls() -> None:
+    rates = [optim.cosine(step, step / 1000, 1e-3, 100, 0.35) for step in range(1001)]
+    assert rates[0] == pytest.approx(1e-5)
+    assert rates[150] == rates[340] == pytest.approx(1e-3)
+    assert rates[1000] == pytest.approx(1e-5)
+    assert all(a >= b for a, b in zip(rates[350:], rates[351:], strict=False))
+
+
+def test_noise_and_velocity_are_those_of_diffusers() -> None:
+    scheduler = DDPMScheduler(
+        beta_start=diffusion.BETA_START,
+        beta_end=diffusion.BETA_END,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+    )
+    x0, noise = torch.randn(5, 4, 16, 16), torch.randn(5, 4, 16, 16)
+    t = torch.tensor([0, 100, 500, 900, 999])
+    noisy, v = diffusion.noise_to(x0, noise, t), diffusion.velocity(x0, noise, t)
+    torch.testing.assert_close(noisy, scheduler.add_noise(x0, noise, t), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(v, scheduler.get_velocity(x0, noise, t), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(diffusion.clean_from(noisy, v, t), x0, rtol=1e-3, atol=1e-3)
+
+
+def test_training_times_are_stratified_and_tilted_to_noise() -> None:
+    t = diffusion.sample_times(torch.Generator().manual_seed(0), 1000)
+    assert t.min() >= 0
+    assert t.max() <= 999
+    assert (t >= 500).float().mean() == pytest.approx(1 - 0.5 ** (4 / 3), abs=0.01)
+
+
+def test_training_attention_equals_the_pipelines(cache: latents.LatentCache) -> None:
+    torch.manual_seed(0)
+    model = unet.make_unet().eval()
+    x, t, context = torch.randn(2, 4, 16, 16), torch.tensor([10, 900]), torch.randn(2, 77, 128)
+    with torch.no_grad():
+        usual = model(x, t, context).sample
+        model.set_attn_processor(unet.PlainAttention())
+        plain = model(x, t, context).sample
+    torch.testing.assert_close(plain, usual, rtol=1e-4, atol=1e-4)
+
+
+def test_the_cache_drops_captions_and_picks_single_objects(cache: latents.LatentCache) -> None:
+    _, all_dropped = cache.batch(loop.Dice.of(0, 0), 4, singles=True, drop=1.0)
+    assert torch.equal(all_dropped[0], all_dropped[3])
+    x, none_dropped = cache.batch(loop.Dice.of(0, 0), 4, singles=True, drop=0.0)
+    assert not torch.equal(none_dropped[0], all_dropped[0])
+    singles = cache.latents[cache.objects == 1].float()
+    assert all(any(torch.equal(one, known) for known in singles) for one in x)
+
+
+def test_latents_are_standardised_without_changing_the_picture() -> None:
+    torch.manual_seed(0)
+    model = autoencoder.make_autoencoder(8).eval()
+    pictures = autoencoder.render(3, 8)
+    with torch.no_grad():
+        before = model.decode(0.01 * model.encode(autoencoder.to_signed(pictures)).latents).sample
+        autoencoder.standardise(model, pictures)
+        _, mean, std = autoencoder.quality(model, pictures)
+    assert mean.abs().max() < 1e-2
+    assert (std - 1).abs().max() < 1e-2
+    assert before.shape == (8, 3, 128, 128)
+
+
+def test_decibels() -> None:
+    assert autoencoder.decibels(0.04) == pytest.approx(20.0)
+    assert math.isinf(autoencoder.decibels(0.0))
+
+
+def test_filler_never_changes_what_is_said() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        filled = text.with_filler(rng, "a red house and a green tree").split()
+        assert [w for w in filled if w in ("red", "house", "and", "green", "tree")] == ["red", "house", "and", "green", "tree"]
+        assert len(filled) > 7
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"only": ("texts",)}, "no training stage 'texts'"),
+        ({"images": 0}, "at least 1, got 0"),
+        ({"only": ("unet",)}, "holds no state of the stage 'text'"),
+        ({"only": ("latents",)}, "holds no trained autoencoder"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(tmp_path: Path, settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(BadArgument, match=sentence):
+        train(Settings(tmp_path, **settings), print)
+
+
+def test_a_work_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CannotWrite, match="cannot be made"):
+        train(Settings(tmp_path / "file" / "work"), print)
