@@ -19,7 +19,7 @@ from daam_core.tap import Layer
 
 from . import castorini
 from .cost import KEYS, ROWS, SD15_512, SDXL_1024, WORDS, Work, drive
-from .measure import peak_bytes, timed
+from .measure import peak_bytes, tensor_bytes, timed
 from .report import table, write
 
 # castorini leaves out the mid block; of SDXL's 70 layers that is ten at 32 x 32, of SD 1.5's 16 the one at 8 x 8.
@@ -63,21 +63,27 @@ def rows_of(work: Work, quick: bool) -> list[list[str]]:
     side = _PIXELS[work.name]
     maps = our_maps(work)
     words = maps.words
-    rows = [_row(work, "DAAM Lens (Eq. 6)", lambda: maps.stack(words, (side, side)), 3 if quick else 30)]
-    other = castorini.finaliser(their_maps(work, quick), WORDS)
+    kept = tensor_bytes([maps.sums, maps.late])
+    rows = [_row(work, "DAAM Lens (Eq. 6)", lambda: maps.stack(words, (side, side)), 3 if quick else 30, kept)]
+    theirs_kept = their_maps(work, quick)
+    other = castorini.finaliser(theirs_kept, WORDS)
     if other is None:
-        return [*rows, [work.name, "castorini/daam", castorini.ABSENT, "-"]]
+        return [*rows, [work.name, "castorini/daam", castorini.ABSENT, "-", "-"]]
     picture = Image.new("RGB", (side, side))
 
     def theirs() -> list[Any]:
         found = other.compute_global_heat_map(other)
         return [found.compute_word_heat_map(word).expand_as(picture) for word in words]
 
-    return [*rows, _row(work, "castorini/daam (its own rule)", theirs, 1 if quick else 5)]
+    return [
+        *rows,
+        _row(work, "castorini/daam (its own rule)", theirs, 1 if quick else 5, tensor_bytes(theirs_kept)),
+    ]
 
 
-def _row(work: Work, name: str, finish: Callable[[], Any], times: int) -> list[str]:
-    return [work.name, name, f"{1000 * timed(finish, times):.1f} ms", f"{peak_bytes(finish) / 1e6:.0f} MB"]
+def _row(work: Work, name: str, finish: Callable[[], Any], times: int, kept: int) -> list[str]:
+    seconds, peak = timed(finish, times), peak_bytes(finish)
+    return [work.name, name, f"{1000 * seconds:.1f} ms", f"{peak / 1e6:.0f} MB", f"{kept / 1e6:.1f} MB"]
 
 
 def main() -> None:
@@ -86,7 +92,7 @@ def main() -> None:
     args = parser.parse_args()
     rows = [row for work in (SD15_512, SDXL_1024) for row in rows_of(work, args.quick)]
     body = f"{WORDS} words at picture size. Bound: 25 ms at 1024 px.\n\n" + table(
-        ["recording", "with", "median", "peak memory"], rows
+        ["recording", "with", "median", "peak memory", "kept of the recording"], rows
     )
     if args.quick:
         print(body)

@@ -25,7 +25,7 @@ from .shapes import PROMPT, build, cross_attention_layers
 
 Context = Callable[[], AbstractContextManager[Any]]
 # (pixels a side, steps a run, turns); a host-bound step is milliseconds, an SDXL step on a CPU is most of a minute.
-PLANS = {"tiny": (128, 20, 12), "host": (128, 10, 12), "sd15": (512, 2, 5), "sdxl": (512, 2, 3)}
+PLANS = {"tiny": (128, 20, 12), "host": (128, 10, 12), "sd15": (512, 2, 4), "sdxl": (512, 1, 3)}
 NAMES = {
     "tiny": "the model inside, 128 px",
     "host": "SDXL layout, tiny channels, 128 px (host-bound)",

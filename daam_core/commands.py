@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .heatmaps import HeatMaps
+    from .pipelines import Lens
 
 LONGEST_PROMPT = 2000
 """Characters of a prompt. A text encoder reads some 75 words; ten times as much is a pasted file."""
@@ -28,9 +29,15 @@ def generate(args: argparse.Namespace) -> None:
     # Everything that can be wrong is looked at before anything heavy starts.
     folder = writable_folder(args.out or Path("daam-lens-out", f"{file_name(prompt)}-{args.seed}"))
     _check_method(args.method)
-    maps = _paint(prompt, args)
+    picture, lens = _paint(prompt, args)
+    # First what took long: whatever happens to the maps, the picture and then the record are there.
+    paths = [_save_picture(folder / "picture.png", picture)] if "picture" in args.save else []
+    maps = lens.heat_maps()
     _warn_of_lost_words(maps)
-    for path in _write_parts(maps, _chosen_words(maps, args.words), folder, args):
+    if "record" in args.save:
+        paths.append(maps.save(folder / "record.safetensors"))
+    paths += _write_parts(maps, _chosen_words(maps, args.words), folder, args)
+    for path in paths:
         print(shown(path))
 
 
@@ -75,7 +82,9 @@ def show(args: argparse.Namespace) -> None:
 # -- parts of generate ----------------------------------------------------------------------------------------------
 
 
-def _paint(prompt: str, args: argparse.Namespace) -> HeatMaps:
+def _paint(prompt: str, args: argparse.Namespace) -> tuple[Any, Lens]:
+    """The picture as uint8 `[H, W, 3]`, and the recording."""
+    import numpy as np
     import torch
 
     from .models import load_pipeline
@@ -100,8 +109,8 @@ def _paint(prompt: str, args: argparse.Namespace) -> HeatMaps:
         # A generator on the CPU gives the same picture on every device.
         options["generator"] = torch.Generator("cpu").manual_seed(args.seed)
         with trace(pipe, detail=details[args.detail], negative=bool(args.negative)) as lens:
-            pipe(prompt, **options)
-    return lens.heat_maps()
+            picture = pipe(prompt, **options).images[0]
+    return np.asarray(picture.convert("RGB")), lens
 
 
 def _write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argparse.Namespace) -> list[Path]:
@@ -109,8 +118,6 @@ def _write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpa
     from tqdm import tqdm
 
     paths: list[Path] = []
-    if "picture" in args.save:
-        paths.append(_save_picture(folder / "picture.png", _picture(maps)))
     for word, name in tqdm(list(zip(words, file_names(words), strict=True)), desc="drawing", unit="word"):
         if "overlays" in args.save:
             paths.append(_save_overlay(maps, word, folder / f"overlay_{name}.png"))
@@ -123,8 +130,6 @@ def _write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpa
         paths.append(_save_sheet(maps, words, folder))
     if "report" in args.save:
         paths += _save_report(maps, words, folder, args)
-    if "record" in args.save:
-        paths.append(maps.save(folder / "record.safetensors"))
     return paths
 
 

@@ -150,6 +150,8 @@ class Recorder:
     def add_self(self, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
         """One self-attention layer of one step, q and k `[batch, n, heads * d]`; only the finest grid of bounded size
         is kept."""
+        if not self.keep.self_attention:
+            return
         n = q.shape[1]
         if self.self_grid is None and n <= SELF_ATTENTION_POSITIONS:
             self.self_grid = grid

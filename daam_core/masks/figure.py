@@ -8,7 +8,8 @@ needs little (the stem of a flower, the sail of a boat). The picture knows every
    ground must explain itself: its colours are learnt where there is no heat and along the picture's border, while the
    object may have any colour. A pixel that looks unlike all the ground and has some heat is figure. The chances are
    spread over even surfaces and stop at edges (``smoother``), and the object's colours are learnt from the result.
-3. *Whose.* Within a connected figure, words that are strong somewhere in it compete pixel by pixel; the others do not.
+3. *Whose.* A connected part of the figure belongs to the words that are at home in it, near their own maximum; several
+   compete pixel by pixel. Words that merely leak into it do not count.
 4. Holes with heat (windows) are filled; parts in which no word is strong are dropped.
 5. *Guard.* Where the result and the map's own mask hardly overlap, the picture has misled us: the map's mask is taken.
 """
@@ -42,8 +43,9 @@ class Settings:
     below which a pixel teaches the ground's colours (at least the coldest ``coldest`` share does); ``cool``: the same
     along the border, ``border`` pixels wide at 128 px. ``any_colour``: share of the object's colour model that is
     uniform. ``trust``: bound on what colour may say against heat (natural logarithm of odds). ``strength`` and
-    ``tolerance``: of the smoother (Lab units). ``strong``: heat that makes a word an owner. ``hole``: mean heat of a hole
-    to be filled. ``agreement``: IoU with the map's own mask below which the picture is not believed.
+    ``tolerance``: of the smoother (Lab units). ``strong`` and ``home``: heat that lets a word own a part of the figure,
+    and that makes the part its own. ``hole``: mean heat of a hole to be filled. ``agreement``: IoU with the map's own
+    mask below which the picture is not believed.
     """
 
     level: float = 0.45
@@ -58,6 +60,7 @@ class Settings:
     tolerance: float = 10.0
     rounds: int = 2
     strong: float = 0.5
+    home: float = 0.9
     hole: float = 0.45
     agreement: float = 0.35
 
@@ -95,9 +98,9 @@ def best(
     height, width = size if size is not None else (maps.shape[-2], maps.shape[-1])
     if height < 1 or width < 1:
         raise BadArgument(f"size must be at least one pixel each way, got {size}.")
-    chosen = maps[[index, *rivals(maps, index)]]
     if self_attention is not None:
-        chosen = walked(chosen, self_attention)
+        maps = walked(maps, self_attention)
+    chosen = maps[[index, *rivals(maps, index)]]
     if not bool((minmax(chosen[0]) > 0).any()):
         return torch.zeros(height, width, dtype=torch.bool, device=maps.device)
     if picture is None:
@@ -117,21 +120,23 @@ def best(
 def rivals(maps: Tensor, index: int) -> list[int]:
     """Which other words of ``maps`` ``[words, h, w]`` stand for another object, as far as their heat can tell.
 
-    A rival's heat spans a range comparable to the word's own (within a factor of 3: adjectives, places and fillers are
-    far fainter than nouns), it is not spread over half of the picture, and it is not the same map again (correlation
-    above 0.95: the other half of a compound).
+    A rival's heat spans a range comparable to the word's own (within a factor of 3: on the embedded model nouns stay
+    within 1.6 of each other, adjectives reach a sixth and places a twentieth); it is not spread over half of the picture;
+    and it is hottest elsewhere. Two words whose hottest places (from 0.8 of min-max) share a quarter are one object, as
+    the halves of a compound are, while different objects of one colour leak into each other without ever sharing these.
     """
     maps = checked_maps(maps)
-    flat = maps.flatten(1)
-    span = flat.amax(1) - flat.amin(1)
-    wide = (minmax(maps) > 0.5).flatten(1).float().mean(1)
-    centred = flat - flat.mean(1, keepdim=True)
-    norm = centred.norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
-    alike = (centred @ centred[index]) / (norm * norm[index])
-    comparable = (span > 0) & (span * 3 >= span[index]) & (span <= 3 * span[index])
-    found = comparable & (wide < 0.5) & (alike < 0.95)
-    found[index] = False
-    return [int(k) for k in found.nonzero().flatten()]
+    span = (maps.amax((-1, -2)) - maps.amin((-1, -2))).tolist()
+    scaled = minmax(maps).flatten(1)
+    wide = ((scaled > 0.5).float().mean(1) >= 0.5).tolist()
+    hot = (scaled >= 0.8).float()
+    size = hot.sum(1)
+    shared = (hot @ hot[index] / torch.minimum(size, size[index]).clamp(min=1)).tolist()
+    return [
+        k
+        for k in range(len(maps))
+        if k != index % len(maps) and 0 < span[k] <= 3 * span[index] <= 9 * span[k] and not wide[k] and shared[k] <= 0.25
+    ]
 
 
 def walked(maps: Tensor, self_attention: Tensor) -> Tensor:
@@ -154,7 +159,7 @@ def snapped(heat: Array, picture: Picture, settings: Settings = DEFAULT) -> Mask
     hottest = heat.max(0)
     chance = _figure(hottest, colours.cells(lab), between, 5.0 + 0.5 * noise, settings)
     figure = _filled(chance > 0.5, hottest, settings.hole)
-    owner = _owners(figure, heat, smoother.smoothed(heat, between, settings.strength), settings.strong)
+    owner = _owners(figure, heat, smoother.smoothed(heat, between, settings.strength), settings)
     return owner == 0
 
 
@@ -197,13 +202,19 @@ def _filled(figure: Mask, heat: Array, least: float) -> Mask:
     return filled
 
 
-def _owners(figure: Mask, heat: Array, spread_heat: Array, strong: float) -> npt.NDArray[np.int64]:
-    """The word that owns each pixel of the figure, -1 for none. Only words ``strong`` in a connected part compete in it."""
+def _owners(figure: Mask, heat: Array, spread_heat: Array, settings: Settings) -> npt.NDArray[np.int64]:
+    """The word that owns each pixel of the figure, int64 ``[H, W]``, -1 for none.
+
+    A connected part belongs to the words that are at home in it (near their own maximum); heat that another word leaks
+    there, as alike objects do, does not count. Without any such word, those that are strong in it compete; without
+    these it is nobody's.
+    """
     count, labels = cv2.connectedComponents(figure.astype(np.uint8), connectivity=8)
     strength = np.zeros((len(heat), count), np.float32)
     for word, one in enumerate(heat):
         np.maximum.at(strength[word], labels.ravel(), one.ravel())
-    competes = strength >= strong
+    at_home = strength >= settings.home
+    competes = np.where(at_home.any(0), at_home, strength >= settings.strong)
     competes[:, 0] = False
     score = np.where(competes[:, labels], spread_heat, -1.0)
     owned: Mask = np.asarray(competes.any(0))[labels]

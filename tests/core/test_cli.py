@@ -228,6 +228,20 @@ def test_a_record_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str
     complaint(capsys, "show", str(path))
 
 
+def test_the_picture_is_kept_when_recording_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A picture may have taken an hour: it is written, and the reason why there are no maps is said."""
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError("32 GB")
+
+    monkeypatch.setattr("daam_core.recorder.Recorder.add_cross", no_memory)
+    said = complaint(capsys, "generate", PROMPT, "--out", str(tmp_path), "--steps", "2")
+    assert "memory" in said
+    assert [p.name for p in tmp_path.iterdir()] == ["picture.png"]
+
+
 def test_ctrl_c_says_so_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

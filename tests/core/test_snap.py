@@ -190,12 +190,24 @@ def test_two_objects_of_one_colour_are_told_apart_by_heat() -> None:
 
 def test_faint_words_and_the_same_map_again_are_no_rivals() -> None:
     _, _, heat = house()
-    other = heat.flip(1)
-    adjective, everywhere = 0.1 * heat.flip(0), 1 - heat
+    other = heat.roll(10, 1)
+    adjective, everywhere = 0.1 * other, 1 - heat
     maps = torch.stack([heat, other, adjective, everywhere, 1.2 * heat, torch.zeros_like(heat)])
     assert masks.rivals(maps, 0) == [1]
     assert masks.rivals(maps, 1) == [0, 4]
     assert masks.rivals(maps, 5) == []
+
+
+def test_alike_objects_leak_into_each_other_and_keep_their_own() -> None:
+    """Two purple objects: each word is two thirds as hot on the other's object, and wider there at its rim."""
+    picture = canvas(128, 192)
+    first, second = paint(picture, 10, 16, 60, 80, BLUE), paint(picture, 70, 110, 120, 170, BLUE)
+    a, b = heat_of(first, (16, 24)), heat_of(second, (16, 24))
+    blurred = torch.nn.functional.avg_pool2d(a[None], 3, stride=1, padding=1, count_include_pad=False)[0]
+    maps = torch.stack([a, b + 0.8 * blurred])
+    assert masks.rivals(maps, 0) == [1]
+    assert iou(masks.best(maps, 0, picture=picture), first) > 0.98
+    assert iou(masks.best(maps, 1, picture=picture), second) > 0.98
 
 
 def test_a_picture_that_contradicts_the_heat_is_not_believed() -> None:
