@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ..errors import CannotWrite
 from .diffusion import make_scheduler
 from .segmenter import Segmenter
+from .tokenizer import build_tokenizer
 
 PIPELINE = "pipeline"
 SEGMENTER = "segmenter.safetensors"
@@ -46,7 +48,9 @@ def assemble(
             requires_safety_checker=False,
         )
         pipe.to(torch.float16).save_pretrained(part / PIPELINE, safe_serialization=True)
-        _forget_paths(part / PIPELINE)
+        # transformers 5 leaves out vocab.json and merges.txt, which older versions and other hosts read.
+        build_tokenizer(part / PIPELINE / "tokenizer")
+        _tidy_configs(part / PIPELINE)
         if segmenter is not None:
             half = {name: t.half() if t.is_floating_point() else t for name, t in segmenter.state_dict().items()}
             save_file({name: t.contiguous() for name, t in half.items()}, str(part / SEGMENTER))
@@ -59,8 +63,11 @@ def assemble(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _forget_paths(folder: Path) -> None:
-    """Take the folders a part was loaded from out of the configs: they mean nothing on another machine."""
+def _tidy_configs(folder: Path) -> None:
+    """Take out what means nothing on another machine: source folders, and a key that AutoencoderTiny itself warns of."""
     for path in folder.glob("*/config.json"):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        path.write_text("\n".join(x for x in lines if '"_name_or_path"' not in x) + "\n", encoding="utf-8")
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)
+        if config.get("_class_name") == "AutoencoderTiny":
+            config.pop("block_out_channels", None)
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

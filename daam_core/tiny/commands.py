@@ -39,10 +39,17 @@ def _add_train(commands: Subparsers) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for states and caches (about 600 MB)")
     parser.add_argument("--out", type=Path, help="where the finished model goes (default: WORK/weights)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--images", type=int, help="pictures the UNet sees (default 330000); fewer ends sooner")
+    parser.add_argument(
+        "--images", type=int, help="pictures the UNet sees in all, those before a stop included (default 180000)"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="multiply every budget; 0.001 tries the machinery")
     parser.add_argument("--only", nargs="+", metavar="STAGE", help="stages to run (default: all that are unfinished)")
     parser.add_argument("--no-compile", action="store_true", help="do without torch.compile")
+    parser.add_argument(
+        "--from-shipped",
+        action="store_true",
+        help="start an empty WORK from the weights in the package: only the UNet is trained on (give --images)",
+    )
     parser.set_defaults(run=_train)
 
 
@@ -97,7 +104,7 @@ def _train(args: argparse.Namespace) -> int:
         raise BadArgument(f"--scale must be above 0, got {args.scale}.")
     with_fast_malloc(sys.orig_argv[1:])
     only = tuple(args.only) if args.only else STAGES
-    settings = Settings(args.work, args.out, args.device, args.images, args.scale, only, not args.no_compile)
+    settings = Settings(args.work, args.out, args.device, args.images, args.scale, only, not args.no_compile, args.from_shipped)
     train(settings, _say)
     return 0
 

@@ -130,8 +130,9 @@ def evaluate(
     say: Say,
     count: int = 200,
     fast: bool = True,
+    scenes: int = 128,
 ) -> Evaluation:
-    """Draw ``count`` pictures a split, judge them, measure the autoencoder and the segmenter.
+    """Draw ``count`` pictures a split, judge them; measure autoencoder and segmenter on ``scenes`` unseen scenes.
 
     With ``out``, writes ``evaluation.json`` and one contact sheet a split (wrong pictures framed in red).
     """
@@ -158,16 +159,16 @@ def evaluate(
             order = sorted(range(count), key=lambda k: verdicts[k][0])[:64]
             sheet = contact_sheet([pictures[k] for k in order], [asked[k].text for k in order], [verdicts[k][0] for k in order])
             _save_sheet(sheet, out / f"{split.replace(' ', '-')}.png")
-    decibels, mean, std = autoencoder.quality(pipe.vae, autoencoder.render(autoencoder.SEED_UNSEEN, 128))
-    unreal, _, _ = autoencoder.quality(pipe.vae, autoencoder.render(autoencoder.SEED_UNSEEN + 1, 64, held_out=True))
+    decibels, mean, std = autoencoder.quality(pipe.vae, autoencoder.render(autoencoder.SEED_UNSEEN, scenes))
+    unreal, _, _ = autoencoder.quality(pipe.vae, autoencoder.render(autoencoder.SEED_UNSEEN + 1, scenes, held_out=True))
     evaluation = Evaluation(
         results,
         decibels,
         unreal,
         mean.tolist(),
         std.tolist(),
-        exact_overlap(judge, None, SEED + 1, 128),
-        exact_overlap(judge, pipe.vae, SEED + 1, 128),
+        exact_overlap(judge, None, SEED + 1, scenes),
+        exact_overlap(judge, pipe.vae, SEED + 1, scenes),
         STEPS,
         GUIDANCE,
     )

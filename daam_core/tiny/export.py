@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from ..errors import BadArgument, CannotWrite
 from . import names
 from .diffusion import BETA_END, BETA_START, TRAINING_STEPS
+from .tokenizer import build_tokenizer
 
 NAME = "daam-lens-tiny"
 
@@ -38,9 +39,7 @@ def export(folder: Path, vocab: Path | None = None, pipe: StableDiffusionPipelin
 
         pipe = load_tiny(torch.float16)
     if not isinstance(pipe.vae, AutoencoderTiny):
-        raise BadArgument(
-            f"Hosts read the autoencoder as TAESD files; this pipeline has an {type(pipe.vae).__name__} instead."
-        )
+        raise BadArgument(f"Hosts read the autoencoder as TAESD files; this pipeline has an {type(pipe.vae).__name__} instead.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{NAME}.safetensors", folder / f"{NAME}.yaml", *_write_autoencoder(folder, pipe)]
@@ -161,7 +160,7 @@ def _write_autoencoder(folder: Path, pipe: StableDiffusionPipeline) -> list[Path
 def _write_clip(folder: Path, pipe: StableDiffusionPipeline, theirs: dict[str, int] | None) -> Path:
     clip = folder / "clip"
     if theirs is None:
-        pipe.tokenizer.save_pretrained(clip)
+        build_tokenizer(clip)
     config = pipe.text_encoder.config.to_dict()
     if theirs is not None:
         config["vocab_size"] = max(theirs.values()) + 1

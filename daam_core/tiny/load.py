@@ -51,22 +51,24 @@ def load_tiny(
         raise UnsupportedModel(f"No model lies in {folder}. A complete checkout has one; 'daam-lens tiny train' makes one.")
     with _quiet():
         pipe: TinyPipeline = TinyPipeline.from_pretrained(folder, safety_checker=None, local_files_only=True)
-    # Exact: every part is stored in float16. (The argument for it in from_pretrained has changed its name.)
-    return pipe.to(device, dtype)
+        # Exact: every part is stored in float16. (The argument for it in from_pretrained has changed its name.)
+        return pipe.to(device, dtype)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars while a quarter of a second of loading goes on."""
+    """No progress bars and no hints to developers while a quarter of a second of loading goes on."""
     libraries = (diffusers.utils.logging, transformers.utils.logging)
-    shown = [library.is_progress_bar_enabled() for library in libraries]
+    before = [(library.is_progress_bar_enabled(), library.get_verbosity()) for library in libraries]
     for library in libraries:
         library.disable_progress_bar()
+        library.set_verbosity_error()
     try:
         yield
     finally:
-        for library, was_shown in zip(libraries, shown, strict=True):
-            if was_shown:
+        for library, (shown, verbosity) in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+            if shown:
                 library.enable_progress_bar()
 
 

@@ -24,7 +24,7 @@ from .loop import Dice, Recipe, Say, autocast
 from .shapes import NOUNS
 from .world import SIZE, scene_at
 
-RECIPE = Recipe(images=36_000, batch=16, peak_rate=2e-3, warm_up=60, constant=0.3, ema=0.997, seed=41)
+RECIPE = Recipe(images=14_000, batch=16, peak_rate=2e-3, warm_up=60, constant=0.3, ema=0.997, seed=41)
 SEED = 500
 LEAST_SHARE = 0.012  # an object smaller than this share of the picture is taken for a smudge
 NO_COLOUR = 255
@@ -163,7 +163,7 @@ class SegmenterStage:
         matrices, others = optim.split(self.net, plain=("fine", "head"))
         self.optimisers: list[torch.optim.Optimizer] = [optim.adamw(others), optim.Muon(matrices, lr=1.0)]
         self.images, self.nouns, self.colours = _training_set(autoencoder, scenes)
-        say(f"segmenter: {scenes:,} scenes, half of them as the autoencoder shows them")
+        say(f"segmenter: {scenes:,} scenes, a third of them as the autoencoder shows them")
 
     def loss(self, dice: Dice, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Cross-entropy of nouns over all pixels and of colours over object pixels."""
@@ -202,6 +202,6 @@ def _training_set(autoencoder: AutoencoderTiny, count: int) -> tuple[torch.Tenso
             nouns[k][mask] = NOUNS.index(one.noun) + 1
             colours[k][mask] = COLOUR_NAMES.index(one.colour)
     generator = torch.Generator().manual_seed(SEED)
-    for start in range(count // 2, count, 32):
+    for start in range(2 * count // 3, count, 32):
         images[start : start + 32] = _decoded(autoencoder, images[start : start + 32], 0.15, generator)
     return images, nouns, colours

@@ -20,6 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ..errors import BadArgument, CannotWrite
 from . import assemble, autoencoder, checkpoint, latents, segmenter, text, unet
 from .loop import Recipe, Say, run, state_file
+from .shipped import start_from_shipped
 from .tokenizer import build_tokenizer
 
 STAGES: tuple[str, ...] = ("text", "autoencoder", "latents", "unet", "decoder", "segmenter", "assemble")
@@ -39,6 +40,7 @@ class Settings:
 
     ``work`` holds states and caches; ``out`` receives ``pipeline/`` and ``segmenter.safetensors``. ``images`` replaces
     the UNet's budget; ``scale`` multiplies every budget (0.001: a trial of the machinery). ``only`` picks stages.
+    ``from_shipped`` starts an empty work folder from the weights in the package.
     """
 
     work: Path
@@ -48,6 +50,7 @@ class Settings:
     scale: float = 1.0
     only: tuple[str, ...] = STAGES
     compiled: bool = True
+    from_shipped: bool = False
 
     def recipe(self, planned: Recipe) -> Recipe:
         """The recipe of a stage under this run's scale."""
@@ -78,6 +81,8 @@ def train(settings: Settings, say: Say) -> None:
         "segmenter": _segmenter,
         "assemble": _assemble,
     }
+    if settings.from_shipped:
+        start_from_shipped(settings.work, say)
     device = torch.device(settings.device)
     for name in STAGES:
         if name in settings.only:
@@ -194,7 +199,7 @@ def _segmenter(settings: Settings, device: torch.device, say: Say) -> None:
     if finished(settings.work, "segmenter", recipe.images):
         return
     model = load_autoencoder(settings.work).to(device)
-    run(segmenter.SegmenterStage(model, device, recipe, settings.count(6000), say), settings.work, say)
+    run(segmenter.SegmenterStage(model, device, recipe, settings.count(4800), say), settings.work, say)
 
 
 def _assemble(settings: Settings, device: torch.device, say: Say) -> None:

@@ -48,7 +48,7 @@ def test_a_picture_is_right_when_all_is_there_in_its_colour(pairs: list[tuple[st
 
 def test_an_evaluation_writes_figures_and_sheets(tmp_path: Path) -> None:
     lines: list[str] = []
-    result = evaluate(load_tiny(), load_segmenter(), tmp_path, lines.append, count=2)
+    result = evaluate(load_tiny(), load_segmenter(), tmp_path, lines.append, count=2, scenes=8)
     assert json.loads((tmp_path / "evaluation.json").read_text())["decibels"] == result.decibels
     assert {p.name for p in tmp_path.glob("*.png")} == {f"{s.replace(' ', '-')}.png" for s in SPLITS}
     assert len(lines) == len(SPLITS) + len(result.lines())

@@ -14,8 +14,10 @@ from diffusers import DDPMScheduler
 
 from daam_core.errors import BadArgument, CannotWrite
 from daam_core.tiny import autoencoder, checkpoint, diffusion, latents, loop, optim, text, unet
+from daam_core.tiny.load import load_tiny
+from daam_core.tiny.shipped import start_from_shipped
 from daam_core.tiny.tokenizer import build_tokenizer
-from daam_core.tiny.train import Settings, train
+from daam_core.tiny.train import Settings, finished, load_autoencoder, load_unet, train
 
 CPU = torch.device("cpu")
 
@@ -70,7 +72,7 @@ def test_fewer_images_end_a_run_at_once(cache: latents.LatentCache, tmp_path: Pa
 
 
 def test_the_text_stage_learns(tmp_path: Path) -> None:
-    stage = text.TextStage(build_tokenizer(tmp_path / "tokenizer"), CPU, replace(text.RECIPE, images=32 * 12, batch=32))
+    stage = text.TextStage(build_tokenizer(tmp_path / "tokenizer"), CPU, replace(text.RECIPE, images=32 * 24, batch=32))
     first = float(stage.loss(loop.Dice.of(5, 0), 32, 0.0)[0].detach())
     loop.run(stage, tmp_path, lambda _: None)
     assert float(stage.loss(loop.Dice.of(5, 0), 32, 0.0)[0].detach()) < 0.8 * first
@@ -198,3 +200,27 @@ def test_a_work_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CannotWrite, match="cannot be made"):
         train(Settings(tmp_path / "file" / "work"), print)
+
+
+def test_training_goes_on_from_the_weights_that_ship(tmp_path: Path) -> None:
+    lines: list[str] = []
+    start_from_shipped(tmp_path, lines.append)
+    shipped: Any = load_tiny()
+    assert "unet: starts from the shipped weights" in lines
+    for name in ("text", "decoder", "segmenter"):
+        assert finished(tmp_path, name, 1)
+    assert not finished(tmp_path, "unet", 1)
+    stage = unet.UNetStage(empty_cache(), CPU, replace(unet.RECIPE, images=2, batch=2), compiled=False)
+    progress = loop.resume(stage, loop.state_file(tmp_path, "unet"))
+    assert progress == loop.Progress(0, 0, 0.0)
+    assert all(torch.equal(t, shipped.unet.state_dict()[k]) for k, t in stage.unet.state_dict().items())
+    assert all(torch.equal(t, shipped.unet.state_dict()[k]) for k, t in load_unet(tmp_path).state_dict().items())
+    decoder = load_autoencoder(tmp_path).decoder.state_dict()
+    assert all(torch.equal(t, shipped.vae.decoder.state_dict()[k]) for k, t in decoder.items())
+    start_from_shipped(tmp_path, lines.append)
+    assert len(lines) == 4  # the second time there is nothing to put
+
+
+def empty_cache() -> latents.LatentCache:
+    states = torch.zeros(1, 77, 128, dtype=torch.float16)
+    return latents.LatentCache(torch.zeros(1, 4, 16, 16), torch.ones(1, dtype=torch.uint8), states, states[0])

@@ -1,0 +1,38 @@
+"""A training run that goes on from the weights in the package instead of from nothing.
+
+Text encoder, autoencoder and segmenter are taken as finished; the UNet starts from the shipped one with fresh
+optimisers. Afterwards the work folder looks as if this project had trained everything in it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from . import autoencoder, segmenter, text
+from .checkpoint import module_tensors, write_state
+from .load import load_segmenter, load_tiny
+from .loop import Recipe, Say, state_file
+
+
+def start_from_shipped(work: Path, say: Say, weights: Path | None = None) -> None:
+    """Put the shipped weights into ``work`` as states; what is already there stays as it is."""
+    pipe = load_tiny(weights=weights)
+    judge = load_segmenter(weights=weights)
+    if not (work / "autoencoder" / "config.json").exists():
+        pipe.vae.save_pretrained(work / "autoencoder")
+    _put(work, "text", {"text_encoder": pipe.text_encoder}, text.RECIPE, say)
+    _put(work, "decoder", {"decoder": pipe.vae.decoder, "ema-decoder": pipe.vae.decoder}, autoencoder.DECODER_RECIPE, say)
+    _put(work, "segmenter", {"segmenter": judge, "ema-segmenter": judge}, segmenter.RECIPE, say)
+    _put(work, "unet", {"unet": pipe.unet, "ema-unet": pipe.unet}, None, say)
+
+
+def _put(work: Path, name: str, modules: dict[str, torch.nn.Module], spent: Recipe | None, say: Say) -> None:
+    """Write a state: finished when ``spent`` is given, else at its start."""
+    path = state_file(work, name)
+    if path.exists():
+        return
+    images = spent.images if spent else 0
+    write_state(path, module_tensors(modules), {"step": 0, "images": images, "seconds": 0.0})
+    say(f"{name}: {'taken as it ships' if spent else 'starts from the shipped weights'}")
