@@ -15,6 +15,8 @@ from torch import Tensor
 from .attention import TEMPORARY_BYTES, add_head_sum, add_per_head, add_self_attention
 
 Grid = tuple[int, int]
+_Shape = tuple[bool, Grid, int, int, float]
+"""What layers that are worked off together share: text or self, grid, keys, heads, scale."""
 SELF_ATTENTION_POSITIONS = 576
 """Self-attention is kept at the finest grid of at most this many positions (24 x 24): n x n float32, at most 1.3 MB."""
 
@@ -88,7 +90,7 @@ class Recorder:
         self.self_grid: Grid | None = None
         self._select = select
         self._selections: dict[tuple[int, torch.device], Tensor] = {}
-        self._pools: dict[tuple[Grid, int, int, float], _Pool] = {}
+        self._pools: dict[_Shape, _Pool] = {}
         self._probed = 0
         self._last: tuple[Tensor, int] | None = None
         self._in_place = False
@@ -104,9 +106,7 @@ class Recorder:
             raise ValueError(f"{n} queries do not fill a grid of {grid[0]} x {grid[1]}")
         slot = self._slot(layer, grid, q.device, keys)
         slot.terms_now += heads
-        cost = 2 * (q.nbytes + k.nbytes) + 8 * self.images * heads * n * keys
-        if self._may_wait(q) and 2 * cost <= TEMPORARY_BYTES:
-            self._gather((grid, keys, heads, scale), q, k, cost)
+        if self._gathered((True, grid, keys, heads, scale), q, k):
             return
         q, k, selection = q[self.rows], k[self.rows], self._selection(keys, q.device)
         add_head_sum(slot.now, q, k, selection, heads, scale)
@@ -119,13 +119,17 @@ class Recorder:
             return False
         if self._probed <= PROBED_LAYERS:
             if self._last is not None:
-                self._in_place = self._last[0]._version != self._last[1]
+                self._in_place |= self._last[0]._version != self._last[1]
             self._probed += 1
             self._last = (q, q._version) if self._probed <= PROBED_LAYERS else None
             return False
         return True
 
-    def _gather(self, shape: tuple[Grid, int, int, float], q: Tensor, k: Tensor, cost: int) -> None:
+    def _gathered(self, shape: _Shape, q: Tensor, k: Tensor) -> bool:
+        """Let a layer wait for others of its shape, if it may and two of them fit into the budget."""
+        cost = 2 * (q.nbytes + k.nbytes) + 8 * self.images * shape[3] * q.shape[1] * k.shape[1]
+        if not self._may_wait(q) or 2 * cost > TEMPORARY_BYTES:
+            return False
         pool = self._pools.get(shape)
         if pool is None:
             pool = self._pools[shape] = _Pool()
@@ -135,16 +139,20 @@ class Recorder:
         pool.k.append(k)
         pool.versions += q._version + k._version
         pool.bytes += cost
+        return True
 
-    def _work_off(self, shape: tuple[Grid, int, int, float], pool: _Pool) -> None:
+    def _work_off(self, shape: _Shape, pool: _Pool) -> None:
         if not pool.q:
             return
-        grid, keys, heads, scale = shape
+        cross, grid, keys, heads, scale = shape
         if sum(q._version + k._version for q, k in zip(pool.q, pool.k, strict=True)) != pool.versions:
             raise RuntimeError("the model changed its queries or keys in place after they were made")
         q, k = (torch.cat(x, -1)[self.rows] for x in (pool.q, pool.k))
-        selection = self._selection(keys, q.device)
-        add_head_sum(self.slots[grid].now, q, k, selection, heads * len(pool.q), scale)
+        heads *= len(pool.q)
+        if cross:
+            add_head_sum(self.slots[grid].now, q, k, self._selection(keys, q.device), heads, scale)
+        elif self.self_attention is not None:
+            add_self_attention(self.self_attention, q, k, heads, scale)
         pool.q, pool.k, pool.versions, pool.bytes = [], [], 0, 0
 
     def add_self(self, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
@@ -156,7 +164,9 @@ class Recorder:
         if self.self_grid is None and n <= SELF_ATTENTION_POSITIONS:
             self.self_grid = grid
             self.self_attention = torch.zeros(self.images, n, n, device=q.device)
-        if self.self_attention is not None and grid == self.self_grid:
+        if self.self_attention is None or grid != self.self_grid:
+            return
+        if not self._gathered((False, grid, n, heads, scale), q, k):
             add_self_attention(self.self_attention, q[self.rows], k[self.rows], heads, scale)
 
     def end_step(self) -> None:

@@ -61,7 +61,7 @@ class Settings:
     rounds: int = 2
     strong: float = 0.5
     home: float = 0.9
-    hole: float = 0.45
+    hole: float = 0.25
     agreement: float = 0.35
 
 

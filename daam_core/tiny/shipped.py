@@ -34,5 +34,6 @@ def _put(work: Path, name: str, modules: dict[str, torch.nn.Module], spent: Reci
     if path.exists():
         return
     images = spent.images if spent else 0
-    write_state(path, module_tensors(modules), {"step": 0, "images": images, "seconds": 0.0})
+    tensors = {key: t.clone() for key, t in module_tensors(modules).items()}  # one module may stand under two names
+    write_state(path, tensors, {"step": 0, "images": images, "seconds": 0.0})
     say(f"{name}: {'taken as it ships' if spent else 'starts from the shipped weights'}")

@@ -270,3 +270,38 @@ def test_memory_is_flat_in_steps() -> None:
 
 def _hooks(pipe: Any) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in pipe.unet.modules())
+
+
+def test_self_attention_equals_an_explicit_computation() -> None:
+    """What refines masks is the finest grid's own attention, every head, layer and step, rows summing to 1."""
+    pipe = pipeline()
+    heard: dict[str, torch.Tensor] = {}
+    total = torch.zeros(64, 64, dtype=torch.float64)
+
+    def keep(name: str) -> Any:
+        return lambda module, args, output: heard.__setitem__(name, output)
+
+    def add(attn: Any) -> Any:
+        def hook(*_: Any) -> None:
+            q, k = (heard[x][1].double().unflatten(-1, (attn.heads, -1)).transpose(0, 1) for x in ("q", "k"))
+            total.add_((q @ k.transpose(1, 2) * attn.scale).softmax(-1).sum(0))
+
+        return hook
+
+    handles = []
+    for name, module in pipe.unet.named_modules():
+        if name.endswith(".attn1") and name.startswith(("down_blocks.0", "up_blocks.3")):
+            handles += [module.to_q.register_forward_hook(keep("q")), module.to_k.register_forward_hook(keep("k"))]
+            handles.append(module.register_forward_hook(add(module)))
+    with trace(pipe) as lens:
+        paint(pipe, num_inference_steps=3)
+    recorded = lens.heat_maps().self_attention
+    assert recorded is not None
+    assert list(recorded) == [(8, 8)]
+    expected = total / total.sum(-1, keepdim=True)
+    assert (recorded[8, 8] - expected).abs().max() < 1e-6
+    for handle in handles:
+        handle.remove()
+    with trace(pipe, self_attention=False) as lens:
+        paint(pipe)
+    assert lens.heat_maps().self_attention is None

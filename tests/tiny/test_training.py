@@ -75,7 +75,7 @@ def test_the_text_stage_learns(tmp_path: Path) -> None:
     stage = text.TextStage(build_tokenizer(tmp_path / "tokenizer"), CPU, replace(text.RECIPE, images=32 * 24, batch=32))
     first = float(stage.loss(loop.Dice.of(5, 0), 32, 0.0)[0].detach())
     loop.run(stage, tmp_path, lambda _: None)
-    assert float(stage.loss(loop.Dice.of(5, 0), 32, 0.0)[0].detach()) < 0.8 * first
+    assert float(stage.loss(loop.Dice.of(5, 0), 32, 0.0)[0].detach()) < 0.75 * first
 
 
 def test_checkpoints_hold_no_pickle_and_come_back(tmp_path: Path) -> None:
