@@ -10,16 +10,15 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from . import castorini, choices, records, serial
-from .errors import BadArgument, DetailMissing, WordNotFound
+from .errors import BadArgument, DetailMissing
 from .mask_methods import Evidence, make_mask
 from .prompt import Word
 from .recorder import Grid
-from .run import Detail, LayerInfo, PictureRun
+from .run import PictureRun
 from .upscale import bicubic
 
 Size = tuple[int, int]
@@ -81,18 +80,15 @@ class HeatMaps(PictureRun):
 
     def stack(self, queries: Sequence[str] | None = None, size: Size | None = None) -> Tensor:
         """The maps of several words in one call: float32 `[words, H, W]`; all words of the prompt by default."""
-        found = [self._find(query) for query in (self.words if queries is None else queries)]
+        levels = self._all_levels(self.sums, self.words if queries is None else queries)
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise BadArgument(f"size is (height, width) in pixels, both at least 1, not {size}.")
-        if not found:
-            return torch.zeros(0, *(size or self.grid))
-        levels = [self._levels(rows, found) for rows in self.sums.values()]
         return bicubic(levels, size or self.grid)
 
-    def late_stack(self, queries: Sequence[str]) -> Tensor:
-        """Maps with step j weighted by j squared, at the finest recorded resolution: float32 `[words, h, w]`."""
+    def _all_levels(self, by_grid: dict[Grid, Tensor], queries: Sequence[str]) -> list[Tensor]:
+        """Native maps `[words, h, w]` of every resolution of `sums` or `late`."""
         found = [self._find(query) for query in queries]
-        return bicubic([self._levels(rows, found) for rows in self.late.values()], self.grid)
+        return [self._levels(rows, found) for rows in by_grid.values()]
 
     def _find(self, query: str) -> Word:
         word = self.prompt.find(query)
@@ -207,7 +203,8 @@ class HeatMaps(PictureRun):
         if size is None:
             size = self.size if picture is None else (picture.shape[0], picture.shape[1])
         names = [query, *(self.prompt.rivals(query) if against is None else against)]
-        evidence = Evidence(self.stack(names, size), self.late_stack(names), self._walks(), picture)
+        levels = self._all_levels(self.sums, names)
+        evidence = Evidence(levels, bicubic(self._all_levels(self.late, names), self.grid), self._walks(), picture, size)
         return make_mask(evidence, method, tau)
 
     def _walks(self) -> tuple[Grid, Tensor] | None:
@@ -234,5 +231,3 @@ class HeatMaps(PictureRun):
         specials = bool(header.get("specials", True))
         return cls(**serial.unpack(tensors, header), negative=negative, rule=rule, specials=specials)
 
-
-__all__ = ["Detail", "HeatMaps", "LayerInfo", "WordNotFound"]

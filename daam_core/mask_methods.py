@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from . import masks
 from .errors import BadArgument, DetailMissing
+from .upscale import bicubic
 
 Size = tuple[int, int]
 
@@ -21,21 +23,23 @@ class Evidence:
     """What is known of a word and the words it may have to share the picture with; the word itself is first.
 
     Attributes:
-        maps: float32 `[words, H, W]`, Eq. 6 at the size of the mask.
+        levels: float32 `[words, h, w]` for each recorded resolution, Eq. 6 before upscaling.
         late: float32 `[words, h, w]` at native size, step j weighted by j squared: late steps place an object better.
         self_attention: grid (h, w) and float32 `[n, n]` (query, key), where recorded.
         picture: uint8 `[H, W, 3]`, where known.
+        size: (height, width) of the mask.
     """
 
-    maps: Tensor
+    levels: Sequence[Tensor]
     late: Tensor
     self_attention: tuple[Size, Tensor] | None
     picture: NDArray[np.uint8] | None
+    size: Size
 
-    @property
-    def size(self) -> Size:
-        """(height, width) of the mask."""
-        return self.maps.shape[-2], self.maps.shape[-1]
+    @cached_property
+    def maps(self) -> Tensor:
+        """float32 `[words, H, W]`, Eq. 6 at the size of the mask; upscaled only for the methods that look at it."""
+        return bicubic(self.levels, self.size)
 
 
 def make_mask(evidence: Evidence, method: str = "best", tau: float = 0.4) -> Tensor:

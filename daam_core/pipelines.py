@@ -39,7 +39,6 @@ class _Ask:
 class _Run:
     """One call of the pipeline."""
 
-    ask: _Ask
     layers: list[Layer]
     images: int
     size: tuple[int, int]
@@ -208,7 +207,6 @@ class Lens:
         prompts = self._prompts(ask.prompts, images, context.shape[1])
         rows = slice(images, 2 * images) if ask.guided else slice(0, images)
         run = _Run(
-            ask=ask,
             layers=self._tap.layers,
             images=images,
             size=(sample.shape[2] * factor, sample.shape[3] * factor),
