@@ -52,10 +52,13 @@ def check(text: str, syntax: Syntax, runs: list[tuple[str, float]]) -> None:
 
 @pytest.mark.parametrize("text", ["(" * 5000 + ")" * 5000, "(a" * 2500 + ":1.3)" * 1250, "red house, " * 910])
 def test_ten_thousand_characters_are_read_at_once(text: str) -> None:
-    begun = time.process_time()
-    runs = parse_weights(text)
-    spell([plain.encode() for plain, _ in runs], text)
-    assert time.process_time() - begun < 0.5  # many times what it takes; anything quadratic takes seconds
+    taken = []
+    for _ in range(3):  # the least of three: a collector's pause inside a long test run is not the prompt's fault
+        begun = time.thread_time()  # this thread alone; other threads may still be spinning from an earlier test
+        runs = parse_weights(text)
+        spell([plain.encode() for plain, _ in runs], text)
+        taken.append(time.thread_time() - begun)
+    assert min(taken) < 0.5  # many times what it takes; anything quadratic takes seconds
 
 
 def test_chunks() -> None:
