@@ -21,7 +21,7 @@ WIDTH = 32
 CROP = 64
 SEED_TRAINING, SEED_UNSEEN = 77, 99
 RECIPE = Recipe(images=34_000, batch=8, peak_rate=2e-3, warm_up=60, constant=0.35, seed=21)
-DECODER_RECIPE = Recipe(images=50_000, batch=8, peak_rate=2e-3, warm_up=60, constant=0.2, ema=0.998, seed=22)
+DECODER_RECIPE = Recipe(images=76_000, batch=8, peak_rate=2e-3, warm_up=60, constant=0.2, ema=0.998, seed=22)
 # The convolutions that touch pixels or latents stay with AdamW; Muon takes the ones between.
 _PLAIN = ("encoder.layers.0.", "encoder.layers.14.", "decoder.layers.0.", "decoder.layers.18.")
 

@@ -19,7 +19,8 @@ from .tokenizer import LENGTH
 from .world import scene_at
 
 SEED = 1
-SCENES = 20_000
+SCENES = 36_000
+TWO = 0.65  # share of scenes with two objects: those are what takes long to learn
 FILLER = 0.04  # share of captions with words that mean nothing here
 FILE = "latents.safetensors"
 
@@ -38,7 +39,7 @@ def write_latents(
     ids = torch.empty(count, LENGTH, dtype=torch.int16)
     objects = torch.empty(count, dtype=torch.uint8)
     for start in range(0, count, batch):
-        scenes = [scene_at(SEED, k) for k in range(start, min(start + batch, count))]
+        scenes = [scene_at(SEED, k, two=TWO) for k in range(start, min(start + batch, count))]
         end = start + len(scenes)
         images = torch.stack([torch.from_numpy(s.image).permute(2, 0, 1) for s in scenes])
         with torch.no_grad(), autocast(device):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from . import autoencoder, segmenter, text
+from . import autoencoder, segmenter, text, unet
 from .checkpoint import module_tensors, write_state
 from .load import load_segmenter, load_tiny
 from .loop import Recipe, Say, state_file
@@ -25,7 +25,7 @@ def start_from_shipped(work: Path, say: Say, weights: Path | None = None) -> Non
     _put(work, "text", {"text_encoder": pipe.text_encoder}, text.RECIPE, say)
     _put(work, "decoder", {"decoder": pipe.vae.decoder, "ema-decoder": pipe.vae.decoder}, autoencoder.DECODER_RECIPE, say)
     _put(work, "segmenter", {"segmenter": judge, "ema-segmenter": judge}, segmenter.RECIPE, say)
-    _put(work, "unet", {"unet": pipe.unet, "ema-unet": pipe.unet}, None, say)
+    _put(work, "unet", {"unet": pipe.unet, "ema-unet": pipe.unet}, unet.RECIPE, say)
 
 
 def _put(work: Path, name: str, modules: dict[str, torch.nn.Module], spent: Recipe | None, say: Say) -> None:
