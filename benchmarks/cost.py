@@ -56,7 +56,7 @@ def one_step(work: Work, recorder: Recorder | None) -> None:
         recorder.end_step()
 
 
-def _select(_keys: int) -> torch.Tensor:
+def _select(_keys: int, _part: int) -> torch.Tensor:
     select = torch.zeros(1, KEYS, ROWS)
     for column in range(KEYS):
         select[:, column, min(column, ROWS - 1)] = 1

@@ -23,7 +23,9 @@ def _full_precision(device: torch.device) -> AbstractContextManager[object]:
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """`[images, n, heads * d]` -> float32 `[images * heads, n, d]`; a view for one float32 image."""
+    """`[images, n, heads * d]` or `[images, heads, n, d]` -> float32 `[images * heads, n, d]`; a view where it can be."""
+    if x.dim() == 4:
+        return x.float().flatten(0, 1)
     return x.float().unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
 
 
@@ -94,3 +96,43 @@ def add_self_attention(
         queries = split_heads(q.detach(), heads)
         for cut in _slices(n, 8 * images * heads * n, budget):
             into[:, cut] += probabilities(queries[:, cut], keys, scale).unflatten(0, (images, heads)).sum(1)
+
+
+def add_joint(
+    into: Tensor,
+    q: Tensor,
+    k: Tensor,
+    selection: Tensor,
+    heads: int,
+    scale: float,
+    text: slice,
+    bias: Tensor | None = None,
+    lse: Tensor | None = None,
+    budget: int = TEMPORARY_BYTES,
+) -> None:
+    """As `add_head_sum` for joint attention, whose keys are text and picture: normalised over ALL keys, in place.
+
+    Args:
+        into: `[images, n, rows]` float32 running sum.
+        q: the picture's queries, `[images, n, heads * d]` or `[images, heads, n, d]`.
+        k: all keys, `[images, keys, heads * d]` or `[images, heads, keys, d]`.
+        selection: `[images, text, rows]` float32, for the text columns alone.
+        heads: number of attention heads.
+        scale: factor on the scores.
+        text: which keys are text.
+        bias: what the model adds to its scores, broadcastable to `[images, heads, n, keys]`.
+        lse: float32 `[images, heads, n]`, log of the sum of exp(scores) over all keys, where the model's own attention
+            gave it away: then only the text columns are computed.
+        budget: bytes the temporaries may take.
+    """
+    images = into.shape[0]
+    with _full_precision(q.device):
+        queries, keys = split_heads(q.detach(), heads), split_heads(k.detach(), heads)
+        wanted = keys if lse is None else keys[:, text]
+        for cut in _slices(queries.shape[1], 8 * images * heads * wanted.shape[1], budget):
+            scores = torch.matmul(queries[:, cut], wanted.transpose(1, 2)).mul_(scale).unflatten(0, (images, heads))
+            if bias is not None:
+                part = bias if bias.shape[-2] == 1 else bias[..., cut, :]
+                scores += part if lse is None else part[..., text]
+            p = torch.softmax(scores, -1)[..., text] if lse is None else torch.exp_(scores - lse[:, :, cut, None])
+            into[:, cut].baddbmm_(p.sum(1), selection)

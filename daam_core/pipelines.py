@@ -271,7 +271,7 @@ def _selector(prompts: list[Prompt]) -> Any:
     """Selections of all pictures, padded with empty rows to the longest prompt: `[images, keys, rows]`."""
     rows = max(prompt.rows for prompt in prompts)
 
-    def select(keys: int) -> Tensor:
+    def select(keys: int, _part: int) -> Tensor:
         each = [prompt.selection(keys) for prompt in prompts]
         return torch.stack([torch.nn.functional.pad(x, (0, rows - x.shape[1])) for x in each])
 

@@ -110,7 +110,7 @@ class Prompt:
         return cls(
             text=text or readable(spelled.text),
             tokens=tokens,
-            words=_labelled(words_of(spelled), tokens),
+            words=labelled(words_of(spelled), tokens),
             start=at["<start>"],
             end=at["<end>"],
             padding=at["<padding>"],
@@ -263,7 +263,8 @@ class Prompt:
         return _short(labels if len(labels) <= _LISTED else list(dict.fromkeys(word.text for word in shown))) or "none"
 
 
-def _labelled(words: Sequence[tuple[str, tuple[int, ...]]], tokens: Sequence[Token]) -> tuple[Word, ...]:
+def labelled(words: Sequence[tuple[str, tuple[int, ...]]], tokens: Sequence[Token]) -> tuple[Word, ...]:
+    """Words from (text, indices of its tokens), repeated ones numbered: `house`, `house#2`."""
     counts: Counter[str] = Counter()
     labelled = []
     for text, indices in words:

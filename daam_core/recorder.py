@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .attention import TEMPORARY_BYTES, add_head_sum, add_per_head, add_self_attention
+from .area import WHOLE, Area
+from .attention import TEMPORARY_BYTES, add_head_sum, add_joint, add_per_head, add_self_attention
 
 Grid = tuple[int, int]
-_Shape = tuple[bool, Grid, int, int, float]
-"""What layers that are worked off together share: text or self, grid, keys, heads, scale."""
 SELF_ATTENTION_POSITIONS = 576
 """Self-attention is kept at the finest grid of at most this many positions (24 x 24): n x n float32, at most 1.3 MB."""
 
@@ -42,6 +41,38 @@ PROBED_LAYERS = 4
 """Layers worked off at once before layers are gathered, to see that the model leaves its queries as they are."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """Which part of a model's batch is recorded, and what it is about.
+
+    Attributes:
+        start, stop: the rows of the batch, one for each picture.
+        part: which prompt, where a picture is made of several (AND, regions, schedules).
+        area: which part of the picture these rows paint.
+    """
+
+    start: int
+    stop: int
+    part: int = 0
+    area: Area = WHOLE
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What layers that are worked off together share."""
+
+    cross: bool
+    grid: Grid
+    keys: int
+    heads: int
+    scale: float
+    source: Source
+
+
 @dataclass
 class _Pool:
     """Layers of one shape that wait to be worked off together: side by side they are one layer of more heads."""
@@ -54,9 +85,11 @@ class _Pool:
 
 @dataclass
 class _Slot:
-    """One running sum: a grid's, or a layer's when layers are kept apart."""
+    """One running sum: a grid's, or a layer's when layers are kept apart; one for each area of the picture."""
 
     grid: Grid
+    area: Area
+    layer: int | None
     now: Tensor
     total: Tensor
     late: Tensor
@@ -72,30 +105,32 @@ class Recorder:
     gathered until their temporaries reach the budget and then summed as one layer of many heads.
 
     Args:
-        rows: which rows of the model's batch are the pictures.
-        select: gives, for a context of that many keys, the selection `[images, keys, rows]` float32 (see
-            `Prompt.selection`).
+        rows: which rows of the model's batch are the pictures, unless a call says otherwise.
+        select: gives, for a context of that many keys and the number of a prompt (0 where there is one), the selection
+            `[images, keys, rows]` float32 (see `Prompt.selection`).
         keep: what to keep apart.
     """
 
-    def __init__(self, rows: slice, select: Callable[[int], Tensor], keep: Keep) -> None:
-        self.rows = rows
+    def __init__(self, rows: slice, select: Callable[[int, int], Tensor], keep: Keep) -> None:
+        self.source = Source(rows.start, rows.stop)
         self.images: int = rows.stop - rows.start
         self.keep = keep
         self.step_count = 0
-        self.slots: dict[Grid | int, _Slot] = {}
+        self.slots: dict[tuple[Grid | int, Area], _Slot] = {}
         self.grids: dict[int, Grid] = {}
         self.heads: dict[int, Tensor] = {}
         self.self_attention: Tensor | None = None
         self.self_grid: Grid | None = None
         self._select = select
-        self._selections: dict[tuple[int, torch.device], Tensor] = {}
+        self._selections: dict[tuple[int, int, torch.device], Tensor] = {}
         self._pools: dict[_Shape, _Pool] = {}
         self._probed = 0
         self._last: tuple[Tensor, int] | None = None
         self._in_place = False
 
-    def add_cross(self, layer: int, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
+    def add_cross(
+        self, layer: int, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, source: Source | None = None
+    ) -> None:
         """One cross-attention layer of one step: q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`.
 
         Raises:
@@ -104,14 +139,35 @@ class Recorder:
         n, keys = q.shape[1], k.shape[1]
         if grid[0] * grid[1] != n:
             raise ValueError(f"{n} queries do not fill a grid of {grid[0]} x {grid[1]}")
-        slot = self._slot(layer, grid, q.device, keys)
+        source = source or self.source
+        selection = self._selection(keys, source.part, q.device)
+        slot = self._slot(layer, grid, source.area, selection)
         slot.terms_now += heads
-        if self._gathered((True, grid, keys, heads, scale), q, k):
+        if self._gathered(_Shape(True, grid, keys, heads, scale, source), q, k):
             return
-        q, k, selection = q[self.rows], k[self.rows], self._selection(keys, q.device)
+        q, k = q[source.rows], k[source.rows]
         add_head_sum(slot.now, q, k, selection, heads, scale)
         if self.keep.heads:
             self._add_heads(layer, q, k, selection, heads, scale)
+
+    def add_joint(
+        self,
+        layer: int,
+        grid: Grid,
+        q: Tensor,
+        k: Tensor,
+        heads: int,
+        scale: float,
+        source: Source,
+        text: slice,
+        bias: Tensor | None = None,
+        lse: Tensor | None = None,
+    ) -> None:
+        """One joint-attention layer of one step, its rows cut to `source` already; see `attention.add_joint`."""
+        selection = self._selection(text.stop - text.start, source.part, q.device)
+        slot = self._slot(layer, grid, source.area, selection)
+        slot.terms_now += heads
+        add_joint(slot.now, q, k, selection, heads, scale, text, bias, lse)
 
     def _may_wait(self, q: Tensor) -> bool:
         """Whether layers can be gathered: none is wanted apart, and the model was seen to leave its queries alone."""
@@ -127,7 +183,7 @@ class Recorder:
 
     def _gathered(self, shape: _Shape, q: Tensor, k: Tensor) -> bool:
         """Let a layer wait for others of its shape, if it may and two of them fit into the budget."""
-        cost = 2 * (q.nbytes + k.nbytes) + 8 * self.images * shape[3] * q.shape[1] * k.shape[1]
+        cost = 2 * (q.nbytes + k.nbytes) + 8 * self.images * shape.heads * q.shape[1] * k.shape[1]
         if not self._may_wait(q) or 2 * cost > TEMPORARY_BYTES:
             return False
         pool = self._pools.get(shape)
@@ -144,18 +200,18 @@ class Recorder:
     def _work_off(self, shape: _Shape, pool: _Pool) -> None:
         if not pool.q:
             return
-        cross, grid, keys, heads, scale = shape
         if sum(q._version + k._version for q, k in zip(pool.q, pool.k, strict=True)) != pool.versions:
             raise RuntimeError("the model changed its queries or keys in place after they were made")
-        q, k = (torch.cat(x, -1)[self.rows] for x in (pool.q, pool.k))
-        heads *= len(pool.q)
-        if cross:
-            add_head_sum(self.slots[grid].now, q, k, self._selection(keys, q.device), heads, scale)
+        source, heads = shape.source, shape.heads * len(pool.q)
+        q, k = (torch.cat(x, -1)[source.rows] for x in (pool.q, pool.k))
+        if shape.cross:
+            selection = self._selection(shape.keys, source.part, q.device)
+            add_head_sum(self.slots[shape.grid, source.area].now, q, k, selection, heads, shape.scale)
         elif self.self_attention is not None:
-            add_self_attention(self.self_attention, q, k, heads, scale)
+            add_self_attention(self.self_attention, q, k, heads, shape.scale)
         pool.q, pool.k, pool.versions, pool.bytes = [], [], 0, 0
 
-    def add_self(self, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
+    def add_self(self, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, source: Source | None = None) -> None:
         """One self-attention layer of one step, q and k `[batch, n, heads * d]`; only the finest grid of bounded size
         is kept."""
         if not self.keep.self_attention:
@@ -166,8 +222,9 @@ class Recorder:
             self.self_attention = torch.zeros(self.images, n, n, device=q.device)
         if self.self_attention is None or grid != self.self_grid:
             return
-        if not self._gathered((False, grid, n, heads, scale), q, k):
-            add_self_attention(self.self_attention, q[self.rows], k[self.rows], heads, scale)
+        source = source or self.source
+        if not self._gathered(_Shape(False, grid, n, heads, scale, source), q, k):
+            add_self_attention(self.self_attention, q[source.rows], k[source.rows], heads, scale)
 
     def end_step(self) -> None:
         """Fold the step into the sums; an interrupted step is simply never folded."""
@@ -191,13 +248,16 @@ class Recorder:
         self._pools.clear()
         self._last = None
 
-    def _slot(self, layer: int, grid: Grid, device: torch.device, keys: int) -> _Slot:
+    def _slot(self, layer: int, grid: Grid, area: Area, selection: Tensor) -> _Slot:
         self.grids.setdefault(layer, grid)
-        key: Grid | int = layer if self.keep.layers else grid
+        key: tuple[Grid | int, Area] = (layer if self.keep.layers else grid, area)
         if key not in self.slots:
-            rows = self._selection(keys, device).shape[-1]
-            now, total, late = (torch.zeros(self.images, grid[0] * grid[1], rows, device=device) for _ in range(3))
-            self.slots[key] = _Slot(grid, now, total, late)
+            shape = (self.images, grid[0] * grid[1], selection.shape[-1])
+            now, total, late = (torch.zeros(shape, device=selection.device) for _ in range(3))
+            slot = _Slot(grid, area, layer if self.keep.layers else None, now, total, late)
+            if self.keep.steps:  # a prompt that comes in late was not there before
+                slot.steps = [now[..., 1:-2].half()] * self.step_count
+            self.slots[key] = slot
         return self.slots[key]
 
     def _add_heads(self, layer: int, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float) -> None:
@@ -205,8 +265,8 @@ class Recorder:
             self.heads[layer] = torch.zeros(self.images * heads, q.shape[1], selection.shape[-1], device=q.device)
         add_per_head(self.heads[layer], q, k, selection, heads, scale)
 
-    def _selection(self, keys: int, device: torch.device) -> Tensor:
-        known = (keys, device)
+    def _selection(self, keys: int, part: int, device: torch.device) -> Tensor:
+        known = (keys, part, device)
         if known not in self._selections:
-            self._selections[known] = self._select(keys).to(device)
+            self._selections[known] = self._select(keys, part).to(device)
         return self._selections[known]

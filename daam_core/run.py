@@ -100,10 +100,11 @@ def picture_run(
     late: dict[Grid, Tensor] = {}
     terms: dict[Grid, int] = {}
     for slot in recorder.slots.values():
-        total, weighted = (_planes(x[image], slot.grid, rows) for x in (slot.total, slot.late))
-        sums[slot.grid] = sums[slot.grid] + total if slot.grid in sums else total
-        late[slot.grid] = late[slot.grid] + weighted if slot.grid in late else weighted
-        terms[slot.grid] = terms.get(slot.grid, 0) + slot.terms
+        grid = slot.area.canvas(slot.grid)
+        total, weighted = (slot.area.put(_planes(x[image], slot.grid, rows)) for x in (slot.total, slot.late))
+        sums[grid] = sums[grid] + total if grid in sums else total
+        late[grid] = late[grid] + weighted if grid in late else weighted
+        terms[grid] = terms.get(grid, 0) + slot.terms
     if not all(bool(x.isfinite().all()) for x in sums.values()):
         raise NothingRecorded(
             "The model's attention was not a number (NaN) in this run, so there is no heat map. "
@@ -144,19 +145,18 @@ def _detail(recorder: Recorder, image: int, rows: int, position: dict[int, int])
     keep = recorder.keep
     if not (keep.layers or keep.steps):
         return None
-    values: dict[Grid, list[Tensor]] = {}
-    layers: dict[Grid, list[int]] = {}
-    for key, slot in sorted(recorder.slots.items(), key=lambda item: str(item[0]).zfill(6)):
-        tokens = rows - 3
+    tokens = rows - 3
+    kept: dict[Grid, dict[int, Tensor]] = {}
+    for slot in recorder.slots.values():
         steps = [x[image, :, :tokens] for x in slot.steps] if keep.steps else [slot.total[image, :, 1 : tokens + 1]]
         # Layer sums over many steps pass float16's range of whole numbers, not its range: 3 digits stay.
-        stacked = torch.stack([_planes(x.half(), slot.grid, tokens) for x in steps])
-        values.setdefault(slot.grid, []).append(stacked)
-        if isinstance(key, int):
-            layers.setdefault(slot.grid, []).append(position[key])
+        stacked = torch.stack([slot.area.put(_planes(x.half(), slot.grid, tokens)) for x in steps])
+        grid, number = slot.area.canvas(slot.grid), -1 if slot.layer is None else position[slot.layer]
+        same = kept.setdefault(grid, {})
+        same[number] = same[number] + stacked if number in same else stacked
     return Detail(
-        values={grid: torch.stack(x, 1) for grid, x in values.items()},
-        layers={grid: tuple(x) for grid, x in layers.items()},
+        values={grid: torch.stack([x for _, x in sorted(same.items())], 1) for grid, same in kept.items()},
+        layers={grid: tuple(n for n in sorted(same) if n >= 0) for grid, same in kept.items()},
         by_step=keep.steps,
     )
 
