@@ -40,3 +40,12 @@ class BadRecord(DaamLensError):
 
 class CannotWrite(DaamLensError, OSError):
     """A file or folder that cannot be written."""
+
+
+def recording_failure(error: Exception) -> str:
+    """The sentence for a recording that stopped while the picture was still made."""
+    reason = str(error) if isinstance(error, DaamLensError) else f"{type(error).__name__}: {error}"
+    # torch names the class `OutOfMemoryError`; it is no MemoryError.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        reason = f"there was not enough memory for it ({error}). Record without detail, or at a smaller size"
+    return f"Recording stopped, the picture was still made: {reason}".rstrip(".") + "."

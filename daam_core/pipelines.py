@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .errors import BadArgument, DaamLensError, NothingRecorded, UnsupportedModel
+from .errors import BadArgument, NothingRecorded, UnsupportedModel, recording_failure
 from .heatmaps import HeatMaps
 from .prompt import Prompt
 from .recorder import Grid, Keep, Recorder
@@ -162,11 +162,7 @@ class Lens:
         if self._run is not None:
             self._runs = [run for run in self._runs if run is not self._run]
         self._run = self._ask = None
-        reason = str(error) if isinstance(error, DaamLensError) else f"{type(error).__name__}: {error}"
-        # torch names the class `OutOfMemoryError` since 2.5; before that it was CUDA's alone.
-        if isinstance(error, (MemoryError, getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError))):
-            reason = f"there was not enough memory for it ({error}). Record without detail, or at a smaller size"
-        self.failure = f"Recording stopped, the picture was still made: {reason}".rstrip(".") + "."
+        self.failure = recording_failure(error)
         logger.warning("%s", self.failure)
         logger.debug("Where recording stopped", exc_info=error)
 

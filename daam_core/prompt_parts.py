@@ -68,10 +68,11 @@ def joined(prompts: Sequence[Prompt]) -> Prompt:
     )
 
 
-def part_selection(prompts: Sequence[Prompt]) -> Callable[[int, int], torch.Tensor]:
+def part_selection(prompts: Sequence[Prompt], pad: bool = False) -> Callable[[int, int], torch.Tensor]:
     """`select(keys, part)` of a joined prompt: the selection float32 `[keys, rows]` for the context of one of its parts.
 
-    A longer context is the part's repeated, as hosts do to match lengths; its repeated columns are summed.
+    A longer context is the part's repeated, as hosts do to match lengths; its repeated columns are summed. With `pad`, it
+    is padded behind instead, and a shorter one lost its last columns, as transformers do.
     """
     whole = joined(prompts)
     rows = torch.tensor(whole.column_rows(), dtype=torch.long)
@@ -79,6 +80,9 @@ def part_selection(prompts: Sequence[Prompt]) -> Callable[[int, int], torch.Tens
 
     def select(keys: int, part: int) -> torch.Tensor:
         own = rows[first[part] : first[part + 1]]
+        if pad:
+            more = torch.full((max(0, keys - len(own)),), whole.rows - 1)
+            return F.one_hot(torch.cat([own[:keys], more]), whole.rows).float()
         if not len(own) or keys % len(own):
             raise BadArgument(f"The model's context has {keys} columns and this prompt {len(own)}, which does not fit into it.")
         return F.one_hot(own.repeat(keys // len(own)), whole.rows).float()

@@ -1,0 +1,234 @@
+"""How a session hears a run of ComfyUI's sampler: by ComfyUI's own extension points, on the run's own options.
+
+The model that Record gives out carries one OUTER_SAMPLE wrapper and nothing else. When a sampler runs, the wrapper puts
+everything else into the options that ComfyUI made for this one run, and ComfyUI throws these away at its end: nothing
+has to be undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from comfy import patcher_extension
+from comfy.patcher_extension import WrappersMP
+
+from ..daam_core.errors import NothingRecorded, recording_failure
+from .calls import SeenLse, attention_call
+from .layouts import layout_of
+from .runs import RUNS
+from .session import Options, Session
+
+KEY = "daam_lens"
+_CALLBACK = 5  # position of `callback` among the arguments of outer_sample
+
+
+def recording(model: Any, options: Options) -> Any:
+    """A clone of a MODEL that records every run of a sampler; an earlier Record on it gives way."""
+    heard = model.clone()
+    heard.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+    heard.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, Recording(options))
+    return heard
+
+
+class Recording:
+    """The OUTER_SAMPLE wrapper: opens a session, samples, keeps what was heard under the hash of the latent."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        guider = executor.class_obj
+        try:
+            session = _open(guider, self._options, args[0] if args else kwargs["noise"])
+            last = _Last(session)
+            args, kwargs = _with_callback(args, kwargs, last)
+            _install(session, guider.model_options)
+        except Exception as error:  # the picture comes first
+            return _without(executor, args, kwargs, error)
+        try:
+            output = executor(*args, **kwargs)
+            _keep(session, output, last, guider)
+            return output
+        finally:
+            session.close()
+
+
+def _open(guider: Any, options: Options, noise: Any) -> Session:
+    patcher = guider.model_patcher
+    scale = int(getattr(patcher.model.latent_format, "spacial_downscale_ratio", 8))
+    return Session(options, guider, noise.shape, layout_of(patcher.model.diffusion_model), scale)
+
+
+def _without(executor: Any, args: Any, kwargs: Any, error: Exception) -> Any:
+    output = executor(*args, **kwargs)
+    RUNS.keep([output], None, recording_failure(error))
+    return output
+
+
+def _keep(session: Session, output: Any, last: _Last, guider: Any) -> None:
+    """Remember the run under the latent that was sampled, and under the clean one that some samplers also give out."""
+    latents = [output]
+    try:
+        if last.clean is not None and last.clean.shape == output.shape:
+            latents.append(guider.model_patcher.model.process_latent_out(last.clean.cpu()))
+        RUNS.keep(latents, session.heat_maps())
+    except Exception as error:
+        RUNS.keep(latents, None, str(error) if isinstance(error, NothingRecorded) else recording_failure(error))
+
+
+class _Last:
+    """The sampler's callback, which also tells which step it is and what the clean latent looks like."""
+
+    def __init__(self, session: Session) -> None:
+        self.clean: torch.Tensor | None = None
+        self.below: Callable[..., Any] | None = None
+        self._session = session
+
+    def __call__(self, step: int, clean: Any, x: Any, total: int) -> Any:
+        self._session.sampling_step = step + 1
+        self.clean = clean
+        return self.below(step, clean, x, total) if self.below is not None else None
+
+
+def _with_callback(args: tuple[Any, ...], kwargs: dict[str, Any], last: _Last) -> tuple[list[Any], dict[str, Any]]:
+    given = list(args)
+    if len(given) > _CALLBACK:
+        last.below, given[_CALLBACK] = given[_CALLBACK], last
+        return given, kwargs
+    last.below = kwargs.get("callback")
+    return given, {**kwargs, "callback": last}
+
+
+def _install(session: Session, model_options: dict[str, Any]) -> None:
+    """Put the listeners into the options of one run."""
+    options = model_options.setdefault("transformer_options", {})
+    for kind, wrapper in (
+        (WrappersMP.PREDICT_NOISE, _predict(session)),
+        (WrappersMP.CALC_COND_BATCH, _batch(session)),
+        (WrappersMP.APPLY_MODEL, _model(session)),
+    ):
+        patcher_extension.add_wrapper_with_key(kind, KEY, wrapper, model_options, is_model_options=True)
+    options["optimized_attention_override"] = _override(session, options.get("optimized_attention_override"))
+    if session.layout is not None:
+        return
+    patches = dict(options.get("patches", {}))
+    patches["attn2_patch"] = [*patches.get("attn2_patch", []), _mark(session, own=False)]
+    if session.options.keep.self_attention:
+        patches["attn1_patch"] = [*patches.get("attn1_patch", []), _mark(session, own=True)]
+    options["patches"] = patches
+    replaced = options.get("patches_replace", {}).get("attn2", {})
+    if replaced:
+        wrapped = {block: _Heard(session, replacement) for block, replacement in replaced.items()}
+        options["patches_replace"] = {**options["patches_replace"], "attn2": wrapped}
+
+
+def _predict(session: Session) -> Callable[..., Any]:
+    def predict(executor: Any, x: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+        _safely(session, session.begin_step, timestep)
+        out = executor(x, timestep, *args, **kwargs)
+        _safely(session, session.end_step)
+        return out
+
+    return predict
+
+
+def _batch(session: Session) -> Callable[..., Any]:
+    def batch(executor: Any, model: Any, conds: Any, *args: Any, **kwargs: Any) -> Any:
+        _safely(session, session.begin_batch, conds)
+        try:
+            return executor(model, conds, *args, **kwargs)
+        finally:
+            session.end_batch()
+
+    return batch
+
+
+def _model(session: Session) -> Callable[..., Any]:
+    def model(
+        executor: Any, x: Any, t: Any, c_concat: Any = None, c_crossattn: Any = None, control: Any = None,
+        transformer_options: Any = None, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        given = {} if transformer_options is None else transformer_options
+        _safely(session, session.begin_model, x, c_crossattn, given)
+        try:
+            return executor(x, t, c_concat, c_crossattn, control, given, **kwargs)
+        finally:
+            session.end_model()
+
+    return model
+
+
+def _override(session: Session, below: Callable[..., Any] | None) -> Callable[..., Any]:
+    """An attention override that calls what was there before, or the function itself, and only listens."""
+
+    def override(func: Any, *args: Any, **kwargs: Any) -> Any:
+        if not session.wants:
+            return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
+        seen = SeenLse() if session.layout is not None and not torch.compiler.is_compiling() else None
+        with nullcontext() if seen is None else seen:
+            out = func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
+        _listen(session, args, kwargs, seen)
+        return out
+
+    return override
+
+
+@torch.compiler.disable
+def _listen(session: Session, args: Any, kwargs: Any, seen: SeenLse | None) -> None:
+    try:
+        call = attention_call(args, kwargs)
+        session.hear(call, None if seen is None else seen.of(call))
+    except Exception as error:
+        session.fail(error)
+
+
+def _mark(session: Session, own: bool) -> Callable[..., Any]:
+    """A patch that hands its arguments on as they are: it tells that attention comes next, and where."""
+
+    def mark(n: Any, context: Any, value: Any, extra_options: Any) -> Any:
+        _tell(session, extra_options, own)
+        return n, context, value
+
+    return mark
+
+
+@torch.compiler.disable
+def _tell(session: Session, extra: Any, own: bool) -> None:
+    _safely(session, session.mark, extra, own)
+
+
+class _Heard:
+    """Another pack's replacement of a cross-attention (IP-Adapter and its like), heard before it does its work.
+
+    Such replacements call attention in ways an override does not see. Everything else about them shows through.
+    """
+
+    def __init__(self, session: Session, replacement: Any) -> None:
+        self._session, self._replacement = session, replacement
+
+    def __call__(self, q: Any, k: Any, v: Any, extra_options: Any, *args: Any, **kwargs: Any) -> Any:
+        heads = int(extra_options["n_heads"])
+        _listen(self._session, (q, k, v, heads), {}, None)
+        return self._replacement(q, k, v, extra_options, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        found = getattr(self._replacement, name)
+        if name != "to":
+            return found
+
+        def to(*args: Any, **kwargs: Any) -> _Heard:  # ComfyUI puts what `to` gives out in our place
+            return _Heard(self._session, found(*args, **kwargs))
+
+        return to
+
+
+def _safely(session: Session, tell: Callable[..., None], *args: Any) -> None:
+    try:
+        tell(*args)
+    except Exception as error:
+        session.fail(error)

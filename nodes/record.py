@@ -1,0 +1,74 @@
+"""Record: listens to a sampler through the model it samples with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..daam_core.recorder import Keep
+from .hook import recording
+from .session import Options
+from .spoken import listening
+
+DETAILS = ["off", "layers", "steps", "layers + steps"]
+
+
+class Record(io.ComfyNode):
+    """MODEL and CLIP in, MODEL and CLIP out; the picture stays what it was, bit for bit."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DaamLensRecord",
+            display_name="Record",
+            category="DAAM Lens",
+            description="Records which word painted where, while any sampler runs. The picture does not change.",
+            not_idempotent=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The model that will be sampled; put Record last, right before the sampler."),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="The CLIP of your prompts. Encode the prompts with the CLIP that comes out, and no word has to be "
+                    "typed twice. Without it, give clip and text to Heat Maps.",
+                ),
+                io.Boolean.Input("negative", default=False, tooltip="Record the words of the negative prompt, too."),
+                io.Combo.Input(
+                    "detail",
+                    options=DETAILS,
+                    default="off",
+                    tooltip="Keep layers or steps apart, so that they can be chosen later; steps are needed for Timeline. "
+                    "Takes more memory.",
+                ),
+                io.Boolean.Input("heads", default=False, tooltip="Keep attention heads apart, summed over steps."),
+                io.Boolean.Input(
+                    "self_attention",
+                    default=True,
+                    tooltip="Record how the picture attends to itself at one coarse size: better masks, little cost.",
+                ),
+                io.Int.Input("first_step", default=0, min=0, max=10_000, tooltip="First sampling step that counts."),
+                io.Int.Input("last_step", default=10_000, min=0, max=10_000, tooltip="Last sampling step that counts."),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The same model; sample with it."),
+                io.Clip.Output(display_name="clip", tooltip="The same CLIP; encode your prompts with it."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any = None,
+        negative: bool = False,
+        detail: str = "off",
+        heads: bool = False,
+        self_attention: bool = True,
+        first_step: int = 0,
+        last_step: int = 10_000,
+    ) -> io.NodeOutput:
+        """Give out clones that listen."""
+        keep = Keep("layers" in detail, "steps" in detail, heads, self_attention)
+        options = Options(keep, negative, first_step, last_step)
+        return io.NodeOutput(recording(model, options), None if clip is None else listening(clip))

@@ -1,0 +1,114 @@
+"""The last recordings, found by the latent that the sampler gave out.
+
+A latent is the one link that every graph has between a sampler and what comes after it. Pictures are kept one by one,
+so that taking one out of a batch, or batches put together, still find their maps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from torch import Tensor
+
+from ..daam_core.errors import NothingRecorded
+from ..daam_core.heatmaps import HeatMaps
+from ..daam_core.rewording import by_index, reworded
+from .columns import words_for
+from .spoken import Spoken
+
+MOST_PICTURES = 64
+MOST_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class _Kept:
+    maps: HeatMaps | None
+    failure: str
+    bytes: int
+
+
+class Runs:
+    """A bounded memory of recorded pictures; the oldest goes first. Holds no model and nothing on a device."""
+
+    def __init__(self, pictures: int = MOST_PICTURES, most_bytes: int = MOST_BYTES) -> None:
+        self._pictures, self._most_bytes = pictures, most_bytes
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._lock = Lock()
+
+    def keep(self, latents: Sequence[Tensor], maps: Sequence[HeatMaps] | None, failure: str = "") -> None:
+        """Remember the maps of one run, or why there are none; each of `latents` is `[pictures, …]`."""
+        with self._lock:
+            for samples in latents:
+                for i, picture in enumerate(samples):
+                    one = None if maps is None else maps[min(i, len(maps) - 1)]
+                    key = latent_key(picture)
+                    self._kept.pop(key, None)
+                    self._kept[key] = _Kept(one, failure, 0 if one is None else tensor_bytes(one))
+            while len(self._kept) > 1 and (len(self._kept) > self._pictures or self.bytes > self._most_bytes):
+                self._kept.popitem(last=False)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all maps that are kept; a run that is known by two latents counts once."""
+        return sum({id(kept.maps): kept.bytes for kept in self._kept.values()}.values())
+
+    def find(self, samples: Tensor, spoken: Spoken | None = None) -> tuple[HeatMaps, ...]:
+        """The maps of each picture of a latent `[pictures, …]`.
+
+        `spoken` gives words to maps that were recorded without.
+
+        Raises:
+            NothingRecorded: nobody recorded this latent, recording failed, or its words are not known; the text says what
+                to do.
+        """
+        return tuple(_worded(self._one(picture), spoken) for picture in samples)
+
+    def _one(self, picture: Tensor) -> HeatMaps:
+        with self._lock:
+            kept = self._kept.get(latent_key(picture))
+        if kept is None:
+            raise NothingRecorded(
+                "No recording belongs to this latent. Connect the latent straight from the sampler (not from VAE Encode or "
+                "Empty Latent), and let that sampler's model come out of the Record node."
+            )
+        if kept.maps is None:
+            raise NothingRecorded(kept.failure)
+        return kept.maps
+
+
+RUNS = Runs()
+"""Nodes have no state of their own; a run is recorded in one node and asked for in another."""
+
+
+def maps_of(samples: Tensor, prompt: Spoken | None = None) -> tuple[HeatMaps, ...]:
+    """See `Runs.find`."""
+    return RUNS.find(samples, prompt)
+
+
+def latent_key(picture: Tensor) -> str:
+    """One picture's latent as a short text; the same for the same numbers, wherever they lie."""
+    values = picture.detach().float().cpu().contiguous()
+    return hashlib.sha1(f"{tuple(values.shape)}".encode() + values.numpy().tobytes(), usedforsecurity=False).hexdigest()
+
+
+def tensor_bytes(maps: HeatMaps) -> int:
+    """Bytes of all tensors in maps, the negative prompt's included."""
+    groups: list[Any] = [maps.sums, maps.late, maps.heads, maps.self_attention, maps.detail and maps.detail.values]
+    own = sum(x.nbytes for group in groups if group for x in group.values())
+    return own + (tensor_bytes(maps.negative) if maps.negative else 0)
+
+
+def _worded(maps: HeatMaps, spoken: Spoken | None) -> HeatMaps:
+    if not by_index(maps.prompt):
+        return maps
+    if spoken is None:
+        raise NothingRecorded(
+            "This run was recorded, but without its words. Encode the prompt with the CLIP that comes out of Record, "
+            "or give this node that CLIP and the text."
+        )
+    return reworded(maps, words_for(spoken, maps.prompt.length))
