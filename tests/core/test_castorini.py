@@ -22,14 +22,14 @@ SIDE = 512  # square and the model's own size: the package takes no other
 class Written:
     """castorini's rule written out once more, in an attention processor of this test's own."""
 
-    def __init__(self, kept: dict[Any, torch.Tensor], layer: int, latent: int) -> None:
-        self.kept, self.layer, self.latent = kept, layer, latent
+    def __init__(self, kept: dict[Any, torch.Tensor], layer: int, latent: int, before: Any) -> None:
+        self.kept, self.layer, self.latent, self.before = kept, layer, latent, before
 
     def __call__(
-        self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: Any = None, *_: Any, **__: Any
+        self, attn: Attention, hidden_states: torch.Tensor, encoder_hidden_states: Any = None, *rest: Any, **options: Any
     ) -> torch.Tensor:
-        q, k, v = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (
-            attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+        q, k = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (
+            attn.to_q(hidden_states), attn.to_k(encoder_hidden_states)
         ))  # fmt: skip
         p = ((q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5).softmax(-1)
         n = p.shape[-2]
@@ -40,8 +40,8 @@ class Written:
                 heat = p[1, head].T.reshape(-1, side, side).float()
                 key = (self.layer, head)
                 self.kept[key] = self.kept.get(key, 0) + heat
-        out = (p @ v).transpose(1, 2).flatten(2)
-        return torch.as_tensor(attn.to_out[1](attn.to_out[0](out)))
+        # The model goes on as ever: an attention of our own would round otherwise, and the next step see other queries.
+        return torch.as_tensor(self.before(attn, hidden_states, encoder_hidden_states, *rest, **options))
 
 
 def written_maps(pipe: Any) -> torch.Tensor:
@@ -56,7 +56,7 @@ def written_maps(pipe: Any) -> torch.Tensor:
     ]
     before = [layer.processor for layer in layers]
     for number, layer in enumerate(layers):
-        layer.set_processor(Written(kept, number, 64))
+        layer.set_processor(Written(kept, number, 64, layer.processor))
     paint(pipe)
     for layer, processor in zip(layers, before, strict=True):
         layer.set_processor(processor)
