@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .area import WHOLE, Area
-from .attention import TEMPORARY_BYTES, add_head_sum, add_joint, add_per_head, add_self_attention
+from .attention import add_head_sum, add_joint, add_per_head, add_self_attention
+from .pool import Pool, Probe
 
 Grid = tuple[int, int]
 SELF_ATTENTION_POSITIONS = 576
@@ -37,13 +39,9 @@ class Keep:
     self_attention: bool = False
 
 
-PROBED_LAYERS = 4
-"""Layers worked off at once before layers are gathered, to see that the model leaves its queries as they are."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
-    """Which part of a model's batch is recorded, and what it is about.
+    """Which part of a model's batch is recorded, and what it is about; one value serves all layers and steps.
 
     Attributes:
         start, stop: the rows of the batch, one for each picture.
@@ -61,28 +59,6 @@ class Source:
         return slice(self.start, self.stop)
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """What layers that are worked off together share."""
-
-    cross: bool
-    grid: Grid
-    keys: int
-    heads: int
-    scale: float
-    source: Source
-
-
-@dataclass
-class _Pool:
-    """Layers of one shape that wait to be worked off together: side by side they are one layer of more heads."""
-
-    q: list[Tensor] = field(default_factory=list)
-    k: list[Tensor] = field(default_factory=list)
-    versions: int = 0
-    bytes: int = 0
-
-
 @dataclass
 class _Slot:
     """One running sum: a grid's, or a layer's when layers are kept apart; one for each area of the picture."""
@@ -98,11 +74,19 @@ class _Slot:
     steps: list[Tensor] = field(default_factory=list)
 
 
-class Recorder:
-    """Sums attention while the model samples.
+@dataclass
+class _Plan:
+    """What is the same for one layer in every step: its sum, its selection `[images, keys, rows]`, the pool it may wait in."""
 
-    Small layers are not worked off one by one, which would cost a small model more time than its own work: they are
-    gathered until their temporaries reach the budget and then summed as one layer of many heads.
+    q_shape: torch.Size
+    k_shape: torch.Size
+    slot: _Slot
+    selection: Tensor
+    pool: Pool | None
+
+
+class Recorder:
+    """Sums attention while the model samples. Small layers wait in pools (see `pool`) unless layers are kept apart.
 
     Args:
         rows: which rows of the model's batch are the pictures, unless a call says otherwise.
@@ -123,10 +107,9 @@ class Recorder:
         self.self_grid: Grid | None = None
         self._select = select
         self._selections: dict[tuple[int, int, torch.device], Tensor] = {}
-        self._pools: dict[_Shape, _Pool] = {}
-        self._probed = 0
-        self._last: tuple[Tensor, int] | None = None
-        self._in_place = False
+        self._pools: dict[tuple[Any, ...], Pool] = {}
+        self._plans: dict[tuple[int, Source], _Plan] = {}
+        self._probe = Probe()
 
     def add_cross(
         self, layer: int, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, source: Source | None = None
@@ -136,19 +119,43 @@ class Recorder:
         Raises:
             ValueError: the grid does not cover the queries.
         """
+        source = source or self.source
+        plan = self._plans.get((layer, source))
+        if plan is None or plan.q_shape != q.shape or plan.k_shape != k.shape:
+            plan = self._plans[layer, source] = self._plan(layer, grid, q, k, heads, scale, source)
+        plan.slot.terms_now += heads
+        if plan.pool is not None and self._probe.allows(q):
+            plan.pool.add(q, k)
+            return
+        q, k = q[source.rows], k[source.rows]
+        add_head_sum(plan.slot.now, q, k, plan.selection, heads, scale)
+        if self.keep.heads:
+            self._add_heads(layer, q, k, plan.selection, heads, scale)
+
+    def _plan(self, layer: int, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, source: Source) -> _Plan:
         n, keys = q.shape[1], k.shape[1]
         if grid[0] * grid[1] != n:
             raise ValueError(f"{n} queries do not fill a grid of {grid[0]} x {grid[1]}")
-        source = source or self.source
         selection = self._selection(keys, source.part, q.device)
         slot = self._slot(layer, grid, source.area, selection)
-        slot.terms_now += heads
-        if self._gathered(_Shape(True, grid, keys, heads, scale, source), q, k):
-            return
-        q, k = q[source.rows], k[source.rows]
-        add_head_sum(slot.now, q, k, selection, heads, scale)
-        if self.keep.heads:
-            self._add_heads(layer, q, k, selection, heads, scale)
+        pool = None
+        if not (self.keep.layers or self.keep.heads):
+
+            def work_off(q: Tensor, k: Tensor, layers: int) -> None:
+                add_head_sum(slot.now, q[source.rows], k[source.rows], selection, layers * heads, scale)
+
+            pool = self._pool(("text", grid, q.shape, k.shape, heads, scale, source), q, k, heads, work_off)
+        return _Plan(q.shape, k.shape, slot, selection, pool)
+
+    def _pool(
+        self, shape: tuple[Any, ...], q: Tensor, k: Tensor, heads: int, work_off: Callable[[Tensor, Tensor, int], None]
+    ) -> Pool | None:
+        """The pool of layers of one shape; None where they are too large to wait."""
+        if shape not in self._pools:
+            cost = 2 * (q.nbytes + k.nbytes) + 8 * self.images * heads * q.shape[1] * k.shape[1]
+            self._pools[shape] = Pool(cost, work_off)
+        pool = self._pools[shape]
+        return pool if pool.worth_it else None
 
     def add_joint(
         self,
@@ -169,48 +176,6 @@ class Recorder:
         slot.terms_now += heads
         add_joint(slot.now, q, k, selection, heads, scale, text, bias, lse)
 
-    def _may_wait(self, q: Tensor) -> bool:
-        """Whether layers can be gathered: none is wanted apart, and the model was seen to leave its queries alone."""
-        if self.keep.layers or self.keep.heads or self._in_place or q.is_inference():
-            return False
-        if self._probed <= PROBED_LAYERS:
-            if self._last is not None:
-                self._in_place |= self._last[0]._version != self._last[1]
-            self._probed += 1
-            self._last = (q, q._version) if self._probed <= PROBED_LAYERS else None
-            return False
-        return True
-
-    def _gathered(self, shape: _Shape, q: Tensor, k: Tensor) -> bool:
-        """Let a layer wait for others of its shape, if it may and two of them fit into the budget."""
-        cost = 2 * (q.nbytes + k.nbytes) + 8 * self.images * shape.heads * q.shape[1] * k.shape[1]
-        if not self._may_wait(q) or 2 * cost > TEMPORARY_BYTES:
-            return False
-        pool = self._pools.get(shape)
-        if pool is None:
-            pool = self._pools[shape] = _Pool()
-        if pool.bytes + cost > TEMPORARY_BYTES:
-            self._work_off(shape, pool)
-        pool.q.append(q)
-        pool.k.append(k)
-        pool.versions += q._version + k._version
-        pool.bytes += cost
-        return True
-
-    def _work_off(self, shape: _Shape, pool: _Pool) -> None:
-        if not pool.q:
-            return
-        if sum(q._version + k._version for q, k in zip(pool.q, pool.k, strict=True)) != pool.versions:
-            raise RuntimeError("the model changed its queries or keys in place after they were made")
-        source, heads = shape.source, shape.heads * len(pool.q)
-        q, k = (torch.cat(x, -1)[source.rows] for x in (pool.q, pool.k))
-        if shape.cross:
-            selection = self._selection(shape.keys, source.part, q.device)
-            add_head_sum(self.slots[shape.grid, source.area].now, q, k, selection, heads, shape.scale)
-        elif self.self_attention is not None:
-            add_self_attention(self.self_attention, q, k, heads, shape.scale)
-        pool.q, pool.k, pool.versions, pool.bytes = [], [], 0, 0
-
     def add_self(self, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, source: Source | None = None) -> None:
         """One self-attention layer of one step, q and k `[batch, n, heads * d]`; only the finest grid of bounded size
         is kept."""
@@ -220,17 +185,26 @@ class Recorder:
         if self.self_grid is None and n <= SELF_ATTENTION_POSITIONS:
             self.self_grid = grid
             self.self_attention = torch.zeros(self.images, n, n, device=q.device)
-        if self.self_attention is None or grid != self.self_grid:
+        into = self.self_attention
+        if into is None or grid != self.self_grid:
             return
         source = source or self.source
-        if not self._gathered(_Shape(False, grid, n, heads, scale, source), q, k):
-            add_self_attention(self.self_attention, q[source.rows], k[source.rows], heads, scale)
+
+        def work_off(q: Tensor, k: Tensor, layers: int) -> None:
+            add_self_attention(into, q[source.rows], k[source.rows], layers * heads, scale)
+
+        apart = self.keep.layers or self.keep.heads
+        pool = None if apart else self._pool(("self", q.shape, heads, scale, source), q, k, heads, work_off)
+        if pool is not None and self._probe.allows(q):
+            pool.add(q, k)
+        else:
+            work_off(q, k, 1)
 
     def end_step(self) -> None:
         """Fold the step into the sums; an interrupted step is simply never folded."""
         self.step_count += 1
-        for shape, pool in self._pools.items():
-            self._work_off(shape, pool)
+        for pool in self._pools.values():
+            pool.empty()
         for slot in self.slots.values():
             slot.terms, slot.terms_now = slot.terms + slot.terms_now, 0
             slot.total += slot.now
@@ -246,7 +220,8 @@ class Recorder:
             slot.now = slot.now.new_empty(0)
         self._selections.clear()
         self._pools.clear()
-        self._last = None
+        self._plans.clear()
+        self._probe.forget()
 
     def _slot(self, layer: int, grid: Grid, area: Area, selection: Tensor) -> _Slot:
         self.grids.setdefault(layer, grid)
