@@ -1,5 +1,18 @@
 """DAAM Lens: which pixels did each word of a prompt paint?
 
 This file makes the folder a package for hosts that load it as one, such as ComfyUI from `custom_nodes`. The library is
-`daam_core`. Nothing of a host is imported here, so pytest and every other tool can import this folder as it is.
+`daam_core`. A host is imported only when it calls, so pytest and every other tool can import this folder as it is.
 """
+
+from __future__ import annotations
+
+from typing import Any
+
+WEB_DIRECTORY = "./web"
+
+
+async def comfy_entrypoint() -> Any:
+    """ComfyUI's door: the extension with all nodes."""
+    from .nodes.extension import DaamLens
+
+    return DaamLens()

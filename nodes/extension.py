@@ -1,0 +1,35 @@
+"""The list of nodes, as ComfyUI asks for it."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .files import LoadMaps, SaveMaps
+from .heat_maps import HeatMapsNode
+from .mask import MaskNode
+from .pictures import Overlay, Timeline
+from .record import Record
+from .region import WordsInRegion
+from .report import CompareMaps, PromptReport
+from .tiny_model import TinyModel
+
+NODES: list[type[io.ComfyNode]] = [
+    Record,
+    HeatMapsNode,
+    MaskNode,
+    PromptReport,
+    CompareMaps,
+    Overlay,
+    Timeline,
+    WordsInRegion,
+    SaveMaps,
+    LoadMaps,
+    TinyModel,
+]
+
+
+class DaamLens(ComfyExtension):
+    """All nodes of DAAM Lens."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return list(NODES)

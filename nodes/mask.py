@@ -1,0 +1,146 @@
+"""Mask: from a word to a MASK that goes straight on into inpainting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..daam_core import masks as core
+from ..daam_core.errors import BadArgument, DetailMissing
+from ..daam_core.heatmaps import HeatMaps
+from ..daam_core.mask_methods import METHODS
+from ..daam_core.render import outline
+from .choose import WORDS_HELP, side_of, words_in
+from .handles import MAPS, Handle, ground, image_of, mask_batch, with_pictures
+
+SOFT = "soft"
+
+
+class MaskNode(io.ComfyNode):
+    """Maps and words in, one MASK a picture out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DaamLensMask",
+            display_name="Mask",
+            category="DAAM Lens",
+            description="Turns words into masks: of several words, the union.",
+            inputs=[
+                MAPS.Input("maps", tooltip="From Heat Maps or Load Maps."),
+                io.String.Input("words", multiline=True, default="", tooltip=WORDS_HELP),
+                io.Combo.Input(
+                    "method",
+                    options=[*METHODS, SOFT],
+                    default="best",
+                    tooltip="best: told apart by heat and by the picture's edges. threshold: tau of the maximum (Eq. 7). otsu: a level "
+                    "found by itself. compete: against the other nouns. walk: along self-attention. guided, grabcut: snapped to "
+                    "the picture. soft: grey edges around tau.",
+                ),
+                io.Float.Input(
+                    "tau",
+                    default=0.4,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Level as a share of the maximum; not for best and otsu.",
+                ),
+                io.String.Input(
+                    "against", default="", tooltip="Words it competes with, between commas. Empty: the prompt's other nouns."
+                ),
+                io.Image.Input("image", optional=True, tooltip="The picture to snap to, if Heat Maps did not get it."),
+                io.Int.Input(
+                    "grow", default=0, min=-512, max=512, tooltip="Pixels to grow the mask by; below zero it shrinks."
+                ),
+                io.Int.Input("feather", default=0, min=0, max=512, tooltip="Pixels over which the edge becomes soft."),
+                io.Boolean.Input("fill_holes", default=False, tooltip="Close holes."),
+                io.Float.Input(
+                    "smallest",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="Drop parts below this per cent of the picture.",
+                ),
+                io.Boolean.Input("invert", default=False, tooltip="Everything but the word."),
+            ],
+            outputs=[
+                io.Mask.Output(display_name="mask", tooltip="One mask a picture, 0..1."),
+                io.Image.Output(display_name="preview", tooltip="The picture with the mask's edge."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        maps: Handle,
+        words: str = "",
+        method: str = "best",
+        tau: float = 0.4,
+        against: str = "",
+        image: Any = None,
+        grow: int = 0,
+        feather: int = 0,
+        fill_holes: bool = False,
+        smallest: float = 0.0,
+        invert: bool = False,
+    ) -> io.NodeOutput:
+        """A mask for every picture of the batch."""
+        handle = with_pictures(maps, image)
+        rivals = words_in(against, handle[0]) if against.strip() else None
+        made = []
+        for one in handle:
+            mask = united(one, words_in(words, one), method, tau, rivals)
+            made.append(cleaned(mask, grow, feather, fill_holes, smallest, invert))
+        previews = [outline(ground(one), mask.float().numpy(), dim=0.45) for one, mask in zip(handle, made, strict=True)]
+        return io.NodeOutput(mask_batch(made), image_of(previews))
+
+
+def united(maps: HeatMaps, words: list[str], method: str, tau: float, against: list[str] | None) -> Tensor:
+    """The union of the words' masks: bool `[H, W]`, float32 0..1 for "soft".
+
+    Raises:
+        DetailMissing: the method needs the picture or self-attention.
+    """
+    parts = []
+    for word in words:
+        side, query = side_of(word, maps)
+        if method == SOFT:
+            parts.append(core.soft(side.word(query, maps.size), tau))
+            continue
+        try:
+            parts.append(side.mask(query, method, tau=tau, image=maps.picture, against=against, size=maps.size))
+        except DetailMissing as error:
+            raise DetailMissing(_what_to_do(method)) from error
+    return torch.stack([part.float() for part in parts]).amax(0) if method == SOFT else torch.stack(parts).any(0)
+
+
+def cleaned(mask: Tensor, grow: int, feather: int, fill: bool, smallest: float, invert: bool) -> Tensor:
+    """A mask after everything that was asked for; lengths in pixels, `smallest` in per cent of the picture.
+
+    A soft mask stays as it is, unless its shape is to be changed: then its half level counts.
+    """
+    if mask.is_floating_point():
+        if not (grow or feather or fill or smallest):
+            return core.invert(mask) if invert else mask
+        mask = mask >= 0.5
+    if fill:
+        mask = core.fill_holes(mask)
+    if smallest:
+        mask = core.drop_small(mask, round(smallest / 100 * mask.numel()))
+    if grow:
+        mask = core.grow(mask, grow) if grow > 0 else core.shrink(mask, -grow)
+    if invert:
+        mask = core.invert(mask)
+    return core.feather(mask, feather) if feather else mask
+
+
+def _what_to_do(method: str) -> str:
+    if method == "walk":
+        return "This method follows self-attention, which was not recorded. Switch `self_attention` on in the Record node."
+    if method in ("guided", "grabcut"):
+        return "This method snaps to the picture, which is not known. Connect `image` here or in Heat Maps."
+    raise BadArgument(f"The method {method!r} needs something that was not recorded.")

@@ -1,0 +1,31 @@
+"""Where records may lie: inside ComfyUI's output and input folders, and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..daam_core.errors import BadArgument
+
+SUFFIX = ".safetensors"
+
+
+def inside(folder: Path, name: str) -> Path:
+    """`folder / name`, if that lies inside of `folder` once links are followed.
+
+    Raises:
+        BadArgument: it leads out of the folder.
+    """
+    root = folder.resolve()
+    path = (root / name).resolve()
+    if Path(name).is_absolute() or not path.is_relative_to(root):
+        raise BadArgument(f"{name!r} leads out of ComfyUI's {root.name} folder. Give a name inside of it.")
+    return path
+
+
+def records_in(folder: Path, kind: str) -> list[str]:
+    """All safetensors files below a folder as `"name [kind]"`, newest first."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.rglob(f"*{SUFFIX}") if path.is_file() and path.resolve().is_relative_to(folder.resolve())]
+    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return [f"{path.relative_to(folder).as_posix()} [{kind}]" for path in found]

@@ -1,0 +1,102 @@
+"""Prompt Report and Compare Maps: what the maps say in numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+from comfy_api.latest import io
+
+from ..daam_core.render import difference as difference_overlay
+from ..daam_core.render import report_table
+from ..daam_core.report import difference, prompt_report
+from .choose import SOME_WORDS_HELP, side_of, words_in
+from .handles import MAPS, Handle, ground, image_of, mask_batch
+
+
+class PromptReport(io.ComfyNode):
+    """Maps in, a table as text and picture out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DaamLensPromptReport",
+            display_name="Prompt Report",
+            category="DAAM Lens",
+            description="Each word's share, peak and spread; words that did almost nothing; pairs that cannot be told apart.",
+            is_output_node=True,
+            inputs=[
+                MAPS.Input("maps", tooltip="From Heat Maps or Load Maps."),
+                io.String.Input("words", multiline=True, default="", tooltip=SOME_WORDS_HELP),
+            ],
+            outputs=[
+                io.String.Output(display_name="report", tooltip="The table as text, one picture after the other."),
+                io.Image.Output(display_name="table", tooltip="The table as a picture, one for each picture."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, maps: Handle, words: str = "") -> io.NodeOutput:
+        """One report a picture."""
+        names = words_in(words, maps[0])
+        reports = [prompt_report(one, [name for name in names if side_of(name, one)[0] is one]) for one in maps]
+        tables = [report_table(report, one.prompt.text) for report, one in zip(reports, maps, strict=True)]
+        texts = ["\n".join(report.lines()) for report in reports]
+        if len(texts) > 1:
+            texts = [f"picture {i + 1}\n{text}" for i, text in enumerate(texts)]
+        text = "\n\n".join(texts)
+        return io.NodeOutput(text, image_of(tables), ui={"text": (text,)})
+
+
+class CompareMaps(io.ComfyNode):
+    """Two recordings and a word in; where the word's attention rose and fell out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DaamLensCompareMaps",
+            display_name="Compare Maps",
+            category="DAAM Lens",
+            description="What another LoRA, seed or prompt changed for a word: where its attention rose and where it fell.",
+            inputs=[
+                MAPS.Input("after", tooltip="The recording to look at."),
+                MAPS.Input("before", tooltip="The recording to compare with."),
+                io.String.Input("word", default="", tooltip="A word or phrase that stands in both prompts."),
+                io.Float.Input(
+                    "level",
+                    default=0.4,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The mask holds what rose by this share of the largest rise.",
+                ),
+                io.Float.Input("opacity", default=0.85, min=0.0, max=1.0, step=0.05, tooltip="How strongly the colours cover."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="change", tooltip="Signed overlay: one colour rose, the other fell."),
+                io.Mask.Output(display_name="rose", tooltip="Where the word's attention rose."),
+                io.String.Output(display_name="summary", tooltip="How much it rose and fell, in words."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, after: Handle, before: Handle, word: str = "", level: float = 0.4, opacity: float = 0.85) -> io.NodeOutput:
+        """Picture by picture; a shorter recording's last picture stands for the rest."""
+        drawn, masks, lines = [], [], []
+        for i, new in enumerate(after):
+            old = before[min(i, len(before) - 1)]
+            for name in words_in(word, new):
+                (side, query), (other, _) = side_of(name, new), side_of(name, old)
+                change = difference(side, other, query, new.size)
+                drawn.append(difference_overlay(ground(new), change, opacity, name, True))
+                top = float(change.max())
+                masks.append((change >= level * top) & (change > 0))
+                lines.append(_summary(name, change.numpy()))
+        return io.NodeOutput(image_of(drawn), mask_batch(masks), "\n".join(lines))
+
+
+def _summary(word: str, change: np.ndarray) -> str:
+    rose, fell = np.clip(change, 0, None).mean(), np.clip(-change, 0, None).mean()
+    part = (change > 0).mean()
+    return (
+        f"{word}: rose over {part:.0%} of the picture; mean gain {rose:.2e}, mean loss {fell:.2e}, "
+        f"largest rise {change.max():.2e}, largest fall {-change.min():.2e}"
+    )
