@@ -69,7 +69,8 @@ def _bias(mask: Tensor | None) -> Tensor | None:
 class SeenLse(TorchDispatchMode):
     """Sees the log-sum-exp that a fused kernel computes on the way, while the host's own attention runs inside.
 
-    It changes nothing: every operator is called as it came.
+    It changes nothing: every operator is called as it came. In inference mode the attention arrives as one operator that
+    is made of others; it is taken apart by its own definition, which then calls the same kernel.
     """
 
     def __init__(self) -> None:
@@ -77,6 +78,9 @@ class SeenLse(TorchDispatchMode):
         self._seen: list[Tensor] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.scaled_dot_product_attention.default:
+            with self:
+                return func.decompose(*args, **(kwargs or {}))
         out = func(*args, **(kwargs or {}))
         if func.__name__.split(".")[0].removesuffix("_for_cpu") in _FUSED:
             self._seen.append(out[1])

@@ -36,9 +36,9 @@ class MaskNode(io.ComfyNode):
                     "method",
                     options=[*METHODS, SOFT],
                     default="best",
-                    tooltip="best: told apart by heat and by the picture's edges. threshold: tau of the maximum (Eq. 7). otsu: a level "
-                    "found by itself. compete: against the other nouns. walk: along self-attention. guided, grabcut: snapped to "
-                    "the picture. soft: grey edges around tau.",
+                    tooltip="best: told apart by heat and by the picture's edges. threshold: tau of the maximum (Eq. 7). "
+                    "otsu: a level found by itself. compete: against the other nouns. walk: along self-attention. "
+                    "guided, grabcut: snapped to the picture. soft: grey edges around tau.",
                 ),
                 io.Float.Input(
                     "tau",

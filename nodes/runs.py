@@ -66,9 +66,10 @@ class Runs:
             NothingRecorded: nobody recorded this latent, recording failed, or its words are not known; the text says what
                 to do.
         """
-        return tuple(_worded(self._one(picture), spoken) for picture in samples)
+        return tuple(_worded(self.recorded(picture), spoken) for picture in samples)
 
-    def _one(self, picture: Tensor) -> HeatMaps:
+    def recorded(self, picture: Tensor) -> HeatMaps:
+        """The maps of one picture's latent `[c, …]` as they were recorded, with or without words. Raises NothingRecorded."""
         with self._lock:
             kept = self._kept.get(latent_key(picture))
         if kept is None:

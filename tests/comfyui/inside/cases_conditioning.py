@@ -1,0 +1,254 @@
+"""What ComfyUI's conditioning nodes do to prompts: long ones, weights, embeddings, combinations, areas, schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import graphs
+import torch
+import truth
+import zoo
+from graphs import check, encode, ksampler, listen, node, runs, same_words
+from zoo import PROMPT, clip, empty, unet
+
+import nodes as host_nodes
+
+LONG = " ".join(f"{w} {n}" for n in ("house", "tree", "boat", "star", "moon", "fish") for w in ("red", "blue", "green") * 5)
+
+
+def _sampled(text: str, negative: str = "") -> Any:
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        return ksampler(model, encode(encoder, text), encode(encoder, negative), empty(128, 128))
+
+    return sample
+
+
+def _plain_and_heard(sample: Any, kind: str = "sd15", **options: Any) -> Any:
+    """Maps of a sampling whose latents do not change by recording."""
+    before = graphs.state(unet(kind))
+    plain = sample(unet(kind), clip(kind))
+    heard = sample(*listen(unet(kind), clip(kind), **options))
+    assert torch.equal(plain, heard), "recording changed the picture"
+    assert graphs.state(unet(kind)) == before
+    return runs.maps_of(heard)
+
+
+def case_231_tokens_beside_77() -> None:
+    """180 words are three chunks; the short negative prompt is repeated beside it."""
+    assert len(LONG.split()) == 180
+    found = check(unet("sd15"), clip("sd15"), _sampled(LONG), LONG, ["house", "boat"])
+    same_words(found[0].words, LONG)
+    assert found[0].prompt.length == 231
+
+
+def case_a_short_prompt_beside_a_long_negative_one() -> None:
+    """Here the prompt's own 77 columns are repeated: their sums are folded together."""
+    sample = _sampled(PROMPT, LONG)
+    found = _plain_and_heard(sample)
+    _, true = truth.unet_maps(unet("sd15"), lambda m: sample(m, clip("sd15")))
+    once = graphs.columns(clip("sd15"), PROMPT, "house")
+    repeated = [column + 77 * k for k in range(next(iter(true.values())).shape[1] // 77) for column in once]
+    expected = truth.at_size(true, 0, repeated, (128, 128))
+    ours = found[0].word("house", (128, 128)).double()
+    assert float((ours - expected).abs().max() / expected.max()) < 1e-5
+
+
+def case_weights() -> None:
+    """(house:1.3) is the word house, of weight 1.3."""
+    text = "a red (house:1.3) and a (green tree)"
+    found = check(unet("sd15"), clip("sd15"), _sampled(text), PROMPT, [])
+    same_words(found[0].words, PROMPT)
+    assert abs(found[0].prompt.find("house").weight - 1.3) < 1e-6
+    _, true = truth.unet_maps(unet("sd15"), lambda m: _sampled(text)(m, clip("sd15")))
+    graphs.equal(found, true, clip("sd15"), text, ["house", "tree"])
+
+
+def case_repeated_words_and_punctuation() -> None:
+    found = _plain_and_heard(_sampled("a cat, a dog's cat."))
+    assert found[0].words == ["a", "cat", ",", "a#2", "dog's", "cat#2", "."], found[0].words
+    assert not torch.equal(found[0].word("cat"), found[0].word("cat#2"))
+
+
+def case_empty_prompt() -> None:
+    found = _plain_and_heard(_sampled(""))
+    assert found[0].words == []
+    assert float(found[0].word("<start>").sum()) > 0
+
+
+def case_sdxl_with_two_texts() -> None:
+    """CLIPTextEncodeSDXL reads one text with each encoder."""
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        positive = node("nodes_clip_sdxl", "CLIPTextEncodeSDXL")(encoder, 128, 128, 0, 0, 128, 128, PROMPT, PROMPT)[0]
+        return ksampler(model, positive, encode(encoder, ""), empty(128, 128))
+
+    same_words(check(unet("sdxl"), clip("sdxl"), sample, PROMPT)[0].words, PROMPT)
+
+
+def case_clip_skip_after_record() -> None:
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        skipped = host_nodes.CLIPSetLastLayer().set_last_layer(encoder, -2)[0]
+        return ksampler(model, encode(skipped, PROMPT), encode(skipped, ""), empty(128, 128))
+
+    check(unet("sd15"), clip("sd15"), sample, PROMPT)
+
+
+def case_concat() -> None:
+    """ConditioningConcat keeps the dictionary of one side; the other side's words are found by their numbers."""
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        both = host_nodes.ConditioningConcat().concat(encode(encoder, PROMPT), encode(encoder, "a blue boat"))[0]
+        return ksampler(model, both, encode(encoder, ""), empty(128, 128))
+
+    found = _plain_and_heard(sample)
+    assert found[0].words == [*PROMPT.replace("a green", "a#2 green").split(), "a#3", "blue", "boat"], found[0].words
+    _, true = truth.unet_maps(unet("sd15"), lambda m: sample(m, clip("sd15")))
+    expected = truth.at_size(true, 0, [77 + c for c in graphs.columns(clip("sd15"), "a blue boat", "boat")], (128, 128))
+    ours = found[0].word("boat", (128, 128)).double()
+    assert float((ours - expected).abs().max() / expected.max()) < 1e-5
+
+
+def case_combine() -> None:
+    """Two prompts that are predicted apart: both sides' words, each from its own rows."""
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        both = host_nodes.ConditioningCombine().combine(encode(encoder, PROMPT), encode(encoder, "a blue boat"))[0]
+        return ksampler(model, both, encode(encoder, ""), empty(128, 128))
+
+    found = _plain_and_heard(sample)
+    assert found[0].words[-1] == "boat"
+    for nth, (text, word) in enumerate(((PROMPT, "tree"), ("a blue boat", "boat"))):
+        true = _part(sample, nth, 2)
+        graphs.equal(found, true, clip("sd15"), text, [word])
+
+
+def _part(sample: Any, nth: int, count: int) -> truth.Maps:
+    """The equation's maps of the nth of several prompts: ComfyUI batches them last to first."""
+    watched = truth.Calls
+    order = count - 1 - nth
+    made: list[truth.Maps] = []
+
+    class Nth(watched):  # type: ignore[misc, valid-type]
+        def __init__(self, index: int = 0) -> None:
+            super().__init__(index, order)
+
+    truth.Calls = Nth  # type: ignore[misc]
+    try:
+        made.append(truth.unet_maps(unet("sd15"), lambda m: sample(m, clip("sd15")))[1])
+    finally:
+        truth.Calls = watched  # type: ignore[misc]
+    return made[0]
+
+
+def case_average() -> None:
+    """A mix of two prompts has the words of the one it is poured into."""
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        mix = host_nodes.ConditioningAverage().addWeighted(encode(encoder, PROMPT), encode(encoder, "a blue boat"), 0.7)[0]
+        return ksampler(model, mix, encode(encoder, ""), empty(128, 128))
+
+    check(unet("sd15"), clip("sd15"), sample, PROMPT)
+
+
+def case_area() -> None:
+    """A prompt of the right half has no heat in the left one, and the negative prompt's copy for it is not heard."""
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        right = host_nodes.ConditioningSetArea().append(encode(encoder, "a blue boat"), 64, 128, 64, 0, 1.0)[0]
+        both = host_nodes.ConditioningCombine().combine(encode(encoder, PROMPT), right)[0]
+        return ksampler(model, both, encode(encoder, "blurry"), empty(128, 128))
+
+    found = _plain_and_heard(sample, negative=True)[0]
+    boat = found.word("boat")
+    assert boat.shape == (16, 16)
+    assert float(boat[:, :7].abs().max()) < 0.1 * float(boat[:, 9:].max())
+    assert float(found.sums[16, 16][list(found.prompt.find("boat").rows)][..., :8].abs().max()) == 0
+    assert float(found.word("house")[:, :8].max()) > 0
+    same_words(found.negative.words, "blurry")
+
+
+def case_area_in_per_cent_beyond_the_grid() -> None:
+    """Odd sizes and places that fall between cells."""
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        part = host_nodes.ConditioningSetAreaPercentage().append(encode(encoder, "a blue boat"), 0.37, 0.61, 0.39, 0.63, 1.0)[0]
+        both = host_nodes.ConditioningCombine().combine(encode(encoder, PROMPT), part)[0]
+        return ksampler(model, both, encode(encoder, ""), empty(136, 104))
+
+    found = _plain_and_heard(sample)[0]
+    assert found.word("boat", found.size).shape == (136, 104)
+
+
+def case_mask() -> None:
+    """A prompt that counts only through a mask has heat only there."""
+    mask = torch.zeros(1, 128, 128)
+    mask[:, :64] = 1
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        top = host_nodes.ConditioningSetMask().append(encode(encoder, "a blue boat"), mask, "default", 1.0)[0]
+        both = host_nodes.ConditioningCombine().combine(encode(encoder, PROMPT), top)[0]
+        return ksampler(model, both, encode(encoder, ""), empty(128, 128))
+
+    found = _plain_and_heard(sample)[0]
+    boat = found.sums[16, 16][list(found.prompt.find("boat").rows)].sum(0)
+    assert float(boat[9:].abs().max()) == 0
+    assert float(boat[:7].min()) > 0
+
+
+def case_timestep_range() -> None:
+    """A prompt for the second half of the run has empty first steps."""
+    ranged = host_nodes.ConditioningSetTimestepRange()
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        early = ranged.set_range(encode(encoder, PROMPT), 0.0, 0.5)[0]
+        late = ranged.set_range(encode(encoder, "a blue boat"), 0.5, 1.0)[0]
+        both = host_nodes.ConditioningCombine().combine(early, late)[0]
+        return ksampler(model, both, encode(encoder, ""), empty(128, 128), steps=4)
+
+    found = _plain_and_heard(sample, detail="steps")[0]
+    heat = [float(found.select(steps=[step]).word("boat").abs().sum()) for step in range(found.steps)]
+    assert heat[0] == 0
+    assert heat[-1] > 0
+    assert float(found.select(steps=[0]).word("house").sum()) > 0
+
+
+def case_embedding_made_of_vectors() -> None:
+    """A textual inversion of three vectors is one word."""
+    vectors = [torch.randn(64, generator=torch.Generator().manual_seed(k)) for k in range(3)]
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        tokens = encoder.tokenize("a red house")
+        chunk = tokens["l"][0]
+        tokens["l"][0] = [*chunk[:4], *[(v, 1.0) for v in vectors], *chunk[4:-3]]
+        positive = encoder.encode_from_tokens_scheduled(tokens)
+        return ksampler(model, positive, encode(encoder, ""), empty(128, 128))
+
+    found = _plain_and_heard(sample)[0]
+    assert found.words == ["a", "red", "house", "embedding"], found.words
+    assert len(found.prompt.find("embedding").rows) == 3
+
+
+def case_an_encoder_node_that_drops_the_dictionary() -> None:
+    """Old packs call `encode_from_tokens(return_pooled=True)`: the words are still found."""
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        cond, pooled = encoder.encode_from_tokens(encoder.tokenize(PROMPT), return_pooled=True)
+        return ksampler(model, [[cond, {"pooled_output": pooled}]], encode(encoder, ""), empty(128, 128))
+
+    same_words(check(unet("sd15"), clip("sd15"), sample, PROMPT)[0].words, PROMPT)
+
+
+def case_without_clip_the_words_are_told_afterwards() -> None:
+    """Record without CLIP: Heat Maps asks for clip and text, and then equals a recording that knew the words."""
+    model, _ = listen(unet("sd15"), None)
+    blind = zoo.clip("sd15")
+    text = "a purple snail on grass"
+    sampled = ksampler(model, encode(blind, text), encode(blind, ""), empty(128, 128))
+    assert "without its words" in graphs.refusal(sampled)
+    spoken = graphs.importlib.import_module("daam-lens.nodes.spoken").spoken_by(blind, text)
+    found = runs.maps_of(sampled, spoken)
+    same_words(found[0].words, text)
+    _, true = truth.unet_maps(
+        unet("sd15"), lambda m: ksampler(m, encode(blind, text), encode(blind, ""), empty(128, 128))
+    )
+    graphs.equal(found, true, blind, text, ["snail", "grass"])

@@ -1,0 +1,250 @@
+"""Other nodes on the same model: LoRA, ControlNet, FreeU, HyperTile, other packs' patches, torch.compile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.controlnet
+import comfy.ldm.modules.attention as host_attention
+import comfy.sd
+import torch
+import zoo
+from graphs import check, encode, ksampler, listen, node, runs
+from zoo import PROMPT, clip, empty, unet
+
+
+def _sample(change: Any = None, height: int = 128, width: int = 128, latest: bool = False) -> Any:
+    """Sampling through `change(model)`, before Record or (`latest`) after it; the truth sees the same change."""
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        changed = model if change is None else change(model)
+        return ksampler(changed, encode(encoder, PROMPT), encode(encoder, "blurry"), empty(height, width))
+
+    return sample
+
+
+def _lora() -> dict[str, torch.Tensor]:
+    """A LoRA of rank 2 on queries and keys of the UNet, in the common naming."""
+    generator = torch.Generator().manual_seed(3)
+    state = {}
+    for name, module in unet("sd15").model.diffusion_model.named_modules():
+        if name.endswith(("attn2.to_q", "attn2.to_k")):
+            key = "diffusion_model." + name
+            state[f"{key}.lora_up.weight"] = torch.randn(module.weight.shape[0], 2, generator=generator) * 0.3
+            state[f"{key}.lora_down.weight"] = torch.randn(2, module.weight.shape[1], generator=generator) * 0.3
+    return state
+
+
+def case_lora_after_record() -> None:
+    def with_lora(model: Any) -> Any:
+        return comfy.sd.load_lora_for_models(model, None, _lora(), 1.0, 0.0)[0]
+
+    found = check(unet("sd15"), clip("sd15"), _sample(with_lora), PROMPT)
+    plain = check(unet("sd15"), clip("sd15"), _sample(), PROMPT)
+    assert not torch.allclose(found[0].word("house"), plain[0].word("house"))
+
+
+def case_lora_before_record() -> None:
+    changed = comfy.sd.load_lora_for_models(unet("sd15"), None, _lora(), 1.0, 0.0)[0]
+    check(changed, clip("sd15"), _sample(), PROMPT)
+
+
+def case_lora_loader_between_record_and_the_encoder() -> None:
+    """A LoRA loader clones MODEL and CLIP: both go on listening."""
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        changed, told = comfy.sd.load_lora_for_models(model, encoder, _lora(), 1.0, 1.0)
+        return ksampler(changed, encode(told, PROMPT), encode(told, ""), empty(128, 128))
+
+    check(unet("sd15"), clip("sd15"), sample, PROMPT)
+
+
+def case_freeu() -> None:
+    freeu = node("nodes_freelunch", "FreeU_V2")
+    check(unet("sd15"), clip("sd15"), _sample(lambda m: freeu(m, 1.3, 1.4, 0.9, 0.2)[0]), PROMPT)
+
+
+def case_hypertile() -> None:
+    """HyperTile cuts self-attention into tiles, in an order of its own dice."""
+    tile = node("nodes_hypertile", "HyperTile")
+    check(unet("sd15"), clip("sd15"), _sample(lambda m: tile(m, 64, 2, 0, False)[0], 256, 256), PROMPT)
+
+
+def case_tome() -> None:
+    """Token merging: self-attention sees fewer places; cross-attention's maps are whole."""
+    merge = node("nodes_tomesd", "TomePatchModel")
+    check(unet("sd15"), clip("sd15"), _sample(lambda m: merge(m, 0.5)[0]), PROMPT)
+
+
+def case_perturbed_attention_guidance() -> None:
+    """A second look at the same prompt, with broken self-attention, is not counted."""
+    guide = node("nodes_pag", "PerturbedAttentionGuidance")
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        return ksampler(guide(model, 3.0)[0], encode(encoder, PROMPT), encode(encoder, ""), empty(128, 128))
+
+    plain = sample(unet("sd15"), clip("sd15"))
+    heard = sample(*listen(unet("sd15"), clip("sd15")))
+    assert torch.equal(plain, heard)
+    maps = runs.maps_of(heard)[0]
+    assert maps.steps == 2
+    heads = sum(layer.heads for layer in maps.layers)
+    assert sum(maps.terms.values()) == 2 * heads
+
+
+def case_self_attention_guidance() -> None:
+    guide = node("nodes_sag", "SelfAttentionGuidance")
+    sample = _sample(lambda m: guide(m, 0.5, 2.0)[0])
+    plain = sample(unet("sd15"), clip("sd15"))
+    heard = sample(*listen(unet("sd15"), clip("sd15")))
+    assert torch.equal(plain, heard)
+    assert runs.maps_of(heard)[0].steps == 2
+
+
+def case_another_attention_override() -> None:
+    """Another pack's override still does its work, and is called as often as before."""
+    calls = []
+
+    def with_override(model: Any) -> Any:
+        changed = model.clone()
+
+        def override(func: Any, *args: Any, **kwargs: Any) -> Any:
+            calls.append(1)
+            return func(*args, **kwargs) * 0.9
+
+        changed.model_options["transformer_options"]["optimized_attention_override"] = override
+        return changed
+
+    check(unet("sd15"), clip("sd15"), _sample(with_override), PROMPT)
+    assert len(calls) % 2 == 0
+    assert calls
+
+
+def case_ip_adapter_like_replacement() -> None:
+    """A replaced cross-attention that calls attention without telling anybody, and carries attributes of its own."""
+
+    class Replacement:
+        scale = 0.4
+        seen = 0
+
+        def __call__(self, q: Any, k: Any, v: Any, extra: Any) -> Any:
+            Replacement.seen += 1
+            out = host_attention.optimized_attention(q, k, v, extra["n_heads"])
+            more = host_attention.optimized_attention(q, k.flip(1), v.flip(1), extra["n_heads"])
+            return out + self.scale * more
+
+    def with_adapter(model: Any) -> Any:
+        changed = model.clone()
+        for block in (("input", 1), ("middle", 0)):
+            changed.set_model_attn2_replace(Replacement(), *block)
+        return changed
+
+    check(unet("sd15"), clip("sd15"), _sample(with_adapter), PROMPT)
+    assert Replacement.seen > 0
+
+
+def case_replacement_with_a_to_method() -> None:
+    """ComfyUI moves replacements to the device by `to` and puts the answer in their place: ours must stay."""
+
+    class Moving:
+        def to(self, _where: Any) -> Any:
+            return self
+
+        def __call__(self, q: Any, k: Any, v: Any, extra: Any) -> Any:
+            return host_attention.optimized_attention(q, k, v, extra["n_heads"])
+
+    def with_moving(model: Any) -> Any:
+        changed = model.clone()
+        changed.set_model_attn2_replace(Moving(), "middle", 0)
+        return changed
+
+    check(unet("sd15"), clip("sd15"), _sample(with_moving), PROMPT)
+
+
+def case_another_attn2_patch() -> None:
+    """Another pack changes what cross-attention looks at: the maps show what the model really looked at."""
+
+    def with_patch(model: Any) -> Any:
+        changed = model.clone()
+
+        def patch(n: Any, context: Any, value: Any, extra: Any) -> Any:
+            return n, context * 1.1, value
+
+        changed.set_model_attn2_patch(patch)
+        return changed
+
+    check(unet("sd15"), clip("sd15"), _sample(with_patch), PROMPT)
+
+
+def case_model_function_wrapper() -> None:
+    """A wrapper around the model that hands everything on."""
+
+    def with_wrapper(model: Any) -> Any:
+        changed = model.clone()
+        changed.set_model_unet_function_wrapper(lambda apply, given: apply(given["input"], given["timestep"], **given["c"]))
+        return changed
+
+    check(unet("sd15"), clip("sd15"), _sample(with_wrapper), PROMPT)
+
+
+def case_controlnet() -> None:
+    """A ControlNet has cross-attention of its own: it is not counted."""
+
+    class Control(comfy.controlnet.ControlBase):
+        """The smallest ControlNet: adds a pattern to the middle block, through an attention call of its own."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = torch.randn(1, 64, 1, 1, generator=torch.Generator().manual_seed(1))
+
+        def get_control(self, x: Any, t: Any, cond: Any, batched: Any, transformer_options: Any = None) -> Any:
+            host_attention.optimized_attention(torch.rand(1, 4, 8), torch.rand(1, 4, 8), torch.rand(1, 4, 8), 2,
+                                               transformer_options=transformer_options or {})  # fmt: skip
+            h, w = (x.shape[-2] + 1) // 2, (x.shape[-1] + 1) // 2
+            return {"middle": [self.weights.expand(x.shape[0], -1, h, w)], "output": []}
+
+        def copy(self) -> Any:
+            made = Control()
+            self.copy_to(made)
+            return made
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        positive = [[c, {**d, "control": Control(), "control_apply_to_uncond": True}] for c, d in encode(encoder, PROMPT)]
+        return ksampler(model, positive, encode(encoder, ""), empty(128, 128))
+
+    check(unet("sd15"), clip("sd15"), sample, PROMPT)
+
+
+def case_torch_compile() -> None:
+    """Compiled with and without Record: the same latents (the "eager" backend: this machine may have no compiler)."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        changed = model.clone()  # what ComfyUI's TorchCompileModel node does, with a backend that needs no compiler
+        set_torch_compile_wrapper(model=changed, backend="eager")
+        return ksampler(changed, encode(encoder, PROMPT), encode(encoder, ""), empty(128, 128))
+
+    plain = sample(unet("sd15"), clip("sd15"))
+    heard = sample(*listen(unet("sd15"), clip("sd15")))
+    assert torch.equal(plain, heard)
+    direct = _sample()(*listen(unet("sd15"), clip("sd15")))
+    a, b = (runs.maps_of(x)[0].word("house") for x in (heard, direct))
+    torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def case_self_attention_is_the_model_s_own() -> None:
+    """What refines masks: rows are the prompt's, and each place's attention adds up to 1."""
+    maps = check(unet("sd15"), clip("sd15"), _sample(), PROMPT)[0]
+    ((h, w), walk), = maps.self_attention.items()
+    assert walk.shape == (h * w, h * w)
+    torch.testing.assert_close(walk.sum(1), torch.ones(h * w))
+    off = check(unet("sd15"), clip("sd15"), _sample(), PROMPT, self_attention=False)[0]
+    assert off.self_attention is None
+
+
+def case_the_zoo_is_random_enough() -> None:
+    """A test of the tests: words of these models differ, so a wrong column would show."""
+    maps = check(unet("sd15"), clip("sd15"), _sample(), PROMPT)[0]
+    a, b = maps.word("house"), maps.word("tree")
+    assert float((a - b).abs().max() / a.max()) > 0.05
+    assert zoo.TEXT > 0

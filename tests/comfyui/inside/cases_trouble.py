@@ -1,0 +1,193 @@
+"""When something is wrong: the picture is made, and one sentence says why there is no map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import graphs
+import torch
+import zoo
+from graphs import encode, ksampler, listen, refusal, runs
+from zoo import PROMPT, clip, empty, unet
+
+session = graphs.importlib.import_module("daam-lens.nodes.session")
+
+
+def _sample(model: Any, encoder: Any, **options: Any) -> torch.Tensor:
+    return ksampler(model, encode(encoder, PROMPT), encode(encoder, ""), empty(128, 128), **options)
+
+
+def case_a_latent_nobody_recorded() -> None:
+    assert "No recording belongs to this latent" in refusal(torch.rand(1, 4, 16, 16))
+
+
+def case_an_error_in_the_recorder() -> None:
+    """Whatever goes wrong while listening, the sampler never sees it."""
+    plain = _sample(unet("sd15"), clip("sd15"))
+    honest = session.Session.hear
+    for error in (RuntimeError("boom"), MemoryError("full"), torch.cuda.OutOfMemoryError("full")):
+
+        def broken(self: Any, *_: Any, error: Exception = error) -> None:
+            raise error
+
+        session.Session.hear = broken
+        try:
+            heard = _sample(*listen(unet("sd15"), clip("sd15")))
+        finally:
+            session.Session.hear = honest
+        assert torch.equal(plain, heard)
+        said = refusal(heard)
+        assert "the picture was still made" in said
+        assert ("boom" in said) != ("not enough memory" in said)
+
+
+def case_an_error_before_the_first_step() -> None:
+    plain = _sample(unet("sd15"), clip("sd15"))
+    honest = session.Session.__init__
+
+    def broken(self: Any, *_: Any) -> None:
+        raise ValueError("no session")
+
+    session.Session.__init__ = broken
+    try:
+        heard = _sample(*listen(unet("sd15"), clip("sd15")))
+    finally:
+        session.Session.__init__ = honest
+    assert torch.equal(plain, heard)
+    assert "no session" in refusal(heard)
+
+
+def case_interrupted_and_queued_again() -> None:
+    """An interrupt in the middle leaves nothing behind, and the next run is whole."""
+    model, encoder = listen(unet("sd15"), clip("sd15"))
+    before = graphs.state(unet("sd15"))
+    for after in (0, 1):
+        stopped = model.clone()
+        calls = iter(range(100))
+
+        def stop(args: Any, after: int = after, calls: Any = calls) -> Any:
+            if next(calls) == after:
+                comfy.model_management.interrupt_current_processing()
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            return args["denoised"]
+
+        stopped.set_model_sampler_post_cfg_function(stop)
+        try:
+            _sample(stopped, encoder, steps=4)
+            raise AssertionError("it was not interrupted")
+        except comfy.model_management.InterruptProcessingException:
+            pass
+        assert graphs.state(unet("sd15")) == before
+    heard = _sample(model, encoder)
+    assert torch.equal(heard, _sample(unet("sd15"), clip("sd15")))
+    assert runs.maps_of(heard)[0].steps == 2
+
+
+def case_no_step_inside_the_limits() -> None:
+    heard = _sample(*listen(unet("sd15"), clip("sd15"), first_step=50, last_step=60))
+    assert "first and last step" in refusal(heard)
+
+
+def case_a_model_without_cross_attention() -> None:
+    """A model of a family that cannot be read: the picture is made."""
+
+    def sample(model: Any) -> torch.Tensor:
+        return ksampler(model, [[torch.zeros(1, 4, 64), {}]], [[torch.zeros(1, 4, 64), {}]], empty(128, 128))
+
+    plain_model = unet("sd15").clone()
+    plain_model.add_object_patch("diffusion_model", _Plain())
+    plain = sample(plain_model)
+    heard = sample(listen(plain_model, None)[0])
+    assert torch.equal(plain, heard)
+    assert "no cross-attention was heard" in refusal(heard)
+
+
+class _Plain(torch.nn.Module):
+    dtype = torch.float32
+
+    def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return x * 0.5
+
+
+def case_nan_in_the_attention() -> None:
+    model = unet("sd15").clone()
+
+    def patch(n: Any, context: Any, value: Any, extra: Any) -> Any:
+        return n * float("nan"), context, value
+
+    model.set_model_attn2_patch(patch)
+    heard = _sample(*listen(model, clip("sd15")))
+    assert "not a number" in refusal(heard)
+
+
+def case_a_node_that_cuts_the_picture_into_tiles() -> None:
+    """Tiled diffusion calls the model for parts of the picture: no wrong map is given out."""
+    model = unet("sd15").clone()
+
+    def tiled(apply: Any, given: Any) -> Any:
+        halves = given["input"].chunk(2, 3)
+        both = torch.cat(halves)
+        c = {k: torch.cat([v, v]) if torch.is_tensor(v) else v for k, v in given["c"].items()}
+        out = apply(both, torch.cat([given["timestep"]] * 2), **c)
+        return torch.cat(out.chunk(2), 3)
+
+    model.set_model_unet_function_wrapper(tiled)
+    plain = _sample(model, clip("sd15"))
+    heard = _sample(*listen(model, clip("sd15")))
+    assert torch.equal(plain, heard)
+    assert "cuts the picture into parts" in refusal(heard)
+
+
+def case_same_graph_twice_and_with_a_new_seed() -> None:
+    """Every queueing has maps of its own latent."""
+    model, encoder = listen(unet("sd15"), clip("sd15"))
+    first, again, other = (_sample(model, encoder, seed=seed) for seed in (5, 5, 6))
+    assert torch.equal(first, again)
+    maps = [runs.maps_of(x)[0].word("house") for x in (first, again, other)]
+    assert torch.equal(maps[0], maps[1])
+    assert not torch.equal(maps[0], maps[2])
+
+
+def case_memory_is_bounded() -> None:
+    """Runs are kept by number and by bytes, oldest out first; one that is known by two latents counts once."""
+    store = runs.Runs(pictures=3, most_bytes=10**9)
+    maps = runs.maps_of(_sample(*listen(unet("sd15"), clip("sd15"))))[0]
+    latents = [torch.full((1, 4, 2, 2), float(k)) for k in range(5)]
+    for latent in latents:
+        store.keep([latent], [maps])
+    assert [bool(_there(store, latent)) for latent in latents] == [False, False, True, True, True]
+    assert store.bytes == runs.tensor_bytes(maps)
+
+
+def _there(store: Any, latent: torch.Tensor) -> bool:
+    try:
+        store.find(latent)
+    except graphs.errors.NothingRecorded:
+        return False
+    return True
+
+
+def case_a_stored_run_holds_no_model() -> None:
+    """Nothing that is kept keeps the model alive, or lies on its device."""
+    import gc
+    import weakref
+
+    with torch.inference_mode(False):
+        zoo.unet.cache_clear()
+        model = zoo.unet("sd15")
+    watched = weakref.ref(model.model.diffusion_model)
+    heard = _sample(*listen(model, clip("sd15")))
+    assert runs.maps_of(heard)
+    del model
+    zoo.unet.cache_clear()
+    comfy.model_management.unload_all_models()
+    comfy.model_management.cleanup_models_gc()
+    gc.collect()
+    assert watched() is None, gc.get_referrers(watched())
+
+
+def case_retained_bytes_do_not_grow_with_steps() -> None:
+    sizes = [runs.tensor_bytes(runs.maps_of(_sample(*listen(unet("sd15"), clip("sd15")), steps=n))[0]) for n in (2, 6)]
+    assert sizes[0] == sizes[1]
+    assert sizes[0] < 2 * 2**20
