@@ -1,0 +1,126 @@
+"""The pack in a running ComfyUI: it loads, every example workflow runs, errors are sentences, queueing again is quick."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import urllib.request
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from .hosts import ROOT, Server
+from .workflows import to_api
+
+pytestmark = pytest.mark.host
+WORKFLOWS = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))
+
+
+def graph_of(server: Server, name: str) -> dict[str, Any]:
+    """An example as the API takes it; a checkpoint that nobody has here is replaced by the embedded model."""
+    shutil.copy(ROOT / "assets" / "hero.png", server.base / "input" / "example.png")
+    workflow = json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8"))
+    graph = to_api(workflow, server.get("/object_info"))
+    for node in graph.values():
+        if node["class_type"] == "CheckpointLoaderSimple":
+            node.update(class_type="DaamLensTinyModel", inputs={})
+        if node["class_type"] == "EmptyLatentImage":
+            node["inputs"].update(width=128, height=128)
+        for key in ("steps",):
+            if node["class_type"] == "KSampler":
+                node["inputs"][key] = min(node["inputs"][key], 6)
+    return graph
+
+
+def node_of(graph: dict[str, Any], kind: str) -> dict[str, Any]:
+    return next(node for node in graph.values() if node["class_type"] == kind)
+
+
+def failure(entry: dict[str, Any]) -> dict[str, Any]:
+    """What the page would show of a run that failed."""
+    return dict(next(data for kind, data in entry["status"]["messages"] if kind == "execution_error"))
+
+
+def test_the_pack_is_loaded_with_its_help(server: Server) -> None:
+    """All nodes are there, no warning was logged about us, and every node has its help page and translations."""
+    info = server.get("/object_info")
+    ours = {name: one for name, one in info.items() if name.startswith("DaamLens")}
+    assert len(ours) == 11
+    assert "IMPORT FAILED" not in server.log()
+    extensions = "/extensions/daam-lens"
+    for name in ours:
+        with urllib.request.urlopen(f"{server.address}{extensions}/docs/{name}.md") as page:
+            assert len(page.read()) > 200
+    named = server.get("/i18n")["en"]["nodeDefs"]
+    assert set(named) == set(ours)
+    for name, one in ours.items():
+        inputs = {**one["input"].get("required", {}), **one["input"].get("optional", {})}
+        assert set(named[name]["inputs"]) == set(inputs), name
+        assert len(named[name]["outputs"]) == len(one["output"]), name
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_an_example_workflow_runs(server: Server, name: str) -> None:
+    """As it is saved, but for fewer steps; every preview is a picture with something on it."""
+    entry = server.queue(graph_of(server, name))
+    assert entry["status"]["status_str"] == "success", json.dumps(entry["status"], indent=1)
+    pictures = [image for output in entry["outputs"].values() for image in output.get("images", [])]
+    assert pictures
+    for image in pictures:
+        found = cv2.imread(str(server.base / image["type"] / image["subfolder"] / image["filename"]))
+        assert found is not None
+        assert float(np.std(found)) > 1
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_an_example_has_its_picture(name: str) -> None:
+    assert (ROOT / "example_workflows" / f"{name}.jpg").is_file()
+
+
+def test_queued_again_only_the_changed_node_runs(server: Server) -> None:
+    """The sampler stays cached, and the latent it kept still finds its maps; a new seed has maps of its own."""
+    graph = graph_of(server, "1_words_to_overlays")
+    server.queue(graph)
+    again = copy.deepcopy(graph)
+    node_of(again, "DaamLensHeatMaps")["inputs"]["words"] = "tree"
+    entry = server.queue(again)
+    assert entry["status"]["status_str"] == "success"
+    cached = next(data["nodes"] for kind, data in entry["status"]["messages"] if kind == "execution_cached")
+    sampler = next(key for key, node in again.items() if node["class_type"] == "KSampler")
+    assert sampler in cached
+    node_of(again, "KSampler")["inputs"]["seed"] = 4
+    assert server.queue(again)["status"]["status_str"] == "success"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"words": "dragon"}, "'dragon' is not in the prompt. Its words are: a, red, house, and, a#2, green, tree."),
+        ({"steps": "2"}, "The steps were not kept apart. Set `detail` to 'layers + steps' in the Record node and queue again."),
+        ({"words": "negative:fog"}, "The negative prompt was not recorded. Switch `negative` on in the Record node"),
+    ],
+)
+def test_what_a_user_does_wrong_is_a_sentence(server: Server, change: dict[str, str], sentence: str) -> None:
+    graph = graph_of(server, "1_words_to_overlays")
+    node_of(graph, "DaamLensHeatMaps")["inputs"].update(change)
+    said = failure(server.queue(graph))
+    assert said["node_type"] == "DaamLensHeatMaps"
+    assert said["exception_message"].strip().startswith(sentence)
+
+
+def test_a_latent_that_nobody_recorded_is_a_sentence(server: Server) -> None:
+    graph = graph_of(server, "1_words_to_overlays")
+    empty = next(key for key, node in graph.items() if node["class_type"] == "EmptyLatentImage")
+    node_of(graph, "DaamLensHeatMaps")["inputs"]["latent"] = [empty, 0]
+    assert "No recording belongs to this latent" in failure(server.queue(graph))["exception_message"]
+
+
+def test_a_record_outside_the_folders_is_refused_before_the_run(server: Server) -> None:
+    graph = {
+        "1": {"class_type": "DaamLensLoadMaps", "inputs": {"record": "../../secret.safetensors [output]"}},
+        "2": {"class_type": "DaamLensPromptReport", "inputs": {"maps": ["1", 0], "words": ""}},
+    }
+    assert "leads out of" in json.dumps(server.post("/prompt", {"prompt": graph}))
