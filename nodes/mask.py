@@ -90,7 +90,7 @@ class MaskNode(io.ComfyNode):
     ) -> io.NodeOutput:
         """A mask for every picture of the batch."""
         handle = with_pictures(maps, image)
-        rivals = words_in(against, handle[0]) if against.strip() else None
+        rivals = [side_of(word, handle[0])[1] for word in words_in(against, handle[0])] if against.strip() else None
         made = []
         for one in handle:
             mask = united(one, words_in(words, one), method, tau, rivals)
