@@ -158,6 +158,10 @@ def case_memory_is_bounded() -> None:
         store.keep([latent], [maps])
     assert [bool(_there(store, latent)) for latent in latents] == [False, False, True, True, True]
     assert store.bytes == runs.tensor_bytes(maps)
+    try:
+        store.find(latents[0])
+    except graphs.errors.NothingRecorded as error:
+        assert "was dropped: the last 3 pictures are kept" in str(error)
 
 
 def _there(store: Any, latent: torch.Tensor) -> bool:
