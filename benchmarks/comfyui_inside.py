@@ -149,11 +149,15 @@ def of_comfyui_daam(folder: str, model: Any, clip: Any, latent: Any, steps: int,
     """The same picture by comfyui-daam's own text encoder and sampler."""
     theirs = load("comfyui-daam", folder).NODE_CLASS_MAPPINGS
     encoder, sampler = theirs["CLIPTextEncodeWithTokens"](), theirs["KSamplerDAAM"]()
-    positive, negative = (getattr(encoder, encoder.FUNCTION)(clip, text) for text in (PROMPT, ""))
+    positive, negative = (getattr(encoder, encoder.FUNCTION)(clip=clip, text=text)[0] for text in (PROMPT, ""))
     taken = []
     for _ in range(turns):
         start = time.perf_counter()
-        getattr(sampler, sampler.FUNCTION)(model, 1, steps, 6.0, "euler", "normal", positive[0], negative[0], latent)
+        getattr(sampler, sampler.FUNCTION)(
+            model=model, seed=1, steps=steps, cfg=6.0, sampler_name="euler", scheduler="normal", positive=positive,
+            negative=negative, latent_image=latent, denoise=1.0, node_id="1",
+            prompt={"1": {"inputs": {}}, "2": {"inputs": {"heatmaps": ["1", 1]}}},  # it records what is connected
+        )  # fmt: skip
         taken.append(time.perf_counter() - start)
     median = statistics.median(taken)
     return {"work": work, "with": "comfyui-daam", "time": f"{median:.3f} s", "ratio": f"{median / plain:.3f}",
