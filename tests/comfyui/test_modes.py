@@ -33,6 +33,12 @@ def test_transformers(inside: Inside, case: str) -> None:
         pytest.skip("this version of ComfyUI does not have the model")
 
 
+@pytest.mark.parametrize("case", case_names("cases_words"))
+def test_words(inside: Inside, case: str) -> None:
+    if inside.run("cases_words", case) == "absent":
+        pytest.skip("this version of ComfyUI does not have the model")
+
+
 @pytest.mark.parametrize("case", case_names("cases_trouble"))
 def test_trouble(inside: Inside, case: str) -> None:
     inside.run("cases_trouble", case)

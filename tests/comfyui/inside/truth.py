@@ -73,11 +73,11 @@ def unet_maps(model: Any, sample: Callable[[Any], Any], index: int = 0) -> tuple
 
 
 def transformer_maps(
-    model: Any, sample: Callable[[Any], Any], text: int, first: int, patches: tuple[int, int], cross: bool
+    model: Any, sample: Callable[[Any], Any], text: int, first: int, patches: tuple[int, int], cross: bool, index: int = 0
 ) -> tuple[Any, Maps]:
     """The same for a transformer: `text` columns come first, the picture's from `first` on; `cross`: in an attention of
     its own."""
-    calls, maps = Calls(), {}
+    calls, maps = Calls(index), {}
     watched = model.clone()
     watched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "truth", calls.wrapper)
     picture = patches[0] * patches[1]

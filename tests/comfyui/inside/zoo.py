@@ -112,13 +112,18 @@ def _host(family: Any, settings: dict[str, Any]) -> Any:
     return host
 
 
-def _sd3() -> Any:
-    embedder = {"target": "torch.nn.Linear", "params": {"in_features": 48, "out_features": 128}}
+def _sd3(width: int = 48) -> Any:
+    embedder = {"target": "torch.nn.Linear", "params": {"in_features": width, "out_features": 128}}
     settings = {
         "input_size": None, "patch_size": 2, "in_channels": 16, "depth": 2, "adm_in_channels": 40, "pos_embed_max_size": 32,
         "num_patches": 32 * 32, "context_embedder_config": embedder, "pos_embed_scaling_factor": None, "qk_norm": "rms",
     }  # fmt: skip
-    return _patcher(comfy.model_base.SD3(_host(comfy.supported_models.SD3, settings))), 16, 48, 40
+    return _patcher(comfy.model_base.SD3(_host(comfy.supported_models.SD3, settings))), 16, width, 40
+
+
+def _sd3_wide() -> Any:
+    """SD3 for ComfyUI's own text encoder, which pads to 4096."""
+    return _sd3(4096)
 
 
 def _flux() -> Any:

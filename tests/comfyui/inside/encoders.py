@@ -1,0 +1,144 @@
+"""Text encoders of the transformer families: the host's own classes and tokenizers, shrunk, with random weights.
+
+T5's and Qwen's tokenizers lie in ComfyUI's tree. Gemma's and UMT5's come with a checkpoint: a sentencepiece model is trained
+here on a few sentences instead, so that the host's own code for them runs, and words fall into several pieces.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import comfy.sd
+import comfy.text_encoders.flux
+import comfy.text_encoders.lumina2
+import comfy.text_encoders.pixart_t5
+import comfy.text_encoders.qwen_image
+import comfy.text_encoders.qwen_vl
+import comfy.text_encoders.sd3_clip
+import comfy.text_encoders.wan
+import torch
+
+_CLIP = {"num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
+_T5 = {"d_ff": 64, "d_kv": 16, "num_heads": 2, "num_layers": 2}
+_LLAMA = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1}
+_SENTENCES = ["a red house and a green tree", "a blue boat on the sea", "blurry photo of a mushroom", "stars and a yellow moon"]
+
+
+@cache
+def text_encoder(kind: str) -> Any:
+    """CLIP for `zoo.transformer(kind)` ("sd3" fits "sd3_wide"); None where this ComfyUI has no such family."""
+    with torch.inference_mode(False):
+        return globals()[f"_{kind}"]()
+
+
+def _made(model: Any, tokenizer: Any, data: dict[str, Any] | None = None, **configs: Any) -> Any:
+    options = {f"{name}_model_config": config for name, config in configs.items()} | {"dtype": torch.float32}
+    target = SimpleNamespace(params={}, clip=model, tokenizer=tokenizer)
+    clip = comfy.sd.CLIP(target, tokenizer_data=data or {}, model_options=options)
+    _fill(clip.cond_stage_model)
+    return clip
+
+
+def _fill(module: torch.nn.Module) -> None:
+    """Random weights; a large table of tokens is one short bank of numbers, read from another place for each token."""
+    generator = torch.Generator().manual_seed(7)
+    for name, weight in module.named_parameters():
+        if weight.numel() > 5_000_000:
+            bank = torch.randn(sum(weight.shape), generator=generator)
+            weight.data = bank.as_strided(weight.shape, (1, 1))
+        elif weight.dim() > 1:
+            weight.data = torch.randn(weight.shape, generator=generator) * (0.5 if "embed" in name else weight.shape[1] ** -0.5)
+        else:
+            weight.data = torch.ones(weight.shape) if "norm" in name and "weight" in name else torch.zeros(weight.shape)
+
+
+@cache
+def _spiece() -> torch.Tensor:
+    """A sentencepiece model as a checkpoint brings it: bytes in a tensor."""
+    import sentencepiece
+
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(_SENTENCES * 20), model_writer=written, vocab_size=60, hard_vocab_limit=False,
+        pad_id=0, eos_id=1, bos_id=2, unk_id=3, minloglevel=2,
+    )  # fmt: skip
+    return torch.frombuffer(bytearray(written.getvalue()), dtype=torch.uint8)
+
+
+def _sd3() -> Any:
+    family = comfy.text_encoders.sd3_clip
+    return _made(
+        family.sd3_clip(),
+        family.SD3Tokenizer,
+        clip_l={**_CLIP, "hidden_size": 16},
+        clip_g={**_CLIP, "hidden_size": 24, "projection_dim": 24},
+        t5xxl={**_T5, "d_model": 4096},  # ComfyUI pads CLIP's columns to this width
+    )
+
+
+def _sd3_without_t5() -> Any:
+    family = comfy.text_encoders.sd3_clip
+    return _made(
+        family.sd3_clip(t5=False),
+        family.SD3Tokenizer,
+        clip_l={**_CLIP, "hidden_size": 16},
+        clip_g={**_CLIP, "hidden_size": 24, "projection_dim": 24},
+    )
+
+
+def _flux() -> Any:
+    family = comfy.text_encoders.flux
+    return _made(family.flux_clip(), family.FluxTokenizer, clip_l={**_CLIP, "hidden_size": 40}, t5xxl={**_T5, "d_model": 48})
+
+
+def _chroma() -> Any:
+    family = comfy.text_encoders.pixart_t5
+    return _made(family.pixart_te(), family.PixArtTokenizer, t5xxl={**_T5, "d_model": 48})
+
+
+def _qwen() -> Any:
+    family = comfy.text_encoders.qwen_image
+    blind = mock.patch.object(comfy.text_encoders.qwen_vl, "Qwen2VLVisionTransformer", lambda **_: torch.nn.Identity())
+    with blind:  # 600 M parameters that only pictures in prompts need
+        return _made(family.te(), family.QwenImageTokenizer, qwen25_7b=_LLAMA)
+
+
+def _lumina2() -> Any:
+    family = comfy.text_encoders.lumina2
+    return _made(family.te(), family.LuminaTokenizer, {"spiece_model": _spiece()}, gemma2_2b={**_LLAMA, "vocab_size": 64})
+
+
+def _zimage() -> Any:
+    try:
+        family = importlib.import_module("comfy.text_encoders.z_image")
+    except ModuleNotFoundError:
+        return None
+    return _made(family.te(), family.ZImageTokenizer, qwen3_4b=_LLAMA)
+
+
+def _wan() -> Any:
+    family = comfy.text_encoders.wan
+    return _made(
+        family.te(), family.WanT5Tokenizer, {"spiece_model": _spiece()}, umt5xxl={**_T5, "d_model": 48, "vocab_size": 64}
+    )
+
+
+def pieces(clip: Any, text: str, name: str) -> list[str]:
+    """What the host's tokenizer wrote into each column of encoder `name`, as text: a space stands before a new word."""
+    known = getattr(clip.tokenizer, name if hasattr(clip.tokenizer, name) else clip.tokenizer.clip).inv_vocab
+    return [str(known.get(entry[0], "")).replace("▁", " ").replace("Ġ", " ") for entry in clip.tokenize(text)[name][0]]
+
+
+def word_columns(written: list[str], word: str, nth: int = 0) -> list[int]:
+    """The columns of the nth place of `word` among pieces: those whose letters lie within the word."""
+    owners = [column for column, piece in enumerate(written) for _ in piece]
+    whole = "".join(written)
+    at = -1
+    for _ in range(nth + 1):
+        at = whole.index(word, at + 1)
+    return sorted(set(owners[at : at + len(word)]))
