@@ -54,12 +54,12 @@ def median(values: list[float]) -> float:
     return statistics.median(values)
 
 
-def step_times(pipe: Any, steps: int, **options: Any) -> list[float]:
+def step_times(pipe: Any, steps: int, clock: Callable[[], float] = time.perf_counter, **options: Any) -> list[float]:
     """Seconds of each step of one run but the first, whose allocations and caches are not the steady state."""
     marks: list[float] = []
 
     def mark(_pipe: Any, _step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        marks.append(time.perf_counter())
+        marks.append(clock())
         return tensors
 
     run(pipe, steps + 1, callback_on_step_end=mark, **options)

@@ -32,7 +32,7 @@ def add_commands(commands: Subparsers) -> None:
 def _add_train(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "train",
-        help="train the model from nothing (about 100 minutes on 2 CPU cores)",
+        help="train the model from nothing (about 4 hours on 2 CPU cores)",
         description="Train text encoder, autoencoder, UNet and segmenter from nothing. May be stopped at any time: "
         "the same command goes on where it was.",
     )
@@ -40,7 +40,7 @@ def _add_train(commands: Subparsers) -> None:
     parser.add_argument("--out", type=Path, help="where the finished model goes (default: WORK/weights)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument(
-        "--images", type=int, help="pictures the UNet sees in all, those before a stop included (default 180000)"
+        "--images", type=int, help="pictures the UNet sees in all, those before a stop included (default 460000)"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="multiply every budget; 0.001 tries the machinery")
     parser.add_argument("--only", nargs="+", metavar="STAGE", help="stages to run (default: all that are unfinished)")
@@ -48,7 +48,7 @@ def _add_train(commands: Subparsers) -> None:
     parser.add_argument(
         "--from-shipped",
         action="store_true",
-        help="start an empty WORK from the weights in the package: only the UNet is trained on (give --images)",
+        help="start an empty WORK from the weights in the package and train the UNet on (give --images above 460000)",
     )
     parser.set_defaults(run=_train)
 

@@ -1,7 +1,7 @@
 """A training run that goes on from the weights in the package instead of from nothing.
 
-Text encoder, autoencoder and segmenter are taken as finished; the UNet starts from the shipped one with fresh
-optimisers. Afterwards the work folder looks as if this project had trained everything in it.
+Every stage is taken as finished, with fresh optimisers: a larger budget of images for the UNet goes on from there.
+Afterwards the work folder looks as if this project had trained everything in it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ def start_from_shipped(work: Path, say: Say, weights: Path | None = None) -> Non
     _put(work, "unet", {"unet": pipe.unet, "ema-unet": pipe.unet}, unet.RECIPE, say)
 
 
-def _put(work: Path, name: str, modules: dict[str, torch.nn.Module], spent: Recipe | None, say: Say) -> None:
-    """Write a state: finished when ``spent`` is given, else at its start."""
+def _put(work: Path, name: str, modules: dict[str, torch.nn.Module], spent: Recipe, say: Say) -> None:
+    """Write a state that has seen all the images of ``spent``."""
     path = state_file(work, name)
     if path.exists():
         return
-    images = spent.images if spent else 0
     tensors = {key: t.clone() for key, t in module_tensors(modules).items()}  # one module may stand under two names
-    write_state(path, tensors, {"step": 0, "images": images, "seconds": 0.0})
-    say(f"{name}: {'taken as it ships' if spent else 'starts from the shipped weights'}")
+    write_state(path, tensors, {"step": 0, "images": spent.images, "seconds": 0.0})
+    say(f"{name}: taken as it ships, {spent.images:,} images")

@@ -206,13 +206,13 @@ def test_training_goes_on_from_the_weights_that_ship(tmp_path: Path) -> None:
     lines: list[str] = []
     start_from_shipped(tmp_path, lines.append)
     shipped: Any = load_tiny()
-    assert "unet: starts from the shipped weights" in lines
-    for name in ("text", "decoder", "segmenter"):
+    assert f"unet: taken as it ships, {unet.RECIPE.images:,} images" in lines
+    for name in ("text", "decoder", "segmenter", "unet"):
         assert finished(tmp_path, name, 1)
-    assert not finished(tmp_path, "unet", 1)
+    assert not finished(tmp_path, "unet", unet.RECIPE.images + 1)  # a larger budget goes on
     stage = unet.UNetStage(empty_cache(), CPU, replace(unet.RECIPE, images=2, batch=2), compiled=False)
     progress = loop.resume(stage, loop.state_file(tmp_path, "unet"))
-    assert progress == loop.Progress(0, 0, 0.0)
+    assert progress == loop.Progress(0, unet.RECIPE.images, 0.0)
     assert all(torch.equal(t, shipped.unet.state_dict()[k]) for k, t in stage.unet.state_dict().items())
     assert all(torch.equal(t, shipped.unet.state_dict()[k]) for k, t in load_unet(tmp_path).state_dict().items())
     decoder = load_autoencoder(tmp_path).decoder.state_dict()
