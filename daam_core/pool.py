@@ -16,6 +16,8 @@ from .attention import TEMPORARY_BYTES
 PROBED_LAYERS = 4
 """Layers worked off at once before layers are gathered, to see that the model leaves its queries as they are."""
 
+IN_PLACE = "the model changed its queries or keys in place after they were made"
+
 
 @dataclass
 class Pool:
@@ -43,7 +45,7 @@ class Pool:
             self.empty()
         self._q.append(q)
         self._k.append(k)
-        self._versions += q._version + k._version
+        self._versions += _version(q) + _version(k)
 
     def empty(self) -> None:
         """Work off what waits.
@@ -55,32 +57,48 @@ class Pool:
         if not q:
             return
         self._q, self._k, self._versions = [], [], 0
-        if sum(a._version + b._version for a, b in zip(q, k, strict=True)) != versions:
-            raise RuntimeError("the model changed its queries or keys in place after they were made")
+        if sum(_version(a) + _version(b) for a, b in zip(q, k, strict=True)) != versions:
+            raise RuntimeError(IN_PLACE)
         self.work_off(torch.cat(q, -1), torch.cat(k, -1), len(q))
 
 
 @dataclass
 class Probe:
-    """Whether layers may wait: not in inference mode, whose tensors do not say when they are written to, and not where
-    the model was seen to write into its queries."""
+    """Whether layers may wait: not where the model was seen to write into its queries.
+
+    In inference mode tensors do not say when they are written to: there the first queries are copied, and the copies
+    are compared when the run is over.
+    """
 
     _seen: int = 0
     _last: tuple[Tensor, int] | None = None
     _in_place: bool = False
+    _copies: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def allows(self, q: Tensor) -> bool:
         """Look at the queries of one more layer; the first few are only looked at."""
-        if self._in_place or q.is_inference():
+        if self._in_place:
             return False
         if self._seen > PROBED_LAYERS:
             return True
         if self._last is not None:
-            self._in_place |= self._last[0]._version != self._last[1]
+            self._in_place |= _version(self._last[0]) != self._last[1]
         self._seen += 1
-        self._last = (q, q._version) if self._seen <= PROBED_LAYERS else None
+        self._last = (q, _version(q)) if self._seen <= PROBED_LAYERS else None
+        if q.is_inference() and self._last is not None:
+            self._copies.append((q, q.clone()))
         return False
 
-    def forget(self) -> None:
-        """Let go of the last queries."""
-        self._last = None
+    def close(self) -> None:
+        """Compare what was copied, and let go of it.
+
+        Raises:
+            RuntimeError: the model wrote into its queries.
+        """
+        copies, self._copies, self._last = self._copies, [], None
+        if not all(torch.allclose(q, copy, rtol=0, atol=0, equal_nan=True) for q, copy in copies):
+            raise RuntimeError(IN_PLACE)
+
+
+def _version(x: Tensor) -> int:
+    return 0 if x.is_inference() else x._version

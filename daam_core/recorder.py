@@ -215,13 +215,17 @@ class Recorder:
             slot.now.zero_()
 
     def release(self) -> None:
-        """Give back what only a running sampler needs."""
+        """Give back what only a running sampler needs.
+
+        Raises:
+            RuntimeError: the model was found to change its queries in place, so that the sums are not to be trusted.
+        """
         for slot in self.slots.values():
             slot.now = slot.now.new_empty(0)
         self._selections.clear()
         self._pools.clear()
         self._plans.clear()
-        self._probe.forget()
+        self._probe.close()
 
     def _slot(self, layer: int, grid: Grid, area: Area, selection: Tensor) -> _Slot:
         self.grids.setdefault(layer, grid)

@@ -90,7 +90,10 @@ def numbers(text: str, what: str) -> list[int]:
         if not _is_range(part):
             raise BadArgument(f"{what} are numbers and ranges such as '0-4, 7, -1', not {part!r}.")
         first, last = re.fullmatch(r"(-?\d{1,5})(?:\s*-\s*(\d{1,5}))?", part).groups()  # type: ignore[union-attr]
-        found += range(int(first), int(last if last is not None else first) + 1)
+        low, high = int(first), int(first if last is None else last)
+        if last is not None and not 0 <= low <= high:
+            raise BadArgument(f"{what} go from the smaller number to the larger, such as '4-9', not {part!r}.")
+        found += range(low, high + 1)
     return found
 
 

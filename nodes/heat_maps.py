@@ -39,10 +39,17 @@ class HeatMapsNode(io.ComfyNode):
                 ),
                 io.Combo.Input("colour_map", options=COLOURS, default="ember", tooltip="Colours of the heat."),
                 io.String.Input(
-                    "layers", default="", tooltip="Only these layers: down, mid, up, or numbers such as 0-4. Empty: all."
+                    "layers",
+                    default="",
+                    placeholder="all",
+                    tooltip="Only these layers: down, mid, up, or numbers such as 0-4. Empty: all.",
                 ),
-                io.String.Input("steps", default="", tooltip="Only these steps, from 0; -1 is the last one. Empty: all."),
-                io.String.Input("heads", default="", tooltip="Only these attention heads, from 0. Empty: all."),
+                io.String.Input(
+                    "steps", default="", placeholder="all", tooltip="Only these steps, from 0; -1 is the last one. Empty: all."
+                ),
+                io.String.Input(
+                    "heads", default="", placeholder="all", tooltip="Only these attention heads, from 0. Empty: all."
+                ),
                 io.Clip.Input(
                     "clip", optional=True, tooltip="Only where the prompt was not encoded by Record's CLIP: the CLIP it was."
                 ),

@@ -44,12 +44,12 @@ class Recording:
         try:
             session = _open(guider, self._options, args[0] if args else kwargs["noise"])
             last = _Last(session)
-            args, kwargs = _with_callback(args, kwargs, last)
+            given, kwargs = _with_callback(args, kwargs, last)
             _install(session, guider.model_options)
         except Exception as error:  # the picture comes first
             return _without(executor, args, kwargs, error)
         try:
-            output = executor(*args, **kwargs)
+            output = executor(*given, **kwargs)
             _keep(session, output, last, guider)
             return output
         finally:
@@ -167,7 +167,10 @@ def _override(session: Session, below: Callable[..., Any] | None) -> Callable[..
     def override(func: Any, *args: Any, **kwargs: Any) -> Any:
         if not session.wants:
             return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
-        seen = SeenLse() if session.layout is not None and not torch.compiler.is_compiling() else None
+        if session.layout is None:  # before the function, which may do with its arguments what it likes
+            _listen(session, args, kwargs, None)
+            return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
+        seen = None if torch.compiler.is_compiling() else SeenLse()
         with nullcontext() if seen is None else seen:
             out = func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
         _listen(session, args, kwargs, seen)
@@ -176,7 +179,7 @@ def _override(session: Session, below: Callable[..., Any] | None) -> Callable[..
     return override
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _listen(session: Session, args: Any, kwargs: Any, seen: SeenLse | None) -> None:
     try:
         call = attention_call(args, kwargs)
@@ -195,7 +198,7 @@ def _mark(session: Session, own: bool) -> Callable[..., Any]:
     return mark
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _tell(session: Session, extra: Any, own: bool) -> None:
     _safely(session, session.mark, extra, own)
 

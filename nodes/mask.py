@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.utils
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -49,7 +50,10 @@ class MaskNode(io.ComfyNode):
                     tooltip="Level as a share of the maximum; not for best and otsu.",
                 ),
                 io.String.Input(
-                    "against", default="", tooltip="Words it competes with, between commas. Empty: the prompt's other nouns."
+                    "against",
+                    default="",
+                    placeholder="the other nouns",
+                    tooltip="Words it competes with, between commas. Empty: the prompt's other nouns.",
                 ),
                 io.Image.Input("image", optional=True, tooltip="The picture to snap to, if Heat Maps did not get it."),
                 io.Int.Input(
@@ -90,11 +94,13 @@ class MaskNode(io.ComfyNode):
     ) -> io.NodeOutput:
         """A mask for every picture of the batch."""
         handle = with_pictures(maps, image)
-        rivals = words_in(against, handle[0]) if against.strip() else None
+        rivals = [side_of(word, handle[0])[1] for word in words_in(against, handle[0])] if against.strip() else None
+        bar = comfy.utils.ProgressBar(len(handle))
         made = []
         for one in handle:
             mask = united(one, words_in(words, one), method, tau, rivals)
             made.append(cleaned(mask, grow, feather, fill_holes, smallest, invert))
+            bar.update(1)
         previews = [outline(ground(one), mask.float().numpy(), dim=0.45) for one, mask in zip(handle, made, strict=True)]
         return io.NodeOutput(mask_batch(made), image_of(previews))
 

@@ -16,8 +16,9 @@ def inside(folder: Path, name: str) -> Path:
         BadArgument: it leads out of the folder.
     """
     root = folder.resolve()
-    path = (root / name).resolve()
-    if Path(name).is_absolute() or not path.is_relative_to(root):
+    hostile = "\0" in name or Path(name).is_absolute()
+    path = root if hostile else (root / name).resolve()
+    if hostile or not path.is_relative_to(root):
         raise BadArgument(f"{name!r} leads out of ComfyUI's {root.name} folder. Give a name inside of it.")
     return path
 

@@ -98,6 +98,7 @@ class Timeline(io.ComfyNode):
     ) -> io.NodeOutput:
         """All frames of the first picture, then of the second, …"""
         frames = []
+        bar = comfy.utils.ProgressBar(len(maps))
         for one in with_pictures(maps, image):
             if one.detail is None or not one.detail.by_step:
                 raise DetailMissing(
@@ -106,4 +107,5 @@ class Timeline(io.ComfyNode):
             side, query = side_of(words_in(word, one)[0], one)
             heats = [side.select(steps=range(step + 1) if cumulative else [step]).word(query) for step in range(one.steps)]
             frames += step_frames(ground(one), heats, query, opacity, colour_map)  # type: ignore[arg-type]
+            bar.update(1)
         return io.NodeOutput(image_of(frames))

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..daam_core.render import difference as difference_overlay
 from ..daam_core.render import report_table
 from ..daam_core.report import difference, prompt_report
-from .choose import SOME_WORDS_HELP, side_of, words_in
+from .choose import SOME_WORDS_HELP, negative, side_of, words_in
 from .handles import MAPS, Handle, ground, image_of, mask_batch
 
 
@@ -37,8 +37,11 @@ class PromptReport(io.ComfyNode):
     def execute(cls, maps: Handle, words: str = "") -> io.NodeOutput:
         """One report a picture."""
         names = words_in(words, maps[0])
-        reports = [prompt_report(one, [name for name in names if side_of(name, one)[0] is one]) for one in maps]
-        tables = [report_table(report, one.prompt.text) for report, one in zip(reports, maps, strict=True)]
+        side, _ = side_of(names[0], maps[0])  # a report is about one prompt: that of the first word
+        queries = [query for own, query in (side_of(name, maps[0]) for name in names) if own is side]
+        told = [one if side is maps[0] else negative(one) for one in maps]
+        reports = [prompt_report(one, queries) for one in told]
+        tables = [report_table(report, one.prompt.text) for report, one in zip(reports, told, strict=True)]
         texts = ["\n".join(report.lines()) for report in reports]
         if len(texts) > 1:
             texts = [f"picture {i + 1}\n{text}" for i, text in enumerate(texts)]

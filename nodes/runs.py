@@ -7,7 +7,7 @@ so that taking one out of a batch, or batches put together, still find their map
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -38,6 +38,7 @@ class Runs:
     def __init__(self, pictures: int = MOST_PICTURES, most_bytes: int = MOST_BYTES) -> None:
         self._pictures, self._most_bytes = pictures, most_bytes
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._gone: deque[str] = deque(maxlen=1024)
         self._lock = Lock()
 
     def keep(self, latents: Sequence[Tensor], maps: Sequence[HeatMaps] | None, failure: str = "") -> None:
@@ -50,7 +51,7 @@ class Runs:
                     self._kept.pop(key, None)
                     self._kept[key] = _Kept(one, failure, 0 if one is None else tensor_bytes(one))
             while len(self._kept) > 1 and (len(self._kept) > self._pictures or self.bytes > self._most_bytes):
-                self._kept.popitem(last=False)
+                self._gone.append(self._kept.popitem(last=False)[0])
 
     @property
     def bytes(self) -> int:
@@ -70,8 +71,14 @@ class Runs:
 
     def recorded(self, picture: Tensor) -> HeatMaps:
         """The maps of one picture's latent `[c, …]` as they were recorded, with or without words. Raises NothingRecorded."""
+        key = latent_key(picture)
         with self._lock:
-            kept = self._kept.get(latent_key(picture))
+            kept, gone = self._kept.get(key), key in self._gone
+        if gone and kept is None:
+            raise NothingRecorded(
+                f"The recording of this picture was dropped: the last {self._pictures} pictures are kept. Change the sampler's "
+                "seed (or anything else of it) and queue again, or use Save Maps for what you want to come back to."
+            )
         if kept is None:
             raise NothingRecorded(
                 "No recording belongs to this latent. Connect the latent straight from the sampler (not from VAE Encode or "

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..daam_core.errors import NothingRecorded, recording_failure
@@ -81,6 +82,7 @@ class Session:
         self._layers: dict[str, int] = {}
         self._described: list[Layer] = []
         self._sigmas: list[Tensor] = []
+        self._sources: dict[tuple[int, Row | None], Source] = {}
         self._names: dict[int, str] = {}
         self._heard: set[str] = set()
         self._call: _Call | None = None
@@ -133,11 +135,16 @@ class Session:
                 "Another node cuts the picture into parts or batches while it is sampled, "
                 "so that nobody can say which part of it the attention belongs to. Record without that node."
             )
-        sources = [
-            Source(i * self._images, (i + 1) * self._images, row.part, row.area) if row else Source(0, 0)
-            for i, row in enumerate(rows)
-        ]
+        sources = [self._source(i, row) for i, row in enumerate(rows)]
         self._call = _Call(rows, sources, self._images, tuple(x.shape), 0 if context is None else context.shape[1])
+
+    def _source(self, group: int, row: Row | None) -> Source:
+        """One value for the same rows of every call: recorders look up by it what is the same in every step."""
+        key = (group, row)
+        if key not in self._sources:
+            first = group * self._images
+            self._sources[key] = Source(first, first + self._images, row.part, row.area) if row else Source(0, 0)
+        return self._sources[key]
 
     def end_model(self) -> None:
         self._call = None
@@ -279,7 +286,7 @@ class Session:
     def _pictures(self, side: Side) -> list[HeatMaps]:
         assert self._conds is not None
         prompt = joined(self._conds.prompts[side])
-        times = [float(s.flatten()[0]) for s in self._sigmas]
+        times = torch.stack([s.flatten()[0] for s in self._sigmas]).tolist()
         size = (self._size[0] * self._scale, self._size[1] * self._scale)
         return [
             HeatMaps.from_run(

@@ -156,16 +156,17 @@ def case_memory_is_bounded() -> None:
     latents = [torch.full((1, 4, 2, 2), float(k)) for k in range(5)]
     for latent in latents:
         store.keep([latent], [maps])
-    assert [bool(_there(store, latent)) for latent in latents] == [False, False, True, True, True]
+    assert [_why_not(store, latent) == "" for latent in latents] == [False, False, True, True, True]
+    assert "was dropped: the last 3 pictures are kept" in _why_not(store, latents[0])
     assert store.bytes == runs.tensor_bytes(maps)
 
 
-def _there(store: Any, latent: torch.Tensor) -> bool:
+def _why_not(store: Any, latent: torch.Tensor) -> str:
     try:
         store.find(latent)
-    except graphs.errors.NothingRecorded:
-        return False
-    return True
+    except graphs.errors.NothingRecorded as error:
+        return str(error)
+    return ""
 
 
 def case_a_stored_run_holds_no_model() -> None:

@@ -25,7 +25,10 @@ import torch
 
 _CLIP = {"num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
 _T5 = {"d_ff": 64, "d_kv": 16, "num_heads": 2, "num_layers": 2}
-_LLAMA = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1}
+_LLAMA = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3} | {
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
 _SENTENCES = ["a red house and a green tree", "a blue boat on the sea", "blurry photo of a mushroom", "stars and a yellow moon"]
 
 
@@ -103,7 +106,7 @@ def _chroma() -> Any:
 
 def _qwen() -> Any:
     family = comfy.text_encoders.qwen_image
-    blind = mock.patch.object(comfy.text_encoders.qwen_vl, "Qwen2VLVisionTransformer", lambda **_: torch.nn.Identity())
+    blind = mock.patch.object(comfy.text_encoders.qwen_vl, "Qwen2VLVisionTransformer", torch.nn.Identity)
     with blind:  # 600 M parameters that only pictures in prompts need
         return _made(family.te(), family.QwenImageTokenizer, qwen25_7b=_LLAMA)
 
