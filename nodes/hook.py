@@ -7,8 +7,8 @@ has to be undone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -22,6 +22,8 @@ from .runs import RUNS
 from .session import Options, Session
 
 KEY = "daam_lens"
+TORCH_COMPILE_KWARGS = "torch_compile_kwargs"
+"""Where ComfyUI notes in a model's options that it is compiled."""
 _CALLBACK = 5  # position of `callback` among the arguments of outer_sample
 
 
@@ -60,6 +62,26 @@ def _open(guider: Any, options: Options, noise: Any) -> Session:
     patcher = guider.model_patcher
     scale = int(getattr(patcher.model.latent_format, "spacial_downscale_ratio", 8))
     return Session(options, guider, noise.shape, layout_of(patcher.model.diffusion_model), scale)
+
+
+@contextmanager
+def _compiled_apart(model_options: dict[str, Any]) -> Iterator[None]:
+    """What is compiled during a recorded run is used in recorded runs alone, and the other way round.
+
+    Newer TorchCompileModel nodes tell PyTorch to compare no option of a run with those it compiled for. A model compiled
+    without Record would then never be heard, and one compiled with it would look for Record in a run that has none, and
+    fail. PyTorch always compares its global state: one bit of it, without effect while deterministic algorithms are off,
+    tells the two apart.
+    """
+    if TORCH_COMPILE_KWARGS not in model_options or torch.are_deterministic_algorithms_enabled():
+        yield
+        return
+    before = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False, warn_only=not before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False, warn_only=before)
 
 
 def _without(executor: Any, args: Any, kwargs: Any, error: Exception) -> Any:

@@ -88,6 +88,7 @@ class Session:
         self._call: _Call | None = None
         self._mark: Mark | None = None
         self._between = True
+        self._in_pieces = False
 
     # -- the sampler ------------------------------------------------------------------------------------------------
 
@@ -114,6 +115,7 @@ class Session:
         if self._conds is None:
             self._conds = Conds(known, self._guider.original_conds, self._size)
         names = names_of(lists, known)
+        self._in_pieces |= not names  # copies of the sampler's lists, or somebody's own
         self._names = {i: name for i, name in names.items() if name not in self._heard}
         self._heard |= set(names.values())
 
@@ -271,17 +273,25 @@ class Session:
         if self.failure:
             raise NothingRecorded(self.failure)
         if not self._recorders or self._conds is None:
-            raise NothingRecorded(
-                "The sampler ran, but no cross-attention was heard. DAAM Lens reads Stable Diffusion 1, 2, XL and 3, Flux, "
-                "Chroma, Qwen-Image, Lumina 2, Z-Image and Wan; and at least one step must lie between the first and last "
-                "step that Record was told to keep."
-            )
+            raise NothingRecorded(self._why_silent())
         for recorder in self._recorders.values():
             recorder.release()
         sides = {side: self._pictures(side) for side in SIDES if side in self._recorders}
         prompts = sides.get("prompt") or sides["negative"]
         negatives = sides.get("negative")
         return [m.with_negative(negatives[i]) if negatives else m for i, m in enumerate(prompts)]
+
+    def _why_silent(self) -> str:
+        if self._in_pieces:
+            return (
+                "Another node samples the picture or video piece by piece (context windows), so that nobody can say which "
+                "part of it the attention belongs to. Record without that node."
+            )
+        return (
+            "The sampler ran, but no cross-attention was heard. DAAM Lens reads Stable Diffusion 1, 2, XL and 3, Flux, "
+            "Chroma, Qwen-Image, Lumina 2, Z-Image and Wan; and at least one step must lie between the first and last "
+            "step that Record was told to keep."
+        )
 
     def _pictures(self, side: Side) -> list[HeatMaps]:
         assert self._conds is not None

@@ -22,6 +22,21 @@ def test_conditioning(inside: Inside, case: str) -> None:
     inside.run("cases_conditioning", case)
 
 
+@pytest.mark.parametrize("case", case_names("cases_regions"))
+def test_regions(inside: Inside, case: str) -> None:
+    inside.run("cases_regions", case)
+
+
+@pytest.mark.parametrize("case", case_names("cases_inpaint"))
+def test_inpaint(inside: Inside, case: str) -> None:
+    inside.run("cases_inpaint", case)
+
+
+@pytest.mark.parametrize("case", case_names("cases_host"))
+def test_host(inside: Inside, case: str) -> None:
+    inside.run("cases_host", case)
+
+
 @pytest.mark.parametrize("case", case_names("cases_patches"))
 def test_patches(inside: Inside, case: str) -> None:
     inside.run("cases_patches", case)

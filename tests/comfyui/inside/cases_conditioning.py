@@ -124,20 +124,8 @@ def case_combine() -> None:
 
 def _part(sample: Any, nth: int, count: int) -> truth.Maps:
     """The equation's maps of the nth of several prompts: ComfyUI batches them last to first."""
-    watched = truth.Calls
-    order = count - 1 - nth
-    made: list[truth.Maps] = []
-
-    class Nth(watched):  # type: ignore[misc, valid-type]
-        def __init__(self, index: int = 0) -> None:
-            super().__init__(index, order)
-
-    truth.Calls = Nth  # type: ignore[misc]
-    try:
-        made.append(truth.unet_maps(unet("sd15"), lambda m: sample(m, clip("sd15")))[1])
-    finally:
-        truth.Calls = watched  # type: ignore[misc]
-    return made[0]
+    calls = truth.Calls(nth=count - 1 - nth)
+    return truth.unet_maps(unet("sd15"), lambda m: sample(m, clip("sd15")), calls=calls)[1]
 
 
 def case_average() -> None:

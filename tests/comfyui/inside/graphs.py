@@ -66,7 +66,7 @@ def columns(clip: Any, text: str, word: str) -> list[int]:
     tokenize = clip.tokenizer.clip_l.tokenizer
     wanted = tokenize(word)["input_ids"][1:-1]
     chunks = next(iter(clip.tokenize(text).values()))
-    flat = [(c * 77 + i, t[0]) for c, chunk in enumerate(chunks) for i, t in enumerate(chunk)]
+    flat = [(c * 77 + i, t[0]) for c, chunk in enumerate(chunks) for i, t in enumerate(chunk) if isinstance(t[0], int)]
     for at in range(len(flat)):
         if [t for _, t in flat[at : at + len(wanted)]] == wanted:
             return [column for column, _ in flat[at : at + len(wanted)]]

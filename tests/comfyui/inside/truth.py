@@ -18,10 +18,11 @@ Maps = dict[tuple[int, int], torch.Tensor]
 
 
 class Calls:
-    """Which rows of the model's calls are wanted: `index` is the position of the list among the sampler's conditionings."""
+    """Which rows of the model's calls are wanted: `index` is the position of the list among the sampler's conditionings,
+    `nth` counts those of this list in one call, `when` says at which sigmas."""
 
-    def __init__(self, index: int = 0, nth: int | None = None) -> None:
-        self.index, self.nth = index, nth
+    def __init__(self, index: int = 0, nth: int | None = None, when: Callable[[float], bool] | None = None) -> None:
+        self.index, self.nth, self.when = index, nth, when
         self.rows: list[int] = []
         self.shape: list[int] = []
 
@@ -31,6 +32,8 @@ class Calls:
         images = x.shape[0] // len(groups)
         mine = [g for g, which in enumerate(groups) if which == self.index]
         mine = mine if self.nth is None else mine[self.nth : self.nth + 1]
+        if self.when is not None and not self.when(float(transformer_options["sigmas"][0])):
+            mine = []
         self.rows = [g * images + i for g in mine for i in range(images)]
         self.shape = list(x.shape)
         try:
@@ -39,9 +42,9 @@ class Calls:
             self.rows = []
 
 
-def unet_maps(model: Any, sample: Callable[[Any], Any], index: int = 0) -> tuple[Any, Maps]:
+def unet_maps(model: Any, sample: Callable[[Any], Any], index: int = 0, calls: Calls | None = None) -> tuple[Any, Maps]:
     """(what `sample(model)` gave, the equation's maps of the conditionings at `index`), one prompt in one piece."""
-    calls, maps, handles, held = Calls(index), {}, [], {}
+    calls, maps, handles, held = calls or Calls(index), {}, [], {}
     watched = model.clone()
     watched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "truth", calls.wrapper)
     network = model.model.diffusion_model

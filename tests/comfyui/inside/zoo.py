@@ -54,22 +54,26 @@ def _patcher(model: Any, seed: int = 0) -> Any:
 
 @cache
 def unet(kind: str) -> Any:
-    """MODEL of "sd15", "sd2" (v-prediction) or "sdxl"."""
+    """MODEL of "sd15", "sd15_inpaint" (nine channels), "sd2" (v-prediction) or "sdxl"."""
     with torch.inference_mode(False):
         settings = dict(_UNET)
         models = comfy.supported_models
-        family = {"sd15": models.SD15, "sd2": models.SD20, "sdxl": models.SDXL}[kind]
+        family = {"sd15": models.SD15, "sd15_inpaint": models.SD15, "sd2": models.SD20, "sdxl": models.SDXL}[kind]
         if kind == "sdxl":
             settings |= {"transformer_depth": [0, 2], "transformer_depth_output": [0, 0, 2, 2], "transformer_depth_middle": 2,
                          "adm_in_channels": 64 + 6 * 256, "context_dim": 128, "num_classes": "sequential"}  # fmt: skip
-        settings["use_linear_in_transformer"] = kind != "sd15"
+        settings["use_linear_in_transformer"] = not kind.startswith("sd15")
+        settings["in_channels"] = 9 if kind == "sd15_inpaint" else 4
         host = family(settings)
         host.unet_config |= {"num_heads": -1, "num_head_channels": 16}
         host.set_inference_dtype(torch.float32, None)
         if kind == "sdxl":
             return _patcher(comfy.model_base.SDXL(host, comfy.model_base.ModelType.EPS))
         kinds = comfy.model_base.ModelType
-        return _patcher(comfy.model_base.BaseModel(host, kinds.EPS if kind == "sd15" else kinds.V_PREDICTION))
+        made = comfy.model_base.BaseModel(host, kinds.V_PREDICTION if kind == "sd2" else kinds.EPS)
+        if kind == "sd15_inpaint":
+            made.set_inpaint()
+        return _patcher(made)
 
 
 @cache

@@ -1,0 +1,219 @@
+"""The host's own loaders and model nodes, with real files and real networks: LoRA, embeddings, ControlNet, compile, caches."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import comfy.cldm.cldm
+import comfy.controlnet
+import comfy.ops
+import folder_paths
+import graphs
+import safetensors.torch
+import torch
+import zoo
+from cases_patches import _lora
+from encoders import text_encoder
+from graphs import check, encode, ksampler, listen, node, runs, same_words
+from zoo import PROMPT, clip, empty, transformer, unet
+
+import nodes as host_nodes
+
+
+def _through(change: Any, steps: int = 2, height: int = 128, width: int = 128, scheduler: str = "normal") -> Any:
+    """KSampler through `change(model)`."""
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        return ksampler(
+            change(model), encode(encoder, PROMPT), encode(encoder, "blurry"), empty(height, width), steps=steps,
+            scheduler=scheduler,
+        )  # fmt: skip
+
+    return sample
+
+
+def case_lora_loader_with_a_file() -> None:
+    """LoraLoader behind Record, as in most graphs, on MODEL and CLIP."""
+    with tempfile.TemporaryDirectory() as folder:
+        of_text = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+        more = {f"{of_text}.lora_up.weight": torch.ones(64, 2), f"{of_text}.lora_down.weight": torch.ones(2, 64) * 0.1}
+        safetensors.torch.save_file({**_lora(), **more}, str(Path(folder) / "ours.safetensors"))
+        folder_paths.add_model_folder_path("loras", folder)
+        folder_paths.filename_list_cache.pop("loras", None)
+
+        def sample(model: Any, encoder: Any) -> torch.Tensor:
+            changed, told = host_nodes.LoraLoader().load_lora(model, encoder, "ours.safetensors", 0.8, 0.8)
+            assert changed.patches
+            assert told.patcher.patches
+            return ksampler(changed, encode(told, PROMPT), encode(told, ""), empty(128, 128))
+
+        plain = check(unet("sd15"), clip("sd15"), _through(lambda model: model), PROMPT)
+        found = check(unet("sd15"), clip("sd15"), sample, PROMPT)
+        assert not torch.allclose(plain[0].word("house"), found[0].word("house"))
+        check(*host_nodes.LoraLoader().load_lora(unet("sd15"), clip("sd15"), "ours.safetensors", 0.8, 0.8),
+              _through(lambda model: model), PROMPT)  # fmt: skip
+
+
+def case_embedding_from_a_file() -> None:
+    """`embedding:name` in the text is one word, however many vectors it has."""
+    with tempfile.TemporaryDirectory() as folder:
+        vectors = torch.randn(3, 64, generator=torch.Generator().manual_seed(3))
+        safetensors.torch.save_file({"emb_params": vectors}, str(Path(folder) / "snail.safetensors"))
+        encoder = clip("sd15")
+        tokenizer = encoder.tokenizer.clip_l
+        before, tokenizer.embedding_directory = tokenizer.embedding_directory, [folder]
+        try:
+            text = "a red embedding:snail and a tree"
+
+            def sample(model: Any, told: Any) -> torch.Tensor:
+                return ksampler(model, encode(told, text), encode(told, ""), empty(128, 128))
+
+            found = check(unet("sd15"), encoder, sample, text, [])
+            _, true = graphs.truth.unet_maps(unet("sd15"), lambda m: sample(m, encoder))
+            graphs.equal(found, true, encoder, text, ["tree"])
+            name = next(word for word in found[0].words if "embedding" in word or "snail" in word)
+            assert len(found[0].words) == 6, found[0].words
+            expected = graphs.truth.at_size(true, 0, [3, 4, 5], found[0].size)
+            ours = found[0].word(name, found[0].size).double()
+            assert float((ours - expected).abs().max() / expected.max()) < 1e-5
+        finally:
+            tokenizer.embedding_directory = before
+
+
+@cache
+def _controlnet() -> Any:
+    """A real ControlNet of the UNet's shape, with cross-attention of its own."""
+    with torch.inference_mode(False):
+        settings = {k: v for k, v in zoo._UNET.items() if k not in ("out_channels", "transformer_depth_output")}
+        network = comfy.cldm.cldm.ControlNet(
+            **settings, hint_channels=3, num_head_channels=16, device=torch.device("cpu"), operations=comfy.ops.manual_cast
+        )
+        zoo._filled(network, 5)
+        return comfy.controlnet.ControlNet(network, load_device=torch.device("cpu"))
+
+
+def case_controlnet_applied() -> None:
+    """ControlNetApplyAdvanced with a real network: it looks at the same text, and is not counted."""
+    hint = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(6))
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        positive, negative = host_nodes.ControlNetApplyAdvanced().apply_controlnet(
+            encode(encoder, PROMPT), encode(encoder, ""), _controlnet(), hint, 1.0, 0.0, 1.0
+        )
+        return ksampler(model, positive, negative, empty(128, 128))
+
+    found = check(unet("sd15"), clip("sd15"), sample, PROMPT)
+    without = check(unet("sd15"), clip("sd15"), _through(lambda model: model), PROMPT)
+    assert not torch.allclose(found[0].word("house"), without[0].word("house"))
+    assert len(found[0].layers) == len(without[0].layers)
+
+
+def case_torch_compile_node() -> None:
+    """ComfyUI's own node and a transformer: runs of one compiled model, by turns without and with Record.
+
+    Newer nodes reuse what they compiled without looking at a run's options. The backend is "eager": no compiler is needed.
+    """
+    torch._dynamo.reset()
+    model, encoder = transformer("flux")[0], text_encoder("flux")
+    compiled = node("nodes_torch_compile", "TorchCompileModel")(model, "eager")[0]
+    before = torch.is_deterministic_algorithms_warn_only_enabled()
+
+    def sample(watched: Any, told: Any) -> torch.Tensor:
+        latent = empty(64, 96, 1, 16)
+        return ksampler(watched, encode(told, PROMPT), encode(told, ""), latent, cfg=1.0, scheduler="simple")
+
+    expected = runs.maps_of(sample(*listen(model, encoder)))[0].word("house")
+    for _ in range(2):
+        plain = sample(compiled, encoder)
+        runs.RUNS._kept.clear()
+        heard = sample(*listen(compiled, encoder))
+        assert torch.equal(plain, heard)
+        torch.testing.assert_close(runs.maps_of(heard)[0].word("house"), expected, rtol=1e-3, atol=1e-4)
+    assert torch.is_deterministic_algorithms_warn_only_enabled() == before
+    torch._dynamo.reset()
+
+
+def case_kohya_deep_shrink() -> None:
+    """PatchModelAddDownscale: in the first steps the inner layers work on a smaller grid."""
+    shrink = node("nodes_model_downscale", "PatchModelAddDownscale")
+    sample = _through(lambda m: shrink(m, 1, 2.0, 0.0, 0.6, True, "bicubic", "bicubic")[0], 4, 128, 192)
+    grids = check(unet("sd15"), clip("sd15"), sample, PROMPT)[0].sums
+    assert len(grids) > 2
+
+
+def case_rescale_cfg() -> None:
+    rescale = node("nodes_model_advanced", "RescaleCFG")
+    check(unet("sd15"), clip("sd15"), _through(lambda m: rescale(m, 0.7)[0]), PROMPT)
+
+
+def case_easy_cache() -> None:
+    """Steps that a cache leaves out are no steps of the maps; those that ran are."""
+    easy = node("nodes_easycache", "EasyCacheNode")
+    found = check(unet("sd15"), clip("sd15"), _through(lambda m: easy(m, 3.0, 0.1, 0.95, False)[0], 6), PROMPT)[0]
+    heads = sum(layer.heads for layer in found.layers)
+    assert sum(found.terms.values()) < 6 * heads
+
+
+def case_skip_layer_guidance() -> None:
+    """A third look at the prompt with layers left out, for guidance, does not count."""
+    skip = node("nodes_slg", "SkipLayerGuidanceDiT")
+    model, encoder = transformer("flux")[0], text_encoder("flux")
+
+    def sample(watched: Any, told: Any) -> torch.Tensor:
+        changed = skip(watched, 3.0, 0.0, 1.0, "0", "0")[0]
+        return ksampler(changed, encode(told, PROMPT), encode(told, ""), empty(96, 160, 1, 16), cfg=3.0, scheduler="simple")
+
+    plain = sample(model, encoder)
+    heard = sample(*listen(model, encoder))
+    assert torch.equal(plain, heard)
+    maps = runs.maps_of(heard)[0]
+    assert sum(maps.terms.values()) == 2 * sum(layer.heads for layer in maps.layers)
+
+
+def case_windows_over_a_video() -> None:
+    """Context windows sample a video piece by piece: the frames come out as without Record, and no wrong map is given."""
+    from comfy_extras.nodes_context_windows import WanContextWindowsManualNode
+
+    more = {"freenoise": False} if "freenoise" in inspect.signature(WanContextWindowsManualNode.execute).parameters else {}
+    windows = node("nodes_context_windows", "WanContextWindowsManualNode")
+    model, encoder = transformer("wan")[0], text_encoder("wan")
+    latent = {"samples": torch.zeros(1, 16, 6, 12, 20)}
+
+    def sample(watched: Any, told: Any) -> torch.Tensor:
+        changed = windows(watched, 13, 5, "standard_static", 1, False, "pyramid", **more)[0]
+        return ksampler(changed, encode(told, PROMPT), encode(told, ""), latent, cfg=3.0, scheduler="simple")
+
+    plain = sample(model, encoder)
+    heard = sample(*listen(model, encoder))
+    assert torch.equal(plain, heard)
+    assert "piece by piece" in graphs.refusal(heard)
+
+
+def case_video() -> None:
+    """Wan with several frames: heat is summed over them."""
+    model, encoder = transformer("wan")[0], text_encoder("wan")
+    latent = {"samples": torch.zeros(1, 16, 3, 12, 20)}
+
+    def sample(watched: Any, told: Any) -> torch.Tensor:
+        return ksampler(watched, encode(told, PROMPT), encode(told, ""), latent, cfg=3.0, scheduler="simple")
+
+    plain = sample(model, encoder)
+    heard = sample(*listen(model, encoder))
+    assert torch.equal(plain, heard)
+    maps = runs.maps_of(heard)[0]
+    same_words(maps.words, PROMPT)
+    assert set(maps.sums) == {(6, 10)}
+
+
+def case_zeroed_negative() -> None:
+    """ConditioningZeroOut of the prompt itself as the negative one, as Flux and SD3 graphs have it."""
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        positive = encode(encoder, PROMPT)
+        return ksampler(model, positive, host_nodes.ConditioningZeroOut().zero_out(positive)[0], empty(128, 128))
+
+    check(unet("sd15"), clip("sd15"), sample, PROMPT)
