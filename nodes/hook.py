@@ -51,7 +51,8 @@ class Recording:
         except Exception as error:  # the picture comes first
             return _without(executor, args, kwargs, error)
         try:
-            output = executor(*given, **kwargs)
+            with _compiled_apart(guider.model_options):
+                output = executor(*given, **kwargs)
             _keep(session, output, last, guider)
             return output
         finally:
