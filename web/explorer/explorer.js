@@ -1,0 +1,379 @@
+/** The element that owns the document: data in through `load`, choices out through events. Knows no host. */
+import { chipBoard } from "./chips.js";
+import { colourTable, drawHeat, drawMask, drawPartition, heatPixels, WORD_COLOURS } from "./colours.js";
+import { readDetail } from "./detail.js";
+import { h, percent } from "./dom.js";
+import { maskPanel } from "./mask_panel.js";
+import { area, winners } from "./masks.js";
+import { DEFAULTS, Model, toggled } from "./model.js";
+import { edge } from "./morphology.js";
+import { PageError, readPage } from "./page_data.js";
+import { candidates, rankBox, rankPixel } from "./ranking.js";
+import { maskBlob, saveBlob } from "./saving.js";
+import { scrubber } from "./scrubber.js";
+import { layerSheet, pair, wordSheet } from "./sheets.js";
+import { stage } from "./stage.js";
+import { STYLE } from "./style.js";
+
+const LISTED = 8;
+const VIEWS = ["Picture", "Words", "Compare", "Layers"];
+
+/**
+ * @typedef {{header: any, atlas: Uint8Array, picture?: string|null, colourMap?: string, use?: string,
+ *   choice?: {words: string[][], settings: import("./model.js").Settings},
+ *   detail?: (axis: "steps"|"layers") => Promise<{header: any, atlas: Uint8Array}>,
+ *   refine?: {methods: string[], run: (request: object) => Promise<string|void>}}} Data
+ * `detail` gives a further atlas when it is asked for; `refine.run` does on the host's server what a page cannot, and may
+ * answer with a sentence to show; `use` is the text of the button; `choice` is what an earlier `daam-change` told.
+ */
+export class DaamExplorer extends HTMLElement {
+  constructor() {
+    super();
+    this.attachShadow({ mode: "open" });
+    this.empty();
+  }
+
+  /** Nothing is loaded and nothing chosen. */
+  empty() {
+    /** @type {Data|null} */ this.data = null;
+    /** @type {any} */ this.model = null;
+    /** @type {number[][]} */ this.picks = [];
+    /** @type {number[]|null} */ this.hovered = null;
+    this.settings = { ...DEFAULTS };
+    this.masking = false;
+    this.blend = "partition";
+    this.view = VIEWS[0];
+    /** @type {any} */ this.ui = null;
+    this.generation = (this.generation ?? 0) + 1;
+  }
+
+  /** Shows one picture; what is wrong with its data becomes a sentence. @param {Data} data @returns {Promise<void>} */
+  async load(data) {
+    this.ui?.scrubber.stop();
+    this.empty();
+    const mine = this.generation;
+    try {
+      const page = await readPage(data.header, data.atlas);
+      if (mine !== this.generation) return;
+      this.data = data;
+      this.model = new Model(page);
+      this.restore(data.choice);
+      this.build();
+      this.draw();
+      this.prepare();
+    } catch (error) {
+      if (mine === this.generation) this.say(error);
+    }
+  }
+
+  disconnectedCallback() {
+    this.ui?.scrubber.stop();
+  }
+
+  /** @param {unknown} error */
+  say(error) {
+    const text = error instanceof PageError ? error.message : "The explorer could not show this picture; reload the page.";
+    if (!(error instanceof PageError)) console.error(error);
+    this.shadowRoot?.replaceChildren(h("style", {}, STYLE), h("p", { class: "message", role: "alert" }, text));
+  }
+
+  /** Takes up a stored choice; words that this prompt does not have are left out. */
+  restore(/** @type {Data["choice"]} */ choice) {
+    if (!choice) return;
+    const labels = this.model.page.words.map((/** @type {any} */ w) => `${w.kind}:${w.label}`);
+    this.picks = choice.words.map((names) => names.map((name) => labels.indexOf(name))).filter((pick) => !pick.includes(-1));
+    this.settings = { ...DEFAULTS, ...choice.settings };
+  }
+
+  /** What a host stores. */
+  choice() {
+    const name = (/** @type {number} */ i) => `${this.model.page.words[i].kind}:${this.model.page.words[i].label}`;
+    return { words: this.picks.map((pick) => pick.map(name)), settings: this.settings };
+  }
+
+  // -- the document ---------------------------------------------------------------------------------------------
+
+  build() {
+    const { model } = this;
+    const { header } = model.page;
+    const chips = chipBoard(model.page, { hover: (m) => this.hover(m), toggle: (m) => this.toggle(m) });
+    const picture = this.data?.picture ?? null;
+    const view = stage(model, picture, {
+      pixel: (y, x) => this.rank(rankPixel(model.page, y, x), "under the pointer"),
+      leave: () => this.rank(null),
+      click: (y, x) => this.toggle([rankPixel(model.page, y, x)[0].index]),
+      region: (box, inside) => this.rank(rankBox(model.page, box, inside), "in the region", true),
+      moved: () => (this.held = false),
+    });
+    const refine = this.data?.refine;
+    const panel = maskPanel(this.settings, { methods: refine?.methods ?? [], use: this.data?.use ?? "Save mask as PNG", shown: false }, {
+      change: (settings) => this.changeMask(settings),
+      show: (on) => this.showMask(on),
+      use: () => this.useMask(),
+      refine: (method) => this.refine(method),
+    });
+    const scrub = scrubber(header, (part) => this.choosePart(part));
+    const ranks = h("ol", { class: "ranks" });
+    const where = h("span", {}, "");
+    const bar = h("div", { class: "bar" });
+    const sheet = h("div", { class: "sheets", style: "width:100%" });
+    const status = h("p", { class: "hint", role: "status" });
+    const views = VIEWS.filter((name) => name !== "Layers" || header.detail.layers);
+    const tabs = views.map((name) => h("button", { type: "button", "aria-pressed": String(name === this.view), onclick: () => this.show(name) }, name));
+    const extras = model.page.words.some((/** @type {any} */ w) => w.kind !== "word");
+    this.ui = { chips, view, panel, scrubber: scrub, ranks, where, bar, sheet, status, tabs, views };
+    this.table = heatPixels(this.data?.colourMap ?? "ember");
+    chips.board.classList.add("bare");
+    const left = h("div", { class: "left" }, view.frame, bar, sheet, scrub.bar);
+    const ranking = h("section", { class: "panel", "aria-label": "Words of a place" }, h("h2", {}, "Words here", where), ranks);
+    const notes = header.notes.length ? h("ul", { class: "notes" }, ...header.notes.map((/** @type {string} */ note) => h("li", {}, note))) : null;
+    const side = h("div", { class: "side" }, ranking, panel.panel, status, notes);
+    this.shadowRoot?.replaceChildren(
+      h("style", {}, STYLE),
+      h("div", { class: "root", onkeydown: (/** @type {KeyboardEvent} */ e) => e.key === "Escape" && this.clear() },
+        chips.board, this.toolbar(tabs, extras, chips.board, view), h("div", { class: "body" }, left, side)),
+    );
+    this.rank(null);
+    this.show(this.view);
+  }
+
+  /** @param {HTMLElement[]} tabs @param {boolean} extras @param {HTMLElement} board @param {any} view */
+  toolbar(tabs, extras, board, view) {
+    const either = (/** @type {string} */ label, /** @type {[string, string][]} */ names, /** @type {(name: string) => void} */ on) => {
+      const buttons = names.map(([name, text], i) => h("button", { type: "button", "aria-pressed": String(!i), onclick: () => {
+        buttons.forEach((b, k) => b.setAttribute("aria-pressed", String(k === i)));
+        on(name);
+      } }, text));
+      return h("span", { class: "group", role: "group", "aria-label": label }, ...buttons);
+    };
+    const blend = either("Several words", [["partition", "One each"], ["sum", "Together"]], (name) => { this.blend = name; this.draw(); });
+    const tool = either("Dragging on the picture", [["box", "▭ Box"], ["lasso", "◌ Lasso"]], (name) => view.useTool(name));
+    this.blending = blend;
+    const more = extras && h("label", { class: "check" }, h("input", { type: "checkbox", name: "extras",
+      onchange: (/** @type {any} */ e) => board.classList.toggle("bare", !e.target.checked) }), "Start, end, negative");
+    return h("div", { class: "tools" }, h("span", { class: "group", role: "group", "aria-label": "View" }, ...tabs), tool, blend, more,
+      h("span", { class: "gap" }), h("button", { type: "button", onclick: () => this.clear() }, "Clear"));
+  }
+
+  /** @param {string} name */
+  async show(name) {
+    this.view = name;
+    const { ui } = this;
+    ui.tabs.forEach((/** @type {HTMLElement} */ tab, /** @type {number} */ i) => tab.setAttribute("aria-pressed", String(ui.views[i] === name)));
+    const whole = name === VIEWS[0];
+    ui.view.frame.hidden = ui.bar.hidden = !whole;
+    ui.sheet.hidden = whole;
+    if (name === "Layers" && !(await this.detail("layers"))) return;
+    this.fillSheet();
+  }
+
+  fillSheet() {
+    const { model, ui } = this;
+    const picture = this.data?.picture ?? null;
+    if (this.view === VIEWS[0]) return ui.sheet.replaceChildren();
+    const members = this.picks[this.picks.length - 1] ?? [candidates(model.page)[0]];
+    const isKept = (/** @type {number[]} */ m) => this.picks.some((p) => p.join() === m.join());
+    const made = this.view === "Words" ? wordSheet(model, picture, this.table, candidates(model.page), (m) => this.toggle(m), isKept)
+      : this.view === "Compare" ? pair(model, picture, this.table, this.picks, this.settings.tau)
+      : layerSheet(model, picture, this.table, members);
+    ui.sheet.replaceChildren(made);
+  }
+
+  // -- what a person does ---------------------------------------------------------------------------------------
+
+  /** @param {number[]|null} members */
+  hover(members) {
+    if ((members ?? []).join() === (this.hovered ?? []).join()) return;
+    this.hovered = members;
+    this.draw();
+  }
+
+  /** @param {number[]} members */
+  toggle(members) {
+    this.picks = toggled(this.picks, members);
+    this.changed();
+  }
+
+  clear() {
+    this.picks = [];
+    this.hovered = null;
+    this.masking = false;
+    this.ui.panel.shown(false);
+    this.ui.view.forget();
+    this.rank(null);
+    this.changed();
+  }
+
+  changed() {
+    this.draw();
+    this.fillSheet();
+    this.dispatchEvent(new CustomEvent("daam-change", { detail: this.choice(), bubbles: true }));
+  }
+
+  /** @param {import("./model.js").Settings} settings */
+  changeMask(settings) {
+    this.settings = settings;
+    this.showMask(true);
+    if (this.view === "Compare") this.fillSheet();
+    this.dispatchEvent(new CustomEvent("daam-change", { detail: this.choice(), bubbles: true }));
+  }
+
+  /** @param {boolean} on */
+  showMask(on) {
+    this.masking = on;
+    this.ui.panel.shown(on);
+    this.draw();
+  }
+
+  /** Hands the mask, at the picture's own size, to the host; saves it where nobody takes it. */
+  async useMask() {
+    const { size } = this.model.page;
+    const mask = this.model.mask(this.picks, this.settings, size);
+    const png = await maskBlob(mask, size);
+    const detail = { ...this.choice(), size, mask, png };
+    if (this.dispatchEvent(new CustomEvent("daam-mask", { detail, bubbles: true, cancelable: true }))) {
+      saveBlob(png, `mask_${this.picks.map((p) => this.model.label(p)).join("_")}`);
+    }
+  }
+
+  /** @param {string} method */
+  async refine(method) {
+    const { status } = this.ui;
+    status.textContent = "Asking the server…";
+    try {
+      status.textContent = (await this.data?.refine?.run({ ...this.choice(), method })) ?? "";
+    } catch (error) {
+      status.textContent = `The server did not do it: ${/** @type {Error} */ (error).message}`;
+    }
+  }
+
+  /** @param {import("./model.js").Part} part */
+  async choosePart(part) {
+    const wanted = (this.wanted = part);
+    if (part && !(await this.detail(part.axis))) return;
+    if (wanted !== this.wanted) return;
+    this.model.part = part;
+    if (!this.hovered && !this.picks.length) this.picks = [[candidates(this.model.page)[0]]];
+    this.draw();
+    if (this.view !== "Layers") this.fillSheet();
+  }
+
+  /** Fetches an axis of detail once. @param {"steps"|"layers"} axis @returns {Promise<boolean>} whether it is there */
+  async detail(axis) {
+    const { model, ui } = this;
+    if (model.details.has(axis)) return true;
+    try {
+      if (!this.data?.detail) throw new PageError(`The ${axis} are not in this page.`);
+      const { header, atlas } = await this.data.detail(axis);
+      model.details.set(axis, await readDetail(header, atlas));
+      return true;
+    } catch (error) {
+      ui.status.textContent = error instanceof PageError ? error.message : `The ${axis} could not be had: the connection was lost.`;
+      return false;
+    }
+  }
+
+  // -- drawing --------------------------------------------------------------------------------------------------
+
+  draw() {
+    const { model, ui, picks, hovered } = this;
+    const { overlay } = ui.view;
+    const shown = hovered ? [hovered] : picks;
+    this.mark();
+    const masked = this.masking && picks.length > 0 && !hovered;
+    if (masked) this.drawMasked();
+    else if (shown.length > 1 && this.blend === "partition") this.drawApart(shown);
+    else if (shown.length) drawHeat(overlay.pixels, model.heat(shown.length === 1 ? shown[0] : [...new Set(shown.flat())]).bytes, this.table);
+    if (shown.length) overlay.show();
+    else overlay.clear();
+    if (!masked) ui.panel.say(picks.length ? "" : "keep a word first", picks.length > 0);
+    this.explain(shown, masked);
+    this.blending.hidden = picks.length < 2;
+  }
+
+  drawMasked() {
+    const { model, ui } = this;
+    const [height, width] = model.drawn;
+    const mask = model.mask(this.picks, this.settings);
+    drawMask(ui.view.overlay.pixels, mask, edge(mask, height, width), width);
+    ui.panel.say(`${percent(area(mask))} of the picture`, true);
+  }
+
+  /** @param {number[][]} shown */
+  drawApart(shown) {
+    const { model } = this;
+    const winner = winners(shown.map((m) => model.map(m)), this.settings.tau);
+    drawPartition(this.ui.view.overlay.pixels, winner, shown.map((m) => model.heat(m).bytes), shown.map((_, i) => this.colour(i)));
+  }
+
+  /** @param {number} i */
+  colour(i) {
+    return WORD_COLOURS[i % WORD_COLOURS.length];
+  }
+
+  /** Chips that are kept, and the one that is looked at. */
+  mark() {
+    for (const [index, chip] of this.ui.chips.chips) {
+      const kept = this.picks.findIndex((pick) => pick.includes(index));
+      chip.setAttribute("aria-pressed", String(kept >= 0));
+      chip.style.setProperty("--mine", kept >= 0 && this.picks.length > 1 ? this.colour(kept) : "var(--accent)");
+      chip.classList.toggle("lit", this.hovered?.includes(index) ?? false);
+    }
+  }
+
+  /** The colour bar with its numbers, or the words' colours. @param {number[][]} shown @param {boolean} masked */
+  explain(shown, masked) {
+    const { model, ui } = this;
+    if (!shown.length) return ui.bar.replaceChildren(h("span", { style: "grid-column:1/-1" }, "Point at a word, or at the picture."));
+    if (shown.length > 1 && this.blend === "partition") {
+      const names = shown.map((m, i) => h("span", { style: `--mine:${this.colour(i)}` }, h("i", {}), model.label(m)));
+      return ui.bar.replaceChildren(h("div", { class: "legend", style: "grid-column:1/-1" }, ...names));
+    }
+    const members = [...new Set(shown.flat())];
+    const { low, peak } = model.heat(members);
+    const colours = colourTable(this.data?.colourMap ?? "ember").filter((_, i) => i % 15 === 0).map((c) => `rgb(${c.join()})`);
+    const number = (/** @type {number} */ v) => (model.part ? v.toPrecision(2) : (Math.max(0, v) / Math.max(1, model.page.header.terms)).toPrecision(2));
+    ui.bar.replaceChildren(h("span", {}, number(low)), h("span", { class: "ramp", style: `background:linear-gradient(90deg,${colours})` }),
+      h("span", {}, number(peak)), h("span", {}, masked ? "" : model.part ? "attention, summed" : "mean probability"));
+  }
+
+  /** @param {import("./ranking.js").Ranked[]|null} rows @param {string} [where] @param {boolean} [hold] until the next drag */
+  rank(rows, where = "", hold = false) {
+    const { ui, model } = this;
+    if (this.held && !hold && rows) return;
+    if (this.held && !rows && this.view === VIEWS[0] && ui.where.textContent) return;
+    this.held = hold;
+    ui.where.textContent = rows ? where : "";
+    if (!rows) return ui.ranks.replaceChildren(h("li", { style: "display:block;height:auto" }, h("span", { class: "hint" },
+      "Point at the picture; drag for a region. A click keeps the top word.")));
+    const top = Math.max(rows[0]?.score ?? 0, 1e-9);
+    ui.ranks.replaceChildren(...rows.slice(0, LISTED).map(({ label, score, lift }) =>
+      h("li", { title: `${lift.toFixed(2)} times its own average` }, h("b", {}, label),
+        h("span", { class: "track" }, h("i", { style: `--part:${(score / top).toFixed(3)}` })), h("span", {}, percent(score)))));
+  }
+
+  /** Makes the maps that a hover will want, while nothing else is to be done. */
+  prepare() {
+    const model = this.model;
+    const waiting = [...candidates(model.page), ...model.page.words.keys()].slice(0, 64);
+    const idle = window.requestIdleCallback ?? ((/** @type {any} */ run) => setTimeout(run, 30));
+    const next = () => {
+      if (this.model !== model || !waiting.length) return;
+      model.heat([/** @type {number} */ (waiting.shift())], model.drawn, null);
+      idle(next);
+    };
+    idle(next);
+  }
+}
+
+/**
+ * Puts an explorer into an element.
+ * @param {Element} element @param {Data} data @returns {DaamExplorer}
+ */
+export function mount(element, data) {
+  if (!customElements.get("daam-explorer")) customElements.define("daam-explorer", DaamExplorer);
+  const explorer = /** @type {DaamExplorer} */ (document.createElement("daam-explorer"));
+  element.append(explorer);
+  explorer.load(data);
+  return explorer;
+}
