@@ -1,8 +1,9 @@
 /** The element that owns the document: data in through `load`, choices out through events. Knows no host. */
 import { chipBoard } from "./chips.js";
-import { colourTable, drawHeat, drawMask, drawPartition, heatPixels, WORD_COLOURS } from "./colours.js";
+import { drawHeat, drawMask, drawPartition, heatPixels, WORD_COLOURS } from "./colours.js";
 import { readDetail } from "./detail.js";
 import { h, percent } from "./dom.js";
+import { legend, rankRows } from "./legend.js";
 import { maskPanel } from "./mask_panel.js";
 import { area, winners } from "./masks.js";
 import { DEFAULTS, Model, toggled } from "./model.js";
@@ -14,8 +15,8 @@ import { scrubber } from "./scrubber.js";
 import { layerSheet, pair, wordSheet } from "./sheets.js";
 import { stage } from "./stage.js";
 import { STYLE } from "./style.js";
+import { toolbar } from "./toolbar.js";
 
-const LISTED = 8;
 const VIEWS = ["Picture", "Words", "Compare", "Layers"];
 
 /**
@@ -101,7 +102,7 @@ export class DaamExplorer extends HTMLElement {
     const view = stage(model, picture, {
       pixel: (y, x) => this.rank(rankPixel(model.page, y, x), "under the pointer"),
       leave: () => this.rank(null),
-      click: (y, x) => this.toggle([rankPixel(model.page, y, x)[0].index]),
+      click: (y, x) => this.clicked(y, x),
       region: (box, inside) => this.rank(rankBox(model.page, box, inside), "in the region", true),
       moved: () => (this.held = false),
     });
@@ -122,6 +123,13 @@ export class DaamExplorer extends HTMLElement {
     const tabs = views.map((name) => h("button", { type: "button", "aria-pressed": String(name === this.view), onclick: () => this.show(name) }, name));
     const extras = model.page.words.some((/** @type {any} */ w) => w.kind !== "word");
     this.ui = { chips, view, panel, scrubber: scrub, ranks, where, bar, sheet, status, tabs, views };
+    const tools = toolbar(tabs, extras, {
+      blend: (name) => { this.blend = name; this.draw(); },
+      tool: (name) => view.useTool(name),
+      extras: (on) => chips.board.classList.toggle("bare", !on),
+      clear: () => this.clear(),
+    });
+    this.ui.blending = tools.blending;
     this.table = heatPixels(this.data?.colourMap ?? "ember");
     chips.board.classList.add("bare");
     const left = h("div", { class: "left" }, view.frame, bar, sheet, scrub.bar);
@@ -131,28 +139,10 @@ export class DaamExplorer extends HTMLElement {
     this.shadowRoot?.replaceChildren(
       h("style", {}, STYLE),
       h("div", { class: "root", onkeydown: (/** @type {KeyboardEvent} */ e) => e.key === "Escape" && this.clear() },
-        chips.board, this.toolbar(tabs, extras, chips.board, view), h("div", { class: "body" }, left, side)),
+        chips.board, tools.bar, h("div", { class: "body" }, left, side)),
     );
     this.rank(null);
     this.show(this.view);
-  }
-
-  /** @param {HTMLElement[]} tabs @param {boolean} extras @param {HTMLElement} board @param {any} view */
-  toolbar(tabs, extras, board, view) {
-    const either = (/** @type {string} */ label, /** @type {[string, string][]} */ names, /** @type {(name: string) => void} */ on) => {
-      const buttons = names.map(([name, text], i) => h("button", { type: "button", "aria-pressed": String(!i), onclick: () => {
-        buttons.forEach((b, k) => b.setAttribute("aria-pressed", String(k === i)));
-        on(name);
-      } }, text));
-      return h("span", { class: "group", role: "group", "aria-label": label }, ...buttons);
-    };
-    const blend = either("Several words", [["partition", "One each"], ["sum", "Together"]], (name) => { this.blend = name; this.draw(); });
-    const tool = either("Dragging on the picture", [["box", "▭ Box"], ["lasso", "◌ Lasso"]], (name) => view.useTool(name));
-    this.blending = blend;
-    const more = extras && h("label", { class: "check" }, h("input", { type: "checkbox", name: "extras",
-      onchange: (/** @type {any} */ e) => board.classList.toggle("bare", !e.target.checked) }), "Start, end, negative");
-    return h("div", { class: "tools" }, h("span", { class: "group", role: "group", "aria-label": "View" }, ...tabs), tool, blend, more,
-      h("span", { class: "gap" }), h("button", { type: "button", onclick: () => this.clear() }, "Clear"));
   }
 
   /** @param {string} name */
@@ -194,7 +184,16 @@ export class DaamExplorer extends HTMLElement {
     this.changed();
   }
 
+  /** Drops a region if there is one, and keeps the strongest word of the place. @param {number} y @param {number} x */
+  clicked(y, x) {
+    const rows = rankPixel(this.model.page, y, x);
+    this.held = false;
+    this.rank(rows, "under the pointer");
+    if (rows[0]?.score > 0) this.toggle([rows[0].index]);
+  }
+
   clear() {
+    this.held = false;
     this.picks = [];
     this.hovered = null;
     this.masking = false;
@@ -287,8 +286,12 @@ export class DaamExplorer extends HTMLElement {
     if (shown.length) overlay.show();
     else overlay.clear();
     if (!masked) ui.panel.say(picks.length ? "" : "keep a word first", picks.length > 0);
-    this.explain(shown, masked);
-    this.blending.hidden = picks.length < 2;
+    ui.bar.replaceChildren(...legend(model, shown, {
+      apart: shown.length > 1 && this.blend === "partition",
+      map: this.data?.colourMap ?? "ember",
+      colours: shown.map((_, i) => this.colour(i)),
+    }));
+    ui.blending.hidden = picks.length < 2;
   }
 
   drawMasked() {
@@ -321,35 +324,12 @@ export class DaamExplorer extends HTMLElement {
     }
   }
 
-  /** The colour bar with its numbers, or the words' colours. @param {number[][]} shown @param {boolean} masked */
-  explain(shown, masked) {
-    const { model, ui } = this;
-    if (!shown.length) return ui.bar.replaceChildren(h("span", { style: "grid-column:1/-1" }, "Point at a word, or at the picture."));
-    if (shown.length > 1 && this.blend === "partition") {
-      const names = shown.map((m, i) => h("span", { style: `--mine:${this.colour(i)}` }, h("i", {}), model.label(m)));
-      return ui.bar.replaceChildren(h("div", { class: "legend", style: "grid-column:1/-1" }, ...names));
-    }
-    const members = [...new Set(shown.flat())];
-    const { low, peak } = model.heat(members);
-    const colours = colourTable(this.data?.colourMap ?? "ember").filter((_, i) => i % 15 === 0).map((c) => `rgb(${c.join()})`);
-    const number = (/** @type {number} */ v) => (model.part ? v.toPrecision(2) : (Math.max(0, v) / Math.max(1, model.page.header.terms)).toPrecision(2));
-    ui.bar.replaceChildren(h("span", {}, number(low)), h("span", { class: "ramp", style: `background:linear-gradient(90deg,${colours})` }),
-      h("span", {}, number(peak)), h("span", {}, masked ? "" : model.part ? "attention, summed" : "mean probability"));
-  }
-
-  /** @param {import("./ranking.js").Ranked[]|null} rows @param {string} [where] @param {boolean} [hold] until the next drag */
+  /** @param {import("./ranking.js").Ranked[]|null} rows @param {string} [where] @param {boolean} [hold] a region stays until it is dropped */
   rank(rows, where = "", hold = false) {
-    const { ui, model } = this;
-    if (this.held && !hold && rows) return;
-    if (this.held && !rows && this.view === VIEWS[0] && ui.where.textContent) return;
+    if (this.held && !hold) return;
     this.held = hold;
-    ui.where.textContent = rows ? where : "";
-    if (!rows) return ui.ranks.replaceChildren(h("li", { style: "display:block;height:auto" }, h("span", { class: "hint" },
-      "Point at the picture; drag for a region. A click keeps the top word.")));
-    const top = Math.max(rows[0]?.score ?? 0, 1e-9);
-    ui.ranks.replaceChildren(...rows.slice(0, LISTED).map(({ label, score, lift }) =>
-      h("li", { title: `${lift.toFixed(2)} times its own average` }, h("b", {}, label),
-        h("span", { class: "track" }, h("i", { style: `--part:${(score / top).toFixed(3)}` })), h("span", {}, percent(score)))));
+    this.ui.where.textContent = where;
+    this.ui.ranks.replaceChildren(...rankRows(rows));
   }
 
   /** Makes the maps that a hover will want, while nothing else is to be done. */
