@@ -22,7 +22,7 @@ export function chipBoard(page, on) {
         class: `chip ${word.kind}${word.content ? "" : " plain"}`,
         type: "button",
         "data-word": index,
-        style: `--share:${((share ?? 0) / strongest).toFixed(3)}`,
+        style: `--share:${(((share ?? 0) / strongest) ** 2).toFixed(3)}`,
         "aria-pressed": "false",
         "aria-label": share === null ? word.label : `${word.label}, ${percent(share)} of the attention`,
         title: share === null ? word.label : `${word.label}: ${percent(share)}`,

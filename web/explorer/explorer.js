@@ -3,7 +3,7 @@ import { chipBoard } from "./chips.js";
 import { drawHeat, drawMask, drawPartition, heatPixels, WORD_COLOURS } from "./colours.js";
 import { readDetail } from "./detail.js";
 import { h, percent } from "./dom.js";
-import { legend, rankRows } from "./legend.js";
+import { legend, LISTED, rankRows } from "./legend.js";
 import { maskPanel } from "./mask_panel.js";
 import { area, winners } from "./masks.js";
 import { DEFAULTS, Model, toggled } from "./model.js";
@@ -114,7 +114,7 @@ export class DaamExplorer extends HTMLElement {
       refine: (method) => this.refine(method),
     });
     const scrub = scrubber(header, (part) => this.choosePart(part));
-    const ranks = h("ol", { class: "ranks" });
+    const ranks = h("ol", { class: "ranks", style: `--rows:${Math.min(LISTED, candidates(model.page).length)}` });
     const where = h("span", {}, "");
     const bar = h("div", { class: "bar" });
     const sheet = h("div", { class: "sheets", style: "width:100%" });
@@ -129,7 +129,7 @@ export class DaamExplorer extends HTMLElement {
       extras: (on) => chips.board.classList.toggle("bare", !on),
       clear: () => this.clear(),
     });
-    this.ui.blending = tools.blending;
+    Object.assign(this.ui, { blending: tools.blending, tool: tools.tool });
     this.table = heatPixels(this.data?.colourMap ?? "ember");
     chips.board.classList.add("bare");
     const left = h("div", { class: "left" }, view.frame, bar, sheet, scrub.bar);
@@ -151,7 +151,7 @@ export class DaamExplorer extends HTMLElement {
     const { ui } = this;
     ui.tabs.forEach((/** @type {HTMLElement} */ tab, /** @type {number} */ i) => tab.setAttribute("aria-pressed", String(ui.views[i] === name)));
     const whole = name === VIEWS[0];
-    ui.view.frame.hidden = ui.bar.hidden = !whole;
+    ui.view.frame.hidden = ui.bar.hidden = ui.tool.hidden = !whole;
     ui.sheet.hidden = whole;
     if (name === "Layers" && !(await this.detail("layers"))) return;
     this.fillSheet();
@@ -288,6 +288,7 @@ export class DaamExplorer extends HTMLElement {
     if (!masked) ui.panel.say(picks.length ? "" : "keep a word first", picks.length > 0);
     ui.bar.replaceChildren(...legend(model, shown, {
       apart: shown.length > 1 && this.blend === "partition",
+      masked,
       map: this.data?.colourMap ?? "ember",
       colours: shown.map((_, i) => this.colour(i)),
     }));
@@ -297,7 +298,7 @@ export class DaamExplorer extends HTMLElement {
   drawMasked() {
     const { model, ui } = this;
     const [height, width] = model.drawn;
-    const mask = model.mask(this.picks, this.settings);
+    const mask = model.drawnMask(this.picks, this.settings);
     drawMask(ui.view.overlay.pixels, mask, edge(mask, height, width), width);
     ui.panel.say(`${percent(area(mask))} of the picture`, true);
   }

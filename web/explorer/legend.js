@@ -2,16 +2,18 @@
 import { colourTable } from "./colours.js";
 import { h, percent } from "./dom.js";
 
-const LISTED = 8;
+/** Words shown of a place. */
+export const LISTED = 8;
 
 /**
  * The colour bar with its numbers, or the words' own colours.
  * @param {import("./model.js").Model} model @param {number[][]} shown
- * @param {{apart: boolean, map: string, colours: string[]}} look
+ * @param {{apart: boolean, masked: boolean, map: string, colours: string[]}} look
  * @returns {HTMLElement[]}
  */
 export function legend(model, shown, look) {
   if (!shown.length) return [h("span", { class: "across" }, "Point at a word, or at the picture.")];
+  if (look.masked) return [h("span", { class: "across" }, `Mask of ${shown.map((m) => `“${model.label(m)}”`).join(" and ")}`)];
   if (look.apart) {
     const names = shown.map((m, i) => h("span", { style: `--mine:${look.colours[i]}` }, h("i"), model.label(m)));
     return [h("div", { class: "legend across" }, ...names)];

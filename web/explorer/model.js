@@ -11,8 +11,9 @@ import { upscale } from "./upscale.js";
 
 /** @type {Settings} */
 export const DEFAULTS = { tau: 0.4, soft: false, compete: false, grow: 0, feather: 0, invert: false };
-/** Longer side of what is drawn; a mask that is taken away always has the picture's own size. */
+/** Longer side of what is drawn, at most and at least; a mask that is taken away always has the picture's own size. */
 export const DRAWN_SIDE = 1024;
+export const LEAST_SIDE = 512;
 const KEPT_FLOATS = 12;
 const KEPT_BYTES = 96;
 
@@ -26,7 +27,9 @@ export class Model {
     this.part = null;
     /** @type {Map<string, import("./detail.js").Detail>} */
     this.details = new Map();
-    const scale = Math.min(1, DRAWN_SIDE / Math.max(...page.size));
+    const longer = Math.max(...page.size);
+    // Of a small picture each pixel is drawn as a whole block, so that heat is smooth and a mask's edge is thin.
+    const scale = longer > DRAWN_SIDE ? DRAWN_SIDE / longer : Math.max(1, Math.floor(LEAST_SIDE / longer));
     /** @type {[number, number]} (height, width) of what is drawn */
     this.drawn = [Math.max(1, Math.round(page.size[0] * scale)), Math.max(1, Math.round(page.size[1] * scale))];
     /** @type {Map<string, Float32Array>} */
@@ -85,6 +88,13 @@ export class Model {
     return all instanceof Uint8Array && settings.feather ? feather(all, size[0], size[1], settings.feather * scale) : all;
   }
 
+  /** The mask as it is drawn: of a small picture its own pixels, enlarged. @param {number[][]} picks @param {Settings} settings */
+  drawnMask(picks, settings) {
+    const { size } = this.page;
+    const times = Math.floor(this.drawn[0] / size[0]);
+    return times > 1 ? enlarged(this.mask(picks, settings, size), size, times) : this.mask(picks, settings, this.drawn);
+  }
+
   /** One word's mask before clean-up. @param {number[]} members @param {Settings} settings @param {[number, number]} size */
   one(members, settings, size) {
     const map = this.map(members, size);
@@ -93,6 +103,20 @@ export class Model {
     const won = competed([map, ...others], settings.tau);
     return settings.soft ? soft(map, settings.tau).map((v, i) => v * won[i]) : won;
   }
+}
+
+/**
+ * Every value as a block. @template {Uint8Array|Float32Array} T
+ * @param {T} mask @param {[number, number]} size @param {number} times @returns {T}
+ */
+export function enlarged(mask, [height, width], times) {
+  const out = /** @type {any} */ (mask.constructor);
+  const wide = new out(height * width * times * times);
+  for (let y = 0, i = 0; y < height * times; y++) {
+    const row = Math.floor(y / times) * width;
+    for (let x = 0; x < width * times; x++, i++) wide[i] = mask[row + Math.floor(x / times)];
+  }
+  return wide;
 }
 
 /** The larger of both at each pixel. @param {Uint8Array|Float32Array} a @param {Uint8Array|Float32Array} b */

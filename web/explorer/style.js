@@ -26,8 +26,8 @@ button:disabled { opacity: .5; cursor: default; }
 .prompt.bare .extra { display: none; }
 .tag { font-size: 11px; letter-spacing: .08em; text-transform: uppercase; color: var(--muted); margin-right: 8px; }
 .line.extra .chip { margin-right: 4px; }
-.chip { display: inline; padding: 3px 8px; border-radius: 8px; font-size: inherit; min-height: 0; line-height: 1.4; white-space: normal;
-  background: color-mix(in oklab, var(--accent) calc(6% + 34% * var(--share)), var(--surface)); border-color: transparent; }
+.chip { display: inline; padding: 3px 8px; border-radius: 8px; font-size: inherit; min-height: 0; line-height: 1.4; white-space: normal; margin: 0 1px;
+  background: color-mix(in oklab, var(--accent) calc(7% + 43% * var(--share)), var(--surface)); border-color: transparent; }
 .chip.plain { background: none; padding: 3px 4px; color: var(--muted); }
 .chip.special, .chip.negative { background: none; border: 1px dashed var(--line); padding: 2px 8px; }
 .chip.lit { box-shadow: 0 0 0 2px var(--accent); color: var(--text); }
@@ -37,7 +37,9 @@ button:disabled { opacity: .5; cursor: default; }
 .group button { border-radius: 0; margin-left: -1px; }
 .group button:first-child { border-radius: 7px 0 0 7px; margin-left: 0; }
 .group button:last-child { border-radius: 0 7px 7px 0; }
-[aria-pressed="true"]:is(.group button, .layer), [aria-selected="true"] { background: var(--accent); border-color: var(--accent); color: var(--on-accent); }
+[aria-pressed="true"]:is(.group button, .layer) { background: color-mix(in oklab, var(--accent) 20%, var(--surface)); border-color: var(--accent); z-index: 1; }
+.group button { position: relative; }
+[aria-pressed="true"]:is([aria-label="View"] button) { background: var(--accent); color: var(--on-accent); }
 .gap { flex: 1; }
 .body { display: grid; gap: 16px; grid-template-columns: minmax(0, 1fr); align-items: start; }
 .left { display: grid; gap: 10px; justify-items: center; min-width: 0; }
@@ -56,9 +58,9 @@ button:disabled { opacity: .5; cursor: default; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 14px; font-size: 13px; justify-content: center; }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 6px; background: var(--mine); }
 .panel { background: var(--surface); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px; display: grid; gap: 9px; min-width: 0; }
-h2 { font-size: 14px; font-weight: 600; margin: 0; display: flex; justify-content: space-between; align-items: baseline; gap: 8px; }
+h2 { font-size: 14px; font-weight: 600; margin: 0; display: flex; justify-content: space-between; align-items: center; gap: 8px; }
 h2 output, h2 span { font-weight: 400; color: var(--muted); font-variant-numeric: tabular-nums; }
-.ranks { list-style: none; margin: 0; padding: 0; display: grid; gap: 4px; min-height: 212px; align-content: start; }
+.ranks { list-style: none; margin: 0; padding: 0; display: grid; gap: 4px; min-height: calc(28px * var(--rows) - 4px); align-content: start; }
 .ranks li { display: grid; grid-template-columns: minmax(60px, 96px) 1fr 48px; gap: 8px; align-items: center; height: 24px; }
 .ranks b { font-weight: 500; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .ranks .track { height: 8px; border-radius: 4px; background: color-mix(in oklab, var(--muted) 18%, transparent); overflow: hidden; }

@@ -13,7 +13,7 @@ export function toolbar(tabs, extras, on) {
     "Start, end, negative");
   const bar = h("div", { class: "tools" }, h("span", { class: "group", role: "group", "aria-label": "View" }, ...tabs), tool,
     blending, more, h("span", { class: "gap" }), h("button", { type: "button", onclick: on.clear }, "Clear"));
-  return { bar, blending };
+  return { bar, blending, tool };
 }
 
 /** Buttons of which one is pressed. */
