@@ -1,8 +1,8 @@
 """What the explorer's page gets of one picture: a JSON header and an 8-bit PNG atlas of native maps.
 
 The page upscales and adds the levels itself (Eq. 6), so maps travel at the resolutions they were recorded in. A value
-v of a tile stands for `v / top * scale`, where `top` is 255 for one byte a value and 65535 for two; with two, the low
-bytes stand to the right of the high ones. Tile k of grid g lies at column `columns[g]`, row `k * h`.
+v of a tile stands for `v / top * scale`. Above a `top` of 255 it has two bytes, and the low ones stand in a second half
+to the right of the high ones. Tile k of grid g lies at column `columns[g]`, row `k * h`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from .upscale import bicubic
 FORMAT = "daam-lens page"
 VERSION = 1
 BUDGET = 150_000
-"""Bytes an atlas may have with two bytes a value; a larger one gets one byte, which is still within 1/255."""
+"""Bytes an atlas may have to be finer than one byte a value, which is within 1/255 already."""
+TOPS = (65535, 8191, 2047, 255)
+"""How finely maps may be stepped; the finest that the budget allows is taken, so that a page's masks are the core's."""
 _AT_ONCE = 8
 
 Axis = Literal["steps", "layers"]
@@ -93,7 +95,7 @@ def detail_data(maps: HeatMaps, axis: Axis, words: Sequence[str] | None = None) 
         here = _levels(part, names)
         for grid, rows in levels.items():
             rows.append(here[grid] if grid in here else torch.zeros(len(names), *grid))
-    atlas, layout = _encode({grid: torch.cat(rows) for grid, rows in levels.items()}, 1)
+    atlas, layout = _encode({grid: torch.cat(rows) for grid, rows in levels.items()}, 255)
     names = [maps.prompt.find(name).label for name in names]
     return PageData({"format": FORMAT, "version": VERSION, "axis": axis, "frames": count, "words": names, **layout}, atlas)
 
@@ -183,20 +185,19 @@ def _notes(maps: HeatMaps) -> list[str]:
 
 
 def _smallest(levels: dict[tuple[int, int], Tensor], budget: int) -> tuple[bytes, dict[str, Any]]:
-    """Two bytes a value where that stays within the budget, else one."""
-    raw = sum(x.numel() for x in levels.values())
+    """The finest steps that stay within the budget, or one byte a value."""
     # Low bytes are noise and do not compress: what is too large by them alone need not be tried.
-    if raw < budget:
-        atlas, layout = _encode(levels, 2)
+    hopeless = sum(x.numel() for x in levels.values()) > budget
+    for top in TOPS[-1:] if hopeless else TOPS:
+        atlas, layout = _encode(levels, top)
         if len(atlas) <= budget:
-            return atlas, layout
-    return _encode(levels, 1)
+            break
+    return atlas, layout
 
 
-def _encode(levels: dict[tuple[int, int], Tensor], count: int) -> tuple[bytes, dict[str, Any]]:
+def _encode(levels: dict[tuple[int, int], Tensor], top: int) -> tuple[bytes, dict[str, Any]]:
     """The atlas and its layout with the `scales` `[tiles][grids]`; `levels` are `[tiles, h, w]` for each grid."""
     grids = sorted(levels, key=lambda g: g[0] * g[1])
-    top = 256**count - 1
     widths = [w for _, w in grids]
     columns = [sum(widths[:i]) for i in range(len(grids))]
     tiles = len(levels[grids[0]])
@@ -207,8 +208,8 @@ def _encode(levels: dict[tuple[int, int], Tensor], count: int) -> tuple[bytes, d
         scales[:, g] = values.max((1, 2), initial=0.0)
         unit = values / np.where(scales[:, g] > 0, scales[:, g], 1)[:, None, None]
         plane[: tiles * h, columns[g] : columns[g] + w] = np.rint(unit * top).reshape(tiles * h, w)
-    pixels = plane.astype(np.uint8) if count == 1 else np.hstack([plane >> 8, plane & 255]).astype(np.uint8)
+    pixels = plane.astype(np.uint8) if top <= 255 else np.hstack([plane >> 8, plane & 255]).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=9)
-    layout = {"bytes": count, "grids": [list(g) for g in grids], "columns": columns, "scales": scales.tolist()}
+    layout = {"top": top, "grids": [list(g) for g in grids], "columns": columns, "scales": scales.tolist()}
     return file.getvalue(), layout

@@ -47,7 +47,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_generate_writes_every_promised_file(generated: Path) -> None:
     words = ("red", "house", "green", "tree")
-    expected = {"picture.png", "contact_sheet.png", "report.txt", "report.json", "record.safetensors"}
+    expected = {"picture.png", "contact_sheet.png", "report.txt", "report.json", "record.safetensors", "explorer.html"}
     expected |= {f"{kind}_{word}.png" for kind in ("overlay", "mask") for word in words}
     expected |= {f"steps_{word}.gif" for word in words}
     assert {p.name for p in generated.iterdir()} == expected

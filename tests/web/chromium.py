@@ -156,6 +156,7 @@ class Chromium:
         """What the page complained about: exceptions, and errors in its console."""
         self.js("0")
         thrown = [e["params"]["exceptionDetails"].get("text", "") for e in self.events if e.get("method") == "Runtime.exceptionThrown"]
-        logged = [e["params"]["entry"]["text"] for e in self.events if e.get("method") == "Log.entryAdded"]
-        said = [str(e["params"]["args"]) for e in self.events if e.get("method") == "Runtime.consoleAPICalled"]
-        return thrown + logged + said
+        entries = [e["params"]["entry"] for e in self.events if e.get("method") == "Log.entryAdded"]
+        calls = [e["params"] for e in self.events if e.get("method") == "Runtime.consoleAPICalled"]
+        logged = [entry["text"] for entry in entries if entry["level"] == "error"]
+        return thrown + logged + [str(call["args"]) for call in calls if call["type"] == "error"]

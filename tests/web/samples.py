@@ -46,7 +46,7 @@ def heat_maps(
     return HeatMaps(
         sums=sums,
         late=sums,
-        terms={grid: STEPS * HEADS for grid in sums},
+        terms=dict.fromkeys(sums, STEPS * HEADS),
         layers=tuple(LayerInfo(f"block{i}", grid, HEADS, "up") for i, grid in enumerate(sums)),
         detail=Detail(apart, {grid: (i,) for i, grid in enumerate(sums)}, True) if detail else None,
         heads=None,

@@ -30,7 +30,7 @@ PAGE = "document.querySelector('daam-explorer')"
 
 @pytest.fixture(scope="module")
 def maps() -> HeatMaps:
-    return heat_maps("a red house and a green tree".split(), (128, 192), ((16, 24), (8, 12)), detail=True)
+    return heat_maps(["a", "red", "house", "and", "a", "green", "tree"], (128, 192), ((16, 24), (8, 12)), detail=True)
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +127,8 @@ def test_the_mask_that_is_taken_is_the_core_s(page: Chromium, maps: HeatMaps) ->
     page.js(f"(() => {{ const s = {ROOT}.querySelector('[name=grow]'); s.value = '3'; s.dispatchEvent(new Event('input')); }})()")
     grown = masks.grow(maps.mask("house", "compete", tau=0.55), 3)
     assert np.array_equal(taken_mask(page) > 0, grown.numpy())
+    page.mouse("Moved", 5, 950)
+    page.js(f"{ROOT}.activeElement?.blur()")
     shown = page.js(f"{ROOT}.querySelector('.area').textContent")
     assert abs(float(shown.split()[0]) - 100 * float(grown.float().mean())) <= 0.5
 

@@ -55,7 +55,7 @@ def test_functions_of_the_page(tmp_path: Path) -> None:
     if int(version.lstrip("v").split(".")[0]) < 18:
         pytest.skip(f"Node 18 or newer is needed, here is {version}")
     cases = Cases(tmp_path)
-    words = "a red house and a green tree, old oak".split()
+    words = ["a", "red", "house", "and", "a", "green", "tree,", "old", "oak"]
     small = heat_maps(words, (96, 136), ((12, 17), (6, 9)), detail=True)
     fine = heat_maps(words, (128, 128), ((16, 16), (8, 8), (4, 4)), seed=2).with_negative(
         heat_maps(["snow", "fog"], (128, 128), ((16, 16), (8, 8)), seed=5)
@@ -115,12 +115,12 @@ def _upscaling(cases: Cases, grids: tuple[tuple[int, int], ...], size: tuple[int
 
 def _page(cases: Cases, name: str, maps: HeatMaps) -> dict[str, Any]:
     page = page_data(maps)
-    exact = page.header["atlas"]["bytes"] == 2
+    exact = page.header["atlas"]["top"] == 65535
     both = {"word": maps, "special": maps, "negative": maps.negative}
     every = [both[w["kind"]].word(w["label"], maps.size) for w in page.header["words"]]  # type: ignore[union-attr]
-    # One byte a value moves a mask's edge where the map is that close to the level: there, and only there, the core
-    # is asked about the same bytes. With two bytes it is asked about the record itself.
-    asked = maps if exact else _of_bytes(maps)
+    # Coarser steps move a mask's edge where the map is that close to the level: so then the core is asked about maps of
+    # the same steps. With the finest it is asked about the record itself.
+    asked = maps if exact else _stepped(maps, page.header["atlas"]["top"])
     return {
         "name": name,
         "exact": exact,
@@ -134,12 +134,12 @@ def _page(cases: Cases, name: str, maps: HeatMaps) -> dict[str, Any]:
     }
 
 
-def _of_bytes(maps: HeatMaps) -> HeatMaps:
-    """The maps after a round trip through one byte a value, by the rule that DESIGN states."""
+def _stepped(maps: HeatMaps, steps: int) -> HeatMaps:
+    """The maps after a round trip through that many steps a value."""
     sums = {}
     for grid, x in maps.sums.items():
         top = x.amax((1, 2), keepdim=True)
-        sums[grid] = (x / top * 255).round() / 255 * top
+        sums[grid] = (x.double() / top * steps).round().div(steps).mul(top).float()
     return HeatMaps(**{**maps.__dict__, "sums": sums})
 
 
@@ -150,8 +150,8 @@ def _masks(cases: Cases, maps: HeatMaps) -> list[dict[str, Any]]:
             for method in ("threshold", "compete"):
                 wanted = cases.tensor(maps.mask(word, method, tau=tau).byte())
                 found.append({"picks": [[i]], "settings": {"tau": tau, "compete": method == "compete"}, "wanted": wanted})
-        grown = masks.invert(masks.grow(maps.mask(word, "threshold", tau=0.5), 3))
-        found.append({"picks": [[i]], "settings": {"tau": 0.5, "grow": 3, "invert": True}, "wanted": cases.tensor(grown.byte())})
+        rest = cases.tensor(masks.invert(masks.grow(maps.mask(word, "threshold", tau=0.5), 3)).byte())
+        found.append({"picks": [[i]], "settings": {"tau": 0.5, "grow": 3, "invert": True}, "wanted": rest})
         soft = {"picks": [[i]], "settings": {"soft": True}, "kind": "float"}
         found.append({**soft, "wanted": cases.tensor(masks.soft(maps.word(word, maps.size)))})
     phrase = " ".join(word.text for word in maps.prompt.words[1:3])
@@ -222,8 +222,12 @@ def _png(cases: Cases, kind: int) -> dict[str, str]:
             c = int(pixels[y - 1, x - 1]) if x and y else 0
             paeth = min((abs(b - c), 0, a), (abs(a - c), 1, b), (abs(a + b - 2 * c), 2, c))[2]
             rows.append((int(pixels[y, x]) - (0, a, b, (a + b) // 2, paeth)[kind]) % 256)
-    chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))  # noqa: E731
     head = struct.pack(">IIBBBBB", w, h, 8, 0, 0, 0, 0)
     packed = zlib.compress(bytes(rows))
-    file = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed[:9]) + chunk(b"IDAT", packed[9:]) + chunk(b"IEND", b"")
+    chunks = [(b"IHDR", head), (b"IDAT", packed[:9]), (b"IDAT", packed[9:]), (b"IEND", b"")]
+    file = b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*one) for one in chunks)
     return {"file": cases.file(file), "pixels": cases.file(pixels.astype(np.uint8).tobytes())}
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

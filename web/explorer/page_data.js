@@ -5,7 +5,7 @@
  * @typedef {{label: string, text: string, kind: "word"|"special"|"negative", at: [number, number]|null, content: boolean,
  *   share: number|null, weight: number, tokens: number, key: string, mean: number, low: number, peak: number,
  *   scales: number[]}} Word
- * @typedef {{bytes: number, grids: [number, number][], columns: number[]}} Layout
+ * @typedef {{top: number, grids: [number, number][], columns: number[]}} Layout
  * @typedef {{width: number, height: number, pixels: Uint8Array}} Grey
  */
 import { decodeGreyPng } from "./png.js";
@@ -88,7 +88,7 @@ export function checkHeader(header) {
 
 /** @param {Grey} atlas @param {Layout} layout @param {number} tiles */
 export function checkLayout(atlas, layout, tiles) {
-  const width = layout.bytes * layout.grids.reduce((sum, grid) => sum + grid[1], 0);
+  const width = (layout.top > 255 ? 2 : 1) * layout.grids.reduce((sum, grid) => sum + grid[1], 0);
   const height = Math.max(1, tiles * Math.max(...layout.grids.map((grid) => grid[0])));
   if (atlas.width !== width || atlas.height !== height) {
     throw new Error(`the atlas is ${atlas.width} x ${atlas.height} where ${width} x ${height} was promised`);
@@ -101,7 +101,7 @@ export function checkLayout(atlas, layout, tiles) {
  * @returns {Level[]}
  */
 export function tileLevels(atlas, layout, tile, scales) {
-  const top = 256 ** layout.bytes - 1;
+  const { top } = layout;
   const low = atlas.width / 2;
   const levels = [];
   for (const [g, [h, w]] of layout.grids.entries()) {
@@ -110,7 +110,7 @@ export function tileLevels(atlas, layout, tile, scales) {
     for (let y = 0, i = 0; y < h; y++) {
       let at = (tile * h + y) * atlas.width + layout.columns[g];
       for (let x = 0; x < w; x++, at++, i++) {
-        const value = layout.bytes === 2 ? atlas.pixels[at] * 256 + atlas.pixels[at + low] : atlas.pixels[at];
+        const value = top > 255 ? atlas.pixels[at] * 256 + atlas.pixels[at + low] : atlas.pixels[at];
         data[i] = (value / top) * scales[g];
       }
     }
