@@ -155,7 +155,7 @@ class Chromium:
     def errors(self) -> list[str]:
         """What the page complained about: exceptions, and errors in its console."""
         self.js("0")
-        thrown = [e["params"]["exceptionDetails"].get("text", "") for e in self.events if e.get("method") == "Runtime.exceptionThrown"]
+        thrown = [e["params"]["exceptionDetails"]["text"] for e in self.events if e.get("method") == "Runtime.exceptionThrown"]
         entries = [e["params"]["entry"] for e in self.events if e.get("method") == "Log.entryAdded"]
         calls = [e["params"] for e in self.events if e.get("method") == "Runtime.consoleAPICalled"]
         logged = [entry["text"] for entry in entries if entry["level"] == "error"]

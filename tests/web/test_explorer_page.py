@@ -49,19 +49,30 @@ def page(browser: Chromium, maps: HeatMaps, tmp_path: Path) -> Iterator[Chromium
     assert browser.errors() == []
 
 
-def middle(page: Chromium, selector: str) -> tuple[float, float]:
-    x, y, w, h = page.js(
+def box(page: Chromium, selector: str) -> list[float]:
+    """Left, top, width and height on the screen."""
+    found: list[float] = page.js(
         f"(() => {{ const r = {ROOT}.querySelector(`{selector}`).getBoundingClientRect();"
         " return [r.x, r.y, r.width, r.height]; })()"
     )
+    return found
+
+
+def slide(page: Chromium, name: str, value: str) -> None:
+    page.js(
+        f"(() => {{ const s = {ROOT}.querySelector('[name={name}]'); s.value = '{value}';"
+        " s.dispatchEvent(new Event('input')); })()"
+    )
+
+
+def middle(page: Chromium, selector: str) -> tuple[float, float]:
+    x, y, w, h = box(page, selector)
     return x + w / 2, y + h / 2
 
 
 def over(page: Chromium, y: int, x: int, size: tuple[int, int]) -> tuple[float, float]:
     """Screen place of the middle of a pixel of the picture."""
-    left, top, w, h = page.js(
-        f"(() => {{ const r = {ROOT}.querySelector('.frame').getBoundingClientRect(); return [r.x, r.y, r.width, r.height]; }})()"
-    )
+    left, top, w, h = box(page, ".frame")
     return left + (x + 0.5) / size[1] * w, top + (y + 0.5) / size[0] * h
 
 
@@ -119,12 +130,10 @@ def test_words_under_the_pointer_and_in_a_box_are_the_core_s(page: Chromium, map
 
 def test_the_mask_that_is_taken_is_the_core_s(page: Chromium, maps: HeatMaps) -> None:
     page.click(*middle(page, "[data-word='2']"))
-    page.js(
-        f"(() => {{ const s = {ROOT}.querySelector('[name=tau]'); s.value = '0.55'; s.dispatchEvent(new Event('input')); }})()"
-    )
+    slide(page, "tau", "0.55")
     assert np.array_equal(taken_mask(page) > 0, maps.mask("house", "threshold", tau=0.55).numpy())
     page.js(f"{ROOT}.querySelector('[name=compete]').click()")
-    page.js(f"(() => {{ const s = {ROOT}.querySelector('[name=grow]'); s.value = '3'; s.dispatchEvent(new Event('input')); }})()")
+    slide(page, "grow", "3")
     grown = masks.grow(maps.mask("house", "compete", tau=0.55), 3)
     assert np.array_equal(taken_mask(page) > 0, grown.numpy())
     page.mouse("Moved", 5, 950)
@@ -138,7 +147,7 @@ def test_steps_and_layers_change_the_picture(page: Chromium) -> None:
     page.mouse("Moved", 5, 950)
     page.js(f"{ROOT}.activeElement?.blur()")
     everything = drawn(page)
-    page.js(f"(() => {{ const s = {ROOT}.querySelector('[name=step]'); s.value = '1'; s.dispatchEvent(new Event('input')); }})()")
+    slide(page, "step", "1")
     page.until(f"{PAGE}.model.part?.axis === 'steps'")
     first = drawn(page)
     page.js(f"{ROOT}.querySelector('[data-layer=\"0\"]').click()")

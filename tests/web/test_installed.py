@@ -22,8 +22,8 @@ def test_a_wheel_brings_the_explorer(tmp_path: Path) -> None:
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "daam_core", "web"):
         # Links, not copies: the build only reads, and its own folders stay in `source`.
         (source / name).symlink_to(ROOT / name)
-    build = f"import os; os.chdir({str(source)!r}); from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})"
-    done = subprocess.run([sys.executable, "-c", build], capture_output=True, text=True)
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})"
+    done = subprocess.run([sys.executable, "-c", build], capture_output=True, text=True, cwd=source)
     assert done.returncode == 0, done.stderr
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:

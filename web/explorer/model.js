@@ -63,7 +63,8 @@ export class Model {
     const key = `${members}|${size}|${part ? `${part.axis}${part.frames}` : ""}`;
     return kept(this.bytes, key, KEPT_BYTES, () => {
       const map = this.floats.get(key) ?? upscale(this.levels(members, part), size);
-      const { low, peak } = extremes(map);
+      // The core has measured the whole map of a word already.
+      const { low, peak } = members.length === 1 && !part ? this.page.words[members[0]] : extremes(map);
       return { bytes: toBytes(map, low, peak), low, peak };
     });
   }

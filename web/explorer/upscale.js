@@ -48,23 +48,25 @@ function far(x) {
  */
 export function upscale(levels, size, box = { x: 0, y: 0, w: size[1], h: size[0] }) {
   const out = new Float32Array(box.w * box.h);
-  for (const level of levels) addLevel(out, level, size, box);
+  const parts = levels.map((level) => {
+    const down = taps(level.h, size[0], box.y, box.h);
+    return { ...down, wide: stretched(level, size[1], box, down.at) };
+  });
+  // Row by row through all levels, so that a row stays in the processor's nearest cache until it is complete.
+  for (let y = 0; y < box.h; y++) {
+    for (const part of parts) addRow(out, y * box.w, box.w, part.wide, part.at, part.weight, y * 4);
+  }
   return out;
 }
 
-/** @param {Float32Array} out @param {Level} level @param {[number, number]} size @param {Box} box */
-function addLevel(out, level, size, box) {
-  const down = taps(level.h, size[0], box.y, box.h);
-  const wide = stretched(level, size[1], box, down.at);
-  const { at, weight } = down;
-  for (let y = 0; y < box.h; y++) {
-    const k = y * 4;
-    const [w0, w1, w2, w3] = [weight[k], weight[k + 1], weight[k + 2], weight[k + 3]];
-    const row = (/** @type {number} */ i) => wide.subarray(at[i] * box.w, (at[i] + 1) * box.w);
-    const [a, b, c, d] = [row(k), row(k + 1), row(k + 2), row(k + 3)];
-    const target = out.subarray(y * box.w, (y + 1) * box.w);
-    for (let x = 0; x < target.length; x++) target[x] += w0 * a[x] + w1 * b[x] + w2 * c[x] + w3 * d[x];
-  }
+/** Adds four weighted rows of `wide` to a row of `out`. */
+function addRow(
+  /** @type {Float32Array} */ out, /** @type {number} */ start, /** @type {number} */ w, /** @type {Float32Array} */ wide,
+  /** @type {Int32Array} */ at, /** @type {Float32Array} */ weight, /** @type {number} */ k,
+) {
+  const [a, b, c, d] = [at[k] * w, at[k + 1] * w, at[k + 2] * w, at[k + 3] * w];
+  const [wa, wb, wc, wd] = [weight[k], weight[k + 1], weight[k + 2], weight[k + 3]];
+  for (let x = 0; x < w; x++) out[start + x] += wa * wide[a + x] + wb * wide[b + x] + wc * wide[c + x] + wd * wide[d + x];
 }
 
 /** The level's rows that are needed, stretched to the box's columns. */
