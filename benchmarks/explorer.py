@@ -40,9 +40,11 @@ POINT = """(() => {
   const e = document.querySelector('daam-explorer'); const f = e.shadowRoot.querySelector('.frame');
   const r = f.getBoundingClientRect(); const times = [];
   for (let i = 0; i < 50; i++) {
-    const x = r.x + r.width * (i + .5) / 50, y = r.y + r.height * ((i * 7) %% 50 + .5) / 50; const from = performance.now();
-    f.dispatchEvent(new PointerEvent('pointermove', {clientX: x, clientY: y, bubbles: true})); times.push(performance.now() - from); }
-  return times; })()""".replace("%%", "%")
+    const clientX = r.x + r.width * (i + .5) / 50, clientY = r.y + r.height * ((i * 7) % 50 + .5) / 50;
+    const from = performance.now();
+    f.dispatchEvent(new PointerEvent('pointermove', {clientX, clientY, bubbles: true})); times.push(performance.now() - from);
+  }
+  return times; })()"""
 SLIDE = """(() => {
   const e = document.querySelector('daam-explorer'); e.toggle([1]);
   const c = e.shadowRoot.querySelector('.frame .overlay').getContext('2d'); const times = [];

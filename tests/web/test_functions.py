@@ -155,8 +155,8 @@ def _masks(cases: Cases, maps: HeatMaps) -> list[dict[str, Any]]:
         soft = {"picks": [[i]], "settings": {"soft": True}, "kind": "float"}
         found.append({**soft, "wanted": cases.tensor(masks.soft(maps.word(word, maps.size)))})
     phrase = " ".join(word.text for word in maps.prompt.words[1:3])
-    wanted = maps.mask(phrase, "compete") | maps.mask(maps.words[5], "compete")
-    found.append({"picks": [[1, 2], [5]], "settings": {"compete": True}, "wanted": cases.tensor(wanted.byte())})
+    both = maps.mask(phrase, "compete") | maps.mask(maps.words[5], "compete")
+    found.append({"picks": [[1, 2], [5]], "settings": {"compete": True}, "wanted": cases.tensor(both.byte())})
     return found
 
 
@@ -189,13 +189,17 @@ def _details(cases: Cases, maps: HeatMaps) -> list[dict[str, Any]]:
         ask = [
             {
                 "words": list(words), "frames": part,
-                "wanted": cases.tensor(maps.select(**{axis: part}).word(" ".join(words), maps.size)),
+                "wanted": cases.tensor(_part(maps, axis, part).word(" ".join(words), maps.size)),
             }
             for part in frames
             for words in (("house",), ("red", "house"))
         ]  # fmt: skip
         found.append({"header": data.header, "atlas": cases.file(data.atlas), "maps": ask})
     return found
+
+
+def _part(maps: HeatMaps, axis: str, frames: list[int]) -> HeatMaps:
+    return maps.select(steps=frames) if axis == "steps" else maps.select(layers=frames)
 
 
 def _cleanup(cases: Cases, h: int, w: int, radius: float) -> dict[str, Any]:

@@ -9,7 +9,9 @@ import { phrase } from "./model.js";
 export function chipBoard(page, on) {
   /** @type {Map<number, HTMLButtonElement>} */
   const chips = new Map();
-  const strongest = Math.max(...page.words.map((word) => word.share ?? 0), 1e-9);
+  // Shares are of one prompt: a negative prompt of one word has all of its own.
+  const strongest = (/** @type {string} */ kind) =>
+    page.words.reduce((most, word) => (word.kind === kind ? Math.max(most, word.share ?? 0) : most), 1e-9);
   /** @type {{from: number, to: number}|null} */
   let drag = null;
 
@@ -22,7 +24,7 @@ export function chipBoard(page, on) {
         class: `chip ${word.kind}${word.content ? "" : " plain"}`,
         type: "button",
         "data-word": index,
-        style: `--share:${(((share ?? 0) / strongest) ** 2).toFixed(3)}`,
+        style: `--share:${(((share ?? 0) / strongest(word.kind)) ** 2).toFixed(3)}`,
         "aria-pressed": "false",
         "aria-label": share === null ? word.label : `${word.label}, ${percent(share)} of the attention`,
         title: share === null ? word.label : `${word.label}: ${percent(share)}`,

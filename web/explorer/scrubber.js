@@ -11,6 +11,8 @@ export function scrubber(header, choose) {
   /** @type {any} */
   let playing = null;
   const rows = [];
+  // One axis at a time: choosing on one puts the other back to everything.
+  const back = { steps: () => {}, layers: () => {} };
   if (header.detail.steps) rows.push(stepsRow());
   if (header.detail.layers) rows.push(layersRow());
   const bar = h("section", { class: "panel time", "aria-label": "Steps and layers" }, ...rows);
@@ -20,6 +22,8 @@ export function scrubber(header, choose) {
   function stop() {
     clearInterval(playing);
     playing = null;
+    const button = bar.querySelector(".play");
+    if (button) button.textContent = "▶";
   }
 
   function stepsRow() {
@@ -27,20 +31,30 @@ export function scrubber(header, choose) {
     const text = h("output", {}, "all steps");
     const input = h("input", {
       type: "range", min: 0, max: count, step: 1, value: "0", name: "step", "aria-label": "Step, 0 is all together",
-      oninput: () => show(Number(input.value)),
+      oninput: () => {
+        stop();
+        show(Number(input.value));
+      },
     });
     const show = (/** @type {number} */ value) => {
       input.value = String(value);
       text.textContent = value ? `step ${value} of ${count}` : "all steps";
+      if (value) back.layers();
       choose(value ? { axis: "steps", frames: [value - 1] } : null);
+    };
+    back.steps = () => {
+      stop();
+      input.value = "0";
+      text.textContent = "all steps";
     };
     const play = h("button", {
       type: "button", "aria-label": "Play the steps", class: "play",
       onclick: () => {
         const was = playing;
         stop();
-        play.textContent = was ? "▶" : "❚❚";
-        if (!was) playing = setInterval(() => show((Number(input.value) % count) + 1), BEAT);
+        if (was) return;
+        play.textContent = "❚❚";
+        playing = setInterval(() => show((Number(input.value) % count) + 1), BEAT);
       },
     }, "▶");
     return h("div", { class: "row wide" }, play, input, text);
@@ -62,9 +76,15 @@ export function scrubber(header, choose) {
         !place || layer.place === place ? chosen.add(i) : chosen.delete(i));
       tell();
     };
+    const mark = () => buttons.forEach((/** @type {any} */ b, /** @type {number} */ i) => b.setAttribute("aria-pressed", String(chosen.has(i))));
     const tell = () => {
-      buttons.forEach((/** @type {any} */ b, /** @type {number} */ i) => b.setAttribute("aria-pressed", String(chosen.has(i))));
+      mark();
+      back.steps();
       choose(chosen.size === header.layers.length ? null : { axis: "layers", frames: [...chosen].sort((a, b) => a - b) });
+    };
+    back.layers = () => {
+      header.layers.forEach((/** @type {any} */ _, /** @type {number} */ i) => chosen.add(i));
+      mark();
     };
     const sets = ["all", ...new Set(header.layers.map((/** @type {any} */ l) => l.place))].map((name) =>
       h("button", { type: "button", onclick: () => only(name === "all" ? null : name) }, name));

@@ -81,7 +81,7 @@ h2 output, h2 span { font-weight: 400; color: var(--muted); font-variant-numeric
 .main { background: var(--accent); border-color: var(--accent); color: var(--on-accent); font-weight: 600; min-height: 36px; }
 .hint, .empty { color: var(--muted); font-size: 13px; margin: 0; }
 .empty { padding: 40px 16px; text-align: center; }
-.across { grid-column: 1 / -1; } .ranks li.across { display: block; height: auto; }
+.across { grid-column: 1 / -1; } .bar .across { text-align: center; } .ranks li.across { display: block; height: auto; }
 code { font-size: 12px; }
 .notes { margin: 0; padding: 0; list-style: none; color: var(--muted); font-size: 13px; display: grid; gap: 2px; }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; width: 100%; }
