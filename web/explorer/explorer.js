@@ -1,14 +1,13 @@
 /** The element that owns the document: data in through `load`, choices out through events. Knows no host. */
 import { chipBoard } from "./chips.js";
-import { drawHeat, drawMask, drawPartition, heatPixels, WORD_COLOURS } from "./colours.js";
+import { drawHeat, heatPixels } from "./colours.js";
 import { readDetail } from "./detail.js";
 import { h, percent } from "./dom.js";
 import { legend, LISTED, rankRows } from "./legend.js";
 import { maskPanel } from "./mask_panel.js";
-import { area, winners } from "./masks.js";
 import { DEFAULTS, Model, toggled } from "./model.js";
-import { edge } from "./morphology.js";
 import { PageError, readPage } from "./page_data.js";
+import { drawApart, drawKeptMask, markChips, wordColour } from "./painting.js";
 import { candidates, rankBox, rankPixel } from "./ranking.js";
 import { maskBlob, saveBlob } from "./saving.js";
 import { scrubber } from "./scrubber.js";
@@ -278,51 +277,17 @@ export class DaamExplorer extends HTMLElement {
     const { model, ui, picks, hovered } = this;
     const { overlay } = ui.view;
     const shown = hovered ? [hovered] : picks;
-    this.mark();
     const masked = this.masking && picks.length > 0 && !hovered;
-    if (masked) this.drawMasked();
-    else if (shown.length > 1 && this.blend === "partition") this.drawApart(shown);
-    else if (shown.length) drawHeat(overlay.pixels, model.heat(shown.length === 1 ? shown[0] : [...new Set(shown.flat())]).bytes, this.table);
+    const apart = shown.length > 1 && this.blend === "partition";
+    markChips(ui.chips.chips, picks, hovered);
+    if (masked) ui.panel.say(`${percent(drawKeptMask(overlay.pixels, model, picks, this.settings))} of the picture`, true);
+    else ui.panel.say(picks.length ? "" : "keep a word first", picks.length > 0);
+    if (!masked && apart) drawApart(overlay.pixels, model, shown, this.settings.tau);
+    if (!masked && !apart && shown.length) drawHeat(overlay.pixels, model.heat([...new Set(shown.flat())]).bytes, this.table);
     if (shown.length) overlay.show();
     else overlay.clear();
-    if (!masked) ui.panel.say(picks.length ? "" : "keep a word first", picks.length > 0);
-    ui.bar.replaceChildren(...legend(model, shown, {
-      apart: shown.length > 1 && this.blend === "partition",
-      masked,
-      map: this.data?.colourMap ?? "ember",
-      colours: shown.map((_, i) => this.colour(i)),
-    }));
+    ui.bar.replaceChildren(...legend(model, shown, { apart, masked, map: this.data?.colourMap ?? "ember", colours: shown.map((_, i) => wordColour(i)) }));
     ui.blending.hidden = picks.length < 2;
-  }
-
-  drawMasked() {
-    const { model, ui } = this;
-    const [height, width] = model.drawn;
-    const mask = model.drawnMask(this.picks, this.settings);
-    drawMask(ui.view.overlay.pixels, mask, edge(mask, height, width), width);
-    ui.panel.say(`${percent(area(mask))} of the picture`, true);
-  }
-
-  /** @param {number[][]} shown */
-  drawApart(shown) {
-    const { model } = this;
-    const winner = winners(shown.map((m) => model.map(m)), this.settings.tau);
-    drawPartition(this.ui.view.overlay.pixels, winner, shown.map((m) => model.heat(m).bytes), shown.map((_, i) => this.colour(i)));
-  }
-
-  /** @param {number} i */
-  colour(i) {
-    return WORD_COLOURS[i % WORD_COLOURS.length];
-  }
-
-  /** Chips that are kept, and the one that is looked at. */
-  mark() {
-    for (const [index, chip] of this.ui.chips.chips) {
-      const kept = this.picks.findIndex((pick) => pick.includes(index));
-      chip.setAttribute("aria-pressed", String(kept >= 0));
-      chip.style.setProperty("--mine", kept >= 0 && this.picks.length > 1 ? this.colour(kept) : "var(--accent)");
-      chip.classList.toggle("lit", this.hovered?.includes(index) ?? false);
-    }
   }
 
   /** @param {import("./ranking.js").Ranked[]|null} rows @param {string} [where] @param {boolean} [hold] a region stays until it is dropped */
