@@ -29,13 +29,14 @@ examples:
   daam-lens show fish/record.safetensors
   daam-lens mask fish/record.safetensors --word fish --grow 2
   daam-lens words fish/record.safetensors --region 32,32,64,64
+  daam-lens explore fish/record.safetensors
 
 `daam-lens COMMAND --help` explains one command."""
 _METHOD_HELP = (
     "how a heat map becomes a mask: best (the default), threshold (the paper's Eq. 7), otsu, compete (the hottest word "
     "wins), walk (compete along self-attention), guided or grabcut (compete, snapped to the picture's edges)"
 )
-SAVES = ("picture", "overlays", "masks", "animation", "sheet", "report", "record")
+SAVES = ("picture", "overlays", "masks", "animation", "sheet", "report", "explorer", "record")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -83,6 +84,7 @@ def build_parser(with_tiny: bool = False) -> argparse.ArgumentParser:
     _add_mask(commands)
     _add_words(commands)
     _add_show(commands)
+    _add_explore(commands)
     tiny = commands.add_parser(
         "tiny", help="the model inside: train, evaluate, export it", description="The small model that lies inside."
     )
@@ -97,7 +99,7 @@ def _add_generate(commands: Any) -> None:
         "generate",
         help="make a picture, with a heat map and a mask for each word",
         description="Make one picture and write, into one folder: the picture, an overlay and a mask per word, a contact "
-        "sheet, a report (text and JSON) and a record from which `mask`, `words` and `show` go on later.",
+        "sheet, a report (text and JSON), a page to explore it and a record from which the other commands go on later.",
     )
     p.add_argument("prompt", metavar="PROMPT", help='what to paint, for example "a red house and a green tree"')
     p.add_argument(
@@ -190,6 +192,17 @@ def _add_show(commands: Any) -> None:
     _add_record(p)
     p.add_argument("--out", metavar="DIR", help="folder for contact_sheet.png")
     p.set_defaults(run=_command("show"))
+
+
+def _add_explore(commands: Any) -> None:
+    p = commands.add_parser(
+        "explore",
+        help="a page to look around in a record",
+        description="Write a page (one HTML file that opens from disk): point at words, point at the picture, take masks.",
+    )
+    _add_record(p)
+    p.add_argument("--out", metavar="FILE", help="the page (default: explorer.html beside the record)")
+    p.set_defaults(run=_command("explore"))
 
 
 def _add_record(p: argparse.ArgumentParser) -> None:

@@ -79,6 +79,16 @@ def show(args: argparse.Namespace) -> None:
         print(shown(_save_sheet(maps, maps.content_words or maps.words, folder)))
 
 
+def explore(args: argparse.Namespace) -> None:
+    """`daam-lens explore`: the explorer's page of a record."""
+    from .explorer_page import write_explorer
+
+    maps = _load(args.record)
+    path = Path(args.out) if args.out else Path(args.record).parent / "explorer.html"
+    writable_folder(path.parent)
+    print(shown(write_explorer(maps, path)))
+
+
 # -- parts of generate ----------------------------------------------------------------------------------------------
 
 
@@ -130,6 +140,10 @@ def _write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpa
         paths.append(_save_sheet(maps, words, folder))
     if "report" in args.save:
         paths += _save_report(maps, words, folder, args)
+    if "explorer" in args.save:
+        from .explorer_page import write_explorer
+
+        paths.append(write_explorer(maps, folder / "explorer.html"))
     return paths
 
 

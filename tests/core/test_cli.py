@@ -47,7 +47,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_generate_writes_every_promised_file(generated: Path) -> None:
     words = ("red", "house", "green", "tree")
-    expected = {"picture.png", "contact_sheet.png", "report.txt", "report.json", "record.safetensors"}
+    expected = {"picture.png", "contact_sheet.png", "report.txt", "report.json", "record.safetensors", "explorer.html"}
     expected |= {f"{kind}_{word}.png" for kind in ("overlay", "mask") for word in words}
     expected |= {f"steps_{word}.gif" for word in words}
     assert {p.name for p in generated.iterdir()} == expected
@@ -354,3 +354,18 @@ def test_two_words_never_share_a_file() -> None:
     names = file_names(["a/b", "a b", "A-B", "a", "a#2", "a-2"])
     assert len({name.casefold() for name in names}) == 6
     assert names[:3] == ["a-b", "a-b-2", "A-B-3"]
+
+
+def test_explore_writes_a_page_of_its_own(generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One file that asks for nothing from outside, beside the record unless told where."""
+    target = tmp_path / "pages" / "house.html"
+    assert main(["explore", str(generated / "record.safetensors"), "--out", str(target)]) == 0
+    assert capsys.readouterr().out.strip() == str(target)
+    page = target.read_text(encoding="utf-8")
+    assert page == (generated / "explorer.html").read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)=["']?https?:|import .* from""", page)
+
+
+def test_explore_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "other.safetensors").write_bytes(b"nothing of ours")
+    assert "record" in complaint(capsys, "explore", str(tmp_path / "other.safetensors"))

@@ -1,0 +1,78 @@
+"""The explorer in headless Chromium on the CPU: size of its data, first draw, hover to drawn overlay.
+
+    python -m benchmarks.explorer
+
+Hover is measured inside the page, from the pointer event's handler to the frame's pixels being readable (reading one back
+waits for the drawing), once for words never shown before and once for words whose maps are ready.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from pathlib import Path
+
+from daam_core.explorer_page import write_explorer
+from daam_core.page import page_data
+from tests.web.chromium import Chromium, find
+from tests.web.samples import heat_maps
+
+WORDS = 20
+CASES = {
+    "SD 1.5, 512 x 512": ((512, 512), ((64, 64), (32, 32), (16, 16), (8, 8))),
+    "SDXL, 1024 x 1024": ((1024, 1024), ((64, 64), (32, 32))),
+    "SDXL, 832 x 1216": ((832, 1216), ((52, 76), (26, 38))),
+}
+FIRST = """(async () => {
+  const old = document.querySelector('daam-explorer'); const data = old.data; old.remove();
+  const fresh = document.createElement('daam-explorer'); document.body.append(fresh);
+  fresh.prepare = () => {};
+  const from = performance.now(); await fresh.load(data); fresh.hover([1]);
+  fresh.shadowRoot.querySelector('.frame .overlay').getContext('2d').getImageData(0, 0, 1, 1);
+  return performance.now() - from; })()"""
+HOVER = """(() => {
+  const e = document.querySelector('daam-explorer');
+  const c = e.shadowRoot.querySelector('.frame .overlay').getContext('2d'); const times = [];
+  for (let i = 0; i < %d; i++) {
+    const from = performance.now(); e.hover([i]); c.getImageData(0, 0, 1, 1); times.push(performance.now() - from); }
+  e.hover(null); return times; })()"""
+POINT = """(() => {
+  const e = document.querySelector('daam-explorer'); const f = e.shadowRoot.querySelector('.frame');
+  const r = f.getBoundingClientRect(); const times = [];
+  for (let i = 0; i < 50; i++) {
+    const clientX = r.x + r.width * (i + .5) / 50, clientY = r.y + r.height * ((i * 7) % 50 + .5) / 50;
+    const from = performance.now();
+    f.dispatchEvent(new PointerEvent('pointermove', {clientX, clientY, bubbles: true})); times.push(performance.now() - from);
+  }
+  return times; })()"""
+SLIDE = """(() => {
+  const e = document.querySelector('daam-explorer'); e.toggle([1]);
+  const c = e.shadowRoot.querySelector('.frame .overlay').getContext('2d'); const times = [];
+  for (let i = 0; i < 20; i++) {
+    const from = performance.now(); e.changeMask({...e.settings, tau: .2 + i / 40}); c.getImageData(0, 0, 1, 1);
+    times.push(performance.now() - from); }
+  return times; })()"""
+
+
+def main() -> None:
+    path = find()
+    if path is None:
+        print("No Chromium here: looked at CHROMIUM_PATH and for chromium, google-chrome.")
+        return
+    print(f"{WORDS} words; milliseconds, median (largest)\n")
+    print("| picture | atlas | steps | first draw | hover, new word | hover, ready | pointer to ranking | mask slider |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    with Chromium(path) as browser, tempfile.TemporaryDirectory() as folder:
+        for name, (size, grids) in CASES.items():
+            maps = heat_maps([f"word{i}" for i in range(WORDS)], size, grids)
+            data = page_data(maps)
+            browser.open(write_explorer(maps, Path(folder, "explorer.html")))
+            browser.js("new Promise(done => setTimeout(done, 1500))")
+            first = browser.js(FIRST)
+            new, ready, point, slide = (browser.js(s) for s in (HOVER % WORDS, HOVER % WORDS, POINT, SLIDE))
+            figures = [f"{first:.0f}", *(f"{statistics.median(x):.1f} ({max(x):.1f})" for x in (new, ready, point, slide))]
+            print(f"| {name} | {len(data.atlas) / 1000:.0f} kB | {data.header['atlas']['top']} | {' | '.join(figures)} |")
+
+
+if __name__ == "__main__":
+    main()

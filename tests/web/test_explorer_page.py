@@ -1,0 +1,224 @@
+"""The self-contained page in a real browser, opened from disk: what a person points at, drags, slides and takes away."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from daam_core import HeatMaps, masks
+from daam_core.explorer_page import write_explorer
+from daam_core.report import box_region, rank_region
+
+from .chromium import Chromium, find
+from .samples import heat_maps
+
+BROWSER = find()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium here: looked at CHROMIUM_PATH and for chromium, google-chrome"),
+]
+ROOT = "document.querySelector('daam-explorer').shadowRoot"
+PAGE = "document.querySelector('daam-explorer')"
+
+
+@pytest.fixture(scope="module")
+def maps() -> HeatMaps:
+    return heat_maps(["a", "red", "house", "and", "a", "green", "tree"], (128, 192), ((16, 24), (8, 12)), detail=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chromium]:
+    assert BROWSER is not None
+    with Chromium(BROWSER) as one:
+        yield one
+
+
+@pytest.fixture
+def page(browser: Chromium, maps: HeatMaps, tmp_path: Path) -> Iterator[Chromium]:
+    browser.events.clear()
+    browser.resize(1280, 960)
+    browser.open(write_explorer(maps, tmp_path / "explorer.html"))
+    yield browser
+    assert browser.errors() == []
+
+
+def box(page: Chromium, selector: str) -> list[float]:
+    """Left, top, width and height on the screen."""
+    found: list[float] = page.js(
+        f"(() => {{ const r = {ROOT}.querySelector(`{selector}`).getBoundingClientRect();"
+        " return [r.x, r.y, r.width, r.height]; })()"
+    )
+    return found
+
+
+def slide(page: Chromium, name: str, value: str) -> None:
+    page.js(
+        f"(() => {{ const s = {ROOT}.querySelector('[name={name}]'); s.value = '{value}';"
+        " s.dispatchEvent(new Event('input')); })()"
+    )
+
+
+def middle(page: Chromium, selector: str) -> tuple[float, float]:
+    x, y, w, h = box(page, selector)
+    return x + w / 2, y + h / 2
+
+
+def over(page: Chromium, y: int, x: int, size: tuple[int, int]) -> tuple[float, float]:
+    """Screen place of the middle of a pixel of the picture."""
+    left, top, w, h = box(page, ".frame")
+    return left + (x + 0.5) / size[1] * w, top + (y + 0.5) / size[0] * h
+
+
+def ranked(page: Chromium) -> list[str]:
+    found: list[str] = page.js(f"[...{ROOT}.querySelectorAll('.ranks li[data-word]')].map(li => li.dataset.word)")
+    return found
+
+
+def drawn(page: Chromium) -> int:
+    """A sum over the overlay's pixels: 0 when nothing is drawn."""
+    total: int = page.js(
+        f"(() => {{ const c = {ROOT}.querySelector('.frame .overlay'); const d = c.getContext('2d')"
+        ".getImageData(0, 0, c.width, c.height).data; let s = 0; for (const v of d) s = (s * 31 + v) % 1000003; return s; })()"
+    )
+    return total
+
+
+def taken_mask(page: Chromium) -> np.ndarray[Any, Any]:
+    """The PNG that the button hands out, uint8 `[H, W]`."""
+    text = page.js(
+        "new Promise(done => {"
+        f"{PAGE}.addEventListener('daam-mask', e => {{ e.preventDefault(); const r = new FileReader();"
+        " r.onload = () => done(r.result.split(',')[1]); r.readAsDataURL(e.detail.png); }, {once: true});"
+        f"{ROOT}.querySelector('button.main').click(); }})"
+    )
+    picture = cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert picture is not None
+    return picture
+
+
+def test_hovering_a_word_draws_it_and_leaving_takes_it_away(page: Chromium) -> None:
+    assert drawn(page) == 0
+    page.mouse("Moved", *middle(page, "[data-word='2']"))
+    house = drawn(page)
+    page.mouse("Moved", *middle(page, "[data-word='6']"))
+    assert len({0, house, drawn(page)}) == 3
+    page.mouse("Moved", 5, 950)
+    assert drawn(page) == 0
+
+
+def test_click_keeps_and_dragging_over_chips_makes_a_phrase(page: Chromium) -> None:
+    page.click(*middle(page, "[data-word='2']"))
+    page.drag(middle(page, "[data-word='5']"), middle(page, "[data-word='6']"))
+    assert page.js(f"{PAGE}.choice().words") == [["word:house"], ["word:green", "word:tree"]]
+    page.click(*middle(page, "[data-word='2']"))
+    assert page.js(f"{PAGE}.choice().words") == [["word:green", "word:tree"]]
+
+
+def test_words_under_the_pointer_and_in_a_box_are_the_core_s(page: Chromium, maps: HeatMaps) -> None:
+    page.mouse("Moved", *over(page, 40, 100, maps.size))
+    assert ranked(page) == [r.word for r in rank_region(maps, box_region(maps, 100, 40, 1, 1))]
+    page.drag(over(page, 10, 20, maps.size), over(page, 60, 60, maps.size), over(page, 89, 119, maps.size))
+    assert ranked(page) == [r.word for r in rank_region(maps, box_region(maps, 20, 10, 100, 80))]
+
+
+def test_the_mask_that_is_taken_is_the_core_s(page: Chromium, maps: HeatMaps) -> None:
+    page.click(*middle(page, "[data-word='2']"))
+    slide(page, "tau", "0.55")
+    assert np.array_equal(taken_mask(page) > 0, maps.mask("house", "threshold", tau=0.55).numpy())
+    page.js(f"{ROOT}.querySelector('[name=compete]').click()")
+    slide(page, "grow", "3")
+    grown = masks.grow(maps.mask("house", "compete", tau=0.55), 3)
+    assert np.array_equal(taken_mask(page) > 0, grown.numpy())
+    page.mouse("Moved", 5, 950)
+    page.js(f"{ROOT}.activeElement?.blur()")
+    shown = page.js(f"{ROOT}.querySelector('.area').textContent")
+    assert abs(float(shown.split()[0]) - 100 * float(grown.float().mean())) <= 0.5
+
+
+def test_steps_and_layers_change_the_picture(page: Chromium) -> None:
+    page.click(*middle(page, "[data-word='2']"))
+    page.mouse("Moved", 5, 950)
+    page.js(f"{ROOT}.activeElement?.blur()")
+    everything = drawn(page)
+    slide(page, "step", "1")
+    page.until(f"{PAGE}.model.part?.axis === 'steps'")
+    first = drawn(page)
+    page.js(f"{ROOT}.querySelector('[data-layer=\"0\"]').click()")
+    page.until(f"{PAGE}.model.part?.axis === 'layers'")
+    assert len({0, everything, first, drawn(page)}) == 4
+
+
+def test_arrow_keys_walk_the_words(page: Chromium) -> None:
+    page.js(f"{ROOT}.querySelector('[data-word=\"0\"]').focus()")
+    for _ in range(2):
+        page.key("ArrowRight")
+    assert page.js(f"{ROOT}.activeElement.dataset.word") == "2"
+    page.key("Enter")
+    assert page.js(f"{PAGE}.choice().words") == [["word:house"]]
+
+
+def test_every_view_opens(page: Chromium) -> None:
+    page.click(*middle(page, "[data-word='2']"))
+    page.click(*middle(page, "[data-word='6']"))
+    counts = {}
+    for view in ("Words", "Compare", "Layers"):
+        page.js(f"{PAGE}.show('{view}')")
+        page.until(f"{ROOT}.querySelectorAll('.sheets canvas').length > 0")
+        counts[view] = page.js(f"{ROOT}.querySelectorAll('.sheets canvas').length")
+    assert counts == {"Words": 4, "Compare": 2, "Layers": 2}
+
+
+def test_a_hostile_prompt_is_text(browser: Chromium, tmp_path: Path) -> None:
+    words = ["</script>", "<script>window.broken=1</script>", "<img src=x onerror=window.broken=1>", "\u2028", "tree"]
+    browser.events.clear()
+    browser.open(write_explorer(heat_maps(words, (64, 64), ((8, 8),)), tmp_path / "explorer.html"))
+    assert browser.js("window.broken") is None
+    assert browser.js(f"[...{ROOT}.querySelectorAll('.prompt .word')].map(c => c.textContent)") == words
+    assert browser.errors() == []
+
+
+def test_three_hundred_words_fit_the_page(browser: Chromium, tmp_path: Path) -> None:
+    words = [f"word{i}" for i in range(300)]
+    browser.resize(400, 800)
+    browser.open(write_explorer(heat_maps(words, (64, 64), ((8, 8),)), tmp_path / "explorer.html"))
+    assert browser.js("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.js(f"{ROOT}.querySelectorAll('.prompt .word').length") == 300
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("h = null", "no heat maps"),
+        ("h.version = 99", "version 99"),
+        ("h.format = 'x'", "not heat maps of DAAM Lens"),
+        ("a = a.slice(0, 60)", "cannot be read"),
+        ("h.words.pop()", "cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(page: Chromium, change: str, says: str) -> None:
+    page.js(
+        f"(() => {{ let {{header: h, atlas: a}} = structuredClone({{header: {PAGE}.data.header, atlas: {PAGE}.data.atlas}});"
+        f" {change}; return {PAGE}.load({{header: h, atlas: a}}); }})()"
+    )
+    assert says in page.js(f"{ROOT}.querySelector('[role=alert]').textContent")
+
+
+def test_a_stored_choice_comes_back(page: Chromium) -> None:
+    page.click(*middle(page, "[data-word='2']"))
+    page.js(f"{PAGE}.changeMask({{...{PAGE}.settings, tau: 0.7}})")
+    page.js(f"{PAGE}.load({{...{PAGE}.data, choice: {PAGE}.choice()}})")
+    assert page.js(f"{PAGE}.choice()")["words"] == [["word:house"]]
+    assert page.js(f"{ROOT}.querySelector('[name=tau]').value") == "0.7"
+
+
+def test_samples_are_what_they_claim(maps: HeatMaps) -> None:
+    """Steps and layers of the sample add up to its sums, as a recording's do."""
+    parts = sum(maps.select(steps=[j]).word("house") for j in range(maps.steps))
+    assert torch.allclose(torch.as_tensor(parts), maps.word("house"), rtol=2e-3, atol=1e-3)

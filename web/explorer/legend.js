@@ -1,0 +1,43 @@
+/** What the colours mean, and the ranked words of a place: small lists of elements. */
+import { colourTable } from "./colours.js";
+import { h, percent } from "./dom.js";
+
+/** Words shown of a place. */
+export const LISTED = 8;
+
+/**
+ * The colour bar with its numbers, or the words' own colours.
+ * @param {import("./model.js").Model} model @param {number[][]} shown
+ * @param {{apart: boolean, masked: boolean, map: string, colours: string[]}} look
+ * @returns {HTMLElement[]}
+ */
+export function legend(model, shown, look) {
+  if (!shown.length) return [h("span", { class: "across" }, "Point at a word, or at the picture.")];
+  if (look.masked) return [h("span", { class: "across" }, `Mask of ${shown.map((m) => `“${model.label(m)}”`).join(" and ")}`)];
+  if (look.apart) {
+    const names = shown.map((m, i) => h("span", { style: `--mine:${look.colours[i]}` }, h("i"), model.label(m)));
+    return [h("div", { class: "legend across" }, ...names)];
+  }
+  const { low, peak } = model.heat([...new Set(shown.flat())]);
+  const stops = colourTable(look.map).filter((_, i) => i % 15 === 0).map((c) => `rgb(${c.join()})`);
+  // A choice of steps or layers has other numbers of terms: its sums are shown as they are.
+  const unit = model.part ? 1 : Math.max(1, model.page.header.terms);
+  const number = (/** @type {number} */ v) => (Math.max(0, v) / unit).toPrecision(2);
+  return [
+    h("span", {}, number(low)),
+    h("span", { class: "ramp", style: `background:linear-gradient(90deg,${stops})` }),
+    h("span", {}, number(peak)),
+    h("span", {}, model.part ? "attention, summed" : "mean probability"),
+  ];
+}
+
+/** @param {import("./ranking.js").Ranked[]|null} rows strongest first @returns {HTMLElement[]} list entries */
+export function rankRows(rows) {
+  if (!rows) {
+    return [h("li", { class: "across" }, h("p", { class: "hint" }, "Point at the picture; drag for a region. A click keeps the top word."))];
+  }
+  const top = Math.max(rows[0]?.score ?? 0, 1e-9);
+  return rows.slice(0, LISTED).map(({ label, score, lift }) =>
+    h("li", { title: `${lift.toFixed(2)} times its own average`, "data-word": label }, h("b", {}, label),
+      h("span", { class: "track" }, h("i", { style: `--part:${(score / top).toFixed(3)}` })), h("span", {}, percent(score))));
+}

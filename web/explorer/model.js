@@ -1,0 +1,152 @@
+/**
+ * What was chosen, and the maps and masks that follow from it. No document here: everything can be tested alone.
+ *
+ * @typedef {{tau: number, soft: boolean, compete: boolean, grow: number, feather: number, invert: boolean}} Settings
+ * @typedef {{axis: "steps"|"layers", frames: number[]}|null} Part
+ */
+import { toBytes } from "./colours.js";
+import { competed, extremes, rivals, soft, threshold } from "./masks.js";
+import { feather, grow, invert } from "./morphology.js";
+import { upscale } from "./upscale.js";
+
+/** @type {Settings} */
+export const DEFAULTS = { tau: 0.4, soft: false, compete: false, grow: 0, feather: 0, invert: false };
+/** Longer side of what is drawn, at most and at least; a mask that is taken away always has the picture's own size. */
+export const DRAWN_SIDE = 1024;
+export const LEAST_SIDE = 512;
+const KEPT_FLOATS = 12;
+const KEPT_BYTES = 96;
+
+/** Maps of one picture, made once and kept while they are wanted. */
+export class Model {
+  /** @param {import("./page_data.js").Page} page */
+  constructor(page) {
+    /** @type {import("./page_data.js").Page} */
+    this.page = page;
+    /** @type {Part} */
+    this.part = null;
+    /** @type {Map<string, import("./detail.js").Detail>} */
+    this.details = new Map();
+    const longer = Math.max(...page.size);
+    // Of a small picture each pixel is drawn as a whole block, so that heat is smooth and a mask's edge is thin.
+    const scale = longer > DRAWN_SIDE ? DRAWN_SIDE / longer : Math.max(1, Math.floor(LEAST_SIDE / longer));
+    /** @type {[number, number]} (height, width) of what is drawn */
+    this.drawn = [Math.max(1, Math.round(page.size[0] * scale)), Math.max(1, Math.round(page.size[1] * scale))];
+    /** @type {Map<string, Float32Array>} */
+    this.floats = new Map();
+    /** @type {Map<string, {bytes: Uint8Array, low: number, peak: number}>} */
+    this.bytes = new Map();
+  }
+
+  /** @param {number[]} members */
+  label(members) {
+    return members.map((i) => this.page.words[i].text).join(" ");
+  }
+
+  /** Native levels, of the chosen steps or layers where some are chosen. @param {number[]} members @param {Part} [part] */
+  levels(members, part = this.part) {
+    const detail = part && this.details.get(part.axis);
+    if (!part || !detail) return this.page.levels(members);
+    const labels = members.map((i) => this.page.words[i].label);
+    if (!detail.has(labels)) return this.page.levels(members);
+    return detail.levels(labels, part.frames, this.page.phraseWeights(members));
+  }
+
+  /** @param {number[]} members @param {[number, number]} [size] @param {Part} [part] @returns {Float32Array} */
+  map(members, size = this.drawn, part = this.part) {
+    const key = `${members}|${size}|${part ? `${part.axis}${part.frames}` : ""}`;
+    return kept(this.floats, key, KEPT_FLOATS, () => upscale(this.levels(members, part), size));
+  }
+
+  /** For drawing: 256 steps between the map's own extremes. @param {number[]} members @param {[number, number]} [size] @param {Part} [part] */
+  heat(members, size = this.drawn, part = this.part) {
+    const key = `${members}|${size}|${part ? `${part.axis}${part.frames}` : ""}`;
+    return kept(this.bytes, key, KEPT_BYTES, () => {
+      const map = this.floats.get(key) ?? upscale(this.levels(members, part), size);
+      // The core has measured the whole map of a word already.
+      const { low, peak } = members.length === 1 && !part ? this.page.words[members[0]] : extremes(map);
+      return { bytes: toBytes(map, low, peak), low, peak };
+    });
+  }
+
+  /**
+   * The mask of the kept words together.
+   * @param {number[][]} picks @param {Settings} settings @param {[number, number]} [size]
+   * @returns {Uint8Array|Float32Array} 0..1
+   */
+  mask(picks, settings, size = this.drawn) {
+    /** @type {Uint8Array|Float32Array|null} */
+    let all = null;
+    for (const members of picks) {
+      const one = this.one(members, settings, size);
+      all = all ? joined(all, one) : one;
+    }
+    if (!all) return new Uint8Array(size[0] * size[1]);
+    // Lengths are given in the picture's pixels; what is drawn may be smaller.
+    const scale = size[0] / this.page.size[0];
+    if (all instanceof Uint8Array) all = grow(all, size[0], size[1], settings.grow * scale);
+    if (settings.invert) all = invert(all);
+    return all instanceof Uint8Array && settings.feather ? feather(all, size[0], size[1], settings.feather * scale) : all;
+  }
+
+  /** The mask as it is drawn: of a small picture its own pixels, enlarged. @param {number[][]} picks @param {Settings} settings */
+  drawnMask(picks, settings) {
+    const { size } = this.page;
+    const times = Math.floor(this.drawn[0] / size[0]);
+    return times > 1 ? enlarged(this.mask(picks, settings, size), size, times) : this.mask(picks, settings, this.drawn);
+  }
+
+  /** One word's mask before clean-up. @param {number[]} members @param {Settings} settings @param {[number, number]} size */
+  one(members, settings, size) {
+    const map = this.map(members, size);
+    if (!settings.compete) return settings.soft ? soft(map, settings.tau) : threshold(map, settings.tau);
+    const others = rivals(this.page.words, members).map((i) => this.map([i], size));
+    const won = competed([map, ...others], settings.tau);
+    return settings.soft ? soft(map, settings.tau).map((v, i) => v * won[i]) : won;
+  }
+}
+
+/**
+ * Every value as a block. @template {Uint8Array|Float32Array} T
+ * @param {T} mask @param {[number, number]} size @param {number} times @returns {T}
+ */
+export function enlarged(mask, [height, width], times) {
+  const out = /** @type {any} */ (mask.constructor);
+  const wide = new out(height * width * times * times);
+  for (let y = 0, i = 0; y < height * times; y++) {
+    const row = Math.floor(y / times) * width;
+    for (let x = 0; x < width * times; x++, i++) wide[i] = mask[row + Math.floor(x / times)];
+  }
+  return wide;
+}
+
+/** The larger of both at each pixel. @param {Uint8Array|Float32Array} a @param {Uint8Array|Float32Array} b */
+function joined(a, b) {
+  return a.map((v, i) => Math.max(v, b[i]));
+}
+
+/**
+ * A value by key, the longest unused ones forgotten.
+ * @template T
+ * @param {Map<string, T>} store @param {string} key @param {number} most @param {() => T} make @returns {T}
+ */
+function kept(store, key, most, make) {
+  const value = store.get(key) ?? make();
+  store.delete(key);
+  store.set(key, value);
+  if (store.size > most) store.delete(/** @type {string} */ (store.keys().next().value));
+  return value;
+}
+
+/** Keeps a word or phrase, or lets it go. @param {number[][]} picks @param {number[]} members @returns {number[][]} */
+export function toggled(picks, members) {
+  const same = (/** @type {number[]} */ pick) => pick.join() === members.join();
+  return picks.some(same) ? picks.filter((pick) => !same(pick)) : [...picks, members];
+}
+
+/** The words between two chips that belong to one prompt, both included. @param {import("./page_data.js").Word[]} words @param {number} a @param {number} b */
+export function phrase(words, a, b) {
+  const [first, last] = [Math.min(a, b), Math.max(a, b)];
+  if (words[a].kind !== words[b].kind || words[a].kind === "special") return [b];
+  return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+}

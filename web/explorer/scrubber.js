@@ -1,0 +1,93 @@
+/** Time and depth: a scrubber with play for steps, toggles for layers. */
+import { h } from "./dom.js";
+
+const BEAT = 180;
+
+/**
+ * @param {any} header the page's
+ * @param {(part: import("./model.js").Part) => void} choose
+ */
+export function scrubber(header, choose) {
+  /** @type {any} */
+  let playing = null;
+  const rows = [];
+  // One axis at a time: choosing on one puts the other back to everything.
+  const back = { steps: () => {}, layers: () => {} };
+  if (header.detail.steps) rows.push(stepsRow());
+  if (header.detail.layers) rows.push(layersRow());
+  const bar = h("section", { class: "panel time", "aria-label": "Steps and layers" }, ...rows);
+  bar.hidden = !rows.length;
+  return { bar, stop };
+
+  function stop() {
+    clearInterval(playing);
+    playing = null;
+    const button = bar.querySelector(".play");
+    if (button) button.textContent = "▶";
+  }
+
+  function stepsRow() {
+    const count = header.steps;
+    const text = h("output", {}, "all steps");
+    const input = h("input", {
+      type: "range", min: 0, max: count, step: 1, value: "0", name: "step", "aria-label": "Step, 0 is all together",
+      oninput: () => {
+        stop();
+        show(Number(input.value));
+      },
+    });
+    const show = (/** @type {number} */ value) => {
+      input.value = String(value);
+      text.textContent = value ? `step ${value} of ${count}` : "all steps";
+      if (value) back.layers();
+      choose(value ? { axis: "steps", frames: [value - 1] } : null);
+    };
+    back.steps = () => {
+      stop();
+      input.value = "0";
+      text.textContent = "all steps";
+    };
+    const play = h("button", {
+      type: "button", "aria-label": "Play the steps", class: "play",
+      onclick: () => {
+        const was = playing;
+        stop();
+        if (was) return;
+        play.textContent = "❚❚";
+        playing = setInterval(() => show((Number(input.value) % count) + 1), BEAT);
+      },
+    }, "▶");
+    return h("div", { class: "row wide" }, play, input, text);
+  }
+
+  function layersRow() {
+    const chosen = new Set(header.layers.map((/** @type {any} */ _, /** @type {number} */ i) => i));
+    const buttons = header.layers.map((/** @type {any} */ layer, /** @type {number} */ i) =>
+      h("button", {
+        type: "button", class: "layer", "data-layer": i, "aria-pressed": "true", title: `${layer.name} (${layer.grid[1]} × ${layer.grid[0]})`,
+        "aria-label": `Layer ${i}, ${layer.place}, ${layer.grid[1]} by ${layer.grid[0]}`,
+        onclick: () => {
+          chosen.has(i) ? chosen.delete(i) : chosen.add(i);
+          tell();
+        },
+      }, `${layer.place[0]}${i}`));
+    const only = (/** @type {string|null} */ place) => {
+      header.layers.forEach((/** @type {any} */ layer, /** @type {number} */ i) =>
+        !place || layer.place === place ? chosen.add(i) : chosen.delete(i));
+      tell();
+    };
+    const mark = () => buttons.forEach((/** @type {any} */ b, /** @type {number} */ i) => b.setAttribute("aria-pressed", String(chosen.has(i))));
+    const tell = () => {
+      mark();
+      back.steps();
+      choose(chosen.size === header.layers.length ? null : { axis: "layers", frames: [...chosen].sort((a, b) => a - b) });
+    };
+    back.layers = () => {
+      header.layers.forEach((/** @type {any} */ _, /** @type {number} */ i) => chosen.add(i));
+      mark();
+    };
+    const sets = ["all", ...new Set(header.layers.map((/** @type {any} */ l) => l.place))].map((name) =>
+      h("button", { type: "button", onclick: () => only(name === "all" ? null : name) }, name));
+    return h("div", { class: "row layers" }, h("span", { class: "hint" }, "Layers"), ...sets, h("span", { class: "gap" }), ...buttons);
+  }
+}

@@ -1,0 +1,31 @@
+/** The row of switches between prompt and picture. */
+import { h } from "./dom.js";
+
+/**
+ * @param {HTMLElement[]} tabs @param {boolean} extras whether there are words besides the prompt's own
+ * @param {{blend: (name: string) => void, tool: (name: string) => void, extras: (on: boolean) => void, clear: () => void}} on
+ */
+export function toolbar(tabs, extras, on) {
+  const blending = either("Several words", [["partition", "One each"], ["sum", "Together"]], on.blend);
+  const tool = either("Dragging on the picture", [["box", "Box"], ["lasso", "Lasso"]], on.tool);
+  const more = extras && h("label", { class: "check" },
+    h("input", { type: "checkbox", name: "extras", onchange: (/** @type {any} */ e) => on.extras(e.target.checked) }),
+    "Start, end, negative");
+  const bar = h("div", { class: "tools" }, h("span", { class: "group", role: "group", "aria-label": "View" }, ...tabs), tool,
+    blending, more, h("span", { class: "gap" }), h("button", { type: "button", onclick: on.clear }, "Clear"));
+  return { bar, blending, tool };
+}
+
+/** Buttons of which one is pressed. */
+function either(/** @type {string} */ label, /** @type {[string, string][]} */ names, /** @type {(name: string) => void} */ on) {
+  /** @type {HTMLElement[]} */
+  const buttons = names.map(([name, text], i) =>
+    h("button", {
+      type: "button", "data-choice": name, "aria-pressed": String(i === 0),
+      onclick: () => {
+        buttons.forEach((button, k) => button.setAttribute("aria-pressed", String(k === i)));
+        on(name);
+      },
+    }, text));
+  return h("span", { class: "group", role: "group", "aria-label": label }, ...buttons);
+}

@@ -1,0 +1,91 @@
+/**
+ * Bicubic upscaling as PyTorch does it (align_corners false, a = -0.75), of several levels summed: Eq. 6's last step.
+ * A level is {h, w, data}, a box {x, y, w, h} in pixels of the whole picture.
+ *
+ * @typedef {{h: number, w: number, data: Float32Array}} Level
+ * @typedef {{x: number, y: number, w: number, h: number}} Box
+ */
+
+const A = -0.75;
+
+/**
+ * For each target pixel the four source pixels and their weights along one axis.
+ * @param {number} source @param {number} target @param {number} from @param {number} count
+ * @returns {{at: Int32Array, weight: Float32Array}} four entries a pixel
+ */
+export function taps(source, target, from = 0, count = target) {
+  const at = new Int32Array(count * 4);
+  const weight = new Float32Array(count * 4);
+  const scale = Math.fround(source / target);
+  for (let i = 0; i < count; i++) {
+    const place = scale * (from + i + 0.5) - 0.5;
+    const first = Math.floor(place);
+    const t = place - first;
+    const w = [far(t + 1), near(t), near(1 - t), far(2 - t)];
+    for (let k = 0; k < 4; k++) {
+      at[i * 4 + k] = Math.min(Math.max(first - 1 + k, 0), source - 1);
+      weight[i * 4 + k] = w[k];
+    }
+  }
+  return { at, weight };
+}
+
+/** The cubic's inner part, |x| <= 1. @param {number} x */
+function near(x) {
+  return ((A + 2) * x - (A + 3)) * x * x + 1;
+}
+
+/** The cubic's outer part, 1 < |x| < 2. @param {number} x */
+function far(x) {
+  return ((A * x - 5 * A) * x + 8 * A) * x - 4 * A;
+}
+
+/**
+ * @param {Level[]} levels
+ * @param {[number, number]} size (height, width) of the whole picture
+ * @param {Box} [box] the part wanted; all by default
+ * @returns {Float32Array} box.h rows of box.w
+ */
+export function upscale(levels, size, box = { x: 0, y: 0, w: size[1], h: size[0] }) {
+  const out = new Float32Array(box.w * box.h);
+  const parts = levels.map((level) => {
+    const down = taps(level.h, size[0], box.y, box.h);
+    return { ...down, wide: stretched(level, size[1], box, down.at) };
+  });
+  // Row by row through all levels, so that a row stays in the processor's nearest cache until it is complete.
+  for (let y = 0; y < box.h; y++) {
+    for (const part of parts) addRow(out, y * box.w, box.w, part.wide, part.at, part.weight, y * 4);
+  }
+  return out;
+}
+
+/** Adds four weighted rows of `wide` to a row of `out`. */
+function addRow(
+  /** @type {Float32Array} */ out, /** @type {number} */ start, /** @type {number} */ w, /** @type {Float32Array} */ wide,
+  /** @type {Int32Array} */ at, /** @type {Float32Array} */ weight, /** @type {number} */ k,
+) {
+  const [a, b, c, d] = [at[k] * w, at[k + 1] * w, at[k + 2] * w, at[k + 3] * w];
+  const [wa, wb, wc, wd] = [weight[k], weight[k + 1], weight[k + 2], weight[k + 3]];
+  for (let x = 0; x < w; x++) out[start + x] += wa * wide[a + x] + wb * wide[b + x] + wc * wide[c + x] + wd * wide[d + x];
+}
+
+/** The level's rows that are needed, stretched to the box's columns. */
+function stretched(/** @type {Level} */ level, /** @type {number} */ width, /** @type {Box} */ box, /** @type {Int32Array} */ rows) {
+  const across = taps(level.w, width, box.x, box.w);
+  const wide = new Float32Array(level.h * box.w);
+  const { at, weight } = across;
+  const last = rows.reduce((a, b) => Math.max(a, b), 0);
+  for (let y = rows.reduce((a, b) => Math.min(a, b), level.h - 1); y <= last; y++) {
+    const line = level.data.subarray(y * level.w, (y + 1) * level.w);
+    for (let x = 0, k = 0; x < box.w; x++, k += 4) {
+      wide[y * box.w + x] =
+        weight[k] * line[at[k]] + weight[k + 1] * line[at[k + 1]] + weight[k + 2] * line[at[k + 2]] + weight[k + 3] * line[at[k + 3]];
+    }
+  }
+  return wide;
+}
+
+/** @param {Level[]} levels @param {[number, number]} size @param {number} y @param {number} x @returns {number} one pixel */
+export function valueAt(levels, size, y, x) {
+  return upscale(levels, size, { x, y, w: 1, h: 1 })[0];
+}
