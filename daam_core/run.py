@@ -156,7 +156,7 @@ def _detail(recorder: Recorder, image: int, rows: int, position: dict[int, int])
         same[number] = same[number] + stacked if number in same else stacked
     return Detail(
         values={grid: torch.stack([x for _, x in sorted(same.items())], 1) for grid, same in kept.items()},
-        layers={grid: tuple(n for n in sorted(same) if n >= 0) for grid, same in kept.items()},
+        layers={grid: tuple(sorted(same)) for grid, same in kept.items()} if keep.layers else {},
         by_step=keep.steps,
     )
 
