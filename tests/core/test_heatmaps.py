@@ -185,13 +185,3 @@ def test_a_picture_that_promises_gigabytes_is_refused(tmp_path: Path) -> None:
     clean = {k: v for k, v in header.items() if k not in ("format", "version")}
     with pytest.raises(BadRecord, match="picture"):
         HeatMaps.load(records.write(tmp_path / "bomb.safetensors", tensors, clean))
-
-
-@pytest.mark.parametrize(("kept", "asked"), [("steps", {"layers": ["up"]}), ("layers", {"steps": [0]})])
-def test_one_axis_kept_does_not_stand_for_the_other(kept: Any, asked: Any) -> None:
-    """Layers of a recording that kept only its steps were not kept: that is said, not drawn from nothing."""
-    pipe = pipeline("sd15")
-    with trace(pipe, detail=kept) as lens:
-        paint(pipe)
-    with pytest.raises(DetailMissing, match="not kept apart"):
-        lens.heat_maps().select(**asked)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 
 from daam_core import trace
-from daam_core.errors import BadArgument, NothingRecorded, UnsupportedModel
+from daam_core.errors import BadArgument, DetailMissing, NothingRecorded, UnsupportedModel
 
 from .models import PROMPT, paint, pipeline
 
@@ -305,3 +305,13 @@ def test_self_attention_equals_an_explicit_computation() -> None:
     with trace(pipe, self_attention=False) as lens:
         paint(pipe)
     assert lens.heat_maps().self_attention is None
+
+
+@pytest.mark.parametrize(("kept", "asked"), [("steps", {"layers": ["up"]}), ("layers", {"steps": [0]})])
+def test_one_axis_kept_does_not_stand_for_the_other(kept: Any, asked: Any) -> None:
+    """Layers of a recording that kept only its steps were not kept: that is said, not drawn from nothing."""
+    pipe = pipeline("sd15")
+    with trace(pipe, detail=kept) as lens:
+        paint(pipe)
+    with pytest.raises(DetailMissing, match="not kept apart"):
+        lens.heat_maps().select(**asked)
