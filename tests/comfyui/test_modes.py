@@ -7,58 +7,13 @@ from __future__ import annotations
 
 import pytest
 
-from .hosts import Inside, case_names
+from .hosts import INSIDE, Inside, case_names
 
 pytestmark = pytest.mark.host
+CASES = [(path.stem, case) for path in sorted(INSIDE.glob("cases_*.py")) for case in case_names(path.stem)]
 
 
-@pytest.mark.parametrize("case", case_names("cases_unet"))
-def test_unet(inside: Inside, case: str) -> None:
-    inside.run("cases_unet", case)
-
-
-@pytest.mark.parametrize("case", case_names("cases_conditioning"))
-def test_conditioning(inside: Inside, case: str) -> None:
-    inside.run("cases_conditioning", case)
-
-
-@pytest.mark.parametrize("case", case_names("cases_regions"))
-def test_regions(inside: Inside, case: str) -> None:
-    inside.run("cases_regions", case)
-
-
-@pytest.mark.parametrize("case", case_names("cases_inpaint"))
-def test_inpaint(inside: Inside, case: str) -> None:
-    inside.run("cases_inpaint", case)
-
-
-@pytest.mark.parametrize("case", case_names("cases_host"))
-def test_host(inside: Inside, case: str) -> None:
-    inside.run("cases_host", case)
-
-
-@pytest.mark.parametrize("case", case_names("cases_patches"))
-def test_patches(inside: Inside, case: str) -> None:
-    inside.run("cases_patches", case)
-
-
-@pytest.mark.parametrize("case", case_names("cases_transformers"))
-def test_transformers(inside: Inside, case: str) -> None:
-    if inside.run("cases_transformers", case) == "absent":
+@pytest.mark.parametrize(("module", "case"), CASES, ids=[f"{m.removeprefix('cases_')}-{c.removeprefix('case_')}" for m, c in CASES])
+def test_in_comfyui(inside: Inside, module: str, case: str) -> None:
+    if inside.run(module, case) == "absent":
         pytest.skip("this version of ComfyUI does not have the model")
-
-
-@pytest.mark.parametrize("case", case_names("cases_words"))
-def test_words(inside: Inside, case: str) -> None:
-    if inside.run("cases_words", case) == "absent":
-        pytest.skip("this version of ComfyUI does not have the model")
-
-
-@pytest.mark.parametrize("case", case_names("cases_trouble"))
-def test_trouble(inside: Inside, case: str) -> None:
-    inside.run("cases_trouble", case)
-
-
-@pytest.mark.parametrize("case", case_names("cases_nodes"))
-def test_nodes(inside: Inside, case: str) -> None:
-    inside.run("cases_nodes", case)
