@@ -11,9 +11,10 @@ from .hosts import INSIDE, Inside, case_names
 
 pytestmark = pytest.mark.host
 CASES = [(path.stem, case) for path in sorted(INSIDE.glob("cases_*.py")) for case in case_names(path.stem)]
+NAMES = [f"{module.removeprefix('cases_')}-{case.removeprefix('case_')}" for module, case in CASES]
 
 
-@pytest.mark.parametrize(("module", "case"), CASES, ids=[f"{m.removeprefix('cases_')}-{c.removeprefix('case_')}" for m, c in CASES])
+@pytest.mark.parametrize(("module", "case"), CASES, ids=NAMES)
 def test_in_comfyui(inside: Inside, module: str, case: str) -> None:
     if inside.run(module, case) == "absent":
         pytest.skip("this version of ComfyUI does not have the model")
