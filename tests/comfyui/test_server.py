@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import time
 import urllib.request
 from typing import Any
 
@@ -124,3 +125,21 @@ def test_a_record_outside_the_folders_is_refused_before_the_run(server: Server) 
         "2": {"class_type": "DaamLensPromptReport", "inputs": {"maps": ["1", 0], "words": ""}},
     }
     assert "leads out of" in json.dumps(server.post("/prompt", {"prompt": graph}))
+
+
+def test_interrupted_and_queued_again(server: Server) -> None:
+    """The stop button in the middle of sampling: the next run is whole, and finds its own maps."""
+    graph = graph_of(server, "1_words_to_overlays")
+    node_of(graph, "KSampler")["inputs"].update(steps=600, seed=77)
+    asked = server.post("/prompt", {"prompt": graph})["prompt_id"]
+    end = time.monotonic() + 120
+    while not server.get("/queue")["queue_running"] and time.monotonic() < end:
+        time.sleep(0.1)
+    time.sleep(2)
+    server.post("/interrupt", {})
+    while not (history := server.get(f"/history/{asked}")) and time.monotonic() < end:
+        time.sleep(0.1)
+    messages = [kind for kind, _ in history[asked]["status"]["messages"]]
+    assert "execution_interrupted" in messages
+    node_of(graph, "KSampler")["inputs"]["steps"] = 3
+    assert server.queue(graph)["status"]["status_str"] == "success"
