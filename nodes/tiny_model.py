@@ -34,7 +34,7 @@ class TinyModel(io.ComfyNode):
             display_name="Tiny Model",
             category="DAAM Lens",
             description="The small model inside DAAM Lens: 12 nouns in 7 colours at 128 x 128, in seconds, no download. "
-            "Try 'a red house and a green tree' with dpmpp_2m, sgm_uniform, 25 steps, cfg 6.",
+            "Try 'a red house and a green tree' with dpmpp_2m, sgm_uniform, 25 steps, cfg 4.",
             inputs=[],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model (v-prediction)."),
