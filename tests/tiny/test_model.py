@@ -71,7 +71,6 @@ def test_missing_weights_are_said(tmp_path: Path) -> None:
         load_segmenter(weights=tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="the weights that ship are short of the goal for two objects, see MODEL_CARD.md")
 def test_two_objects_keep_their_colours(pipe: Any) -> None:
     asked = {("red", "house"), ("green", "tree")}
     pictures = pipe(["a red house and a green tree"] * 4, generator=[torch.Generator().manual_seed(k) for k in range(4)]).images
