@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 
-from .ldm_weights import Sizes, checkpoint
+from .ldm_weights import Sizes, checkpoint, strided_checkpoint
 
 WORDS = "a red green blue house tree boat moon cat dog and of in the on with old small sky night , photo".split()
 
@@ -55,6 +56,18 @@ def ldm_checkpoint(folder: Path, name: str = "tiny", seed: int = 0, sizes: Sizes
     return path
 
 
+def full_shape_checkpoint(folder: Path, name: str = "tiny", seed: int = 0) -> Path:
+    """A checkpoint whose widths are Stable Diffusion 1's own, for hosts that know a model by its shapes; its UNet has two
+    levels of one block, its text encoder and autoencoder are whole. About 30 MB on disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = Sizes(
+        channels=320, levels=(1, 1), blocks=1, context=768, text_layers=12, vocabulary=49408, vae=(128, 256, 512, 512), vae_blocks=2
+    )
+    path = folder / f"{name}.ckpt"
+    torch.save({"state_dict": strided_checkpoint(sizes, seed)}, path)
+    return path
+
+
 def ldm_config(sizes: Sizes, clip: Path) -> dict[str, object]:
     """The config of `ldm_checkpoint`, in the words of the ldm code base."""
     unet = {
@@ -83,3 +96,25 @@ def ldm_config(sizes: Sizes, clip: Path) -> dict[str, object]:
         },
     }  # fmt: skip
     return {"model": {"base_learning_rate": 1e-4, "target": "ldm.models.diffusion.ddpm.LatentDiffusion", "params": params}}
+
+
+def small_files(data: Path, width: int, full: bool) -> None:
+    """An embedding of two vectors ("cat-toy"), a LoRA on keys, a style: what prompts may name.
+
+    Args:
+        width: of the text encoder.
+        full: whether the UNet has Stable Diffusion 1's own widths.
+    """
+    generator = torch.Generator().manual_seed(5)
+    for folder in ("embeddings", "models/Lora"):
+        (data / folder).mkdir(parents=True, exist_ok=True)
+    save_file({"emb_params": torch.randn(2, width, generator=generator)}, data / "embeddings" / "cat-toy.safetensors")
+    channels = 320 if full else 32
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    lora = {
+        f"{name}.lora_down.weight": torch.randn(4, width, generator=generator),
+        f"{name}.lora_up.weight": torch.randn(channels, 4, generator=generator),
+        f"{name}.alpha": torch.tensor(4.0),
+    }
+    save_file(lora, data / "models" / "Lora" / "strong.safetensors")
+    (data / "styles.csv").write_text('name,prompt,negative_prompt\nnight,"{prompt}, night sky","red"\n', encoding="utf-8")

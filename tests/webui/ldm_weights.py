@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Widths of a small Stable Diffusion: UNet channels and levels, text encoder, autoencoder channels."""
+    """Sizes of a Stable Diffusion 1. Widths of a small Stable Diffusion: UNet channels and levels, text encoder, autoencoder channels."""
 
     channels: int = 32
     levels: tuple[int, ...] = (1, 2)
@@ -27,21 +28,46 @@ class Sizes:
 
 def checkpoint(sizes: Sizes, seed: int = 0) -> dict[str, Tensor]:
     """float32 weights of UNet, autoencoder and text encoder; nothing in them is zero, so attention shows in the picture."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: _values(name, shape, generator) for name, shape in _named_shapes(sizes).items()}
+
+
+def _named_shapes(sizes: Sizes) -> Shapes:
     shapes = {f"model.diffusion_model.{k}": v for k, v in unet_shapes(sizes).items()}
     shapes |= {f"first_stage_model.{k}": v for k, v in vae_shapes(sizes.vae, sizes.vae_blocks).items()}
-    shapes |= {f"cond_stage_model.transformer.text_model.{k}": v for k, v in clip_shapes(sizes).items()}
+    return shapes | {f"cond_stage_model.transformer.text_model.{k}": v for k, v in clip_shapes(sizes).items()}
+
+
+def strided_checkpoint(sizes: Sizes, seed: int = 0) -> dict[str, Tensor]:
+    """As `checkpoint`, of any size: every weight is a view over a small bank of numbers, so a file stays small."""
     generator = torch.Generator().manual_seed(seed)
-    return {name: _values(name, shape, generator) for name, shape in shapes.items()}
+    banks: dict[float, Tensor] = {}
+    weights: dict[str, Tensor] = {}
+    for name, shape in _named_shapes(sizes).items():
+        if len(shape) == 1:
+            weights[name] = _values(name, shape, generator)
+            continue
+        row = max(1, math.prod(shape[1:]))
+        scale = _scale(name, shape)
+        if scale not in banks:
+            banks[scale] = torch.randn(2**20, generator=generator) * scale
+        # Rows overlap, one starting a little behind the other; the last one still ends inside the bank.
+        step = max(1, min(row, (2**20 - row) // shape[0]))
+        inner = [math.prod(shape[i + 1 :]) for i in range(1, len(shape))]
+        weights[name] = torch.as_strided(banks[scale], shape, (step, *inner))
+    return weights
 
 
 def _values(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     if len(shape) == 1:
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
-    fan_in = max(1, int(torch.tensor(shape[1:]).prod()))
-    scale = 1.0 if "embedding" in name else 1.6 * fan_in**-0.5
+    return torch.randn(shape, generator=generator) * _scale(name, shape)
+
+
+def _scale(name: str, shape: tuple[int, ...]) -> float:
+    scale = 1.0 if "embedding" in name else 1.6 * max(1, math.prod(shape[1:])) ** -0.5
     # Sharp attention: a flat one would make every heat map alike.
-    scale *= 3 if ".to_q." in name or ".to_k." in name else 1
-    return torch.randn(shape, generator=generator) * scale
+    return scale * 3 if ".to_q." in name or ".to_k." in name else scale
 
 
 def unet_shapes(s: Sizes) -> Shapes:
