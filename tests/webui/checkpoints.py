@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -18,22 +19,29 @@ def tokenizer_files(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     alphabet = [*map(chr, shown), *(chr(256 + k) for k in range(68))]
-    merges: list[str] = []
+    merges: dict[tuple[str, str], int] = {}
     for word in WORDS:
-        letters = [*word[:-1], f"{word[-1]}</w>"]
-        merges += [f"{''.join(letters[:k])} {letters[k]}" for k in range(1, len(letters))]
-    merges = list(dict.fromkeys(merges))
-    tokens = [*alphabet, *(c + "</w>" for c in alphabet), *(m.replace(" ", "") for m in merges)]
+        while len(pieces := _merged([*word[:-1], f"{word[-1]}</w>"], merges)) > 1:
+            merges[pieces[0], pieces[1]] = len(merges)
+    tokens = [*alphabet, *(c + "</w>" for c in alphabet), *("".join(pair) for pair in merges)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, merges), ""]), encoding="utf-8")
     special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
     special |= {"pad_token": "<|endoftext|>"}
     config = {**special, "model_max_length": 77, "do_lower_case": True, "tokenizer_class": "CLIPTokenizer"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "special_tokens_map.json").write_text(json.dumps(special), encoding="utf-8")
     return len(vocabulary)
+
+
+def _merged(pieces: list[str], merges: dict[tuple[str, str], int]) -> list[str]:
+    """Byte pair encoding of one word by the merges so far, the oldest first."""
+    while known := [(merges[pair], i) for i, pair in enumerate(pairwise(pieces)) if pair in merges]:
+        at = min(known)[1]
+        pieces = [*pieces[:at], pieces[at] + pieces[at + 1], *pieces[at + 2 :]]
+    return pieces
 
 
 def ldm_checkpoint(folder: Path, name: str = "tiny", seed: int = 0, sizes: Sizes | None = None) -> Path:

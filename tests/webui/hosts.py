@@ -33,6 +33,9 @@ OWN_FLAGS = {
 SETTINGS = {
     "live_previews_enable": False, "samples_save": True, "save_to_dirs": False, "enable_pnginfo": True, "auto_launch_browser": "Disable",
     "show_progress_every_n_steps": -1, "enable_console_prompts": False, "return_grid": True, "CLIP_stop_at_last_layers": 1,
+    "sd_model_checkpoint": "tiny",
+    # A1111 gives back an overridden setting only if it was written down before.
+    "batch_cond_uncond": True, "pad_cond_uncond": False, "token_merging_ratio": 0, "s_min_uncond": 0,
 }  # fmt: skip
 
 

@@ -60,12 +60,15 @@ def strided_checkpoint(sizes: Sizes, seed: int = 0) -> dict[str, Tensor]:
 
 def _values(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     if len(shape) == 1:
-        return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
+        # Biases above 0: A1111 divides by the mean of the encoded prompt, which is 0 behind a plain layer norm.
+        return torch.ones(shape) if name.endswith("weight") else torch.rand(shape, generator=generator) / 5
     return torch.randn(shape, generator=generator) * _scale(name, shape)
 
 
 def _scale(name: str, shape: tuple[int, ...]) -> float:
     scale = 1.0 if "embedding" in name else 1.6 * max(1, math.prod(shape[1:])) ** -0.5
+    if name.endswith("out.2.weight"):
+        return scale / 4  # a random model with guidance must not run away from step to step
     # Sharp attention: a flat one would make every heat map alike.
     return scale * 3 if ".to_q." in name or ".to_k." in name else scale
 

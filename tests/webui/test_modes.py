@@ -97,8 +97,7 @@ def test_long_prompt_and_break(live: Live) -> None:
     prompt = "a red house BREAK " + "old small sky " * 30 + "green tree"
     live.compare(prompt=prompt)
     seen = live.make(lens={}, watch=True, prompt=prompt)
-    last = 77 + 1 + 75  # chunk 1 holds 75 of the words after BREAK, chunk 2 the rest
-    assert last
+    # Chunk 0 ends at BREAK; chunk 1 holds 75 of the words after it, chunk 2 the rest.
     after = ("old small sky " * 30 + "green tree").split()
     at = after.index("tree")
     column = (1 + at // 75) * 77 + 1 + at % 75
@@ -138,7 +137,7 @@ def test_prompt_matrix(live: Live) -> None:
     seen = live.compare(
         prompt="a house|red|green", script_name="Prompt matrix", script_args=[False, False, "positive", "comma", 0], batch_size=2
     )
-    words = [m.words for m in seen.maps]
+    words = [m.words for m in sorted(seen.maps, key=lambda m: len(m.prompt.text))]
     assert len(words) == 4 and "red" in words[1] and "red" not in words[2]
 
 
@@ -267,7 +266,9 @@ def test_interrupted(live: Live, how: str) -> None:
         done.set()
         thread.join()
     assert seen.images and seen.hooks == 0
-    assert seen.note or 1 <= seen.maps[0].steps < 60
+    # The host does not save what was interrupted; the maps are there all the same.
+    run = seen.info["extra_generation_params"].get("DAAM Lens runs")
+    assert seen.note or 1 <= live.server.get(f"/daam-lens/v1/runs/{run}")["steps"] < 60
     live.compare()
 
 
