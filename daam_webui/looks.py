@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from daam_core.errors import DaamLensError
+from daam_core.errors import DaamLensError, DetailMissing
 from daam_core.heatmaps import HeatMaps
 from daam_core.render import as_heat, overlay, paint
 from daam_core.report import PromptReport, prompt_report
@@ -77,9 +77,11 @@ def chosen_layers(maps: HeatMaps, settings: Settings, notes: list[str]) -> HeatM
         return maps
     try:
         return maps.select(layers=list(settings.places))
+    except DetailMissing:
+        notes.append("The layers of this run were not kept apart, so all of them are shown.")
     except DaamLensError as error:
         notes.append(str(error))
-        return maps
+    return maps
 
 
 def mask_of(maps: HeatMaps, word: str, method: str, tau: float) -> Picture:
@@ -110,12 +112,15 @@ def _drawn(maps: HeatMaps, words: list[str], settings: Settings, notes: list[str
                 drawn.append(Drawn("map", word, map_of(maps, word, settings.colours)))
             if settings.masks:
                 drawn.append(Drawn("mask", word, mask_of(maps, word, settings.method, settings.tau)))
+        except DetailMissing:
+            notes.append(
+                f"The mask method {settings.method} needs the picture's self-attention, and this run has none (inpaint “only "
+                "masked”, Hypertile or token merging). Choose best or threshold."
+            )
         except (DaamLensError, cv2.error) as error:
             notes.append(f"“{word}” could not be drawn: {error}")
     return drawn
 
 
 def _on(maps: HeatMaps, picture: HeatMaps) -> HeatMaps:
-    from dataclasses import replace
-
     return replace(maps, picture=picture.picture, size=picture.size)

@@ -10,7 +10,7 @@ from modules import scripts
 
 from daam_core.errors import DaamLensError
 
-from . import host, hook
+from . import hook, host
 from .gallery import show
 from .session import Session
 from .settings import Settings

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from .ldm_weights import Sizes, checkpoint, strided_checkpoint
 
-WORDS = "a red green blue house tree boat moon cat dog and of in the on with old small sky night , photo".split()
+WORDS = ["a", "red", "green", "blue", "house", "tree", "boat", "moon", "cat", "dog", "and", "of", "in", "the", "on", "with", "old", "small", "sky", "night", ",", "photo"]
 
 
 def tokenizer_files(folder: Path) -> int:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from .checkpoints import full_shape_checkpoint, ldm_checkpoint, small_files
-from .hosts import Server, find
+from .hosts import ROOT, Server, find
 from .running import Live
+
+# As a WebUI does with an extension's folder.
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
 
 HOSTS = ("a1111", "forge", "reforge")
 WITNESS = Path(__file__).with_name("witness_script.py")

@@ -21,10 +21,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path.home() / ".cache" / "daam-lens"
-FLAGS = (
-    "--skip-prepare-environment --skip-torch-cuda-test --skip-python-version-check --skip-version-check --no-download-sd-model "
-    "--do-not-download-clip --no-hashing --disable-nan-check --api --skip-install --disable-console-progressbars"
-).split()
+FLAGS = ["--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-python-version-check", "--skip-version-check", "--no-download-sd-model", "--do-not-download-clip", "--no-hashing", "--disable-nan-check", "--api", "--skip-install", "--disable-console-progressbars"]
 OWN_FLAGS = {
     "a1111": ["--no-half", "--precision", "full", "--use-cpu", "all"],
     "forge": ["--always-cpu", "--all-in-fp32"],
