@@ -145,7 +145,7 @@ def _png(pixels: NDArray[np.uint8]) -> str:
 def _users(value: str | None) -> dict[str, str]:
     """`--api-auth user:password,user:password`."""
     pairs = [pair.strip().split(":", 1) for pair in (value or "").split(",") if ":" in pair]
-    return {name: password for name, password in pairs}
+    return {pair[0]: pair[1] for pair in pairs}
 
 
 def _guard(users: dict[str, str]) -> Any:

@@ -50,7 +50,9 @@ class Group:
         self._said: list[Said] = []
         self._rows = max(one.prompt.rows for one in spoken)
 
-    def sources(self, labels: Sequence[Label | None], texts: dict[Label, str], base: int, repeated: bool, area: Area) -> list[Source]:
+    def sources(
+        self, labels: Sequence[Label | None], texts: dict[Label, str], base: int, repeated: bool, area: Area
+    ) -> list[Source]:
         """Where this group stands in a call.
 
         Raises:
@@ -104,7 +106,9 @@ class Batch:
 
     # -- while the model runs ---------------------------------------------------------------------------------------
 
-    def begin_call(self, labels: Sequence[Label | None], texts: dict[Label, str], bases: dict[Side, int], repeated: bool) -> None:
+    def begin_call(
+        self, labels: Sequence[Label | None], texts: dict[Label, str], bases: dict[Side, int], repeated: bool
+    ) -> None:
         """The UNet is called with these rows."""
         self._rows = len(labels)
         self._sources = [
@@ -180,6 +184,4 @@ class Batch:
         times = [float(sigma.flatten()[0]) for sigma in self._sigmas]
         position = group.images.index(image)
         picture = self.pictures.get(image)
-        return HeatMaps.from_run(
-            picture_run(group.recorder, self._described, group.prompts, position, size, picture, times)
-        )
+        return HeatMaps.from_run(picture_run(group.recorder, self._described, group.prompts, position, size, picture, times))

@@ -55,7 +55,9 @@ def show(session: Session, p: Any, processed: Any) -> Shown:
         shown.notes.append(str(error))
     except Exception as error:
         logger.error("DAAM Lens could not show its maps", exc_info=error)
-        shown.notes.append(f"The heat maps could not be shown ({type(error).__name__}: {error}); the picture is as it should be.")
+        shown.notes.append(
+            f"The heat maps could not be shown ({type(error).__name__}: {error}); the picture is as it should be."
+        )
     shown.notes = list(dict.fromkeys(shown.notes))
     return shown
 

@@ -51,7 +51,9 @@ def look_at(maps: HeatMaps, settings: Settings) -> Look:
     drawn = _drawn(maps, words, settings, notes)
     if settings.negative and maps.negative is not None:
         other = chosen_words(maps.negative, Settings(), [])
-        drawn += [Drawn(d.kind, f"negative: {d.word}", d.pixels) for d in _drawn(_on(maps.negative, maps), other, settings, notes)]
+        drawn += [
+            Drawn(d.kind, f"negative: {d.word}", d.pixels) for d in _drawn(_on(maps.negative, maps), other, settings, notes)
+        ]
     report = prompt_report(maps, words) if settings.report and words else None
     return Look(drawn, report, words, list(dict.fromkeys(notes)))
 

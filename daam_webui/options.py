@@ -12,7 +12,8 @@ from .settings import COLOURS, NAMES, PASSES, Settings
 _SECTION = ("daam_lens", "DAAM Lens")
 _CHOICES = {"colours": COLOURS, "method": tuple(METHODS), "hires": PASSES}
 _LABELS = {
-    "words": "Words (empty: all content words)", "overlays": "Show overlays", "maps": "Show heat maps alone", "masks": "Show masks",
+    "words": "Words (empty: all content words)", "overlays": "Show overlays", "maps": "Show heat maps alone",
+    "masks": "Show masks",
     "opacity": "Overlay opacity", "colours": "Overlay colours", "method": "Mask method", "tau": "Mask threshold",
     "negative": "Negative prompt too", "hires": "Hires fix pass", "detail": "Keep steps and layers apart (more memory)",
     "record": "Save a record beside each picture", "report": "Prompt report under the picture",

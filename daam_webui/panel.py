@@ -44,9 +44,7 @@ def _components(elem: Any, d: Settings) -> dict[str, Any]:
         c["colours"] = gr.Dropdown(list(COLOURS), value=d.colours, label="Overlay colours", elem_id=elem("colours"))
     with gr.Row():
         c["method"] = gr.Dropdown(list(METHODS), value=d.method, label="Mask method", elem_id=elem("method"))
-        c["tau"] = gr.Slider(
-            0, 1, d.tau, step=0.01, label="Mask threshold (not for best and otsu)", elem_id=elem("tau")
-        )
+        c["tau"] = gr.Slider(0, 1, d.tau, step=0.01, label="Mask threshold (not for best and otsu)", elem_id=elem("tau"))
     with gr.Row():
         c["negative"] = gr.Checkbox(d.negative, label="Negative prompt too", elem_id=elem("negative"))
         c["detail"] = gr.Checkbox(d.detail, label="Keep steps and layers apart", elem_id=elem("detail"))

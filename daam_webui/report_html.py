@@ -18,7 +18,8 @@ def report_html(report: PromptReport | None, notes: Sequence[str] = (), title: s
         parts.append(f"<table class='daam-lens-report'>{caption}{head}{rows}</table>")
         parts += [f"<p>“{escape(w)}” did almost nothing: its attention is spread evenly.</p>" for w in report.neglected]
         parts += [
-            f"<p>“{escape(a)}” and “{escape(b)}” cannot be told apart by place (IoU {v:.2f}).</p>" for a, b, v in report.entangled
+            f"<p>“{escape(a)}” and “{escape(b)}” cannot be told apart by place (IoU {v:.2f}).</p>"
+            for a, b, v in report.entangled
         ]
     return f"<div class='daam-lens'>{''.join(parts)}</div>" if parts else ""
 

@@ -42,7 +42,9 @@ class Run:
     def title(self) -> str:
         """One line for a list: time, seed, the beginning of the prompt."""
         text = " ".join(self.maps.prompt.text.split())
-        return f"{time.strftime('%H:%M:%S', time.localtime(self.made))} · {self.seed} · {text[:60]}{'…' if len(text) > 60 else ''}"
+        return (
+            f"{time.strftime('%H:%M:%S', time.localtime(self.made))} · {self.seed} · {text[:60]}{'…' if len(text) > 60 else ''}"
+        )
 
 
 class Runs:

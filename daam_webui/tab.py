@@ -35,7 +35,9 @@ def build() -> list[tuple[Any, str, str]]:
     with gr.Blocks(analytics_enabled=False) as page:
         with gr.Row():
             with gr.Column(scale=2):
-                image = gr.Image(label="Click a place to see its words", interactive=False, type="pil", elem_id="daam_lens_view")
+                image = gr.Image(
+                    label="Click a place to see its words", interactive=False, type="pil", elem_id="daam_lens_view"
+                )
                 place = gr.HTML(elem_id="daam_lens_place")
             with gr.Column(scale=1):
                 with gr.Row():
@@ -108,7 +110,16 @@ def draw(title: str | None, word: str | None, *how: Any) -> list[Any]:
 
 
 def _drawn(
-    maps: HeatMaps, word: str, view: str, method: str, tau: float, opacity: float, colours: str, layers: list[str], first: int, last: int
+    maps: HeatMaps,
+    word: str,
+    view: str,
+    method: str,
+    tau: float,
+    opacity: float,
+    colours: str,
+    layers: list[str],
+    first: int,
+    last: int,
 ) -> tuple[np.ndarray[Any, Any], str]:
     maps, note = _part(maps, layers, int(first), int(last))
     if maps.picture is None and view != "mask":

@@ -15,7 +15,13 @@ def engine_of(model: Any) -> Any:
     Raises:
         UnsupportedModel: it has none.
     """
-    for name in ("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g", "cond_stage_model", "conditioner"):
+    for name in (
+        "text_processing_engine",
+        "text_processing_engine_l",
+        "text_processing_engine_g",
+        "cond_stage_model",
+        "conditioner",
+    ):
         found = getattr(model, name, None)
         for engine in (found, *(getattr(found, "embedders", None) or ())):
             if hasattr(engine, "tokenize_line"):

@@ -24,8 +24,15 @@ def add_axes() -> None:
     plot.axis_options += [
         axis(f"{LABEL}words", str, _apply("words", maps=False, overlays=True, masks=False)),
         axis(f"{LABEL}threshold", float, _apply("tau", masks=True, overlays=False, maps=False)),
-        axis(f"{LABEL}mask method", str, _apply("method", masks=True, overlays=False, maps=False), choices=lambda: list(METHODS)),
-        axis(f"{LABEL}layers", str, _apply("layers", overlays=True, maps=False, masks=False), choices=lambda: ["down", "mid", "up"]),
+        axis(
+            f"{LABEL}mask method", str, _apply("method", masks=True, overlays=False, maps=False), choices=lambda: list(METHODS)
+        ),
+        axis(
+            f"{LABEL}layers",
+            str,
+            _apply("layers", overlays=True, maps=False, masks=False),
+            choices=lambda: ["down", "mid", "up"],
+        ),
     ]
 
 

@@ -11,7 +11,30 @@ from safetensors.torch import save_file
 
 from .ldm_weights import Sizes, checkpoint, strided_checkpoint
 
-WORDS = ["a", "red", "green", "blue", "house", "tree", "boat", "moon", "cat", "dog", "and", "of", "in", "the", "on", "with", "old", "small", "sky", "night", ",", "photo"]
+WORDS = [
+    "a",
+    "red",
+    "green",
+    "blue",
+    "house",
+    "tree",
+    "boat",
+    "moon",
+    "cat",
+    "dog",
+    "and",
+    "of",
+    "in",
+    "the",
+    "on",
+    "with",
+    "old",
+    "small",
+    "sky",
+    "night",
+    ",",
+    "photo",
+]
 
 
 def tokenizer_files(folder: Path) -> int:
@@ -69,7 +92,14 @@ def full_shape_checkpoint(folder: Path, name: str = "tiny", seed: int = 0) -> Pa
     levels of one block, its text encoder and autoencoder are whole. About 30 MB on disk."""
     folder.mkdir(parents=True, exist_ok=True)
     sizes = Sizes(
-        channels=320, levels=(1, 1), blocks=1, context=768, text_layers=12, vocabulary=49408, vae=(128, 256, 512, 512), vae_blocks=2
+        channels=320,
+        levels=(1, 1),
+        blocks=1,
+        context=768,
+        text_layers=12,
+        vocabulary=49408,
+        vae=(128, 256, 512, 512),
+        vae_blocks=2,
     )
     path = folder / f"{name}.ckpt"
     torch.save({"state_dict": strided_checkpoint(sizes, seed)}, path)
@@ -96,7 +126,9 @@ def ldm_config(sizes: Sizes, clip: Path) -> dict[str, object]:
         "unet_config": {"target": "ldm.modules.diffusionmodules.openaimodel.UNetModel", "params": unet},
         "first_stage_config": {
             "target": "ldm.models.autoencoder.AutoencoderKL",
-            "params": {"embed_dim": 4, "monitor": "val/rec_loss", "ddconfig": vae, "lossconfig": {"target": "torch.nn.Identity"}},
+            "params": {
+                "embed_dim": 4, "monitor": "val/rec_loss", "ddconfig": vae, "lossconfig": {"target": "torch.nn.Identity"}
+            },
         },
         "cond_stage_config": {
             "target": "ldm.modules.encoders.modules.FrozenCLIPEmbedder",

@@ -21,14 +21,27 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path.home() / ".cache" / "daam-lens"
-FLAGS = ["--skip-prepare-environment", "--skip-torch-cuda-test", "--skip-python-version-check", "--skip-version-check", "--no-download-sd-model", "--do-not-download-clip", "--no-hashing", "--disable-nan-check", "--api", "--skip-install", "--disable-console-progressbars"]
+FLAGS = [
+    "--skip-prepare-environment",
+    "--skip-torch-cuda-test",
+    "--skip-python-version-check",
+    "--skip-version-check",
+    "--no-download-sd-model",
+    "--do-not-download-clip",
+    "--no-hashing",
+    "--disable-nan-check",
+    "--api",
+    "--skip-install",
+    "--disable-console-progressbars",
+]
 OWN_FLAGS = {
     "a1111": ["--no-half", "--precision", "full", "--use-cpu", "all"],
     "forge": ["--always-cpu", "--all-in-fp32"],
     "reforge": ["--always-cpu", "--all-in-fp32"],
 }
 SETTINGS = {
-    "live_previews_enable": False, "samples_save": True, "save_to_dirs": False, "enable_pnginfo": True, "auto_launch_browser": "Disable",
+    "live_previews_enable": False, "samples_save": True, "save_to_dirs": False, "enable_pnginfo": True,
+    "auto_launch_browser": "Disable",
     "show_progress_every_n_steps": -1, "enable_console_prompts": False, "return_grid": True, "CLIP_stop_at_last_layers": 1,
     "sd_model_checkpoint": "tiny",
     # A1111 gives back an overridden setting only if it was written down before.
@@ -50,7 +63,10 @@ def find(name: str) -> tuple[Host | None, str]:
     variable = f"{name.upper()}_PATH"
     folder = Path(os.environ.get(variable) or CACHE / f"webui-{name}")
     if not (folder / "launch.py").is_file():
-        return None, f"no {name}: {variable} is {'not set' if variable not in os.environ else folder}, and {folder} has no launch.py"
+        return (
+            None,
+            f"no {name}: {variable} is {'not set' if variable not in os.environ else folder}, and {folder} has no launch.py",
+        )
     python = Path(os.environ.get(f"{name.upper()}_PYTHON") or folder / ".venv" / "bin" / "python")
     if not python.is_file():
         return None, f"no {name}: {python} is no interpreter (set {name.upper()}_PYTHON)"

@@ -14,7 +14,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a Stable Diffusion 1. Widths of a small Stable Diffusion: UNet channels and levels, text encoder, autoencoder channels."""
+    """Sizes of a Stable Diffusion 1: UNet channels and levels, text encoder, autoencoder channels."""
 
     channels: int = 32
     levels: tuple[int, ...] = (1, 2)

@@ -52,7 +52,8 @@ class Live:
     def make(self, page: str = "txt2img", lens: dict[str, Any] | None = None, watch: bool = False, **body: Any) -> Result:
         """A picture; `lens` are DAAM Lens's arguments by name (recorded, so that maps come back), None is without it."""
         asked: dict[str, Any] = {
-            "prompt": PROMPT, "steps": 2, "width": self.small, "height": self.small, "seed": 7, "cfg_scale": 5, "sampler_name": "Euler",
+            "prompt": PROMPT, "steps": 2, "width": self.small, "height": self.small, "seed": 7,
+            "cfg_scale": 5, "sampler_name": "Euler",
             "save_images": True,
         }  # fmt: skip
         asked |= body
@@ -96,7 +97,10 @@ def whole(maps: HeatMaps) -> None:
         for grid, sums in side.sums.items():
             found = sums.sum(0)
             found = found[found > 0]
-            assert len(found) and torch.allclose(found, torch.tensor(float(side.terms[grid])), rtol=1e-4), (grid, side.terms[grid])
+            assert len(found) and torch.allclose(found, torch.tensor(float(side.terms[grid])), rtol=1e-4), (
+                grid,
+                side.terms[grid],
+            )
 
 
 def word_at(maps: HeatMaps, word: str) -> dict[int, torch.Tensor]:

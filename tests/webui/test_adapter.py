@@ -40,7 +40,9 @@ def test_arguments_by_place_and_by_name_are_the_same() -> None:
     assert Settings.from_args([]) == Settings()
 
 
-@pytest.mark.parametrize("args", [["yes"], [True, 5], [True, "", True, True, True, "half"], [True, "", True, True, True, float("nan")]])
+@pytest.mark.parametrize(
+    "args", [["yes"], [True, 5], [True, "", True, True, True, "half"], [True, "", True, True, True, float("nan")]]
+)
 def test_a_wrong_argument_is_named(args: list[Any]) -> None:
     with pytest.raises(BadArgument, match="not"):
         Settings.from_args(args)
@@ -63,7 +65,13 @@ def test_a_foreign_infotext_changes_nothing() -> None:
 
 def test_rows_in_a1111s_order() -> None:
     rows = in_order([2, 1])
-    assert rows == [Label("prompt", 0, 0), Label("prompt", 0, 1), Label("prompt", 1), Label("negative", 0), Label("negative", 1)]
+    assert rows == [
+        Label("prompt", 0, 0),
+        Label("prompt", 0, 1),
+        Label("prompt", 1),
+        Label("negative", 0),
+        Label("negative", 1),
+    ]
     assert runs_of(rows, "prompt", (0,)) == [(0, (0,)), (1, (1,))]
     assert runs_of(rows, "prompt", (1,)) == [(2, (0,))]
     assert runs_of(rows, "negative", (0, 1)) == [(3, (0, 0))]
@@ -198,7 +206,7 @@ def test_unknown_words_and_missing_detail_become_sentences() -> None:
     look = look_at(maps, Settings(True, words="house, zebra", masks=True, method="walk", layers="mid"))
     assert look.words == ["house"]
     assert [d.kind for d in look.drawn] == ["overlay"]
-    assert any("zebra" in note for note in look.notes) and any("kept apart" in note for note in look.notes)
+    assert any("zebra" in note for note in look.notes) and any("layer" in note for note in look.notes)
     assert any("self-attention" in note for note in look.notes)
 
 

@@ -135,7 +135,10 @@ def test_lora_and_style(live: Live) -> None:
 
 def test_prompt_matrix(live: Live) -> None:
     seen = live.compare(
-        prompt="a house|red|green", script_name="Prompt matrix", script_args=[False, False, "positive", "comma", 0], batch_size=2
+        prompt="a house|red|green",
+        script_name="Prompt matrix",
+        script_args=[False, False, "positive", "comma", 0],
+        batch_size=2,
     )
     words = [m.words for m in sorted(seen.maps, key=lambda m: len(m.prompt.text))]
     assert len(words) == 4 and "red" in words[1] and "red" not in words[2]

@@ -28,14 +28,18 @@ def _watch(params: Any) -> None:
 
     def begin(_module: Any, args: Any, kwargs: Any) -> None:
         options = kwargs.get("transformer_options") or {}
-        NOTES["calls"].append({"rows": args[0].shape[0], "cond_or_uncond": list(options.get("cond_or_uncond", [])), "layers": []})
+        NOTES["calls"].append(
+            {"rows": args[0].shape[0], "cond_or_uncond": list(options.get("cond_or_uncond", [])), "layers": []}
+        )
 
     NOTES["handles"].append(model.register_forward_pre_hook(begin, with_kwargs=True))
     for name, module in model.named_modules():
         if not name.endswith("attn2"):
             continue
 
-        def see(_module: Any, _args: Any, output: Any, name: str = name, heads: int = int(module.heads), kind: str = "q") -> None:
+        def see(
+            _module: Any, _args: Any, output: Any, name: str = name, heads: int = int(module.heads), kind: str = "q"
+        ) -> None:
             layers = NOTES["calls"][-1]["layers"]
             if kind == "q":
                 layers.append({"name": name, "heads": heads, "q": output.detach().clone()})
