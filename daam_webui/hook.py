@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
+import weakref
 from typing import Any
 
 from torch import nn
@@ -43,8 +45,12 @@ class _Attached:
             self.session.fail(error)
 
     def _end(self, _module: nn.Module, _args: Any, output: Any) -> None:
-        if output is None:  # the model raised: nobody will call us again
-            detach()
+        if output is None:
+            # The model raised, and a host may hold on to the traceback (Forge does). Torch is walking through the hooks
+            # just now, so they come off a moment later.
+            later = threading.Timer(0.05, _left, (self,))
+            later.daemon = True
+            later.start()
 
     def remove(self) -> None:
         self._stack.close()
@@ -71,6 +77,8 @@ def attach(params: Any) -> None:
         return
     try:
         _attached = _Attached(session, params, unet_of(p.sd_model), p.sd_model)
+        # `params` lives as long as this one prediction: where it ends in an exception, nobody calls `finish`.
+        weakref.finalize(params, _left, _attached).atexit = False
     except Exception as error:
         session.fail(error)
 
@@ -84,6 +92,11 @@ def finish(_params: Any) -> None:
         session.end_step()
     except Exception as error:
         session.fail(error)
+
+
+def _left(attached: _Attached) -> None:
+    if _attached is attached:
+        detach()
 
 
 def detach() -> Session | None:
