@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from daam_core.errors import CannotWrite, DaamLensError
+from daam_core.errors import DaamLensError
 from daam_core.heatmaps import HeatMaps
 from daam_core.outputs import file_names
 
@@ -67,7 +67,7 @@ def _append(processed: Any, look: Look, taken: Taken) -> None:
     while len(processed.infotexts) < len(processed.images):  # masks that the host appended without a text
         processed.infotexts.append(processed.info)
     for drawn in look.drawn:
-        image = Image.fromarray(drawn.pixels)
+        image = Image.fromarray(drawn.pixels).convert("RGB")  # hosts write into all three channels
         text = f"{info}, DAAM Lens shows: {drawn.kind} {_quoted(drawn.word)}"
         image.info["parameters"] = text
         processed.images.append(image)
@@ -91,13 +91,13 @@ def _save(p: Any, look: Look, maps: HeatMaps, taken: Taken, settings: Settings, 
     names = file_names([f"{drawn.kind}-{drawn.word}" for drawn in look.drawn])
     try:
         for drawn, name in zip(look.drawn, names, strict=True):
-            image = Image.fromarray(drawn.pixels)
+            image = Image.fromarray(drawn.pixels).convert("RGB")
             text = f"{info}, DAAM Lens shows: {drawn.kind} {_quoted(drawn.word)}"
             saved = host.save(image, p, taken.file, f"-daam-{name}", taken.seed, taken.prompt, text)
             taken.file = taken.file or _picture_of(saved, f"-daam-{name}")
         if settings.record:
             maps.save(_record_path(p, taken))
-    except (OSError, CannotWrite) as error:
+    except Exception as error:  # the host's saver calls other extensions
         logger.error("DAAM Lens could not write its files", exc_info=error)
         return [f"The heat maps could not be written ({error}). They are in the gallery all the same."]
     return []

@@ -94,6 +94,8 @@ class Server:
         environment |= {"PYTHONPATH": "", "PYTHONUNBUFFERED": "1", "no_proxy": "127.0.0.1,localhost"}
         command = [str(host.python), "launch.py", *FLAGS, *OWN_FLAGS[host.name], *flags]
         command += ["--port", str(self.port), "--data-dir", str(data)]
+        # With its data elsewhere, a host must be told that its own page files may be served.
+        command += ["--gradio-allowed-path", str(host.folder), "--gradio-allowed-path", str(ROOT)]
         self._log = (data / "server.log").open("w", encoding="utf-8")
         self.process = subprocess.Popen(command, cwd=host.folder, env=environment, stdout=self._log, stderr=subprocess.STDOUT)
 
