@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
@@ -58,7 +60,27 @@ def inks(theme: Theme) -> Inks:
 @lru_cache(maxsize=64)
 def font(size: int) -> Font:
     """The font that ships with Pillow, in pixels."""
-    return ImageFont.load_default(max(6, size))
+    try:
+        return ImageFont.load_default(max(6, size))
+    except TypeError:
+        return _installed_font(max(6, size))
+
+
+def _installed_font(size: int) -> Font:
+    """A font from elsewhere: before 10.1 (A1111 and Forge pin 9.5) Pillow shipped none that has sizes.
+
+    Raises:
+        BadArgument: there is none.
+    """
+    plotting = importlib.util.find_spec("matplotlib")
+    folders = [str(Path(plotting.origin).parent / "mpl-data" / "fonts" / "ttf") + "/"] if plotting and plotting.origin else []
+    for folder in (*folders, ""):
+        for name in (*OTHER_ALPHABETS, "LiberationSans-Regular.ttf", "arial.ttf", "Arial.ttf"):
+            try:
+                return ImageFont.truetype(folder + name, size)
+            except OSError:
+                continue
+    raise BadArgument("There is no font to write captions with: install Pillow 10.1 or newer, or matplotlib.")
 
 
 def width_of(text: str, size: int) -> float:

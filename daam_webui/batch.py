@@ -1,0 +1,187 @@
+"""One batch of pictures while it is sampled: which recorder hears which rows, in what words, and the maps at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, stack
+
+from daam_core.area import WHOLE, Area
+from daam_core.errors import NothingRecorded
+from daam_core.heatmaps import HeatMaps
+from daam_core.prompt import Prompt
+from daam_core.recorder import Grid, Keep, Recorder, Source
+from daam_core.run import picture_run
+from daam_core.tap import Layer
+
+from .rows import Label, Side, runs_of, stray
+from .spoken import Spoken
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the pictures of a group are told in one call: a part for each, the host's columns, whether they repeat."""
+
+    parts: tuple[int, ...]
+    base: int
+    repeated: bool
+
+
+class Group:
+    """Pictures that stand side by side in the batch and share one recorder.
+
+    Args:
+        side: prompt or negative prompt.
+        images: their numbers in the batch.
+        spoken: their texts.
+        keep: what the recorder keeps apart.
+    """
+
+    def __init__(self, side: Side, images: tuple[int, ...], spoken: Sequence[Spoken], keep: Keep) -> None:
+        self.side, self.images, self.spoken = side, images, spoken
+        self.recorder = Recorder(slice(0, len(images)), self._select, keep)
+        self._said: list[Said] = []
+        self._rows = max(one.prompt.rows for one in spoken)
+
+    def sources(
+        self, labels: Sequence[Label | None], texts: dict[Label, str], base: int, repeated: bool, area: Area
+    ) -> list[Source]:
+        """Where this group stands in a call.
+
+        Raises:
+            NothingRecorded: its rows are torn apart.
+        """
+        if stray(labels, self.side, self.images):
+            raise NothingRecorded(
+                "Another extension cuts the batch into pieces while it is sampled, so nobody can say whose attention it is. "
+                "Switch it off, or make one picture at a time."
+            )
+        found = []
+        for first, groups in runs_of(labels, self.side, self.images):
+            parts = tuple(
+                one.part(group, texts[Label(self.side, image, group)])
+                for image, group, one in zip(self.images, groups, self.spoken, strict=True)
+            )
+            found.append(Source(first, first + len(self.images), self._number(Said(parts, base, repeated)), area))
+        return found
+
+    def _number(self, said: Said) -> int:
+        if said not in self._said:
+            self._said.append(said)
+        return self._said.index(said)
+
+    def _select(self, keys: int, number: int) -> Tensor:
+        said = self._said[number]
+        each = [s.selection(part, said.base, keys, said.repeated) for s, part in zip(self.spoken, said.parts, strict=True)]
+        return stack([F.pad(x, (0, self._rows - x.shape[1])) for x in each])
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        return [one.prompt for one in self.spoken]
+
+
+class Batch:
+    """The pictures that are sampled together.
+
+    Args:
+        groups: recorders and their pictures; every picture is in one group of the prompt side.
+        area: the part of the final picture that is sampled (inpaint "only masked").
+    """
+
+    def __init__(self, groups: Sequence[Group], area: Area = WHOLE) -> None:
+        self.groups, self.area = groups, area
+        self.pictures: dict[int, NDArray[np.uint8]] = {}
+        self._layers: dict[tuple[str, Grid, int, float], int] = {}
+        self._described: list[Layer] = []
+        self._sources: list[tuple[Group, Source]] = []
+        self._rows = 0
+        self._sigmas: list[Any] = []
+
+    # -- while the model runs ---------------------------------------------------------------------------------------
+
+    def begin_call(
+        self, labels: Sequence[Label | None], texts: dict[Label, str], bases: dict[Side, int], repeated: bool
+    ) -> None:
+        """The UNet is called with these rows."""
+        self._rows = len(labels)
+        self._sources = [
+            (group, source)
+            for group in self.groups
+            if group.side in bases
+            for source in group.sources(labels, texts, bases[group.side], repeated, self.area)
+        ]
+
+    def end_call(self) -> None:
+        self._sources = []
+
+    def hear(self, layer: Layer, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
+        """One attention layer, see `daam_core.tap.Hear`.
+
+        Raises:
+            NothingRecorded: another extension changed what the layer sees.
+        """
+        whole = q.shape[0] == self._rows and q.shape[1] == grid[0] * grid[1]
+        # A hypernetwork gives self-attention keys of its own, so `cross` alone does not tell.
+        if layer.name.endswith("attn1") or not cross:
+            if whole and q.shape == k.shape and self.area.whole:  # else merged or tiled (ToMe, Hypertile)
+                for group, source in self._sources:
+                    if group.side == "prompt":
+                        group.recorder.add_self(grid, q, k, layer.heads, layer.scale, source)
+            return
+        if not self._sources:
+            return
+        if not whole:
+            raise NothingRecorded(
+                f"Another extension changed the cross-attention of {layer.name}: {q.shape[0]} rows of {q.shape[1]} places "
+                f"where {self._rows} of {grid[0]} x {grid[1]} were expected. Switch it off to get heat maps."
+            )
+        number = self._number(layer, grid)
+        for group, source in self._sources:
+            group.recorder.add_cross(number, grid, q, k, layer.heads, layer.scale, source)
+
+    def _number(self, layer: Layer, grid: Grid) -> int:
+        key = (layer.name, grid, layer.heads, layer.scale)
+        if key not in self._layers:
+            self._layers[key] = len(self._layers)
+            self._described.append(layer)
+        return self._layers[key]
+
+    def end_step(self, sigma: Any) -> None:
+        """The sampler has its prediction."""
+        self._sigmas.append(sigma)
+        for group in self.groups:
+            group.recorder.end_step()
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def heat_maps(self, image: int, size: Size) -> HeatMaps:
+        """The maps of one picture, on the CPU.
+
+        Args:
+            size: (height, width) of the finished picture.
+
+        Raises:
+            NothingRecorded: no step was finished, or nothing was heard.
+        """
+        sides = {g.side: self._side(g, image, size) for g in self.groups if image in g.images and g.recorder.slots}
+        if "prompt" not in sides:
+            raise NothingRecorded(
+                "Not one sampling step was heard, so there are no heat maps: the run was stopped before its first step, "
+                "or something other than the checkpoint's own UNet did the work."
+            )
+        negative = sides.get("negative")
+        return sides["prompt"].with_negative(negative) if negative is not None else sides["prompt"]
+
+    def _side(self, group: Group, image: int, size: Size) -> HeatMaps:
+        group.recorder.release()
+        times = [float(sigma.flatten()[0]) for sigma in self._sigmas]
+        position = group.images.index(image)
+        picture = self.pictures.get(image)
+        return HeatMaps.from_run(picture_run(group.recorder, self._described, group.prompts, position, size, picture, times))

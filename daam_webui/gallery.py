@@ -1,0 +1,114 @@
+"""What is drawn, appended behind the pictures and saved beside them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from PIL import Image
+
+from daam_core.errors import DaamLensError
+from daam_core.heatmaps import HeatMaps
+from daam_core.outputs import file_names
+
+from . import host
+from .looks import Look, look_at
+from .runs import RUNS, Run
+from .session import Session, Taken
+from .settings import Settings
+
+logger = logging.getLogger("daam_lens")
+
+
+class Shown:
+    """What one run of the host showed: for the page and the API.
+
+    Attributes:
+        runs: the recorded pictures, in the order of the pictures.
+        looks: what was drawn of each.
+        notes: sentences about what could not be done.
+    """
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+        self.looks: list[Look] = []
+        self.notes: list[str] = []
+
+
+def show(session: Session, p: Any, processed: Any) -> Shown:
+    """Append everything that was asked for to the host's results. Never raises: what goes wrong becomes a note."""
+    shown = Shown()
+    shown.notes += session.notes
+    try:
+        for taken, maps in session.heat_maps():
+            look = look_at(maps, session.settings)
+            shown.notes += look.notes
+            _append(processed, look, taken)
+            if host.saves(p):
+                shown.notes += _save(p, look, maps, taken, session.settings, _infotext(processed, taken))
+            shown.looks.append(look)
+            shown.runs.append(RUNS.keep(maps, session.settings, look.words, taken.seed, taken.file))
+        if not session.taken and not session.failure:
+            shown.notes.append("No picture was finished, so there are no heat maps.")
+    except DaamLensError as error:
+        shown.notes.append(str(error))
+    except Exception as error:
+        logger.error("DAAM Lens could not show its maps", exc_info=error)
+        shown.notes.append(
+            f"The heat maps could not be shown ({type(error).__name__}: {error}); the picture is as it should be."
+        )
+    shown.notes = list(dict.fromkeys(shown.notes))
+    return shown
+
+
+def _append(processed: Any, look: Look, taken: Taken) -> None:
+    info = _infotext(processed, taken)
+    while len(processed.infotexts) < len(processed.images):  # masks that the host appended without a text
+        processed.infotexts.append(processed.info)
+    for drawn in look.drawn:
+        image = Image.fromarray(drawn.pixels).convert("RGB")  # hosts write into all three channels
+        text = f"{info}, DAAM Lens shows: {drawn.kind} {_quoted(drawn.word)}"
+        image.info["parameters"] = text
+        processed.images.append(image)
+        processed.infotexts.append(text)
+
+
+def _infotext(processed: Any, taken: Taken) -> str:
+    at = int(processed.index_of_first_image) + taken.iteration * int(processed.batch_size) + taken.image
+    return str(taken.info or (processed.infotexts[at] if at < len(processed.infotexts) else processed.info))
+
+
+def _quoted(word: str) -> str:
+    """A value as the host's infotexts quote it."""
+    import json
+
+    return json.dumps(word, ensure_ascii=False) if any(c in word for c in ',:\n"') else word
+
+
+def _save(p: Any, look: Look, maps: HeatMaps, taken: Taken, settings: Settings, info: str) -> list[str]:
+    """Write the drawn images, and the record where asked for. Returns what went wrong."""
+    names = file_names([f"{drawn.kind}-{drawn.word}" for drawn in look.drawn])
+    try:
+        for drawn, name in zip(look.drawn, names, strict=True):
+            image = Image.fromarray(drawn.pixels).convert("RGB")
+            text = f"{info}, DAAM Lens shows: {drawn.kind} {_quoted(drawn.word)}"
+            saved = host.save(image, p, taken.file, f"-daam-{name}", taken.seed, taken.prompt, text)
+            taken.file = taken.file or _picture_of(saved, f"-daam-{name}")
+        if settings.record:
+            maps.save(_record_path(p, taken))
+    except Exception as error:  # the host's saver calls other extensions
+        logger.error("DAAM Lens could not write its files", exc_info=error)
+        return [f"The heat maps could not be written ({error}). They are in the gallery all the same."]
+    return []
+
+
+def _picture_of(saved: str, suffix: str) -> str:
+    stem, _ = os.path.splitext(saved)
+    return f"{stem.removesuffix(suffix)}.png"
+
+
+def _record_path(p: Any, taken: Taken) -> str:
+    if taken.file:
+        return f"{os.path.splitext(taken.file)[0]}-daam.safetensors"
+    return os.path.join(p.outpath_samples, f"daam-{taken.seed}-{taken.iteration}-{taken.image}.safetensors")

@@ -1,0 +1,36 @@
+"""The prompt report and the sentences as HTML for the page. Every word of a user is escaped: text, never HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from daam_core.report import PromptReport
+
+
+def report_html(report: PromptReport | None, notes: Sequence[str] = (), title: str = "") -> str:
+    """A table of the words with a bar for each share, words that did nothing, pairs that cannot be told apart."""
+    parts = [f"<p class='daam-lens-note'>{escape(note)}</p>" for note in notes]
+    if report is not None and report.words:
+        rows = "".join(_row(report, i) for i in range(len(report.words)))
+        head = "<tr><th>word</th><th colspan='2'>share of the attention</th><th>covers</th><th>overlaps most with</th></tr>"
+        caption = f"<caption>{escape(title)}</caption>" if title else ""
+        parts.append(f"<table class='daam-lens-report'>{caption}{head}{rows}</table>")
+        parts += [f"<p>“{escape(w)}” did almost nothing: its attention is spread evenly.</p>" for w in report.neglected]
+        parts += [
+            f"<p>“{escape(a)}” and “{escape(b)}” cannot be told apart by place (IoU {v:.2f}).</p>"
+            for a, b, v in report.entangled
+        ]
+    return f"<div class='daam-lens'>{''.join(parts)}</div>" if parts else ""
+
+
+def _row(report: PromptReport, number: int) -> str:
+    word = report.words[number]
+    top = max(w.share for w in report.words) or 1.0
+    bar = f"<div class='daam-lens-bar' style='width:{100 * word.share / top:.0f}%'></div>"
+    near = f"{escape(word.closest[0])} ({word.closest[1]:.2f})" if word.closest else "–"
+    idle = " class='daam-lens-idle'" if word.word in report.neglected else ""
+    return (
+        f"<tr{idle}><td>{escape(word.word)}</td><td class='daam-lens-bars'>{bar}</td><td>{word.share:.0%}</td>"
+        f"<td>{word.spread:.0%}</td><td>{near}</td></tr>"
+    )

@@ -1,0 +1,114 @@
+"""The script that the WebUI knows: reads its arguments, opens a session, shows what came of it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+from modules import scripts
+
+from daam_core.errors import DaamLensError
+
+from . import hook, host
+from .gallery import show
+from .session import Session
+from .settings import Settings
+
+logger = logging.getLogger("daam_lens")
+OVERRIDES = "daam_lens_overrides"
+"""On the host's processing object: settings that an XYZ plot asks for, by name."""
+
+
+class DaamLensScript(scripts.Script):  # type: ignore[misc]
+    """Always visible, off by default."""
+
+    # Last in line: what other scripts do to a picture is done when its maps are drawn.
+    sorting_priority = math.inf
+
+    def title(self) -> str:
+        return "DAAM Lens"
+
+    def show(self, is_img2img: bool) -> Any:
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img: bool) -> list[Any]:
+        from . import panel
+
+        parts, self.infotext_fields, self.paste_field_names = panel.build(lambda name: self.elem_id(f"daam_lens_{name}"))
+        return parts
+
+    def before_process(self, p: Any, *args: Any) -> None:
+        session, p.daam_lens_note = None, ""
+        try:
+            settings = Settings.from_args(args)
+            overrides = getattr(p, OVERRIDES, None)
+            settings = settings.changed(**overrides) if overrides else settings
+            if settings.enabled:
+                session = Session(settings, host.parser(), host.schedule_steps)
+                p.extra_generation_params.update(settings.infotext())
+        except DaamLensError as error:
+            p.daam_lens_note = f"{error} The picture was made without heat maps."
+            logger.error("%s", error)
+        hook.open_session(p, session)
+
+    def postprocess_image_after_composite(self, p: Any, pp: Any, *args: Any) -> None:
+        session = hook.session_of(p)
+        if session is not None:
+            at = int(p.batch_index)
+            session.take(int(p.iteration), at, host.pixels(pp.image), int(p.seeds[at]), str(p.prompts[at]))
+
+    def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
+        from . import latest
+
+        hook.detach()
+        session = hook.session_of(p)
+        notes, shown = [p.daam_lens_note] if getattr(p, "daam_lens_note", "") else [], None
+        if session is not None:
+            before = len(processed.images)
+            shown = show(session, p, processed)
+            notes += shown.notes
+            if getattr(p, OVERRIDES, None):
+                _first(processed, before)
+            session.close()
+            hook.open_session(p, None)
+        if notes:
+            processed.comments += "".join(f"\n{note}" for note in notes)
+            p.extra_generation_params["DAAM Lens note"] = " ".join(notes)
+        if shown is not None and shown.runs:
+            p.extra_generation_params["DAAM Lens runs"] = ", ".join(run.id for run in shown.runs)
+        latest.remember(self.tabname if hasattr(self, "tabname") else "", shown, notes)
+
+
+def _first(processed: Any, drawn: int) -> None:
+    """An XYZ plot shows the first image of each cell: on our own axes that is what we drew."""
+    if len(processed.images) > drawn:
+        processed.images.insert(0, processed.images.pop(drawn))
+        processed.infotexts.insert(0, processed.infotexts.pop(drawn))
+
+
+def _saved(params: Any) -> None:
+    """`on_image_saved`: the name of a picture's file. The host saves a picture right after it is composed."""
+    session = hook.session_of(params.p) if params.p is not None else None
+    if session is not None and session.taken and not session.taken[-1].file:
+        taken = session.taken[-1]
+        if (taken.iteration, taken.image) == (getattr(params.p, "iteration", -1), getattr(params.p, "batch_index", -1)):
+            taken.file = str(params.filename)
+            taken.info = str((params.pnginfo or {}).get("parameters", ""))
+
+
+def register() -> None:
+    """Everything that the host calls besides the script itself; called each time the host loads its scripts."""
+    from modules import script_callbacks
+
+    from . import api, options, sendto, tab, xyz
+
+    script_callbacks.on_cfg_denoiser(hook.attach)
+    script_callbacks.on_cfg_after_cfg(hook.finish)
+    script_callbacks.on_image_saved(_saved)
+    script_callbacks.on_ui_settings(options.register_options)
+    script_callbacks.on_before_ui(xyz.add_axes)
+    script_callbacks.on_app_started(api.add_routes)
+    script_callbacks.on_after_component(sendto.after_component)
+    script_callbacks.on_ui_tabs(tab.build)
+    script_callbacks.on_script_unloaded(hook.detach)

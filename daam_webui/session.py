@@ -1,0 +1,260 @@
+"""One call of the host's `process_images`, watched. It hangs on the host's own processing object and dies with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from daam_core.area import WHOLE, Area
+from daam_core.errors import NothingRecorded, recording_failure
+from daam_core.heatmaps import HeatMaps
+from daam_core.tap import Tap
+
+from .batch import Batch, Group
+from .rows import Label, Side, in_chunks, in_order
+from .schedule import PassTexts, groups, pass_texts, text_at
+from .settings import Settings
+from .spoken import Spoken
+from .words import engine_of, read
+
+logger = logging.getLogger("daam_lens")
+LARGEST_CANVAS = 40
+"""How many times larger than the masked part a picture may be on both sides together: maps are kept for all of it."""
+
+
+@dataclass
+class Taken:
+    """One finished picture, the file that the host wrote it to and the infotext inside, where it did."""
+
+    iteration: int
+    image: int
+    picture: NDArray[np.uint8]
+    seed: int
+    prompt: str
+    file: str = ""
+    info: str = ""
+
+
+@dataclass
+class _Step:
+    """One prediction of the sampler: what each row is told, and which conditionings were heard."""
+
+    order: list[Label]
+    texts: dict[Label, str]
+    bases: dict[Side, int]
+    cond: Tensor | None
+    conds: Sequence[Sequence[tuple[int, float]]]
+    sigma: Any
+    at: int = 0
+    heard: set[tuple[Side, int]] = field(default_factory=set)
+
+
+class Session:
+    """Watches one run.
+
+    Args:
+        settings: what was asked for.
+        parser: the host's `modules.prompt_parser`.
+        steps: gives, for the host's processing object and "second pass or not", the arguments of its schedule parser.
+    """
+
+    def __init__(self, settings: Settings, parser: Any, steps: Callable[[Any, bool], Sequence[Any]]) -> None:
+        self.settings, self.failure = settings, ""
+        self.notes: list[str] = []
+        self.taken: list[Taken] = []
+        self._parser, self._steps = parser, steps
+        self._batches: dict[int, Batch] = {}
+        self._passes: dict[int, dict[bool, PassTexts]] = {}
+        self._taps: dict[int, Tap] = {}
+        self._tap: Tap | None = None
+        self._batch: Batch | None = None
+        self._step: _Step | None = None
+
+    # -- the sampler ------------------------------------------------------------------------------------------------
+
+    def begin_step(self, params: Any, unet: Any, model: Any) -> Tap | None:
+        """The sampler wants a prediction (`CFGDenoiserParams`); the tap to open for it, None where nothing is wanted."""
+        denoiser = params.denoiser
+        p = denoiser.p
+        second = bool(getattr(p, "is_hr_pass", False))
+        hires = bool(getattr(p, "enable_hr", False))
+        if self.failure or (hires and self.settings.hires not in ("both", "second" if second else "first")):
+            return None
+        iteration = int(p.iteration)
+        if iteration not in self._batches:
+            self._batches[iteration] = self._start(p, model, hires)
+        self._batch = self._batches[iteration]
+        self._step = self._resolve(params, self._passes[iteration][second])
+        return self._tap_of(unet)
+
+    def begin_call(self, rows: int, options: dict[str, Any] | None, context: Tensor | None) -> None:
+        """The UNet is called with a batch of `rows`; `options` are Forge's `transformer_options`."""
+        step, batch = self._step, self._batch
+        if step is None or batch is None:
+            return
+        chunks = (options or {}).get("cond_or_uncond")
+        labels: list[Label | None]
+        if chunks:
+            images = rows // len(chunks)
+            labels = in_chunks(rows, chunks, images, lambda n, taken: self._which(step, n, taken, images, context), step.heard)
+        else:
+            labels = list(step.order[step.at : step.at + rows])
+            step.at += rows
+            labels += [None] * (rows - len(labels))
+        batch.begin_call(labels, step.texts, step.bases, repeated=bool(chunks))
+
+    def hear(self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool) -> None:
+        if self._batch is not None and self._tap is not None:
+            self._batch.hear(self._tap.layers[index], grid, q, k, cross)
+
+    def end_step(self) -> None:
+        if self._batch is not None and self._step is not None and not self.failure:
+            self._batch.end_step(self._step.sigma)
+        self._step = None
+
+    def fail(self, error: Exception) -> None:
+        """Stop listening; the sampler goes on. The traceback goes to the log once."""
+        if not self.failure:
+            self.failure = recording_failure(error)
+            logger.error("DAAM Lens: %s", self.failure, exc_info=error)
+        self._batches.clear()
+        self._batch = self._step = None
+
+    # -- pictures ---------------------------------------------------------------------------------------------------
+
+    def take(self, iteration: int, image: int, picture: NDArray[np.uint8], seed: int, prompt: str) -> None:
+        """The host finished a picture, uint8 `[H, W, 3]`."""
+        if batch := self._batches.get(iteration):
+            batch.pictures[image] = picture
+        self.taken.append(Taken(iteration, image, picture, seed, prompt))
+
+    def heat_maps(self) -> Iterator[tuple[Taken, HeatMaps]]:
+        """The maps of every finished picture that has not been asked for yet; the recordings are let go of.
+
+        Raises:
+            NothingRecorded: recording failed, or there was nothing to record; the text says why.
+        """
+        if self.failure:
+            raise NothingRecorded(self.failure)
+        for taken in self.taken:
+            batch = self._batches.get(taken.iteration)
+            if batch is not None and taken.image in batch.pictures:
+                yield taken, batch.heat_maps(taken.image, (taken.picture.shape[0], taken.picture.shape[1]))
+
+    def close(self) -> None:
+        """Let go of everything that is the host's or large."""
+        self._batches.clear()
+        self._taps.clear()
+        self._tap = self._batch = self._step = None
+
+    # -- parts ------------------------------------------------------------------------------------------------------
+
+    def _start(self, p: Any, model: Any, hires: bool) -> Batch:
+        engine = engine_of(model)
+        prompts, negatives = list(p.prompts), list(p.negative_prompts)
+        passes = {False: pass_texts(self._parser, prompts, negatives, self._steps(p, False))}
+        if hires:
+            again, not_again = list(p.hr_prompts), list(p.hr_negative_prompts)
+            passes[True] = pass_texts(self._parser, again, not_again, self._steps(p, True))
+        self._passes[int(p.iteration)] = passes
+        wanted = [passes[x] for x in passes if not hires or self.settings.hires in ("both", "second" if x else "first")]
+
+        def spoken(negative: bool) -> list[Spoken]:
+            known: dict[str, Spoken] = {}
+            each = []
+            for image in range(len(prompts)):
+                said = groups(wanted, image, negative)
+                key = repr(said)
+                if key not in known:
+                    known[key] = Spoken(said, lambda line: read(engine, line))
+                each.append(known[key])
+            return each
+
+        together = all(len(parts) == 1 for one in wanted for parts in one.prompts)
+        made = [self._group("prompt", images, spoken(False)) for images in _groups(len(prompts), together)]
+        if self.settings.negative:
+            made.append(self._group("negative", tuple(range(len(prompts))), spoken(True)))
+        return Batch(made, _area(p))
+
+    def _group(self, side: Side, images: tuple[int, ...], spoken: Sequence[Spoken]) -> Group:
+        return Group(side, images, [spoken[i] for i in images], self.settings.keep)
+
+    def _resolve(self, params: Any, texts: PassTexts) -> _Step:
+        cond, uncond = params.text_cond, params.text_uncond
+        at = int(params.denoiser.step)
+        said: dict[Label, str] = {}
+        for image, parts in enumerate(texts.prompts):
+            said |= {Label("prompt", image, n): text_at(schedule, at) for n, schedule in enumerate(parts)}
+            said[Label("negative", image)] = text_at(texts.negatives[image], at)
+        counts = [len(parts) for parts in texts.prompts]
+        order = in_order(counts)
+        prompts = sum(counts)
+        bases: dict[Side, int] = {"prompt": _columns(cond)[1]}
+        if _columns(cond)[0] != prompts:
+            raise NothingRecorded(
+                f"Another extension changed the prompts: {_columns(cond)[0]} were sampled where {prompts} were written. "
+                "Switch it off to get heat maps."
+            )
+        if uncond is not None:
+            bases["negative"] = _columns(uncond)[1]
+        numbers = iter(range(prompts))
+        conds = [[(next(numbers), 1.0) for _ in parts] for parts in texts.prompts]
+        return _Step(order, said, bases, _context(cond), conds, params.sigma)
+
+    def _which(self, step: _Step, chunk: int, taken: list[int], images: int, context: Tensor | None) -> int | None:
+        """Which AND part a chunk says: by its content, since Forge's order depends on what fits into memory."""
+        count = min(len(parts) for parts in step.conds)
+        left = [n for n in range(count) if n not in taken]
+        if len(left) < 2 or context is None or step.cond is None:
+            return left[-1] if left else None
+        seen = context[chunk * images : (chunk + 1) * images, : step.cond.shape[1]]
+        for number in left:
+            rows = [parts[number][0] for parts in step.conds]
+            if seen.shape == step.cond[rows].shape and bool((seen == step.cond[rows].to(seen)).all()):
+                return number
+        return left[-1]
+
+    def _tap_of(self, unet: Any) -> Tap:
+        if id(unet) not in self._taps:
+            self._taps[id(unet)] = Tap(
+                unet, self.hear, lambda *_: None, self._end_call, self.fail, self_attention=self.settings.keep.self_attention
+            )
+        self._tap = self._taps[id(unet)]
+        return self._tap
+
+    def _end_call(self) -> None:
+        if self._batch is not None:
+            self._batch.end_call()
+
+
+def _groups(images: int, together: bool) -> list[tuple[int, ...]]:
+    return [tuple(range(images))] if together else [(i,) for i in range(images)]
+
+
+def _columns(cond: Any) -> tuple[int, int]:
+    """(rows, columns) of the host's text conditioning, a tensor or a dictionary (XL)."""
+    context = _context(cond)
+    assert context is not None
+    return int(context.shape[0]), int(context.shape[1])
+
+
+def _context(cond: Any) -> Tensor | None:
+    return cond if isinstance(cond, Tensor) else cond["crossattn"]
+
+
+def _area(p: Any) -> Area:
+    """The part of the final picture that is sampled: all of it, but for inpaint "only masked"."""
+    box, overlays = getattr(p, "paste_to", None), getattr(p, "overlay_images", None)
+    if not box or not overlays:
+        return WHOLE
+    x, y, width, height = box
+    whole_width, whole_height = overlays[0].size
+    if whole_width * whole_height > LARGEST_CANVAS**2 * width * height:
+        raise NothingRecorded("The masked part is too small beside its picture for heat maps of the whole; crop the picture.")
+    return Area(y / whole_height, x / whole_width, height / whole_height, width / whole_width)

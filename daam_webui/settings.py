@@ -1,0 +1,154 @@
+"""What the script was asked for: its arguments in order, their checks, and their names in the infotext."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from daam_core.errors import BadArgument
+from daam_core.mask_methods import METHODS
+from daam_core.recorder import Keep
+
+COLOURS = ("ember", "lagoon", "gray")
+PASSES = ("first", "second", "both")
+INFOTEXT = "DAAM Lens"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The script's arguments; their order is that of the API's `args`.
+
+    Attributes:
+        enabled: record at all.
+        words: words and phrases, separated by commas; empty is every content word of the prompt.
+        overlays, maps, masks: what goes into the gallery and beside the picture, one image per word.
+        opacity: of the overlays, 0..1.
+        colours: colour map, one of COLOURS.
+        method: how masks are made, see `daam_core.mask_methods.METHODS`.
+        tau: threshold as a share of the maximum, 0..1.
+        negative: the negative prompt too.
+        hires: which pass of hires fix is recorded, one of PASSES.
+        detail: keep steps and layers apart.
+        record: save a record beside the picture.
+        report: what each word did, under the picture.
+        layers: "down", "mid", "up", separated by commas; empty is all.
+    """
+
+    enabled: bool = False
+    words: str = ""
+    overlays: bool = True
+    maps: bool = False
+    masks: bool = False
+    opacity: float = 0.85
+    colours: str = "ember"
+    method: str = "best"
+    tau: float = 0.4
+    negative: bool = False
+    hires: str = "both"
+    detail: bool = False
+    record: bool = False
+    report: bool = True
+    layers: str = ""
+
+    @classmethod
+    def from_args(cls, args: Sequence[Any]) -> Settings:
+        """From the script's arguments in order; missing ones keep their defaults, and one mapping may name them instead.
+
+        Raises:
+            BadArgument: an argument of another type or outside its range.
+        """
+        if args and isinstance(args[0], Mapping):
+            named = dict(args[0])
+            if unknown := sorted(set(map(str, named)) - set(NAMES)):
+                raise BadArgument(f"There is no setting {unknown[0]!r}; there are {', '.join(NAMES)}.")
+        else:
+            named = dict(zip(NAMES, args, strict=False))
+        return cls(**{name: _checked(name, value) for name, value in named.items()})
+
+    def changed(self, **values: Any) -> Settings:
+        """The same with other values, checked. Raises BadArgument."""
+        return replace(self, **{name: _checked(name, value) for name, value in values.items()})
+
+    @property
+    def keep(self) -> Keep:
+        """What the recorder keeps apart."""
+        return Keep(layers=self.detail or bool(self.places), steps=self.detail, self_attention=True)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The chosen places of the UNet; none is all of it."""
+        return tuple(part.strip() for part in self.layers.split(",") if part.strip())
+
+    @property
+    def asked_words(self) -> list[str]:
+        """The words as typed, one by one; none is all content words."""
+        return list(dict.fromkeys(" ".join(part.split()) for part in self.words.split(",") if part.strip()))
+
+    def infotext(self) -> dict[str, Any]:
+        """`DAAM Lens…` fields for a picture's infotext: that it was on, and what is not the default."""
+        shown = {INFOTEXT: "on"}
+        for name in NAMES[1:]:
+            value = getattr(self, name)
+            if value != getattr(Settings(), name):
+                shown[field_name(name)] = value
+        return shown
+
+
+NAMES: tuple[str, ...] = tuple(f.name for f in fields(Settings))
+
+
+def field_name(name: str) -> str:
+    """A setting's name in the infotext: `DAAM Lens words`."""
+    return INFOTEXT if name == "enabled" else f"{INFOTEXT} {name}"
+
+
+def pasted(name: str, params: Mapping[str, Any]) -> Any:
+    """A setting's value out of a pasted infotext: its own, the default where the picture had it on, None otherwise."""
+    if INFOTEXT not in params:
+        return None
+    if name == "enabled":
+        return True
+    default = getattr(Settings(), name)
+    value = params.get(field_name(name), default)
+    try:
+        return value if isinstance(default, bool) and isinstance(value, bool) else _checked(name, _typed(default, value))
+    except BadArgument:
+        return default
+
+
+def _typed(default: Any, value: Any) -> Any:
+    if isinstance(default, bool):
+        return str(value) == "True"
+    if isinstance(default, float):
+        try:
+            return float(value)
+        except ValueError:
+            return default
+    return str(value)
+
+
+def _checked(name: str, value: Any) -> Any:
+    default = getattr(Settings(), name)
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise BadArgument(f"DAAM Lens: {name} is true or false, not {_shown(value)}.")
+        return value
+    if isinstance(default, float):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not 0 <= value <= 1:
+            raise BadArgument(f"DAAM Lens: {name} is a number from 0 to 1, not {_shown(value)}.")
+        return float(value)
+    if not isinstance(value, str):
+        raise BadArgument(f"DAAM Lens: {name} is a text, not {_shown(value)}.")
+    known = {"colours": COLOURS, "hires": PASSES, "method": tuple(METHODS)}.get(name)
+    if known and value not in known:
+        raise BadArgument(f"DAAM Lens: {name} is one of {', '.join(known)}, not {_shown(value)}.")
+    if name == "layers" and (wrong := [p for p in value.split(",") if p.strip() not in ("", "down", "mid", "up")]):
+        raise BadArgument(f"DAAM Lens: layers are down, mid or up, not {_shown(wrong[0].strip())}.")
+    return value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,44 @@
+"""One running server of each host that is on this machine, for all tests of this folder."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .checkpoints import full_shape_checkpoint, ldm_checkpoint, small_files
+from .hosts import ROOT, Server, find
+from .running import Live
+
+# As a WebUI does with an extension's folder.
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+HOSTS = ("a1111", "forge", "reforge")
+WITNESS = Path(__file__).with_name("witness_script.py")
+
+
+@pytest.fixture(scope="session", params=HOSTS)
+def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A WebUI with this repository as its extension, a witness beside it and two small checkpoints."""
+    host, why = find(request.param)
+    if host is None:
+        pytest.skip(why)
+    data = tmp_path_factory.mktemp(host.name)
+    models = data / "models" / "Stable-diffusion"
+    models.mkdir(parents=True)
+    make = ldm_checkpoint if host.name == "a1111" else full_shape_checkpoint
+    make(models, "tiny", 0)
+    make(models, "other", 1)
+    small_files(data, width=64 if host.name == "a1111" else 768, full=host.name != "a1111")
+    scripts = data / "extensions" / "witness" / "scripts"
+    scripts.mkdir(parents=True)
+    shutil.copy(WITNESS, scripts / "witness.py")
+    server = Server(host, data)
+    try:
+        yield Live(server.wait())
+    finally:
+        server.stop()

@@ -1,0 +1,262 @@
+"""The parts of the WebUI extension that need no WebUI."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from daam_core import HeatMaps
+from daam_core.errors import BadArgument, BadPrompt, UnsupportedModel
+from daam_core.prompt import Prompt
+from daam_core.report import prompt_report
+from daam_core.weights import chunks
+from daam_webui.looks import look_at
+from daam_webui.report_html import report_html
+from daam_webui.rows import Label, in_chunks, in_order, runs_of, stray
+from daam_webui.runs import Runs
+from daam_webui.schedule import PassTexts, groups, text_at
+from daam_webui.settings import NAMES, Settings, field_name, pasted
+from daam_webui.spoken import Spoken
+from daam_webui.words import engine_of, read
+
+from .hosts import ROOT
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+def test_arguments_by_place_and_by_name_are_the_same() -> None:
+    assert Settings.from_args([True, "house", False, True]) == Settings.from_args(
+        [{"enabled": True, "words": "house", "overlays": False, "maps": True}]
+    )
+    assert Settings.from_args([]) == Settings()
+
+
+@pytest.mark.parametrize(
+    "args", [["yes"], [True, 5], [True, "", True, True, True, "half"], [True, "", True, True, True, float("nan")]]
+)
+def test_a_wrong_argument_is_named(args: list[Any]) -> None:
+    with pytest.raises(BadArgument, match="not"):
+        Settings.from_args(args)
+
+
+def test_infotext_comes_back_as_the_same_settings() -> None:
+    asked = Settings(True, "house, tree", masks=True, opacity=0.5, tau=0.25, hires="first", report=False, layers="mid, up")
+    params = {name: str(value) for name, value in asked.infotext().items()}  # the host reads texts
+    assert Settings(**{name: pasted(name, params) for name in NAMES}) == asked
+    assert field_name("words") in params
+
+
+def test_a_foreign_infotext_changes_nothing() -> None:
+    assert all(pasted(name, {"Steps": "20"}) is None for name in NAMES)
+    assert pasted("tau", {"DAAM Lens": "on", "DAAM Lens tau": "many"}) == Settings().tau
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_in_a1111s_order() -> None:
+    rows = in_order([2, 1])
+    assert rows == [
+        Label("prompt", 0, 0),
+        Label("prompt", 0, 1),
+        Label("prompt", 1),
+        Label("negative", 0),
+        Label("negative", 1),
+    ]
+    assert runs_of(rows, "prompt", (0,)) == [(0, (0,)), (1, (1,))]
+    assert runs_of(rows, "prompt", (1,)) == [(2, (0,))]
+    assert runs_of(rows, "negative", (0, 1)) == [(3, (0, 0))]
+    assert stray(rows, "prompt", (0, 1))  # AND in a batch: the pictures do not stand side by side
+
+
+def test_rows_in_forges_order_and_a_second_look() -> None:
+    heard: set[Any] = set()
+    rows = in_chunks(4, [1, 0], 2, lambda n, taken: 0, heard)
+    assert rows == [Label("negative", 0), Label("negative", 1), Label("prompt", 0), Label("prompt", 1)]
+    assert in_chunks(2, [0], 2, lambda n, taken: 0, heard) == [None, None]  # PAG asks once more
+    assert in_chunks(3, [1, 0], 2, lambda n, taken: 0, set()) == []
+
+
+# -- texts -------------------------------------------------------------------------------------------------------------
+
+
+def words_prompt(text: str) -> Prompt:
+    """Each word one token of its own, in chunks of 77 columns."""
+    names = text.split()
+
+    class Tokenizer:
+        bos_token_id, eos_token_id = 0, 1
+
+        def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+            return [f"{names[i - 2]}</w>" for i in ids]
+
+        def get_added_vocab(self) -> dict[str, int]:
+            return {}
+
+    return Prompt.from_ids(chunks(range(2, len(names) + 2), 0, 1), Tokenizer(), text=text)
+
+
+def test_a_schedule_is_one_prompt_and_and_is_two() -> None:
+    schedule = Spoken([["a red house", "a blue house"]], words_prompt)
+    assert schedule.prompt.labels == ["a", "red", "house", "blue"]
+    assert len(schedule.prompt.find("house").rows) == 2
+    joined = Spoken([["a red house"], ["a tree"]], words_prompt)
+    assert joined.prompt.labels == ["a", "red", "house", "a#2", "tree"]
+
+
+def test_selection_of_a_padded_and_of_a_repeated_context() -> None:
+    said = Spoken([["house tree"]], words_prompt)
+    tree = said.prompt.find("tree").rows[0]
+    plain = said.selection(0, 77, 77, repeated=False)
+    assert plain[2, tree] == 1 and plain[:, tree].sum() == 1
+    padded = said.selection(0, 77, 154, repeated=False)
+    assert padded[:, tree].sum() == 1 and bool((padded[77:, -1] == 1).all())
+    repeated = said.selection(0, 77, 154, repeated=True)
+    assert repeated[:, tree].nonzero().flatten().tolist() == [2, 79]
+    within = said.selection(0, 154, 308, repeated=True)  # a longer prompt of the batch, then Forge's repetition
+    assert within[:, tree].nonzero().flatten().tolist() == [2, 156]
+    for selection in (plain, padded, repeated, within):
+        assert bool((selection.sum(1) == 1).all())
+
+
+def test_endless_prompts_are_refused_before_they_are_read() -> None:
+    def never(text: str) -> Prompt:
+        raise AssertionError("read all the same")
+
+    with pytest.raises(BadPrompt, match="too long"):
+        Spoken([["x" * 10_000_000]], never)
+
+
+def test_what_is_said_when() -> None:
+    schedule = ((3, "red"), (10, "blue"))
+    assert [text_at(schedule, step) for step in (0, 3, 4, 10, 11)] == ["red", "red", "blue", "blue", "red"]
+    one = PassTexts(prompts=(((schedule), ((10, "tree"),)),), negatives=(((10, "boat"),),))
+    assert groups([one, one], 0) == [["red", "blue", "red", "blue"], ["tree", "tree"]]
+    assert groups([one], 0, negative=True) == [["boat"]]
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Chunk:
+    tokens: list[int]
+    multipliers: list[float]
+    fixes: list[Any] = field(default_factory=list)
+
+
+class Engine:
+    """A host's text encoder that knows four words."""
+
+    id_start, id_end = 8, 9
+    tokenizer = SimpleNamespace(
+        convert_ids_to_tokens=lambda ids: [["red</w>", "house</w>", "tr", "ee</w>", "cat</w>"][i] for i in ids],
+        get_added_vocab=dict,
+    )
+
+    def tokenize_line(self, line: str) -> tuple[list[Chunk], int]:
+        body = [0, 1, 2, 3, 0, 0]
+        tokens = [8, *body, *[9] * (76 - len(body))]
+        fix = SimpleNamespace(offset=4, embedding=SimpleNamespace(vectors=2, name="cat-toy"))
+        return [Chunk(tokens, [1.0, 1.3, *[1.0] * 75], [fix])], 6
+
+
+def test_words_of_chunks_with_an_embedding() -> None:
+    prompt = read(Engine(), "(red:1.3) house tree cat-toy")
+    assert prompt.labels == ["red", "house", "tree", "cat-toy"]
+    assert prompt.find("tree").rows == (3, 4) and prompt.find("cat-toy").rows == (5, 6)
+    assert prompt.find("red").weight == pytest.approx(1.3)
+
+
+def test_text_encoders_are_found_in_every_host() -> None:
+    engine = Engine()
+    for model in (
+        SimpleNamespace(cond_stage_model=engine),
+        SimpleNamespace(cond_stage_model=SimpleNamespace(embedders=[engine, None])),
+        SimpleNamespace(text_processing_engine_l=engine, text_processing_engine_g=None),
+    ):
+        assert engine_of(model) is engine
+    with pytest.raises(UnsupportedModel, match="cannot be read"):
+        engine_of(SimpleNamespace(text_processing_engine_t5=object()))
+
+
+# -- what is shown -------------------------------------------------------------------------------------------------------
+
+
+def maps_of(prompt: Prompt, side: int = 16) -> HeatMaps:
+    generator = torch.Generator().manual_seed(1)
+    sums = {(side, side): torch.rand(prompt.rows, side, side, generator=generator)}
+    return HeatMaps(
+        sums=sums, late=sums, terms={(side, side): 8}, layers=(), detail=None, heads=None, self_attention=None,
+        size=(64, 64), picture=np.zeros((64, 64, 3), np.uint8), prompt=prompt, steps=2, timesteps=(1.0, 0.0),
+    )  # fmt: skip
+
+
+def test_unknown_words_and_missing_detail_become_sentences() -> None:
+    maps = maps_of(words_prompt("a red house"))
+    look = look_at(maps, Settings(True, words="house, zebra", masks=True, method="walk", layers="mid"))
+    assert look.words == ["house"]
+    assert [d.kind for d in look.drawn] == ["overlay"]
+    assert any("zebra" in note for note in look.notes) and any("layer" in note for note in look.notes)
+    assert any("self-attention" in note for note in look.notes)
+
+
+def test_what_a_user_wrote_is_never_html() -> None:
+    maps = maps_of(words_prompt("<script>alert(1)</script> house"))
+    html = report_html(prompt_report(maps, maps.words), ["<b>note</b>"], "<i>title</i>")
+    assert "<script" not in html and "<b>" not in html and "<i>" not in html and "&lt;b&gt;" in html
+
+
+def test_memory_of_runs_is_bounded() -> None:
+    maps = maps_of(words_prompt("red house"))
+    runs = Runs(most=3)
+    kept = [runs.keep(maps, Settings(), ["house"], seed) for seed in range(5)]
+    assert [run.seed for run in runs.newest_first()] == [4, 3, 2]
+    assert runs.find(kept[0].id) is None and runs.find(kept[4].id) is kept[4]
+    one = Runs(most_bytes=1)
+    one.keep(maps, Settings(), [], 1)
+    last = one.keep(maps, Settings(), [], 2)
+    assert one.newest_first() == [last]
+
+
+# -- the doors ---------------------------------------------------------------------------------------------------------
+
+
+def test_install_has_nothing_to_do_and_is_quick() -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "install.py")], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout == "" and done.stderr == ""
+
+
+def test_install_asks_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("daam_lens_install", ROOT / "install.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "NEEDED", {"json": "json", "no_such_module_here": "its-package"})
+    assert module.missing() == ["its-package"]
+    asked: list[str] = []
+    monkeypatch.setitem(sys.modules, "launch", SimpleNamespace(run_pip=lambda command, what: asked.append(command)))
+    module.install(["its-package"])
+    assert asked == ['install "its-package"']
+
+
+def test_only_the_door_and_the_page_import_the_host() -> None:
+    allowed = {"host.py", "script.py", "options.py", "xyz.py", "api.py"}
+    for path in (ROOT / "daam_webui").glob("*.py"):
+        if "from modules import" in path.read_text(encoding="utf-8"):
+            assert path.name in allowed, path.name
+
+
+def test_every_file_of_the_extension_is_there() -> None:
+    for name in ("scripts/daam_lens.py", "javascript/daam_lens.js", "style.css", "install.py"):
+        assert (ROOT / name).is_file()
+    assert not (Path(ROOT) / "scripts" / "__init__.py").exists()

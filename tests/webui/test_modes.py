@@ -1,0 +1,298 @@
+"""Every way to make a picture in a WebUI: it stays the same, and its maps are those that a witness computes from scratch."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.error
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from .explicit import Call, word_sum
+from .hosts import encoded
+from .running import PROMPT, Live, Result, word_at
+
+pytestmark = [pytest.mark.host, pytest.mark.slow]
+COLUMN = {word: i for i, word in enumerate(PROMPT.split(), 1)}  # every word of PROMPT is one token
+
+
+def check(result: Result, number: int, word: str, columns: Any) -> None:
+    """The maps of picture `number` against Eq. 6 written out."""
+    found = word_at(result.maps[number], word)
+    assert found
+    for places, sums in found.items():
+        expected = word_sum(result.calls, places, columns)
+        assert expected.max() > 0
+        assert torch.allclose(sums, expected, rtol=2e-4, atol=1e-5), (word, places)
+
+
+def prompt_row(live: Live, call: Call, image: int = 0, images: int = 1) -> int:
+    """The row of a picture's prompt in a call that holds prompts and negative prompts, one part each."""
+    kinds = call["cond_or_uncond"] or [0, 1]
+    return kinds.index(0) * images + image
+
+
+def test_txt2img(live: Live) -> None:
+    live.compare(steps=3)
+    seen = live.make(lens={}, watch=True, steps=3)
+    for word in ("house", "tree", "red"):
+        check(seen, 0, word, lambda _, call: {prompt_row(live, call): [COLUMN[word]]})  # noqa: B023
+
+
+def test_not_square(live: Live) -> None:
+    live.compare(width=live.small, height=live.small + 64)
+
+
+def test_batch_size_and_count(live: Live) -> None:
+    seen = live.compare(batch_size=2, n_iter=2)
+    assert len(seen.maps) == 4
+    seen = live.make(lens={}, watch=True, batch_size=2)
+    for image in (0, 1):
+        check(seen, image, "house", lambda _, call: {prompt_row(live, call, image, 2): [COLUMN["house"]]})  # noqa: B023
+
+
+def test_negative_prompt(live: Live) -> None:
+    live.compare(lens={"negative": True}, negative_prompt="blue boat")
+    seen = live.make(lens={"negative": True}, watch=True, negative_prompt="blue boat")
+    seen.maps = [seen.maps[0].negative]
+    check(seen, 0, "boat", lambda _, call: {1 - prompt_row(live, call): [2]})
+
+
+def test_and(live: Live) -> None:
+    prompt = "a red house AND a green tree :0.6"
+    live.compare(prompt=prompt)
+    seen = live.make(lens={}, watch=True, prompt=prompt)
+
+    def columns(_: int, call: Call) -> dict[int, list[int]]:
+        kinds = call["cond_or_uncond"] or [0, 0, 1]
+        rows = [i for i, kind in enumerate(kinds) if kind == 0]
+        # Forge takes them from the last to the first.
+        return {rows[0] if call["cond_or_uncond"] else rows[1]: [3]}
+
+    check(seen, 0, "tree", columns)
+    assert seen.maps[0].words == ["a", "red", "house", "a#2", "green", "tree"]
+    assert len(live.compare(prompt=prompt, batch_size=2).maps) == 2
+
+
+def test_prompt_editing(live: Live) -> None:
+    prompt = "a [red:blue:0.5] house"
+    live.compare(prompt=prompt, steps=4)
+    seen = live.make(lens={}, watch=True, prompt=prompt, steps=4)
+    assert seen.maps[0].words == ["a", "red", "house", "blue"]
+    check(seen, 0, "house", lambda _, call: {prompt_row(live, call): [3]})
+    # The host's rule is `step <= end`: the first text is said at steps 0, 1 and 2.
+    check(seen, 0, "red", lambda n, call: {prompt_row(live, call): [2]} if n <= 2 else {})
+    check(seen, 0, "blue", lambda n, call: {prompt_row(live, call): [2]} if n > 2 else {})
+
+
+def test_alternating_words(live: Live) -> None:
+    seen = live.compare(prompt="a [red|blue] house", steps=4)
+    assert seen.maps[0].words == ["a", "red", "house", "blue"]
+
+
+def test_long_prompt_and_break(live: Live) -> None:
+    prompt = "a red house BREAK " + "old small sky " * 30 + "green tree"
+    live.compare(prompt=prompt)
+    seen = live.make(lens={}, watch=True, prompt=prompt)
+    # Chunk 0 ends at BREAK; chunk 1 holds 75 of the words after it, chunk 2 the rest.
+    after = ("old small sky " * 30 + "green tree").split()
+    at = after.index("tree")
+    column = (1 + at // 75) * 77 + 1 + at % 75
+    width = 3 * 77
+
+    def columns(_: int, call: Call) -> dict[int, list[int]]:
+        row = prompt_row(live, call) if call["rows"] > 1 else 0
+        keys = call["layers"][0]["k"].shape[1]
+        if call["rows"] == 1 and (keys != width or call["cond_or_uncond"] == [1]):
+            return {}
+        return {row: [column + i * width for i in range(keys // width)]}
+
+    check(seen, 0, "tree", columns)
+
+
+def test_weights_change_no_words(live: Live) -> None:
+    seen = live.compare(prompt="a (red:1.3) house and ((green)) [tree]")
+    assert seen.maps[0].words == ["a", "red", "house", "and", "green", "tree"]
+    assert seen.maps[0].prompt.find("red").weight == pytest.approx(1.3)
+
+
+def test_embedding(live: Live) -> None:
+    seen = live.compare(prompt="a cat-toy and a red house")
+    assert "cat-toy" in seen.maps[0].words
+    assert len(seen.maps[0].prompt.find("cat-toy").rows) == 2
+
+
+def test_lora_and_style(live: Live) -> None:
+    seen = live.compare(prompt=f"{PROMPT} <lora:strong:1>", styles=["night"])
+    assert "lora" not in " ".join(seen.maps[0].words)
+    assert {"night", "sky"} <= set(seen.maps[0].words)
+    plain = live.make(prompt=PROMPT, styles=["night"])
+    assert (plain.images[0] != seen.images[0]).any(), "the LoRA did nothing: the test shows nothing"
+
+
+def test_prompt_matrix(live: Live) -> None:
+    seen = live.compare(
+        prompt="a house|red|green",
+        script_name="Prompt matrix",
+        script_args=[False, False, "positive", "comma", 0],
+        batch_size=2,
+    )
+    words = [m.words for m in sorted(seen.maps, key=lambda m: len(m.prompt.text))]
+    assert len(words) == 4 and "red" in words[1] and "red" not in words[2]
+
+
+def hires(upscaler: str) -> dict[str, Any]:
+    """What asks for a second pass at one and a half times the size."""
+    size = {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": upscaler}
+    return {**size, "denoising_strength": 0.7, "hr_second_pass_steps": 2}
+
+
+@pytest.mark.parametrize("passes", ["first", "second", "both"])
+def test_hires_fix(live: Live, passes: str) -> None:
+    more = hires("Latent")
+    more |= {"hr_prompt": "a blue boat", "steps": 3}
+    seen = live.compare(lens={"hires": passes}, **more)
+    words = seen.maps[0].words
+    assert ("house" in words) == (passes != "second") and ("boat" in words) == (passes != "first")
+    side = round(live.small * 1.5)
+    assert seen.maps[0].size == (side, side)
+
+
+@pytest.mark.parametrize("upscaler", ["None", "Lanczos", "Latent (nearest)"])
+def test_hires_upscalers(live: Live, upscaler: str) -> None:
+    more = hires(upscaler)
+    live.compare(**more)
+
+
+def test_hires_with_another_checkpoint(live: Live) -> None:
+    more = hires("Latent")
+    live.compare(**more, hr_checkpoint_name="other")
+
+
+def test_refiner(live: Live) -> None:
+    live.compare(refiner_checkpoint="other", refiner_switch_at=0.5, steps=4)
+
+
+def _start(live: Live, side: int = 0) -> Any:
+    side = side or live.small
+    y, x = np.mgrid[:side, :side]
+    return np.stack([(x * 255 // side), (y * 255 // side), np.full_like(x, 90)], -1).astype(np.uint8)
+
+
+def test_img2img(live: Live) -> None:
+    live.compare("img2img", init_images=[encoded(_start(live))], denoising_strength=0.9, steps=3)
+
+
+@pytest.mark.parametrize("only_masked", [False, True])
+def test_inpaint(live: Live, only_masked: bool) -> None:
+    side = live.small * 2
+    mask = np.zeros((side, side), np.uint8)
+    mask[side // 2 : side - 8, side // 2 : side - 8] = 255
+    seen = live.compare(
+        "img2img", init_images=[encoded(_start(live, side))], mask=encoded(mask), inpaint_full_res=only_masked,
+        inpaint_full_res_padding=4, denoising_strength=0.9, steps=3, mask_blur=0, inpainting_fill=1,
+    )  # fmt: skip
+    maps = seen.maps[0]
+    if only_masked:
+        assert maps.size == (side, side)
+        heat = maps.word("house", size=(side, side))
+        assert float(heat[: side // 4, : side // 4].abs().max()) < 1e-3 * float(heat.max())  # nothing was painted there
+        assert float(heat[side // 2 + 8 :, side // 2 + 8 :].mean()) > 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"subseed": 3, "subseed_strength": 0.4},
+        {"cfg_scale": 1},
+        {"sampler_name": "DPM adaptive", "steps": 2},
+        {"sampler_name": "Heun"},
+        {"sampler_name": "DDIM"},
+        {"sampler_name": "UniPC", "steps": 3},
+        {"sampler_name": "Euler a", "s_noise": 1.0},
+        {"override_settings": {"token_merging_ratio": 0.5}},
+        {"override_settings": {"batch_cond_uncond": False}},
+        {"override_settings": {"batch_cond_uncond": False}, "prompt": "a red house AND a tree", "batch_size": 2},
+        {"override_settings": {"pad_cond_uncond": True}, "prompt": "old small sky " * 30},
+        {"override_settings": {"s_min_uncond": 20.0}},
+        {"tiling": True},
+    ],
+    ids=lambda more: " ".join(f"{k}={v}" for k, v in more.items() if k != "prompt")[:60],
+)
+def test_other_ways(live: Live, more: dict[str, Any]) -> None:
+    assert live.compare(**more).maps
+
+
+def test_rows_of_split_batches(live: Live) -> None:
+    seen = live.make(lens={}, watch=True, override_settings={"batch_cond_uncond": False})
+    if seen.calls[0]["rows"] == 2:
+        pytest.skip(f"{live.name} has no such setting")
+    check(seen, 0, "house", lambda n, call: {0: [COLUMN["house"]]} if n % 2 == 0 else {})
+
+
+@pytest.mark.parametrize("name", ["sdp", "sdp-no-mem", "sub-quadratic", "V1", "InvokeAI", "Doggettx", "None"])
+def test_attention_optimisations(live: Live, name: str) -> None:
+    if live.name != "a1111":
+        pytest.skip("Forge and reForge choose their attention when they start")
+    live.server.post("/sdapi/v1/options", {"cross_attention_optimization": name})
+    try:
+        live.compare()
+    finally:
+        live.server.post("/sdapi/v1/options", {"cross_attention_optimization": "Automatic"})
+
+
+def test_hypertile(live: Live) -> None:
+    settings = {"hypertile_enable_unet": True, "hypertile_max_tile_unet": 64, "hypertile_max_depth_unet": 2}
+    before = {key: value for key, value in live.server.get("/sdapi/v1/options").items() if key in settings}
+    if not before:
+        pytest.skip(f"{live.name} has Hypertile as a script of its own")
+    live.server.post("/sdapi/v1/options", settings)
+    try:
+        live.compare()
+    finally:
+        live.server.post("/sdapi/v1/options", before)
+
+
+@pytest.mark.parametrize("how", ["interrupt", "skip"])
+def test_interrupted(live: Live, how: str) -> None:
+    def stop() -> None:
+        while not done.is_set():
+            progress = live.server.get("/sdapi/v1/progress?skip_current_image=true")
+            if progress["state"]["sampling_step"] >= 2:
+                live.server.post(f"/sdapi/v1/{how}", {})
+                return
+            time.sleep(0.02)
+
+    done = threading.Event()
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        seen = live.make(lens={}, steps=60)
+    finally:
+        done.set()
+        thread.join()
+    assert seen.images and seen.hooks == 0
+    # The host does not save what was interrupted; the maps are there all the same.
+    run = seen.info["extra_generation_params"].get("DAAM Lens runs")
+    assert seen.note or 1 <= live.server.get(f"/daam-lens/v1/runs/{run}")["steps"] < 60
+    live.compare()
+
+
+@pytest.mark.parametrize("where", ["cfg_denoiser", "process_batch"])
+def test_another_script_fails(live: Live, where: str) -> None:
+    bare = live.make()
+    live.server.get(f"/witness/fail?where={where}")
+    seen = live.make(lens={})
+    assert (seen.images[0] == bare.images[0]).all() and seen.maps and seen.hooks == 0
+
+
+def test_the_model_fails(live: Live) -> None:
+    live.server.get("/witness/fail?where=unet")
+    with pytest.raises(urllib.error.HTTPError):
+        live.make(lens={})
+    time.sleep(0.3)
+    assert live.server.get("/witness/stop?path=")["hooks"] == 0
+    live.compare()

@@ -1,0 +1,105 @@
+"""Runs inside a host, as an extension of its own: notes queries and keys by itself, so that maps can be checked against
+them, counts hooks, and fails on request. Knows nothing of DAAM Lens."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from modules import script_callbacks, scripts, shared
+
+NOTES: dict[str, Any] = {"on": False, "calls": [], "handles": [], "seen": set(), "fail": "", "conds": []}
+
+
+def unet() -> Any:
+    model = shared.sd_model
+    forge = getattr(model, "forge_objects", None)
+    return forge.unet.model.diffusion_model if forge is not None else model.model.diffusion_model
+
+
+def _watch(params: Any) -> None:
+    if NOTES["fail"] == "cfg_denoiser":
+        raise RuntimeError("another script failed on purpose")
+    model = unet()
+    if not NOTES["on"] or id(model) in NOTES["seen"]:
+        return
+    NOTES["seen"].add(id(model))
+
+    def begin(_module: Any, args: Any, kwargs: Any) -> None:
+        options = kwargs.get("transformer_options") or {}
+        NOTES["calls"].append(
+            {"rows": args[0].shape[0], "cond_or_uncond": list(options.get("cond_or_uncond", [])), "layers": []}
+        )
+
+    NOTES["handles"].append(model.register_forward_pre_hook(begin, with_kwargs=True))
+    for name, module in model.named_modules():
+        if not name.endswith("attn2"):
+            continue
+
+        def see(
+            _module: Any, _args: Any, output: Any, name: str = name, heads: int = int(module.heads), kind: str = "q"
+        ) -> None:
+            layers = NOTES["calls"][-1]["layers"]
+            if kind == "q":
+                layers.append({"name": name, "heads": heads, "q": output.detach().clone()})
+            else:
+                layers[-1]["k"] = output.detach().clone()
+
+        NOTES["handles"].append(module.to_q.register_forward_hook(see))
+        NOTES["handles"].append(
+            module.to_k.register_forward_hook(lambda m, a, o, see=see: see(m, a, o, kind="k"))  # type: ignore[misc]
+        )
+
+
+def _hooks() -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in unet().modules())
+
+
+class Witness(scripts.Script):  # type: ignore[misc]
+    def title(self) -> str:
+        return "Witness"
+
+    def show(self, is_img2img: bool) -> Any:
+        return scripts.AlwaysVisible
+
+    def process_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
+        if NOTES["fail"] == "process_batch":
+            raise RuntimeError("another script failed on purpose")
+
+    def process_before_every_sampling(self, p: Any, *args: Any, **kwargs: Any) -> None:
+        if NOTES["fail"] == "unet":
+            first = next(iter(unet().modules()))
+            handle = first.middle_block.register_forward_pre_hook(_fail)
+            NOTES["handles"].append(handle)
+
+
+def _fail(*_: Any) -> None:
+    raise RuntimeError("the model failed on purpose")
+
+
+def _routes(_demo: Any, app: Any) -> None:
+    def start() -> dict[str, int]:
+        NOTES.update(on=True, calls=[], seen=set())
+        return {"hooks": _hooks()}
+
+    def stop(path: str) -> dict[str, Any]:
+        for handle in NOTES["handles"]:
+            handle.remove()
+        calls = NOTES["calls"]
+        NOTES.update(on=False, calls=[], handles=[], seen=set(), fail="")
+        if path:
+            torch.save(calls, path)
+        return {"hooks": _hooks(), "calls": len(calls), "there": bool(path) and os.path.isfile(path)}
+
+    def fail(where: str) -> dict[str, str]:
+        NOTES["fail"] = where
+        return {"fail": where}
+
+    app.add_api_route("/witness/start", start, methods=["GET"])
+    app.add_api_route("/witness/stop", stop, methods=["GET"])
+    app.add_api_route("/witness/fail", fail, methods=["GET"])
+
+
+script_callbacks.on_cfg_denoiser(_watch)
+script_callbacks.on_app_started(_routes)
