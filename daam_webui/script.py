@@ -43,7 +43,7 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
         try:
             settings = Settings.from_args(args)
             overrides = getattr(p, OVERRIDES, None)
-            settings = settings.changed(**overrides) if overrides else settings
+            settings = _overridden(settings, overrides) if overrides else settings
             if settings.enabled:
                 session = Session(settings, host.parser(), host.schedule_steps)
                 p.extra_generation_params.update(settings.infotext())
@@ -78,6 +78,13 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
         if shown is not None and shown.runs:
             p.extra_generation_params["DAAM Lens runs"] = ", ".join(run.id for run in shown.runs)
         latest.remember(self.tabname if hasattr(self, "tabname") else "", shown, notes)
+
+
+def _overridden(settings: Settings, values: dict[str, Any]) -> Settings:
+    """A plot's values over the panel's; a plot of thresholds means a method that has one."""
+    chosen = settings.changed(**values)
+    without_threshold = "tau" in values and "method" not in values and chosen.method in ("best", "otsu")
+    return chosen.changed(method="threshold") if without_threshold else chosen
 
 
 def _first(processed: Any, drawn: int) -> None:

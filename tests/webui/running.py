@@ -77,16 +77,10 @@ class Live:
 
     def compare(self, page: str = "txt2img", lens: dict[str, Any] | None = None, **body: Any) -> Result:
         """With and without DAAM Lens: asserts that pictures and infotexts are the same and nothing stays hooked."""
+        if page == "img2img":
+            # Hosts encode the start picture with noise that goes on from the run before: let that be the same run, too.
+            self.make(page, None, **body)
         bare = self.make(page, None, **body)
-        if page == "img2img" and "mask" in body and self.name != "a1111":
-            # These two draw noise without a seed where a mask is: without it the host does not repeat itself.
-            again = self.make(page, None, **body)
-            if any((x != y).any() for x, y in zip(bare.images, again.images, strict=True)):
-                seen = self.make(page, lens or {}, **body)
-                assert seen.hooks == 0 and seen.maps and not seen.note
-                for maps in seen.maps:
-                    whole(maps)
-                return seen
         seen = self.make(page, lens or {}, **body)
         assert len(seen.images) >= len(bare.images)
         for plain, ours in zip(bare.images, seen.images, strict=False):

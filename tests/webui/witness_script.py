@@ -69,8 +69,7 @@ class Witness(scripts.Script):  # type: ignore[misc]
 
     def process_before_every_sampling(self, p: Any, *args: Any, **kwargs: Any) -> None:
         if NOTES["fail"] == "unet":
-            first = next(iter(unet().modules()))
-            handle = first.middle_block.register_forward_pre_hook(_fail)
+            handle = unet().time_embed.register_forward_pre_hook(_fail)
             NOTES["handles"].append(handle)
 
 
