@@ -191,18 +191,17 @@ def _override(session: Session, below: Callable[..., Any] | None) -> Callable[..
         if not session.wants:
             return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
         if session.layout is None:  # before the function, which may do with its arguments what it likes
-            _listen(session, args, kwargs, None)
+            _apart(_listen, session, args, kwargs, None)
             return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
         seen = None if torch.compiler.is_compiling() else SeenLse()
         with nullcontext() if seen is None else seen:
             out = func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
-        _listen(session, args, kwargs, seen)
+        _apart(_listen, session, args, kwargs, seen)
         return out
 
     return override
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _listen(session: Session, args: Any, kwargs: Any, seen: SeenLse | None) -> None:
     try:
         call = attention_call(args, kwargs)
@@ -215,15 +214,18 @@ def _mark(session: Session, own: bool) -> Callable[..., Any]:
     """A patch that hands its arguments on as they are: it tells that attention comes next, and where."""
 
     def mark(n: Any, context: Any, value: Any, extra_options: Any) -> Any:
-        _tell(session, extra_options, own)
+        _apart(_safely, session, session.mark, extra_options, own)
         return n, context, value
 
     return mark
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _tell(session: Session, extra: Any, own: bool) -> None:
-    _safely(session, session.mark, extra, own)
+def _apart(tell: Callable[..., None], *args: Any) -> None:
+    """Call `tell` where torch.compile does not look; the wrapper that sees to that costs too much where nothing is compiled."""
+    if torch.compiler.is_compiling():
+        torch.compiler.disable(tell)(*args)
+    else:
+        tell(*args)
 
 
 class _Heard:
@@ -237,7 +239,7 @@ class _Heard:
 
     def __call__(self, q: Any, k: Any, v: Any, extra_options: Any, *args: Any, **kwargs: Any) -> Any:
         heads = int(extra_options["n_heads"])
-        _listen(self._session, (q, k, v, heads), {}, None)
+        _apart(_listen, self._session, (q, k, v, heads), {}, None)
         return self._replacement(q, k, v, extra_options, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
