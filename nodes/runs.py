@@ -6,7 +6,6 @@ so that taking one out of a batch, or batches put together, still find their map
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from ..daam_core.errors import NothingRecorded
 from ..daam_core.heatmaps import HeatMaps
 from ..daam_core.rewording import by_index, reworded
 from .columns import words_for
+from .digest import digest
 from .spoken import Spoken
 
 MOST_PICTURES = 64
@@ -47,7 +47,7 @@ class Runs:
             for samples in latents:
                 for i, picture in enumerate(samples):
                     one = None if maps is None else maps[min(i, len(maps) - 1)]
-                    key = latent_key(picture)
+                    key = digest(picture)
                     self._kept.pop(key, None)
                     self._kept[key] = _Kept(one, failure, 0 if one is None else tensor_bytes(one))
             while len(self._kept) > 1 and (len(self._kept) > self._pictures or self.bytes > self._most_bytes):
@@ -71,7 +71,7 @@ class Runs:
 
     def recorded(self, picture: Tensor) -> HeatMaps:
         """The maps of one picture's latent `[c, …]` as they were recorded, with or without words. Raises NothingRecorded."""
-        key = latent_key(picture)
+        key = digest(picture)
         with self._lock:
             kept, gone = self._kept.get(key), key in self._gone
         if gone and kept is None:
@@ -96,12 +96,6 @@ RUNS = Runs()
 def maps_of(samples: Tensor, prompt: Spoken | None = None) -> tuple[HeatMaps, ...]:
     """See `Runs.find`."""
     return RUNS.find(samples, prompt)
-
-
-def latent_key(picture: Tensor) -> str:
-    """One picture's latent as a short text; the same for the same numbers, wherever they lie."""
-    values = picture.detach().float().cpu().contiguous()
-    return hashlib.sha1(f"{tuple(values.shape)}".encode() + values.numpy().tobytes(), usedforsecurity=False).hexdigest()
 
 
 def tensor_bytes(maps: HeatMaps) -> int:

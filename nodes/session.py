@@ -54,7 +54,6 @@ class _Call:
 
     rows: list[Row | None]
     sources: list[Source]
-    images: int
     shape: tuple[int, ...]
     context: int
     attentions: int = 0
@@ -138,7 +137,7 @@ class Session:
                 "so that nobody can say which part of it the attention belongs to. Record without that node."
             )
         sources = [self._source(i, row) for i, row in enumerate(rows)]
-        self._call = _Call(rows, sources, self._images, tuple(x.shape), 0 if context is None else context.shape[1])
+        self._call = _Call(rows, sources, tuple(x.shape), 0 if context is None else context.shape[1])
 
     def _source(self, group: int, row: Row | None) -> Source:
         """One value for the same rows of every call: recorders look up by it what is the same in every step."""
@@ -185,7 +184,7 @@ class Session:
     def _hear_unet(self, call: _Call, mark: Mark, a: Attention) -> None:
         if mark.own and (a.q.shape != a.k.shape or a.queries != mark.grid[0] * mark.grid[1] or a.split):
             return  # merged or cut by another node: not the whole picture's own attention
-        if a.q.shape[0] != len(call.rows) * call.images or a.queries != mark.grid[0] * mark.grid[1]:
+        if a.q.shape[0] != len(call.rows) * self._images or a.queries != mark.grid[0] * mark.grid[1]:
             if mark.own:
                 return
             raise NothingRecorded(
@@ -221,7 +220,7 @@ class Session:
             if own or a.keys != call.context or a.queries < picture:
                 return
             text, first = a.keys, 0
-        if a.q.shape[0] != len(call.rows) * call.images:
+        if a.q.shape[0] != len(call.rows) * self._images:
             raise NothingRecorded("Another node changed the batch inside the model. Record without that node.")
         layer = self._layer(f"attention.{call.attentions - 1}", "mid", a)
         for row, source in zip(call.rows, call.sources, strict=True):

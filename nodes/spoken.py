@@ -6,7 +6,6 @@ entry of the conditioning's own dictionary, which Combine, SetArea, SetTimestepR
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..daam_core.prompt import Prompt
 from ..daam_core.prompt_parts import inside
+from .digest import digest
 
 logger = logging.getLogger("daam_lens")
 KEY = "daam_lens_prompts"
@@ -90,7 +90,7 @@ class Remembered:
 
     def keep(self, context: Tensor, prompts: Spoken) -> None:
         """Remember that `context` `[1, columns, d]` says `prompts`."""
-        key = _digest(context)
+        key = digest(context)
         self._prompts[key] = prompts
         self._prompts.move_to_end(key)
         self._lengths[context.shape[1]] = None
@@ -101,7 +101,7 @@ class Remembered:
         """(columns, prompts) of an encoding that stands in `context` `[1, columns, d]` from column `first` on."""
         for columns in self._lengths:
             if first + columns <= context.shape[1]:
-                prompts = self._prompts.get(_digest(context[:, first : first + columns]))
+                prompts = self._prompts.get(digest(context[:, first : first + columns]))
                 if prompts is not None:
                     return columns, prompts
         return None
@@ -109,11 +109,6 @@ class Remembered:
 
 REMEMBERED = Remembered()
 """Nodes have no state of their own, and a prompt is encoded long before it is sampled."""
-
-
-def _digest(context: Tensor) -> str:
-    values = context.detach().float().cpu().contiguous()
-    return hashlib.sha1(f"{tuple(values.shape)}".encode() + values.numpy().tobytes(), usedforsecurity=False).hexdigest()
 
 
 class _Vocabulary:

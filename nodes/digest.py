@@ -1,0 +1,13 @@
+"""A tensor told by its numbers: how a latent finds its recording, and an encoded prompt its words."""
+
+from __future__ import annotations
+
+import hashlib
+
+from torch import Tensor
+
+
+def digest(x: Tensor) -> str:
+    """A tensor's shape and numbers as a short text; the same for the same numbers, wherever they lie."""
+    values = x.detach().float().cpu().contiguous()
+    return hashlib.sha1(f"{tuple(values.shape)}".encode() + values.numpy().tobytes(), usedforsecurity=False).hexdigest()
