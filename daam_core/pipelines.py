@@ -180,6 +180,7 @@ class Lens:
         if self._run is None:
             return
         self._run.cond.end_step()
+        self._tap.mute_self_attention(but=self._run.cond.self_grid)
         if self._run.uncond is not None:
             self._run.uncond.end_step()
 
@@ -201,6 +202,7 @@ class Lens:
         images = sample.shape[0] // (1 + ask.guided + perturbed)
         factor = int(getattr(self._pipe, "vae_scale_factor", 8))
         prompts = self._prompts(ask.prompts, images, context.shape[1])
+        self._tap.hear_all()  # an earlier run muted what it had no use for
         rows = slice(images, 2 * images) if ask.guided else slice(0, images)
         run = _Run(
             layers=self._tap.layers,

@@ -20,6 +20,8 @@ from .pool import Pool, Probe
 Grid = tuple[int, int]
 SELF_ATTENTION_POSITIONS = 576
 """Self-attention is kept at the finest grid of at most this many positions (24 x 24): n x n float32, at most 1.3 MB."""
+SELF_ATTENTION_EVERY = 3
+"""Self-attention is kept in the first, fourth, seventh, … step: it changes slowly, and is the dearest part of recording."""
 
 
 @dataclass(frozen=True)
@@ -142,18 +144,24 @@ class Recorder:
         if not (self.keep.layers or self.keep.heads):
 
             def work_off(q: Tensor, k: Tensor, layers: int) -> None:
-                add_head_sum(slot.now, q[source.rows], k[source.rows], selection, layers * heads, scale)
+                add_head_sum(slot.now, q, k, selection, layers * heads, scale)
 
-            pool = self._pool(("text", grid, q.shape, k.shape, heads, scale, source), q, k, heads, work_off)
+            pool = self._pool(("text", grid, q.shape, k.shape, heads, scale, source), q, k, heads, source.rows, work_off)
         return _Plan(q.shape, k.shape, slot, selection, pool)
 
     def _pool(
-        self, shape: tuple[Any, ...], q: Tensor, k: Tensor, heads: int, work_off: Callable[[Tensor, Tensor, int], None]
+        self,
+        shape: tuple[Any, ...],
+        q: Tensor,
+        k: Tensor,
+        heads: int,
+        rows: slice,
+        work_off: Callable[[Tensor, Tensor, int], None],
     ) -> Pool | None:
         """The pool of layers of one shape; None where they are too large to wait."""
         if shape not in self._pools:
             cost = 2 * (q.nbytes + k.nbytes) + 8 * self.images * heads * q.shape[1] * k.shape[1]
-            self._pools[shape] = Pool(cost, work_off)
+            self._pools[shape] = Pool(cost, rows, work_off)
         pool = self._pools[shape]
         return pool if pool.worth_it else None
 
@@ -176,29 +184,32 @@ class Recorder:
         slot.terms_now += heads
         add_joint(slot.now, q, k, selection, heads, scale, text, bias, lse)
 
+    def wants_self(self, grid: Grid) -> bool:
+        """Whether `add_self` would keep self-attention of this grid in this step: only the finest grid of bounded size,
+        and only every third step from the first on (`SELF_ATTENTION_EVERY`)."""
+        if not self.keep.self_attention or self.step_count % SELF_ATTENTION_EVERY:
+            return False
+        return grid == self.self_grid if self.self_grid else grid[0] * grid[1] <= SELF_ATTENTION_POSITIONS
+
     def add_self(self, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, source: Source | None = None) -> None:
-        """One self-attention layer of one step, q and k `[batch, n, heads * d]`; only the finest grid of bounded size
-        is kept."""
-        if not self.keep.self_attention:
+        """One self-attention layer of one step, q and k `[batch, n, heads * d]`, if it is wanted (see `wants_self`)."""
+        if not self.wants_self(grid):
             return
-        n = q.shape[1]
-        if self.self_grid is None and n <= SELF_ATTENTION_POSITIONS:
-            self.self_grid = grid
-            self.self_attention = torch.zeros(self.images, n, n, device=q.device)
+        if self.self_attention is None:
+            n = q.shape[1]
+            self.self_grid, self.self_attention = grid, torch.zeros(self.images, n, n, device=q.device)
         into = self.self_attention
-        if into is None or grid != self.self_grid:
-            return
         source = source or self.source
 
         def work_off(q: Tensor, k: Tensor, layers: int) -> None:
-            add_self_attention(into, q[source.rows], k[source.rows], layers * heads, scale)
+            add_self_attention(into, q, k, layers * heads, scale)
 
         apart = self.keep.layers or self.keep.heads
-        pool = None if apart else self._pool(("self", q.shape, heads, scale, source), q, k, heads, work_off)
+        pool = None if apart else self._pool(("self", q.shape, heads, scale, source), q, k, heads, source.rows, work_off)
         if pool is not None and self._probe.allows(q):
             pool.add(q, k)
         else:
-            work_off(q, k, 1)
+            work_off(q[source.rows], k[source.rows], 1)
 
     def end_step(self) -> None:
         """Fold the step into the sums; an interrupted step is simply never folded."""

@@ -79,6 +79,8 @@ class Tap:
         self._ticket = compiled.Ticket(self) if compiled.is_compiled(unet) else None
         self._handles: list[RemovableHandle] = []
         self._layer_handles: list[RemovableHandle] = []
+        self._self_layers: list[tuple[_Ear, list[RemovableHandle]]] = []
+        self._muted = False
         self._watched: list[tuple[dict[str, Any], str, nn.Module]] = []
         self._owners = _spatial_transformers(self._unet)
         if not self._owners:
@@ -145,11 +147,31 @@ class Tap:
         except Exception as error:
             self._stop(error)
 
+    def hear_all(self) -> None:
+        """Listen to every layer again."""
+        if self._muted:
+            self._detach_layers()
+            self._attach_layers()
+
+    def mute_self_attention(self, but: Grid | None) -> None:
+        """Take the hooks off every self-attention layer that was not on this grid when it was last heard.
+
+        A compiled UNet keeps listening: its hooks are part of its graph.
+        """
+        if self._muted or self._ticket is not None:
+            return
+        self._muted = True
+        for ear, handles in self._self_layers:
+            if ear.grid != but:
+                for handle in handles:
+                    handle.remove()
+
     # -- hooks on the layers ----------------------------------------------------------------------------------------
 
     def _attach_layers(self) -> None:
         self.layers = []
         self._watched = []
+        self._muted = False
         for name, owner in self._owners:
             ear = _Ear(self)
             self._layer_handles.append(owner.register_forward_pre_hook(ear.see_grid, with_kwargs=True))
@@ -157,9 +179,12 @@ class Tap:
                 for part in ("attn1", "attn2") if self._self_attention else ("attn2",):
                     attn = getattr(block, part, None)
                     if attn is not None:
-                        self._attach(ear, attn, f"{name}.transformer_blocks.{number}.{part}")
+                        handles = self._attach(ear, attn, f"{name}.transformer_blocks.{number}.{part}")
+                        self._layer_handles += handles
+                        if part == "attn1":
+                            self._self_layers.append((ear, handles))
 
-    def _attach(self, ear: _Ear, attn: Any, name: str) -> None:
+    def _attach(self, ear: _Ear, attn: Any, name: str) -> list[RemovableHandle]:
         listener = _LayerEar(ear, len(self.layers), self._ticket)
         self.layers.append(_describe(attn, name))
         fused = bool(getattr(attn, "fused_projections", False)) and hasattr(attn, "to_kv")
@@ -167,14 +192,17 @@ class Tap:
         query: Any
         key: Any
         query, key = attn.to_q, getattr(attn, key_name)
-        self._layer_handles.append(query.register_forward_hook(listener.see_query))
-        self._layer_handles.append(key.register_forward_hook(listener.see_fused if fused else listener.see_key))
         self._watched += [(attn._modules, "to_q", query), (attn._modules, key_name, key)]
+        return [
+            query.register_forward_hook(listener.see_query),
+            key.register_forward_hook(listener.see_fused if fused else listener.see_key),
+        ]
 
     def _detach_layers(self) -> None:
         for handle in self._layer_handles:
             handle.remove()
         self._layer_handles = []
+        self._self_layers = []
         self._watched = []
 
 

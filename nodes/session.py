@@ -163,8 +163,15 @@ class Session:
         name, number = extra.get("block") or ("middle", 0)
         depth = extra.get("block_index", 0)
         shape = extra.get("activations_shape") or (0, 0)
+        grid = (int(shape[-2]), int(shape[-1]))
+        if own and not self._wants_self(grid):
+            return
         layer = f"{name}_blocks.{number}.transformer_blocks.{depth}"
-        self._mark = Mark(layer, _PLACES.get(name, "mid"), (int(shape[-2]), int(shape[-1])), own)
+        self._mark = Mark(layer, _PLACES.get(name, "mid"), grid, own)
+
+    def _wants_self(self, grid: tuple[int, int]) -> bool:
+        recorder = self._recorders.get("prompt")
+        return recorder is None or recorder.wants_self(grid)
 
     @property
     def wants(self) -> bool:

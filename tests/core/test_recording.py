@@ -273,10 +273,10 @@ def _hooks(pipe: Any) -> int:
 
 
 def test_self_attention_equals_an_explicit_computation() -> None:
-    """What refines masks is the finest grid's own attention, every head, layer and step, rows summing to 1."""
+    """What refines masks is the finest grid's own attention, every head and layer of each third step, rows summing to 1."""
     pipe = pipeline()
     heard: dict[str, torch.Tensor] = {}
-    total = torch.zeros(64, 64, dtype=torch.float64)
+    steps: list[torch.Tensor] = []
 
     def keep(name: str) -> Any:
         return lambda module, args, output: heard.__setitem__(name, output)
@@ -284,20 +284,21 @@ def test_self_attention_equals_an_explicit_computation() -> None:
     def add(attn: Any) -> Any:
         def hook(*_: Any) -> None:
             q, k = (heard[x][1].double().unflatten(-1, (attn.heads, -1)).transpose(0, 1) for x in ("q", "k"))
-            total.add_((q @ k.transpose(1, 2) * attn.scale).softmax(-1).sum(0))
+            steps[-1].add_((q @ k.transpose(1, 2) * attn.scale).softmax(-1).sum(0))
 
         return hook
 
-    handles = []
+    handles = [pipe.unet.register_forward_pre_hook(lambda *_: steps.append(torch.zeros(64, 64, dtype=torch.float64)))]
     for name, module in pipe.unet.named_modules():
         if name.endswith(".attn1") and name.startswith(("down_blocks.0", "up_blocks.3")):
             handles += [module.to_q.register_forward_hook(keep("q")), module.to_k.register_forward_hook(keep("k"))]
             handles.append(module.register_forward_hook(add(module)))
     with trace(pipe) as lens:
-        paint(pipe, num_inference_steps=3)
+        paint(pipe, num_inference_steps=5)
     recorded = lens.heat_maps().self_attention
     assert recorded is not None
     assert list(recorded) == [(8, 8)]
+    total = steps[0] + steps[3]
     expected = total / total.sum(-1, keepdim=True)
     assert (recorded[8, 8] - expected).abs().max() < 1e-6
     for handle in handles:
@@ -305,6 +306,27 @@ def test_self_attention_equals_an_explicit_computation() -> None:
     with trace(pipe, self_attention=False) as lens:
         paint(pipe)
     assert lens.heat_maps().self_attention is None
+
+
+def test_self_attention_on_other_grids_is_not_listened_to_after_the_first_step_of_a_run() -> None:
+    """The second run is of another size, where other layers are on the finest grid."""
+    pipe = pipeline()
+    heard: list[int] = []
+
+    def note(*_: Any) -> None:
+        heard.append(sum(len(m.to_q._forward_hooks) for n, m in pipe.unet.named_modules() if n.endswith("attn1")))
+
+    handle = pipe.unet.register_forward_hook(note, always_call=True)
+    with trace(pipe) as lens:
+        for size in (64, 256):
+            paint(pipe, num_inference_steps=2, height=size, width=size)
+    handle.remove()
+    layers = sum(n.endswith("attn1") for n, _ in pipe.unet.named_modules())
+    kept = [next(iter(lens.heat_maps(run=run).self_attention or ())) for run in (0, 1)]
+    assert kept == [(8, 8), (16, 16)]
+    assert heard[0] == heard[2] == layers
+    assert 0 < heard[1] < layers and 0 < heard[3] < layers
+    assert _hooks(pipe) == 0
 
 
 @pytest.mark.parametrize(("kept", "asked"), [("steps", {"layers": ["up"]}), ("layers", {"steps": [0]})])
