@@ -230,4 +230,3 @@ class HeatMaps(PictureRun):
         rule: Literal["paper", "castorini"] = "castorini" if header.get("rule") == "castorini" else "paper"
         specials = bool(header.get("specials", True))
         return cls(**serial.unpack(tensors, header), negative=negative, rule=rule, specials=specials)
-

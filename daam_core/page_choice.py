@@ -173,7 +173,12 @@ def _settings(data: Any) -> Settings:
     values: dict[str, Any] = {}
     for name, (least, most) in ranges.items():
         value = data.get(name, getattr(Settings, name))
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not least <= value <= most:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not math.isfinite(value)
+            or not least <= value <= most
+        ):
             raise BadArgument(f"{name} is a number from {least:g} to {most:g}, not {value!r}")
         values[name] = float(value)
     for name in ("soft", "compete", "invert"):

@@ -57,9 +57,7 @@ async def _body(request: web.Request) -> Any:
 def _page(run: str, picture: int, _: None) -> web.Response:
     maps = SHOWN.maps(run, picture)
     methods = ["best", *(["walk"] if maps.self_attention else []), *([] if maps.picture is None else ["guided", "grabcut"])]
-    return web.json_response(
-        {**SHOWN.page(run, picture).as_json(), "methods": methods, "pictured": maps.picture is not None}
-    )
+    return web.json_response({**SHOWN.page(run, picture).as_json(), "methods": methods, "pictured": maps.picture is not None})
 
 
 def _picture(run: str, picture: int, _: None) -> web.Response:

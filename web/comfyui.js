@@ -25,8 +25,9 @@ app.registerExtension({
 /** Puts the component into a node. @param {any} node */
 function explore(node) {
   const store = node.widgets.find((/** @type {any} */ w) => w.name === "choice");
-  store.hidden = true;
-  store.options = { ...store.options, hidden: true };
+  // Both kinds of node drawing leave it out; its value is saved and queued all the same.
+  store.hidden = store.options.hidden = true;
+  store.computeSize = () => [0, -4];
   /** @type {{run: string, pictures: number}|null} */
   let shown = null;
   let index = 0;

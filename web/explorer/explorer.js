@@ -55,6 +55,7 @@ export class DaamExplorer extends HTMLElement {
   /** Shows one picture; what is wrong with its data becomes a sentence. @param {Data} data @returns {Promise<void>} */
   async load(data) {
     this.ui?.scrubber.stop();
+    const { masking } = this;
     this.empty();
     const mine = this.generation;
     try {
@@ -63,6 +64,7 @@ export class DaamExplorer extends HTMLElement {
       this.data = data;
       this.model = new Model(page);
       const left = this.restore(data.choice);
+      this.masking = masking && this.picks.length > 0;
       this.build();
       if (left.length) this.tell(`Not in this prompt: ${left.join(", ")}.`);
       this.draw();
@@ -139,7 +141,7 @@ export class DaamExplorer extends HTMLElement {
       moved: () => (this.held = false),
     });
     const refine = this.data?.refine;
-    const panel = maskPanel(this.settings, { methods: refine?.methods ?? [], use: this.data?.use ?? "Save mask as PNG", shown: false }, {
+    const panel = maskPanel(this.settings, { methods: refine?.methods ?? [], use: this.data?.use ?? "Save mask as PNG", shown: this.masking }, {
       change: (settings) => this.changeMask(settings),
       show: (on) => this.showMask(on),
       use: () => this.useMask(),
