@@ -74,10 +74,10 @@ def script() -> str:
 def explorer_html(maps: HeatMaps) -> str:
     """The whole file as text."""
     page = page_data(maps)
-    details = {axis: _inlined(data) for axis, data in _details(maps, page).items()}
+    details = {axis: data.as_json() for axis, data in _details(maps, page).items()}
     for axis in ("steps", "layers"):
         page.header["detail"][axis] = axis in details
-    data = {**_inlined(page), "picture": _picture_address(maps), "details": details}
+    data = {**page.as_json(), "picture": _picture_address(maps), "details": details}
     return _PAGE.format(policy=_POLICY, data=_safe_json(data), script=script())
 
 
@@ -94,10 +94,6 @@ def _details(maps: HeatMaps, page: PageData) -> dict[Axis, PageData]:
     axes: tuple[Axis, ...] = ("steps", "layers")
     found = {axis: detail_data(maps, axis) for axis in axes if page.header["detail"][axis] and maps.words}
     return {axis: data for axis, data in found.items() if len(data.atlas) <= LARGEST_DETAIL}
-
-
-def _inlined(data: PageData) -> dict[str, Any]:
-    return {"header": data.header, "atlas": base64.b64encode(data.atlas).decode("ascii")}
 
 
 def _picture_address(maps: HeatMaps) -> str | None:

@@ -62,12 +62,12 @@ class HeatMaps(PictureRun):
         """(h, w) of the finest recorded resolution."""
         return max(self.sums, key=lambda g: g[0] * g[1])
 
-    def word(self, query: str, size: Size | None = None) -> Tensor:
+    def word(self, query: str | Word, size: Size | None = None) -> Tensor:
         """The heat map of one word or phrase, Eq. 6: `D_k[x, y] = sum over layers i, steps j, heads l of F_k^(i,j,l)[x, y]`.
 
         Args:
             query: a word (`"house"`), a repeated one (`"house#2"`), a phrase (`"red house"`), or `"<start>"`,
-                `"<end>"`, `"<padding>"`. Upper and lower case are the same.
+                `"<end>"`, `"<padding>"`. Upper and lower case are the same. Or a `Word` of the prompt.
             size: (height, width) to upscale to, bicubic; None is the finest recorded resolution.
 
         Returns:
@@ -78,22 +78,22 @@ class HeatMaps(PictureRun):
         """
         return self.stack([query], size)[0]
 
-    def stack(self, queries: Sequence[str] | None = None, size: Size | None = None) -> Tensor:
+    def stack(self, queries: Sequence[str | Word] | None = None, size: Size | None = None) -> Tensor:
         """The maps of several words in one call: float32 `[words, H, W]`; all words of the prompt by default."""
         levels = self._all_levels(self.sums, self.words if queries is None else queries)
         if size is not None and (len(size) != 2 or min(size) < 1):
             raise BadArgument(f"size is (height, width) in pixels, both at least 1, not {size}.")
         return bicubic(levels, size or self.grid)
 
-    def _all_levels(self, by_grid: dict[Grid, Tensor], queries: Sequence[str]) -> list[Tensor]:
+    def _all_levels(self, by_grid: dict[Grid, Tensor], queries: Sequence[str | Word]) -> list[Tensor]:
         """Native maps `[words, h, w]` of every resolution of `sums` or `late`."""
         found = [self._find(query) for query in queries]
         return [self._levels(rows, found) for rows in by_grid.values()]
 
-    def _find(self, query: str) -> Word:
+    def _find(self, query: str | Word) -> Word:
         word = self.prompt.find(query)
-        if not self.specials and query.startswith("<"):
-            raise DetailMissing(f"{query} was not kept by layer and step; only the prompt's own words were.")
+        if not self.specials and {0, self.prompt.rows - 2, self.prompt.rows - 1}.intersection(word.rows):
+            raise DetailMissing(f"{word.label} was not kept by layer and step; only the prompt's own words were.")
         return word
 
     def _levels(self, rows: Tensor, found: Sequence[Word]) -> Tensor:
@@ -172,7 +172,7 @@ class HeatMaps(PictureRun):
 
     def mask(
         self,
-        query: str,
+        query: str | Word,
         method: str = "best",
         *,
         tau: float = 0.4,
@@ -230,4 +230,3 @@ class HeatMaps(PictureRun):
         rule: Literal["paper", "castorini"] = "castorini" if header.get("rule") == "castorini" else "paper"
         specials = bool(header.get("specials", True))
         return cls(**serial.unpack(tensors, header), negative=negative, rule=rule, specials=specials)
-

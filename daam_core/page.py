@@ -7,6 +7,7 @@ to the right of the high ones. Tile k of grid g lies at column `columns[g]`, row
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,10 @@ class PageData:
 
     header: dict[str, Any]
     atlas: bytes
+
+    def as_json(self) -> dict[str, Any]:
+        """Both in plain JSON, the atlas in base64."""
+        return {"header": self.header, "atlas": base64.b64encode(self.atlas).decode("ascii")}
 
 
 def page_data(maps: HeatMaps, budget: int = BUDGET) -> PageData:
@@ -84,7 +89,7 @@ def detail_data(maps: HeatMaps, axis: Axis, words: Sequence[str] | None = None) 
         DetailMissing: they were not kept apart.
         WordNotFound: no such word.
     """
-    names = list(words) if words is not None else maps.content_words or maps.words
+    names = list(words) if words is not None else detail_words(maps)
     count = maps.steps if axis == "steps" else len(maps.layers)
     if not names:
         raise DetailMissing("The prompt has no words to show by step or layer.")
@@ -98,6 +103,11 @@ def detail_data(maps: HeatMaps, axis: Axis, words: Sequence[str] | None = None) 
     atlas, layout = _encode({grid: torch.cat(rows) for grid, rows in levels.items()}, 255)
     names = [maps.prompt.find(name).label for name in names]
     return PageData({"format": FORMAT, "version": VERSION, "axis": axis, "frames": count, "words": names, **layout}, atlas)
+
+
+def detail_words(maps: HeatMaps) -> list[str]:
+    """The words whose steps and layers a page can show: those that can be seen, or all where there are none of these."""
+    return maps.content_words or maps.words
 
 
 def word_places(text: str, words: Sequence[str]) -> list[tuple[int, int] | None]:

@@ -164,7 +164,7 @@ class Prompt:
         """Labels of the words that can be seen in a picture: no stop words, no punctuation."""
         return [w.label for w in self.words if pictured(w.text) and search_key(w.text) not in STOP_WORDS]
 
-    def rivals(self, query: str) -> list[str]:
+    def rivals(self, query: str | Word) -> list[str]:
         """The words that compete with ``query`` for the picture's places: the last word of every other noun group.
 
         A group is a run of neighbouring content words ("red house" in "a red house and a green tree"), so an
@@ -204,12 +204,15 @@ class Prompt:
         rows = torch.tensor(self.column_rows(length), dtype=torch.long)
         return torch.zeros(len(rows), self.rows).scatter_(1, rows[:, None], 1.0)
 
-    def find(self, query: str) -> Word:
+    def find(self, query: str | Word) -> Word:
         """A word by label or text ("house", "house#2"), a phrase of neighbouring words ("red house", "cat-toy"; its
-        rows together), or "<start>", "<end>", "<padding>". Case, spaces and the kind of apostrophe do not matter.
+        rows together), or "<start>", "<end>", "<padding>". Case, spaces and the kind of apostrophe do not matter. A
+        `Word` is itself.
 
         Raises WordNotFound, which lists the words that are.
         """
+        if isinstance(query, Word):
+            return query
         key, cuts = _key_and_cuts(query)
         if key in SPECIALS:
             return self._special(key)
@@ -221,6 +224,11 @@ class Prompt:
         if not found:
             raise WordNotFound(self._missing(query, key))
         return replace(found[0], label=" ".join(query.split()))
+
+    def phrase(self, labels: Sequence[str]) -> Word:
+        """Some words together, named by their labels. Raises WordNotFound."""
+        words = [self.find(label) for label in labels]
+        return words[0] if len(words) == 1 else _merged(words, self.tokens)
 
     @cached_property
     def _by_key(self) -> dict[str, Word]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .explorer import Explorer
 from .files import LoadMaps, SaveMaps
 from .heat_maps import HeatMapsNode
 from .mask import MaskNode
@@ -17,6 +18,7 @@ NODES: list[type[io.ComfyNode]] = [
     Record,
     HeatMapsNode,
     MaskNode,
+    Explorer,
     PromptReport,
     CompareMaps,
     Overlay,

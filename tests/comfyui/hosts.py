@@ -112,7 +112,7 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        self.address, self.base, self._log = f"http://127.0.0.1:{port}", base, base / "server.log"
+        self.version, self.address, self.base, self._log = host.version, f"http://127.0.0.1:{port}", base, base / "server.log"
         command = [host.python, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port), "--base-directory", str(base)]
         command += ["--disable-api-nodes", "--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}"]
         self._process = subprocess.Popen(

@@ -26,11 +26,25 @@ function asNode(child) {
 
 /** A canvas with its buffer of pixels. @param {[number, number]} size (height, width) @param {string} [name] */
 export function canvas(size, name = "") {
-  const element = /** @type {HTMLCanvasElement} */ (h("canvas", { class: name, width: size[1], height: size[0] }));
+  const element = /** @type {HTMLCanvasElement} */ (h("canvas", { class: name }));
   const context = /** @type {CanvasRenderingContext2D} */ (element.getContext("2d"));
-  const image = context.createImageData(size[1], size[0]);
-  const pixels = new Uint32Array(image.data.buffer);
-  return { element, pixels, show: () => context.putImageData(image, 0, 0), clear: () => context.clearRect(0, 0, size[1], size[0]) };
+  /** @type {ImageData} */
+  let image;
+  const made = {
+    element,
+    pixels: new Uint32Array(),
+    /** Another size; what was drawn is gone where it differs. @param {[number, number]} to (height, width) */
+    use([height, width]) {
+      if (image?.width === width && image.height === height) return;
+      [element.width, element.height] = [width, height];
+      image = context.createImageData(width, height);
+      made.pixels = new Uint32Array(image.data.buffer);
+    },
+    show: () => context.putImageData(image, 0, 0),
+    clear: () => context.clearRect(0, 0, element.width, element.height),
+  };
+  made.use(size);
+  return made;
 }
 
 /** @param {number} share */

@@ -7,6 +7,7 @@ import { legend, LISTED, rankRows } from "./legend.js";
 import { maskPanel } from "./mask_panel.js";
 import { DEFAULTS, Model, toggled } from "./model.js";
 import { PageError, readPage } from "./page_data.js";
+import { decodeGreyPng } from "./png.js";
 import { drawApart, drawKeptMask, markChips, wordColour } from "./painting.js";
 import { candidates, rankBox, rankPixel } from "./ranking.js";
 import { maskBlob, saveBlob } from "./saving.js";
@@ -20,11 +21,13 @@ const VIEWS = ["Picture", "Words", "Compare", "Layers"];
 
 /**
  * @typedef {{header: any, atlas: Uint8Array, picture?: string|null, colourMap?: string, use?: string,
- *   choice?: {words: string[][], settings: import("./model.js").Settings},
+ *   choice?: Choice|null,
  *   detail?: (axis: "steps"|"layers") => Promise<{header: any, atlas: Uint8Array}>,
- *   refine?: {methods: string[], run: (request: object) => Promise<string|void>}}} Data
- * `detail` gives a further atlas when it is asked for; `refine.run` does on the host's server what a page cannot, and may
- * answer with a sentence to show; `use` is the text of the button; `choice` is what an earlier `daam-change` told.
+ *   refine?: {methods: string[], run: (request: object) => Promise<string|{mask: Uint8Array}|void>}}} Data
+ * @typedef {{words: string[][], settings: import("./model.js").Settings, part?: import("./model.js").Part}} Choice
+ * `detail` gives a further atlas when it is asked for; `refine.run` does on the host's server what a page cannot: it answers
+ * with the words' mask before clean-up (an 8-bit grey PNG of the picture's size), or with a sentence to show; `use` is the
+ * text of the button; `choice` is what an earlier `daam-change` told.
  */
 export class DaamExplorer extends HTMLElement {
   constructor() {
@@ -44,12 +47,15 @@ export class DaamExplorer extends HTMLElement {
     this.blend = "partition";
     this.view = VIEWS[0];
     /** @type {any} */ this.ui = null;
+    /** Methods that the server could not do, by `refinedKey`. @type {Set<string>} */
+    this.refused = new Set();
     this.generation = (this.generation ?? 0) + 1;
   }
 
   /** Shows one picture; what is wrong with its data becomes a sentence. @param {Data} data @returns {Promise<void>} */
   async load(data) {
     this.ui?.scrubber.stop();
+    const { masking } = this;
     this.empty();
     const mine = this.generation;
     try {
@@ -57,10 +63,13 @@ export class DaamExplorer extends HTMLElement {
       if (mine !== this.generation) return;
       this.data = data;
       this.model = new Model(page);
-      this.restore(data.choice);
+      const left = this.restore(data.choice);
+      this.masking = masking && this.picks.length > 0;
       this.build();
+      if (left.length) this.tell(`Not in this prompt: ${left.join(", ")}.`);
       this.draw();
       this.prepare();
+      if (data.choice?.part) await this.restorePart(data.choice.part);
     } catch (error) {
       if (mine === this.generation) this.say(error);
     }
@@ -68,27 +77,53 @@ export class DaamExplorer extends HTMLElement {
 
   disconnectedCallback() {
     this.ui?.scrubber.stop();
+    this.watcher?.disconnect();
   }
 
-  /** @param {unknown} error */
+  /** A sentence in place of the whole page. @param {unknown} error a text, or what was thrown */
   say(error) {
+    if (typeof error === "string") error = new PageError(error);
+    this.ui?.scrubber.stop();
+    this.watcher?.disconnect();
     const text = error instanceof PageError ? error.message : "The explorer could not show this picture; reload the page.";
     if (!(error instanceof PageError)) console.error(error);
     this.shadowRoot?.replaceChildren(h("style", {}, STYLE), h("p", { class: "message", role: "alert" }, text));
   }
 
-  /** Takes up a stored choice; words that this prompt does not have are left out. */
-  restore(/** @type {Data["choice"]} */ choice) {
-    if (!choice) return;
+  /** A line below the panels. @param {string} text */
+  tell(text) {
+    if (this.ui) this.ui.status.textContent = text;
+  }
+
+  /** Takes up a stored choice. @param {Choice|null|undefined} choice @returns {string[]} words that this prompt does not have */
+  restore(choice) {
+    if (!choice) return [];
     const labels = this.model.page.words.map((/** @type {any} */ w) => `${w.kind}:${w.label}`);
     this.picks = choice.words.map((names) => names.map((name) => labels.indexOf(name))).filter((pick) => !pick.includes(-1));
     this.settings = { ...DEFAULTS, ...choice.settings };
+    return choice.words.flat().filter((name) => !labels.includes(name)).map((name) => name.slice(name.indexOf(":") + 1));
   }
 
-  /** What a host stores. */
+  /** Steps or layers of a stored choice, where this picture has them too. @param {NonNullable<import("./model.js").Part>} part */
+  async restorePart(part) {
+    const { header } = this.model.page;
+    const count = part.axis === "steps" ? header.steps : header.layers.length;
+    if (!header.detail[part.axis] || !part.frames.length || part.frames.some((frame) => frame >= count)) {
+      this.tell(`The stored choice of ${part.axis} does not fit this picture.`);
+      return;
+    }
+    this.ui.scrubber.restore(part);
+    await this.choosePart(part);
+  }
+
+  /** What a host stores. @returns {Choice} */
   choice() {
     const name = (/** @type {number} */ i) => `${this.model.page.words[i].kind}:${this.model.page.words[i].label}`;
-    return { words: this.picks.map((pick) => pick.map(name)), settings: this.settings };
+    return { words: this.picks.map((pick) => pick.map(name)), settings: this.settings, part: this.model.part };
+  }
+
+  tellHost() {
+    this.dispatchEvent(new CustomEvent("daam-change", { detail: this.choice(), bubbles: true }));
   }
 
   // -- the document ---------------------------------------------------------------------------------------------
@@ -106,13 +141,13 @@ export class DaamExplorer extends HTMLElement {
       moved: () => (this.held = false),
     });
     const refine = this.data?.refine;
-    const panel = maskPanel(this.settings, { methods: refine?.methods ?? [], use: this.data?.use ?? "Save mask as PNG", shown: false }, {
+    const panel = maskPanel(this.settings, { methods: refine?.methods ?? [], use: this.data?.use ?? "Save mask as PNG", shown: this.masking }, {
       change: (settings) => this.changeMask(settings),
       show: (on) => this.showMask(on),
       use: () => this.useMask(),
       refine: (method) => this.refine(method),
     });
-    const scrub = scrubber(header, (part) => this.choosePart(part));
+    const scrub = scrubber(header, (part) => this.choosePart(part).then(() => this.tellHost()));
     const ranks = h("ol", { class: "ranks", style: `--rows:${Math.min(LISTED, candidates(model.page).length)}` });
     const where = h("span", {}, "");
     const bar = h("div", { class: "bar" });
@@ -142,6 +177,20 @@ export class DaamExplorer extends HTMLElement {
     );
     this.rank(null);
     this.show(this.view);
+    this.watcher?.disconnect();
+    this.watcher = new ResizeObserver(() => this.fit());
+    this.watcher.observe(view.frame);
+    this.fit();
+  }
+
+  /** Heat is drawn at the size that it has on the screen. */
+  fit() {
+    const { frame } = this.ui.view;
+    const side = Math.max(frame.clientWidth, frame.clientHeight) * (window.devicePixelRatio || 1);
+    if (side && this.model.fit(side)) {
+      this.draw();
+      this.prepare();
+    }
   }
 
   /** @param {string} name */
@@ -205,7 +254,7 @@ export class DaamExplorer extends HTMLElement {
   changed() {
     this.draw();
     this.fillSheet();
-    this.dispatchEvent(new CustomEvent("daam-change", { detail: this.choice(), bubbles: true }));
+    this.tellHost();
   }
 
   /** @param {import("./model.js").Settings} settings */
@@ -213,7 +262,7 @@ export class DaamExplorer extends HTMLElement {
     this.settings = settings;
     this.showMask(true);
     if (this.view === "Compare") this.fillSheet();
-    this.dispatchEvent(new CustomEvent("daam-change", { detail: this.choice(), bubbles: true }));
+    this.tellHost();
   }
 
   /** @param {boolean} on */
@@ -226,6 +275,7 @@ export class DaamExplorer extends HTMLElement {
   /** Hands the mask, at the picture's own size, to the host; saves it where nobody takes it. */
   async useMask() {
     const { size } = this.model.page;
+    if (this.settings.method) await this.refined(this.settings);
     const mask = this.model.mask(this.picks, this.settings, size);
     const png = await maskBlob(mask, size);
     const detail = { ...this.choice(), size, mask, png };
@@ -234,15 +284,48 @@ export class DaamExplorer extends HTMLElement {
     }
   }
 
-  /** @param {string} method */
+  /** Switches one of the server's methods on, or off again. @param {string} method */
   async refine(method) {
-    const { status } = this.ui;
-    status.textContent = "Asking the server…";
-    try {
-      status.textContent = (await this.data?.refine?.run({ ...this.choice(), method })) ?? "";
-    } catch (error) {
-      status.textContent = `The server did not do it: ${/** @type {Error} */ (error).message}`;
+    const settings = { ...this.settings, method: this.settings.method === method ? "" : method };
+    if (settings.method) {
+      if (!this.picks.length) return this.tell("Keep a word first.");
+      this.refused.clear();
+      if (!(await this.refined(settings))) return;
     }
+    this.ui.panel.method(settings.method);
+    this.changeMask({ ...this.settings, method: settings.method });
+  }
+
+  /** The server's mask of what is kept, asked for once. @param {import("./model.js").Settings} settings @returns {Promise<boolean>} whether it is there */
+  async refined(settings) {
+    const { model } = this;
+    const key = model.refinedKey(this.picks, settings);
+    if (model.refined.has(key)) return true;
+    if (this.refused.has(key)) return false;
+    this.refused.add(key);
+    this.tell("Asking the server…");
+    try {
+      const answer = await this.data?.refine?.run({ ...this.choice(), settings, method: settings.method });
+      this.tell(typeof answer === "string" ? answer : "");
+      if (!answer || typeof answer === "string") return false;
+      const { width, height, pixels } = await decodeGreyPng(answer.mask);
+      if (height !== model.page.size[0] || width !== model.page.size[1]) throw new Error(`its mask is ${width} x ${height}`);
+      model.refined.set(key, pixels.map((v) => (v > 127 ? 1 : 0)));
+      this.refused.delete(key);
+      return true;
+    } catch (error) {
+      this.tell(`The server did not do it: ${/** @type {Error} */ (error).message}`);
+      return false;
+    }
+  }
+
+  /** A word or level changed while a server's method is on: its mask is asked for when the hand rests. */
+  refineLater() {
+    clearTimeout(this.later);
+    this.later = setTimeout(async () => {
+      const { model } = this;
+      if (this.settings.method && this.picks.length && (await this.refined(this.settings)) && model === this.model) this.draw();
+    }, 200);
   }
 
   /** @param {import("./model.js").Part} part */
@@ -279,6 +362,8 @@ export class DaamExplorer extends HTMLElement {
     const shown = hovered ? [hovered] : picks;
     const masked = this.masking && picks.length > 0 && !hovered;
     const apart = shown.length > 1 && this.blend === "partition";
+    if (masked && this.settings.method && !model.refined.has(model.refinedKey(picks, this.settings))) this.refineLater();
+    overlay.use(masked ? model.drawn : model.heatSize);
     markChips(ui.chips.chips, picks, hovered);
     if (masked) ui.panel.say(`${percent(drawKeptMask(overlay.pixels, model, picks, this.settings))} of the picture`, true);
     else ui.panel.say(picks.length ? "" : "keep a word first", picks.length > 0);
@@ -301,11 +386,12 @@ export class DaamExplorer extends HTMLElement {
   /** Makes the maps that a hover will want, while nothing else is to be done. */
   prepare() {
     const model = this.model;
+    const round = (this.round = (this.round ?? 0) + 1);
     const waiting = [...candidates(model.page), ...model.page.words.keys()].slice(0, 64);
     const idle = window.requestIdleCallback ?? ((/** @type {any} */ run) => setTimeout(run, 30));
     const next = () => {
-      if (this.model !== model || !waiting.length) return;
-      model.heat([/** @type {number} */ (waiting.shift())], model.drawn, null);
+      if (this.model !== model || this.round !== round || !waiting.length) return;
+      model.heat([/** @type {number} */ (waiting.shift())], model.heatSize, null);
       idle(next);
     };
     idle(next);
@@ -314,12 +400,12 @@ export class DaamExplorer extends HTMLElement {
 
 /**
  * Puts an explorer into an element.
- * @param {Element} element @param {Data} data @returns {DaamExplorer}
+ * @param {Element} element @param {Data|null} data null where there is nothing to show yet (`load` it later) @returns {DaamExplorer}
  */
 export function mount(element, data) {
   if (!customElements.get("daam-explorer")) customElements.define("daam-explorer", DaamExplorer);
   const explorer = /** @type {DaamExplorer} */ (document.createElement("daam-explorer"));
   element.append(explorer);
-  explorer.load(data);
+  if (data) explorer.load(data);
   return explorer;
 }

@@ -1,6 +1,13 @@
 /** The controls of a mask: level, competition, clean-up, and what the host does with it. */
 import { h } from "./dom.js";
 
+/** What the core's methods do, for those who point at a button. @type {Record<string, string>} */
+const METHOD_TITLES = {
+  best: "Told apart by heat and by the picture's edges", otsu: "A level found by itself",
+  walk: "One step along the picture's attention to itself, then competition", guided: "Competition, snapped to the picture's edges",
+  grabcut: "Competition, then cut out along the picture's colours",
+};
+
 /**
  * @typedef {import("./model.js").Settings} Settings
  * @param {Settings} settings what it starts with
@@ -26,22 +33,32 @@ export function maskPanel(settings, host, on) {
     return h("label", { class: "slider" }, h("span", {}, text), input, value);
   };
   const check = (/** @type {keyof Settings} */ name, /** @type {string} */ text, /** @type {string} */ title) =>
-    h("label", { class: "check", title },
+    h("label", { class: "check", title, "data-title": title },
       h("input", { type: "checkbox", name, checked: now[name], onchange: (/** @type {any} */ e) => set({ [name]: e.target.checked }) }), text);
   const area = h("output", { class: "area", "aria-live": "polite" }, "");
   const show = h("input", { type: "checkbox", name: "show", checked: host.shown, onchange: (/** @type {any} */ e) => on.show(e.target.checked) });
   const use = h("button", { class: "main", type: "button", onclick: on.use }, host.use);
   const growing = slider("grow", "Grow", [-32, 32, 1], " px");
   const softening = slider("feather", "Feather", [0, 32, 1], " px");
+  const level = slider("tau", "Level τ", [0, 1, 0.01]);
+  const softly = check("soft", "Soft", "Grey edges around the level instead of a hard step");
+  const competing = check("compete", "Compete", "Only where this word is hotter than the prompt's other things");
+  const methods = host.methods.map((name) =>
+    h("button", { type: "button", "data-method": name, "aria-pressed": "false", title: METHOD_TITLES[name], onclick: () => on.refine(name) }, name));
+  const off = (/** @type {any} */ label, /** @type {boolean} */ unused, /** @type {string} */ why) => {
+    label.querySelector("input").disabled = unused;
+    label.title = unused ? why : label.dataset.title ?? "";
+  };
   const greyed = () => {
-    for (const label of [growing, softening]) {
-      label.querySelector("input").disabled = now.soft;
-      label.title = now.soft ? "A soft mask has no edge to move: turn Soft off." : "";
-    }
+    const levels = !["best", "otsu"].includes(now.method);
+    off(level, !levels, `“${now.method}” finds the level by itself.`);
+    for (const label of [softly, competing]) off(label, now.method !== "", `“${now.method}” decides that.`);
+    const soft = now.soft && !now.method;
+    for (const label of [growing, softening]) off(label, soft, "A soft mask has no edge to move: turn Soft off.");
+    for (const button of methods) button.setAttribute("aria-pressed", String(button.dataset.method === now.method));
   };
   const refine = host.methods.length
-    ? h("div", { class: "row" }, h("span", { class: "hint" }, "On the server:"),
-        ...host.methods.map((name) => h("button", { type: "button", onclick: () => on.refine(name) }, name)))
+    ? h("div", { class: "row methods" }, h("span", { class: "hint" }, "On the server:"), h("span", { class: "group" }, ...methods))
     : h("p", { class: "hint" }, "Refining and snapping to edges are done by the server; this file has none. From a record: ",
         h("code", {}, "daam-lens mask RECORD --word …"));
   greyed();
@@ -49,11 +66,8 @@ export function maskPanel(settings, host, on) {
     "section",
     { class: "panel mask", "aria-label": "Mask" },
     h("h2", {}, h("label", { class: "check" }, show, "Mask"), area),
-    slider("tau", "Level τ", [0, 1, 0.01]),
-    h("div", { class: "row" },
-      check("soft", "Soft", "Grey edges around the level instead of a hard step"),
-      check("compete", "Compete", "Only where this word is hotter than the prompt's other things"),
-      check("invert", "Invert", "Everything but the word")),
+    level,
+    h("div", { class: "row" }, softly, competing, check("invert", "Invert", "Everything but the word")),
     growing,
     softening,
     refine,
@@ -65,6 +79,11 @@ export function maskPanel(settings, host, on) {
     say(text, usable) {
       area.textContent = text;
       use.disabled = !usable;
+    },
+    /** @param {string} method "" for none */
+    method(method) {
+      now = { ...now, method };
+      greyed();
     },
     /** @param {boolean} shown */
     shown(shown) {

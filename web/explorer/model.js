@@ -1,19 +1,21 @@
 /**
  * What was chosen, and the maps and masks that follow from it. No document here: everything can be tested alone.
  *
- * @typedef {{tau: number, soft: boolean, compete: boolean, grow: number, feather: number, invert: boolean}} Settings
+ * @typedef {{tau: number, soft: boolean, compete: boolean, grow: number, feather: number, invert: boolean, method: string}} Settings
+ * `method` is "" for levels alone, or how a host's server made the words' mask before clean-up (`Model.refined`).
  * @typedef {{axis: "steps"|"layers", frames: number[]}|null} Part
  */
 import { toBytes } from "./colours.js";
 import { competed, extremes, rivals, soft, threshold } from "./masks.js";
 import { feather, grow, invert } from "./morphology.js";
-import { upscale } from "./upscale.js";
+import { upscale, upscaleBytes } from "./upscale.js";
 
 /** @type {Settings} */
-export const DEFAULTS = { tau: 0.4, soft: false, compete: false, grow: 0, feather: 0, invert: false };
+export const DEFAULTS = { tau: 0.4, soft: false, compete: false, grow: 0, feather: 0, invert: false, method: "" };
 /** Longer side of what is drawn, at most and at least; a mask that is taken away always has the picture's own size. */
 export const DRAWN_SIDE = 1024;
 export const LEAST_SIDE = 512;
+const STAGE_STEP = 64;
 const KEPT_FLOATS = 12;
 const KEPT_BYTES = 96;
 
@@ -32,10 +34,27 @@ export class Model {
     const scale = longer > DRAWN_SIDE ? DRAWN_SIDE / longer : Math.max(1, Math.floor(LEAST_SIDE / longer));
     /** @type {[number, number]} (height, width) of what is drawn */
     this.drawn = [Math.max(1, Math.round(page.size[0] * scale)), Math.max(1, Math.round(page.size[1] * scale))];
+    /** @type {[number, number]} (height, width) of heat as it is drawn: what the screen has place for, see `fit` */
+    this.heatSize = this.drawn;
     /** @type {Map<string, Float32Array>} */
     this.floats = new Map();
     /** @type {Map<string, {bytes: Uint8Array, low: number, peak: number}>} */
     this.bytes = new Map();
+    /** Masks that a server made, at the picture's own size, by `refinedKey`. @type {Map<string, Uint8Array>} */
+    this.refined = new Map();
+  }
+
+  /**
+   * Heat is smooth: drawn finer than the screen shows it, it would only take longer.
+   * @param {number} side pixels of the stage's longer side @returns {boolean} whether the size changed
+   */
+  fit(side) {
+    const scale = Math.min(1, (Math.ceil(side / STAGE_STEP) * STAGE_STEP) / Math.max(...this.drawn));
+    const [height, width] = this.drawn.map((length) => Math.max(1, Math.round(length * scale)));
+    if (height === this.heatSize[0] && width === this.heatSize[1]) return false;
+    this.heatSize = [height, width];
+    this.bytes.clear();
+    return true;
   }
 
   /** @param {number[]} members */
@@ -48,7 +67,8 @@ export class Model {
     const detail = part && this.details.get(part.axis);
     if (!part || !detail) return this.page.levels(members);
     const labels = members.map((i) => this.page.words[i].label);
-    if (!detail.has(labels)) return this.page.levels(members);
+    // Only words that can be seen are kept by step and layer; of others, and of the negative prompt, there is the whole.
+    if (members.some((i) => this.page.words[i].kind !== "word") || !detail.has(labels)) return this.page.levels(members);
     return detail.levels(labels, part.frames, this.page.phraseWeights(members));
   }
 
@@ -59,12 +79,16 @@ export class Model {
   }
 
   /** For drawing: 256 steps between the map's own extremes. @param {number[]} members @param {[number, number]} [size] @param {Part} [part] */
-  heat(members, size = this.drawn, part = this.part) {
+  heat(members, size = this.heatSize, part = this.part) {
     const key = `${members}|${size}|${part ? `${part.axis}${part.frames}` : ""}`;
     return kept(this.bytes, key, KEPT_BYTES, () => {
+      if (members.length === 1 && !part) {
+        // The core has measured the whole map of a word already.
+        const { low, peak } = this.page.words[members[0]];
+        return { bytes: upscaleBytes(this.levels(members, part), size, low, peak), low, peak };
+      }
       const map = this.floats.get(key) ?? upscale(this.levels(members, part), size);
-      // The core has measured the whole map of a word already.
-      const { low, peak } = members.length === 1 && !part ? this.page.words[members[0]] : extremes(map);
+      const { low, peak } = extremes(map);
       return { bytes: toBytes(map, low, peak), low, peak };
     });
   }
@@ -75,9 +99,10 @@ export class Model {
    * @returns {Uint8Array|Float32Array} 0..1
    */
   mask(picks, settings, size = this.drawn) {
+    const made = settings.method ? this.refined.get(this.refinedKey(picks, settings)) : undefined;
     /** @type {Uint8Array|Float32Array|null} */
-    let all = null;
-    for (const members of picks) {
+    let all = made ? resampled(made, this.page.size, size) : null;
+    for (const members of made ? [] : picks) {
       const one = this.one(members, settings, size);
       all = all ? joined(all, one) : one;
     }
@@ -87,6 +112,11 @@ export class Model {
     if (all instanceof Uint8Array) all = grow(all, size[0], size[1], settings.grow * scale);
     if (settings.invert) all = invert(all);
     return all instanceof Uint8Array && settings.feather ? feather(all, size[0], size[1], settings.feather * scale) : all;
+  }
+
+  /** What a server's mask depends on; the rest of the settings is done here. @param {number[][]} picks @param {Settings} settings */
+  refinedKey(picks, settings) {
+    return JSON.stringify([picks, settings.method, settings.tau, this.part]);
   }
 
   /** The mask as it is drawn: of a small picture its own pixels, enlarged. @param {number[][]} picks @param {Settings} settings */
@@ -118,6 +148,20 @@ export function enlarged(mask, [height, width], times) {
     for (let x = 0; x < width * times; x++, i++) wide[i] = mask[row + Math.floor(x / times)];
   }
   return wide;
+}
+
+/**
+ * The nearest pixel of each. @param {Uint8Array} mask @param {[number, number]} from @param {[number, number]} to
+ * @returns {Uint8Array}
+ */
+export function resampled(mask, from, to) {
+  if (from[0] === to[0] && from[1] === to[1]) return mask;
+  const out = new Uint8Array(to[0] * to[1]);
+  for (let y = 0, i = 0; y < to[0]; y++) {
+    const row = Math.floor(((y + 0.5) * from[0]) / to[0]) * from[1];
+    for (let x = 0; x < to[1]; x++, i++) out[i] = mask[row + Math.floor(((x + 0.5) * from[1]) / to[1])];
+  }
+  return out;
 }
 
 /** The larger of both at each pixel. @param {Uint8Array|Float32Array} a @param {Uint8Array|Float32Array} b */

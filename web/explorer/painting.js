@@ -22,7 +22,7 @@ export function drawKeptMask(out, model, picks, settings) {
 
 /** Each word in its own colour, where it is the hottest. @param {Uint32Array} out @param {import("./model.js").Model} model @param {number[][]} shown @param {number} tau */
 export function drawApart(out, model, shown, tau) {
-  const winner = winners(shown.map((members) => model.map(members)), tau);
+  const winner = winners(shown.map((members) => model.map(members, model.heatSize)), tau);
   drawPartition(out, winner, shown.map((members) => model.heat(members).bytes), shown.map((_, i) => wordColour(i)));
 }
 

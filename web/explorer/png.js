@@ -32,6 +32,11 @@ export async function decodeGreyPng(bytes) {
   return { width, height, pixels: unfilter(filtered, width, height) };
 }
 
+/** @param {string} text base64 @returns {Uint8Array} */
+export function fromBase64(text) {
+  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+}
+
 /** @param {Blob} packed zlib data @returns {Promise<Uint8Array>} */
 async function inflate(packed) {
   const stream = packed.stream().pipeThrough(new DecompressionStream("deflate"));

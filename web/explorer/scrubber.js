@@ -13,11 +13,18 @@ export function scrubber(header, choose) {
   const rows = [];
   // One axis at a time: choosing on one puts the other back to everything.
   const back = { steps: () => {}, layers: () => {} };
+  /** @type {Record<"steps"|"layers", (frames: number[]) => void>} */
+  const restore = { steps: () => {}, layers: () => {} };
   if (header.detail.steps) rows.push(stepsRow());
   if (header.detail.layers) rows.push(layersRow());
   const bar = h("section", { class: "panel time", "aria-label": "Steps and layers" }, ...rows);
   bar.hidden = !rows.length;
-  return { bar, stop };
+  return {
+    bar,
+    stop,
+    /** Shows a part that was chosen earlier. @param {NonNullable<import("./model.js").Part>} part */
+    restore: (part) => restore[part.axis](part.frames),
+  };
 
   function stop() {
     clearInterval(playing);
@@ -36,16 +43,19 @@ export function scrubber(header, choose) {
         show(Number(input.value));
       },
     });
-    const show = (/** @type {number} */ value) => {
+    const mark = (/** @type {number} */ value) => {
       input.value = String(value);
       text.textContent = value ? `step ${value} of ${count}` : "all steps";
+    };
+    restore.steps = ([frame]) => mark(frame + 1);
+    const show = (/** @type {number} */ value) => {
+      mark(value);
       if (value) back.layers();
       choose(value ? { axis: "steps", frames: [value - 1] } : null);
     };
     back.steps = () => {
       stop();
-      input.value = "0";
-      text.textContent = "all steps";
+      mark(0);
     };
     const play = h("button", {
       type: "button", "aria-label": "Play the steps", class: "play",
@@ -81,6 +91,11 @@ export function scrubber(header, choose) {
       mark();
       back.steps();
       choose(chosen.size === header.layers.length ? null : { axis: "layers", frames: [...chosen].sort((a, b) => a - b) });
+    };
+    restore.layers = (frames) => {
+      chosen.clear();
+      for (const frame of frames) chosen.add(frame);
+      mark();
     };
     back.layers = () => {
       header.layers.forEach((/** @type {any} */ _, /** @type {number} */ i) => chosen.add(i));

@@ -1,10 +1,6 @@
 /** The page that holds its own data: an explorer from what is written inside the file. */
 import { mount } from "./explorer.js";
-
-/** @param {string} text base64 @returns {Uint8Array} */
-export function fromBase64(text) {
-  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-}
+import { fromBase64 } from "./png.js";
 
 /** @param {Document} page */
 export function start(page) {

@@ -12,6 +12,10 @@ export const STYLE = `
   color: var(--text); background: var(--bg); }
 :host([theme="light"]) { color-scheme: light; }
 :host([theme="dark"]) { color-scheme: dark; }
+:host([fit]) { height: 100%; overflow: auto; container-type: size; scrollbar-width: thin; }
+:host([fit]) .root { padding: 10px 12px; gap: 8px; max-width: none; }
+:host([fit]) .frame { width: min(100%, calc(max(180px, 100cqh - 165px) * var(--ratio))); }
+:host([fit]) .left:has(.time:not([hidden])) .frame { width: min(100%, calc(max(180px, 100cqh - 285px) * var(--ratio))); }
 :host([hidden]), [hidden] { display: none !important; }
 * { box-sizing: border-box; }
 .root { padding: 16px; display: grid; gap: 12px; max-width: 1480px; margin: 0 auto; }

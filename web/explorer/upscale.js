@@ -59,6 +59,31 @@ export function upscale(levels, size, box = { x: 0, y: 0, w: size[1], h: size[0]
   return out;
 }
 
+/**
+ * The same for drawing: 256 steps between `low` and `peak`, row by row, so that no map of the whole picture is ever written.
+ * @param {Level[]} levels @param {[number, number]} size (height, width) @param {number} low @param {number} peak
+ * @returns {Uint8Array}
+ */
+export function upscaleBytes(levels, [height, width], low, peak) {
+  const out = new Uint8Array(width * height);
+  const row = new Float32Array(width);
+  const factor = peak > low ? 255 / (peak - low) : 0;
+  const box = { x: 0, y: 0, w: width, h: height };
+  const parts = levels.map((level) => {
+    const down = taps(level.h, height);
+    return { ...down, wide: stretched(level, width, box, down.at) };
+  });
+  for (let y = 0; y < height; y++) {
+    row.fill(0);
+    for (const part of parts) addRow(row, 0, width, part.wide, part.at, part.weight, y * 4);
+    for (let x = 0, i = y * width; x < width; x++, i++) {
+      const value = (row[x] - low) * factor + 0.5;
+      out[i] = value < 0 ? 0 : value > 255 ? 255 : value;
+    }
+  }
+  return out;
+}
+
 /** Adds four weighted rows of `wide` to a row of `out`. */
 function addRow(
   /** @type {Float32Array} */ out, /** @type {number} */ start, /** @type {number} */ w, /** @type {Float32Array} */ wide,

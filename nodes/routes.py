@@ -1,0 +1,85 @@
+"""What an Explorer's page asks for: heat maps, picture, steps and layers, masks. Only of runs of this process (`shown`)."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+from PIL import Image
+
+from ..daam_core.errors import BadArgument, DaamLensError, NothingRecorded
+from ..daam_core.page import detail_data
+from ..daam_core.page_choice import choice_of, united
+from .shown import SHOWN
+
+logger = logging.getLogger("daam_lens")
+PREFIX = "/daam-lens/explorer/{run}/{picture:\\d{1,6}}"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def serve(server: Any) -> None:
+    """Adds the routes to ComfyUI's server, before it starts."""
+    server.routes.get(PREFIX)(_answering(_page))
+    server.routes.get(PREFIX + "/picture")(_answering(_picture))
+    server.routes.get(PREFIX + "/detail/{axis}")(_answering(_detail))
+    server.routes.post(PREFIX + "/mask")(_answering(_mask))
+
+
+def _answering(work: Callable[[str, int, Any], web.Response]) -> Handler:
+    """`work(run, picture, body or axis)` on a thread of its own; what went wrong becomes a sentence."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        place = request.match_info
+        try:
+            asked = await _body(request) if request.method == "POST" else place.get("axis")
+            return await asyncio.to_thread(work, place["run"], int(place["picture"]), asked)
+        except DaamLensError as error:
+            return web.json_response({"error": str(error)}, status=404 if isinstance(error, NothingRecorded) else 400)
+        except Exception:
+            logger.exception("An explorer's question could not be answered.")
+            return web.json_response({"error": "Something went wrong here; ComfyUI's log says what."}, status=500)
+
+    return handler
+
+
+async def _body(request: web.Request) -> Any:
+    try:
+        return await request.json()
+    except ValueError:
+        raise BadArgument("The question is not JSON.") from None
+
+
+def _page(run: str, picture: int, _: None) -> web.Response:
+    maps = SHOWN.maps(run, picture)
+    methods = ["best", *(["walk"] if maps.self_attention else []), *([] if maps.picture is None else ["guided", "grabcut"])]
+    return web.json_response({**SHOWN.page(run, picture).as_json(), "methods": methods, "pictured": maps.picture is not None})
+
+
+def _picture(run: str, picture: int, _: None) -> web.Response:
+    found = SHOWN.maps(run, picture).picture
+    if found is None:
+        raise NothingRecorded("The picture is not known: connect it to Heat Maps or to Explorer.")
+    return _png(Image.fromarray(found))
+
+
+def _detail(run: str, picture: int, axis: str) -> web.Response:
+    if axis not in ("steps", "layers"):
+        raise BadArgument("There are steps and layers.")
+    return web.json_response(detail_data(SHOWN.maps(run, picture), axis).as_json())  # type: ignore[arg-type]
+
+
+def _mask(run: str, picture: int, body: Any) -> web.Response:
+    """The union of the words' masks by the asked method, before clean-up (the page does that itself, live)."""
+    mask = united(SHOWN.maps(run, picture), choice_of(body))
+    return _png(Image.fromarray((mask.float() * 255).round().numpy().astype(np.uint8)))
+
+
+def _png(picture: Image.Image) -> web.Response:
+    file = io.BytesIO()
+    picture.save(file, "PNG", compress_level=1)
+    return web.Response(body=file.getvalue(), content_type="image/png")
