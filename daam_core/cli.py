@@ -85,6 +85,7 @@ def build_parser(with_tiny: bool = False) -> argparse.ArgumentParser:
     _add_words(commands)
     _add_show(commands)
     _add_explore(commands)
+    _add_app(commands)
     tiny = commands.add_parser(
         "tiny", help="the model inside: train, evaluate, export it", description="The small model that lies inside."
     )
@@ -102,12 +103,7 @@ def _add_generate(commands: Any) -> None:
         "sheet, a report (text and JSON), a page to explore it and a record from which the other commands go on later.",
     )
     p.add_argument("prompt", metavar="PROMPT", help='what to paint, for example "a red house and a green tree"')
-    p.add_argument(
-        "--model",
-        default="tiny",
-        metavar="NAME",
-        help="tiny (the model inside, default), a folder in diffusers' format, or a name on the Hugging Face hub",
-    )
+    _add_model(p)
     p.add_argument("--out", metavar="DIR", help="folder to write into (default: daam-lens-out/PROMPT-SEED)")
     p.add_argument("--seed", type=_whole(0), default=0, help="same seed, same picture (default: %(default)s)")
     p.add_argument("--steps", type=_whole(1), help="sampling steps (default: the model's own)")
@@ -123,7 +119,6 @@ def _add_generate(commands: Any) -> None:
         help="how strictly to follow the prompt; 1 = no guidance (default: the model's own)",
     )
     p.add_argument("--negative", metavar="PROMPT", help="what not to paint; its words are recorded, too")
-    p.add_argument("--device", metavar="NAME", help="cpu, cuda, mps (default: cuda where there is one, else cpu)")
     p.add_argument(
         "--words",
         type=_words,
@@ -205,8 +200,31 @@ def _add_explore(commands: Any) -> None:
     p.set_defaults(run=_command("explore"))
 
 
+def _add_app(commands: Any) -> None:
+    p = commands.add_parser(
+        "app",
+        help="a page to type prompts into and explore the pictures",
+        description="Start a page on this machine: type a prompt, look at what each word did, take masks. Ctrl-C ends it.",
+    )
+    _add_model(p)
+    p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine alone)")
+    p.add_argument("--port", type=_whole(1), default=7866, help="port (default: %(default)s)")
+    p.add_argument("--open", action="store_true", help="open the page in the browser")
+    p.set_defaults(run=_command("app"))
+
+
 def _add_record(p: argparse.ArgumentParser) -> None:
     p.add_argument("record", metavar="RECORD", help="a .safetensors record that `generate` wrote")
+
+
+def _add_model(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--model",
+        default="tiny",
+        metavar="NAME",
+        help="tiny (the model inside, default), a folder in diffusers' format, or a name on the Hugging Face hub",
+    )
+    p.add_argument("--device", metavar="NAME", help="cpu, cuda, mps (default: cuda where there is one, else cpu)")
 
 
 def _add_method(p: argparse.ArgumentParser) -> None:

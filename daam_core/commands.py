@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from .errors import BadArgument, BadPrompt, CannotWrite
+from .errors import BadArgument, CannotWrite
 from .outputs import file_name, file_names, shown, writable_folder, write_text
+from .typed import checked_prompt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
     from .heatmaps import HeatMaps
     from .pipelines import Lens
 
-LONGEST_PROMPT = 2000
-"""Characters of a prompt. A text encoder reads some 75 words; ten times as much is a pasted file."""
+DETAILS: dict[str, tuple[Literal["layers", "steps"], ...]] = {
+    "none": (), "steps": ("steps",), "layers": ("layers",), "both": ("layers", "steps"),
+}  # fmt: skip
 
 
 def generate(args: argparse.Namespace) -> None:
     """`daam-lens generate`: a picture, and what each word of its prompt did."""
-    prompt = _checked_prompt(args.prompt)
+    prompt = checked_prompt(args.prompt)
     # Everything that can be wrong is looked at before anything heavy starts.
     folder = writable_folder(args.out or Path("daam-lens-out", f"{file_name(prompt)}-{args.seed}"))
     _check_method(args.method)
@@ -89,38 +91,32 @@ def explore(args: argparse.Namespace) -> None:
     print(shown(write_explorer(maps, path)))
 
 
+def app(args: argparse.Namespace) -> None:
+    """`daam-lens app`: a local page to paint and explore."""
+    from .models import MissingPackage, load_pipeline
+
+    try:
+        from .app.server import serve
+    except ModuleNotFoundError as error:
+        raise MissingPackage(f'The app needs more packages: pip install "daam-lens[app]". ({error})') from error
+    with _quiet_libraries():
+        serve(load_pipeline(args.model, args.device), args.model, args.host, args.port, args.open)
+
+
 # -- parts of generate ----------------------------------------------------------------------------------------------
 
 
 def _paint(prompt: str, args: argparse.Namespace) -> tuple[Any, Lens]:
     """The picture as uint8 `[H, W, 3]`, and the recording."""
-    import numpy as np
-    import torch
-
     from .models import load_pipeline
-    from .pipelines import DetailAxis, trace
+    from .painting import Settings, paint
 
-    details: dict[str, tuple[DetailAxis, ...]] = {
-        "none": (), "steps": ("steps",), "layers": ("layers",), "both": ("layers", "steps"),
-    }  # fmt: skip
+    settings = Settings(args.seed, args.steps, args.size, args.guidance, args.negative or "", DETAILS[args.detail])
     with _quiet_libraries():
         pipe = load_pipeline(args.model, args.device)
         _check_words(pipe, prompt, args.words)
         pipe.set_progress_bar_config(desc="painting", unit="step", leave=True)
-        options: dict[str, Any] = {}
-        if args.steps:
-            options["num_inference_steps"] = args.steps
-        if args.size:
-            options["height"], options["width"] = args.size
-        if args.guidance is not None:
-            options["guidance_scale"] = args.guidance
-        if args.negative:
-            options["negative_prompt"] = args.negative
-        # A generator on the CPU gives the same picture on every device.
-        options["generator"] = torch.Generator("cpu").manual_seed(args.seed)
-        with trace(pipe, detail=details[args.detail], negative=bool(args.negative)) as lens:
-            picture = pipe(prompt, **options).images[0]
-    return np.asarray(picture.convert("RGB")), lens
+        return paint(pipe, prompt, settings)
 
 
 def _write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argparse.Namespace) -> list[Path]:
@@ -198,17 +194,6 @@ def _check_method(method: str) -> None:
 
     if method not in METHODS:
         raise BadArgument(f"There is no mask method {method!r}; there are {', '.join(METHODS)}.")
-
-
-def _checked_prompt(prompt: str) -> str:
-    if not prompt.strip():
-        raise BadPrompt('The prompt is empty; say what to paint, for example "a red house and a green tree".')
-    if len(prompt) > LONGEST_PROMPT:
-        raise BadPrompt(
-            f"The prompt has {len(prompt)} characters and a text encoder reads about 75 words; shorten it to at most "
-            f"{LONGEST_PROMPT} characters."
-        )
-    return prompt
 
 
 def _warn_of_lost_words(maps: HeatMaps) -> None:

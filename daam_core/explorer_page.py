@@ -20,6 +20,7 @@ from PIL import Image
 from .errors import CannotWrite
 from .heatmaps import HeatMaps
 from .page import Axis, PageData, detail_data, page_data
+from .page_choice import server_methods
 
 ORDER = (
     "tables", "colours", "dom", "png", "upscale", "page_data", "detail", "ranking", "masks", "morphology", "model",
@@ -33,7 +34,7 @@ LARGEST_SIDE = 2048
 
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.js";\n', re.M)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) )", re.M)
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:{connect}"
 _PAGE = """\
 <!doctype html>
 <html lang="en">
@@ -71,14 +72,23 @@ def script() -> str:
     return "\n".join(_EXPORT.sub("", _IMPORT.sub("", part)) for part in parts)
 
 
-def explorer_html(maps: HeatMaps) -> str:
-    """The whole file as text."""
+def explorer_html(maps: HeatMaps, masks_from: str | None = None) -> str:
+    """The whole file as text.
+
+    Args:
+        maps: one picture's.
+        masks_from: where a server that serves this page takes a choice (JSON, POST) and gives the mask of its words before
+            clean-up (8-bit grey PNG); a file on disk has none.
+    """
     page = page_data(maps)
     details = {axis: data.as_json() for axis, data in _details(maps, page).items()}
     for axis in ("steps", "layers"):
         page.header["detail"][axis] = axis in details
     data = {**page.as_json(), "picture": _picture_address(maps), "details": details}
-    return _PAGE.format(policy=_POLICY, data=_safe_json(data), script=script())
+    if masks_from is not None:
+        data["server"] = {"methods": server_methods(maps), "masks": masks_from}
+    policy = _POLICY.format(connect="" if masks_from is None else "; connect-src 'self'")
+    return _PAGE.format(policy=policy, data=_safe_json(data), script=script())
 
 
 def write_explorer(maps: HeatMaps, path: Path) -> Path:

@@ -187,8 +187,7 @@ def _figures(levels: dict[tuple[int, int], Tensor], size: tuple[int, int]) -> li
 
 
 def _notes(maps: HeatMaps) -> list[str]:
-    report = prompt_report(maps)
-    return report.lines()[1 + len(report.words) :]
+    return prompt_report(maps).notes()
 
 
 # -- the atlas ------------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def read_choice(text: str) -> Choice:
         return choice_of(json.loads(text))
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, BadArgument) else "it is not JSON"
-        raise BadArgument(f"The stored choice of words cannot be read ({reason}). Choose again on the page.") from None
+        raise BadArgument(f"The choice of words cannot be read ({reason}). Choose again on the page.") from None
 
 
 def choice_of(data: Any) -> Choice:
@@ -80,6 +80,11 @@ def choice_of(data: Any) -> Choice:
     if len(picks) > _MOST_PICKS or not all(_is_pick(pick) for pick in picks):
         raise BadArgument("its words are not lists of texts such as 'word:house'")
     return Choice(tuple(tuple(pick) for pick in picks), _settings(data.get("settings", {})), _part(data.get("part")))
+
+
+def server_methods(maps: HeatMaps) -> list[str]:
+    """The mask methods beyond the page's own that this recording allows (see `Settings.method`)."""
+    return ["best", *(["walk"] if maps.self_attention else []), *([] if maps.picture is None else ["guided", "grabcut"])]
 
 
 def missing(maps: HeatMaps, choice: Choice) -> list[str]:
@@ -193,7 +198,7 @@ def _part(data: Any) -> tuple[Axis, tuple[int, ...]] | None:
     if data is None:
         return None
     frames = data.get("frames") if isinstance(data, Mapping) else None
-    whole = isinstance(frames, list) and 0 < len(frames) <= 10_000
-    if not whole or not all(isinstance(i, int) and i >= 0 for i in frames) or data.get("axis") not in ("steps", "layers"):
+    known = isinstance(frames, list) and 0 < len(frames) <= 10_000 and data.get("axis") in ("steps", "layers")
+    if not isinstance(frames, list) or not known or not all(isinstance(i, int) and i >= 0 for i in frames):
         raise BadArgument("its part is not a list of steps or layers")
     return data["axis"], tuple(frames)

@@ -142,9 +142,17 @@ class PromptReport:
         for w in self.words:
             near = f"{w.closest[0]} ({w.closest[1]:.2f})" if w.closest else "-"
             out.append(f"{w.word[:16]:16s} {w.share:6.1%} {w.peak:6.3f} {w.spread:7.1%}  {near}")
-        out += [f'"{word}" did almost nothing: its attention is spread evenly.' for word in self.neglected]
-        out += [f'"{a}" and "{b}" cannot be told apart by place (IoU {v:.2f}).' for a, b, v in self.entangled]
-        return out
+        return out + self.notes()
+
+    def notes(self) -> list[str]:
+        """A sentence for each neglected word and each entangled pair."""
+        # A colour lies over the whole picture and still works, through its noun: the maps cannot tell that from idleness.
+        said = [
+            f"“{word}” did almost nothing on its own: its attention is spread evenly. A colour or a style may work so, "
+            "through other words."
+            for word in self.neglected
+        ]
+        return said + [f"“{a}” and “{b}” cannot be told apart by place (IoU {v:.2f})." for a, b, v in self.entangled]
 
 
 def prompt_report(maps: HeatMaps, words: Sequence[str] | None = None) -> PromptReport:

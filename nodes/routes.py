@@ -14,7 +14,7 @@ from PIL import Image
 
 from ..daam_core.errors import BadArgument, DaamLensError, NothingRecorded
 from ..daam_core.page import detail_data
-from ..daam_core.page_choice import choice_of, united
+from ..daam_core.page_choice import choice_of, server_methods, united
 from .shown import SHOWN
 
 logger = logging.getLogger("daam_lens")
@@ -56,8 +56,8 @@ async def _body(request: web.Request) -> Any:
 
 def _page(run: str, picture: int, _: None) -> web.Response:
     maps = SHOWN.maps(run, picture)
-    methods = ["best", *(["walk"] if maps.self_attention else []), *([] if maps.picture is None else ["guided", "grabcut"])]
-    return web.json_response({**SHOWN.page(run, picture).as_json(), "methods": methods, "pictured": maps.picture is not None})
+    told = {"methods": server_methods(maps), "pictured": maps.picture is not None}
+    return web.json_response({**SHOWN.page(run, picture).as_json(), **told})
 
 
 def _picture(run: str, picture: int, _: None) -> web.Response:

@@ -41,9 +41,7 @@ def report_table(report: PromptReport, title: str = "", **options: Any) -> Pictu
     rows = [
         (r.word, r.share, r.peak, r.spread, f"{r.closest[0]}  {r.closest[1]:.2f}" if r.closest else "-") for r in report.words
     ]
-    notes = [f"“{word}” did almost nothing: its attention is spread evenly." for word in report.neglected]
-    notes += [f"“{a}” and “{b}” cannot be told apart by place (IoU {iou:.2f})." for a, b, iou in report.entangled]
-    return table(["word", "share", "peak", "spread", "overlaps most with"], rows, notes, title, **options)
+    return table(["word", "share", "peak", "spread", "overlaps most with"], rows, report.notes(), title, **options)
 
 
 def _picture(maps: HeatMaps) -> Picture:

@@ -25,6 +25,8 @@ GUIDANCE = 4.0
 class TinyPipeline(StableDiffusionPipeline):
     """``StableDiffusionPipeline`` that draws 128x128 in 25 steps at guidance 4 unless told otherwise."""
 
+    own_defaults = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}  # noqa: RUF012 (read only)
+
     def __call__(self, prompt: str | list[str] | None = None, *args: Any, **kwargs: Any) -> Any:
         """Draw; every argument of ``StableDiffusionPipeline`` is understood.
 

@@ -84,8 +84,8 @@ def test_the_report_names_idle_words_and_pairs_that_cannot_be_told_apart() -> No
     assert closest[1] == pytest.approx(1.0)
     assert sum(r.share for r in report.words) == pytest.approx(1.0)
     text = "\n".join(report.lines())
-    assert '"green" did almost nothing' in text
-    assert '"red" and "house" cannot be told apart' in text
+    assert "“green” did almost nothing on its own" in text
+    assert "“red” and “house” cannot be told apart" in text
 
 
 def test_an_empty_prompt_has_an_empty_report() -> None:

@@ -1,4 +1,4 @@
-/** The page that holds its own data: an explorer from what is written inside the file. */
+/** The page that holds its own data: an explorer from what is written inside the file; a server may stand behind it. */
 import { mount } from "./explorer.js";
 import { fromBase64 } from "./png.js";
 
@@ -9,5 +9,22 @@ export function start(page) {
     const { header, atlas } = parts.details[axis];
     return { header, atlas: fromBase64(atlas) };
   };
-  mount(page.body, { header: parts.header, atlas: fromBase64(parts.atlas), picture: parts.picture, detail });
+  const refine = parts.server && { methods: parts.server.methods, run: (/** @type {object} */ asked) => maskFrom(parts.server.masks, asked) };
+  const explorer = mount(page.body, { header: parts.header, atlas: fromBase64(parts.atlas), picture: parts.picture, detail, refine });
+  if (!parts.server) return;
+  page.body.style.height = "100vh"; // it stands in a frame of the server's page
+  explorer.setAttribute("fit", "");
+}
+
+/** @param {string} address @param {object} asked @returns {Promise<{mask: Uint8Array}>} @throws {Error} a sentence */
+async function maskFrom(address, asked) {
+  let answer;
+  try {
+    answer = await fetch(address, { method: "POST", body: JSON.stringify(asked) });
+  } catch {
+    throw new Error("the connection was lost; is it still running?");
+  }
+  if (answer.ok) return { mask: new Uint8Array(await answer.arrayBuffer()) };
+  const said = await answer.json().catch(() => ({}));
+  throw new Error(said.error ?? `it answered with ${answer.status}`);
 }

@@ -1,0 +1,51 @@
+"""The app as one web server: the form at /, the explorers of its pictures beside it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import webbrowser
+from typing import Any
+
+import fastapi
+import gradio as gr
+import uvicorn
+
+from ..errors import BadArgument
+from ..painting import defaults
+from .page import STYLE, Painter, form
+from .routes import routes
+from .shelf import Shelf
+
+
+def build(pipe: Any, model: str) -> fastapi.FastAPI:
+    """The whole app around one pipeline."""
+    shelf = Shelf()
+    app = fastapi.FastAPI(title="DAAM Lens", docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(routes(shelf))
+    blocks = form(Painter(pipe, shelf), model, defaults(pipe))
+    return gr.mount_gradio_app(app, blocks, path="/", css=STYLE, footer_links=[])
+
+
+def serve(pipe: Any, model: str, host: str, port: int, open_browser: bool) -> None:
+    """Listen until Ctrl-C.
+
+    Raises:
+        BadArgument: the address cannot be listened on.
+    """
+    _check_free(host, port)
+    address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    print(f"DAAM Lens: {address} (Ctrl-C ends it)", flush=True)
+    if open_browser:
+        threading.Timer(1.5, webbrowser.open, [address]).start()
+    uvicorn.run(build(pipe, model), host=host, port=port, log_level="warning")
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadArgument(f"Cannot listen on {host}, port {port}: {reason}. Give another --port.") from None
