@@ -54,7 +54,8 @@ class _Room:
 class Pool:
     """Queries and keys of layers of one shape: side by side they are one layer of more heads.
 
-    In the first step they are held as they came, which on an accelerator stays so. On a CPU the later steps copy them.
+    At first they are held as they came, which on an accelerator stays so. On a CPU later steps copy them, as soon as a whole
+    step has told how many there are (of the first step, some were only probed).
 
     Attributes:
         cost: bytes of temporaries that one layer takes.
@@ -68,6 +69,7 @@ class Pool:
     _q: list[Tensor] = field(default_factory=list)
     _k: list[Tensor] = field(default_factory=list)
     _versions: int = 0
+    _emptied: int = 0
     _room: _Room | None = None
 
     @property
@@ -109,7 +111,8 @@ class Pool:
         if sum(_version(a) + _version(b) for a, b in zip(q, k, strict=True)) != versions:
             raise RuntimeError(IN_PLACE)
         self.work_off(torch.cat(q, -1)[self.rows], torch.cat(k, -1)[self.rows], len(q))
-        if q[0].device.type == "cpu":
+        self._emptied += 1
+        if q[0].device.type == "cpu" and self._emptied > 1:
             self._room = _Room.of(q[0][self.rows], k[0][self.rows], len(q))
 
 

@@ -12,11 +12,11 @@ LAYERS, KEYS = 3 * PROBED_LAYERS, 6
 
 
 def summed(inference: bool, spoil: int | None = None, keep: Keep | None = None) -> torch.Tensor:
-    """Two steps of many small layers, `[1, 4, KEYS]`; `spoil` is a layer whose queries are written to afterwards."""
+    """Four steps of many small layers, `[1, 4, KEYS]`; `spoil` is a layer whose queries are written to afterwards."""
     recorder = Recorder(slice(0, 1), lambda keys, part: torch.eye(keys)[None], keep or Keep())
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(inference):
-        for _ in range(2):
+        for _ in range(4):
             for layer in range(LAYERS):
                 q, k = torch.randn(1, 4, 8, generator=generator), torch.randn(1, KEYS, 8, generator=generator)
                 recorder.add_cross(layer, (2, 2), q, k, 2, 0.5)
