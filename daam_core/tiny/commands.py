@@ -40,7 +40,7 @@ def _add_train(commands: Subparsers) -> None:
     parser.add_argument("--out", type=Path, help="where the finished model goes (default: WORK/weights)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument(
-        "--images", type=int, help="pictures the UNet sees in all, those before a stop included (default 440000)"
+        "--images", type=int, help="pictures the UNet sees in all, those before a stop included (default 660000)"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="multiply every budget; 0.001 tries the machinery")
     parser.add_argument("--only", nargs="+", metavar="STAGE", help="stages to run (default: all that are unfinished)")
@@ -48,7 +48,7 @@ def _add_train(commands: Subparsers) -> None:
     parser.add_argument(
         "--from-shipped",
         action="store_true",
-        help="start an empty WORK from the weights in the package and train the UNet on (give --images above 440000)",
+        help="start an empty WORK from the weights in the package and train the UNet on (give --images above 660000)",
     )
     parser.set_defaults(run=_train)
 

@@ -21,7 +21,7 @@ from .text import WIDTH
 
 CHANNELS = (64, 128, 128)
 HEADS = (2, 4, 4)
-RECIPE = Recipe(images=440_000, batch=48, peak_rate=1e-3, warm_up=150, constant=0.35, ema=0.998, seed=31)
+RECIPE = Recipe(images=660_000, batch=48, peak_rate=1e-3, warm_up=150, constant=0.35, ema=0.998, seed=31)
 SINGLE_UNTIL = 0.15  # share of the run that shows one-object scenes only
 CAPTION_DROP = 0.1
 
