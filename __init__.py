@@ -7,6 +7,7 @@ This file makes the folder a package for hosts that load it as one, such as Comf
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ async def comfy_entrypoint() -> Any:
     if importlib.util.find_spec("cv2") is None:
         script = Path(__file__).with_name("install.py")
         raise ImportError(f"DAAM Lens needs OpenCV. Run `python {script}` with ComfyUI's own Python, then start ComfyUI again.")
-    from server import PromptServer
-
     from .nodes.extension import DaamLens
     from .nodes.routes import serve
 
-    serve(PromptServer.instance)
+    # ComfyUI's library also runs without its server: then there is no page to answer.
+    server = getattr(sys.modules.get("server"), "PromptServer", None)
+    if server is not None:
+        serve(server.instance)
     return DaamLens()
