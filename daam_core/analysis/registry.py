@@ -1,0 +1,27 @@
+"""Which studies there are: one line each."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from ..models import MissingPackage
+from .study import Study
+
+STUDIES: dict[str, str] = {
+    "segmentation": "segmentation:SegmentationStudy",
+}
+"""Name on the command line -> module in this package and class."""
+
+INSTALL_HINT = 'Studies need more packages: pip install "daam-lens[study]".'
+
+
+def load_study(name: str) -> Study:
+    """The study of that name. Raises MissingPackage where the extra is not installed."""
+    module, cls = STUDIES[name].split(":")
+    try:
+        study: Study = getattr(import_module(f".{module}", __package__), cls)()
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("daam_core"):
+            raise
+        raise MissingPackage(f"{INSTALL_HINT} ({error})") from error
+    return study
