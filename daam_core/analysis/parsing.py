@@ -37,7 +37,7 @@ def spacy_parser(name: str = SPACY) -> Parser:
     try:
         import spacy
     except ImportError as error:
-        raise MissingPackage(f'Parsing prompts needs spaCy: pip install "daam-lens[study]" ({error}).') from error
+        raise MissingPackage(f'Parsing prompts needs spaCy: pip install "daam-lens[syntax]" ({error}).') from error
     names = _installed(spacy) if name == SPACY else [name]
     if not names:
         raise MissingPackage(

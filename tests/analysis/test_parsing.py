@@ -18,7 +18,7 @@ from daam_core.tiny.world import scene_at
 from ..core.models import tokenizer
 from ..web.samples import heat_maps
 
-spacy = pytest.importorskip("spacy", reason='spaCy is not installed: pip install "daam-lens[study]"')
+spacy = pytest.importorskip("spacy", reason='spaCy is not installed: pip install "daam-lens[syntax]"')
 
 
 def sentences(seed: int, count: int) -> list[str]:

@@ -1,0 +1,82 @@
+"""Two-sided tests by scipy and statsmodels, with multiple comparisons by Holm's method; NaN where a test is impossible."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+def welch(first: ArrayLike, second: ArrayLike) -> float:
+    """p of Welch's t-test of equal means, two-sided, observations taken as independent; NaN values are left out."""
+    from scipy.stats import ttest_ind
+
+    a, b = _finite(first), _finite(second)
+    if min(len(a), len(b)) < 2 or (np.ptp(a) == 0 and np.ptp(b) == 0):
+        return math.nan
+    return float(ttest_ind(a, b, equal_var=False).pvalue)
+
+
+def clustered(first: ArrayLike, second: ArrayLike, first_groups: Sequence[Any], second_groups: Sequence[Any]) -> float:
+    """p of equal means where values of one group (prompt) hang together: least squares on a dummy, cluster-robust errors.
+
+    Groups may hold values of both sides. At least 5 groups a side: fewer tell nothing about the spread between groups.
+    """
+    import statsmodels.api as sm
+
+    values = np.concatenate([np.asarray(first, float), np.asarray(second, float)])
+    side = np.concatenate([np.ones(len(np.asarray(first))), np.zeros(len(np.asarray(second)))])
+    names = np.asarray([*map(str, first_groups), *map(str, second_groups)])
+    kept = np.isfinite(values)
+    values, side, names = values[kept], side[kept], names[kept]
+    if min(len(set(names[side == 1])), len(set(names[side == 0]))) < 5 or np.ptp(values) == 0:
+        return math.nan
+    codes = np.unique(names, return_inverse=True)[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = sm.OLS(values, sm.add_constant(side)).fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
+    return float(fit.pvalues[1])
+
+
+def paired(first: ArrayLike, second: ArrayLike, groups: Sequence[Any]) -> float:
+    """p of Wilcoxon's signed-rank test of first against second, two-sided, on the means of each group (prompt)."""
+    import pandas as pd
+    from scipy.stats import wilcoxon
+
+    difference = np.asarray(first, float) - np.asarray(second, float)
+    means = pd.Series(difference).groupby(pd.Series(list(groups), dtype=object).astype(str)).mean().dropna().to_numpy()
+    if len(means) < 2 or not np.any(means):
+        return math.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few pairs: scipy says which of its methods it takes
+        return float(wilcoxon(means).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p values in the order given; NaN (a test that was impossible) stays NaN and counts for nothing."""
+    from statsmodels.stats.multitest import multipletests
+
+    values = np.asarray(p_values, float)
+    known = np.isfinite(values)
+    adjusted = np.full(len(values), math.nan)
+    if known.any():
+        adjusted[known] = multipletests(values[known], method="holm")[1]
+    return [float(value) for value in adjusted]
+
+
+def shown_p(p: float) -> str:
+    """A p value for a table: "<0.001", three decimals, or "-"."""
+    if math.isnan(p):
+        return "-"
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _finite(values: ArrayLike) -> Floats:
+    found = np.asarray(values, float)
+    return found[np.isfinite(found)]
