@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument, UnsupportedModel
-from ..prompt import Prompt
+from ..pieces import search_key
+from ..prompt import Prompt, Word
 
 
 @dataclass(frozen=True)
@@ -57,47 +58,64 @@ def frozen(probabilities: Tensor, source: Tensor, of: Sequence[int], to: Sequenc
     return changed.to(probabilities.dtype)
 
 
-def shared_columns(source: Prompt, copy: Prompt, words: Sequence[str] | None, changed: Sequence[str]) -> Freeze:
-    """What to freeze between two prompts that differ in ``changed`` words of the copy (pictures 0 and 1 of a batch).
+def shared_words(source: Prompt, copy: Prompt) -> tuple[list[tuple[Word, Word]], list[Word]]:
+    """The words that two prompts have in common before and after the place where they differ, and the copy's others.
+
+    "a red house at sea" and "an orange house at sea" share "house", "at" and "sea"; "an" and "orange" are the copy's own.
+    """
+    ours, theirs = copy.words, source.words
+    most = min(len(ours), len(theirs))
+    front = next((k for k in range(most) if not _same(theirs[k], ours[k])), most)
+    back = next((k for k in range(most - front) if not _same(theirs[-1 - k], ours[-1 - k])), most - front)
+    pairs = [*zip(theirs[:front], ours[:front], strict=True)]
+    pairs += zip(theirs[len(theirs) - back :], ours[len(ours) - back :], strict=True)
+    return pairs, list(ours[front : len(ours) - back])
+
+
+def freeze(
+    pictures: tuple[int, int], prompts: tuple[Prompt, Prompt], words: Sequence[tuple[Word, Word]], specials: bool = False
+) -> Freeze:
+    """Let a copy attend to some words as its source does.
 
     Args:
-        words: labels of the words to freeze, which both prompts have; None: all of the copy but ``changed``, and the
-            start token, the end token and the padding too.
-        changed: labels of the copy's words that the source does not have.
+        pictures: numbers of source and copy in the batch.
+        prompts: theirs.
+        words: which of the source's stands for which of the copy's.
+        specials: also take over the start and end tokens and the padding, as far as both have it.
 
     Raises:
-        BadArgument: a word has another number of tokens in the two prompts.
+        BadArgument: two words of different numbers of tokens.
     """
-    labels = [w.label for w in copy.words if w.label not in set(changed)] if words is None else list(words)
+    source, copy = prompts
     of: list[int] = []
     to: list[int] = []
-    for label in labels:
-        theirs, ours = _columns(source, label), _columns(copy, label)
-        if len(theirs) != len(ours):
-            raise BadArgument(f"{label!r} has {len(theirs)} tokens in {source.text!r} and {len(ours)} in {copy.text!r}.")
-        of += theirs
-        to += ours
-    if words is None:
-        # Of the padding, the shorter one's columns are taken; both prompts fill the same 77.
-        for theirs, ours in ((source.start, copy.start), (source.end, copy.end), (source.padding, copy.padding)):
-            of += theirs[: len(ours)]
-            to += ours[: len(theirs)]
-    return Freeze(0, 1, tuple(of), tuple(to))
+    for theirs, ours in words:
+        if len(theirs.rows) != len(ours.rows):
+            raise BadArgument(
+                f"{ours.text!r} has {len(theirs.rows)} tokens in {source.text!r} and {len(ours.rows)} in {copy.text!r}."
+            )
+        of += [source.tokens[row - 1].column for row in theirs.rows]
+        to += [copy.tokens[row - 1].column for row in ours.rows]
+    if specials:
+        for theirs_at, ours_at in ((source.start, copy.start), (source.end, copy.end), (source.padding, copy.padding)):
+            of += theirs_at[: len(ours_at)]
+            to += ours_at[: len(theirs_at)]
+    return Freeze(*pictures, tuple(of), tuple(to))
 
 
-def _columns(prompt: Prompt, label: str) -> list[int]:
-    rows = set(prompt.find(label).rows)
-    return [token.column for token in prompt.tokens if token.row in rows]
+def _same(one: Word, other: Word) -> bool:
+    return search_key(one.text) == search_key(other.text)
 
 
 @contextmanager
-def freezing(unet: Any, images: int, guided: bool, freezes: Sequence[Freeze]) -> Iterator[None]:
+def freezing(unet: Any, images: int, freezes: Sequence[Freeze]) -> Iterator[None]:
     """Draw with these columns frozen; the attention's own processors are back when the block ends, however it ends.
+
+    Rows of the negative prompt, which come first under classifier-free guidance, are left alone.
 
     Args:
         unet: a diffusers UNet.
         images: pictures of the batch.
-        guided: whether rows of the negative prompt come first (classifier-free guidance); they are left alone.
         freezes: all are taken from the unchanged attention of their sources.
 
     Raises:
@@ -110,14 +128,14 @@ def freezing(unet: Any, images: int, guided: bool, freezes: Sequence[Freeze]) ->
     undo: list[Callable[[], None]] = []
     try:
         for attn in layers:
-            undo.append(_replaced(attn, images, guided, freezes))
+            undo.append(_replaced(attn, images, freezes))
         yield
     finally:
         for restore in reversed(undo):
             restore()
 
 
-def _replaced(attn: Any, images: int, guided: bool, freezes: Sequence[Freeze]) -> Callable[[], None]:
+def _replaced(attn: Any, images: int, freezes: Sequence[Freeze]) -> Callable[[], None]:
     """Let one layer compute its probabilities openly and edit them; returns what takes that back."""
     from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
@@ -130,7 +148,9 @@ def _replaced(attn: Any, images: int, guided: bool, freezes: Sequence[Freeze]) -
         # [(rows * heads), positions, keys]; rows are [negative prompts, prompts] under guidance.
         probabilities: Tensor = scores(query, key, mask)
         by_row = probabilities.unflatten(0, (-1, attn.heads))
-        first = images if guided else 0
+        first = by_row.shape[0] - images
+        if first not in (0, images):
+            raise UnsupportedModel(f"Attention cannot be frozen with {by_row.shape[0]} rows for {images} pictures.")
         changed = by_row.clone()
         for f in freezes:
             changed[first + f.copy] = frozen(by_row[first + f.copy], by_row[first + f.source], f.of, f.to)

@@ -9,6 +9,8 @@ from .study import Study
 
 STUDIES: dict[str, str] = {
     "segmentation": "segmentation:SegmentationStudy",
+    "syntax": "syntax:SyntaxStudy",
+    "cohyponyms": "cohyponyms:CohyponymsStudy",
 }
 """Name on the command line -> module in this package and class."""
 

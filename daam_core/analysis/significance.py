@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -80,3 +81,46 @@ def shown_p(p: float) -> str:
 def _finite(values: ArrayLike) -> Floats:
     found = np.asarray(values, float)
     return found[np.isfinite(found)]
+
+
+@dataclass(frozen=True)
+class Odds:
+    """An effect in a logistic regression: odds ratio for one unit of the predictor, 95 % interval, two-sided p."""
+
+    ratio: float
+    low: float
+    high: float
+    p: float
+
+
+def logistic(outcome: ArrayLike, predictors: Mapping[str, ArrayLike], groups: Sequence[Any]) -> dict[str, Odds] | None:
+    """Logistic regression by statsmodels, errors robust to observations of one group hanging together.
+
+    None where it has no finite solution or says nothing: one outcome only, a predictor that is constant or separates the
+    outcomes perfectly, fewer than 10 of the rarer outcome, or fewer than 5 groups.
+    """
+    import statsmodels.api as sm
+    from statsmodels.tools.sm_exceptions import PerfectSeparationError
+
+    y = np.asarray(outcome, float)
+    columns = np.stack([np.asarray(values, float) for values in predictors.values()], 1)
+    names = np.asarray([str(group) for group in groups])
+    kept = np.isfinite(y) & np.isfinite(columns).all(1)
+    y, columns, names = y[kept], columns[kept], names[kept]
+    if len(y) == 0 or min(y.sum(), len(y) - y.sum()) < 10 or len(set(names)) < 5 or np.any(np.ptp(columns, 0) == 0):
+        return None
+    codes = np.unique(names, return_inverse=True)[1]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fit = sm.Logit(y, sm.add_constant(columns)).fit(disp=0, cov_type="cluster", cov_kwds={"groups": codes})
+    except (PerfectSeparationError, np.linalg.LinAlgError):
+        return None
+    # With perfect separation the likelihood climbs for ever: fitted odds of e^15 are no finding.
+    if not fit.mle_retvals["converged"] or np.abs(fit.predict() - y).max() < 1e-4 or np.abs(fit.params).max() > 50:
+        return None
+    ends = np.exp(fit.conf_int())
+    return {
+        name: Odds(float(np.exp(fit.params[k])), float(ends[k][0]), float(ends[k][1]), float(fit.pvalues[k]))
+        for k, name in enumerate(predictors, 1)
+    }

@@ -1,4 +1,4 @@
-"""Dependency trees of prompts, and the pairs of words that a study of syntax compares (paper, section 4)."""
+"""Dependency trees of prompts, and the pairs of words that a study of syntax compares (paper, Table 2)."""
 
 from __future__ import annotations
 

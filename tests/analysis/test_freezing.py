@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from daam_core.analysis.freezing import Freeze, freezing, frozen, shared_columns
+from daam_core.analysis.freezing import Freeze, freeze, freezing, frozen, shared_words
 from daam_core.errors import BadArgument, UnsupportedModel
 from daam_core.prompt import Prompt
 
@@ -47,15 +47,42 @@ def test_rows_still_sum_to_one() -> None:
         assert torch.equal(changed[..., columns], s[..., columns])
 
 
+def all_but_the_difference(source: str, copy: str, specials: bool = True) -> Freeze:
+    prompts = read(source), read(copy)
+    return freeze((0, 1), prompts, shared_words(*prompts)[0], specials)
+
+
+def only(word: str, source: str, copy: str) -> Freeze:
+    prompts = read(source), read(copy)
+    return freeze((0, 1), prompts, [pair for pair in shared_words(*prompts)[0] if pair[1].text == word])
+
+
 def test_columns_of_words_that_moved() -> None:
-    noun = shared_columns(read(RED), read(BARE), ["house"], [])
+    noun = only("house", RED, BARE)
     assert (noun.of, noun.to) == ((3,), (2,))
-    everything = shared_columns(read(RED), read(BLUE), None, ["blue"])
-    assert set(everything.to) == set(range(77)) - {2}
-    moved = shared_columns(read(BARE), read(RED), None, ["red"])
+    everything = all_but_the_difference(RED, BLUE)
+    assert set(everything.to) == set(range(77)) - {2} and everything.of == everything.to
+    moved = all_but_the_difference(BARE, RED)
     pairs = dict(zip(moved.to, moved.of, strict=True))
     assert pairs[0] == 0 and pairs[1] == 1 and pairs[3] == 2 and pairs[5] == 4 and pairs[6] == 5
     assert 2 not in pairs and len(set(moved.of)) == len(moved.of)
+    assert all_but_the_difference(RED, BLUE, specials=False).to == (1, 3, 4, 5)
+
+
+def test_words_in_common_are_told_by_their_place() -> None:
+    def shared(source: str, copy: str) -> tuple[list[str], list[str]]:
+        pairs, own = shared_words(read(source), read(copy))
+        assert all(a.text == b.text for a, b in pairs)
+        return [b.label for _, b in pairs], [word.label for word in own]
+
+    assert shared("a red house at sea", "an orange house at sea") == (["house", "at", "sea"], ["an", "orange"])
+    # "red" stands elsewhere, too: the second house keeps its place, not its number.
+    assert shared("a red house and a red tree", "a house and a red tree") == (["a", "house", "and", "a#2", "red", "tree"], [])
+    assert shared("a red house", "a red house") == (["a", "red", "house"], [])
+    assert shared("a house", "two boats") == ([], ["two", "boats"])
+
+
+def test_what_is_no_freeze_is_refused() -> None:
     with pytest.raises(BadArgument, match="cannot take over its own"):
         Freeze(1, 1, (), ())
     with pytest.raises(BadArgument, match="one for one"):
@@ -69,8 +96,8 @@ def pipe() -> Any:
 
 def test_frozen_pictures_equal_an_explicit_computation(pipe: Any) -> None:
     """The second picture is what a loop over heads gives that looks up the first one's probabilities."""
-    freeze = shared_columns(read(RED), read(BLUE), ["house"], [])
-    with freezing(pipe.unet, 2, True, [freeze]):
+    held = only("house", RED, BLUE)
+    with freezing(pipe.unet, 2, [held]):
         got = draw(pipe, [RED, BLUE])
 
     def explicit(attn: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, *rest: Any, **options: Any) -> Tensor:
@@ -82,10 +109,10 @@ def test_frozen_pictures_equal_an_explicit_computation(pipe: Any) -> None:
             part = slice(head * d, (head + 1) * d)
             p = (q[..., part].double() @ k[..., part].double().transpose(1, 2) / d**0.5).softmax(-1)
             if encoder_hidden_states is not None:
-                column = freeze.to[0]
+                column = held.to[0]
                 rest_of_it = 1 - p[3, :, column]
-                p[3] = p[3] * ((1 - p[2, :, freeze.of[0]]) / rest_of_it)[:, None]
-                p[3, :, column] = p[2, :, freeze.of[0]]
+                p[3] = p[3] * ((1 - p[2, :, held.of[0]]) / rest_of_it)[:, None]
+                p[3, :, column] = p[2, :, held.of[0]]
             out[..., part] = (p @ v[..., part].double()).to(out.dtype)
         return attn.to_out[0](out)  # type: ignore[no-any-return]
 
@@ -102,39 +129,43 @@ def test_frozen_pictures_equal_an_explicit_computation(pipe: Any) -> None:
 def test_the_source_is_not_touched_and_nothing_stays(pipe: Any) -> None:
     plain = draw(pipe, [RED, BLUE])
     processors = dict(pipe.unet.attn_processors)
-    with freezing(pipe.unet, 2, True, [shared_columns(read(RED), read(BLUE), None, ["blue"])]):
+    with freezing(pipe.unet, 2, [all_but_the_difference(RED, BLUE)]):
         held = draw(pipe, [RED, BLUE])
     assert torch.allclose(held[0], plain[0], atol=1e-4)
     assert pipe.unet.attn_processors == processors
     assert torch.equal(draw(pipe, [RED, BLUE]), plain)
-    with pytest.raises(ZeroDivisionError), freezing(pipe.unet, 2, True, [Freeze(0, 1, (1,), (1,))]):
+    with pytest.raises(ZeroDivisionError), freezing(pipe.unet, 2, [Freeze(0, 1, (1,), (1,))]):
         raise ZeroDivisionError
     assert torch.equal(draw(pipe, [RED, BLUE]), plain)
 
 
 def test_freezing_the_same_prompt_changes_nothing(pipe: Any) -> None:
-    with freezing(pipe.unet, 2, True, [shared_columns(read(RED), read(RED), None, [])]):
+    with freezing(pipe.unet, 2, [all_but_the_difference(RED, RED)]):
         first, second = draw(pipe, [RED, RED])
     assert torch.allclose(first, second, atol=1e-6)
 
 
 def test_without_guidance_rows_are_the_pictures_themselves(pipe: Any) -> None:
-    freeze = shared_columns(read(RED), read(BLUE), None, ["blue"])
     free = draw(pipe, [RED, BLUE], guidance_scale=1.0)
-    with freezing(pipe.unet, 2, False, [freeze]):
+    with freezing(pipe.unet, 2, [all_but_the_difference(RED, BLUE)]):
         held = draw(pipe, [RED, BLUE], guidance_scale=1.0)
     assert torch.allclose(held[0], free[0], atol=1e-4)
     assert not torch.allclose(held[1], free[1], atol=1e-3)
 
 
+def test_other_numbers_of_rows_are_not_guessed(pipe: Any) -> None:
+    with pytest.raises(UnsupportedModel, match="4 rows for 3 pictures"), freezing(pipe.unet, 3, [Freeze(0, 1, (1,), (1,))]):
+        draw(pipe, [RED, BLUE])
+
+
 def test_what_cannot_be_frozen_is_said(pipe: Any) -> None:
-    with pytest.raises(BadArgument, match="not both in a batch of 2"), freezing(pipe.unet, 2, True, [Freeze(0, 2, (1,), (1,))]):
+    with pytest.raises(BadArgument, match="not both in a batch of 2"), freezing(pipe.unet, 2, [Freeze(0, 2, (1,), (1,))]):
         pass
     before = dict(pipe.unet.attn_processors)
     name = next(n for n in before if "attn2" in n)
     pipe.unet.set_attn_processor({**before, name: lambda *a, **k: None})
     try:
-        with pytest.raises(UnsupportedModel, match="cannot be frozen under"), freezing(pipe.unet, 1, True, []):
+        with pytest.raises(UnsupportedModel, match="cannot be frozen under"), freezing(pipe.unet, 1, []):
             pass
     finally:
         pipe.unet.set_attn_processor(dict(before))
