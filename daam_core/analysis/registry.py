@@ -11,6 +11,7 @@ STUDIES: dict[str, str] = {
     "segmentation": "segmentation:SegmentationStudy",
     "syntax": "syntax:SyntaxStudy",
     "cohyponyms": "cohyponyms:CohyponymsStudy",
+    "adjectives": "adjectives:AdjectivesStudy",
 }
 """Name on the command line -> module in this package and class."""
 
