@@ -35,8 +35,8 @@ def conclude(found: Found, options: argparse.Namespace) -> Report:
         parts += [change_table(known), _plot(reaches, known), _adjective_table(reaches, known)]
     captions = {
         "heat": "the picture, the adjective's heat, the noun's heat, with their masks",
-        "variants": "with the adjective; without it; without it, noun frozen; with the other; with the other, noun frozen; with "
-        "the other, all but the adjective frozen",
+        "variants": "with the adjective; without it; without it, noun frozen; with the other; with the other, noun frozen; "
+        "with the other, all but the adjective frozen",
     }
     examples = [
         Example(f"example-{number}-{name}", pixels(path), f"“{_prompt(found, key)}”: {captions[name]}.")
@@ -101,8 +101,8 @@ def change_table(known: pd.DataFrame) -> Table:
         "channels in percent, in the noun's region (of both pictures, grown by a 64th of the shorter side) and outside of it. "
         "Seen: share of pixels, in percent, of which a channel differs by more than 16 of 255. Frozen: the noun's (or all but "
         "the adjective's) cross-attention probabilities are those of the picture with the adjective, at every layer and step. "
-        "p (free): change outside against the same change with free attention, Wilcoxon's signed-rank test on the means of each "
-        "prompt, two-sided, Holm's method; 95 % bootstrap interval over prompts."
+        "p (free): change outside against the same change with free attention, Wilcoxon's signed-rank test on the means of "
+        "each prompt, two-sided, Holm's method; 95 % bootstrap interval over prompts."
     )
     return Table("Change of the picture (the paper's Fig. 10)", pd.DataFrame(lines), caption, digits=2)
 

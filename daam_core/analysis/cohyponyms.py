@@ -6,9 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
-
 from ..errors import BadArgument
 from ..models import TINY
 from . import cohyponyms_report
@@ -17,7 +14,7 @@ from .prompts import SEED_STRIDE
 from .report import Report
 from .seeing import things_in
 from .study import Found, Measured, Picture, Row, Study, Unit
-from .word_masks import heat, overlaps, panels, word_masks
+from .word_masks import heat, overlaps, panels, shrunk, word_masks
 
 if TYPE_CHECKING:
     from .studio import Shot, Studio
@@ -86,7 +83,7 @@ class CohyponymsStudy(Study):
         if content["number"] < EXAMPLES and content["turn"] == 0:
             pictures["panels"] = panels(shot.image, list(heat(shot.maps, words)), list(masks))
         if judge(options) == MAPS:
-            pictures["picture"] = _small(shot.image)
+            pictures["picture"] = shrunk(shot.image, KEPT_SIDE)
         return Measured([row], pictures)
 
     def conclude(self, found: Found, options: argparse.Namespace) -> Report:
@@ -123,11 +120,3 @@ def _seen(shot: Shot, content: dict[str, str], found: Row, who: str) -> Row:
         return {"first_seen": first, "second_seen": second, "both": first and second, "judge": SEGMENTER}
     iou = found["iou"]
     return {"first_seen": None, "second_seen": None, "both": None if iou is None else float(iou) < APART, "judge": MAPS}
-
-
-def _small(image: Picture) -> Picture:
-    factor = KEPT_SIDE / max(image.shape[:2])
-    if factor >= 1:
-        return image
-    size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

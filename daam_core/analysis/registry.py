@@ -12,6 +12,7 @@ STUDIES: dict[str, str] = {
     "syntax": "syntax:SyntaxStudy",
     "cohyponyms": "cohyponyms:CohyponymsStudy",
     "adjectives": "adjectives:AdjectivesStudy",
+    "attribution": "attribution:AttributionStudy",
 }
 """Name on the command line -> module in this package and class."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -56,6 +57,15 @@ def panels(image: Picture, heats: Sequence[Tensor], shown: Sequence[Tensor]) -> 
         under = glow(image, one)
         parts.append(outline(under, mask.float()) if bool(mask.any()) else under)
     return np.concatenate(parts, axis=1)
+
+
+def shrunk(image: Picture, side: int) -> Picture:
+    """The picture with a longer side of at most `side` pixels."""
+    factor = side / max(image.shape[:2])
+    if factor >= 1:
+        return image
+    size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def pixels(path: object) -> Picture:
