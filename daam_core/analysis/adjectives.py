@@ -92,7 +92,8 @@ class AdjectivesStudy(Study):
             rows.append({**about, "what": "reach", "adjective": adjective, **measured})
         first = _picture(drawn[0])
         for place, (change, held) in enumerate(VARIANTS, 1):
-            inside = None if regions[0] is None or regions[place] is None else regions[0] | regions[place]
+            both = regions[0], regions[place]
+            inside = None if both[0] is None or both[1] is None else both[0] | both[1]
             other = template.adjectives[1] if change == REPLACED else None
             asked: Row = {"what": "change", "adjective": template.adjectives[0], "other": other, "change": change}
             rows.append({**about, **asked, "attention": held, **change_of(first, _picture(drawn[place]), inside)})

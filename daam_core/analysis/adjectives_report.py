@@ -19,7 +19,6 @@ CHANGES = (
     ("adjective removed", "free"), ("adjective removed", "noun frozen"),
     ("adjective replaced", "free"), ("adjective replaced", "noun frozen"), ("adjective replaced", "all frozen"),
 )  # fmt: skip
-PERCENT = ("inside", "outside", "seen_inside", "seen_outside")
 
 
 def conclude(found: Found, options: argparse.Namespace) -> Report:
@@ -57,11 +56,11 @@ def reach_table(reaches: pd.DataFrame) -> Table:
         paired(reaches["iod"], reaches["ioh"], reaches["template"]),
     ]
     p = holm(tests)
-    iod, ioh, iou = (100 * reaches[column].mean() for column in ("iod", "ioh", "iou"))
+    iod, ioh, iou = (_percent(reaches[column]) for column in ("iod", "ioh", "iou"))
     caption = (
         "Share of a map's heat that lies outside the noun's region (grown by a 64th of the shorter side); even spread is the "
         f"region's complement as a share of the picture. Adjective against noun p {shown_p(p[0])}, against an even spread "
-        f"p {shown_p(p[1])}. Masks by Eq. 7: mIoD {iod:.1f} %, mIoH {ioh:.1f} %, mIoU {iou:.1f} % (adjective is the dependent; "
+        f"p {shown_p(p[1])}. Masks by Eq. 7: mIoD {iod}, mIoH {ioh}, mIoU {iou} (adjective is the dependent; "
         f"IoD = IoH: p {shown_p(p[2])}; the paper's amod: 62.4, 77.6, 51.1). Wilcoxon's signed-rank test on the means of each "
         "prompt, two-sided, Holm's method over the three; 95 % bootstrap intervals over prompts."
     )
@@ -144,6 +143,10 @@ def _plot(reaches: pd.DataFrame, known: pd.DataFrame) -> Plot:
     return Plot(
         "adjectives", figure, "Left: heat outside the noun's region. Right: change outside it, 95 % bootstrap intervals."
     )
+
+
+def _percent(values: pd.Series[float]) -> str:
+    return f"{100 * values.mean():.1f} %" if values.notna().any() else "-"
 
 
 def _of(known: pd.DataFrame, change: str, held: str) -> pd.DataFrame:

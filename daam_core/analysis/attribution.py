@@ -12,7 +12,7 @@ from ..outputs import file_name
 from ..pieces import pictured
 from ..render.overlay import glow
 from . import attribution_report
-from .parsing import GRAMMAR, SPACY, aligned, grammar_parser, spacy_parser
+from .parsing import GRAMMAR, SPACY, aligned, chosen_parser
 from .prompts import DEFAULT_LIMIT, WORLD_SEED, Asked, asked_prompts, picture_units
 from .report import Report
 from .study import Found, Measured, Picture, Row, Study, Unit
@@ -60,13 +60,9 @@ class AttributionStudy(Study):
         )
 
     def units(self, options: argparse.Namespace) -> list[Unit]:
-        if options.prompts is None:
-            asked, parse = world_prompts(options.limit or DEFAULT_LIMIT), grammar_parser
-            if options.parser not in (None, GRAMMAR):
-                parse = spacy_parser(options.parser)
-        else:
-            asked = asked_prompts(options)
-            parse = grammar_parser if options.parser == GRAMMAR else spacy_parser(options.parser or SPACY)
+        own = options.prompts is None
+        asked = world_prompts(options.limit or DEFAULT_LIMIT) if own else asked_prompts(options)
+        parse = chosen_parser(options.parser or (GRAMMAR if own else SPACY))
         trees = {one.text: parse(one.text).to_dict() for one in asked}
         return [
             Unit(unit.key, {**unit.content, "tree": trees[unit.content["prompt"]]}) for unit in picture_units(options, asked)

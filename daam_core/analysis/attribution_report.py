@@ -228,6 +228,6 @@ def _setting(sheet: Sheet, found: Found, options: argparse.Namespace) -> str:
 def _how(sheet: Sheet) -> str:
     return (
         f"Give {SHEET} to your raters: it opens from disk in any browser, is used with the keyboard alone and asks nobody for "
-        "anything. Each rater downloads a CSV file. Then run the same command with --ratings FILE… and all their files. Another "
-        "--sheet-seed gives the same words in another order; answers of both belong together."
+        "anything. Each rater downloads a CSV file. Then run the same command with --ratings FILE… and all their files. "
+        "Another --sheet-seed gives the same words in another order; answers of both belong together."
     )

@@ -23,6 +23,11 @@ def grammar_parser(text: str) -> Tree:
     return Tree.from_caption(read_caption(text))
 
 
+def chosen_parser(name: str) -> Parser:
+    """ "grammar", or a parser of spaCy by name. Raises as `spacy_parser`."""
+    return grammar_parser if name == GRAMMAR else spacy_parser(name)
+
+
 def spacy_parser(name: str = SPACY) -> Parser:
     """A parser from an English spaCy pipeline.
 
@@ -101,11 +106,11 @@ def aligned(words: Sequence[str], prompt: Prompt) -> list[tuple[str, ...]]:
     starts: dict[int, int] = {}
     ends: dict[int, int] = {}
     at = 0
-    for number, word in enumerate(prompt.words):
+    for number, spoken in enumerate(prompt.words):
         starts[at] = number
-        at += len(search_key(word.text))
+        at += len(search_key(spoken.text))
         ends[at] = number
-    spelled = "".join(search_key(word.text) for word in prompt.words)
+    spelled = "".join(search_key(spoken.text) for spoken in prompt.words)
     found: list[tuple[str, ...]] = []
     at = 0
     for word in words:

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import BadArgument
 from ..tiny.captions import Caption, Node
 from . import syntax_report
-from .parsing import GRAMMAR, SPACY, aligned, grammar_parser, spacy_parser
+from .parsing import GRAMMAR, SPACY, aligned, chosen_parser
 from .prompts import DEFAULT_LIMIT, WORLD_SEED, Asked, asked_prompts, picture_units
 from .report import Report
 from .study import Found, Measured, Picture, Row, Study, Unit
@@ -49,10 +49,10 @@ class SyntaxStudy(Study):
         if options.prompts is None:
             trees = world_captions(options.limit or DEFAULT_LIMIT)
             if options.parser not in (None, GRAMMAR):
-                parse = spacy_parser(options.parser)
+                parse = chosen_parser(options.parser)
                 trees = {one: parse(one.text) for one in trees}
         else:
-            parse = grammar_parser if options.parser == GRAMMAR else spacy_parser(options.parser or SPACY)
+            parse = chosen_parser(options.parser or SPACY)
             trees = {one: parse(one.text) for one in asked_prompts(options)}
         if not any(len(tree.words) > 1 for tree in trees.values()):
             raise BadArgument("No prompt has two words, so there are no pairs to compare.")
