@@ -19,12 +19,12 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 WIDTH = 6.3  # inches: the text width of a page
 
 
-def new_figure(height: float = 3.6, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """An empty figure of a page's width, with `columns` axes side by side."""
+def new_figure(height: float = 3.6, columns: int = 1, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """An empty figure of a page's width, its `rows` x `columns` axes in the order of reading."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False)[0]
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)
         one.grid(alpha=0.3, linewidth=0.5)

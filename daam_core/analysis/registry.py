@@ -9,6 +9,8 @@ from .study import Study
 
 STUDIES: dict[str, str] = {
     "segmentation": "segmentation:SegmentationStudy",
+    "masks": "mask_study:MaskStudy",
+    "ablation": "ablation:AblationStudy",
 }
 """Name on the command line -> module in this package and class."""
 
