@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from torch import Tensor
 
 from .. import overlap
 from ..errors import WordNotFound
-from ..masks import threshold
+from ..masks import minmax, threshold
 from . import plots
 from .ablation_variants import FAMILIES, variants
 from .baselines import TAUS
 from .halves import REPORTING, Chosen, chosen, half_of
 from .report import Part, Plot, Report, Table, Text
-from .statistics import mean_interval
+from .statistics import Interval, mean_interval
 from .study import Found, Measured, Row, Study, Unit
 from .truth import ACCURACY, OUTSIDE, add_truth_options, observe, truth_units
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from .studio import Studio
 
 PAPER_TAU = 0.4
+EQ_7, STRETCHED = "Eq. 7", "stretched"
+"""`D >= tau max D`, and the castorini package's: the map stretched to 0..1 first, then `> tau`."""
 SEPARATOR = ": "
 
 
@@ -57,9 +61,7 @@ class AblationStudy(Study):
             except WordNotFound:
                 continue
             for family, variant, heat in found:
-                for tau in TAUS:
-                    iou = float(overlap.iou(threshold(heat, tau), truth).nan_to_num(0.0))
-                    rows.append({**about, "family": family, "variant": variant, "tau": tau, "iou": round(iou, 6)})
+                rows += [{**about, "family": family, "variant": variant, **row} for row in _levels(heat, truth)]
         return Measured(rows)
 
     def conclude(self, found: Found, options: argparse.Namespace) -> Report:
@@ -67,56 +69,71 @@ class AblationStudy(Study):
         if "iou" not in rows or rows[rows["half"] == REPORTING].empty:
             return Report("Ablation", [Text("Two prompts of a kind are the least: one to choose on and one to report.")])
         rows = rows.assign(mask=rows["family"] + SEPARATOR + rows["variant"])
-        picks = {pick.mask: pick for pick in chosen(rows)}
+        found_picks = {rule: {pick.mask: pick for pick in chosen(part)} for rule, part in rows.groupby("rule")}
         reported = rows[rows["half"] == REPORTING]
         parts: list[Part] = [Text(_summary(rows))]
         for family in FAMILIES[1:]:
             if (reported["family"] == family).any():
-                parts.append(_table(reported, family, picks))
-        return Report("Ablation of Eq. 6", [*parts, _plot(reported, picks)])
+                parts.append(_table(reported, family, found_picks))
+        return Report("Ablation of Eq. 6", [*parts, _plot(reported, found_picks)])
+
+
+def _levels(heat: Tensor, truth: Tensor) -> list[Row]:
+    """IoU of the map's mask at every threshold of both rules; 0 where there is neither mask nor object."""
+    stretched = minmax(heat)
+    rows: list[Row] = []
+    for tau in TAUS:
+        for rule, mask in ((EQ_7, threshold(heat, tau)), (STRETCHED, stretched > tau)):
+            rows.append({"rule": rule, "tau": tau, "iou": round(float(overlap.iou(mask, truth).nan_to_num(0.0)), 6)})
+    return rows
 
 
 def _summary(rows: pd.DataFrame) -> str:
     masks = rows.drop_duplicates(["unit", "word"]).shape[0]
     return (
-        f"{masks} masks of {rows['prompt'].nunique()} prompts. Each variant's heat map becomes a mask by Eq. 7, at the paper's "
-        f"threshold {PAPER_TAU} and at the variant's own best, chosen on every other prompt; all figures are of the other "
-        "half, with 95 % bootstrap intervals over prompts."
+        f"{masks} masks of {rows['prompt'].nunique()} prompts. Each variant's heat map becomes a mask by Eq. 7 at the paper's "
+        f"threshold {PAPER_TAU}, by Eq. 7 at the variant's own best threshold, and, as a map may be high everywhere, by its "
+        "own best threshold after stretching it to 0..1. Thresholds were chosen on every other prompt; all figures are of the "
+        "other half, with 95 % bootstrap intervals over prompts."
     )
 
 
-def _table(reported: pd.DataFrame, family: str, picks: dict[str, Chosen]) -> Table:
+Picks = Mapping[str, Mapping[str, Chosen]]
+
+
+def _table(reported: pd.DataFrame, family: str, picks: Picks) -> Table:
+    of_rule = {rule: reported[reported["rule"] == rule] for rule in (EQ_7, STRETCHED)}
     lines = []
     for mask in _of_family(reported, "all") + _of_family(reported, family):
-        pick = picks.get(mask)
-        at_paper = reported[(reported["mask"] == mask) & (reported["tau"] == PAPER_TAU)]
-        line: dict[str, object] = {
-            family: "all (Eq. 6)" if mask.startswith(f"all{SEPARATOR}") else _variant(mask),
-            f"IoU at {PAPER_TAU}": str(mean_interval(at_paper["iou"], at_paper["prompt"])),
-            "IoU at its best": None,
-            "its best tau": None,
-        }
-        if pick is not None:
-            best = pick.rows(reported)
-            line |= {"IoU at its best": str(mean_interval(best["iou"], best["prompt"])), "its best tau": f"{pick.tau}"}
+        name = "all (Eq. 6)" if mask.startswith(f"all{SEPARATOR}") else _variant(mask)
+        line: dict[str, object] = {family: name, f"Eq. 7 at {PAPER_TAU}": _interval(of_rule[EQ_7], Chosen(mask, PAPER_TAU, 0))}
+        for rule, rows in of_rule.items():
+            pick = picks[rule].get(mask)
+            line[f"{rule} at its best"] = None if pick is None else f"{_interval(rows, pick)} at {pick.tau}"
         lines.append(line)
-    return Table(f"By {family}", pd.DataFrame(lines))
+    return Table(f"By {family}: mean IoU", pd.DataFrame(lines))
 
 
-def _plot(reported: pd.DataFrame, picks: dict[str, Chosen]) -> Plot:
+def _interval(rows: pd.DataFrame, pick: Chosen) -> Interval:
+    part = pick.rows(rows)
+    return mean_interval(part["iou"], part["prompt"])
+
+
+def _plot(reported: pd.DataFrame, picks: Picks) -> Plot:
     families = [f for f in FAMILIES[1:] if f != "layer" and (reported["family"] == f).any()]
+    stretched = reported[reported["rule"] == STRETCHED]
     rows = (len(families) + 1) // 2
-    figure, axes = plots.new_figure(height=1.9 * rows, columns=2, rows=rows)
+    figure, axes = plots.new_figure(height=2.2 * rows, columns=2, rows=rows)
     for one, family in zip(axes, families, strict=False):
-        shown = [picks[mask] for mask in _of_family(reported, family) if mask in picks]
-        parts = [pick.rows(reported) for pick in shown]
-        found = [mean_interval(part["iou"], part["prompt"]) for part in parts]
+        shown = [picks[STRETCHED][mask] for mask in _of_family(reported, family) if mask in picks[STRETCHED]]
+        found = [_interval(stretched, pick) for pick in shown]
         names = [_variant(pick.mask) for pick in shown]
         plots.bars(one, names, [i.mean for i in found], [i.low for i in found], [i.high for i in found], "mean IoU", family)
         one.set_xlim(0, 1)
     for one in axes[len(families) :]:
         one.set_visible(False)
-    return Plot("ablation", figure, "Mean IoU of each variant at its own best threshold, with 95 % intervals over prompts.")
+    caption = "Mean IoU of each variant, stretched to 0..1, at its own best threshold, with 95 % intervals over prompts."
+    return Plot("ablation", figure, caption)
 
 
 def _of_family(rows: pd.DataFrame, family: str) -> list[str]:

@@ -46,8 +46,11 @@ def variants(maps: HeatMaps, castorini: HeatMaps, word: str, size: Size) -> Iter
             )
     for name, steps in step_ranges(maps.steps).items():
         yield "steps", name, maps.select(steps=steps).word(word, size)
-    for head in range(max(layer.heads for layer in maps.layers)):
-        yield "head", f"head {head}", maps.select(heads=[head]).word(word, size)
+    for grid in sorted(maps.sums):
+        # By resolution: layers of different size may have different numbers of heads.
+        of_grid = maps.select(grids=[grid])
+        for head in range(max(layer.heads for layer in maps.layers if layer.grid == grid)):
+            yield "head", f"{grid[0]} x {grid[1]}, head {head}", of_grid.select(heads=[head]).word(word, size)
     modes: tuple[Mode, ...] = ("nearest", "bilinear", "bicubic", "area")
     for mode in modes:
         yield "interpolation", mode, interpolated(maps, word, size, mode)
@@ -79,13 +82,13 @@ def interpolated(maps: HeatMaps, word: str, size: Size, mode: Mode) -> Tensor:
 def _aggregations(maps: HeatMaps, castorini: HeatMaps, word: str, size: Size) -> Iterator[tuple[str, str, Tensor]]:
     family = "aggregation"
     yield family, "sum (Eq. 6)", maps.word(word, size)
-    yield family, "late steps weighted (j^2)", dataclasses.replace(maps, sums=maps.late).word(word, size)
-    yield family, "mean of clamped head maps (castorini)", castorini.word(word, size)
-    yield family, "resolutions with equal weight", equal_resolutions(maps, word, size)
-    yield family, "geometric mean of resolutions", geometric_mean(maps, word, size)
+    yield family, "late steps (j²)", dataclasses.replace(maps, sums=maps.late).word(word, size)
+    yield family, "castorini's rule", castorini.word(word, size)
+    yield family, "equal resolutions", equal_resolutions(maps, word, size)
+    yield family, "geometric mean", geometric_mean(maps, word, size)
     yield (
         family,
-        "maximum over steps",
+        "maximum of steps",
         torch.stack([maps.select(steps=[j]).word(word, size) for j in range(maps.steps)]).amax(0),
     )
 
