@@ -19,12 +19,12 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 WIDTH = 6.3  # inches: the text width of a page
 
 
-def new_figure(height: float = 3.6, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """An empty figure of a page's width, with `columns` axes side by side."""
+def new_figure(height: float = 3.6, columns: int = 1, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """An empty figure of a page's width, its `rows` x `columns` axes in the order of reading."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False)[0]
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)
         one.grid(alpha=0.3, linewidth=0.5)
@@ -41,7 +41,12 @@ def curves(
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8, frameon=False)
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """One legend for all axes that share their lines, under them, where it hides nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8, frameon=False)
 
 
 def bars(
@@ -58,8 +63,9 @@ def bars(
     heights = np.asarray(values, dtype=float)
     axes.barh(place, heights, color=COLOURS[0], height=0.7)
     if low is not None and high is not None:
-        ends = np.nan_to_num(np.stack([heights - np.asarray(low), np.asarray(high) - heights])).clip(min=0)
-        axes.errorbar(heights, place, xerr=ends, fmt="none", ecolor="black", elinewidth=1, capsize=2)
+        known = np.isfinite(np.asarray(low, dtype=float))
+        ends = np.stack([heights - np.asarray(low), np.asarray(high) - heights])[:, known].clip(min=0)
+        axes.errorbar(heights[known], place[known], xerr=ends, fmt="none", ecolor="black", elinewidth=1, capsize=2)
     axes.set_yticks(place, names, fontsize=8)
     axes.set_xlabel(x_label)
     axes.set_title(title, fontsize=10)

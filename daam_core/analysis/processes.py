@@ -47,7 +47,9 @@ def processes(device: str | None) -> Processes:
     Args:
         device: what the user asked for; "cpu" makes the processes talk by gloo.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    # torchrun and accelerate's own launcher set the first; `accelerate launch --mpirun_hostfile` one of the others.
+    sizes = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+    if all(int(os.environ.get(name, "1")) < 2 for name in sizes):
         return Processes()
     import torch
     from accelerate import PartialState

@@ -9,9 +9,11 @@ from .study import Study
 
 STUDIES: dict[str, str] = {
     "segmentation": "segmentation:SegmentationStudy",
+    "masks": "mask_study:MaskStudy",
     "syntax": "syntax:SyntaxStudy",
     "cohyponyms": "cohyponyms:CohyponymsStudy",
     "adjectives": "adjectives:AdjectivesStudy",
+    "ablation": "ablation:AblationStudy",
     "attribution": "attribution:AttributionStudy",
 }
 """Name on the command line -> module in this package and class."""

@@ -139,7 +139,7 @@ def _conclude(
         "versions": versions(),
         "machine": platform.machine(),
         "processes": here.count,
-        "device": str(studio.pipe.device) if units else None,
+        "device": studio.where,
         "seconds_measuring": round(sum(k.seconds for k in kept.values()), 1),
         "peak_memory_mb": _peak_memory(),
         **report.facts,

@@ -15,7 +15,7 @@ from . import baselines, package, segmentation_report
 from .report import Report
 from .scoring import no_scores, scores
 from .study import Found, Measured, Picture, Row, Study, Unit
-from .truth import Observed, add_truth_options, observe, segmenter_accuracy, truth_units
+from .truth import OUTSIDE, Observed, add_truth_options, observe, segmenter_accuracy, truth_units
 
 if TYPE_CHECKING:
     from .studio import Studio
@@ -29,7 +29,7 @@ class SegmentationStudy(Study):
 
     name = "segmentation"
     help = "how well the masks of nouns fit, by threshold, beside baselines (Table 1, Fig. 4 and 5)"
-    outside = frozenset({"closed"})
+    outside = OUTSIDE | {"closed"}
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         from ..cli import whole_argument

@@ -120,12 +120,13 @@ def _curve(scored: pd.DataFrame) -> Plot:
             if len(means):
                 lines[label] = (means.index.to_list(), means.to_list())
         plots.curves(one, lines, "threshold", "mean IoU", group)
-        for mask, place in ((("default"), "default mask"), (baselines.WHOLE, "whole image")):
+        for mask, place in (("default", "default mask"), (baselines.WHOLE, "whole image")):
             level = part[part["mask"] == mask]["iou"].mean()
             if not np.isnan(level):
                 one.axhline(level, color="0.4", linewidth=0.8, linestyle=(0, (1, 2)))
-                one.annotate(place, (0.9, level), fontsize=7, ha="right", va="bottom", color="0.3")
+                one.annotate(place, (0.4, level), fontsize=7, ha="center", va="bottom", color="0.3")
         one.set_ylim(0, 1)
+    plots.legend_below(figure, axes[0])
     return Plot("thresholds", figure, "Mean IoU by threshold, all nouns (the paper's Fig. 4).")
 
 

@@ -101,10 +101,7 @@ class Shards:
 
 def _whole_lines(path: Path) -> list[bytes]:
     """The lines that end in a newline: the last one may have been cut by a kill."""
-    try:
-        return path.read_bytes().split(b"\n")[:-1]
-    except OSError:
-        return []
+    return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ def welch(first: ArrayLike, second: ArrayLike) -> float:
         return float(ttest_ind(a, b, equal_var=False).pvalue)
 
 
-def clustered(first: ArrayLike, second: ArrayLike, first_groups: Sequence[Any], second_groups: Sequence[Any]) -> float:
+def clustered(first: ArrayLike, second: ArrayLike, first_groups: Iterable[Any], second_groups: Iterable[Any]) -> float:
     """p of equal means where values of one group (prompt) hang together: least squares on a dummy, cluster-robust errors.
 
     Groups may hold values of both sides. At least 5 groups a side: fewer tell nothing about the spread between groups.
@@ -47,7 +47,7 @@ def clustered(first: ArrayLike, second: ArrayLike, first_groups: Sequence[Any], 
     return float(fit.pvalues[1])
 
 
-def paired(first: ArrayLike, second: ArrayLike, groups: Sequence[Any]) -> float:
+def paired(first: ArrayLike, second: ArrayLike, groups: Iterable[Any]) -> float:
     """p of Wilcoxon's signed-rank test of first against second, two-sided, on the means of each group (prompt)."""
     import pandas as pd
     from scipy.stats import wilcoxon
@@ -95,7 +95,7 @@ class Odds:
     p: float
 
 
-def logistic(outcome: ArrayLike, predictors: Mapping[str, ArrayLike], groups: Sequence[Any]) -> dict[str, Odds] | None:
+def logistic(outcome: ArrayLike, predictors: Mapping[str, ArrayLike], groups: Iterable[Any]) -> dict[str, Odds] | None:
     """Logistic regression by statsmodels, errors robust to observations of one group hanging together.
 
     None where it has no finite solution or says nothing: one outcome only, a predictor that is constant or separates the

@@ -85,6 +85,11 @@ class Studio:
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
+    @property
+    def where(self) -> str | None:
+        """The device that the model is on, once it is loaded."""
+        return str(self.pipe.device) if "pipe" in vars(self) else None
+
     @cached_property
     def weights_digest(self) -> str:
         """SHA-256 of all weights (names, shapes, values), the same for the same model in any folder."""

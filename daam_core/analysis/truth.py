@@ -34,6 +34,8 @@ KINDS = ("generated", "rendered")
 DEFAULT_SCENES = 100
 ACCURACY_SCENES = 64
 ACCURACY = "segmenter accuracy"
+OUTSIDE = frozenset({"truth", "judge_scenes"})
+"""Options that only choose units: what they change is in the units."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Observed:
 
 def add_truth_options(parser: argparse.ArgumentParser) -> None:
     """--truth, --style, --words and what folders need."""
+    from ..cli import whole_argument
+
     parser.add_argument(
         "--truth",
         default="generated",
@@ -71,6 +75,13 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
         type=lambda text: [word.strip().casefold() for word in text.split(",") if word.strip()],
         metavar="WORDS",
         help="score only these words, with commas between (default: all that have a mask)",
+    )
+    parser.add_argument(
+        "--judge-scenes",
+        type=whole_argument(1),
+        default=ACCURACY_SCENES,
+        metavar="N",
+        help="scenes with exact masks on which the segmenter's own accuracy is measured (default: %(default)s)",
     )
     folders.add_folder_options(parser)
 
@@ -94,7 +105,7 @@ def truth_units(options: argparse.Namespace) -> list[Unit]:
         raise BadArgument(f"--truth is {', '.join(KINDS)} or a folder, and there is no folder {options.truth!r}.")
     _check_words(options.words, units)
     if options.truth in KINDS:
-        units.append(Unit(ACCURACY, {"truth": ACCURACY, "scenes": ACCURACY_SCENES}))
+        units.append(Unit(ACCURACY, {"truth": ACCURACY, "scenes": options.judge_scenes}))
     return units
 
 

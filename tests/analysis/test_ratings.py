@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from daam_core.analysis.rating_sheet import Item, Sheet
 from daam_core.analysis.ratings import agreement, attentive, passed, read_ratings, table_of
 from daam_core.errors import BadArgument
-
-pd = pytest.importorskip("pandas")
-pytest.importorskip("krippendorff")
 
 SHEET = Sheet(tuple(Item(f"i{n}", "", f"w{n}", "", "NOUN" if n < 3 else "ADJ", "p", "o") for n in range(6)))
 CHECK = SHEET.checks[0]

@@ -7,9 +7,6 @@ import math
 
 import numpy as np
 import pytest
-
-pytest.importorskip("scipy")
-pytest.importorskip("statsmodels")
 from scipy import special
 
 from daam_core.analysis.significance import clustered, holm, paired, shown_p, welch
