@@ -20,6 +20,8 @@ from .word_masks import heat, overlaps, panels, word_masks
 if TYPE_CHECKING:
     from .studio import Studio
 
+CONTENT = frozenset({"NOUN", "PROPN", "ADJ", "VERB", "NUM"})
+"""Parts of speech of words that can be seen."""
 CAPTIONS, MENTIONS = "captions", "two mentions"
 EXAMPLES = 8
 """So many pictures are kept for the report."""
@@ -122,9 +124,10 @@ def mentioned_again(said: Caption, place: str) -> Tree:
 
 
 def _about(pair: Pair, tree: Tree) -> Row:
+    both = (pair.dependent, pair.head)
     return {
-        "kind": pair.kind, "relation": pair.relation,
-        "dependent": tree.words[pair.dependent], "head": tree.words[pair.head],
+        "kind": pair.kind, "relation": pair.relation, "dependent": tree.words[both[0]], "head": tree.words[both[1]],
+        "content": all(tree.tags[i] in CONTENT for i in both),
     }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from .study import Found
 from .trees import most_common
 from .word_masks import pixels
 
+CONTENT = "unrelated, both content words"
 UNRELATED, ALL_PAIRS, COREFERENT = "unrelated pairs", "all head-dependent pairs", "coreferent pairs"
 MEASURES = {"iod": "mIoD", "ioh": "mIoH", "iou": "mIoU"}
 PAPER: Mapping[str, tuple[float, float, float]] = {
@@ -61,9 +62,10 @@ def conclude(found: Found, options: argparse.Namespace) -> Report:
 
 
 def lines(compared: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The lines of the table: unrelated pairs, all head-dependent pairs, the ten most common relations, coreferents."""
-    related = compared[compared["kind"] == "relation"]
-    found = {UNRELATED: compared[compared["kind"] == "unrelated"], ALL_PAIRS: related}
+    """The lines of the table: unrelated pairs (and those of them that are no function words), all head-dependent pairs, the
+    ten most common relations, coreferents."""
+    related, unrelated = compared[compared["kind"] == "relation"], compared[compared["kind"] == "unrelated"]
+    found = {UNRELATED: unrelated, CONTENT: unrelated[unrelated["content"].astype(bool)], ALL_PAIRS: related}
     found |= {name: related[related["relation"] == name] for name in most_common(related["relation"].to_list())}
     found[COREFERENT] = compared[compared["kind"] == "coreferent"]
     return {name: part for name, part in found.items() if len(part)}
@@ -108,7 +110,8 @@ def overlap_table(groups: Mapping[str, pd.DataFrame]) -> Table:
         "two-sided, each column is adjusted for multiple comparisons by Holm's method. p (IoD = IoH): Wilcoxon's signed-rank "
         "test on the means of each prompt. p, pairs: mIoU against the unrelated pairs, Welch's t-test with every pair as an "
         "independent observation. p, prompts: the same difference with errors that are robust to pairs of one prompt hanging "
-        "together, which is the one to believe. The interval is a bootstrap over prompts."
+        "together, which is the one to believe. Content words are nouns, adjectives, verbs and numerals: words like “a” attend "
+        "nearly everywhere and fill the first line. The interval is a bootstrap over prompts."
     )
     return Table("Overlap by relation (the paper's Table 2)", pd.DataFrame(found), caption, digits=1)
 
@@ -146,9 +149,9 @@ def _plot(groups: Mapping[str, pd.DataFrame]) -> Plot:
             color=colour, markersize=5, elinewidth=1, capsize=2, label=title,
         )  # fmt: skip
     axes.set_yticks(place, [f"{name} ({len(part)})" for name, part in groups.items()], fontsize=8)
-    axes.set_xlim(0, 100)
+    axes.set_xlim(-2, 102)  # so that no marker at an end is cut
     axes.set_xlabel("overlap, %")
-    axes.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14 - 0.3 / len(groups)))
+    plots.legend_below(figure, axes)
     return Plot("relations", figure, "Overlap by relation with 95 % bootstrap intervals over prompts; in brackets the pairs.")
 
 

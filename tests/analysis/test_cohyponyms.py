@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy import stats
 
 from daam_core.analysis.cohyponyms import CohyponymsStudy
 from daam_core.analysis.cohyponyms_report import groups_table, kinds_table, relation
-from daam_core.analysis.labels import labels_template, read_labels
+from daam_core.analysis.labels import labels_template, pictures_page, read_labels
 from daam_core.analysis.noun_pairs import COHYPONYMS, NounPair, read_pairs, world_pairs
 from daam_core.analysis.report import markdown
 from daam_core.analysis.significance import logistic
@@ -98,6 +99,12 @@ def test_a_filled_in_template_is_read(tmp_path: Path) -> None:
     assert template.splitlines()[0] == "unit,prompt,both"
     path = write(tmp_path / "labels.csv", template.replace('cat",', 'cat",Yes'))
     assert read_labels(path, {"u1", "u2"}) == {"u1": True}
+
+
+def test_a_page_to_label_by_shows_prompts_as_text(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "p.png")
+    page = pictures_page({"u1": "a <script>alert(1)</script> & a cat", "u2": "not kept"}, {"u1": tmp_path / "p.png"}).decode()
+    assert "&lt;script&gt;" in page and "<script" not in page and page.count("<img") == 1
 
 
 def test_another_model_s_verdict_is_a_proxy_until_people_look(tmp_path: Path) -> None:

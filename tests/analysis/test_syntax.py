@@ -12,7 +12,7 @@ import pytest
 from daam_core.analysis.report import markdown
 from daam_core.analysis.study import Found, Unit
 from daam_core.analysis.syntax import MENTIONS, SyntaxStudy, world_captions
-from daam_core.analysis.syntax_report import COREFERENT, UNRELATED, conclude, dominant, lines, overlap_table
+from daam_core.analysis.syntax_report import CONTENT, COREFERENT, UNRELATED, conclude, dominant, lines, overlap_table
 from daam_core.analysis.trees import Tree, coreferents, pairs
 from daam_core.cli import main
 from daam_core.errors import BadArgument
@@ -41,6 +41,7 @@ def test_overlaps_of_a_prompt_counted_by_hand(tmp_path: Path) -> None:
     article = rows.loc[("a", "house")]
     assert pd.isna(article["iod"]) and article["ioh"] == 0
     assert len(rows) == 5 * 4 / 2
+    assert red["content"] and joined["content"] and not article["content"]
 
 
 def test_a_word_that_was_cut_off_leaves_empty_cells(tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_a_word_that_was_cut_off_leaves_empty_cells(tmp_path: Path) -> None:
 
 def frame(kind: str, relation: str, values: list[tuple[float, ...]]) -> pd.DataFrame:
     """One row a prompt: (IoD, IoH, IoU)."""
-    about = {"kind": kind, "relation": relation, "dependent": "d", "head": "h"}
+    about = {"kind": kind, "relation": relation, "dependent": "d", "head": "h", "content": relation != "det"}
     return pd.DataFrame(
         [{"unit": str(n), "prompt": f"p{n}", **about, "iod": a, "ioh": b, "iou": c} for n, (a, b, c) in enumerate(values)]
     )
@@ -78,12 +79,12 @@ def test_the_table_has_the_paper_s_lines_and_says_who_dominates() -> None:
         ]
     )
     groups = lines(rows)
-    assert list(groups) == [UNRELATED, "all head-dependent pairs", "amod", "conj:and", "nmod:of", COREFERENT]
+    assert list(groups) == [UNRELATED, CONTENT, "all head-dependent pairs", "amod", "conj:and", "nmod:of", COREFERENT]
     table = overlap_table(groups).frame.set_index("pairs of words")
     assert table.loc["amod", "mIoD"] == pytest.approx(100 * np.mean([row[0] for row in amod]))
     assert table.loc["amod", "mIoD - mIoH"] == pytest.approx(100 * np.mean([row[0] - row[1] for row in amod]))
     assert table["dominates"].to_dict() == {
-        UNRELATED: "-", "all head-dependent pairs": "-", "amod": "dependent", "conj:and": "-", "nmod:of": "head",
+        UNRELATED: "-", CONTENT: "-", "all head-dependent pairs": "-", "amod": "dependent", "conj:and": "-", "nmod:of": "head",
         COREFERENT: "-",
     }  # fmt: skip
     assert table.loc["amod", "p, prompts"] == "<0.001" and float(table.loc["conj:and", "p, prompts"]) > 0.05
