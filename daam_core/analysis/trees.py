@@ -159,7 +159,7 @@ def universal(tree: Tree) -> Tree:
         if relation == "pobj" and head >= 0 and tree.relations[head] in ("prep", "agent", "dative"):
             owner = tree.heads[head]
             nominal = owner >= 0 and tree.tags[owner] in ("NOUN", "PROPN", "PRON", "NUM")
-            heads[i], relations[i] = owner, "nmod" if nominal else "obl"
+            heads[i], relations[i] = owner, "root" if owner < 0 else "nmod" if nominal else "obl"
             heads[head], relations[head] = i, "case"
         elif relation == "cc" and head >= 0:
             after = [j for j in tree.children(head, "conj") if j > i]

@@ -130,6 +130,21 @@ def test_clearnlp_becomes_universal() -> None:
     ]  # fmt: skip
 
 
+def test_a_prompt_that_begins_with_a_preposition_has_the_noun_as_its_root() -> None:
+    beach = tree(("on", -1, "root", "ADP"), ("the", 2, "det", "DET"), ("beach", 0, "pobj", "NOUN"))
+    ud = universal(beach)
+    assert (ud.heads, ud.relations) == ((2, 2, -1), ("case", "det", "root"))
+    # in front of the house
+    front = tree(
+        ("in", -1, "root", "ADP"), ("front", 0, "pobj", "NOUN"), ("of", 1, "prep", "ADP"), ("the", 4, "det", "DET"),
+        ("house", 2, "pobj", "NOUN"),
+    )  # fmt: skip
+    ud = universal(front)
+    assert [(h, ud.relation(i)) for i, h in enumerate(ud.heads)] == [
+        (1, "case"), (-1, "root"), (4, "case"), (4, "det"), (1, "nmod:of"),
+    ]  # fmt: skip
+
+
 def test_a_universal_tree_stays_as_it_is() -> None:
     for index in range(20):
         own = Tree.from_caption(read_caption(scene_at(8, index, two=0.7).caption))
