@@ -156,7 +156,7 @@ def universal(tree: Tree) -> Tree:
     heads, relations = list(tree.heads), list(tree.relations)
     for i, relation in enumerate(tree.relations):
         head = tree.heads[i]
-        if relation == "pobj" and head >= 0 and tree.relations[head] in ("prep", "agent", "dative"):
+        if relation == "pobj" and head >= 0 and (tree.tags[head] == "ADP" or tree.relations[head] in _PREPOSITIONS):
             owner = tree.heads[head]
             nominal = owner >= 0 and tree.tags[owner] in ("NOUN", "PROPN", "PRON", "NUM")
             heads[i], relations[i] = owner, "root" if owner < 0 else "nmod" if nominal else "obl"
@@ -168,6 +168,7 @@ def universal(tree: Tree) -> Tree:
     return Tree(tree.words, tuple(heads), tuple(relations), tree.tags, tree.numbers)
 
 
+_PREPOSITIONS = frozenset({"prep", "agent", "dative"})
 _UD_NAMES: Mapping[str, str] = {
     "dobj": "obj",
     "nsubjpass": "nsubj:pass",
