@@ -151,12 +151,11 @@ def test_a_disk_that_fills_up_while_results_are_written_leaves_no_half_of_one(
 ) -> None:
     """run.json is the sign of a finished result: it goes first and comes back last."""
     run_study(Squares(), options(tmp_path))
-    import daam_core.analysis.files as files
 
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(CannotWrite, match="No space left"):
         run_study(Squares(), options(tmp_path))
     assert not (tmp_path / "run.json").exists()
