@@ -72,8 +72,9 @@ class MaskStudy(Study):
         if reported.empty or not picks:
             return Report("Mask methods", [Text("Two prompts of a kind are the least: one to choose on and one to report.")])
         parts: list[Part] = [Text(_summary(scored, reported, picks, rows))]
-        parts += [_table(reported, picks), _goal_table(reported, picks), _plot(reported, picks), _everything(scored)]
-        return Report("Mask methods", parts, facts={"winner": picks[0].mask, "winner_tau": picks[0].tau})
+        parts += [_table(reported, picks), _goal_table(reported, picks), _plot(reported, picks)]
+        files = {"combinations.csv": everything(scored).to_csv(index=False, lineterminator="\n").encode()}
+        return Report("Mask methods", parts, files, {"winner": picks[0].mask, "winner_tau": picks[0].tau})
 
 
 def _about(unit: Unit, word: str) -> Row:
@@ -111,7 +112,8 @@ def _table(reported: pd.DataFrame, picks: list[Chosen]) -> Table:
     caption = (
         "Thresholds were chosen, and lines sorted, by the mean IoU on the choosing half (“chosen by”, mean of the kinds of "
         "prompt); the other columns are the reporting half, with 95 % bootstrap intervals over prompts. The "
-        f"{_MOST_LINES} best combinations and all methods of the core, these with their names; in brackets the number of masks."
+        f"{_MOST_LINES} best combinations and all methods of the core, these with their names; in brackets the number of "
+        "masks. Every combination at every threshold is in combinations.csv."
     )
     return Table("Mean IoU by mask method", pd.DataFrame(lines), caption)
 
@@ -169,13 +171,12 @@ def _plot(reported: pd.DataFrame, picks: list[Chosen]) -> Plot:
     return Plot("methods", figure, "Mean IoU of the core's methods on the reporting half, with 95 % intervals over prompts.")
 
 
-def _everything(scored: pd.DataFrame) -> Table:
+def everything(scored: pd.DataFrame) -> pd.DataFrame:
+    """Mean IoU of every combination at every threshold over all masks of each half, best first: for combinations.csv."""
     known = labels()
     means = scored.groupby(["mask", "tau", "half"], dropna=False, sort=False)["iou"].mean().unstack("half")
     frame = means.reset_index().sort_values(CHOOSING, ascending=False, kind="stable")
-    frame["mask"] = frame["mask"].map(lambda mask: known.get(mask, mask))
-    frame["tau"] = frame["tau"].map(lambda tau: "-" if pd.isna(tau) else f"{tau}")
-    return Table("Every combination at every threshold", frame, "Mean IoU over all masks of each half.")
+    return frame.assign(mask=frame["mask"].map(lambda mask: known.get(mask, mask)))
 
 
 def _summary(scored: pd.DataFrame, reported: pd.DataFrame, picks: list[Chosen], rows: pd.DataFrame) -> str:

@@ -19,7 +19,7 @@ from ..outputs import writable_folder
 from .files import write_whole
 from .processes import Processes, processes
 from .report import write_report
-from .shards import Kept, Shards
+from .shards import Cost, Kept, Shards
 from .studio import Studio
 from .study import Found, Row, Study, Unit
 
@@ -95,9 +95,10 @@ def _measure(
         mine, desc=study.name, unit="unit", total=len(mine) + len(done), initial=len(done), disable=not (here.first and units)
     )
     for unit in bar:
-        start = time.perf_counter()
+        start = (time.perf_counter(), time.process_time())
         measured = study.measure(unit, studio, options)
-        shards.append(here.index, unit, measured, time.perf_counter() - start)
+        cost = Cost(time.perf_counter() - start[0], time.process_time() - start[1])
+        shards.append(here.index, unit, measured, cost)
 
 
 def _all(units: Sequence[Unit], shards: Shards) -> dict[str, Kept]:
@@ -140,7 +141,8 @@ def _conclude(
         "machine": platform.machine(),
         "processes": here.count,
         "device": studio.where,
-        "seconds_measuring": round(sum(k.seconds for k in kept.values()), 1),
+        "seconds_measuring": round(sum(k.cost.seconds for k in kept.values()), 1),
+        "processor_seconds_measuring": round(sum(k.cost.processor for k in kept.values()), 1),
         "peak_memory_mb": _peak_memory(),
         **report.facts,
     }

@@ -11,9 +11,10 @@ from PIL import Image
 
 from . import baselines, plots
 from .report import Example, Part, Plot, Report, Table, Text
+from .segmentation_paper import beside_the_paper
 from .statistics import mean_interval
 from .study import Found
-from .truth import ACCURACY
+from .truth import ACCURACY, KINDS
 
 PAPER_TAUS = (0.3, 0.4, 0.5)
 ORDINARY, UNREAL = "ordinary", "unreal"
@@ -34,6 +35,8 @@ def conclude(found: Found, options: argparse.Namespace) -> Report:
     if scored.empty:
         return Report("Segmentation by word maps", [*parts, Text("Not one mask could be scored.")], facts=facts)
     parts += [_overlap_table(scored, closed), _accuracy_table(scored), _split_table(scored), _curve(scored), _nouns(scored)]
+    if options.truth in KINDS:
+        parts.insert(2, beside_the_paper(scored, closed))
     return Report("Segmentation by word maps", [*parts, *_examples(found)], facts=facts)
 
 
@@ -179,6 +182,8 @@ def _setting(
             f"The segmenter itself reaches a mean IoU of {values['drawn']:.3f} on unseen drawn scenes and "
             f"{values['decoded']:.3f} on the same scenes as the autoencoder shows them, against exact masks."
         )
+    if options.truth == "generated":
+        texts.append("As the truth, its own line is 1 by definition; with --truth rendered it is measured.")
     if "difference" in scored and scored["difference"].notna().any():
         far = scored.drop_duplicates("unit")["difference"]
         texts.append(f"Painted again, pictures differ from the stored ones by {far.mean():.2f} of 255 on average.")

@@ -30,12 +30,20 @@ def digest(value: Any) -> str:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Seconds by the clock, and of the processor (all threads): the second is the same on a busy machine."""
+
+    seconds: float
+    processor: float
+
+
+@dataclass(frozen=True)
 class Kept:
-    """A measured unit as it lies on disk: its rows, the files of its pictures by name, the seconds it took."""
+    """A measured unit as it lies on disk: its rows, the files of its pictures by name, what it took."""
 
     rows: list[Row]
     pictures: dict[str, Path]
-    seconds: float
+    cost: Cost
 
 
 class Shards:
@@ -64,10 +72,10 @@ class Shards:
                 if key in wanted and entry.get("content") == wanted[key]:
                     pictures = {name: self.folder / file for name, file in entry["pictures"].items()}
                     if all(file.is_file() for file in pictures.values()):
-                        found[key] = Kept(entry["rows"], pictures, entry["seconds"])
+                        found[key] = Kept(entry["rows"], pictures, Cost(*entry["cost"]))
         return found
 
-    def append(self, process: int, unit: Unit, measured: Measured, seconds: float) -> None:
+    def append(self, process: int, unit: Unit, measured: Measured, cost: Cost) -> None:
         """Keep one unit in the shard of this process.
 
         Raises:
@@ -79,7 +87,7 @@ class Shards:
             "content": digest(unit.content),
             "rows": measured.rows,
             "pictures": pictures,
-            "seconds": round(seconds, 3),
+            "cost": [round(cost.seconds, 3), round(cost.processor, 3)],
         }
         # NaN is no JSON, and a study that lets one through has not decided what it means.
         line = json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n"
@@ -109,7 +117,7 @@ def _parsed(line: bytes) -> dict[str, Any]:
         entry = json.loads(line)
     except ValueError:
         return {}
-    whole = isinstance(entry, dict) and {"unit", "content", "rows", "pictures", "seconds"} <= entry.keys()
+    whole = isinstance(entry, dict) and {"unit", "content", "rows", "pictures", "cost"} <= entry.keys()
     return entry if whole else {}
 
 

@@ -11,7 +11,7 @@ import torch
 
 from daam_core.analysis.processes import Processes
 from daam_core.analysis.runner import run_study
-from daam_core.analysis.shards import Shards
+from daam_core.analysis.shards import Cost, Shards
 from daam_core.analysis.studio import Studio
 from daam_core.analysis.study import Measured, Unit
 from daam_core.errors import CannotWrite
@@ -103,8 +103,9 @@ def test_other_settings_and_other_content_are_never_mixed(tmp_path: Path) -> Non
     assert other.measured == ["unit 0", "unit 1"]
     kept = Shards(tmp_path, "squares", {"a": 1})
     kept.open()
-    kept.append(0, Unit("key", {"prompt": "a"}), Measured([{"x": 1}]), 0.5)
+    kept.append(0, Unit("key", {"prompt": "a"}), Measured([{"x": 1}]), Cost(0.5, 0.4))
     assert kept.read([Unit("key", {"prompt": "a"})])["key"].rows == [{"x": 1}]
+    assert kept.read([Unit("key", {"prompt": "a"})])["key"].cost == Cost(0.5, 0.4)
     assert kept.read([Unit("key", {"prompt": "b"})]) == {}
 
 
@@ -151,12 +152,11 @@ def test_a_disk_that_fills_up_while_results_are_written_leaves_no_half_of_one(
 ) -> None:
     """run.json is the sign of a finished result: it goes first and comes back last."""
     run_study(Squares(), options(tmp_path))
-    import daam_core.analysis.files as files
 
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(CannotWrite, match="No space left"):
         run_study(Squares(), options(tmp_path))
     assert not (tmp_path / "run.json").exists()
