@@ -17,6 +17,7 @@ from .study import Found
 from .word_masks import pixels
 
 KINDS = ("cohyponyms", "others")
+_NARROW = {"cohyponyms": "cohypo-\nnyms", "others": "others"}
 PEOPLE = "people"
 WHO = {
     "segmenter": "the trained segmenter says whether both things are there",
@@ -128,7 +129,10 @@ def relation(judged: pd.DataFrame) -> str:
     cohyponym = (known["kind"] == "cohyponyms").astype(float)
     fit = logistic(1 - known["both"], {"iou": 10 * known["iou"], "cohyponym": cohyponym}, known["pair"].to_list())
     if fit is None:
-        return text + " A logistic regression has no trustworthy solution here: too few of one outcome, or none that overlaps."
+        return text + (
+            " A logistic regression has no trustworthy solution here: it needs ten pictures of each outcome, five pairs, and "
+            "outcomes that overlap does not tell apart completely."
+        )
     iou, kind = fit["iou"], fit["cohyponym"]
     return (
         f"{text} Logistic regression (errors robust within pairs): 10 points more overlap multiply the odds of failure by "
@@ -170,7 +174,7 @@ def _plot(rows: pd.DataFrame, judged: pd.DataFrame) -> Plot:
             .merge(judged[["unit", "both"]], on="unit", suffixes=("_", ""), how="left")
         )
         for outcome, name in ((1.0, "both"), (0.0, "not both")):
-            groups[f"{kind},\n{name}"] = part[part["both"] == outcome]["iou"].to_numpy()
+            groups[f"{_NARROW[kind]},\n{name}"] = part[part["both"] == outcome]["iou"].to_numpy()
     shown = {f"{name}\n({len(values)})": values for name, values in groups.items() if len(values)}
     if shown:
         right.boxplot(
