@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..errors import BadArgument
 from .study import Picture
 
 if TYPE_CHECKING:
@@ -16,12 +17,20 @@ if TYPE_CHECKING:
 
 def things_in(image: Picture) -> Mapping[str, Found]:
     """Noun, colour and mask of each thing in a uint8 picture `[128, 128, 3]`. Raises BadArgument for another size."""
-    (found,) = _segmenter().find(torch.from_numpy(image.copy()).permute(2, 0, 1)[None])
+    from ..tiny.world import SIZE
+
+    if image.shape != (SIZE, SIZE, 3):
+        raise BadArgument(
+            f"The trained segmenter knows pictures of {SIZE} x {SIZE} px, and these are {image.shape[1]} x {image.shape[0]}: "
+            "leave out --size."
+        )
+    (found,) = segmenter().find(torch.from_numpy(image.copy()).permute(2, 0, 1)[None])
     return found
 
 
 @cache
-def _segmenter() -> Segmenter:
+def segmenter() -> Segmenter:
+    """The trained segmenter, loaded once a process."""
     from ..tiny.load import load_segmenter
 
     return load_segmenter()

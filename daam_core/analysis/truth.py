@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +23,12 @@ from ..errors import BadArgument
 from ..pipelines import DetailAxis
 from . import folders
 from .prompts import SPLITS, WORLD_SEED, asked_prompts, picture_units
+from .seeing import segmenter
 from .studio import Shot, Studio
 from .study import Unit
 
 if TYPE_CHECKING:
-    from ..tiny.segmenter import Segmenter
+    pass
 
 KINDS = ("generated", "rendered")
 DEFAULT_SCENES = 100
@@ -137,7 +137,7 @@ def segmenter_accuracy(scenes: int) -> dict[str, float]:
     from ..tiny.load import load_tiny
     from ..tiny.segmenter import exact_overlap
 
-    judge, vae = _segmenter(), load_tiny().vae
+    judge, vae = segmenter(), load_tiny().vae
     drawn, decoded = exact_overlap(judge, None, WORLD_SEED, scenes), exact_overlap(judge, vae, WORLD_SEED, scenes)
     return {"drawn": round(drawn, 6), "decoded": round(decoded, 6)}
 
@@ -156,7 +156,7 @@ def segmented(image: NDArray[np.uint8]) -> dict[str, Tensor]:
             f"{image.shape[1]} x {image.shape[0]}. Give pictures with masks: --truth FOLDER."
         )
     pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
-    return {noun: found.mask for noun, found in _segmenter().find(pixels)[0].items()}
+    return {noun: found.mask for noun, found in segmenter().find(pixels)[0].items()}
 
 
 def world_nouns(prompt: str) -> list[str]:
@@ -165,13 +165,6 @@ def world_nouns(prompt: str) -> list[str]:
 
     words = "".join(c if c.isalnum() else " " for c in prompt.casefold()).split()
     return list(dict.fromkeys(word for word in words if word in NOUNS))
-
-
-@cache
-def _segmenter() -> Segmenter:
-    from ..tiny.load import load_segmenter
-
-    return load_segmenter()
 
 
 def _scene_units(options: argparse.Namespace) -> list[Unit]:
