@@ -157,7 +157,7 @@ def _html_table(table: Table) -> str:
 
 
 def _html_cell(cell: str) -> str:
-    number = cell[:1].isdigit() or cell == "-" or (cell[:1] == "-" and cell[1:2].isdigit())
+    number = cell == "-" or cell.lstrip("<-")[:1].isdigit()
     return f"<td{' class=number' if number else ''}>{html.escape(cell)}</td>"
 
 
