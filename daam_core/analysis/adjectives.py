@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import masks
+from .. import masks, overlap
 from ..errors import BadPrompt
 from ..heatmaps import HeatMaps
 from ..models import TINY
@@ -93,10 +93,13 @@ class AdjectivesStudy(Study):
         first = _picture(drawn[0])
         for place, (change, held) in enumerate(VARIANTS, 1):
             both = regions[0], regions[place]
-            inside = None if both[0] is None or both[1] is None else both[0] | both[1]
+            inside, stays = None, None
+            if both[0] is not None and both[1] is not None:
+                inside, stays = both[0] | both[1], number(overlap.iou(both[0], both[1]))
             other = template.adjectives[1] if change == REPLACED else None
             asked: Row = {"what": "change", "adjective": template.adjectives[0], "other": other, "change": change}
-            rows.append({**about, **asked, "attention": held, **change_of(first, _picture(drawn[place]), inside)})
+            asked |= {"attention": held, "stays": stays}
+            rows.append({**about, **asked, **change_of(first, _picture(drawn[place]), inside)})
         pictures: dict[str, Picture] = {}
         if content["number"] < EXAMPLES:
             pictures = _examples(drawn, template, options.tau)

@@ -186,7 +186,8 @@ def _plot(rated: pd.DataFrame) -> Plot:
     means = [rated[rated["tag"] == tag].groupby("item")["rating"].mean() for tag in tags]
     found = [mean_interval(m.to_list(), m.index.to_list()) for m in means]
     plots.bars(left, names, [i.mean for i in found], [i.low for i in found], [i.high for i in found], "mean opinion")
-    left.set_xlim(1, 5)
+    left.set_xlim(1, 5.4)
+    left.set_xticks(range(1, 6))
     place, start = np.arange(len(tags))[::-1], np.zeros(len(tags))
     for value, grey in zip(range(1, 6), ("0.15", "0.35", "0.55", "0.75", "0.92"), strict=True):
         share = np.array([100 * (rated[rated["tag"] == tag]["rating"] == value).mean() for tag in tags])

@@ -144,6 +144,7 @@ def test_tables_hold_the_means_and_pair_frozen_with_free() -> None:
                     "what": "change",
                     "change": REPLACED,
                     "attention": held,
+                    "stays": 0.5,
                     "inside": 0.2,
                     "outside": outside,
                     "seen_inside": 1,
@@ -165,7 +166,7 @@ def test_a_noun_that_no_picture_shows_leaves_no_number() -> None:
         {"unit": "u", "template": "t", "region": "segmenter", "what": "reach", "adjective": "red", "adjective_outside": None,
          "noun_outside": None, "area_outside": None, "iod": None, "ioh": None, "iou": None},
         {"unit": "u", "template": "t", "region": "segmenter", "what": "change", "adjective": "red", "change": REPLACED,
-         "attention": FREE, "inside": None, "outside": None, "seen_inside": None, "seen_outside": None},
+         "attention": FREE, "stays": None, "inside": None, "outside": None, "seen_inside": None, "seen_outside": None},
     ]  # fmt: skip
     text = markdown(STUDY.conclude(Found(pd.DataFrame(rows), {}, ()), options(STUDY)))
     assert "Not in one pair of pictures was the noun found" in text and "nan" not in text
