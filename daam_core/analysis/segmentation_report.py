@@ -36,7 +36,7 @@ def conclude(found: Found, options: argparse.Namespace) -> Report:
         return Report("Segmentation by word maps", [*parts, Text("Not one mask could be scored.")], facts=facts)
     parts += [_overlap_table(scored, closed), _accuracy_table(scored), _split_table(scored), _curve(scored), _nouns(scored)]
     if options.truth in KINDS:
-        parts.insert(2, beside_the_paper(scored, closed))
+        parts.insert(2, beside_the_paper(scored, closed, judged=options.truth == "generated"))
     return Report("Segmentation by word maps", [*parts, *_examples(found)], facts=facts)
 
 
