@@ -78,7 +78,7 @@ def _how(run: dict[str, Any]) -> str:
         if name not in skip and value not in (None, False) and standard.get(name) != value
     }
     given = " ".join(
-        f"--{name.replace('_', '-')}" + ("" if value is True else f" {_said(value)}") for name, value in plain.items()
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {_said(value)}") for name, value in sorted(plain.items())
     )
     versions = run["versions"]
     return (

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from torch import Tensor
 
-from .. import overlap
 from ..errors import WordNotFound
 from ..masks import minmax, threshold
 from . import plots
@@ -17,6 +16,7 @@ from .ablation_variants import FAMILIES, variants
 from .baselines import TAUS
 from .halves import REPORTING, Chosen, chosen, half_of
 from .report import Part, Plot, Report, Table, Text
+from .scoring import Counts
 from .statistics import Interval, mean_interval
 from .study import Found, Measured, Row, Study, Unit
 from .truth import ACCURACY, OUTSIDE, add_truth_options, observe, truth_units
@@ -68,7 +68,7 @@ class AblationStudy(Study):
         rows = found.rows
         if "iou" not in rows or rows[rows["half"] == REPORTING].empty:
             return Report("Ablation", [Text("Two prompts of a kind are the least: one to choose on and one to report.")])
-        rows = rows.assign(mask=rows["family"] + SEPARATOR + rows["variant"])
+        rows = rows[rows["iou"].notna()].assign(mask=rows["family"] + SEPARATOR + rows["variant"])
         found_picks = {rule: {pick.mask: pick for pick in chosen(part)} for rule, part in rows.groupby("rule")}
         reported = rows[rows["half"] == REPORTING]
         parts: list[Part] = [Text(_summary(rows))]
@@ -79,12 +79,12 @@ class AblationStudy(Study):
 
 
 def _levels(heat: Tensor, truth: Tensor) -> list[Row]:
-    """IoU of the map's mask at every threshold of both rules; 0 where there is neither mask nor object."""
+    """IoU of the map's mask at every threshold of both rules."""
     stretched = minmax(heat)
     rows: list[Row] = []
     for tau in TAUS:
         for rule, mask in ((EQ_7, threshold(heat, tau)), (STRETCHED, stretched > tau)):
-            rows.append({"rule": rule, "tau": tau, "iou": round(float(overlap.iou(mask, truth).nan_to_num(0.0)), 6)})
+            rows.append({"rule": rule, "tau": tau, "iou": Counts.of(mask, truth).iou})
     return rows
 
 

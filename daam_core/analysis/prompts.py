@@ -27,21 +27,35 @@ class Asked:
 
 
 def asked_prompts(options: argparse.Namespace, splits: tuple[str, ...] = SPLITS) -> list[Asked]:
-    """The prompts of `--prompts`, else `--limit` (100) of each of the world's `splits`.
+    """The prompts of `--prompts`, else at most `--limit` (100) of each of the world's `splits`; each text once.
+
+    More pictures of a prompt are `--seeds`. A text that came twice would stand on both sides where choices are made on one
+    half of the prompts and reported on the other.
 
     Raises:
         BadPrompt: the file is not one prompt a line.
         BadArgument: more prompts than seeds can tell apart.
     """
     if options.prompts is not None:
-        texts = read_prompts(options.prompts)[: options.limit]
+        texts = list(dict.fromkeys(read_prompts(options.prompts)))[: options.limit]
         if len(texts) >= SEED_STRIDE:
             raise BadArgument(f"{options.prompts} has {len(texts)} prompts; a study takes fewer than {SEED_STRIDE}.")
         return [Asked(text, "prompts", number) for number, text in enumerate(texts)]
+    count = options.limit or DEFAULT_LIMIT
+    return [Asked(text, split, number) for split in splits for number, text in enumerate(world_prompts(split, count))]
+
+
+def world_prompts(split: str, count: int) -> list[str]:
+    """The first `count` different prompts of one of the world's kinds, or all there are: 50 of one unreal thing, 370 of one
+    ordinary thing, thousands of two."""
     from ..tiny.evaluate import prompts
 
-    count = options.limit or DEFAULT_LIMIT
-    return [Asked(one.text, split, number) for split in splits for number, one in enumerate(prompts(split, count, WORLD_SEED))]
+    # The second draw misses one of the rarest texts, one in a thousand, by a chance of e^-20.
+    for drawn in (2 * count + 20, 20_000):
+        texts = list(dict.fromkeys(one.text for one in prompts(split, drawn, WORLD_SEED)))[:count]
+        if len(texts) == count:
+            break
+    return texts
 
 
 def picture_units(options: argparse.Namespace, asked: list[Asked], **more: object) -> list[Unit]:

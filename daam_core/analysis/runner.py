@@ -7,7 +7,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from .processes import Processes, processes
 from .report import write_report
 from .shards import Cost, Kept, Shards
 from .studio import Studio
-from .study import Found, Row, Study, Unit
+from .study import Found, Row, Study, Unit, Value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,8 +120,7 @@ def _conclude(
     out: Path,
     here: Processes,
 ) -> list[Path]:
-    rows: list[Row] = [{"unit": unit.key, **row} for unit in units for row in kept[unit.key].rows]
-    frame = as_frame(rows)
+    frame = as_frame({"unit": unit.key, **row} for unit in units for row in kept[unit.key].rows)
     pictures = {(unit.key, name): path for unit in units for name, path in kept[unit.key].pictures.items()}
     report = study.conclude(Found(frame, pictures, tuple(units)), options)
     # run.json is the sign that everything else is there.
@@ -134,7 +133,7 @@ def _conclude(
         "study": study.name,
         "arguments": {k: _plain(v) for k, v in sorted(vars(options).items()) if k not in ("run", "out")},
         "units": len(units),
-        "rows": len(rows),
+        "rows": len(frame),
         "seeds": sorted({int(unit.content["seed"]) for unit in units if "seed" in unit.content}),
         "weights_sha256": studio.weights_digest if units else None,
         "versions": versions(),
@@ -149,16 +148,27 @@ def _conclude(
     return [*written, write_whole(marker, (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())]
 
 
-def as_frame(rows: Sequence[Row]) -> pd.DataFrame:
+def as_frame(rows: Iterable[Row]) -> pd.DataFrame:
     """Rows as a DataFrame; whole numbers stay whole where a row has none (pandas' Int64), a missing float is NaN."""
     import pandas as pd
 
-    frame = pd.DataFrame.from_records(list(rows)) if rows else pd.DataFrame({"unit": []})
-    for name in frame.columns:
-        kinds = {type(row[name]) for row in rows if row.get(name) is not None}
-        if kinds == {int}:
-            frame[name] = pd.array([row.get(name) for row in rows], dtype="Int64")
-    return frame
+    columns: dict[str, list[Value]] = {"unit": []}
+    count = 0
+    for row in rows:
+        for name, value in row.items():
+            column = columns.setdefault(name, [])
+            column += [None] * (count - len(column))
+            # The same few words stand in millions of cells.
+            column.append(sys.intern(value) if isinstance(value, str) else value)
+        count += 1
+    for column in columns.values():
+        column += [None] * (count - len(column))
+    whole = {name: pd.array(cells, dtype="Int64") for name, cells in columns.items() if _kinds(cells) == {int}}
+    return pd.DataFrame({**columns, **whole})
+
+
+def _kinds(cells: Iterable[Value]) -> set[type]:
+    return {type(cell) for cell in cells if cell is not None}
 
 
 def versions() -> dict[str, str]:

@@ -36,9 +36,12 @@ HERE: Mapping[str, tuple[tuple[str, str, float | None], ...]] = {
 """The lines of the paper that this study has: each as (name, mask, threshold)."""
 
 
-def beside_the_paper(scored: pd.DataFrame, closed: Sequence[str]) -> Table:
-    """Mean IoU in percent, here and there; "-" where one of the two has no such line."""
-    lines = [_line(SEGMENTER, None, _here(scored, closed, SEGMENTER, None))]
+def beside_the_paper(scored: pd.DataFrame, closed: Sequence[str], judged: bool) -> Table:
+    """Mean IoU in percent, here and there; "-" where one of the two has no such line.
+
+    `judged`: the segmenter is the truth, so that it cannot stand in the table.
+    """
+    lines = [] if judged else [_line("segmenter of the same world (supervised)", None, _here(scored, closed, SEGMENTER, None))]
     for name, figures in PAPER.items():
         for label, mask, tau in HERE.get(name, ((name, "", None),)):
             lines.append(_line(label, figures, _here(scored, closed, mask, tau)))

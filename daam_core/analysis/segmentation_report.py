@@ -36,7 +36,7 @@ def conclude(found: Found, options: argparse.Namespace) -> Report:
         return Report("Segmentation by word maps", [*parts, Text("Not one mask could be scored.")], facts=facts)
     parts += [_overlap_table(scored, closed), _accuracy_table(scored), _split_table(scored), _curve(scored), _nouns(scored)]
     if options.truth in KINDS:
-        parts.insert(2, beside_the_paper(scored, closed))
+        parts.insert(2, beside_the_paper(scored, closed, judged=options.truth == "generated"))
     return Report("Segmentation by word maps", [*parts, *_examples(found)], facts=facts)
 
 
@@ -170,6 +170,8 @@ def _setting(
         f"{_count(scored)} masks on {pictures} pictures of {options.model}. "
         f"Truth: {truth.get(options.truth, 'masks of a folder')}.",
     ]
+    if options.method != "paper":
+        texts.append("The default mask is made from maps by castorini's rule.")
     unseen = rows[rows["mask"] == "unseen"]
     absent = rows[rows["mask"] == "absent word"]
     if len(unseen):

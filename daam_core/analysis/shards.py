@@ -39,11 +39,17 @@ class Cost:
 
 @dataclass(frozen=True)
 class Kept:
-    """A measured unit as it lies on disk: its rows, the files of its pictures by name, what it took."""
+    """A measured unit as it lies on disk: its line, the files of its pictures by name, what it took."""
 
-    rows: list[Row]
+    line: bytes
     pictures: dict[str, Path]
     cost: Cost
+
+    @property
+    def rows(self) -> list[Row]:
+        """Read when they are needed: a large study has more rows than fit into memory as dicts."""
+        rows: list[Row] = json.loads(self.line)["rows"]
+        return rows
 
 
 class Shards:
@@ -72,7 +78,7 @@ class Shards:
                 if key in wanted and entry.get("content") == wanted[key]:
                     pictures = {name: self.folder / file for name, file in entry["pictures"].items()}
                     if all(file.is_file() for file in pictures.values()):
-                        found[key] = Kept(entry["rows"], pictures, Cost(*entry["cost"]))
+                        found[key] = Kept(line, pictures, Cost(*entry["cost"]))
         return found
 
     def append(self, process: int, unit: Unit, measured: Measured, cost: Cost) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from ..pipelines import DetailAxis
+from ..tiny.shapes import NOUNS
 from . import folders
 from .prompts import SPLITS, WORLD_SEED, asked_prompts, picture_units
 from .seeing import segmenter
@@ -99,6 +100,11 @@ def truth_units(options: argparse.Namespace) -> list[Unit]:
         units = _scene_units(options)
     elif options.truth == "generated":
         units = picture_units(options, asked_prompts(options), truth="generated")
+        if not any(world_nouns(unit.content["prompt"]) for unit in units):
+            raise BadArgument(
+                f"None of the {len(units)} prompts names a thing that the trained segmenter knows; the first is "
+                f"{units[0].content['prompt']!r}. It knows {', '.join(NOUNS)}."
+            )
     elif Path(options.truth).is_dir():
         units = folders.folder_units(options)
     else:
@@ -161,8 +167,6 @@ def segmented(image: NDArray[np.uint8]) -> dict[str, Tensor]:
 
 def world_nouns(prompt: str) -> list[str]:
     """The embedded world's nouns that a prompt names, in order, each once."""
-    from ..tiny.shapes import NOUNS
-
     words = "".join(c if c.isalnum() else " " for c in prompt.casefold()).split()
     return list(dict.fromkeys(word for word in words if word in NOUNS))
 

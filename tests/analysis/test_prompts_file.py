@@ -55,6 +55,15 @@ def test_no_such_file(tmp_path: Path) -> None:
         read_prompts(tmp_path)
 
 
+def test_no_prompt_stands_on_both_halves(tmp_path: Path) -> None:
+    """Texts that come twice count once, in a file and in the world."""
+    asked = asked_prompts(options(tmp_path, limit=150))
+    texts = [(one.split, one.text) for one in asked]
+    assert len(texts) == len(set(texts)) == 150 + 150 + 50 + 150  # one unreal thing: ten pairs in five places
+    path = written(tmp_path, b"a\nb\na\nc\n")
+    assert [one.text for one in asked_prompts(options(tmp_path, prompts=path))] == ["a", "b", "c"]
+
+
 def test_more_prompts_or_seeds_only_add_units(tmp_path: Path) -> None:
     """A study that is asked for more keeps what it has."""
 

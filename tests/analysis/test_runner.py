@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from daam_core.analysis.processes import Processes
-from daam_core.analysis.runner import run_study
+from daam_core.analysis.runner import as_frame, run_study
 from daam_core.analysis.shards import Cost, Shards
 from daam_core.analysis.studio import Studio
 from daam_core.analysis.study import Measured, Unit
@@ -62,6 +62,17 @@ def test_rows_are_what_was_measured(tmp_path: Path) -> None:
     assert list(rows["value"]) == ["0", "", "1", ""]
     assert float(rows["share"][2]) == 1 / 7
     assert rows["note"][3] == "ü,\"'\n"
+
+
+def test_columns_that_only_some_rows_have() -> None:
+    frame = as_frame([{"a": 1, "b": 0.5}, {"c": "x"}, {"a": 3, "d": True, "b": None}])
+    assert list(frame.columns) == ["unit", "a", "b", "c", "d"]
+    assert str(frame["a"].dtype) == "Int64"
+    assert frame["b"].dtype == float
+    assert frame["a"].to_list() == [1, pd.NA, 3]
+    assert frame["c"].isna().to_list() == [True, False, True]
+    assert frame["d"].to_list()[2] is True
+    assert list(as_frame([]).columns) == ["unit"]
 
 
 @pytest.mark.parametrize("dies_at", [0, 3, 4])

@@ -7,8 +7,10 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
+from daam_core import overlap
 from daam_core.analysis import baselines
 from daam_core.analysis.scoring import no_scores, scores
+from daam_core.errors import BadArgument
 
 SIZE = (12, 17)
 EMPTY, FULL = torch.zeros(SIZE, dtype=torch.bool), torch.ones(SIZE, dtype=torch.bool)
@@ -25,6 +27,20 @@ def test_scores_are_scikit_learn_s(seed: int) -> None:
     assert found["pixel_accuracy"] == pytest.approx(accuracy_score(*flat), abs=1e-6)
     assert found["area"] == pytest.approx(mask.mean(), abs=1e-6)
     assert found["truth_area"] == pytest.approx(truth.mean(), abs=1e-6)
+
+
+def test_scores_are_the_library_s_own_measures() -> None:
+    rng = np.random.default_rng(9)
+    mask, truth = torch.from_numpy(rng.random(SIZE) < 0.3), torch.from_numpy(rng.random(SIZE) < 0.5)
+    found = scores(mask, truth)
+    for name, measure in (("iou", overlap.iou), ("dice", overlap.dice), ("pixel_accuracy", overlap.pixel_accuracy)):
+        assert found[name] == pytest.approx(float(measure(mask, truth)), abs=1e-6)
+
+
+@pytest.mark.parametrize("other", [torch.zeros(3, 4), torch.zeros(12, 17), torch.zeros(12, 16, dtype=torch.bool)])
+def test_only_masks_of_one_size_are_compared(other: torch.Tensor) -> None:
+    with pytest.raises(BadArgument, match=r"bool \[H, W\]"):
+        scores(EMPTY, other)
 
 
 def test_nothing_predicted_of_something_is_zero() -> None:

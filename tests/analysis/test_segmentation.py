@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from sklearn.metrics import jaccard_score
 from daam_core import load_tiny, trace
 from daam_core.analysis import segmentation_report
 from daam_core.analysis.segmentation_report import best_tau, closed_set
+from daam_core.analysis.study import Found
 from daam_core.analysis.truth import segmented
 from daam_core.cli import USER_ERROR, main
 from daam_core.tiny.world import scene_at
@@ -63,7 +66,7 @@ def test_the_report_says_what_the_rows_say(study: Path) -> None:
     rows = pd.read_csv(study / "rows.csv")
     text = (study / "report.md").read_text(encoding="utf-8")
     unreal = rows[(rows["mask"] == "default") & rows["split"].isin(["held-out one", "held-out two"])]["iou"]
-    (line,) = [one for one in text.split("### Pixel")[0].splitlines() if one.startswith("| default mask")]
+    (line,) = [one for one in text.split("### Beside")[0].splitlines() if one.startswith("| default mask")]
     assert line.split("|")[-2].strip() == f"{unreal.mean():.3f}"
     drawn = rows[(rows["split"] == "segmenter accuracy") & (rows["word"] == "drawn")]["iou"].iloc[0]
     assert f"{drawn:.3f} on unseen drawn scenes" in text
@@ -111,13 +114,9 @@ def test_closed_set_and_best_threshold() -> None:
 
 
 def test_nothing_to_score_is_a_report_that_says_so() -> None:
-    import argparse
-
-    from daam_core.analysis.study import Found
-
     rows = pd.DataFrame([{"unit": "u", "split": "x", "word": "house", "mask": "unseen", "tau": None, "iou": None}])
     found = Found(rows, {}, ())
-    report = segmentation_report.conclude(found, argparse.Namespace(closed=3, model="tiny", truth="generated"))
+    report = segmentation_report.conclude(found, argparse.Namespace(closed=3, model="tiny", truth="generated", method="paper"))
     assert any("Not one mask" in getattr(part, "text", "") for part in report.parts)
 
 
@@ -140,6 +139,7 @@ def test_nothing_to_score_is_a_report_that_says_so() -> None:
         (["segmentation", "--out", "{tmp}/out", "--limit", "0"], "--limit"),
         (["segmentation", "--out", "{tmp}/out", "--method", "other"], "--method"),
         (["masks", "--out", "{tmp}/out", "--words", "dragon"], "None of the"),
+        (["masks", "--out", "{tmp}/out", "--prompts", "{tmp}/dragons.txt"], "None of the 1 prompts names a thing"),
         (["ablation", "--out", "{tmp}/out", "--prompts", "{tmp}/gaps.txt"], "empty lines (2)"),
     ],
 )
@@ -147,6 +147,7 @@ def test_one_sentence_and_exit_code_two(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
     (tmp_path / "gaps.txt").write_text("a house\n\na fish\n", encoding="utf-8")
+    (tmp_path / "dragons.txt").write_text("a dragon\n", encoding="utf-8")
     (tmp_path / "latin.txt").write_bytes("ein Fluß\n".encode("latin-1"))
     assert main(["study", *(one.format(tmp=tmp_path) for one in arguments)]) == USER_ERROR
     out, err = capsys.readouterr()
@@ -175,6 +176,16 @@ def test_a_full_disk_is_one_sentence_and_exit_code_two(tmp_path: Path, capsys: p
 
 def _stopped(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("package", ["pandas", "matplotlib", "statsmodels"])
+def test_without_the_extra_one_sentence_says_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    """Also for what is imported only when the report is drawn, hours later."""
+    monkeypatch.setattr("daam_core.analysis.registry.find_spec", lambda name: None if name == package else find_spec(name))
+    assert main(["study", "segmentation", "--out", str(tmp_path)]) == USER_ERROR
+    assert f'pip install "daam-lens[study]". (There is no {package}.)' in capsys.readouterr().err
 
 
 def test_help_explains_every_study(capsys: pytest.CaptureFixture[str]) -> None:
