@@ -67,8 +67,9 @@ def reach_text(reaches: pd.DataFrame) -> str:
     return (
         "The noun's region is grown by a 64th of the picture's shorter side; an even spread has as much heat outside as there "
         f"is picture outside. Adjective against noun p {shown_p(p[0])}, against an even spread p {shown_p(p[1])}. Masks by "
-        f"Eq. 7: mIoD {iod}, mIoH {ioh}, mIoU {iou} (the adjective is the dependent; IoD = IoH: p {shown_p(p[2])}; the paper's "
-        "amod: 62.4, 77.6, 51.1). Wilcoxon's signed-rank test on the means of each prompt, two-sided, Holm's method over the three."
+        f"Eq. 7: mIoD {iod}, mIoH {ioh}, mIoU {iou} (the adjective is the dependent; IoD = IoH: p {shown_p(p[2])}; the "
+        "paper's amod: 62.4, 77.6, 51.1). Wilcoxon's signed-rank test on the means of each prompt, two-sided, Holm's method "
+        "over the three."
     )
 
 

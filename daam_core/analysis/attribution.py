@@ -14,6 +14,7 @@ from ..render.overlay import glow
 from . import attribution_report
 from .parsing import GRAMMAR, SPACY, aligned, chosen_parser
 from .prompts import DEFAULT_LIMIT, WORLD_SEED, Asked, asked_prompts, picture_units
+from .ratings import check_files
 from .report import Report
 from .study import Found, Measured, Picture, Row, Study, Unit
 from .trees import Tree
@@ -60,6 +61,7 @@ class AttributionStudy(Study):
         )
 
     def units(self, options: argparse.Namespace) -> list[Unit]:
+        check_files(options.ratings or [])  # now, and not after an hour of painting
         own = options.prompts is None
         asked = world_prompts(options.limit or DEFAULT_LIMIT) if own else asked_prompts(options)
         parse = chosen_parser(options.parser or (GRAMMAR if own else SPACY))

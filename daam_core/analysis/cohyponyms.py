@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import BadArgument
 from ..models import TINY
 from . import cohyponyms_report
+from .labels import read_labels
 from .noun_pairs import NounPair, read_pairs, world_pairs
 from .prompts import SEED_STRIDE
 from .report import Report
@@ -69,7 +70,10 @@ class CohyponymsStudy(Study):
             raise BadArgument(
                 f"The segmenter does not know {', '.join(strange[:5])}; it knows {', '.join(NOUNS)}. Say --judge maps."
             )
-        return [unit for kind in ("cohyponyms", "others") for unit in _units([p for p in found if p.kind == kind], options)]
+        units = [unit for kind in ("cohyponyms", "others") for unit in _units([p for p in found if p.kind == kind], options)]
+        if options.labels is not None:
+            read_labels(options.labels, {unit.key for unit in units})  # a wrong file is told before anything is painted
+        return units
 
     def measure(self, unit: Unit, studio: Studio, options: argparse.Namespace) -> Measured:
         content = unit.content

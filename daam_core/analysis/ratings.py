@@ -64,6 +64,13 @@ def read_ratings(paths: Sequence[str | Path], sheet: Sheet) -> list[Answer]:
     return answers
 
 
+def check_files(paths: Sequence[str | Path]) -> None:
+    """Raises BadArgument for a file that is no ratings file at all; whose sheet it is for is not looked at."""
+    for path in map(Path, paths):
+        for _ in _lines(path):
+            pass
+
+
 def attentive(answers: Sequence[Answer], sheet: Sheet) -> dict[str, tuple[int, int]]:
     """For each rater how many attention checks were answered, and how many of those as asked."""
     asked = {check.id: check.asked for check in sheet.checks}

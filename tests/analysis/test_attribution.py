@@ -15,6 +15,7 @@ from daam_core.analysis.report import Table, markdown
 from daam_core.analysis.study import Found, Unit
 from daam_core.analysis.trees import Tree
 from daam_core.cli import main
+from daam_core.errors import BadArgument
 from daam_core.tiny.caption_reader import read_caption
 
 from .staged import StagedStudio, measured, options, run
@@ -114,6 +115,12 @@ def test_a_word_rated_by_many_weighs_as_one() -> None:
         ]
     )
     assert opinion_table(table).frame.set_index("part of speech").loc["noun", "mean opinion"] == 3
+
+
+def test_a_file_that_is_no_ratings_is_told_before_anything_is_painted(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(BadArgument, match="no column 'sheet'"):
+        STUDY.units(options(STUDY, "--ratings", str(tmp_path / "r.csv")))
 
 
 def test_nobody_who_counts_is_said(found: Found, tmp_path: Path) -> None:

@@ -94,6 +94,12 @@ def test_wrong_labels_are_one_sentence(tmp_path: Path, text: str, says: str) -> 
         read_labels(write(tmp_path / "labels.csv", text), {"u1", "u2"})
 
 
+def test_wrong_labels_are_told_before_anything_is_painted(tmp_path: Path) -> None:
+    path = write(tmp_path / "labels.csv", "unit,both\nnowhere,yes\n")
+    with pytest.raises(BadArgument, match="no unit 'nowhere'"):
+        STUDY.units(options(STUDY, "--labels", str(path)))
+
+
 def test_a_filled_in_template_is_read(tmp_path: Path) -> None:
     template = labels_template({"u1": 'a "big", cat', "u2": "a dog"}).decode()
     assert template.splitlines()[0] == "unit,prompt,both"
