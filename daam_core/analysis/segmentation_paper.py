@@ -26,6 +26,12 @@ PAPER: Mapping[str, Figures] = {
     "DAAM-0.5": (59.0, 55.4, 57.9, 52.5),
 }
 """Mean IoU in percent of SD 2 base (paper, Table 1)."""
+PAPER_ACCURACY: Mapping[str, tuple[float, float]] = {
+    "CLIPSeg (open vocabulary)": (90, 72),
+    "DAAM-0.4": (90, 68),
+    "Mask2Former (supervised)": (85, 30),
+}
+"""Pixel accuracy and Dice in percent, COCO-Gen, all nouns."""
 HERE: Mapping[str, tuple[tuple[str, str, float | None], ...]] = {
     "whole image": (("whole image", WHOLE, None),),
     **{
@@ -54,6 +60,26 @@ def beside_the_paper(scored: pd.DataFrame, closed: Sequence[str], judged: bool) 
     return Table("Beside the paper", pd.DataFrame(lines), caption, digits=1)
 
 
+def accuracy_beside_the_paper(scored: pd.DataFrame) -> Table:
+    """Pixel accuracy and Dice in percent on ordinary prompts, here and there."""
+    ordinary = scored[scored["group"] == "ordinary"]
+    lines = []
+    for name, figures in PAPER_ACCURACY.items():
+        for label, mask, tau in HERE.get(name, ((name, "", None),)):
+            part = _of(ordinary, mask, tau)
+            accuracy, dice = 100 * part["pixel_accuracy"].mean(), 100 * part["dice"].mean()
+            lines.append(
+                {"mask": label, "pixel accuracy, here": accuracy, "Dice, here": dice, "pixel accuracy, paper": figures[0],
+                 "Dice, paper": figures[1]}
+            )  # fmt: skip
+    return Table("Pixel accuracy and Dice beside the paper", pd.DataFrame(lines), "In percent, ordinary prompts, all nouns.", 1)
+
+
+def _of(rows: pd.DataFrame, mask: str, tau: float | None) -> pd.DataFrame:
+    part = rows[rows["mask"] == mask]
+    return part if tau is None else part[part["tau"] == tau]
+
+
 def _line(name: str, paper: Figures | None, here: Sequence[float]) -> dict[str, object]:
     line: dict[str, object] = {"mask": name}
     line |= {f"{column}, here": value for column, value in zip(COLUMNS, here, strict=True)}
@@ -62,9 +88,7 @@ def _line(name: str, paper: Figures | None, here: Sequence[float]) -> dict[str, 
 
 
 def _here(scored: pd.DataFrame, closed: Sequence[str], mask: str, tau: float | None) -> list[float]:
-    part = scored[scored["mask"] == mask]
-    if tau is not None:
-        part = part[part["tau"] == tau]
+    part = _of(scored, mask, tau)
     found = []
     for group in ("ordinary", "unreal"):
         there = part[part["group"] == group]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from . import baselines, plots
 from .report import Example, Part, Plot, Report, Table, Text
-from .segmentation_paper import beside_the_paper
+from .segmentation_paper import accuracy_beside_the_paper, beside_the_paper
 from .statistics import mean_interval
 from .study import Found
 from .truth import ACCURACY, KINDS
@@ -37,6 +37,7 @@ def conclude(found: Found, options: argparse.Namespace) -> Report:
     parts += [_overlap_table(scored, closed), _accuracy_table(scored), _split_table(scored), _curve(scored), _nouns(scored)]
     if options.truth in KINDS:
         parts.insert(2, beside_the_paper(scored, closed, judged=options.truth == "generated"))
+        parts.insert(4, accuracy_beside_the_paper(scored))
     return Report("Segmentation by word maps", [*parts, *_examples(found)], facts=facts)
 
 

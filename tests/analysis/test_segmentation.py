@@ -16,6 +16,7 @@ from sklearn.metrics import jaccard_score
 
 from daam_core import load_tiny, trace
 from daam_core.analysis import segmentation_report
+from daam_core.analysis.segmentation_paper import accuracy_beside_the_paper, beside_the_paper
 from daam_core.analysis.segmentation_report import best_tau, closed_set
 from daam_core.analysis.study import Found
 from daam_core.analysis.truth import segmented
@@ -111,6 +112,27 @@ def test_closed_set_and_best_threshold() -> None:
     assert closed_set(rows, 3) == ["b", "d", "a"]
     assert closed_set(rows, 99) == ["b", "d", "a", "c"]
     assert best_tau(rows, "paper") == 0.2
+
+
+def test_figures_beside_the_paper_are_the_rows_of_the_same_threshold() -> None:
+    rows = pd.DataFrame(
+        [
+            {"mask": mask, "tau": tau, "word": word, "group": group, "iou": iou, "pixel_accuracy": 0.9, "dice": iou / 2}
+            for mask, tau, word, group, iou in (
+                ("paper", 0.4, "house", "ordinary", 0.2),
+                ("paper", 0.4, "tree", "ordinary", 0.6),
+                ("paper", 0.5, "house", "ordinary", 1.0),
+                ("castorini", 0.4, "tree", "unreal", 0.7),
+            )
+        ]
+    )
+    lines = beside_the_paper(rows, ["house"], judged=True).frame.set_index("mask")
+    assert lines.loc["DAAM-0.4, Eq. 7"].to_list()[:2] == pytest.approx([20, 40])
+    assert lines.loc["DAAM-0.4, Eq. 7"].to_list()[4:] == [64.8, 60.7, 60.8, 58.3]  # the paper's Table 1
+    assert lines.loc["DAAM-0.4, castorini's rule", "unreal, open, here"] == pytest.approx(70)
+    assert np.isnan(lines.loc["DAAM-0.4, castorini's rule", "unreal, closed, here"])
+    accuracy = accuracy_beside_the_paper(rows).frame.set_index("mask")
+    assert accuracy.loc["DAAM-0.4, Eq. 7"].to_list() == pytest.approx([90, 20, 90, 68])
 
 
 def test_nothing_to_score_is_a_report_that_says_so() -> None:
