@@ -14,6 +14,8 @@ How the parts fit together:
 - `report.py` writes rows.csv, report.md, report.html, plots and run.json, each under a temporary name first, run.json last.
 - `prompts.py` says which prompts are painted, `truth.py` and `folders.py` which masks are true, `scoring.py` how well one fits,
   `statistics.py` how sure a mean is (scipy), `halves.py` what was chosen where; `plots.py` draws for print.
+- `trees.py` and `parsing.py` say which words depend on each other, `word_masks.py` how their masks overlap, `seeing.py` what a
+  picture shows; `freezing.py` holds attention still; `rating_sheet.py` and `ratings.py` ask people; `significance.py` tests.
 - A study registers itself by one line in `registry.py`; its options join those of all studies in `commands.py`. An option that
   does not change the rows of a unit is named in `Study.outside`: all others decide which kept rows are used again.
 
