@@ -30,6 +30,7 @@ examples:
   daam-lens mask fish/record.safetensors --word fish --grow 2
   daam-lens words fish/record.safetensors --region 32,32,64,64
   daam-lens explore fish/record.safetensors
+  daam-lens study segmentation --out study --limit 10
 
 `daam-lens COMMAND --help` explains one command."""
 _METHOD_HELP = (
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = build_parser(with_tiny="tiny" in arguments[:1]).parse_args(arguments)
+        args = build_parser(arguments).parse_args(arguments)
         run: Callable[[argparse.Namespace], int | None] = args.run
         return run(args) or 0
     except DaamLensError as error:
@@ -70,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain("There was not enough memory; try a smaller --size, or fewer --detail.", USER_ERROR)
 
 
-def build_parser(with_tiny: bool = False) -> argparse.ArgumentParser:
-    """The whole command line. `with_tiny` fills in the sub-commands of `daam-lens tiny`, whose room imports more."""
+def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The command line. Rooms with commands of their own import more: they are filled in where `arguments` name them."""
     parser = _Parser(
         prog="daam-lens",
         description=_DESCRIPTION,
@@ -86,12 +87,22 @@ def build_parser(with_tiny: bool = False) -> argparse.ArgumentParser:
     _add_show(commands)
     _add_explore(commands)
     _add_app(commands)
+    room = arguments[0] if arguments else None
     tiny = commands.add_parser(
         "tiny", help="the model inside: train, evaluate, export it", description="The small model that lies inside."
     )
-    if with_tiny:
+    if room == "tiny":
         inner = tiny.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
         import_module(".tiny.commands", __package__).add_commands(inner)
+    study = commands.add_parser(
+        "study",
+        help="the paper's questions, answered with tables and plots",
+        description="Measure one of the paper's questions and write report.md, report.html, rows.csv, plots and run.json. "
+        "Started again after a stop, the same command goes on where it was.",
+    )
+    if room == "study":
+        inner = study.add_subparsers(metavar="NAME", required=True, parser_class=_Parser)
+        import_module(".analysis.commands", __package__).add_commands(inner, arguments[1:2])
     return parser
 
 
@@ -105,17 +116,17 @@ def _add_generate(commands: Any) -> None:
     p.add_argument("prompt", metavar="PROMPT", help='what to paint, for example "a red house and a green tree"')
     _add_model(p)
     p.add_argument("--out", metavar="DIR", help="folder to write into (default: daam-lens-out/PROMPT-SEED)")
-    p.add_argument("--seed", type=_whole(0), default=0, help="same seed, same picture (default: %(default)s)")
-    p.add_argument("--steps", type=_whole(1), help="sampling steps (default: the model's own)")
+    p.add_argument("--seed", type=whole_argument(0), default=0, help="same seed, same picture (default: %(default)s)")
+    p.add_argument("--steps", type=whole_argument(1), help="sampling steps (default: the model's own)")
     p.add_argument(
         "--size",
-        type=_size,
+        type=size_argument,
         metavar="HxW",
         help="height x width in pixels, multiples of 8, as in 512x768; one number is a square (default: the model's own)",
     )
     p.add_argument(
         "--guidance",
-        type=_number(0),
+        type=number_argument(0),
         help="how strictly to follow the prompt; 1 = no guidance (default: the model's own)",
     )
     p.add_argument("--negative", metavar="PROMPT", help="what not to paint; its words are recorded, too")
@@ -153,11 +164,11 @@ def _add_mask(commands: Any) -> None:
     p.add_argument("--out", metavar="DIR", help="folder to write into (default: the record's own)")
     _add_method(p)
     p.add_argument("--fill-holes", action="store_true", help="fill holes inside the mask")
-    p.add_argument("--smallest", type=_whole(0), default=0, metavar="AREA", help="drop parts of fewer pixels than this")
-    p.add_argument("--grow", type=_number(0), default=0.0, metavar="PX", help="make the mask larger all around")
-    p.add_argument("--shrink", type=_number(0), default=0.0, metavar="PX", help="make the mask smaller all around")
+    p.add_argument("--smallest", type=whole_argument(0), default=0, metavar="AREA", help="drop parts of fewer pixels than this")
+    p.add_argument("--grow", type=number_argument(0), default=0.0, metavar="PX", help="make the mask larger all around")
+    p.add_argument("--shrink", type=number_argument(0), default=0.0, metavar="PX", help="make the mask smaller all around")
     p.add_argument("--invert", action="store_true", help="everything but the word")
-    p.add_argument("--feather", type=_number(0), default=0.0, metavar="PX", help="soft edges of this width")
+    p.add_argument("--feather", type=number_argument(0), default=0.0, metavar="PX", help="soft edges of this width")
     p.set_defaults(run=_command("mask"))
 
 
@@ -208,7 +219,7 @@ def _add_app(commands: Any) -> None:
     )
     _add_model(p)
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine alone)")
-    p.add_argument("--port", type=_whole(1), default=7866, help="port (default: %(default)s)")
+    p.add_argument("--port", type=whole_argument(1), default=7866, help="port (default: %(default)s)")
     p.add_argument("--open", action="store_true", help="open the page in the browser")
     p.set_defaults(run=_command("app"))
 
@@ -231,7 +242,7 @@ def _add_method(p: argparse.ArgumentParser) -> None:
     p.add_argument("--method", default="best", metavar="NAME", help=_METHOD_HELP)
     p.add_argument(
         "--tau",
-        type=_number(0, 1),
+        type=number_argument(0, 1),
         default=0.4,
         help="keep what is above this part of the maximum, 0 to 1; for all but best and otsu (default: %(default)s)",
     )
@@ -248,7 +259,7 @@ def _command(name: str) -> Callable[[argparse.Namespace], int | None]:
 # -- kinds of argument: argparse turns ArgumentTypeError into its complaint -----------------------------------------
 
 
-def _whole(least: int) -> Callable[[str], int]:
+def whole_argument(least: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
             value = int(text)
@@ -261,7 +272,7 @@ def _whole(least: int) -> Callable[[str], int]:
     return parse
 
 
-def _number(least: float, most: float = float("inf")) -> Callable[[str], float]:
+def number_argument(least: float, most: float = float("inf")) -> Callable[[str], float]:
     def parse(text: str) -> float:
         try:
             value = float(text)
@@ -274,7 +285,7 @@ def _number(least: float, most: float = float("inf")) -> Callable[[str], float]:
     return parse
 
 
-def _size(text: str) -> tuple[int, int]:
+def size_argument(text: str) -> tuple[int, int]:
     try:
         sides = [int(part) for part in text.lower().replace("×", "x").split("x")]
     except ValueError:
