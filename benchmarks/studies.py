@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from daam_core.cli import build_parser
 from daam_core.errors import BadArgument
 
 ROOT = Path(__file__).parents[1]
@@ -67,24 +68,19 @@ def _title(run: dict[str, Any]) -> str:
 
 def _how(run: dict[str, Any]) -> str:
     """The command that repeats it, and what it cost."""
-    asked, skip = run["arguments"], {"out", "device", "model", "prompts", "threads"}
-    standard = {
-        "seeds": 1, "first_seed": 0, "method": "paper", "truth": "generated", "style": "flat", "route": "painted",
-        "noise_from": "cpu",
-    }  # fmt: skip
-    plain = {
-        name: value
-        for name, value in asked.items()
-        if name not in skip and value not in (None, False) and standard.get(name) != value
-    }
-    given = " ".join(
-        f"--{name.replace('_', '-')}" + ("" if value is True else f" {_said(value)}") for name, value in sorted(plain.items())
+    asked, typed = run["arguments"], ["study", run["study"], "--out", "x"]
+    usual = vars(build_parser(typed).parse_args(typed))
+    skip = {"model", "device", "prompts", "threads"}
+    plain = {name: value for name, value in asked.items() if name not in skip and value != usual.get(name)}
+    given = "".join(
+        f" --{name.replace('_', '-')}" + ("" if value is True else f" {_said(value)}") for name, value in sorted(plain.items())
     )
     versions = run["versions"]
+    memory = f", {run['peak_memory_mb']} MB at most" if run["peak_memory_mb"] else ""
     return (
-        f"`daam-lens study {run['study']} --model {Path(str(asked['model'])).name} {given}`: {run['units']} units, "
-        f"{run['rows']} rows; {run['processor_seconds_measuring'] / max(1, run['units']):.1f} s of processor time a unit, "
-        f"{run['peak_memory_mb']} MB at most; {run['processes']} process(es) of {asked['threads']} thread(s) on "
+        f"`daam-lens study {run['study']} --model {Path(str(asked['model'])).name}{given}`: {run['units']} units, "
+        f"{run['rows']} rows; {run['processor_seconds_measuring'] / max(1, run['units']):.1f} s of processor time a unit"
+        f"{memory}; {run['processes']} process(es) of {asked['threads']} thread(s) on "
         f"{run['machine']}, device {run['device'] or 'none'}; PyTorch {versions['torch'].split('+')[0]}, diffusers "
         f"{versions.get('diffusers', 'none')}; weights {(run['weights_sha256'] or 'none')[:12]}."
     )

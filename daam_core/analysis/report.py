@@ -153,7 +153,10 @@ def _html_table(table: Table) -> str:
     caption = f"<strong>{html.escape(table.title)}</strong> {html.escape(table.caption)}"
     names = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     lines = ["<tr>" + "".join(_html_cell(cell) for cell in row) + "</tr>" for row in rows]
-    return f"<table><caption>{caption}</caption><thead><tr>{names}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return (
+        f'<div class="table"><table><caption>{caption}</caption><thead><tr>{names}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
 
 
 def _html_cell(cell: str) -> str:
@@ -184,16 +187,18 @@ _PAGE = """<!doctype html>
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }}
 h1 {{ font-size: 1.7rem; }} h2 {{ font-size: 1.3rem; margin-top: 2.2rem; }}
-table {{ border-collapse: collapse; margin: 1.5rem 0; font-variant-numeric: tabular-nums; }}
+p, caption {{ max-width: 62rem; }}
+.table {{ overflow-x: auto; margin: 1.5rem 0; }}
+table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }}
 caption {{ text-align: left; padding: .4rem 0; }}
 th, td {{ padding: .25rem .7rem; text-align: left; border-bottom: 1px solid #8886; }}
-th {{ border-bottom: 2px solid #888; }} td.number {{ text-align: right; }}
+th {{ border-bottom: 2px solid #888; }} td.number {{ text-align: right; white-space: nowrap; }}
 figure {{ margin: 1.5rem 0; }} figure img {{ max-width: 100%; height: auto; background: #fff; }}
 figure.example img {{ image-rendering: pixelated; min-width: min(100%, 30rem); }}
 figcaption {{ font-size: .9rem; opacity: .8; }}
-@media print {{ body {{ margin: 0; max-width: none; }} figure, table {{ break-inside: avoid; }} }}
+@media print {{ body {{ margin: 0; max-width: none; }} figure, .table {{ break-inside: avoid; }} }}
 </style></head><body>
 {body}
 </body></html>

@@ -97,7 +97,7 @@ def _measure(
     for unit in bar:
         start = (time.perf_counter(), time.process_time())
         measured = study.measure(unit, studio, options)
-        cost = Cost(time.perf_counter() - start[0], time.process_time() - start[1])
+        cost = Cost(time.perf_counter() - start[0], time.process_time() - start[1], _peak_memory())
         shards.append(here.index, unit, measured, cost)
 
 
@@ -142,7 +142,8 @@ def _conclude(
         "device": studio.where,
         "seconds_measuring": round(sum(k.cost.seconds for k in kept.values()), 1),
         "processor_seconds_measuring": round(sum(k.cost.processor for k in kept.values()), 1),
-        "peak_memory_mb": _peak_memory(),
+        "peak_memory_mb": max((k.cost.memory for k in kept.values() if k.cost.memory), default=None),
+        "peak_memory_of_the_report_mb": _peak_memory(),
         **report.facts,
     }
     return [*written, write_whole(marker, (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())]

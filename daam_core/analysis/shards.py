@@ -31,10 +31,12 @@ def digest(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds by the clock, and of the processor (all threads): the second is the same on a busy machine."""
+    """Seconds by the clock and of the processor (all threads; the same on a busy machine), and the most megabytes that the
+    process has held so far (None on systems that do not tell)."""
 
     seconds: float
     processor: float
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Shards:
             "content": digest(unit.content),
             "rows": measured.rows,
             "pictures": pictures,
-            "cost": [round(cost.seconds, 3), round(cost.processor, 3)],
+            "cost": [round(cost.seconds, 3), round(cost.processor, 3), cost.memory],
         }
         # NaN is no JSON, and a study that lets one through has not decided what it means.
         line = json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n"
