@@ -66,14 +66,13 @@ def read_choice(text: str) -> Choice:
     if len(text) > _LONGEST:
         raise BadArgument(f"A choice of words has at most {_LONGEST} characters, not {len(text)}. Choose again on the page.")
     try:
-        return choice_of(json.loads(text))
+        return _choice(json.loads(text))
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, BadArgument) else "it is not JSON"
         raise BadArgument(f"The stored choice of words cannot be read ({reason}). Choose again on the page.") from None
 
 
-def choice_of(data: Any) -> Choice:
-    """Parsed JSON as a choice. Raises BadArgument."""
+def _choice(data: Any) -> Choice:
     if not isinstance(data, Mapping) or not isinstance(data.get("words"), list):
         raise BadArgument("it has no list of words")
     picks = data["words"]
@@ -184,7 +183,7 @@ def _settings(data: Any) -> Settings:
     for name in ("soft", "compete", "invert"):
         values[name] = bool(data.get(name, False))
     values["method"] = data.get("method") or ""
-    if values["method"] and values["method"] not in METHODS:
+    if values["method"] and values["method"] not in list(METHODS):
         raise BadArgument(f"there is no mask method {values['method']!r:.40}; there are {', '.join(METHODS)}")
     return Settings(**values)
 
