@@ -75,6 +75,11 @@ export class DaamExplorer extends HTMLElement {
     }
   }
 
+  /** A host may move the element about in its page. */
+  connectedCallback() {
+    if (this.ui) this.watch();
+  }
+
   disconnectedCallback() {
     this.ui?.scrubber.stop();
     this.watcher?.disconnect();
@@ -177,10 +182,14 @@ export class DaamExplorer extends HTMLElement {
     );
     this.rank(null);
     this.show(this.view);
+    this.watch();
+    this.fit();
+  }
+
+  watch() {
     this.watcher?.disconnect();
     this.watcher = new ResizeObserver(() => this.fit());
-    this.watcher.observe(view.frame);
-    this.fit();
+    this.watcher.observe(this.ui.view.frame);
   }
 
   /** Heat is drawn at the size that it has on the screen. */
