@@ -23,7 +23,7 @@ from .page import Axis, PageData, detail_data, page_data
 
 ORDER = (
     "tables", "colours", "dom", "png", "upscale", "page_data", "detail", "ranking", "masks", "morphology", "model",
-    "saving", "chips", "mask_panel", "scrubber", "sheets", "stage", "legend", "painting", "toolbar", "style",
+    "refining", "saving", "chips", "mask_panel", "scrubber", "sheets", "stage", "legend", "painting", "toolbar", "style",
     "explorer", "standalone",
 )  # fmt: skip
 LARGEST_DETAIL = 4_000_000

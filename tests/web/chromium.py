@@ -144,6 +144,17 @@ class Chromium:
             self.mouse("Moved", *point, held=True)
         self.mouse("Released", *points[-1])
 
+    def touch(self, *points: tuple[float, float]) -> None:
+        """A finger goes down at the first point, along the others, and up again (see `touch_screen`)."""
+        for i, (x, y) in enumerate(points):
+            kind = "touchMove" if i else "touchStart"
+            self.send("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y, "id": 1}])
+        self.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def touch_screen(self, there: bool) -> None:
+        """Whether the page finds one, and makes its buttons larger."""
+        self.send("Emulation.setTouchEmulationEnabled", enabled=there)
+
     def key(self, name: str) -> None:
         for kind in ("keyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=name, code=name)

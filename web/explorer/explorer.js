@@ -7,9 +7,9 @@ import { legend, LISTED, rankRows } from "./legend.js";
 import { maskPanel } from "./mask_panel.js";
 import { DEFAULTS, Model, toggled } from "./model.js";
 import { PageError, readPage } from "./page_data.js";
-import { decodeGreyPng } from "./png.js";
 import { drawApart, drawKeptMask, markChips, wordColour } from "./painting.js";
 import { candidates, rankBox, rankPixel } from "./ranking.js";
+import { refiner } from "./refining.js";
 import { maskBlob, saveBlob } from "./saving.js";
 import { scrubber } from "./scrubber.js";
 import { layerSheet, pair, wordSheet } from "./sheets.js";
@@ -47,8 +47,7 @@ export class DaamExplorer extends HTMLElement {
     this.blend = "partition";
     this.view = VIEWS[0];
     /** @type {any} */ this.ui = null;
-    /** Methods that the server could not do, by `refinedKey`. @type {Set<string>} */
-    this.refused = new Set();
+    /** @type {any} */ this.server = null;
     this.generation = (this.generation ?? 0) + 1;
   }
 
@@ -63,6 +62,7 @@ export class DaamExplorer extends HTMLElement {
       if (mine !== this.generation) return;
       this.data = data;
       this.model = new Model(page);
+      this.server = refiner(this.model, data.refine, (text) => this.tell(text));
       const left = this.restore(data.choice);
       this.masking = masking && this.picks.length > 0;
       this.build();
@@ -298,34 +298,16 @@ export class DaamExplorer extends HTMLElement {
     const settings = { ...this.settings, method: this.settings.method === method ? "" : method };
     if (settings.method) {
       if (!this.picks.length) return this.tell("Keep a word first.");
-      this.refused.clear();
+      this.server.again();
       if (!(await this.refined(settings))) return;
     }
     this.ui.panel.method(settings.method);
     this.changeMask({ ...this.settings, method: settings.method });
   }
 
-  /** The server's mask of what is kept, asked for once. @param {import("./model.js").Settings} settings @returns {Promise<boolean>} whether it is there */
-  async refined(settings) {
-    const { model } = this;
-    const key = model.refinedKey(this.picks, settings);
-    if (model.refined.has(key)) return true;
-    if (this.refused.has(key)) return false;
-    this.refused.add(key);
-    this.tell("Asking the server…");
-    try {
-      const answer = await this.data?.refine?.run({ ...this.choice(), settings, method: settings.method });
-      this.tell(typeof answer === "string" ? answer : "");
-      if (!answer || typeof answer === "string") return false;
-      const { width, height, pixels } = await decodeGreyPng(answer.mask);
-      if (height !== model.page.size[0] || width !== model.page.size[1]) throw new Error(`its mask is ${width} x ${height}`);
-      model.refined.set(key, pixels.map((v) => (v > 127 ? 1 : 0)));
-      this.refused.delete(key);
-      return true;
-    } catch (error) {
-      this.tell(`The server did not do it: ${/** @type {Error} */ (error).message}`);
-      return false;
-    }
+  /** @param {import("./model.js").Settings} settings @returns {Promise<boolean>} whether the server's mask of what is kept is there */
+  refined(settings) {
+    return this.server.mask(this.picks, settings, this.choice());
   }
 
   /** A word or level changed while a server's method is on: its mask is asked for when the hand rests. */
