@@ -124,9 +124,12 @@ class Chromium:
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
     def open(self, path: Path) -> None:
-        """A file from disk, ready when its explorer has been built."""
+        """A file from disk, ready when its explorer has been built and painted (before that a browser drops the mouse)."""
+        self.js("window.before = true")
         self.send("Page.navigate", url=path.resolve().as_uri())
-        self.until("document.querySelector('daam-explorer')?.shadowRoot.querySelector('.root, .message') != null")
+        built = "document.querySelector('daam-explorer')?.shadowRoot.querySelector('.root, .message') != null"
+        self.until(f"!window.before && {built}")
+        self.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 
     def mouse(self, kind: str, x: float, y: float, held: bool = False) -> None:
         button = "left" if held or kind != "Moved" else "none"
