@@ -23,8 +23,9 @@ PROMPT = "a red house and a green tree"
 SEED = 7
 SIZE = (1200, 800)
 ANIMATED = (840, 560)
-MARK = """(() => { const m = document.createElement('div'); m.id = 'mark'; m.style.cssText = 'position:fixed;width:16px;height:16px;' +
-  'margin:-8px;border-radius:50%;background:#fffc;box-shadow:0 0 0 2px #000a;pointer-events:none;left:-30px;top:-30px;z-index:9';
+MARK = """(() => { const m = document.createElement('div'); m.id = 'mark';
+  m.style.cssText = 'position:fixed;width:16px;height:16px;margin:-8px;border-radius:50%;background:#fffc;z-index:9;' +
+    'box-shadow:0 0 0 2px #000a;pointer-events:none;left:-30px;top:-30px';
   document.body.append(m); })()"""
 
 

@@ -192,7 +192,7 @@ def _part(data: Any) -> tuple[Axis, tuple[int, ...]] | None:
     if data is None:
         return None
     frames = data.get("frames") if isinstance(data, Mapping) else None
-    whole = isinstance(frames, list) and 0 < len(frames) <= 10_000
-    if not whole or not all(isinstance(i, int) and i >= 0 for i in frames) or data.get("axis") not in ("steps", "layers"):
+    numbers = isinstance(frames, list) and 0 < len(frames) <= 10_000 and all(isinstance(i, int) and i >= 0 for i in frames)
+    if not isinstance(frames, list) or not numbers or data.get("axis") not in ("steps", "layers"):
         raise BadArgument("its part is not a list of steps or layers")
     return data["axis"], tuple(frames)
