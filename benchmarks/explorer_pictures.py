@@ -79,7 +79,7 @@ def moving(browser: Chromium, maps: HeatMaps, folder: Path) -> None:
     for i in content:
         point(browser, middle(browser, f"[data-word='{i}']"))
         keep(900)
-    for y, x in ((30, 30), (45, 90), (70, 70), (90, 40), (95, 100)):
+    for y, x in ((92, 39), (78, 39), (84, 88), (104, 88), (30, 64)):
         point(browser, over(browser, y, x, maps.size))
         keep(600)
     house = middle(browser, f"[data-word='{maps.words.index('house')}']")
