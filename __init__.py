@@ -22,10 +22,8 @@ async def comfy_entrypoint() -> Any:
     if importlib.util.find_spec("cv2") is None:
         script = Path(__file__).with_name("install.py")
         raise ImportError(f"DAAM Lens needs OpenCV. Run `python {script}` with ComfyUI's own Python, then start ComfyUI again.")
-    from server import PromptServer
-
     from .nodes.extension import DaamLens
     from .nodes.routes import serve
 
-    serve(PromptServer.instance)
+    serve()
     return DaamLens()

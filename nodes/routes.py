@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,8 +23,12 @@ PREFIX = "/daam-lens/explorer/{run}/{picture:\\d{1,6}}"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def serve(server: Any) -> None:
+def serve() -> None:
     """Adds the routes to ComfyUI's server, before it starts."""
+    # A script that only imports ComfyUI has no server, and importing that module there would start half of one.
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    if server is None:
+        return
     server.routes.get(PREFIX)(_answering(_page))
     server.routes.get(PREFIX + "/picture")(_answering(_picture))
     server.routes.get(PREFIX + "/detail/{axis}")(_answering(_detail))
