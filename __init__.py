@@ -7,7 +7,6 @@ This file makes the folder a package for hosts that load it as one, such as Comf
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,5 @@ async def comfy_entrypoint() -> Any:
     from .nodes.extension import DaamLens
     from .nodes.routes import serve
 
-    # ComfyUI's library also runs without its server: then there is no page to answer.
-    server = getattr(sys.modules.get("server"), "PromptServer", None)
-    if server is not None:
-        serve(server.instance)
+    serve()
     return DaamLens()

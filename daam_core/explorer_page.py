@@ -24,8 +24,8 @@ from .page_choice import server_methods
 
 ORDER = (
     "tables", "colours", "dom", "png", "upscale", "page_data", "detail", "ranking", "masks", "morphology", "model",
-    "saving", "chips", "mask_panel", "scrubber", "sheets", "stage", "legend", "painting", "toolbar", "style",
-    "explorer", "standalone",
+    "choice", "refining", "saving", "chips", "mask_panel", "scrubber", "sheets", "stage", "legend", "painting", "toolbar",
+    "layout", "style", "explorer", "standalone",
 )  # fmt: skip
 LARGEST_DETAIL = 4_000_000
 """Bytes of one axis of detail that a file carries; where there is more, the file goes without."""

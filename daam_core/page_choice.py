@@ -66,14 +66,13 @@ def read_choice(text: str) -> Choice:
     if len(text) > _LONGEST:
         raise BadArgument(f"A choice of words has at most {_LONGEST} characters, not {len(text)}. Choose again on the page.")
     try:
-        return choice_of(json.loads(text))
+        return _choice(json.loads(text))
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, BadArgument) else "it is not JSON"
         raise BadArgument(f"The choice of words cannot be read ({reason}). Choose again on the page.") from None
 
 
-def choice_of(data: Any) -> Choice:
-    """Parsed JSON as a choice. Raises BadArgument."""
+def _choice(data: Any) -> Choice:
     if not isinstance(data, Mapping) or not isinstance(data.get("words"), list):
         raise BadArgument("it has no list of words")
     picks = data["words"]
@@ -189,7 +188,7 @@ def _settings(data: Any) -> Settings:
     for name in ("soft", "compete", "invert"):
         values[name] = bool(data.get(name, False))
     values["method"] = data.get("method") or ""
-    if values["method"] and values["method"] not in METHODS:
+    if values["method"] and values["method"] not in list(METHODS):
         raise BadArgument(f"there is no mask method {values['method']!r:.40}; there are {', '.join(METHODS)}")
     return Settings(**values)
 
@@ -198,7 +197,7 @@ def _part(data: Any) -> tuple[Axis, tuple[int, ...]] | None:
     if data is None:
         return None
     frames = data.get("frames") if isinstance(data, Mapping) else None
-    known = isinstance(frames, list) and 0 < len(frames) <= 10_000 and data.get("axis") in ("steps", "layers")
-    if not isinstance(frames, list) or not known or not all(isinstance(i, int) and i >= 0 for i in frames):
+    numbers = isinstance(frames, list) and 0 < len(frames) <= 10_000 and all(isinstance(i, int) and i >= 0 for i in frames)
+    if not isinstance(frames, list) or not numbers or data.get("axis") not in ("steps", "layers"):
         raise BadArgument("its part is not a list of steps or layers")
     return data["axis"], tuple(frames)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from ..daam_core.errors import BadArgument, DaamLensError, NothingRecorded
 from ..daam_core.page import detail_data
-from ..daam_core.page_choice import choice_of, server_methods, united
+from ..daam_core.page_choice import read_choice, server_methods, united
 from .shown import SHOWN
 
 logger = logging.getLogger("daam_lens")
@@ -22,8 +23,12 @@ PREFIX = "/daam-lens/explorer/{run}/{picture:\\d{1,6}}"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def serve(server: Any) -> None:
+def serve() -> None:
     """Adds the routes to ComfyUI's server, before it starts."""
+    # A script that only imports ComfyUI has no server, and importing that module there would start half of one.
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    if server is None:
+        return
     server.routes.get(PREFIX)(_answering(_page))
     server.routes.get(PREFIX + "/picture")(_answering(_picture))
     server.routes.get(PREFIX + "/detail/{axis}")(_answering(_detail))
@@ -31,12 +36,12 @@ def serve(server: Any) -> None:
 
 
 def _answering(work: Callable[[str, int, Any], web.Response]) -> Handler:
-    """`work(run, picture, body or axis)` on a thread of its own; what went wrong becomes a sentence."""
+    """`work(run, picture, text or axis)` on a thread of its own; what went wrong becomes a sentence."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
         place = request.match_info
         try:
-            asked = await _body(request) if request.method == "POST" else place.get("axis")
+            asked = await request.text() if request.method == "POST" else place.get("axis")
             return await asyncio.to_thread(work, place["run"], int(place["picture"]), asked)
         except DaamLensError as error:
             return web.json_response({"error": str(error)}, status=404 if isinstance(error, NothingRecorded) else 400)
@@ -45,13 +50,6 @@ def _answering(work: Callable[[str, int, Any], web.Response]) -> Handler:
             return web.json_response({"error": "Something went wrong here; ComfyUI's log says what."}, status=500)
 
     return handler
-
-
-async def _body(request: web.Request) -> Any:
-    try:
-        return await request.json()
-    except ValueError:
-        raise BadArgument("The question is not JSON.") from None
 
 
 def _page(run: str, picture: int, _: None) -> web.Response:
@@ -73,9 +71,9 @@ def _detail(run: str, picture: int, axis: str) -> web.Response:
     return web.json_response(detail_data(SHOWN.maps(run, picture), axis).as_json())  # type: ignore[arg-type]
 
 
-def _mask(run: str, picture: int, body: Any) -> web.Response:
+def _mask(run: str, picture: int, body: str) -> web.Response:
     """The union of the words' masks by the asked method, before clean-up (the page does that itself, live)."""
-    mask = united(SHOWN.maps(run, picture), choice_of(body))
+    mask = united(SHOWN.maps(run, picture), read_choice(body))
     return _png(Image.fromarray((mask.float() * 255).round().numpy().astype(np.uint8)))
 
 

@@ -12,8 +12,8 @@ const NODE = "DaamLensExplorer";
 const SIZE = [860, 780];
 const LEAST = 320;
 /** The page's own colours, of light and dark themes alike. */
-const COLOURS = `--daam-background:var(--comfy-menu-bg);--daam-surface:var(--comfy-input-bg);--daam-text:var(--input-text);
-  --daam-muted:color-mix(in oklab, var(--input-text) 68%, var(--comfy-menu-bg));--daam-line:var(--border-color);`;
+const COLOURS = `--daam-background:var(--comfy-menu-bg);--daam-surface:color-mix(in oklab, var(--comfy-input-bg) 40%, var(--comfy-menu-bg));
+  --daam-text:var(--input-text);--daam-muted:color-mix(in oklab, var(--input-text) 76%, var(--comfy-menu-bg));--daam-line:var(--border-color);`;
 
 app.registerExtension({
   name: "daam-lens.explorer",

@@ -70,6 +70,7 @@ class ComfyPage:
         """Waits until the explorer shows a picture."""
         self.browser.until(f"{self.root(which)}?.querySelector('.root') != null")
         self.browser.until(f"{self.root(which)}.querySelector('.frame img')?.complete !== false")
+        self.browser.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 
     def middle(self, selector: str, which: int = 0, at: tuple[float, float] = (0.5, 0.5)) -> tuple[float, float]:
         """Screen place of a point of something in the explorer."""

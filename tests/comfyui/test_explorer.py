@@ -33,7 +33,10 @@ def page(request: pytest.FixtureRequest, server: Server) -> Iterator[ComfyPage]:
         pytest.skip("this version's page has no Nodes 2.0")
     assert BROWSER is not None
     with Chromium(BROWSER, (1500, 1000), 120) as browser:
-        yield ComfyPage(browser, server, nodes_2=request.param == "Nodes 2.0")
+        opened = ComfyPage(browser, server, nodes_2=request.param == "Nodes 2.0")
+        # ComfyUI's page imports every file under web/: that alone must do nothing.
+        assert browser.js("customElements.get('daam-explorer') === undefined")
+        yield opened
 
 
 def workflow() -> dict[str, Any]:

@@ -6,12 +6,16 @@ import copy
 import json
 import shutil
 import time
+import urllib.error
 import urllib.request
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
+
+from daam_core import HeatMaps, masks
 
 from .hosts import ROOT, Server
 from .workflows import to_api
@@ -49,7 +53,7 @@ def test_the_pack_is_loaded_with_its_help(server: Server) -> None:
     """All nodes are there, no warning was logged about us, and every node has its help page and translations."""
     info = server.get("/object_info")
     ours = {name: one for name, one in info.items() if name.startswith("DaamLens")}
-    assert len(ours) == 11
+    assert len(ours) == 12
     assert "IMPORT FAILED" not in server.log()
     extensions = "/extensions/daam-lens"
     for name in ours:
@@ -125,6 +129,75 @@ def test_a_record_outside_the_folders_is_refused_before_the_run(server: Server) 
         "2": {"class_type": "DaamLensPromptReport", "inputs": {"maps": ["1", 0], "words": ""}},
     }
     assert "leads out of" in json.dumps(server.post("/prompt", {"prompt": graph}))
+
+
+def explored(server: Server, choice: Any) -> tuple[dict[str, Any], list[np.ndarray[Any, Any]], list[HeatMaps]]:
+    """What Explorer tells its page of a choice, the masks that it gives (uint8 `[H, W]`), and the maps it had."""
+    graph = graph_of(server, "10_explorer")
+    explorer = next(key for key, node in graph.items() if node["class_type"] == "DaamLensExplorer")
+    graph[explorer]["inputs"]["choice"] = choice if isinstance(choice, str) else json.dumps(choice)
+    graph["20"] = {"class_type": "MaskToImage", "inputs": {"mask": [explorer, 0]}}
+    graph["21"] = {"class_type": "PreviewImage", "inputs": {"images": ["20", 0]}}
+    maps_from = graph[explorer]["inputs"]["maps"]
+    graph["22"] = {"class_type": "DaamLensSaveMaps", "inputs": {"maps": maps_from, "filename_prefix": "daam/chosen"}}
+    outputs = server.queue(graph)["outputs"]
+    files = [server.base / one["type"] / one["subfolder"] / one["filename"] for one in outputs["21"]["images"]]
+    maps = [HeatMaps.load(path) for path in outputs["22"]["text"][0].splitlines()]
+    return outputs[explorer]["daam_lens"][0], [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files], maps
+
+
+def refused(server: Server, path: str) -> str:
+    """The sentence with which a route says no."""
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        server.get(path)
+    return str(json.loads(caught.value.read())["error"])
+
+
+def test_the_mask_of_the_explorer_is_the_core_s(server: Server) -> None:
+    """Through the API alone, as a script would use a saved workflow."""
+    settings = {"tau": 0.5, "compete": True, "grow": 3}
+    said, given, maps = explored(server, {"words": [["word:house"], ["word:tree"]], "settings": settings})
+    assert said["pictures"] == len(given) == len(maps) == 4
+    assert said["missing"] == []
+    for mask, one in zip(given, maps, strict=True):
+        wanted = masks.grow(one.mask("house", "compete", tau=0.5) | one.mask("tree", "compete", tau=0.5), 3)
+        assert np.array_equal(mask > 127, wanted.numpy())
+    chosen = {"words": [["word:house"], ["word:dragon"]], "settings": {"soft": True, "invert": True}}
+    again, given, maps = explored(server, chosen)
+    assert again["run"] == said["run"], "the same maps keep their name, so that a page need not load them again"
+    assert again["missing"] == ["word:dragon"]
+    for mask, one in zip(given, maps, strict=True):
+        soft = 1 - masks.soft(one.word("house", one.size))
+        assert float((torch.from_numpy(mask).float() / 255 - soft).abs().max()) < 1 / 254
+
+
+def test_the_explorer_s_routes(server: Server) -> None:
+    """Maps, picture, steps and masks of a run; anything else is a sentence, and no other run or file can be had."""
+    said, _, maps = explored(server, "")
+    place = f"/daam-lens/explorer/{said['run']}/1"
+    page = server.get(place)
+    assert page["header"]["prompt"] == "a red house and a green tree"
+    assert page["methods"] == ["best", "walk", "guided", "grabcut"]
+    with urllib.request.urlopen(f"{server.address}{place}/picture") as answer:
+        picture = cv2.imdecode(np.frombuffer(answer.read(), np.uint8), cv2.IMREAD_COLOR)
+    assert maps[1].picture is not None
+    assert np.array_equal(picture[..., ::-1], maps[1].picture)
+    assert server.get(f"{place}/detail/steps")["header"]["frames"] == 6
+    asked = {"words": [["word:house"]], "settings": {"method": "guided"}}
+    request = urllib.request.Request(f"{server.address}{place}/mask", json.dumps(asked).encode())
+    with urllib.request.urlopen(request) as answer:
+        mask = cv2.imdecode(np.frombuffer(answer.read(), np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert np.array_equal(mask > 127, maps[1].mask("house", "guided").numpy())
+    assert "cannot be read" in server.post(f"{place}/mask", {"words": 3})["error"]
+    assert "steps and layers" in refused(server, f"{place}/detail/heads")
+    for other in ("nobody/0", f"{said['run']}/4", f"{said['run']}/999999"):
+        assert "Queue the graph again" in refused(server, f"/daam-lens/explorer/{other}")
+
+
+def test_a_choice_that_cannot_be_read_is_said_before_the_run(server: Server) -> None:
+    graph = graph_of(server, "10_explorer")
+    node_of(graph, "DaamLensExplorer")["inputs"]["choice"] = '{"words": [["word:house"]], "settings": {"tau": 7}}'
+    assert "tau is a number from 0 to 1, not 7" in json.dumps(server.post("/prompt", {"prompt": graph}))
 
 
 def test_interrupted_and_queued_again(server: Server) -> None:

@@ -124,9 +124,12 @@ class Chromium:
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
     def open(self, path: Path) -> None:
-        """A file from disk, ready when its explorer has been built."""
+        """A file from disk, ready when its explorer has been built and painted (before that a browser drops the mouse)."""
+        self.js("window.before = true")
         self.send("Page.navigate", url=path.resolve().as_uri())
-        self.until("document.querySelector('daam-explorer')?.shadowRoot.querySelector('.root, .message') != null")
+        built = "document.querySelector('daam-explorer')?.shadowRoot.querySelector('.root, .message') != null"
+        self.until(f"!window.before && {built}")
+        self.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
 
     def mouse(self, kind: str, x: float, y: float, held: bool = False) -> None:
         button = "left" if held or kind != "Moved" else "none"
@@ -143,6 +146,17 @@ class Chromium:
         for point in points[1:]:
             self.mouse("Moved", *point, held=True)
         self.mouse("Released", *points[-1])
+
+    def touch(self, *points: tuple[float, float]) -> None:
+        """A finger goes down at the first point, along the others, and up again (see `touch_screen`)."""
+        for i, (x, y) in enumerate(points):
+            kind = "touchMove" if i else "touchStart"
+            self.send("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y, "id": 1}])
+        self.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def touch_screen(self, there: bool) -> None:
+        """Whether the page finds one, and makes its buttons larger."""
+        self.send("Emulation.setTouchEmulationEnabled", enabled=there)
 
     def key(self, name: str) -> None:
         for kind in ("keyDown", "keyUp"):

@@ -8,14 +8,15 @@ import { join } from "node:path";
 import { test } from "node:test";
 
 import { colourTable, toBytes, WORD_COLOURS } from "../../web/explorer/colours.js";
+import { fits, found, named } from "../../web/explorer/choice.js";
 import { readDetail } from "../../web/explorer/detail.js";
 import { area, competed, iou, minmax, rivals, soft, threshold, winners } from "../../web/explorer/masks.js";
-import { DEFAULTS, enlarged, Model, phrase, toggled } from "../../web/explorer/model.js";
+import { DEFAULTS, enlarged, Model, phrase, resampled, toggled } from "../../web/explorer/model.js";
 import { edge, feather, grow, invert } from "../../web/explorer/morphology.js";
 import { PageError, readPage } from "../../web/explorer/page_data.js";
 import { decodeGreyPng } from "../../web/explorer/png.js";
 import { boxBetween, lassoRegion, rankBox, rankPixel } from "../../web/explorer/ranking.js";
-import { upscale, valueAt } from "../../web/explorer/upscale.js";
+import { upscale, upscaleBytes, valueAt } from "../../web/explorer/upscale.js";
 
 const folder = process.env.DAAM_LENS_CASES;
 const cases = JSON.parse(readFileSync(join(folder, "cases.json"), "utf8"));
@@ -52,6 +53,47 @@ for (const [i, one] of cases.upscale.entries()) {
     assert.ok(Math.abs(valueAt(levels, one.size, h - 1, 0) - wanted[(h - 1) * w]) < 2e-6 * top);
   });
 }
+
+test("heat is drawn from the map between its own extremes, at the size of the screen", async () => {
+  for (const one of cases.pages) {
+    const model = new Model(await pageOf(one));
+    assert.deepEqual(model.heatSize, model.drawn);
+    assert.equal(model.fit(1e6), false);
+    assert.equal(model.fit(300), true);
+    assert.equal(Math.max(...model.heatSize), 320);
+    assert.ok(Math.abs(model.heatSize[0] / model.heatSize[1] - model.page.size[0] / model.page.size[1]) < 0.01);
+    assert.equal(model.fit(310), false);
+    const { bytes, low, peak } = model.heat([1]);
+    const wanted = upscale(model.page.levels([1]), model.heatSize).map((v) => Math.min(Math.max((255 * (v - low)) / (peak - low), 0), 255));
+    assert.ok(furthest(bytes, wanted) <= 0.501);
+    assert.deepEqual([...upscaleBytes(model.page.levels([1]), [4, 4], 1, 1)], new Array(16).fill(0));
+  }
+});
+
+test("a choice is stored by name and found again", async () => {
+  const page = await pageOf(cases.pages[0]);
+  assert.deepEqual(named(page, [[1, 2], [4]]), [["word:red", "word:house"], ["word:a#2"]]);
+  const { picks, missing } = found(page, [["word:a#2"], ["word:dragon"], ["word:red", "word:house"], ["negative:house"]]);
+  assert.deepEqual(picks, [[4], [1, 2]]);
+  assert.deepEqual(missing, ["dragon", "house"]);
+  const { steps } = page.header;
+  assert.ok(fits(page, { axis: "steps", frames: [steps - 1] }) && fits(page, { axis: "layers", frames: [0, 1] }));
+  assert.ok(!fits(page, { axis: "steps", frames: [steps] }) && !fits(page, { axis: "steps", frames: [] }));
+});
+
+test("a server's mask takes the place of the level's, and is cleaned as any other", async () => {
+  const model = new Model(await pageOf(cases.pages[0]));
+  const [h, w] = model.page.size;
+  const mask = Uint8Array.from({ length: h * w }, (_, i) => (i % w < 9 ? 1 : 0));
+  const settings = { ...DEFAULTS, method: "best", soft: true };
+  model.refined.set(model.refinedKey([[2]], settings), mask);
+  assert.equal(differing(model.mask([[2]], settings, [h, w]), mask), 0);
+  assert.equal(differing(model.mask([[2]], { ...settings, invert: true }, [h, w]), invert(mask)), 0);
+  assert.equal(area(model.mask([[2]], { ...settings, grow: 2 }, [h, w])), 11 / w);
+  assert.notEqual(differing(model.mask([[1]], settings, [h, w]), mask), 0);
+  assert.deepEqual([...resampled(Uint8Array.of(1, 0, 0, 1), [2, 2], [1, 4])], [0, 0, 1, 1]);
+  assert.deepEqual([...resampled(Uint8Array.of(1, 0, 1, 0, 1, 0), [1, 6], [1, 3])], [0, 0, 0]);
+});
 
 for (const one of cases.pages) {
   test(`${one.name}: every word's map is the core's within 1/255`, async () => {

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,91 +12,11 @@ from daam_core import HeatMaps, masks
 from daam_core.explorer_page import write_explorer
 from daam_core.report import box_region, rank_region
 
-from .chromium import Chromium, find
+from .chromium import Chromium
+from .hands import PAGE, ROOT, drawn, middle, over, ranked, slide, taken_mask
 from .samples import heat_maps
 
-BROWSER = find()
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium here: looked at CHROMIUM_PATH and for chromium, google-chrome"),
-]
-ROOT = "document.querySelector('daam-explorer').shadowRoot"
-PAGE = "document.querySelector('daam-explorer')"
-
-
-@pytest.fixture(scope="module")
-def maps() -> HeatMaps:
-    return heat_maps(["a", "red", "house", "and", "a", "green", "tree"], (128, 192), ((16, 24), (8, 12)), detail=True)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Chromium]:
-    assert BROWSER is not None
-    with Chromium(BROWSER) as one:
-        yield one
-
-
-@pytest.fixture
-def page(browser: Chromium, maps: HeatMaps, tmp_path: Path) -> Iterator[Chromium]:
-    browser.events.clear()
-    browser.resize(1280, 960)
-    browser.open(write_explorer(maps, tmp_path / "explorer.html"))
-    yield browser
-    assert browser.errors() == []
-
-
-def box(page: Chromium, selector: str) -> list[float]:
-    """Left, top, width and height on the screen."""
-    found: list[float] = page.js(
-        f"(() => {{ const r = {ROOT}.querySelector(`{selector}`).getBoundingClientRect();"
-        " return [r.x, r.y, r.width, r.height]; })()"
-    )
-    return found
-
-
-def slide(page: Chromium, name: str, value: str) -> None:
-    page.js(
-        f"(() => {{ const s = {ROOT}.querySelector('[name={name}]'); s.value = '{value}';"
-        " s.dispatchEvent(new Event('input')); })()"
-    )
-
-
-def middle(page: Chromium, selector: str) -> tuple[float, float]:
-    x, y, w, h = box(page, selector)
-    return x + w / 2, y + h / 2
-
-
-def over(page: Chromium, y: int, x: int, size: tuple[int, int]) -> tuple[float, float]:
-    """Screen place of the middle of a pixel of the picture."""
-    left, top, w, h = box(page, ".frame")
-    return left + (x + 0.5) / size[1] * w, top + (y + 0.5) / size[0] * h
-
-
-def ranked(page: Chromium) -> list[str]:
-    found: list[str] = page.js(f"[...{ROOT}.querySelectorAll('.ranks li[data-word]')].map(li => li.dataset.word)")
-    return found
-
-
-def drawn(page: Chromium) -> int:
-    """A sum over the overlay's pixels: 0 when nothing is drawn."""
-    total: int = page.js(
-        f"(() => {{ const c = {ROOT}.querySelector('.frame .overlay'); const d = c.getContext('2d')"
-        ".getImageData(0, 0, c.width, c.height).data; let s = 0; for (const v of d) s = (s * 31 + v) % 1000003; return s; })()"
-    )
-    return total
-
-
-def taken_mask(page: Chromium) -> np.ndarray[Any, Any]:
-    """The PNG that the button hands out, uint8 `[H, W]`."""
-    text = page.js(
-        "new Promise(done => {"
-        f"{PAGE}.addEventListener('daam-mask', e => {{ e.preventDefault(); const r = new FileReader();"
-        " r.onload = () => done(r.result.split(',')[1]); r.readAsDataURL(e.detail.png); }, {once: true});"
-        f"{ROOT}.querySelector('button.main').click(); }})"
-    )
-    picture = cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_GRAYSCALE)
-    assert picture is not None
-    return picture
+pytestmark = pytest.mark.slow
 
 
 def test_hovering_a_word_draws_it_and_leaving_takes_it_away(page: Chromium) -> None:

@@ -51,12 +51,12 @@ export function toBytes(map, low, peak) {
   return bytes;
 }
 
-/** @param {Uint32Array} out @param {Uint8Array} heat @param {Uint32Array} table */
+/** @param {Uint32Array} out @param {Uint8Array|Uint8ClampedArray} heat @param {Uint32Array} table */
 export function drawHeat(out, heat, table) {
   for (let i = 0; i < out.length; i++) out[i] = table[heat[i]];
 }
 
-/** Each pixel in its winner's colour. @param {Uint32Array} out @param {Int16Array} winner @param {Uint8Array[]} heat @param {string[]} colours */
+/** Each pixel in its winner's colour. @param {Uint32Array} out @param {Int16Array} winner @param {(Uint8Array|Uint8ClampedArray)[]} heat @param {string[]} colours */
 export function drawPartition(out, winner, heat, colours) {
   const tables = colours.map((colour) => {
     const base = rgb(colour);

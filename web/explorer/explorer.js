@@ -1,30 +1,25 @@
 /** The element that owns the document: data in through `load`, choices out through events. Knows no host. */
-import { chipBoard } from "./chips.js";
+import { fits, found, named } from "./choice.js";
 import { drawHeat, heatPixels } from "./colours.js";
 import { readDetail } from "./detail.js";
 import { h, percent } from "./dom.js";
-import { legend, LISTED, rankRows } from "./legend.js";
-import { maskPanel } from "./mask_panel.js";
+import { layout, VIEWS } from "./layout.js";
+import { legend, rankRows } from "./legend.js";
 import { DEFAULTS, Model, toggled } from "./model.js";
 import { PageError, readPage } from "./page_data.js";
-import { decodeGreyPng } from "./png.js";
 import { drawApart, drawKeptMask, markChips, wordColour } from "./painting.js";
 import { candidates, rankBox, rankPixel } from "./ranking.js";
+import { refiner } from "./refining.js";
 import { maskBlob, saveBlob } from "./saving.js";
-import { scrubber } from "./scrubber.js";
 import { layerSheet, pair, wordSheet } from "./sheets.js";
-import { stage } from "./stage.js";
 import { STYLE } from "./style.js";
-import { toolbar } from "./toolbar.js";
-
-const VIEWS = ["Picture", "Words", "Compare", "Layers"];
 
 /**
  * @typedef {{header: any, atlas: Uint8Array, picture?: string|null, colourMap?: string, use?: string,
  *   choice?: Choice|null,
  *   detail?: (axis: "steps"|"layers") => Promise<{header: any, atlas: Uint8Array}>,
  *   refine?: {methods: string[], run: (request: object) => Promise<string|{mask: Uint8Array}|void>}}} Data
- * @typedef {{words: string[][], settings: import("./model.js").Settings, part?: import("./model.js").Part}} Choice
+ * @typedef {import("./choice.js").Choice} Choice
  * `detail` gives a further atlas when it is asked for; `refine.run` does on the host's server what a page cannot: it answers
  * with the words' mask before clean-up (an 8-bit grey PNG of the picture's size), or with a sentence to show; `use` is the
  * text of the button; `choice` is what an earlier `daam-change` told.
@@ -47,8 +42,7 @@ export class DaamExplorer extends HTMLElement {
     this.blend = "partition";
     this.view = VIEWS[0];
     /** @type {any} */ this.ui = null;
-    /** Methods that the server could not do, by `refinedKey`. @type {Set<string>} */
-    this.refused = new Set();
+    /** @type {any} */ this.server = null;
     this.generation = (this.generation ?? 0) + 1;
   }
 
@@ -63,6 +57,7 @@ export class DaamExplorer extends HTMLElement {
       if (mine !== this.generation) return;
       this.data = data;
       this.model = new Model(page);
+      this.server = refiner(this.model, data.refine, (text) => this.tell(text));
       const left = this.restore(data.choice);
       this.masking = masking && this.picks.length > 0;
       this.build();
@@ -73,6 +68,11 @@ export class DaamExplorer extends HTMLElement {
     } catch (error) {
       if (mine === this.generation) this.say(error);
     }
+  }
+
+  /** A host may move the element about in its page. */
+  connectedCallback() {
+    if (this.ui) this.watch();
   }
 
   disconnectedCallback() {
@@ -95,31 +95,25 @@ export class DaamExplorer extends HTMLElement {
     if (this.ui) this.ui.status.textContent = text;
   }
 
-  /** Takes up a stored choice. @param {Choice|null|undefined} choice @returns {string[]} words that this prompt does not have */
+  /** Takes up a stored choice; words that this prompt does not have are left out. @param {Choice|null|undefined} choice @returns {string[]} these */
   restore(choice) {
     if (!choice) return [];
-    const labels = this.model.page.words.map((/** @type {any} */ w) => `${w.kind}:${w.label}`);
-    this.picks = choice.words.map((names) => names.map((name) => labels.indexOf(name))).filter((pick) => !pick.includes(-1));
+    const { picks, missing } = found(this.model.page, choice.words);
+    this.picks = picks;
     this.settings = { ...DEFAULTS, ...choice.settings };
-    return choice.words.flat().filter((name) => !labels.includes(name)).map((name) => name.slice(name.indexOf(":") + 1));
+    return missing;
   }
 
-  /** Steps or layers of a stored choice, where this picture has them too. @param {NonNullable<import("./model.js").Part>} part */
+  /** @param {NonNullable<import("./model.js").Part>} part of a stored choice */
   async restorePart(part) {
-    const { header } = this.model.page;
-    const count = part.axis === "steps" ? header.steps : header.layers.length;
-    if (!header.detail[part.axis] || !part.frames.length || part.frames.some((frame) => frame >= count)) {
-      this.tell(`The stored choice of ${part.axis} does not fit this picture.`);
-      return;
-    }
+    if (!fits(this.model.page, part)) return this.tell(`The stored choice of ${part.axis} does not fit this picture.`);
     this.ui.scrubber.restore(part);
     await this.choosePart(part);
   }
 
   /** What a host stores. @returns {Choice} */
   choice() {
-    const name = (/** @type {number} */ i) => `${this.model.page.words[i].kind}:${this.model.page.words[i].label}`;
-    return { words: this.picks.map((pick) => pick.map(name)), settings: this.settings, part: this.model.part };
+    return { words: named(this.model.page, this.picks), settings: this.settings, part: this.model.part };
   }
 
   tellHost() {
@@ -130,57 +124,44 @@ export class DaamExplorer extends HTMLElement {
 
   build() {
     const { model } = this;
-    const { header } = model.page;
-    const chips = chipBoard(model.page, { hover: (m) => this.hover(m), toggle: (m) => this.toggle(m) });
-    const picture = this.data?.picture ?? null;
-    const view = stage(model, picture, {
-      pixel: (y, x) => this.rank(rankPixel(model.page, y, x), "under the pointer"),
-      leave: () => this.rank(null),
-      click: (y, x) => this.clicked(y, x),
-      region: (box, inside) => this.rank(rankBox(model.page, box, inside), "in the region", true),
-      moved: () => (this.held = false),
-    });
-    const refine = this.data?.refine;
-    const panel = maskPanel(this.settings, { methods: refine?.methods ?? [], use: this.data?.use ?? "Save mask as PNG", shown: this.masking }, {
-      change: (settings) => this.changeMask(settings),
-      show: (on) => this.showMask(on),
-      use: () => this.useMask(),
-      refine: (method) => this.refine(method),
-    });
-    const scrub = scrubber(header, (part) => this.choosePart(part).then(() => this.tellHost()));
-    const ranks = h("ol", { class: "ranks", style: `--rows:${Math.min(LISTED, candidates(model.page).length)}` });
-    const where = h("span", {}, "");
-    const bar = h("div", { class: "bar" });
-    const sheet = h("div", { class: "sheets", style: "width:100%" });
-    const status = h("p", { class: "hint", role: "status" });
-    const views = VIEWS.filter((name) => name !== "Layers" || header.detail.layers);
-    const tabs = views.map((name) => h("button", { type: "button", "aria-pressed": String(name === this.view), onclick: () => this.show(name) }, name));
-    const extras = model.page.words.some((/** @type {any} */ w) => w.kind !== "word");
-    this.ui = { chips, view, panel, scrubber: scrub, ranks, where, bar, sheet, status, tabs, views };
-    const tools = toolbar(tabs, extras, {
-      blend: (name) => { this.blend = name; this.draw(); },
-      tool: (name) => view.useTool(name),
-      extras: (on) => chips.board.classList.toggle("bare", !on),
+    const start = {
+      picture: this.data?.picture ?? null, settings: this.settings, masking: this.masking,
+      methods: this.data?.refine?.methods ?? [], use: this.data?.use ?? "Save mask as PNG",
+    };
+    this.ui = layout(model, start, {
+      hover: (/** @type {number[]|null} */ members) => this.hover(members),
+      toggle: (/** @type {number[]} */ members) => this.toggle(members),
+      show: (/** @type {string} */ name) => this.show(name),
+      blend: (/** @type {string} */ name) => { this.blend = name; this.draw(); },
       clear: () => this.clear(),
+      part: (/** @type {import("./model.js").Part} */ part) => this.choosePart(part).then(() => this.tellHost()),
+      stage: {
+        pixel: (/** @type {number} */ y, /** @type {number} */ x) => this.rank(rankPixel(model.page, y, x), "under the pointer"),
+        leave: () => this.rank(null),
+        click: (/** @type {number} */ y, /** @type {number} */ x) => this.clicked(y, x),
+        region: (/** @type {import("./upscale.js").Box} */ box, /** @type {Uint8Array|undefined} */ inside) =>
+          this.rank(rankBox(model.page, box, inside), "in the region", true),
+        moved: () => (this.held = false),
+      },
+      mask: {
+        change: (/** @type {import("./model.js").Settings} */ settings) => this.changeMask(settings),
+        show: (/** @type {boolean} */ on) => this.showMask(on),
+        use: () => this.useMask(),
+        refine: (/** @type {string} */ method) => this.refine(method),
+      },
     });
-    Object.assign(this.ui, { blending: tools.blending, tool: tools.tool });
     this.table = heatPixels(this.data?.colourMap ?? "ember");
-    chips.board.classList.add("bare");
-    const left = h("div", { class: "left" }, view.frame, bar, sheet, scrub.bar);
-    const ranking = h("section", { class: "panel", "aria-label": "Words of a place" }, h("h2", {}, "Words here", where), ranks);
-    const notes = header.notes.length ? h("ul", { class: "notes" }, ...header.notes.map((/** @type {string} */ note) => h("li", {}, note))) : null;
-    const side = h("div", { class: "side" }, ranking, panel.panel, status, notes);
-    this.shadowRoot?.replaceChildren(
-      h("style", {}, STYLE),
-      h("div", { class: "root", onkeydown: (/** @type {KeyboardEvent} */ e) => e.key === "Escape" && this.clear() },
-        chips.board, tools.bar, h("div", { class: "body" }, left, side)),
-    );
+    this.shadowRoot?.replaceChildren(h("style", {}, STYLE), this.ui.root);
     this.rank(null);
     this.show(this.view);
+    this.watch();
+    this.fit();
+  }
+
+  watch() {
     this.watcher?.disconnect();
     this.watcher = new ResizeObserver(() => this.fit());
-    this.watcher.observe(view.frame);
-    this.fit();
+    this.watcher.observe(this.ui.view.frame);
   }
 
   /** Heat is drawn at the size that it has on the screen. */
@@ -289,34 +270,16 @@ export class DaamExplorer extends HTMLElement {
     const settings = { ...this.settings, method: this.settings.method === method ? "" : method };
     if (settings.method) {
       if (!this.picks.length) return this.tell("Keep a word first.");
-      this.refused.clear();
+      this.server.again();
       if (!(await this.refined(settings))) return;
     }
     this.ui.panel.method(settings.method);
     this.changeMask({ ...this.settings, method: settings.method });
   }
 
-  /** The server's mask of what is kept, asked for once. @param {import("./model.js").Settings} settings @returns {Promise<boolean>} whether it is there */
-  async refined(settings) {
-    const { model } = this;
-    const key = model.refinedKey(this.picks, settings);
-    if (model.refined.has(key)) return true;
-    if (this.refused.has(key)) return false;
-    this.refused.add(key);
-    this.tell("Asking the server…");
-    try {
-      const answer = await this.data?.refine?.run({ ...this.choice(), settings, method: settings.method });
-      this.tell(typeof answer === "string" ? answer : "");
-      if (!answer || typeof answer === "string") return false;
-      const { width, height, pixels } = await decodeGreyPng(answer.mask);
-      if (height !== model.page.size[0] || width !== model.page.size[1]) throw new Error(`its mask is ${width} x ${height}`);
-      model.refined.set(key, pixels.map((v) => (v > 127 ? 1 : 0)));
-      this.refused.delete(key);
-      return true;
-    } catch (error) {
-      this.tell(`The server did not do it: ${/** @type {Error} */ (error).message}`);
-      return false;
-    }
+  /** @param {import("./model.js").Settings} settings @returns {Promise<boolean>} whether the server's mask of what is kept is there */
+  refined(settings) {
+    return this.server.mask(this.picks, settings, this.choice());
   }
 
   /** A word or level changed while a server's method is on: its mask is asked for when the hand rests. */

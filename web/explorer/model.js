@@ -38,7 +38,7 @@ export class Model {
     this.heatSize = this.drawn;
     /** @type {Map<string, Float32Array>} */
     this.floats = new Map();
-    /** @type {Map<string, {bytes: Uint8Array, low: number, peak: number}>} */
+    /** @type {Map<string, {bytes: Uint8Array|Uint8ClampedArray, low: number, peak: number}>} */
     this.bytes = new Map();
     /** Masks that a server made, at the picture's own size, by `refinedKey`. @type {Map<string, Uint8Array>} */
     this.refined = new Map();

@@ -48,50 +48,72 @@ function far(x) {
  */
 export function upscale(levels, size, box = { x: 0, y: 0, w: size[1], h: size[0] }) {
   const out = new Float32Array(box.w * box.h);
-  const parts = levels.map((level) => {
-    const down = taps(level.h, size[0], box.y, box.h);
-    return { ...down, wide: stretched(level, size[1], box, down.at) };
-  });
+  const parts = levels.map((level) => prepared(level, size, box));
   // Row by row through all levels, so that a row stays in the processor's nearest cache until it is complete.
-  for (let y = 0; y < box.h; y++) {
-    for (const part of parts) addRow(out, y * box.w, box.w, part.wide, part.at, part.weight, y * 4);
-  }
+  for (let y = 0; y < box.h; y++) addRows(out, y * box.w, box.w, parts, y * 4, 1);
   return out;
 }
 
 /**
  * The same for drawing: 256 steps between `low` and `peak`, row by row, so that no map of the whole picture is ever written.
  * @param {Level[]} levels @param {[number, number]} size (height, width) @param {number} low @param {number} peak
- * @returns {Uint8Array}
+ * @returns {Uint8ClampedArray}
  */
-export function upscaleBytes(levels, [height, width], low, peak) {
-  const out = new Uint8Array(width * height);
+export function upscaleBytes(levels, size, low, peak) {
+  const [height, width] = size;
+  const out = new Uint8ClampedArray(width * height);
   const row = new Float32Array(width);
   const factor = peak > low ? 255 / (peak - low) : 0;
-  const box = { x: 0, y: 0, w: width, h: height };
-  const parts = levels.map((level) => {
-    const down = taps(level.h, height);
-    return { ...down, wide: stretched(level, width, box, down.at) };
-  });
+  const parts = levels.map((level) => prepared(level, size, { x: 0, y: 0, w: width, h: height }));
   for (let y = 0; y < height; y++) {
-    row.fill(0);
-    for (const part of parts) addRow(row, 0, width, part.wide, part.at, part.weight, y * 4);
-    for (let x = 0, i = y * width; x < width; x++, i++) {
-      const value = (row[x] - low) * factor + 0.5;
-      out[i] = value < 0 ? 0 : value > 255 ? 255 : value;
-    }
+    row.fill(-low * factor);
+    addRows(row, 0, width, parts, y * 4, factor);
+    for (let x = 0, i = y * width; x < width; x++, i++) out[i] = row[x];
   }
   return out;
 }
 
-/** Adds four weighted rows of `wide` to a row of `out`. */
-function addRow(
-  /** @type {Float32Array} */ out, /** @type {number} */ start, /** @type {number} */ w, /** @type {Float32Array} */ wide,
-  /** @type {Int32Array} */ at, /** @type {Float32Array} */ weight, /** @type {number} */ k,
+/** @typedef {{wide: Float32Array, at: Int32Array, weight: Float32Array}} Part a level stretched sideways, and its taps downwards */
+
+/** @param {Level} level @param {[number, number]} size @param {Box} box @returns {Part} */
+function prepared(level, size, box) {
+  const down = taps(level.h, size[0], box.y, box.h);
+  return { ...down, wide: stretched(level, size[1], box, down.at) };
+}
+
+/** Adds four weighted rows of each part to a row of `out`; two parts at a time, so that the row is walked half as often. */
+function addRows(
+  /** @type {Float32Array} */ out, /** @type {number} */ start, /** @type {number} */ w, /** @type {Part[]} */ parts,
+  /** @type {number} */ k, /** @type {number} */ factor,
+) {
+  for (let i = 0; i < parts.length; i += 2) {
+    if (i + 1 < parts.length) addTwo(out, start, w, parts[i], parts[i + 1], k, factor);
+    else addOne(out, start, w, parts[i], k, factor);
+  }
+}
+
+function addOne(
+  /** @type {Float32Array} */ out, /** @type {number} */ start, /** @type {number} */ w, /** @type {Part} */ { wide, at, weight },
+  /** @type {number} */ k, /** @type {number} */ factor,
 ) {
   const [a, b, c, d] = [at[k] * w, at[k + 1] * w, at[k + 2] * w, at[k + 3] * w];
-  const [wa, wb, wc, wd] = [weight[k], weight[k + 1], weight[k + 2], weight[k + 3]];
+  const [wa, wb, wc, wd] = [weight[k] * factor, weight[k + 1] * factor, weight[k + 2] * factor, weight[k + 3] * factor];
   for (let x = 0; x < w; x++) out[start + x] += wa * wide[a + x] + wb * wide[b + x] + wc * wide[c + x] + wd * wide[d + x];
+}
+
+function addTwo(
+  /** @type {Float32Array} */ out, /** @type {number} */ start, /** @type {number} */ w, /** @type {Part} */ p, /** @type {Part} */ q,
+  /** @type {number} */ k, /** @type {number} */ factor,
+) {
+  const [A, B] = [p.wide, q.wide];
+  const [a, b, c, d] = [p.at[k] * w, p.at[k + 1] * w, p.at[k + 2] * w, p.at[k + 3] * w];
+  const [e, f, g, h] = [q.at[k] * w, q.at[k + 1] * w, q.at[k + 2] * w, q.at[k + 3] * w];
+  const [wa, wb, wc, wd] = [p.weight[k] * factor, p.weight[k + 1] * factor, p.weight[k + 2] * factor, p.weight[k + 3] * factor];
+  const [we, wf, wg, wh] = [q.weight[k] * factor, q.weight[k + 1] * factor, q.weight[k + 2] * factor, q.weight[k + 3] * factor];
+  for (let x = 0; x < w; x++) {
+    out[start + x] += wa * A[a + x] + wb * A[b + x] + wc * A[c + x] + wd * A[d + x]
+      + (we * B[e + x] + wf * B[f + x] + wg * B[g + x] + wh * B[h + x]);
+  }
 }
 
 /** The level's rows that are needed, stretched to the box's columns. */

@@ -1,0 +1,45 @@
+/** The explorer's parts and where they stand; what a person does with them is told to `on`. */
+import { chipBoard } from "./chips.js";
+import { h } from "./dom.js";
+import { LISTED } from "./legend.js";
+import { maskPanel } from "./mask_panel.js";
+import { candidates } from "./ranking.js";
+import { scrubber } from "./scrubber.js";
+import { stage } from "./stage.js";
+import { toolbar } from "./toolbar.js";
+
+export const VIEWS = ["Picture", "Words", "Compare", "Layers"];
+
+/**
+ * @param {import("./model.js").Model} model
+ * @param {{picture: string|null, settings: import("./model.js").Settings, methods: string[], use: string, masking: boolean}} start
+ * @param {any} on handlers, named as in explorer.js
+ */
+export function layout(model, start, on) {
+  const { header, words } = model.page;
+  const chips = chipBoard(model.page, { hover: on.hover, toggle: on.toggle });
+  chips.board.classList.add("bare");
+  const view = stage(model, start.picture, on.stage);
+  const host = { methods: start.methods, use: start.use, shown: start.masking };
+  const panel = maskPanel(start.settings, host, on.mask);
+  const scrub = scrubber(header, on.part);
+  const ranks = h("ol", { class: "ranks", style: `--rows:${Math.min(LISTED, candidates(model.page).length)}` });
+  const where = h("span", {}, "");
+  const bar = h("div", { class: "bar" });
+  const sheet = h("div", { class: "sheets", style: "width:100%" });
+  const status = h("p", { class: "hint", role: "status" });
+  const views = VIEWS.filter((name) => name !== "Layers" || header.detail.layers);
+  const tabs = views.map((name) => h("button", { type: "button", "aria-pressed": String(name === VIEWS[0]), onclick: () => on.show(name) }, name));
+  const tools = toolbar(tabs, words.some((word) => word.kind !== "word"), {
+    blend: on.blend,
+    tool: (name) => view.useTool(name),
+    extras: (shown) => chips.board.classList.toggle("bare", !shown),
+    clear: on.clear,
+  });
+  const ranking = h("section", { class: "panel", "aria-label": "Words of a place" }, h("h2", {}, "Words here", where), ranks);
+  const notes = header.notes.length ? h("ul", { class: "notes" }, ...header.notes.map((/** @type {string} */ note) => h("li", {}, note))) : null;
+  const root = h("div", { class: "root", onkeydown: (/** @type {KeyboardEvent} */ e) => e.key === "Escape" && on.clear() },
+    chips.board, tools.bar, h("div", { class: "body" },
+      h("div", { class: "left" }, view.frame, bar, sheet, scrub.bar), h("div", { class: "side" }, ranking, panel.panel, status, notes)));
+  return { root, chips, view, panel, scrubber: scrub, ranks, where, bar, sheet, status, tabs, views, blending: tools.blending, tool: tools.tool };
+}
