@@ -9,6 +9,7 @@ import gradio as gr
 
 from daam_core.mask_methods import METHODS
 
+from . import host
 from .options import defaults
 from .settings import COLOURS, NAMES, PASSES, Settings, field_name, pasted
 
@@ -19,8 +20,12 @@ def build(elem: Any) -> tuple[list[Any], list[tuple[Any, Any]], list[str]]:
     Args:
         elem: gives a component's element id from a short name.
     """
-    with gr.Accordion("DAAM Lens", open=False, elem_id=elem("panel")):
-        made = _components(elem, defaults())
+    chosen = defaults()
+    with host.ticked_accordion("DAAM Lens", elem("enabled")) as enabled:
+        made = {"enabled": enabled, **_components(elem, chosen)}
+    for name, part in made.items():
+        # The host's ui-config.json remembers the first value it saw; a default that was chosen later must win.
+        part.do_not_save_to_config = getattr(chosen, name) != getattr(Settings(), name)
     parts = [made[name] for name in NAMES]
     fields = [(made[name], partial(pasted, name)) for name in NAMES]
     return parts, fields, [field_name(name) for name in NAMES]
@@ -28,8 +33,6 @@ def build(elem: Any) -> tuple[list[Any], list[tuple[Any, Any]], list[str]]:
 
 def _components(elem: Any, d: Settings) -> dict[str, Any]:
     c: dict[str, Any] = {}
-    with gr.Row():
-        c["enabled"] = gr.Checkbox(d.enabled, label="Show what each word painted", elem_id=elem("enabled"))
     with gr.Row():
         c["words"] = gr.Textbox(
             d.words, label="Words", placeholder="all content words; or: house, green tree", lines=1, elem_id=elem("words")

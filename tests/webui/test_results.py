@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .hosts import Server, find, picture
+from .hosts import FLAGS, Server, find, picture
 from .running import PROMPT, Live
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
@@ -155,7 +155,7 @@ def test_password(tmp_path: Path) -> None:
     models = tmp_path / "models" / "Stable-diffusion"
     models.mkdir(parents=True)
     ldm_checkpoint(models)
-    server = Server(host, tmp_path, flags=("--api-auth", "ada:secret")).wait()
+    server = Server(host, tmp_path, flags=[*FLAGS, "--api-auth", "ada:secret"]).wait()
     try:
         assert server.status("/daam-lens/v1/runs")[0] == 401
         assert server.status("/daam-lens/v1/runs", auth="ada:wrong")[0] == 401

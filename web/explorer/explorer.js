@@ -22,9 +22,11 @@ const VIEWS = ["Picture", "Words", "Compare", "Layers"];
  * @typedef {{header: any, atlas: Uint8Array, picture?: string|null, colourMap?: string, use?: string,
  *   choice?: {words: string[][], settings: import("./model.js").Settings},
  *   detail?: (axis: "steps"|"layers") => Promise<{header: any, atlas: Uint8Array}>,
- *   refine?: {methods: string[], run: (request: object) => Promise<string|void>}}} Data
+ *   refine?: {methods: string[], run: (request: object) => Promise<string|void|Refined>}}} Data
+ * @typedef {{masks: Uint8Array[], text: string}} Refined one mask of 0 and 1 of the picture's size for each kept word
  * `detail` gives a further atlas when it is asked for; `refine.run` does on the host's server what a page cannot, and may
- * answer with a sentence to show; `use` is the text of the button; `choice` is what an earlier `daam-change` told.
+ * answer with a sentence to show, or with masks that take the place of the page's own until the level is moved; `use` is
+ * the text of the button; `choice` is what an earlier `daam-change` told.
  */
 export class DaamExplorer extends HTMLElement {
   constructor() {
@@ -210,6 +212,12 @@ export class DaamExplorer extends HTMLElement {
 
   /** @param {import("./model.js").Settings} settings */
   changeMask(settings) {
+    const cleaned = ["grow", "feather", "invert"];
+    const moved = Object.keys(settings).some((name) => !cleaned.includes(name) && settings[name] !== this.settings[name]);
+    if (moved && this.model.given.size) {
+      this.model.given.clear();
+      this.ui.status.textContent = "";
+    }
     this.settings = settings;
     this.showMask(true);
     if (this.view === "Compare") this.fillSheet();
@@ -239,7 +247,13 @@ export class DaamExplorer extends HTMLElement {
     const { status } = this.ui;
     status.textContent = "Asking the server…";
     try {
-      status.textContent = (await this.data?.refine?.run({ ...this.choice(), method })) ?? "";
+      const { model, picks } = this;
+      const answer = (await this.data?.refine?.run({ ...this.choice(), method })) ?? "";
+      if (typeof answer !== "string") {
+        picks.forEach((pick, i) => model.given.set(pick.join(), answer.masks[i]));
+        this.showMask(true);
+      }
+      status.textContent = typeof answer === "string" ? answer : answer.text;
     } catch (error) {
       status.textContent = `The server did not do it: ${/** @type {Error} */ (error).message}`;
     }

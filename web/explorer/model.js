@@ -27,6 +27,8 @@ export class Model {
     this.part = null;
     /** @type {Map<string, import("./detail.js").Detail>} */
     this.details = new Map();
+    /** @type {Map<string, Uint8Array>} masks 0/1 of the picture's size that a server made, by pick */
+    this.given = new Map();
     const longer = Math.max(...page.size);
     // Of a small picture each pixel is drawn as a whole block, so that heat is smooth and a mask's edge is thin.
     const scale = longer > DRAWN_SIDE ? DRAWN_SIDE / longer : Math.max(1, Math.floor(LEAST_SIDE / longer));
@@ -98,6 +100,8 @@ export class Model {
 
   /** One word's mask before clean-up. @param {number[]} members @param {Settings} settings @param {[number, number]} size */
   one(members, settings, size) {
+    const given = this.given.get(members.join());
+    if (given) return resampled(given, this.page.size, size);
     const map = this.map(members, size);
     if (!settings.compete) return settings.soft ? soft(map, settings.tau) : threshold(map, settings.tau);
     const others = rivals(this.page.words, members).map((i) => this.map([i], size));
@@ -118,6 +122,22 @@ export function enlarged(mask, [height, width], times) {
     for (let x = 0; x < width * times; x++, i++) wide[i] = mask[row + Math.floor(x / times)];
   }
   return wide;
+}
+
+/**
+ * The nearest value of a mask at each place of another size.
+ * @param {Uint8Array} mask @param {[number, number]} from @param {[number, number]} to @returns {Uint8Array}
+ */
+export function resampled(mask, from, to) {
+  if (from.join() === to.join()) return mask;
+  const out = new Uint8Array(to[0] * to[1]);
+  const nearest = (/** @type {number} */ i, /** @type {number} */ axis) => Math.floor(((i + 0.5) * from[axis]) / to[axis]);
+  const columns = Array.from({ length: to[1] }, (_, x) => nearest(x, 1));
+  for (let y = 0, i = 0; y < to[0]; y++) {
+    const row = nearest(y, 0) * from[1];
+    for (let x = 0; x < to[1]; x++, i++) out[i] = mask[row + columns[x]];
+  }
+  return out;
 }
 
 /** The larger of both at each pixel. @param {Uint8Array|Float32Array} a @param {Uint8Array|Float32Array} b */
