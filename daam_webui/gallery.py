@@ -45,7 +45,8 @@ def show(session: Session, p: Any, processed: Any) -> Shown:
             _append(processed, look, taken)
             if host.saves(p):
                 shown.notes += _save(p, look, maps, taken, session.settings, _infotext(processed, taken))
-            shown.runs.append(RUNS.keep(maps, session.settings, look.words, taken.seed))
+            typed = (str(texts[_number(processed, taken)]) for texts in (p.all_prompts, p.all_negative_prompts))
+            shown.runs.append(RUNS.keep(maps, session.settings, look.words, taken.seed, *typed))
         if not session.taken and not session.failure:
             shown.notes.append("No picture was finished, so there are no heat maps.")
     except DaamLensError as error:
@@ -72,8 +73,13 @@ def _append(processed: Any, look: Look, taken: Taken) -> None:
 
 
 def _infotext(processed: Any, taken: Taken) -> str:
-    at = int(processed.index_of_first_image) + taken.iteration * int(processed.batch_size) + taken.image
+    at = int(processed.index_of_first_image) + _number(processed, taken)
     return str(taken.info or (processed.infotexts[at] if at < len(processed.infotexts) else processed.info))
+
+
+def _number(processed: Any, taken: Taken) -> int:
+    """Which picture of the host's run it is."""
+    return taken.iteration * int(processed.batch_size) + taken.image
 
 
 def _quoted(word: str) -> str:

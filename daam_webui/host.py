@@ -43,6 +43,13 @@ def ticked_accordion(label: str, elem_id: str) -> Any:
     return InputAccordion(False, label=label, elem_id=elem_id)
 
 
+def sends_size() -> bool:
+    """Whether a picture that is sent to another tab takes its size along (the host's own setting)."""
+    from modules import shared
+
+    return bool(getattr(shared.opts, "send_size", True))
+
+
 def pixels(image: Any) -> NDArray[np.uint8]:
     """A finished picture as uint8 `[H, W, 3]`."""
     return np.asarray(image.convert("RGB"))

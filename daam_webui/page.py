@@ -10,8 +10,10 @@ import gradio as gr
 from .sendto import refresh, send, send_drawn
 
 PAGES = ("txt2img", "img2img")
-TARGETS = ("img_inpaint_base", "img_inpaint_mask")
-"""The two images of "Inpaint upload"."""
+TARGETS = (
+    "img_inpaint_base", "img_inpaint_mask", "img2img_prompt", "img2img_neg_prompt", "img2img_width", "img2img_height",
+)  # fmt: skip
+"""What a sent mask fills, in the order of `sendto.Sent`: the images of "Inpaint upload", prompts, size."""
 _TAB = "<div id='daam_lens_explorer'><p class='daam-lens'>The explorer appears when the page has loaded its script.</p></div>"
 
 

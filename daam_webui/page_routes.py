@@ -6,6 +6,7 @@ import base64
 import io
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,7 +128,7 @@ def _add_files(router: APIRouter) -> None:
         return {"id": RUNS.keep(maps, Settings(), maps.content_words or maps.words).id}
 
 
-def _picks(body: PicksRequest) -> list[Pick]:
+def _picks(body: PicksRequest) -> Sequence[Pick]:
     if len(body.words) > MOST_PICKS:
         raise HTTPException(422, f"Up to {MOST_PICKS} words at a time.")
     return body.words
@@ -140,7 +141,7 @@ def _methods(maps: HeatMaps) -> list[str]:
     return [name for name in METHODS if name not in IN_THE_PAGE and name not in missing]
 
 
-def _zipped(maps: HeatMaps, picks: list[Pick], body: PicksRequest) -> bytes:
+def _zipped(maps: HeatMaps, picks: Sequence[Pick], body: PicksRequest) -> bytes:
     """Overlay, heat map and mask of each pick as PNG files."""
     images: list[tuple[str, NDArray[np.uint8]]] = []
     for pick in picks:

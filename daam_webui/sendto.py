@@ -15,6 +15,7 @@ from PIL import Image
 from daam_core.errors import BadArgument, DaamLensError
 from daam_core.report import prompt_report
 
+from . import host
 from .looks import chosen_layers, mask_of
 from .report_html import report_html
 from .runs import RUNS, Run
@@ -22,6 +23,9 @@ from .settings import NOTE_FIELD, RUNS_FIELD
 
 SEPARATOR = " · "
 _FOUR_BYTES = 4
+
+Sent = list[Any]
+"""Picture, mask, prompt, negative prompt, width, height for "Inpaint upload", and a note; `gr.update()` leaves as it is."""
 
 
 def refresh(info: str) -> list[Any]:
@@ -39,29 +43,29 @@ def refresh(info: str) -> list[Any]:
     choices = [word for run in runs for word in run.words]
     if len(runs) > 1:
         choices = [f"{number}{SEPARATOR}{word}" for number, run in enumerate(runs, 1) for word in run.words]
-    value = choices[0] if choices else None
+    value = choices[_strongest(runs[0])] if choices else None
     return ["".join(parts), gr.update(visible=bool(choices)), gr.update(choices=choices, value=value), ""]
 
 
-def send(choice: str | None, info: str) -> list[Any]:
-    """Picture, mask and note for "Inpaint upload"; the settings of the run make the mask."""
+def send(choice: str | None, info: str) -> Sent:
+    """The mask of a chosen word; the settings of the run make it."""
     try:
         run, word = _chosen(choice, _runs_of(info))
         maps = chosen_layers(run.maps, run.settings, [])
         mask = mask_of(maps, word, run.settings.method, run.settings.tau)
     except DaamLensError as error:
         return _nothing(str(error))
-    return [_picture(run), Image.fromarray(mask), ""]
+    return _sent(run, Image.fromarray(mask))
 
 
-def send_drawn(message: str) -> list[Any]:
-    """The same for a mask that was drawn in the explorer: JSON of the run's id and the mask as base64 PNG."""
+def send_drawn(message: str) -> Sent:
+    """A mask that was drawn in the explorer: JSON of the run's id and the mask as base64 PNG."""
     try:
         asked = json.loads(message)
         run = RUNS.find(str(asked["run"]))
         if run is None:
             return _nothing("This picture was dropped for newer ones; make it again, or load its record.")
-        return [_picture(run), _mask_image(str(asked["mask"]), run), ""]
+        return _sent(run, _mask_image(str(asked["mask"]), run))
     except (DaamLensError, ValueError, KeyError, TypeError) as error:
         return _nothing(f"The mask could not be read ({error}).")
 
@@ -80,8 +84,17 @@ def _mask_image(encoded: str, run: Run) -> Image.Image:
         raise BadArgument("it is no PNG") from error
 
 
-def _picture(run: Run) -> Any:
-    return gr.update() if run.maps.picture is None else Image.fromarray(run.maps.picture)
+def _sent(run: Run, mask: Image.Image) -> Sent:
+    picture = gr.update() if run.maps.picture is None else Image.fromarray(run.maps.picture)
+    height, width = run.maps.size
+    sides = [gr.update(value=side) if host.sends_size() else gr.update() for side in (width, height)]
+    return [picture, mask, run.prompt or run.maps.prompt.text, run.negative_prompt, *sides, ""]
+
+
+def _strongest(run: Run) -> int:
+    """The number of the word that got most of the attention."""
+    shares = [word.share for word in prompt_report(run.maps, run.words).words]
+    return shares.index(max(shares))
 
 
 def _chosen(choice: str | None, runs: list[Run]) -> tuple[Run, str]:
@@ -109,5 +122,5 @@ def _runs_of(info: str) -> list[Run]:
     return [run for id in ids if (run := RUNS.find(id)) is not None]
 
 
-def _nothing(why: str) -> list[Any]:
-    return [gr.update(), gr.update(), f"<p class='daam-lens daam-lens-note'>{escape(why)}</p>"]
+def _nothing(why: str) -> Sent:
+    return [*(gr.update() for _ in range(6)), f"<p class='daam-lens daam-lens-note'>{escape(why)}</p>"]
