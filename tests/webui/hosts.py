@@ -155,11 +155,16 @@ class Server:
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
         return self._open(request, auth)
 
+    def raw(self, path: str, body: Any = None) -> bytes:
+        """A file that the server gives."""
+        data = None if body is None else json.dumps(body).encode()
+        with _opened(urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})) as answer:
+            return bytes(answer.read())
+
     def _open(self, request: urllib.request.Request, auth: str | None) -> Any:
         if auth:
             request.add_header("Authorization", f"Basic {base64.b64encode(auth.encode()).decode()}")
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=240) as answer:
+        with _opened(request) as answer:
             return json.loads(answer.read())
 
     def status(self, path: str, body: Any = None, auth: str | None = None) -> tuple[int, str]:
@@ -169,6 +174,10 @@ class Server:
             return 200, json.dumps(answer)
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode("utf-8", "replace")
+
+
+def _opened(request: urllib.request.Request) -> Any:
+    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=240)
 
 
 def picture(encoded: str) -> NDArray[np.uint8]:
