@@ -124,7 +124,7 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def wait(self, seconds: float = 150) -> Server:
+    def wait(self, seconds: float = 300) -> Server:
         """Until it is ready. Raises RuntimeError with the end of its log."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and self.process.poll() is None:

@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from daam_core.tiny.export import export
+
 from .checkpoints import ldm_config, text_config, tokenizer_files
 from .ldm_weights import Shapes, Sizes, clip_shapes, random_weights, unet_shapes, vae_shapes
 
@@ -68,6 +70,16 @@ def hypernetwork(folder: Path, width: int, name: str = "bend", seed: int = 6) ->
     # The older form: the host refuses names that newer releases of PyTorch put into a zip.
     torch.save({width: (keys, values), **about}, folder / f"{name}.pt", _use_new_zipfile_serialization=False)
     return folder / f"{name}.pt"
+
+
+def model_inside(data: Path) -> None:
+    """The trained model inside DAAM Lens, as `daam-lens tiny export` writes it, where a host of this data folder looks."""
+    for path in export(data / "models" / "Stable-diffusion"):
+        if path.suffix == ".pth":
+            (data / "models" / "VAE-taesd").mkdir(exist_ok=True)
+            path.rename(data / "models" / "VAE-taesd" / path.name)
+        elif path.name.startswith("taesd"):
+            path.unlink()  # ComfyUI's; here it would be listed as a checkpoint
 
 
 def _written(folder: Path, name: str, weights: dict[str, Tensor], config: object) -> Path:

@@ -77,17 +77,22 @@ def explorer(page: Chromium) -> None:
     page.until("document.querySelector('daam-explorer')?.shadowRoot.querySelector('.root') != null")
 
 
+def chip(word: str) -> str:
+    """A word of the prompt in the explorer, as the page's script finds it."""
+    return f"[...{EXPLORER}.querySelectorAll('.chip')].find(c => c.textContent == '{word}')"
+
+
 def middle(page: Chromium, word: str) -> tuple[float, float]:
-    """The middle of a word's chip."""
-    chip = f"[...{EXPLORER}.querySelectorAll('.chip')].find(c => c.textContent == '{word}')"
-    x, y = page.js(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({chip}.getBoundingClientRect())")
+    """The middle of a word's chip, which is brought into view: hosts keep the page where it was scrolled to."""
+    page.js(f"{chip(word)}.scrollIntoView({{block: 'center'}})")
+    x, y = page.js(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({chip(word)}.getBoundingClientRect())")
     return x, y
 
 
 def point(page: Chromium, word: str) -> None:
-    """The pointer on a word, wherever the page moves it while it settles, until the word's heat is shown."""
+    """The pointer on a word, wherever the page moves it while it settles, until the word is lit and a scale of heat shown."""
     end = time.monotonic() + page.timeout
-    while not page.js(f"{EXPLORER}.querySelector('.bar').textContent.includes({json.dumps(word)})"):
+    while not page.js(f"{chip(word)}.classList.contains('lit') && {EXPLORER}.querySelector('.bar .ramp') != null"):
         assert time.monotonic() < end, "pointing at a word shows nothing"
         page.mouse("Moved", *middle(page, word))
         time.sleep(0.1)

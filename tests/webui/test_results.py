@@ -91,6 +91,25 @@ def test_a_very_long_prompt_costs_no_picture(live: Live) -> None:
     assert "too long" in seen.note or "columns" in seen.note
 
 
+def test_the_model_inside_paints_in_a1111(live: Live) -> None:
+    """`daam-lens tiny export`: the checkpoint, its yaml and the TAESD files make a red house of a red house."""
+    if live.name != "a1111":
+        pytest.skip(f"{live.name} knows a checkpoint by its widths, not by its yaml")
+    inside = {"sd_model_checkpoint": "daam-lens-tiny", "sd_vae_decode_method": "TAESD"}
+    live.server.post("/sdapi/v1/options", inside)
+    try:
+        seen = live.make(lens={}, prompt="a red house", width=128, height=128, steps=12, cfg_scale=4)
+    finally:
+        live.server.post("/sdapi/v1/options", {"sd_model_checkpoint": "tiny", "sd_vae_decode_method": "Full"})
+    maps = seen.maps[0]
+    mask = maps.mask("house").numpy()
+    red, green, blue = seen.images[0][mask].mean(0)
+    assert 0.05 < mask.mean() < 0.7
+    assert red > green + 40 and red > blue + 40
+    outside = seen.images[0][~mask].mean(0)
+    assert outside[0] < outside[1:].max() + 20
+
+
 def test_routes(live: Live) -> None:
     seen = live.make(lens={"detail": True})
     run = seen.info["extra_generation_params"]["DAAM Lens runs"]
