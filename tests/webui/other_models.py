@@ -74,7 +74,7 @@ def hypernetwork(folder: Path, width: int, name: str = "bend", seed: int = 6) ->
 
 def model_inside(data: Path) -> None:
     """The trained model inside DAAM Lens, as `daam-lens tiny export` writes it, where a host of this data folder looks."""
-    for path in export(data / "models" / "Stable-diffusion"):
+    for path in export(data / "models" / "Stable-diffusion" / "inside"):  # its `clip` is not that of the others
         if path.suffix == ".pth":
             (data / "models" / "VAE-taesd").mkdir(exist_ok=True)
             path.rename(data / "models" / "VAE-taesd" / path.name)

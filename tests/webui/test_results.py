@@ -158,9 +158,10 @@ def test_plot_axis(live: Live) -> None:
     plot = next(s for s in info if s["name"] == "x/y/z plot" and not s["is_img2img"])
     choices = plot["args"][0]["choices"]
     axis = choices.index("[DAAM Lens] threshold")
-    # Each axis: type, values, values of the dropdown; then legend, lone images, grids, seeds, variations, margin, csv.
-    script_args = [axis, "0.2, 0.9", [], 0, "", [], 0, "", [], True, True, False, False, False, False, False, 0, False]
-    seen = live.make(script_name="x/y/z plot", script_args=script_args[: len(plot["args"])])
+    # Each axis: type, values, values of the dropdown; what comes behind differs from host to host.
+    script_args = [axis, "0.2, 0.9", [], 0, "", [], 0, "", []]
+    script_args += [True if arg["label"] == "Include Sub Images" else arg["value"] for arg in plot["args"][9:]]
+    seen = live.make(script_name="x/y/z plot", script_args=script_args)
     small, large = seen.images[1], seen.images[2]
     assert set(np.unique(small)) <= {0, 255} and small.mean() > large.mean()
 
