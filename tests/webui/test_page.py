@@ -153,8 +153,9 @@ def test_details_and_a_loaded_record(page: Chromium, live: Live, tmp_path: Path)
     live.make(lens={"detail": True}, prompt="a blue boat", seed=3)
     record = max((live.server.data / "outputs").rglob("*.safetensors"), key=lambda p: p.stat().st_mtime_ns)
     copy = shutil.copy(record, tmp_path / "elsewhere.safetensors")
+    live.make(lens={}, prompt="an old moon", seed=3)
     page.js("daamLens.openTab()")
-    explorer(page)
+    page.until("document.querySelector('daam-explorer')?.shadowRoot.querySelector('.prompt')?.textContent.includes('moon')")
     count = page.js("document.querySelectorAll('.daam-lens-bar option').length")
     document = page.send("DOM.getDocument")["root"]["nodeId"]
     found = page.send("DOM.querySelector", nodeId=document, selector=".daam-lens-bar input[type=file]")["nodeId"]
