@@ -10,7 +10,7 @@ import { test } from "node:test";
 import { colourTable, toBytes, WORD_COLOURS } from "../../web/explorer/colours.js";
 import { readDetail } from "../../web/explorer/detail.js";
 import { area, competed, iou, minmax, rivals, soft, threshold, winners } from "../../web/explorer/masks.js";
-import { DEFAULTS, enlarged, Model, phrase, toggled } from "../../web/explorer/model.js";
+import { DEFAULTS, enlarged, Model, phrase, resampled, toggled } from "../../web/explorer/model.js";
 import { edge, feather, grow, invert } from "../../web/explorer/morphology.js";
 import { PageError, readPage } from "../../web/explorer/page_data.js";
 import { decodeGreyPng } from "../../web/explorer/png.js";
@@ -108,6 +108,25 @@ for (const one of cases.pages) {
     }
   });
 }
+
+test("a server's mask takes the place of the page's own, grown and inverted like it", async () => {
+  const [one] = cases.pages;
+  const model = new Model(await pageOf(one));
+  const [height, width] = model.page.size;
+  const given = Uint8Array.from({ length: height * width }, (_, i) => (i % width < width / 2 ? 1 : 0));
+  model.given.set("1", given);
+  assert.deepEqual(model.mask([[1]], DEFAULTS, model.page.size), given);
+  assert.deepEqual(model.mask([[1]], { ...DEFAULTS, invert: true }, model.page.size), invert(given));
+  assert.deepEqual(model.mask([[1]], { ...DEFAULTS, grow: 3 }, model.page.size), grow(given, height, width, 3));
+  // At another size it is the half of the picture still; the other words have their own masks.
+  assert.ok(Math.abs(area(model.mask([[1]], DEFAULTS, [height * 2, width * 2])) - area(given)) < 1e-9);
+  assert.ok(differing(model.mask([[2]], DEFAULTS, model.page.size), given) > 0);
+});
+
+test("a mask at another size has the nearest values", () => {
+  assert.deepEqual([...resampled(Uint8Array.from([1, 0, 0, 1]), [2, 2], [4, 4])], [1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1]);
+  assert.deepEqual([...resampled(Uint8Array.from([0, 1, 0, 0, 0, 1]), [1, 6], [1, 2])], [1, 0]);
+});
 
 test("clean-up is the core's", () => {
   for (const { h, w, mask, radius, grown, shrunk, feathered } of cases.cleanup) {
