@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from .checkpoints import ldm_checkpoint
 from .hosts import FLAGS, Server, find, picture
 from .running import PROMPT, Live
 
@@ -91,7 +94,7 @@ def test_a_very_long_prompt_costs_no_picture(live: Live) -> None:
     assert "too long" in seen.note or "columns" in seen.note
 
 
-def test_the_model_inside_paints_in_a1111(live: Live) -> None:
+def test_the_model_inside_paints(live: Live) -> None:
     """`daam-lens tiny export`: the checkpoint, its yaml and the TAESD files make a red house of a red house."""
     if live.name != "a1111":
         pytest.skip(f"{live.name} knows a checkpoint by its widths, not by its yaml")
@@ -166,20 +169,25 @@ def test_plot_axis(live: Live) -> None:
     assert set(np.unique(small)) <= {0, 255} and small.mean() > large.mean()
 
 
-def test_password(tmp_path: Path) -> None:
+def test_passwords(tmp_path: Path) -> None:
+    """`--api-auth` guards the API's routes, the page's own login the tab's; neither opens the other."""
     host, why = find("a1111")
     if host is None:
         pytest.skip(why)
-    from .checkpoints import ldm_checkpoint
-
     models = tmp_path / "models" / "Stable-diffusion"
     models.mkdir(parents=True)
     ldm_checkpoint(models)
-    server = Server(host, tmp_path, flags=[*FLAGS, "--api-auth", "ada:secret"]).wait()
+    server = Server(host, tmp_path, flags=[*FLAGS, "--api-auth", "ada:secret", "--gradio-auth", "eve:other"])
     try:
+        server.wait()
         assert server.status("/daam-lens/v1/runs")[0] == 401
         assert server.status("/daam-lens/v1/runs", auth="ada:wrong")[0] == 401
         assert server.status("/daam-lens/v1/runs", auth="eve:")[0] == 401
         assert json.loads(server.status("/daam-lens/v1/runs", auth="ada:secret")[1]) == {"runs": []}
+        for auth in (None, "ada:secret", "eve:other"):
+            assert server.status("/daam-lens/v1/page/runs", auth=auth)[0] == 401
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor())
+        opener.open(f"{server.url}/login", urllib.parse.urlencode({"username": "eve", "password": "other"}).encode())
+        assert json.loads(opener.open(f"{server.url}/daam-lens/v1/page/runs").read()) == {"runs": []}
     finally:
         server.stop()
