@@ -30,6 +30,7 @@ from .settings import COLOURS, Settings
 
 PREFIX = "/daam-lens/v1/page"
 LARGEST_UPLOAD = 256 * 2**20
+RECORD_TYPE = "application/octet-stream"
 MOST_PICKS = 64
 IN_THE_PAGE = ("threshold", "compete")
 """Masks that the explorer makes by itself."""
@@ -107,10 +108,13 @@ def _add_files(router: APIRouter) -> None:
         found = find_run(run)
         with tempfile.TemporaryDirectory() as folder:
             data = found.maps.save(Path(folder) / "record.safetensors").read_bytes()
-        return _download(data, "application/octet-stream", f"daam-{_name(found)}.safetensors")
+        return _download(data, RECORD_TYPE, f"daam-{_name(found)}.safetensors")
 
     @router.post("/records")
     async def load(request: Request) -> dict[str, str]:
+        if request.headers.get("content-type") != RECORD_TYPE:
+            # A page of another site may send plain text without asking, but nothing of this type.
+            raise HTTPException(415, f"Send the record as {RECORD_TYPE}.")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "record.safetensors"
             size = 0

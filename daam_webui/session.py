@@ -80,7 +80,7 @@ class Session:
         self._parser, self._steps = parser, steps
         self._batches: dict[int, Batch] = {}
         self._passes: dict[int, dict[bool, tuple[PassTexts, Area]]] = {}
-        self._taps: dict[int, Tap] = {}
+        self._unet: Any = None
         self._tap: Tap | None = None
         self._batch: Batch | None = None
         self._step: _Step | None = None
@@ -159,8 +159,7 @@ class Session:
     def close(self) -> None:
         """Let go of everything that is the host's or large."""
         self._batches.clear()
-        self._taps.clear()
-        self._tap = self._batch = self._step = None
+        self._unet = self._tap = self._batch = self._step = None
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
@@ -231,11 +230,12 @@ class Session:
         return left[-1]
 
     def _tap_of(self, unet: Any) -> Tap:
-        if id(unet) not in self._taps:
-            self._taps[id(unet)] = Tap(
+        # One at a time: a host that loads another checkpoint for hires fix or the refiner wants the first one's memory back.
+        if self._tap is None or self._unet is not unet:
+            self._unet = unet
+            self._tap = Tap(
                 unet, self.hear, lambda *_: None, self._end_call, self.fail, self_attention=self.settings.keep.self_attention
             )
-        self._tap = self._taps[id(unet)]
         return self._tap
 
     def _end_call(self) -> None:

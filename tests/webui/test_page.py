@@ -209,7 +209,7 @@ def test_files_and_record_of_the_page(live: Live) -> None:
         ("/runs/RUN/masks", {"words": [[]]}, 422),
         ("/runs/RUN/masks", {"words": [["word:house"]], "method": "magic"}, 422),
         ("/runs/RUN/masks", {"words": [["word:house"]] * 65}, 422),
-        ("/records", b"nothing", 422),
+        ("/records", b"nothing", 415),
     ],
 )
 def test_wrong_calls_of_the_page(live: Live, path: str, body: object, status: int) -> None:
