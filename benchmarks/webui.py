@@ -1,74 +1,186 @@
-"""What DAAM Lens costs inside a running WebUI, with it and without it taking turns: `python -m benchmarks.webui`."""
+"""What DAAM Lens costs inside a running WebUI, with it and without it taking turns: `python -m benchmarks.webui`.
+
+The extension webui-daam is measured beside it where `WEBUI_DAAM_PATH` is a checkout of it (AUTOMATIC1111 only).
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
+import torch
+
+from daam_core import HeatMaps
+from daam_core.upscale import bicubic
+from daam_webui.looks import map_of, overlay_of
+from daam_webui.runs import maps_bytes
 from tests.webui.checkpoints import full_shape_checkpoint, ldm_checkpoint
 from tests.webui.hosts import Server, find
+from tests.webui.ldm_weights import Sizes
 
 from .report import table, write
 
 PROMPT = "a red house and a green tree, old small boat, blue sky"
+WORDS = ["red", "house", "green", "tree", "old", "boat", "blue", "sky"]
+PEER = "WEBUI_DAAM_PATH"
+SD15_SIZES = Sizes(channels=320, levels=(1, 2, 4), blocks=2, context=768, vocabulary=1000)
 
 
-def seconds(server: Server, body: dict[str, Any], lens: dict[str, Any] | None) -> float:
-    """Wall-clock seconds of one picture over the API."""
-    asked = dict(body)
-    if lens is not None:
-        asked["alwayson_scripts"] = {"DAAM Lens": {"args": [{"enabled": True, **lens}]}}
-    begin = time.perf_counter()
-    server.post("/sdapi/v1/txt2img", asked)
-    return time.perf_counter() - begin
+class Watch:
+    """A clock: seconds of the wall, or those that the server's process was computing (for a busy machine)."""
+
+    def __init__(self, server: Server, processor: bool) -> None:
+        self._process = psutil.Process(server.process.pid) if processor else None
+
+    def now(self) -> float:
+        if self._process is None:
+            return time.perf_counter()
+        spent = self._process.cpu_times()
+        return float(spent.user + spent.system)
 
 
-def measure(name: str, side: int, steps: int, rounds: int) -> list[list[str]]:
-    """Rows of the table for one host: median seconds without, recording only, and with eight overlays."""
+def lens(**settings: Any) -> dict[str, Any]:
+    return {"alwayson_scripts": {"DAAM Lens": {"args": [{"enabled": True, **settings}]}}}
+
+
+def peer() -> dict[str, Any]:
+    return {"script_name": "Daam script", "script_args": [", ".join(WORDS), False, True, False, "Auto", 0.5, 1.0]}
+
+
+def measure(name: str, side: int, steps: int, rounds: int, processor: bool, full: bool) -> list[list[str]]:
+    """Rows of the table for one host: medians without, recording only, and with eight overlays, taking turns."""
+    work = f"{'SD 1.5 widths' if full else 'tiny'}, {side} px, {steps} steps"
     host, why = find(name)
     if host is None:
-        return [[name, f"{side} px, {steps} steps", why, "", "", ""]]
+        return [[name, work, why, "", "", "", ""]]
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         models = data / "models" / "Stable-diffusion"
         models.mkdir(parents=True)
-        (ldm_checkpoint if name == "a1111" else full_shape_checkpoint)(models)
+        if name != "a1111":
+            full_shape_checkpoint(models)
+        else:
+            ldm_checkpoint(models, sizes=SD15_SIZES if full else None)
+        beside = os.environ.get(PEER, "") if name == "a1111" else ""
+        if beside:
+            (data / "extensions").mkdir()
+            (data / "extensions" / "webui-daam").symlink_to(Path(beside).resolve(), target_is_directory=True)
         server = Server(host, data)
         try:
             server.wait()
             body = {"prompt": PROMPT, "steps": steps, "width": side, "height": side, "seed": 1, "sampler_name": "Euler"}
-            quiet: dict[str, Any] = {"overlays": False, "report": False}
-            ways: list[dict[str, Any] | None] = [None, quiet, {"report": False}]
-            times: list[list[float]] = [[] for _ in ways]
-            for turn in range(rounds + 1):
-                for way, found in zip(ways, times, strict=True):
-                    spent = seconds(server, body, way)
-                    if turn:  # the first turn warms up
-                        found.append(spent)
+            ways: dict[str, dict[str, Any]] = {
+                "bare": {},
+                "recorded": lens(overlays=False),
+                "drawn": lens(words=", ".join(WORDS)),
+            }
+            ways |= {"peer": {**peer(), "save_images": True}} if beside else {}
+            times = turns(server, body, ways, rounds, processor)
+            kept = retained(server, body)
         finally:
             server.stop()
-    bare, recorded, drawn = (statistics.median(found) for found in times)
-    shape = f"{side} px, {steps} steps"
-    return [
-        [name, shape, f"{bare:.2f} s", f"{recorded:.2f} s", f"{recorded / bare:.3f}", f"{1000 * (drawn - recorded):.0f} ms"]
-    ]
+    bare, recorded, drawn = (times[way] for way in ("bare", "recorded", "drawn"))
+    cost = f"{1000 * (drawn - recorded):.0f} ms"
+    rows = [[name, work, f"{bare:.2f} s", f"{recorded:.2f} s", f"{recorded / bare:.3f}", f"{kept / 2**20:.2f} MB", cost]]
+    if beside:
+        rows.append(
+            [f"{name}, webui-daam", work, f"{bare:.2f} s", f"{times['peer']:.2f} s", f"{times['peer'] / bare:.2f}", "", ""]
+        )
+    return rows
+
+
+def turns(
+    server: Server, body: dict[str, Any], ways: dict[str, dict[str, Any]], rounds: int, processor: bool
+) -> dict[str, float]:
+    """Median seconds of each way to make the picture; the first turn warms up."""
+    watch = Watch(server, processor)
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for turn in range(rounds + 1):
+        for way, more in ways.items():
+            begin = watch.now()
+            server.post("/sdapi/v1/txt2img", {**body, **more})
+            if turn:
+                times[way].append(watch.now() - begin)
+    return {way: statistics.median(found) for way, found in times.items()}
+
+
+def retained(server: Server, body: dict[str, Any]) -> int:
+    """Bytes that are kept of one picture besides the picture itself."""
+    server.post("/sdapi/v1/txt2img", {**body, "save_images": True, **lens(overlays=False, record=True)})
+    record = next((server.data / "outputs").rglob("*.safetensors"))
+    maps = HeatMaps.load(record)
+    return maps_bytes(maps) - (0 if maps.picture is None else maps.picture.nbytes)
+
+
+def making() -> list[list[str]]:
+    """Processor milliseconds for eight words of a 512 px picture of SD 1.5's grids: what each way to show them takes."""
+    generator = torch.Generator().manual_seed(1)
+    grids = [(64, 64), (32, 32), (16, 16), (8, 8)]
+    levels = [torch.rand(8, *grid, generator=generator).cumsum(1) for grid in grids]
+    picture = np.random.default_rng(1).integers(0, 255, (16, 16, 3), np.uint8).repeat(32, 0).repeat(32, 1)
+    maps = bench_maps(picture, generator)
+    ways: dict[str, Callable[[], Any]] = {
+        "heat maps": lambda: bicubic(levels, (512, 512)),
+        "heat maps as pictures": lambda: [map_of(maps, word, "ember") for word in WORDS],
+        "overlays with caption": lambda: [overlay_of(maps, word, 0.85, "ember") for word in WORDS],
+        "masks, threshold": lambda: [maps.mask(word, "threshold") for word in WORDS],
+        "masks, best": lambda: [maps.mask(word, "best") for word in WORDS],
+    }
+    return [[name, f"{1000 * _median(way):.0f} ms"] for name, way in ways.items()]
+
+
+def bench_maps(picture: np.ndarray[Any, Any], generator: torch.Generator) -> HeatMaps:
+    """Maps of PROMPT at SD 1.5's grids: a soft spot for each word, and a self-attention."""
+    from tests.webui.test_adapter import words_prompt
+
+    prompt = words_prompt(PROMPT.replace(",", ""))
+    centres = torch.rand(prompt.rows, 2, generator=generator)
+    sums = {}
+    for side in (64, 32, 16, 8):
+        axis = (torch.arange(side) + 0.5) / side
+        far = (axis[None, :, None] - centres[:, :1, None]) ** 2 + (axis[None, None] - centres[:, 1:, None]) ** 2
+        sums[side, side] = (-far / 0.03).exp() * 30 + torch.rand(prompt.rows, side, side, generator=generator)
+    walk = torch.softmax(3 * torch.randn(1024, 1024, generator=generator), -1)
+    return HeatMaps(
+        sums=sums, late=sums, terms=dict.fromkeys(sums, 8), layers=(), detail=None, heads=None,
+        self_attention={(32, 32): walk}, size=(512, 512), picture=picture, prompt=prompt, steps=20, timesteps=(1.0,) * 20,
+    )  # fmt: skip
+
+
+def _median(make: Callable[[], Any], rounds: int = 5) -> float:
+    make()
+    times = []
+    for _ in range(rounds):
+        begin = time.process_time()
+        make()
+        times.append(time.process_time() - begin)
+    return statistics.median(times)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--hosts", nargs="+", default=["a1111", "forge", "reforge"])
+    parser.add_argument("--hosts", nargs="*", default=["a1111", "forge", "reforge"])
     parser.add_argument("--side", type=int, default=384)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--processor", action="store_true", help="measure the server's processor time, not the wall clock")
+    parser.add_argument("--full", action="store_true", help="A1111 with a UNet of Stable Diffusion 1.5's own widths")
     args = parser.parse_args()
-    rows = [row for name in args.hosts for row in measure(name, args.side, args.steps, args.rounds)]
-    head = ["host", "work", "without", "recording", "ratio", "8 overlays, drawn and sent"]
-    text = table(head, rows)
-    print(text)
+    rows = [row for name in args.hosts for row in measure(name, args.side, args.steps, args.rounds, args.processor, args.full)]
+    head = ["host", "work", "without", "recording", "ratio", "kept of a picture", "8 overlays, drawn and sent"]
+    clock = "processor time of the server" if args.processor else "wall clock"
+    text = f"Medians, taking turns; {clock}.\n\n{table(head, rows)}" if rows else ""
+    text += f"\n\nEight words of a 512 px picture, one thread:\n\n{table(['what', 'processor time'], making())}"
+    if not os.environ.get(PEER):
+        text += f"\n\nwebui-daam was not measured: {PEER} is not set."
     write("WebUI", text)
 
 

@@ -13,10 +13,11 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class Area:
-    """A rectangle of the picture in shares of its height and width (0..1), and a mask inside the picture.
+    """A rectangle in shares of the picture's height and width, and a mask inside the picture.
 
     Attributes:
-        top, left, height, width: the rectangle that the model was shown.
+        top, left, height, width: the rectangle that the model was shown: a part of the picture (all within 0..1), or more
+            than the picture (top and left <= 0, height and width >= 1), where its edges were cut off afterwards.
         mask: float `[H, W]` 0..1 over the whole picture, where the prompt counts; None is everywhere.
     """
 
@@ -33,18 +34,32 @@ class Area:
 
     def canvas(self, grid: Grid) -> Grid:
         """The grid of the whole picture at the density of `grid` inside the rectangle."""
-        return max(grid[0], round(grid[0] / self.height)), max(grid[1], round(grid[1] / self.width))
+        return _along(grid[0], self.height), _along(grid[1], self.width)
 
     def put(self, maps: Tensor) -> Tensor:
-        """Maps `[..., h, w]` of the rectangle -> `[..., H, W]` of the whole picture, 0 elsewhere, mask applied."""
+        """Maps `[..., h, w]` of the rectangle -> `[..., H, W]` of the whole picture, 0 elsewhere, mask applied.
+
+        What lies outside the picture is left out."""
         h, w = maps.shape[-2:]
         rows, columns = self.canvas((h, w))
-        y, x = min(round(self.top * rows), rows - h), min(round(self.left * columns), columns - w)
+        y, x = _offset(self.top, h, rows), _offset(self.left, w, columns)
         placed = maps if self.whole else F.pad(maps, (x, columns - w - x, y, rows - h - y))
         if self.mask is None:
             return placed
         mask = self.mask.detach().float().cpu()
         return placed * torch.nn.functional.adaptive_avg_pool2d(mask[None, None], (rows, columns))[0, 0].to(placed.dtype)
+
+
+def _along(positions: int, share: float) -> int:
+    """Positions of the whole picture on one side where the rectangle has so many."""
+    whole = round(positions / share)
+    return max(positions, whole) if share <= 1 else max(1, min(positions, whole))
+
+
+def _offset(start: float, positions: int, whole: int) -> int:
+    """Where the rectangle's first position lies on one side of the picture; negative where it begins before it."""
+    room = whole - positions
+    return min(max(round(start * whole), min(0, room)), max(0, room))
 
 
 WHOLE = Area()

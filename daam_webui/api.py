@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import secrets
 from typing import Any
 
@@ -11,15 +10,15 @@ import numpy as np
 from fastapi import APIRouter, Depends, HTTPException, status
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import BaseModel, Field
 
-from daam_core.errors import DaamLensError
 from daam_core.mask_methods import METHODS
 from daam_core.report import box_region, prompt_report, rank_region
 
 from .looks import map_of, mask_of, overlay_of
+from .page_routes import login_of, page_routes
 from .runs import RUNS, Run
+from .serving import find_run, png, told
 from .settings import COLOURS
 
 MOST_WORDS = 64
@@ -29,7 +28,7 @@ PREFIX = "/daam-lens/v1"
 class MaskRequest(BaseModel):
     """Masks of words."""
 
-    words: list[str] = Field(..., min_items=1, max_items=MOST_WORDS, description="words or phrases of the prompt")
+    words: list[str] = Field(..., description=f"words or phrases of the prompt, up to {MOST_WORDS}")
     method: str = Field("best", description="one of " + ", ".join(METHODS))
     tau: float = Field(0.4, ge=0, le=1, description="threshold as a share of the maximum; not used by best and otsu")
 
@@ -37,7 +36,7 @@ class MaskRequest(BaseModel):
 class MapRequest(BaseModel):
     """Heat maps of words as pictures."""
 
-    words: list[str] = Field([], max_items=MOST_WORDS, description="words or phrases; none is all content words")
+    words: list[str] = Field([], description="words or phrases; none is all content words")
     overlay: bool = Field(True, description="over the picture, or the map alone")
     opacity: float = Field(0.85, ge=0, le=1)
     colours: str = Field("ember", description="one of " + ", ".join(COLOURS))
@@ -53,14 +52,15 @@ class RegionRequest(BaseModel):
 
 
 def add_routes(_demo: Any, app: Any) -> None:
-    """`on_app_started`. Nothing is served without `--api`, as the host does with its own routes."""
+    """`on_app_started`: the tab's routes where there is a page, the API's where the host serves its own (`--api`)."""
     from modules import shared
 
-    if not (getattr(shared.cmd_opts, "api", False) or getattr(shared.cmd_opts, "nowebui", False)):
-        return
-    users = _users(getattr(shared.cmd_opts, "api_auth", None))
-    app.include_router(routes(users))
-    app.openapi_schema = None  # made anew, with our routes, when somebody asks
+    login = login_of(app)
+    if login is not None:
+        app.include_router(page_routes(login))
+    if getattr(shared.cmd_opts, "api", False) or getattr(shared.cmd_opts, "nowebui", False):
+        app.include_router(routes(_users(getattr(shared.cmd_opts, "api_auth", None))))
+        app.openapi_schema = None  # made anew, with our routes, when somebody asks
 
 
 def routes(users: dict[str, str]) -> APIRouter:
@@ -77,7 +77,7 @@ def routes(users: dict[str, str]) -> APIRouter:
 
     @router.get("/runs/{run}", summary="One recorded picture: its words and what each did")
     def one(run: str) -> dict[str, Any]:
-        found = _find(run)
+        found = find_run(run)
         report = prompt_report(found.maps)
         words = [{"word": w.word, "share": w.share, "peak": w.peak, "spread": w.spread} for w in report.words]
         pairs = [{"words": [a, b], "iou": iou} for a, b, iou in report.entangled]
@@ -85,46 +85,35 @@ def routes(users: dict[str, str]) -> APIRouter:
 
     @router.post("/runs/{run}/maps", summary="Heat maps of words, base64 PNG")
     def maps(run: str, body: MapRequest) -> dict[str, Any]:
-        found = _find(run)
-        return {"maps": {word: _png(_map(found, word, body)) for word in _said(body.words or found.words)}}
+        found = find_run(run)
+        words = body.words or (list(found.words) or found.maps.words)[:MOST_WORDS]
+        return {"maps": {word: _base64(_map(found, word, body)) for word in _said(words)}}
 
     @router.post("/runs/{run}/masks", summary="Masks of words, base64 PNG, 255 inside")
     def masks(run: str, body: MaskRequest) -> dict[str, Any]:
-        found = _find(run)
-        return {"masks": {word: _png(_told(mask_of, found.maps, word, body.method, body.tau)) for word in _said(body.words)}}
+        found = find_run(run)
+        return {"masks": {word: _base64(told(mask_of, found.maps, word, body.method, body.tau)) for word in _said(body.words)}}
 
     @router.post("/runs/{run}/region", summary="Which words drive a rectangle, strongest first")
     def region(run: str, body: RegionRequest) -> dict[str, Any]:
-        maps = _find(run).maps
-        place = _told(box_region, maps, body.x, body.y, body.width, body.height)
-        return {"words": [{"word": r.word, "score": r.score, "lift": r.lift} for r in _told(rank_region, maps, place)]}
+        maps = find_run(run).maps
+        place = told(box_region, maps, body.x, body.y, body.width, body.height)
+        return {"words": [{"word": r.word, "score": r.score, "lift": r.lift} for r in told(rank_region, maps, place)]}
 
     return router
 
 
-def _find(run: str) -> Run:
-    found = RUNS.find(run)
-    if found is None:
-        raise HTTPException(404, "There is no such run, or it was dropped for newer ones; GET /daam-lens/v1/runs lists them.")
-    return found
-
-
-def _said(words: Any) -> list[str]:
+def _said(words: list[str]) -> list[str]:
+    """The words, each once."""
+    if not 1 <= len(words) <= MOST_WORDS:
+        raise HTTPException(422, f"Give 1 to {MOST_WORDS} words at a time; these are {len(words)}.")
     return list(dict.fromkeys(words))
 
 
 def _map(run: Run, word: str, body: MapRequest) -> NDArray[np.uint8]:
     if body.overlay:
-        return _told(overlay_of, run.maps, word, body.opacity, body.colours)
-    return _told(map_of, run.maps, word, body.colours)
-
-
-def _told(make: Any, *args: Any) -> Any:
-    """`make(*args)`; what a client got wrong is its own fault: 422 with the sentence."""
-    try:
-        return make(*args)
-    except DaamLensError as error:
-        raise HTTPException(422, str(error)) from error
+        return told(overlay_of, run.maps, word, body.opacity, body.colours)
+    return told(map_of, run.maps, word, body.colours)
 
 
 def _summary(run: Run) -> dict[str, Any]:
@@ -136,10 +125,8 @@ def _summary(run: Run) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _png(pixels: NDArray[np.uint8]) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+def _base64(pixels: NDArray[np.uint8]) -> str:
+    return base64.b64encode(png(pixels)).decode("ascii")
 
 
 def _users(value: str | None) -> dict[str, str]:

@@ -92,30 +92,43 @@ class Batch:
 
     Args:
         groups: recorders and their pictures; every picture is in one group of the prompt side.
-        area: the part of the final picture that is sampled (inpaint "only masked").
     """
 
-    def __init__(self, groups: Sequence[Group], area: Area = WHOLE) -> None:
-        self.groups, self.area = groups, area
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self.groups = groups
         self.pictures: dict[int, NDArray[np.uint8]] = {}
         self._layers: dict[tuple[str, Grid, int, float], int] = {}
         self._described: list[Layer] = []
         self._sources: list[tuple[Group, Source]] = []
         self._rows = 0
+        self._area = WHOLE
         self._sigmas: list[Any] = []
 
     # -- while the model runs ---------------------------------------------------------------------------------------
 
     def begin_call(
-        self, labels: Sequence[Label | None], texts: dict[Label, str], bases: dict[Side, int], repeated: bool
+        self,
+        labels: Sequence[Label | None],
+        texts: dict[Label, str],
+        bases: dict[Side, int],
+        repeated: bool,
+        area: Area = WHOLE,
     ) -> None:
-        """The UNet is called with these rows."""
-        self._rows = len(labels)
+        """The UNet is called with these rows.
+
+        Args:
+            labels: what each row stands for.
+            texts: what each label says now.
+            bases: columns of the host's own conditioning on each side; a side that is missing is not sampled.
+            repeated: whether a longer context repeats the conditioning, see `Spoken.selection`.
+            area: the part of the finished picture that is sampled; the same object in every call of a pass.
+        """
+        self._rows, self._area = len(labels), area
         self._sources = [
             (group, source)
             for group in self.groups
             if group.side in bases
-            for source in group.sources(labels, texts, bases[group.side], repeated, self.area)
+            for source in group.sources(labels, texts, bases[group.side], repeated, area)
         ]
 
     def end_call(self) -> None:
@@ -130,7 +143,7 @@ class Batch:
         whole = q.shape[0] == self._rows and q.shape[1] == grid[0] * grid[1]
         # A hypernetwork gives self-attention keys of its own, so `cross` alone does not tell.
         if layer.name.endswith("attn1") or not cross:
-            if whole and q.shape == k.shape and self.area.whole:  # else merged or tiled (ToMe, Hypertile)
+            if whole and q.shape == k.shape and self._area.whole:  # else merged or tiled (ToMe, Hypertile)
                 for group, source in self._sources:
                     if group.side == "prompt":
                         group.recorder.add_self(grid, q, k, layer.heads, layer.scale, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from typing import Any
@@ -26,20 +27,17 @@ class Shown:
 
     Attributes:
         runs: the recorded pictures, in the order of the pictures.
-        looks: what was drawn of each.
         notes: sentences about what could not be done.
     """
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
-        self.looks: list[Look] = []
         self.notes: list[str] = []
 
 
 def show(session: Session, p: Any, processed: Any) -> Shown:
     """Append everything that was asked for to the host's results. Never raises: what goes wrong becomes a note."""
     shown = Shown()
-    shown.notes += session.notes
     try:
         for taken, maps in session.heat_maps():
             look = look_at(maps, session.settings)
@@ -47,8 +45,8 @@ def show(session: Session, p: Any, processed: Any) -> Shown:
             _append(processed, look, taken)
             if host.saves(p):
                 shown.notes += _save(p, look, maps, taken, session.settings, _infotext(processed, taken))
-            shown.looks.append(look)
-            shown.runs.append(RUNS.keep(maps, session.settings, look.words, taken.seed, taken.file))
+            typed = (str(texts[_number(processed, taken)]) for texts in (p.all_prompts, p.all_negative_prompts))
+            shown.runs.append(RUNS.keep(maps, session.settings, look.words, taken.seed, *typed))
         if not session.taken and not session.failure:
             shown.notes.append("No picture was finished, so there are no heat maps.")
     except DaamLensError as error:
@@ -75,14 +73,17 @@ def _append(processed: Any, look: Look, taken: Taken) -> None:
 
 
 def _infotext(processed: Any, taken: Taken) -> str:
-    at = int(processed.index_of_first_image) + taken.iteration * int(processed.batch_size) + taken.image
+    at = int(processed.index_of_first_image) + _number(processed, taken)
     return str(taken.info or (processed.infotexts[at] if at < len(processed.infotexts) else processed.info))
+
+
+def _number(processed: Any, taken: Taken) -> int:
+    """Which picture of the host's run it is."""
+    return taken.iteration * int(processed.batch_size) + taken.image
 
 
 def _quoted(word: str) -> str:
     """A value as the host's infotexts quote it."""
-    import json
-
     return json.dumps(word, ensure_ascii=False) if any(c in word for c in ',:\n"') else word
 
 

@@ -71,7 +71,7 @@ def attach(params: Any) -> None:
     """`on_cfg_denoiser`: the sampler is about to call the UNet."""
     global _attached
     detach()
-    p = getattr(params.denoiser, "p", None)
+    p: Any = getattr(params.denoiser, "p", None)
     session = session_of(p)
     if session is None or session.failure:
         return

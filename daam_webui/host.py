@@ -36,6 +36,20 @@ def _calls(sampler: str | None, steps: int) -> int:
     return int(config.total_steps(steps)) if config else int(steps)
 
 
+def ticked_accordion(label: str, elem_id: str) -> Any:
+    """A folded part of the page that opens when its box is ticked; its value is whether it is."""
+    from modules.ui_components import InputAccordion
+
+    return InputAccordion(False, label=label, elem_id=elem_id)
+
+
+def sends_size() -> bool:
+    """Whether a picture that is sent to another tab takes its size along (the host's own setting)."""
+    from modules import shared
+
+    return bool(getattr(shared.opts, "send_size", True))
+
+
 def pixels(image: Any) -> NDArray[np.uint8]:
     """A finished picture as uint8 `[H, W, 3]`."""
     return np.asarray(image.convert("RGB"))
@@ -59,11 +73,3 @@ def save(image: Image.Image, p: Any, picture_file: str, suffix: str, seed: int, 
     else:
         saved = images.save_image(image, p.outpath_samples, "", seed, text, "png", info=info, p=p, suffix=suffix)
     return str(saved[0])
-
-
-def output_folders() -> list[str]:
-    """The folders that the host writes pictures into; the only places where a record may lie."""
-    from modules import shared
-
-    names = ("outdir_samples", "outdir_txt2img_samples", "outdir_img2img_samples", "outdir_extras_samples", "outdir_save")
-    return [os.path.realpath(path) for name in names if (path := getattr(shared.opts, name, ""))]

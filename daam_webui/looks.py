@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from daam_core.errors import DaamLensError, DetailMissing
 from daam_core.heatmaps import HeatMaps
 from daam_core.render import as_heat, overlay, paint
-from daam_core.report import PromptReport, prompt_report
 
 from .settings import Settings
 
@@ -28,17 +27,12 @@ class Drawn:
     word: str
     pixels: Picture
 
-    @property
-    def label(self) -> str:
-        return f"{self.kind} of “{self.word}”"
-
 
 @dataclass(frozen=True)
 class Look:
     """Everything that is shown of one picture's maps; `notes` are sentences about what could not be shown."""
 
     drawn: list[Drawn]
-    report: PromptReport | None
     words: list[str]
     notes: list[str] = field(default_factory=list)
 
@@ -54,8 +48,7 @@ def look_at(maps: HeatMaps, settings: Settings) -> Look:
         drawn += [
             Drawn(d.kind, f"negative: {d.word}", d.pixels) for d in _drawn(_on(maps.negative, maps), other, settings, notes)
         ]
-    report = prompt_report(maps, words) if settings.report and words else None
-    return Look(drawn, report, words, list(dict.fromkeys(notes)))
+    return Look(drawn, words, list(dict.fromkeys(notes)))
 
 
 def chosen_words(maps: HeatMaps, settings: Settings, notes: list[str]) -> list[str]:
@@ -99,8 +92,13 @@ def map_of(maps: HeatMaps, word: str, colours: str) -> Picture:
 
 
 def overlay_of(maps: HeatMaps, word: str, opacity: float, colours: str, label: str | None = None) -> Picture:
-    """The map over its picture, with a caption: uint8 `[H, W, 3]`."""
-    assert maps.picture is not None
+    """The map over its picture, with a caption: uint8 `[H, W, 3]`.
+
+    Raises:
+        DetailMissing: the picture is not known (a record may come without).
+    """
+    if maps.picture is None:
+        raise DetailMissing("This record holds no picture to lay a map over; ask for the map alone.")
     return overlay(maps.picture, maps.word(word, maps.size), opacity, colours, label or word, True)  # type: ignore[arg-type]
 
 

@@ -27,7 +27,7 @@ def report_html(report: PromptReport | None, notes: Sequence[str] = (), title: s
 def _row(report: PromptReport, number: int) -> str:
     word = report.words[number]
     top = max(w.share for w in report.words) or 1.0
-    bar = f"<div class='daam-lens-bar' style='width:{100 * word.share / top:.0f}%'></div>"
+    bar = f"<div class='daam-lens-share' style='width:{100 * word.share / top:.0f}%'></div>"
     near = f"{escape(word.closest[0])} ({word.closest[1]:.2f})" if word.closest else "–"
     idle = " class='daam-lens-idle'" if word.word in report.neglected else ""
     return (

@@ -27,7 +27,7 @@ class Run:
         settings: what was asked for.
         words: the words that were shown.
         seed: of the picture.
-        file: where the host saved it; empty where it did not.
+        prompt, negative_prompt: as they were typed; empty where the maps come from a record.
     """
 
     id: str
@@ -35,7 +35,8 @@ class Run:
     settings: Settings
     words: tuple[str, ...]
     seed: int = -1
-    file: str = ""
+    prompt: str = ""
+    negative_prompt: str = ""
     made: float = field(default_factory=time.time)
 
     @property
@@ -55,8 +56,11 @@ class Runs:
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._lock = Lock()
 
-    def keep(self, maps: HeatMaps, settings: Settings, words: list[str], seed: int = -1, file: str = "") -> Run:
-        run = Run(secrets.token_hex(8), maps, settings, tuple(words), seed, file)
+    def keep(
+        self, maps: HeatMaps, settings: Settings, words: list[str], seed: int = -1, prompt: str = "", negative_prompt: str = ""
+    ) -> Run:
+        """Remember a run under a new id; the oldest ones go where there is no more room."""
+        run = Run(secrets.token_hex(8), maps, settings, tuple(words), seed, prompt, negative_prompt)
         with self._lock:
             self._runs[run.id] = run
             while len(self._runs) > 1 and (len(self._runs) > self._most or self.bytes > self._most_bytes):

@@ -13,7 +13,7 @@ from daam_core.errors import DaamLensError
 from . import hook, host
 from .gallery import show
 from .session import Session
-from .settings import Settings
+from .settings import INFOTEXT, NOTE_FIELD, RUNS_FIELD, Settings
 
 logger = logging.getLogger("daam_lens")
 OVERRIDES = "daam_lens_overrides"
@@ -23,7 +23,7 @@ OVERRIDES = "daam_lens_overrides"
 class DaamLensScript(scripts.Script):  # type: ignore[misc]
     """Always visible, off by default."""
 
-    # Last in line: what other scripts do to a picture is done when its maps are drawn.
+    # Last in line, where a host asks for it (Forge, reForge): a picture is taken when other scripts are done with it.
     sorting_priority = math.inf
 
     def title(self) -> str:
@@ -39,6 +39,8 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
         return parts
 
     def before_process(self, p: Any, *args: Any) -> None:
+        for name in [name for name in p.extra_generation_params if name.startswith(INFOTEXT)]:
+            del p.extra_generation_params[name]  # a plot's cells share these with the cell before
         session, p.daam_lens_note = None, ""
         try:
             settings = Settings.from_args(args)
@@ -59,11 +61,9 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
             session.take(int(p.iteration), at, host.pixels(pp.image), int(p.seeds[at]), str(p.prompts[at]))
 
     def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
-        from . import latest
-
         hook.detach()
         session = hook.session_of(p)
-        notes, shown = [p.daam_lens_note] if getattr(p, "daam_lens_note", "") else [], None
+        notes = [p.daam_lens_note] if getattr(p, "daam_lens_note", "") else []
         if session is not None:
             before = len(processed.images)
             shown = show(session, p, processed)
@@ -72,12 +72,11 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
                 _first(processed, before)
             session.close()
             hook.open_session(p, None)
+            if shown.runs:
+                p.extra_generation_params[RUNS_FIELD] = ", ".join(run.id for run in shown.runs)
         if notes:
             processed.comments += "".join(f"\n{note}" for note in notes)
-            p.extra_generation_params["DAAM Lens note"] = " ".join(notes)
-        if shown is not None and shown.runs:
-            p.extra_generation_params["DAAM Lens runs"] = ", ".join(run.id for run in shown.runs)
-        latest.remember(self.tabname if hasattr(self, "tabname") else "", shown, notes)
+            p.extra_generation_params[NOTE_FIELD] = " ".join(notes)
 
 
 def _overridden(settings: Settings, values: dict[str, Any]) -> Settings:
@@ -108,7 +107,10 @@ def register() -> None:
     """Everything that the host calls besides the script itself; called each time the host loads its scripts."""
     from modules import script_callbacks
 
-    from . import api, options, sendto, tab, xyz
+    from . import api, options, xyz
+    from .page import Page
+
+    page = Page()
 
     script_callbacks.on_cfg_denoiser(hook.attach)
     script_callbacks.on_cfg_after_cfg(hook.finish)
@@ -116,6 +118,6 @@ def register() -> None:
     script_callbacks.on_ui_settings(options.register_options)
     script_callbacks.on_before_ui(xyz.add_axes)
     script_callbacks.on_app_started(api.add_routes)
-    script_callbacks.on_after_component(sendto.after_component)
-    script_callbacks.on_ui_tabs(tab.build)
+    script_callbacks.on_after_component(page.after_component)
+    script_callbacks.on_ui_tabs(page.tabs)
     script_callbacks.on_script_unloaded(hook.detach)

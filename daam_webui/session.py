@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from daam_core.area import WHOLE, Area
+from daam_core.area import Area
 from daam_core.errors import NothingRecorded, recording_failure
 from daam_core.heatmaps import HeatMaps
 from daam_core.tap import Tap
 
+from .areas import area_of
 from .batch import Batch, Group
 from .rows import Label, Side, in_chunks, in_order
 from .schedule import PassTexts, groups, pass_texts, text_at
@@ -24,8 +25,6 @@ from .spoken import Spoken
 from .words import engine_of, read
 
 logger = logging.getLogger("daam_lens")
-LARGEST_CANVAS = 40
-"""How many times larger than the masked part a picture may be on both sides together: maps are kept for all of it."""
 
 
 @dataclass
@@ -43,14 +42,25 @@ class Taken:
 
 @dataclass
 class _Step:
-    """One prediction of the sampler: what each row is told, and which conditionings were heard."""
+    """One prediction of the sampler: what each row is told, and which conditionings were heard.
+
+    Attributes:
+        order: rows in A1111's order; `at` is the next of them.
+        texts: what each label says now.
+        bases: columns of the host's conditioning on each side.
+        cond: the host's conditioning, `[prompts, columns, width]`; `rows[image][part]` are numbers of its rows.
+        sigma: the noise level.
+        area: the part of the finished picture that is sampled.
+        heard: conditionings that were heard, in Forge's order.
+    """
 
     order: list[Label]
     texts: dict[Label, str]
     bases: dict[Side, int]
-    cond: Tensor | None
-    conds: Sequence[Sequence[tuple[int, float]]]
+    cond: Tensor
+    rows: Sequence[Sequence[int]]
     sigma: Any
+    area: Area
     at: int = 0
     heard: set[tuple[Side, int]] = field(default_factory=set)
 
@@ -66,12 +76,11 @@ class Session:
 
     def __init__(self, settings: Settings, parser: Any, steps: Callable[[Any, bool], Sequence[Any]]) -> None:
         self.settings, self.failure = settings, ""
-        self.notes: list[str] = []
         self.taken: list[Taken] = []
         self._parser, self._steps = parser, steps
         self._batches: dict[int, Batch] = {}
-        self._passes: dict[int, dict[bool, PassTexts]] = {}
-        self._taps: dict[int, Tap] = {}
+        self._passes: dict[int, dict[bool, tuple[PassTexts, Area]]] = {}
+        self._unet: Any = None
         self._tap: Tap | None = None
         self._batch: Batch | None = None
         self._step: _Step | None = None
@@ -90,7 +99,7 @@ class Session:
         if iteration not in self._batches:
             self._batches[iteration] = self._start(p, model, hires)
         self._batch = self._batches[iteration]
-        self._step = self._resolve(params, self._passes[iteration][second])
+        self._step = self._resolve(params, *self._passes[iteration][second])
         return self._tap_of(unet)
 
     def begin_call(self, rows: int, options: dict[str, Any] | None, context: Tensor | None) -> None:
@@ -107,7 +116,7 @@ class Session:
             labels = list(step.order[step.at : step.at + rows])
             step.at += rows
             labels += [None] * (rows - len(labels))
-        batch.begin_call(labels, step.texts, step.bases, repeated=bool(chunks))
+        batch.begin_call(labels, step.texts, step.bases, bool(chunks), step.area)
 
     def hear(self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool) -> None:
         if self._batch is not None and self._tap is not None:
@@ -150,8 +159,7 @@ class Session:
     def close(self) -> None:
         """Let go of everything that is the host's or large."""
         self._batches.clear()
-        self._taps.clear()
-        self._tap = self._batch = self._step = None
+        self._unet = self._tap = self._batch = self._step = None
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
@@ -162,7 +170,7 @@ class Session:
         if hires:
             again, not_again = list(p.hr_prompts), list(p.hr_negative_prompts)
             passes[True] = pass_texts(self._parser, again, not_again, self._steps(p, True))
-        self._passes[int(p.iteration)] = passes
+        self._passes[int(p.iteration)] = {second: (texts, area_of(p, second)) for second, texts in passes.items()}
         wanted = [passes[x] for x in passes if not hires or self.settings.hires in ("both", "second" if x else "first")]
 
         def spoken(negative: bool) -> list[Spoken]:
@@ -180,12 +188,12 @@ class Session:
         made = [self._group("prompt", images, spoken(False)) for images in _groups(len(prompts), together)]
         if self.settings.negative:
             made.append(self._group("negative", tuple(range(len(prompts))), spoken(True)))
-        return Batch(made, _area(p))
+        return Batch(made)
 
     def _group(self, side: Side, images: tuple[int, ...], spoken: Sequence[Spoken]) -> Group:
         return Group(side, images, [spoken[i] for i in images], self.settings.keep)
 
-    def _resolve(self, params: Any, texts: PassTexts) -> _Step:
+    def _resolve(self, params: Any, texts: PassTexts, area: Area) -> _Step:
         cond, uncond = params.text_cond, params.text_uncond
         at = int(params.denoiser.step)
         said: dict[Label, str] = {}
@@ -195,37 +203,39 @@ class Session:
         counts = [len(parts) for parts in texts.prompts]
         order = in_order(counts)
         prompts = sum(counts)
-        bases: dict[Side, int] = {"prompt": _columns(cond)[1]}
-        if _columns(cond)[0] != prompts:
+        context = _context(cond)
+        if len(context) != prompts:
             raise NothingRecorded(
-                f"Another extension changed the prompts: {_columns(cond)[0]} were sampled where {prompts} were written. "
+                f"Another extension changed the prompts: {len(context)} were sampled where {prompts} were written. "
                 "Switch it off to get heat maps."
             )
+        bases: dict[Side, int] = {"prompt": context.shape[1]}
         if uncond is not None:
-            bases["negative"] = _columns(uncond)[1]
+            bases["negative"] = _context(uncond).shape[1]
         numbers = iter(range(prompts))
-        conds = [[(next(numbers), 1.0) for _ in parts] for parts in texts.prompts]
-        return _Step(order, said, bases, _context(cond), conds, params.sigma)
+        rows = [[next(numbers) for _ in parts] for parts in texts.prompts]
+        return _Step(order, said, bases, context, rows, params.sigma, area)
 
     def _which(self, step: _Step, chunk: int, taken: list[int], images: int, context: Tensor | None) -> int | None:
         """Which AND part a chunk says: by its content, since Forge's order depends on what fits into memory."""
-        count = min(len(parts) for parts in step.conds)
+        count = min(len(parts) for parts in step.rows)
         left = [n for n in range(count) if n not in taken]
-        if len(left) < 2 or context is None or step.cond is None:
+        if len(left) < 2 or context is None:
             return left[-1] if left else None
         seen = context[chunk * images : (chunk + 1) * images, : step.cond.shape[1]]
         for number in left:
-            rows = [parts[number][0] for parts in step.conds]
+            rows = [parts[number] for parts in step.rows]
             if seen.shape == step.cond[rows].shape and bool((seen == step.cond[rows].to(seen)).all()):
                 return number
         return left[-1]
 
     def _tap_of(self, unet: Any) -> Tap:
-        if id(unet) not in self._taps:
-            self._taps[id(unet)] = Tap(
+        # One at a time: a host that loads another checkpoint for hires fix or the refiner wants the first one's memory back.
+        if self._tap is None or self._unet is not unet:
+            self._unet = unet
+            self._tap = Tap(
                 unet, self.hear, lambda *_: None, self._end_call, self.fail, self_attention=self.settings.keep.self_attention
             )
-        self._tap = self._taps[id(unet)]
         return self._tap
 
     def _end_call(self) -> None:
@@ -237,24 +247,7 @@ def _groups(images: int, together: bool) -> list[tuple[int, ...]]:
     return [tuple(range(images))] if together else [(i,) for i in range(images)]
 
 
-def _columns(cond: Any) -> tuple[int, int]:
-    """(rows, columns) of the host's text conditioning, a tensor or a dictionary (XL)."""
-    context = _context(cond)
-    assert context is not None
-    return int(context.shape[0]), int(context.shape[1])
-
-
-def _context(cond: Any) -> Tensor | None:
-    return cond if isinstance(cond, Tensor) else cond["crossattn"]
-
-
-def _area(p: Any) -> Area:
-    """The part of the final picture that is sampled: all of it, but for inpaint "only masked"."""
-    box, overlays = getattr(p, "paste_to", None), getattr(p, "overlay_images", None)
-    if not box or not overlays:
-        return WHOLE
-    x, y, width, height = box
-    whole_width, whole_height = overlays[0].size
-    if whole_width * whole_height > LARGEST_CANVAS**2 * width * height:
-        raise NothingRecorded("The masked part is too small beside its picture for heat maps of the whole; crop the picture.")
-    return Area(y / whole_height, x / whole_width, height / whole_height, width / whole_width)
+def _context(cond: Any) -> Tensor:
+    """The host's text conditioning `[prompts, columns, width]`: a tensor, or inside a dictionary (XL)."""
+    found: Tensor = cond if isinstance(cond, Tensor) else cond["crossattn"]
+    return found

@@ -14,6 +14,8 @@ from daam_core.recorder import Keep
 COLOURS = ("ember", "lagoon", "gray")
 PASSES = ("first", "second", "both")
 INFOTEXT = "DAAM Lens"
+RUNS_FIELD, NOTE_FIELD = f"{INFOTEXT} runs", f"{INFOTEXT} note"
+"""Among the parameters that the host tells its page and its API's clients after a run: ids of runs; what went wrong."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,173 @@
-// "Send mask to inpaint": go to img2img, "Inpaint upload", and hand the arguments on as they are.
+// The tab "DAAM Lens": the explorer (web/explorer), fed by the host's server; and masks on their way to "Inpaint upload".
+// Hosts load this file as a classic script: what gradio calls by name is global, everything else is inside.
+const daamLens = (() => {
+  const UPLOAD = 4; // "Inpaint upload" among img2img's own tabs
+  /** @type {any} */ let parts = null;
+  let newest = "";
+  let shown = "";
+  let message = "";
+
+  const address = (/** @type {string} */ path) => new URL(`daam-lens/v1/page/${path}`, document.baseURI).href;
+
+  /** A route's answer; an Error with a sentence for the person at the screen. */
+  async function ask(/** @type {string} */ path, /** @type {RequestInit} */ options = {}) {
+    let answer;
+    try {
+      answer = await fetch(address(path), options);
+    } catch {
+      throw new Error("The server does not answer.");
+    }
+    if (answer.ok) return answer;
+    const said = await answer.json().catch(() => null);
+    const why = typeof said?.detail === "string" ? said.detail : `status ${answer.status}`;
+    throw new Error(answer.status === 401 ? "Log in again: this page may not ask the server any more." : why);
+  }
+
+  const json = async (/** @type {string} */ path) => (await ask(path)).json();
+  const post = (/** @type {string} */ path, /** @type {object} */ body) =>
+    ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  const bytes = (/** @type {string} */ text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const say = (/** @type {string} */ text) => (parts.status.textContent = text);
+  const script = () => import(address("explorer.js"));
+
+  /** Runs what a person asked for; what goes wrong becomes a sentence. */
+  async function doing(/** @type {() => Promise<void>} */ work) {
+    say("");
+    try {
+      await work();
+    } catch (error) {
+      say(/** @type {Error} */ (error).message);
+    }
+  }
+
+  function element(/** @type {string} */ tag, /** @type {Record<string, any>} */ attributes = {}, ...children) {
+    const made = Object.assign(document.createElement(tag), attributes);
+    made.append(...children);
+    return made;
+  }
+
+  function build(/** @type {Element} */ root) {
+    const choice = element("select", { ariaLabel: "Recorded picture", onchange: () => doing(() => show(choice.value)) });
+    const file = element("input", { type: "file", accept: ".safetensors", hidden: true, onchange: () => doing(load) });
+    const button = (text, title, onclick) => element("button", { type: "button", textContent: text, title, onclick });
+    const open = button("Load record…", "A .safetensors file that DAAM Lens wrote beside a picture", () => file.click());
+    const files = button("Save maps and masks", "Overlay, heat map and mask of each kept word (of all words where none is kept), zipped", () => doing(saveFiles));
+    const record = button("Save record", "Everything that was recorded, to look at again later", () => doing(saveRecord));
+    const status = element("p", { className: "daam-lens-status", role: "status" });
+    const stage = element("div", { className: "daam-lens-stage" });
+    parts = { root, choice, file, files, record, status, stage };
+    root.replaceChildren(element("div", { className: "daam-lens-bar" }, choice, open, file, files, record), status, stage);
+    stage.addEventListener("daam-mask", (event) => {
+      event.preventDefault();
+      doing(() => send(event.detail.png));
+    });
+  }
+
+  /** The list of recorded pictures; a picture that is newer than the last look is shown. */
+  async function refresh() {
+    const { runs } = await json("runs");
+    parts.choice.replaceChildren(...runs.map((run) => element("option", { value: run.id, textContent: run.title })));
+    parts.files.disabled = parts.record.disabled = parts.choice.disabled = !runs.length;
+    if (!runs.length) {
+      say("No picture was recorded yet. Tick “DAAM Lens” in txt2img or img2img and generate, or load a record.");
+      return;
+    }
+    const gone = !runs.some((run) => run.id === shown);
+    const wanted = runs[0].id !== newest || gone ? runs[0].id : shown;
+    newest = runs[0].id;
+    parts.choice.value = wanted;
+    if (wanted !== shown) await show(wanted);
+  }
+
+  async function show(/** @type {string} */ id) {
+    const [{ mount }, page] = await Promise.all([script(), json(`runs/${id}`)]);
+    shown = id;
+    parts.stage.replaceChildren();
+    const explorer = mount(parts.stage, {
+      header: page.header,
+      atlas: bytes(page.atlas),
+      picture: page.picture ? address(`runs/${id}/picture`) : null,
+      use: "Send mask to inpaint",
+      detail: async (axis) => {
+        const { header, atlas } = await json(`runs/${id}/detail/${axis}`);
+        return { header, atlas: bytes(atlas) };
+      },
+      refine: { methods: page.methods, run: (request) => refine(id, request) },
+    });
+    explorer.setAttribute("theme", document.body.classList.contains("dark") ? "dark" : "light");
+    parts.explorer = explorer;
+  }
+
+  /** The mask that only the server can make of what is kept. */
+  const refine = async (/** @type {string} */ id, /** @type {object} */ asked) =>
+    ({ mask: new Uint8Array(await (await post(`runs/${id}/mask`, asked)).arrayBuffer()) });
+
+  /** To "Inpaint upload", by way of a button of gradio's that nobody sees. */
+  async function send(/** @type {Blob} */ png) {
+    const url = await new Promise((done, fail) => {
+      const reader = Object.assign(new FileReader(), { onload: () => done(reader.result), onerror: () => fail(new Error("The mask could not be read.")) });
+      reader.readAsDataURL(png);
+    });
+    message = JSON.stringify({ run: shown, mask: String(url).split(",")[1] });
+    gradioApp().getElementById("daam_lens_take").click();
+  }
+
+  async function load() {
+    const [record] = parts.file.files;
+    parts.file.value = "";
+    if (!record) return;
+    say("Loading…");
+    await ask("records", { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: record });
+    say("");
+    await refresh();
+  }
+
+  async function saveFiles() {
+    const { words, settings } = parts.explorer.choice();
+    const method = settings.method || (settings.compete ? "compete" : "threshold");
+    const answer = await post(`runs/${shown}/files`, { words, method, tau: settings.tau });
+    const link = element("a", { href: URL.createObjectURL(await answer.blob()), download: "daam-lens.zip" });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  }
+
+  async function saveRecord() {
+    element("a", { href: address(`runs/${shown}/record`), download: "" }).click();
+  }
+
+  /** Waits for the host's page, then for the tab to be looked at. */
+  function start() {
+    const root = gradioApp().getElementById("daam_lens_explorer");
+    if (!root || parts) return;
+    build(root);
+    new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && doing(refresh)).observe(root);
+  }
+
+  function openTab() {
+    const buttons = [...gradioApp().querySelectorAll("#tabs button")];
+    buttons.find((one) => one.textContent.trim() === "DAAM Lens")?.click();
+  }
+
+  onUiLoaded(start);
+  return {
+    openTab,
+    toInpaint: () => switch_to_img2img_tab(UPLOAD),
+    message: () => message,
+  };
+})();
+
+// Called by gradio: each returns what the server's function gets.
 function daam_lens_to_inpaint() {
-    switch_to_img2img_tab(4);
-    return Array.from(arguments);
+  daamLens.toInpaint();
+  return Array.from(arguments);
+}
+
+function daam_lens_take_mask() {
+  daamLens.toInpaint();
+  return [daamLens.message()];
+}
+
+function daam_lens_look_closer() {
+  daamLens.openTab();
+  return [];
 }

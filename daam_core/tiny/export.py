@@ -152,7 +152,8 @@ def _write_autoencoder(folder: Path, pipe: StableDiffusionPipeline) -> list[Path
     for name, state in (("taesd_encoder", encoder), ("taesd_decoder", decoder)):
         plain = {k: t.detach().float().contiguous().clone() for k, t in state.items()}
         save_file(plain, str(folder / f"{name}.safetensors"), {"format": "pt"})
-        torch.save(plain, folder / f"{name}.pth")
+        # The WebUI refuses names that newer releases of PyTorch put into a zip; the older form has none.
+        torch.save(plain, folder / f"{name}.pth", _use_new_zipfile_serialization=False)
         paths += [folder / f"{name}.safetensors", folder / f"{name}.pth"]
     return paths
 

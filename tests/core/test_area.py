@@ -31,6 +31,15 @@ def test_a_rectangle_at_the_border_stays_inside() -> None:
     assert float(placed.sum()) == 2 * 3 * 4
 
 
+def test_more_than_the_picture_is_cut_to_it() -> None:
+    """A first pass of 16 x 8 positions of which the picture keeps the middle 10 rows, 4 above and 2 below left out."""
+    area = Area(top=-4 / 10, left=0.0, height=16 / 10, width=1.0)
+    maps = torch.arange(16.0)[:, None].expand(1, 16, 8)
+    placed = area.put(maps)
+    assert placed.shape == (1, 10, 8)
+    torch.testing.assert_close(placed[0, :, 0], torch.arange(4.0, 14.0))
+
+
 def test_a_mask_weighs_the_map() -> None:
     """Outside the mask a prompt has no say, so its words have no heat there."""
     mask = torch.zeros(8, 8)

@@ -75,16 +75,20 @@ def ldm_checkpoint(folder: Path, name: str = "tiny", seed: int = 0, sizes: Sizes
     clip = folder / "clip"
     vocabulary = tokenizer_files(clip)
     sizes = sizes or Sizes(vocabulary=vocabulary)
-    text = {
-        "model_type": "clip_text_model", "vocab_size": vocabulary, "hidden_size": sizes.context, "num_attention_heads": 4,
-        "intermediate_size": 4 * sizes.context, "num_hidden_layers": sizes.text_layers, "max_position_embeddings": 77,
-        "projection_dim": sizes.context, "hidden_act": "quick_gelu",
-    }  # fmt: skip
-    (clip / "config.json").write_text(json.dumps(text), encoding="utf-8")
+    (clip / "config.json").write_text(json.dumps(text_config(sizes)), encoding="utf-8")
     path = folder / f"{name}.safetensors"
     save_file(checkpoint(sizes, seed), path)
     path.with_suffix(".yaml").write_text(json.dumps(ldm_config(sizes, clip)), encoding="utf-8")  # JSON is YAML
     return path
+
+
+def text_config(sizes: Sizes) -> dict[str, object]:
+    """The text encoder's config, in the words of transformers."""
+    return {
+        "model_type": "clip_text_model", "vocab_size": sizes.vocabulary, "hidden_size": sizes.context,
+        "num_attention_heads": 4, "intermediate_size": 4 * sizes.context, "num_hidden_layers": sizes.text_layers,
+        "max_position_embeddings": 77, "projection_dim": sizes.context, "hidden_act": "quick_gelu",
+    }  # fmt: skip
 
 
 def full_shape_checkpoint(folder: Path, name: str = "tiny", seed: int = 0) -> Path:

@@ -6,11 +6,13 @@ import base64
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,16 +75,35 @@ def find(name: str) -> tuple[Host | None, str]:
     return Host(name, folder, python), ""
 
 
+def program_folder(host: Host, data: Path) -> Path:
+    """The host's own folder, or a copy of its program beside `data`: gradio 3 serves no page file from under a folder whose
+    name begins with a dot, such as `~/.cache`."""
+    if not any(part.startswith(".") for part in host.folder.resolve().parts):
+        return host.folder
+    copy = data / "program"
+    copy.mkdir(parents=True)
+    for entry in host.folder.iterdir():
+        if entry.name in ("repositories", "models"):  # large, and never served
+            (copy / entry.name).symlink_to(entry, target_is_directory=True)
+        elif entry.is_dir() and not entry.name.startswith(".") and entry.name not in ("outputs", "cache"):
+            shutil.copytree(entry, copy / entry.name, ignore=shutil.ignore_patterns("__pycache__", ".git"))
+        elif entry.is_file():
+            shutil.copy(entry, copy)
+    return copy
+
+
 class Server:
     """A running WebUI with this repository as its extension; talk to it by `post` and `get`.
 
     Args:
         data: an empty folder for its settings, models and pictures; checkpoints lie in `data / "models/Stable-diffusion"`.
         extension: False leaves DAAM Lens out.
+        flags: besides those that this host needs anyway.
     """
 
-    def __init__(self, host: Host, data: Path, extension: bool = True, flags: tuple[str, ...] = ()) -> None:
+    def __init__(self, host: Host, data: Path, extension: bool = True, flags: Sequence[str] = FLAGS) -> None:
         self.host, self.data = host, data
+        folder = program_folder(host, data)
         (data / "extensions").mkdir(parents=True, exist_ok=True)
         if extension and not (data / "extensions" / "daam-lens").exists():
             (data / "extensions" / "daam-lens").symlink_to(ROOT, target_is_directory=True)
@@ -92,18 +113,18 @@ class Server:
             self.port = free.getsockname()[1]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
         environment |= {"PYTHONPATH": "", "PYTHONUNBUFFERED": "1", "no_proxy": "127.0.0.1,localhost"}
-        command = [str(host.python), "launch.py", *FLAGS, *OWN_FLAGS[host.name], *flags]
+        command = [str(host.python), "launch.py", *flags, *OWN_FLAGS[host.name]]
         command += ["--port", str(self.port), "--data-dir", str(data)]
         # With its data elsewhere, a host must be told that its own page files may be served.
-        command += ["--gradio-allowed-path", str(host.folder), "--gradio-allowed-path", str(ROOT)]
+        command += ["--gradio-allowed-path", str(folder), "--gradio-allowed-path", str(ROOT)]
         self._log = (data / "server.log").open("w", encoding="utf-8")
-        self.process = subprocess.Popen(command, cwd=host.folder, env=environment, stdout=self._log, stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=self._log, stderr=subprocess.STDOUT)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def wait(self, seconds: float = 150) -> Server:
+    def wait(self, seconds: float = 300) -> Server:
         """Until it is ready. Raises RuntimeError with the end of its log."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and self.process.poll() is None:
@@ -134,11 +155,16 @@ class Server:
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
         return self._open(request, auth)
 
+    def raw(self, path: str, body: Any = None) -> bytes:
+        """A file that the server gives."""
+        data = None if body is None else json.dumps(body).encode()
+        with _opened(urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})) as answer:
+            return bytes(answer.read())
+
     def _open(self, request: urllib.request.Request, auth: str | None) -> Any:
         if auth:
             request.add_header("Authorization", f"Basic {base64.b64encode(auth.encode()).decode()}")
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=240) as answer:
+        with _opened(request) as answer:
             return json.loads(answer.read())
 
     def status(self, path: str, body: Any = None, auth: str | None = None) -> tuple[int, str]:
@@ -148,6 +174,10 @@ class Server:
             return 200, json.dumps(answer)
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode("utf-8", "replace")
+
+
+def _opened(request: urllib.request.Request) -> Any:
+    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=240)
 
 
 def picture(encoded: str) -> NDArray[np.uint8]:

@@ -28,8 +28,13 @@ class Sizes:
 
 def checkpoint(sizes: Sizes, seed: int = 0) -> dict[str, Tensor]:
     """float32 weights of UNet, autoencoder and text encoder; nothing in them is zero, so attention shows in the picture."""
+    return random_weights(_named_shapes(sizes), seed)
+
+
+def random_weights(shapes: Shapes, seed: int) -> dict[str, Tensor]:
+    """float32 weights of these names and shapes."""
     generator = torch.Generator().manual_seed(seed)
-    return {name: _values(name, shape, generator) for name, shape in _named_shapes(sizes).items()}
+    return {name: _values(name, shape, generator) for name, shape in shapes.items()}
 
 
 def _named_shapes(sizes: Sizes) -> Shapes:
@@ -59,7 +64,7 @@ def strided_checkpoint(sizes: Sizes, seed: int = 0) -> dict[str, Tensor]:
 
 
 def _values(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    if len(shape) == 1:
+    if len(shape) < 2:
         # Biases above 0: A1111 divides by the mean of the encoded prompt, which is 0 behind a plain layer norm.
         return torch.ones(shape) if name.endswith("weight") else torch.rand(shape, generator=generator) / 5
     return torch.randn(shape, generator=generator) * _scale(name, shape)

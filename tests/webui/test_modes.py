@@ -144,6 +144,49 @@ def test_prompt_matrix(live: Live) -> None:
     assert len(words) == 4 and "red" in words[1] and "red" not in words[2]
 
 
+def test_prompts_from_file(live: Live) -> None:
+    lines = "a red house\na green tree and a boat"
+    seen = live.compare(script_name="Prompts from file or textbox", script_args=[False, False, "start", lines], prompt="")
+    assert [m.words for m in seen.maps] == [["a", "red", "house"], ["a", "green", "tree", "and", "a#2", "boat"]]
+
+
+@pytest.mark.parametrize("kind", ["xl", "v2"])
+def test_other_kinds_of_checkpoint(live: Live, kind: str) -> None:
+    """Stable Diffusion XL (two text encoders side by side) and 2 (open_clip, v-prediction)."""
+    if live.name != "a1111":
+        pytest.skip(f"{live.name} knows a checkpoint by its full widths, and those do not fit into a test")
+    live.server.post("/sdapi/v1/options", {"sd_model_checkpoint": kind})
+    try:
+        seen = live.compare(prompt=f"{PROMPT} BREAK old sky", negative_prompt="blue", lens={"negative": True})
+        assert seen.maps[0].words == [*PROMPT.split()[:4], "a#2", "green", "tree", "old", "sky"]
+        seen = live.make(lens={}, watch=True)
+        for word in ("house", "tree"):
+            check(seen, 0, word, lambda _, call: {prompt_row(live, call): [COLUMN[word]]})  # noqa: B023
+    finally:
+        live.server.post("/sdapi/v1/options", {"sd_model_checkpoint": "tiny"})
+
+
+def test_hypernetwork(live: Live) -> None:
+    if live.name != "a1111":
+        pytest.skip(f"{live.name} has no hypernetworks that could be made here")
+    prompt = f"{PROMPT} <hypernet:bend:1>"
+    seen = live.compare(prompt=prompt)
+    assert "bend" not in seen.maps[0].words
+    assert (live.make().images[0] != seen.images[0]).any(), "the hypernetwork did nothing: the test shows nothing"
+    seen = live.make(lens={}, watch=True, prompt=prompt)
+    check(seen, 0, "house", lambda _, call: {prompt_row(live, call): [COLUMN["house"]]})
+
+
+def test_controlnet(live: Live) -> None:
+    scripts = live.server.get("/sdapi/v1/scripts")["txt2img"]
+    names = [name for name in scripts if "controlnet" in name.lower()]
+    if not names:
+        pytest.skip(f"this {live.name} has no ControlNet extension")
+    if not live.server.get("/controlnet/model_list")["model_list"]:
+        pytest.skip(f"{live.name}'s ControlNet has no model here")
+    live.compare(alwayson_scripts={names[0]: {"args": [{"enabled": True, "module": "none", "image": encoded(_start(live))}]}})
+
+
 def hires(upscaler: str) -> dict[str, Any]:
     """What asks for a second pass at one and a half times the size."""
     size = {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": upscaler}
@@ -159,6 +202,23 @@ def test_hires_fix(live: Live, passes: str) -> None:
     assert ("house" in words) == (passes != "second") and ("boat" in words) == (passes != "first")
     side = round(live.small * 1.5)
     assert seen.maps[0].size == (side, side)
+
+
+def test_hires_fix_to_another_aspect(live: Live) -> None:
+    """The host cuts the first pass to the new aspect: its maps have to be cut at the same places."""
+    side = live.small
+    more = {**hires("Latent"), "hr_resize_x": side, "hr_resize_y": 2 * side, "steps": 2}
+    seen = live.compare(lens={"hires": "first"}, **more)
+    maps = seen.maps[0]
+    assert maps.size == (2 * side, side)
+    seen = live.make(lens={"hires": "first"}, watch=True, **more)
+    row = prompt_row(live, seen.calls[0])
+    # At twice the size the first pass has 2 x 2 sides; a quarter of its columns is cut off on the left and on the right.
+    for places, found in word_at(seen.maps[0], "house").items():
+        height = round((2 * places) ** 0.5)
+        first = word_sum(seen.calls[:2], height * height, lambda _, call: {row: [COLUMN["house"]]})
+        square = first.reshape(height, height)
+        assert torch.allclose(found.reshape(height, height // 2), square[:, height // 4 : height - height // 4], rtol=2e-4)
 
 
 @pytest.mark.parametrize("upscaler", ["None", "Lanczos", "Latent (nearest)"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from .hosts import Server, find, picture
+from .checkpoints import ldm_checkpoint
+from .hosts import FLAGS, Server, find, picture
 from .running import PROMPT, Live
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
@@ -91,6 +94,25 @@ def test_a_very_long_prompt_costs_no_picture(live: Live) -> None:
     assert "too long" in seen.note or "columns" in seen.note
 
 
+def test_the_model_inside_paints(live: Live) -> None:
+    """`daam-lens tiny export`: the checkpoint, its yaml and the TAESD files make a red house of a red house."""
+    if live.name != "a1111":
+        pytest.skip(f"{live.name} knows a checkpoint by its widths, not by its yaml")
+    inside = {"sd_model_checkpoint": "daam-lens-tiny", "sd_vae_decode_method": "TAESD"}
+    live.server.post("/sdapi/v1/options", inside)
+    try:
+        seen = live.make(lens={}, prompt="a red house", width=128, height=128, steps=12, cfg_scale=4)
+    finally:
+        live.server.post("/sdapi/v1/options", {"sd_model_checkpoint": "tiny", "sd_vae_decode_method": "Full"})
+    maps = seen.maps[0]
+    mask = maps.mask("house").numpy()
+    red, green, blue = seen.images[0][mask].mean(0)
+    assert 0.05 < mask.mean() < 0.7
+    assert red > green + 40 and red > blue + 40
+    outside = seen.images[0][~mask].mean(0)
+    assert outside[0] < outside[1:].max() + 20
+
+
 def test_routes(live: Live) -> None:
     seen = live.make(lens={"detail": True})
     run = seen.info["extra_generation_params"]["DAAM Lens runs"]
@@ -139,27 +161,33 @@ def test_plot_axis(live: Live) -> None:
     plot = next(s for s in info if s["name"] == "x/y/z plot" and not s["is_img2img"])
     choices = plot["args"][0]["choices"]
     axis = choices.index("[DAAM Lens] threshold")
-    # Each axis: type, values, values of the dropdown; then legend, lone images, grids, seeds, variations, margin, csv.
-    script_args = [axis, "0.2, 0.9", [], 0, "", [], 0, "", [], True, True, False, False, False, False, False, 0, False]
-    seen = live.make(script_name="x/y/z plot", script_args=script_args[: len(plot["args"])])
+    # Each axis: type, values, values of the dropdown; what comes behind differs from host to host.
+    script_args = [axis, "0.2, 0.9", [], 0, "", [], 0, "", []]
+    script_args += [True if arg["label"] == "Include Sub Images" else arg["value"] for arg in plot["args"][9:]]
+    seen = live.make(script_name="x/y/z plot", script_args=script_args)
     small, large = seen.images[1], seen.images[2]
     assert set(np.unique(small)) <= {0, 255} and small.mean() > large.mean()
 
 
-def test_password(tmp_path: Path) -> None:
+def test_passwords(tmp_path: Path) -> None:
+    """`--api-auth` guards the API's routes, the page's own login the tab's; neither opens the other."""
     host, why = find("a1111")
     if host is None:
         pytest.skip(why)
-    from .checkpoints import ldm_checkpoint
-
     models = tmp_path / "models" / "Stable-diffusion"
     models.mkdir(parents=True)
     ldm_checkpoint(models)
-    server = Server(host, tmp_path, flags=("--api-auth", "ada:secret")).wait()
+    server = Server(host, tmp_path, flags=[*FLAGS, "--api-auth", "ada:secret", "--gradio-auth", "eve:other"])
     try:
+        server.wait()
         assert server.status("/daam-lens/v1/runs")[0] == 401
         assert server.status("/daam-lens/v1/runs", auth="ada:wrong")[0] == 401
         assert server.status("/daam-lens/v1/runs", auth="eve:")[0] == 401
         assert json.loads(server.status("/daam-lens/v1/runs", auth="ada:secret")[1]) == {"runs": []}
+        for auth in (None, "ada:secret", "eve:other"):
+            assert server.status("/daam-lens/v1/page/runs", auth=auth)[0] == 401
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor())
+        opener.open(f"{server.url}/login", urllib.parse.urlencode({"username": "eve", "password": "other"}).encode())
+        assert json.loads(opener.open(f"{server.url}/daam-lens/v1/page/runs").read()) == {"runs": []}
     finally:
         server.stop()

@@ -1,0 +1,175 @@
+"""Routes of the tab, which its page fetches from: there without `--api`, behind the page's own login where it has one."""
+
+from __future__ import annotations
+
+import base64
+import io
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from daam_core.errors import DaamLensError
+from daam_core.explorer_page import script
+from daam_core.heatmaps import HeatMaps
+from daam_core.mask_methods import METHODS
+from daam_core.outputs import file_names
+from daam_core.page import detail_data, page_data
+from daam_core.page_choice import read_choice, server_methods, united
+
+from .chosen import Pick, mask_of_pick, query_of, side_of
+from .looks import map_of, overlay_of
+from .runs import RUNS, Run
+from .serving import find_run, png, told
+from .settings import COLOURS, Settings
+
+PREFIX = "/daam-lens/v1/page"
+LARGEST_UPLOAD = 256 * 2**20
+RECORD_TYPE = "application/octet-stream"
+LARGEST_CHOICE = 64 * 1024
+MOST_PICKS = 64
+
+
+class PicksRequest(BaseModel):
+    """What was chosen in the explorer: each pick one word or the words of a phrase, as `kind:label`."""
+
+    words: list[list[str]] = Field([], description="none is all content words")
+    method: str = Field("threshold", description="one of " + ", ".join(METHODS))
+    tau: float = Field(0.4, ge=0, le=1)
+
+
+def login_of(app: Any) -> list[Any] | None:
+    """What gradio's own page data ask for (a login, where there is one); None where the host has no page."""
+    return next((list(route.dependencies) for route in app.routes if getattr(route, "path", "") == "/config"), None)
+
+
+def page_routes(login: list[Any]) -> APIRouter:
+    """The routes, each with these dependencies."""
+    router = APIRouter(prefix=PREFIX, dependencies=login, include_in_schema=False)
+    _add_views(router)
+    _add_files(router)
+    return router
+
+
+def _add_views(router: APIRouter) -> None:
+    @router.get("/explorer.js")
+    def explorer() -> Response:
+        text = f"{script()}\nexport {{ mount }};\n"
+        return Response(text, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
+
+    @router.get("/runs")
+    def runs() -> dict[str, Any]:
+        return {"runs": [{"id": run.id, "title": run.title} for run in RUNS.newest_first()]}
+
+    @router.get("/runs/{run}")
+    def one(run: str) -> dict[str, Any]:
+        maps = find_run(run).maps
+        page = page_data(maps)
+        return {
+            "header": page.header,
+            "atlas": _base64(page.atlas),
+            "picture": maps.picture is not None,
+            "methods": server_methods(maps),
+        }
+
+    @router.get("/runs/{run}/picture")
+    def picture(run: str) -> Response:
+        found = find_run(run).maps.picture
+        if found is None:
+            raise HTTPException(404, "This record holds no picture.")
+        return Response(png(found), media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+
+    @router.get("/runs/{run}/detail/{axis}")
+    def detail(run: str, axis: Literal["steps", "layers"]) -> dict[str, Any]:
+        data = told(detail_data, find_run(run).maps, axis)
+        return {"header": data.header, "atlas": _base64(data.atlas)}
+
+    @router.post("/runs/{run}/mask")
+    async def mask(run: str, request: Request) -> Response:
+        """The union of the chosen words' masks before clean-up, which the page does by itself."""
+        if int(request.headers.get("content-length") or LARGEST_CHOICE + 1) > LARGEST_CHOICE:
+            raise HTTPException(413, f"A choice of words has at most {LARGEST_CHOICE // 1024} kB.")
+        choice = (await request.body()).decode("utf-8", "replace")
+        return await run_in_threadpool(_mask, find_run(run).maps, choice)
+
+
+def _add_files(router: APIRouter) -> None:
+    @router.post("/runs/{run}/files")
+    def files(run: str, body: PicksRequest) -> Response:
+        maps = find_run(run).maps
+        picks = _picks(body) or [[f"word:{word}"] for word in maps.content_words or maps.words]
+        return _download(_zipped(maps, picks, body), "application/zip", "daam-lens.zip")
+
+    @router.get("/runs/{run}/record")
+    def record(run: str) -> Response:
+        found = find_run(run)
+        with tempfile.TemporaryDirectory() as folder:
+            data = found.maps.save(Path(folder) / "record.safetensors").read_bytes()
+        return _download(data, RECORD_TYPE, f"daam-{_name(found)}.safetensors")
+
+    @router.post("/records")
+    async def load(request: Request) -> dict[str, str]:
+        if request.headers.get("content-type") != RECORD_TYPE:
+            # A page of another site may send plain text without asking, but nothing of this type.
+            raise HTTPException(415, f"Send the record as {RECORD_TYPE}.")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "record.safetensors"
+            size = 0
+            with path.open("wb") as file:
+                async for part in request.stream():
+                    size += len(part)
+                    if size > LARGEST_UPLOAD:
+                        raise HTTPException(413, f"The record is larger than {LARGEST_UPLOAD // 2**20} MB.")
+                    file.write(part)
+            try:
+                maps = HeatMaps.load(path)
+            except DaamLensError as error:
+                # The copy of the file has a path of its own that says nothing to anybody.
+                raise HTTPException(422, str(error).replace(str(path), "The file")) from error
+        return {"id": RUNS.keep(maps, Settings(), maps.content_words or maps.words).id}
+
+
+def _picks(body: PicksRequest) -> Sequence[Pick]:
+    if len(body.words) > MOST_PICKS:
+        raise HTTPException(422, f"Up to {MOST_PICKS} words at a time.")
+    return body.words
+
+
+def _mask(maps: HeatMaps, choice: str) -> Response:
+    made = told(lambda: united(maps, read_choice(choice)))
+    return Response(png((made.float() * 255).round().numpy().astype(np.uint8)), media_type="image/png")
+
+
+def _zipped(maps: HeatMaps, picks: Sequence[Pick], body: PicksRequest) -> bytes:
+    """Overlay, heat map and mask of each pick as PNG files."""
+    images: list[tuple[str, NDArray[np.uint8]]] = []
+    for pick in picks:
+        side, query = told(side_of, maps, pick), told(query_of, maps, pick)
+        if maps.picture is not None:
+            images.append((f"overlay-{query}", told(overlay_of, side, query, Settings().opacity, COLOURS[0])))
+        images.append((f"map-{query}", told(map_of, side, query, COLOURS[0])))
+        images.append((f"mask-{query}", told(mask_of_pick, maps, pick, body.method, body.tau)))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, (_, pixels) in zip(file_names([name for name, _ in images]), images, strict=True):
+            archive.writestr(f"{name}.png", png(pixels))
+    return buffer.getvalue()
+
+
+def _download(data: bytes, kind: str, name: str) -> Response:
+    return Response(data, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+
+def _name(run: Run) -> str:
+    return str(run.seed) if run.seed >= 0 else run.id
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
