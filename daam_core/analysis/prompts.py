@@ -50,8 +50,8 @@ def world_prompts(split: str, count: int) -> list[str]:
     ordinary thing, thousands of two."""
     from ..tiny.evaluate import prompts
 
-    # The second draw misses one of the rarest texts, one in a thousand, by a chance of e^-20.
-    for drawn in (2 * count + 20, 20_000):
+    # The second draw misses one of the rarest single things, two in a thousand, by a chance of e^-10.
+    for drawn in (2 * count + 20, 2 * count + 5000):
         texts = list(dict.fromkeys(one.text for one in prompts(split, drawn, WORLD_SEED)))[:count]
         if len(texts) == count:
             break
