@@ -53,7 +53,7 @@ def test_the_form_asks_the_pipeline_for_what_it_says() -> None:
 
 
 def test_defaults_are_the_models_own() -> None:
-    assert defaults(load_tiny()) == Settings(steps=25, guidance=4.0, size=(128, 128))
+    assert defaults(load_tiny()) == Settings(steps=25, guidance=4.5, size=(128, 128))
 
 
 def test_an_empty_prompt_is_one_sentence() -> None:
