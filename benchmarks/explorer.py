@@ -9,6 +9,7 @@ at the size that the picture has on the screen: two sizes of window are measured
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 from pathlib import Path
@@ -104,7 +105,9 @@ def main() -> None:
             data = page_data(maps)
             file = write_explorer(maps, Path(folder, "explorer.html"))
             rows += [[name, f"{len(data.atlas) / 1000:.0f} kB", *figures(browser, file, window)] for window in WINDOWS]
-    text = f"{WORDS} words; milliseconds, median (largest). Bounds: 16 ms a hover, 200 ms to the first draw, 150 kB.\n\n"
+    text = f"{WORDS} words; milliseconds, median (largest). Bounds: 16 ms a hover, 200 ms to the first draw, 150 kB. "
+    load = f"load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
+    text += f"Other work on the machine ({load}) lengthens everything but the processor's time.\n\n"
     write("The explorer in headless Chromium", text + table(HEAD, rows))
 
 
