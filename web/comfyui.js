@@ -41,7 +41,10 @@ function explore(node) {
   const box = h("div", { class: "daam-lens-explorer", style: `${COLOURS}${BOX}` }, pager, place);
   for (const kind of ["pointerdown", "pointerup", "mousedown", "dblclick", "keydown", "keyup", "contextmenu"]) {
     // A drag on the picture is no drag of the node, and Delete is not meant for the node either.
-    box.addEventListener(kind, (/** @type {Event} */ event) => event.stopPropagation());
+    box.addEventListener(kind, (/** @type {any} */ event) => {
+      // Control and Enter queue the graph from here, too.
+      if (!(event.ctrlKey || event.metaKey) || !kind.startsWith("key")) event.stopPropagation();
+    });
   }
   const explorer = mount(place, null);
   explorer.setAttribute("fit", "");

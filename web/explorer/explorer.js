@@ -326,15 +326,20 @@ export class DaamExplorer extends HTMLElement {
     const masked = this.masking && picks.length > 0 && !hovered;
     const apart = shown.length > 1 && this.blend === "partition";
     if (masked && this.settings.method && !model.refined.has(model.refinedKey(picks, this.settings))) this.refineLater();
-    overlay.use(masked ? model.drawn : model.heatSize);
+    const together = [...new Set(shown.flat())];
+    // What is looked at for the first time is drawn smaller, at once, and as fine as the screen when there is time.
+    const quick = !masked && !apart && shown.length > 0 && !model.ready(together);
+    const size = quick ? model.quickSize : model.heatSize;
+    overlay.use(masked ? model.drawn : size);
+    if (quick) this.sharpen(together);
     markChips(ui.chips.chips, picks, hovered);
     if (masked) ui.panel.say(`${percent(drawKeptMask(overlay.pixels, model, picks, this.settings))} of the picture`, true);
     else ui.panel.say(picks.length ? "" : "keep a word first", picks.length > 0);
     if (!masked && apart) drawApart(overlay.pixels, model, shown, this.settings.tau);
-    if (!masked && !apart && shown.length) drawHeat(overlay.pixels, model.heat([...new Set(shown.flat())]).bytes, this.table);
+    if (!masked && !apart && shown.length) drawHeat(overlay.pixels, model.heat(together, size).bytes, this.table);
     if (shown.length) overlay.show();
     else overlay.clear();
-    ui.bar.replaceChildren(...legend(model, shown, { apart, masked, map: this.data?.colourMap ?? "ember", colours: shown.map((_, i) => wordColour(i)) }));
+    ui.bar.replaceChildren(...legend(model, shown, { apart, masked, map: this.data?.colourMap ?? "ember", colours: shown.map((_, i) => wordColour(i)), size }));
     ui.blending.hidden = picks.length < 2;
   }
 
@@ -346,19 +351,34 @@ export class DaamExplorer extends HTMLElement {
     this.ui.ranks.replaceChildren(...rankRows(rows));
   }
 
+  /** Heat at the size of the screen, if it is still looked at when there is time. @param {number[]} members */
+  sharpen(members) {
+    const { model, hovered, picks } = this;
+    whenIdle(() => {
+      if (this.model !== model || this.hovered !== hovered || this.picks !== picks) return;
+      model.heat(members);
+      this.draw();
+    });
+  }
+
   /** Makes the maps that a hover will want, while nothing else is to be done. */
   prepare() {
     const model = this.model;
     const round = (this.round = (this.round ?? 0) + 1);
     const waiting = [...candidates(model.page), ...model.page.words.keys()].slice(0, 64);
-    const idle = window.requestIdleCallback ?? ((/** @type {any} */ run) => setTimeout(run, 30));
     const next = () => {
       if (this.model !== model || this.round !== round || !waiting.length) return;
       model.heat([/** @type {number} */ (waiting.shift())], model.heatSize, null);
-      idle(next);
+      whenIdle(next);
     };
-    idle(next);
+    whenIdle(next);
   }
+}
+
+/** @param {() => void} work */
+function whenIdle(work) {
+  if (window.requestIdleCallback) window.requestIdleCallback(work, { timeout: 500 });
+  else setTimeout(work, 30);
 }
 
 /**

@@ -8,7 +8,7 @@ export const LISTED = 8;
 /**
  * The colour bar with its numbers, or the words' own colours.
  * @param {import("./model.js").Model} model @param {number[][]} shown
- * @param {{apart: boolean, masked: boolean, map: string, colours: string[]}} look
+ * @param {{apart: boolean, masked: boolean, map: string, colours: string[], size: [number, number]}} look `size` of the heat
  * @returns {HTMLElement[]}
  */
 export function legend(model, shown, look) {
@@ -18,7 +18,7 @@ export function legend(model, shown, look) {
     const names = shown.map((m, i) => h("span", { style: `--mine:${look.colours[i]}` }, h("i"), model.label(m)));
     return [h("div", { class: "legend across" }, ...names)];
   }
-  const { low, peak } = model.heat([...new Set(shown.flat())]);
+  const { low, peak } = model.heat([...new Set(shown.flat())], look.size);
   const stops = colourTable(look.map).filter((_, i) => i % 15 === 0).map((c) => `rgb(${c.join()})`);
   // A choice of steps or layers has other numbers of terms: its sums are shown as they are.
   const unit = model.part ? 1 : Math.max(1, model.page.header.terms);

@@ -16,6 +16,8 @@ export const DEFAULTS = { tau: 0.4, soft: false, compete: false, grow: 0, feathe
 export const DRAWN_SIDE = 1024;
 export const LEAST_SIDE = 512;
 const STAGE_STEP = 64;
+/** Longer side of heat that is drawn at once, before it is drawn as fine as the screen. */
+const QUICK_SIDE = 384;
 const KEPT_FLOATS = 12;
 const KEPT_BYTES = 96;
 
@@ -57,6 +59,18 @@ export class Model {
     return true;
   }
 
+  /** (height, width) of heat that cannot wait. @returns {[number, number]} */
+  get quickSize() {
+    const [height, width] = this.heatSize;
+    const scale = Math.min(1, QUICK_SIDE / Math.max(height, width));
+    return [Math.max(1, Math.round(height * scale)), Math.max(1, Math.round(width * scale))];
+  }
+
+  /** Whether a word's heat has been made at the size of the screen. @param {number[]} members */
+  ready(members) {
+    return this.bytes.has(keyOf(members, this.heatSize, this.part));
+  }
+
   /** @param {number[]} members */
   label(members) {
     return members.map((i) => this.page.words[i].text).join(" ");
@@ -74,13 +88,13 @@ export class Model {
 
   /** @param {number[]} members @param {[number, number]} [size] @param {Part} [part] @returns {Float32Array} */
   map(members, size = this.drawn, part = this.part) {
-    const key = `${members}|${size}|${part ? `${part.axis}${part.frames}` : ""}`;
+    const key = keyOf(members, size, part);
     return kept(this.floats, key, KEPT_FLOATS, () => upscale(this.levels(members, part), size));
   }
 
   /** For drawing: 256 steps between the map's own extremes. @param {number[]} members @param {[number, number]} [size] @param {Part} [part] */
   heat(members, size = this.heatSize, part = this.part) {
-    const key = `${members}|${size}|${part ? `${part.axis}${part.frames}` : ""}`;
+    const key = keyOf(members, size, part);
     return kept(this.bytes, key, KEPT_BYTES, () => {
       if (members.length === 1 && !part) {
         // The core has measured the whole map of a word already.
@@ -134,6 +148,11 @@ export class Model {
     const won = competed([map, ...others], settings.tau);
     return settings.soft ? soft(map, settings.tau).map((v, i) => v * won[i]) : won;
   }
+}
+
+/** @param {number[]} members @param {[number, number]} size @param {Part} part */
+function keyOf(members, size, part) {
+  return `${members}|${size}|${part ? `${part.axis}${part.frames}` : ""}`;
 }
 
 /**
