@@ -32,7 +32,7 @@ def page(live: Live) -> Iterator[Chromium]:
     path = chromium.find()
     if path is None:
         pytest.skip(f"no browser: CHROMIUM_PATH is not set, and none of {', '.join(chromium.NAMES)} is on PATH")
-    with Chromium(path, (1400, 1100), timeout=60) as browser:
+    with Chromium(path, (1400, 1100), timeout=120) as browser:
         browser.send("Page.navigate", url=f"{live.server.url}/?__theme=light")
         browser.until("!!document.querySelector('#daam_lens_explorer .daam-lens-bar')")
         if live.name == "forge":  # its preset of sizes arrives after the page
