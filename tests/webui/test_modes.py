@@ -268,7 +268,6 @@ def test_inpaint(live: Live, only_masked: bool) -> None:
     [
         {"subseed": 3, "subseed_strength": 0.4},
         {"cfg_scale": 1},
-        {"sampler_name": "DPM adaptive", "steps": 2},
         {"sampler_name": "Heun"},
         {"sampler_name": "DDIM"},
         {"sampler_name": "UniPC", "steps": 3},
@@ -284,6 +283,13 @@ def test_inpaint(live: Live, only_masked: bool) -> None:
 )
 def test_other_ways(live: Live, more: dict[str, Any]) -> None:
     assert live.compare(**more).maps
+
+
+def test_dpm_adaptive(live: Live) -> None:
+    """It chooses its own number of steps, and a random model asks for hundreds from pure noise, but for few from a picture."""
+    start = encoded(_start(live))
+    seen = live.compare("img2img", init_images=[start], denoising_strength=0.15, sampler_name="DPM adaptive", steps=2)
+    assert seen.maps[0].steps > 2
 
 
 def test_rows_of_split_batches(live: Live) -> None:

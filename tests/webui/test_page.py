@@ -32,7 +32,7 @@ def page(live: Live) -> Iterator[Chromium]:
     path = chromium.find()
     if path is None:
         pytest.skip(f"no browser: CHROMIUM_PATH is not set, and none of {', '.join(chromium.NAMES)} is on PATH")
-    with Chromium(path, (1400, 1100), timeout=60) as browser:
+    with Chromium(path, (1400, 1100), timeout=120) as browser:
         browser.send("Page.navigate", url=f"{live.server.url}/?__theme=light")
         browser.until("!!document.querySelector('#daam_lens_explorer .daam-lens-bar')")
         if live.name == "forge":  # its preset of sizes arrives after the page
@@ -68,8 +68,17 @@ def pixels(page: Chromium, selector: str) -> np.ndarray:
 
 
 def generate(page: Chromium) -> None:
-    click(page, "#txt2img_generate")
+    """Presses Generate, again where the page was not listening yet, and waits for what we show below the picture."""
+    press(page)
     page.until(f"document.querySelector('{SENDER}')?.offsetParent != null")
+
+
+def press(page: Chromium) -> None:
+    end = time.monotonic() + page.timeout
+    while not page.js("document.querySelector('#txt2img_interrupt').style.display == 'block'"):
+        assert time.monotonic() < end, "Generate does nothing"
+        click(page, "#txt2img_generate")
+        time.sleep(1)
 
 
 def explorer(page: Chromium) -> None:
@@ -143,7 +152,7 @@ def test_masks_of_the_server_and_inpaint(page: Chromium, live: Live) -> None:
 def test_a_run_without_us_leaves_nothing_to_send(page: Chromium) -> None:
     page.js("document.querySelector('#tabs button').click()")
     click(page, "[id$=daam_lens_enabled-checkbox] input")
-    click(page, "#txt2img_generate")
+    press(page)
     page.until(f"document.querySelector('{SENDER}')?.offsetParent == null")
     assert page.js("document.querySelector('#daam_lens_report_txt2img').textContent.trim()") == ""
 
@@ -174,6 +183,20 @@ def test_a_foreign_file_is_one_sentence(page: Chromium, tmp_path: Path) -> None:
     found = page.send("DOM.querySelector", nodeId=document, selector=".daam-lens-bar input[type=file]")["nodeId"]
     page.send("DOM.setFileInputFiles", nodeId=found, files=[str(wrong)])
     page.until("document.querySelector('.daam-lens-status').textContent.startsWith('The file')")
+
+
+def test_a_pasted_infotext_sets_the_panel(page: Chromium) -> None:
+    """What a picture's infotext says of us comes back, and opens the panel."""
+    ours = 'DAAM Lens: on, DAAM Lens words: "house, green tree", DAAM Lens tau: 0.3, DAAM Lens masks: True'
+    put(page, "#txt2img_prompt textarea", f"{PROMPT}\nSteps: 3, Sampler: Euler, CFG scale: 5, Seed: 9, {ours}")
+    page.js("daamLens.openTab()")
+    page.js("document.querySelector('#tabs button').click()")
+    click(page, "#txt2img_tools #paste")
+    page.until("document.querySelector('[id$=daam_lens_words] textarea').value == 'house, green tree'")
+    assert page.js("document.querySelector('[id$=daam_lens_enabled-checkbox] input').checked")
+    assert page.js("document.querySelector('[id$=daam_lens_tau] input[type=number]').value") == "0.3"
+    assert page.js("document.querySelector('[id$=daam_lens_masks] input').checked")
+    assert not page.js("document.querySelector('[id$=daam_lens_maps] input').checked")
 
 
 def test_the_page_complains_about_nothing(page: Chromium) -> None:
