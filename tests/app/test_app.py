@@ -73,10 +73,10 @@ def test_the_shelf_is_bounded_and_says_what_is_gone(maps: HeatMaps) -> None:
 
 def test_explorer_and_masks_over_http(maps: HeatMaps, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mask is the core's, pixel by pixel; wrong questions get a status and a sentence."""
-    kept: list[Shelf] = []
-    monkeypatch.setattr("daam_core.app.server.Shelf", lambda: kept.append(Shelf()) or kept[0])
+    shelf = Shelf()
+    monkeypatch.setattr("daam_core.app.server.Shelf", lambda: shelf)
     client = testclient.TestClient(build(load_tiny(), "tiny"))
-    name = kept[0].keep(maps)
+    name = shelf.keep(maps)
     page = client.get(f"/explorer/{name}").text
     data = json.loads(re.search(r'id="daam-data">(.*?)</script>', page, re.S).group(1))  # type: ignore[union-attr]
     assert "connect-src 'self'" in page
