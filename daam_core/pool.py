@@ -20,57 +20,19 @@ IN_PLACE = "the model changed its queries or keys in place after they were made"
 
 
 @dataclass
-class _Room:
-    """Memory for the layers of a step: on a CPU a copy at once costs less than what falls out of its caches while every
-    layer's queries and keys are held until the end of the step.
-
-    Attributes:
-        q, k: float32 `[images, n, layers * heads * d]` and `[images, keys, layers * heads * d]`.
-        places: each layer's part of them.
-        taken: how many places are filled.
-    """
-
-    q: Tensor
-    k: Tensor
-    places: list[tuple[Tensor, Tensor]]
-    taken: int = 0
-
-    @classmethod
-    def of(cls, q: Tensor, k: Tensor, layers: int) -> _Room:
-        """Room for as many layers like this one."""
-        both = [torch.empty(*x.shape[:2], layers * x.shape[2], device=x.device) for x in (q, k)]
-        parts = [x.split(each.shape[2], -1) for x, each in zip(both, (q, k), strict=True)]
-        return cls(both[0], both[1], list(zip(*parts, strict=True)))
-
-    def take(self, q: Tensor, k: Tensor) -> None:
-        """Copy one layer."""
-        own_q, own_k = self.places[self.taken]
-        own_q.copy_(q)
-        own_k.copy_(k)
-        self.taken += 1
-
-
-@dataclass
 class Pool:
     """Queries and keys of layers of one shape: side by side they are one layer of more heads.
 
-    At first they are held as they came, which on an accelerator stays so. On a CPU later steps copy them, as soon as a whole
-    step has told how many there are (of the first step, some were only probed).
-
     Attributes:
         cost: bytes of temporaries that one layer takes.
-        rows: which rows of the batch count.
-        work_off: takes q `[images, n, layers * heads * d]`, k `[images, keys, layers * heads * d]`, number of layers.
+        work_off: takes q `[batch, n, layers * heads * d]`, k `[batch, keys, layers * heads * d]`, number of layers.
     """
 
     cost: int
-    rows: slice
     work_off: Callable[[Tensor, Tensor, int], None]
     _q: list[Tensor] = field(default_factory=list)
     _k: list[Tensor] = field(default_factory=list)
     _versions: int = 0
-    _emptied: int = 0
-    _room: _Room | None = None
 
     @property
     def worth_it(self) -> bool:
@@ -79,12 +41,6 @@ class Pool:
 
     def add(self, q: Tensor, k: Tensor) -> None:
         """Let a layer wait; the pool is emptied when it is full."""
-        room = self._room
-        if room is not None:
-            if room.taken == len(room.places):
-                self.empty()
-            room.take(q.detach()[self.rows], k.detach()[self.rows])
-            return
         if (len(self._q) + 1) * self.cost > TEMPORARY_BYTES:
             self.empty()
         self._q.append(q)
@@ -97,23 +53,13 @@ class Pool:
         Raises:
             RuntimeError: the model wrote into a query or key after it was made.
         """
-        room = self._room
-        if room is not None:
-            layers, room.taken = room.taken, 0
-            if layers:
-                q_width, k_width = (x.shape[2] // len(room.places) * layers for x in (room.q, room.k))
-                self.work_off(room.q[..., :q_width], room.k[..., :k_width], layers)
-            return
         q, k, versions = self._q, self._k, self._versions
         if not q:
             return
         self._q, self._k, self._versions = [], [], 0
         if sum(_version(a) + _version(b) for a, b in zip(q, k, strict=True)) != versions:
             raise RuntimeError(IN_PLACE)
-        self.work_off(torch.cat(q, -1)[self.rows], torch.cat(k, -1)[self.rows], len(q))
-        self._emptied += 1
-        if q[0].device.type == "cpu" and self._emptied > 1:
-            self._room = _Room.of(q[0][self.rows], k[0][self.rows], len(q))
+        self.work_off(torch.cat(q, -1), torch.cat(k, -1), len(q))
 
 
 @dataclass

@@ -144,24 +144,18 @@ class Recorder:
         if not (self.keep.layers or self.keep.heads):
 
             def work_off(q: Tensor, k: Tensor, layers: int) -> None:
-                add_head_sum(slot.now, q, k, selection, layers * heads, scale)
+                add_head_sum(slot.now, q[source.rows], k[source.rows], selection, layers * heads, scale)
 
-            pool = self._pool(("text", grid, q.shape, k.shape, heads, scale, source), q, k, heads, source.rows, work_off)
+            pool = self._pool(("text", grid, q.shape, k.shape, heads, scale, source), q, k, heads, work_off)
         return _Plan(q.shape, k.shape, slot, selection, pool)
 
     def _pool(
-        self,
-        shape: tuple[Any, ...],
-        q: Tensor,
-        k: Tensor,
-        heads: int,
-        rows: slice,
-        work_off: Callable[[Tensor, Tensor, int], None],
+        self, shape: tuple[Any, ...], q: Tensor, k: Tensor, heads: int, work_off: Callable[[Tensor, Tensor, int], None]
     ) -> Pool | None:
         """The pool of layers of one shape; None where they are too large to wait."""
         if shape not in self._pools:
             cost = 2 * (q.nbytes + k.nbytes) + 8 * self.images * heads * q.shape[1] * k.shape[1]
-            self._pools[shape] = Pool(cost, rows, work_off)
+            self._pools[shape] = Pool(cost, work_off)
         pool = self._pools[shape]
         return pool if pool.worth_it else None
 
@@ -202,14 +196,14 @@ class Recorder:
         source = source or self.source
 
         def work_off(q: Tensor, k: Tensor, layers: int) -> None:
-            add_self_attention(into, q, k, layers * heads, scale)
+            add_self_attention(into, q[source.rows], k[source.rows], layers * heads, scale)
 
         apart = self.keep.layers or self.keep.heads
-        pool = None if apart else self._pool(("self", q.shape, heads, scale, source), q, k, heads, source.rows, work_off)
+        pool = None if apart else self._pool(("self", q.shape, heads, scale, source), q, k, heads, work_off)
         if pool is not None and self._probe.allows(q):
             pool.add(q, k)
         else:
-            work_off(q[source.rows], k[source.rows], 1)
+            work_off(q, k, 1)
 
     def end_step(self) -> None:
         """Fold the step into the sums; an interrupted step is simply never folded."""
