@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .errors import BadArgument
 
-BAND = 64
+BAND = 128
 """Output rows written by one matrix product: small enough that few input rows are needed, large enough to be quick."""
 
 

@@ -101,7 +101,7 @@ def markdown(report: Report) -> str:
     lines = [f"# {report.title}", ""]
     for part in report.parts:
         if isinstance(part, Text):
-            lines += [f"## {part.title}", ""] if part.title else []
+            lines += [f"### {part.title}", ""] if part.title else []
             lines += [part.text, ""]
         elif isinstance(part, Table):
             head, rows = cells(part)
