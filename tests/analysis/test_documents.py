@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
 
-from benchmarks.studies import put, section
 from daam_core.analysis import plots
 from daam_core.analysis.registry import STUDIES
 from daam_core.analysis.report import Part, Plot, Report, Table, Text, write_report
@@ -20,6 +21,19 @@ from daam_core.cli import build_parser
 from daam_core.errors import BadArgument
 
 ROOT = Path(__file__).parents[2]
+
+
+def script(name: str) -> Any:
+    """A script of benchmarks/, which is no part of what is installed."""
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+studies = script("studies")
 DOCUMENTS = [ROOT / name for name in ("README.md", "docs/scale.md", "benchmarks/README.md", "docs/results.md")]
 
 
@@ -84,9 +98,9 @@ def test_results_replace_their_own_section_only(tmp_path: Path) -> None:
     document = tmp_path / "results.md"
     document.write_text("# Results\n\nBy hand.\n", encoding="utf-8")
     for number in (0.25, 0.75):
-        title, body = section(finished(tmp_path / str(number), number), tmp_path / "images")
-        put(title, body, document)
-        put("Other", "stays", document)
+        title, body = studies.section(finished(tmp_path / str(number), number), tmp_path / "images")
+        studies.put(title, body, document)
+        studies.put("Other", "stays", document)
     text = document.read_text(encoding="utf-8")
     assert title == "Masks: the model inside, rendered scenes, shaded"
     assert text.startswith("# Results\n\nBy hand.\n")
@@ -100,4 +114,4 @@ def test_results_replace_their_own_section_only(tmp_path: Path) -> None:
 
 def test_an_unfinished_study_is_no_result(tmp_path: Path) -> None:
     with pytest.raises(BadArgument, match=r"no run\.json"):
-        section(tmp_path)
+        studies.section(tmp_path)
