@@ -20,6 +20,7 @@ import daam_core
 from daam_core import render
 from daam_core.errors import BadArgument, CannotWrite
 from daam_core.render import lettering
+from daam_core.report import PromptReport, WordReport
 
 Picture = NDArray[np.uint8]
 
@@ -340,9 +341,9 @@ def test_maps_and_reports_become_pictures() -> None:
     assert (render.word_overlay(maps, "tree") == render.overlay(scene(), heats["tree"], label="tree", bar=True)).all()  # type: ignore[arg-type]
     assert (render.word_sheet(maps) == render.contact_sheet(scene(), heats, "a house and a tree")).all()  # type: ignore[arg-type]
     assert len(render.word_steps(maps, "house")) == 3  # type: ignore[arg-type]
-    row = SimpleNamespace(word="house", share=0.6, peak=0.1, spread=0.3, closest=("tree", 0.2))
-    report = SimpleNamespace(words=[row], neglected=("a",), entangled=(("house", "tree", 0.8),))
-    assert render.report_table(report, "title").shape[1] == 960  # type: ignore[arg-type]
+    row = WordReport("house", share=0.6, peak=0.1, contrast=2.0, spread=0.3, closest=("tree", 0.2))
+    report = PromptReport((row,), neglected=("a",), entangled=(("house", "tree", 0.8),))
+    assert render.report_table(report, "title").shape[1] == 960
     maps.picture = None
     with pytest.raises(BadArgument, match="no picture"):
         render.word_overlay(maps, "tree")  # type: ignore[arg-type]
