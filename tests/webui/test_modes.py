@@ -288,7 +288,7 @@ def test_other_ways(live: Live, more: dict[str, Any]) -> None:
 def test_dpm_adaptive(live: Live) -> None:
     """It chooses its own number of steps, and a random model asks for hundreds from pure noise, but for few from a picture."""
     start = encoded(_start(live))
-    seen = live.compare("img2img", init_images=[start], denoising_strength=0.15, sampler_name="DPM adaptive", steps=2)
+    seen = live.compare("img2img", init_images=[start], denoising_strength=0.15, sampler_name="DPM adaptive", steps=20)
     assert seen.maps[0].steps > 2
 
 
