@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from . import masks
@@ -121,6 +123,16 @@ def united(maps: HeatMaps, choice: Choice) -> Tensor:
     if parts[0].is_floating_point():
         return torch.stack(parts).amax(0)
     return torch.stack(parts).any(0)
+
+
+def united_pixels(maps: HeatMaps, text: str) -> NDArray[np.uint8]:
+    """What a server answers to a page's choice (JSON): `united` as uint8 `[H, W]`, 255 inside.
+
+    Raises:
+        BadArgument, DetailMissing: see `read_choice` and `choice_mask`.
+    """
+    pixels: NDArray[np.uint8] = (united(maps, read_choice(text)).float() * 255).round().numpy().astype(np.uint8)
+    return pixels
 
 
 def _one(side: HeatMaps, word: Word, choice: Choice, positive: bool) -> Tensor:

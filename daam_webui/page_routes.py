@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import tempfile
 import zipfile
@@ -22,7 +21,7 @@ from daam_core.heatmaps import HeatMaps
 from daam_core.mask_methods import METHODS
 from daam_core.outputs import file_names
 from daam_core.page import detail_data, page_data
-from daam_core.page_choice import read_choice, server_methods, united
+from daam_core.page_choice import server_methods, united_pixels
 
 from .chosen import Pick, mask_of_pick, query_of, side_of
 from .looks import map_of, overlay_of
@@ -71,13 +70,7 @@ def _add_views(router: APIRouter) -> None:
     @router.get("/runs/{run}")
     def one(run: str) -> dict[str, Any]:
         maps = find_run(run).maps
-        page = page_data(maps)
-        return {
-            "header": page.header,
-            "atlas": _base64(page.atlas),
-            "picture": maps.picture is not None,
-            "methods": server_methods(maps),
-        }
+        return {**page_data(maps).as_json(), "picture": maps.picture is not None, "methods": server_methods(maps)}
 
     @router.get("/runs/{run}/picture")
     def picture(run: str) -> Response:
@@ -88,8 +81,7 @@ def _add_views(router: APIRouter) -> None:
 
     @router.get("/runs/{run}/detail/{axis}")
     def detail(run: str, axis: Literal["steps", "layers"]) -> dict[str, Any]:
-        data = told(detail_data, find_run(run).maps, axis)
-        return {"header": data.header, "atlas": _base64(data.atlas)}
+        return told(detail_data, find_run(run).maps, axis).as_json()
 
     @router.post("/runs/{run}/mask")
     async def mask(run: str, request: Request) -> Response:
@@ -143,8 +135,7 @@ def _picks(body: PicksRequest) -> Sequence[Pick]:
 
 
 def _mask(maps: HeatMaps, choice: str) -> Response:
-    made = told(lambda: united(maps, read_choice(choice)))
-    return Response(png((made.float() * 255).round().numpy().astype(np.uint8)), media_type="image/png")
+    return Response(png(told(united_pixels, maps, choice)), media_type="image/png")
 
 
 def _zipped(maps: HeatMaps, picks: Sequence[Pick], body: PicksRequest) -> bytes:
@@ -169,7 +160,3 @@ def _download(data: bytes, kind: str, name: str) -> Response:
 
 def _name(run: Run) -> str:
     return str(run.seed) if run.seed >= 0 else run.id
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")

@@ -16,11 +16,7 @@ def report_html(report: PromptReport | None, notes: Sequence[str] = (), title: s
         head = "<tr><th>word</th><th colspan='2'>share of the attention</th><th>covers</th><th>overlaps most with</th></tr>"
         caption = f"<caption>{escape(title)}</caption>" if title else ""
         parts.append(f"<table class='daam-lens-report'>{caption}{head}{rows}</table>")
-        parts += [f"<p>“{escape(w)}” did almost nothing: its attention is spread evenly.</p>" for w in report.neglected]
-        parts += [
-            f"<p>“{escape(a)}” and “{escape(b)}” cannot be told apart by place (IoU {v:.2f}).</p>"
-            for a, b, v in report.entangled
-        ]
+        parts += [f"<p>{escape(note)}</p>" for note in report.notes()]
     return f"<div class='daam-lens'>{''.join(parts)}</div>" if parts else ""
 
 

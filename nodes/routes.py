@@ -9,13 +9,12 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import numpy as np
 from aiohttp import web
 from PIL import Image
 
 from ..daam_core.errors import BadArgument, DaamLensError, NothingRecorded
 from ..daam_core.page import detail_data
-from ..daam_core.page_choice import read_choice, server_methods, united
+from ..daam_core.page_choice import server_methods, united_pixels
 from .shown import SHOWN
 
 logger = logging.getLogger("daam_lens")
@@ -73,8 +72,7 @@ def _detail(run: str, picture: int, axis: str) -> web.Response:
 
 def _mask(run: str, picture: int, body: str) -> web.Response:
     """The union of the words' masks by the asked method, before clean-up (the page does that itself, live)."""
-    mask = united(SHOWN.maps(run, picture), read_choice(body))
-    return _png(Image.fromarray((mask.float() * 255).round().numpy().astype(np.uint8)))
+    return _png(Image.fromarray(united_pixels(SHOWN.maps(run, picture), body)))
 
 
 def _png(picture: Image.Image) -> web.Response:

@@ -7,14 +7,13 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from PIL import Image
 
 from ..errors import DaamLensError, NothingRecorded
 from ..explorer_page import explorer_html
-from ..page_choice import read_choice, united
+from ..page_choice import united_pixels
 from .shelf import Shelf
 
 
@@ -46,8 +45,7 @@ def _page(shelf: Shelf, name: str) -> Response:
 
 
 def _mask(shelf: Shelf, name: str, body: bytes) -> Response:
-    maps = shelf.find(name)
-    mask = united(maps, read_choice(body.decode("utf-8", "replace")))
+    pixels = united_pixels(shelf.find(name), body.decode("utf-8", "replace"))
     file = io.BytesIO()
-    Image.fromarray((mask.float() * 255).round().numpy().astype(np.uint8)).save(file, "PNG", compress_level=1)
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return Response(file.getvalue(), media_type="image/png")
