@@ -16,7 +16,7 @@ from .report import Part, Plot, Report, Table, Text
 from .scoring import scores
 from .statistics import Interval, mean_interval
 from .study import Found, Measured, Row, Study, Unit
-from .truth import ACCURACY, OUTSIDE, add_truth_options, observe, segmenter_accuracy, truth_units
+from .truth import ACCURACY, OUTSIDE, add_truth_options, measured_segmenter, observe, truth_units
 
 if TYPE_CHECKING:
     from .studio import Studio
@@ -43,8 +43,7 @@ class MaskStudy(Study):
 
     def measure(self, unit: Unit, studio: Studio, options: argparse.Namespace) -> Measured:
         if "scenes" in unit.content:
-            found = segmenter_accuracy(unit.content["scenes"])
-            return Measured([{"split": unit.key, "word": kind, "mask": "segmenter", "iou": iou} for kind, iou in found.items()])
+            return measured_segmenter(unit)
         seen = observe(unit, studio, options, heads=True)
         assert seen.shot.castorini is not None
         rows: list[Row] = []

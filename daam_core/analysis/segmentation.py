@@ -15,7 +15,7 @@ from . import baselines, package, segmentation_report
 from .report import Report
 from .scoring import no_scores, scores
 from .study import Found, Measured, Picture, Row, Study, Unit
-from .truth import OUTSIDE, Observed, add_truth_options, observe, segmenter_accuracy, truth_units
+from .truth import OUTSIDE, Observed, add_truth_options, measured_segmenter, observe, truth_units
 
 if TYPE_CHECKING:
     from .studio import Studio
@@ -55,8 +55,7 @@ class SegmentationStudy(Study):
 
     def measure(self, unit: Unit, studio: Studio, options: argparse.Namespace) -> Measured:
         if "scenes" in unit.content:
-            found = segmenter_accuracy(unit.content["scenes"])
-            return Measured([{"split": unit.key, "word": kind, "mask": "segmenter", "iou": iou} for kind, iou in found.items()])
+            return measured_segmenter(unit)
         seen = observe(unit, studio, options, heads=True)
         theirs = package.masks(unit, studio, seen) if options.with_package else {}
         rows: list[Row] = []

@@ -26,7 +26,7 @@ from . import folders
 from .prompts import SPLITS, WORLD_SEED, asked_prompts, picture_units
 from .seeing import segmenter
 from .studio import Shot, Studio
-from .study import Unit
+from .study import Measured, Unit
 
 if TYPE_CHECKING:
     pass
@@ -146,6 +146,12 @@ def segmenter_accuracy(scenes: int) -> dict[str, float]:
     judge, vae = segmenter(), load_tiny().vae
     drawn, decoded = exact_overlap(judge, None, WORLD_SEED, scenes), exact_overlap(judge, vae, WORLD_SEED, scenes)
     return {"drawn": round(drawn, 6), "decoded": round(decoded, 6)}
+
+
+def measured_segmenter(unit: Unit) -> Measured:
+    """`segmenter_accuracy` of a unit of scenes, a row a kind of scene."""
+    found = segmenter_accuracy(unit.content["scenes"])
+    return Measured([{"split": unit.key, "word": kind, "mask": "segmenter", "iou": iou} for kind, iou in found.items()])
 
 
 def segmented(image: NDArray[np.uint8]) -> dict[str, Tensor]:
