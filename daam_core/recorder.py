@@ -62,16 +62,39 @@ class Source:
 
 
 @dataclass
+class Sums:
+    """The sums of Eq. 6 at one resolution and in one area of the picture, `[images, n, rows]` float32.
+
+    Attributes:
+        total: over heads, layers and steps.
+        late: the same with step j = 1, 2, … weighted by j squared.
+        terms: heads x layers x steps that went into them.
+    """
+
+    grid: Grid
+    area: Area
+    total: Tensor
+    late: Tensor
+    terms: int = 0
+
+
+@dataclass
 class _Slot:
-    """One running sum: a grid's, or a layer's when layers are kept apart; one for each area of the picture."""
+    """What is heard in this step: of a resolution, or of a layer where layers are kept apart.
+
+    Attributes:
+        now: running sum of this step `[images, n, rows]`.
+        into: where the step goes when it is done.
+        total: this layer's own sum over steps, where steps are not kept.
+        steps: float16 `[images, n, words]` each.
+    """
 
     grid: Grid
     area: Area
     layer: int | None
     now: Tensor
-    total: Tensor
-    late: Tensor
-    terms: int = 0
+    into: Sums
+    total: Tensor | None
     terms_now: int = 0
     steps: list[Tensor] = field(default_factory=list)
 
@@ -102,6 +125,7 @@ class Recorder:
         self.images: int = rows.stop - rows.start
         self.keep = keep
         self.step_count = 0
+        self.sums: dict[tuple[Grid, Area], Sums] = {}
         self.slots: dict[tuple[Grid | int, Area], _Slot] = {}
         self.grids: dict[int, Grid] = {}
         self.heads: dict[int, Tensor] = {}
@@ -226,9 +250,11 @@ class Recorder:
         for pool in self._pools.values():
             pool.end_step()
         for slot in self.slots.values():
-            slot.terms, slot.terms_now = slot.terms + slot.terms_now, 0
-            slot.total += slot.now
-            slot.late.add_(slot.now, alpha=self.step_count**2)
+            slot.into.terms, slot.terms_now = slot.into.terms + slot.terms_now, 0
+            slot.into.total += slot.now
+            slot.into.late.add_(slot.now, alpha=self.step_count**2)
+            if slot.total is not None:
+                slot.total += slot.now
             if self.keep.steps:
                 # Rows 1..-2 are the words: the detail of start, end and padding would cost a fifth more memory.
                 slot.steps.append(slot.now[..., 1:-2].half())
@@ -247,8 +273,12 @@ class Recorder:
         key: tuple[Grid | int, Area] = (layer if self.keep.layers else grid, area)
         if key not in self.slots:
             shape = (self.images, grid[0] * grid[1], selection.shape[-1])
-            now, total, late = (torch.zeros(shape, device=selection.device) for _ in range(3))
-            slot = _Slot(grid, area, layer if self.keep.layers else None, now, total, late)
+            if (grid, area) not in self.sums:
+                total, late = (torch.zeros(shape, device=selection.device) for _ in range(2))
+                self.sums[grid, area] = Sums(grid, area, total, late)
+            now = torch.zeros(shape, device=selection.device)
+            own = torch.zeros_like(now) if self.keep.layers and not self.keep.steps else None
+            slot = _Slot(grid, area, layer if self.keep.layers else None, now, self.sums[grid, area], own)
             if self.keep.steps:  # a prompt that comes in late was not there before
                 slot.steps = [now[..., 1:-2].half()] * self.step_count
             self.slots[key] = slot

@@ -25,9 +25,9 @@ def summed(inference: bool = False, spoil: bool = False, keep: Keep | None = Non
                     q *= 0
                     k *= 0
             recorder.end_step()
-        slots = list(recorder.slots.values())
+        sums = list(recorder.sums.values())
         recorder.release()
-    return torch.stack([slot.total for slot in slots]).sum(0)
+    return torch.stack([part.total for part in sums]).sum(0)
 
 
 @pytest.mark.parametrize("inference", [False, True])
@@ -70,8 +70,8 @@ def test_keys_of_one_edition_are_copied_once(room: int, monkeypatch: pytest.Monk
             heads = [x.double().unflatten(-1, (2, 4)).transpose(1, 2) for x in (q, k)]
             expected += (heads[0] @ heads[1].transpose(-1, -2) * 0.5).softmax(-1).sum(1)
         recorder.end_step()
-    (slot,) = recorder.slots.values()
-    torch.testing.assert_close(slot.total.double(), expected, rtol=1e-5, atol=1e-6)
+    (part,) = recorder.sums.values()
+    torch.testing.assert_close(part.total.double(), expected, rtol=1e-5, atol=1e-6)
     assert copied.count(KEYS) == 4 * LAYERS  # editions 0, 1, 2 and 0 again
     recorder.release()
 
@@ -82,5 +82,5 @@ def test_layers_that_train_are_not_held_by_the_sums() -> None:
         q, k = (torch.randn(1, n, 8, requires_grad=True) for n in (4, KEYS))
         recorder.add_cross(layer, (2, 2), q, k, 2, 0.5)
     recorder.end_step()
-    (slot,) = recorder.slots.values()
-    assert not slot.total.requires_grad
+    (part,) = recorder.sums.values()
+    assert not part.total.requires_grad
