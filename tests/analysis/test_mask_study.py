@@ -13,9 +13,10 @@ import torch
 
 from daam_core.analysis.combinations import CORE, Combination, Workbench, combinations
 from daam_core.analysis.mask_study import CASTORINI, MaskStudy, difference, labels
-from daam_core.analysis.report import Table
+from daam_core.analysis.report import Report, Table, Text
 from daam_core.analysis.studio import Shot, Studio
 from daam_core.analysis.study import Found
+from daam_core.analysis.truth import ACCURACY
 from daam_core.cli import main
 from daam_core.mask_methods import METHODS
 
@@ -53,7 +54,13 @@ def test_report_chooses_on_one_half_and_reports_the_other() -> None:
         for how in CORE:
             best = CORE[how] == "best"
             rows.append({**about, "mask": how.name, "tau": how.taus[0], "iou": (0.95 if best else 0.4) + 0.001 * number})
-    report = MaskStudy().conclude(Found(pd.DataFrame(rows), {}, ()), argparse.Namespace())
+    rows += [{"split": ACCURACY, "word": word, "iou": 0.97} for word in ("drawn", "decoded")]
+    report, exact = (
+        MaskStudy().conclude(Found(pd.DataFrame(rows), {}, ()), argparse.Namespace(truth=truth))
+        for truth in ("generated", "rendered")
+    )
+    assert "whose own mean IoU" in _first_text(report)
+    assert "exact" in _first_text(exact) and "segmenter" not in _first_text(exact)
     tables = {part.title: part.frame for part in report.parts if isinstance(part, Table)}
     lines = tables["Mean IoU by mask method"].set_index("mask")
     assert lines.loc[CASTORINI, "tau"] == "0.3"
@@ -63,6 +70,10 @@ def test_report_chooses_on_one_half_and_reports_the_other() -> None:
     assert str(goal["ahead by"]).startswith("0.450")
     assert report.facts["winner"] == "late + walk + figure"
     assert labels()["late + walk + figure"] == "best: late + walk + figure"
+
+
+def _first_text(report: Report) -> str:
+    return next(part.text for part in report.parts if isinstance(part, Text))
 
 
 def test_differences_are_paired() -> None:
