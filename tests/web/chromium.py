@@ -162,8 +162,9 @@ class Chromium:
         for kind in ("keyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=name, code=name)
 
-    def screenshot(self, path: Path) -> Path:
-        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
+    def screenshot(self, path: Path, whole: bool = False) -> Path:
+        """What is seen, or the whole page: for that the browser changes the window's size, and a page may lose its hover."""
+        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"]))
         return path
 
     def errors(self) -> list[str]:

@@ -41,6 +41,11 @@ export function chipBoard(page, on) {
     const found = root.elementFromPoint?.(event.clientX, event.clientY)?.closest?.("[data-word]");
     return found && board.contains(found) ? Number(found.dataset.word) : null;
   };
+  const follow = (/** @type {PointerEvent} */ event) => {
+    const index = at(event);
+    if (drag && index !== null) drag.to = index;
+    on.hover(drag ? phrase(page.words, drag.from, drag.to) : index === null ? null : [index]);
+  };
   const board = h("div", {
     class: "prompt",
     role: "group",
@@ -51,11 +56,10 @@ export function chipBoard(page, on) {
       drag = { from: index, to: index };
       if (event.pointerType === "mouse") board.setPointerCapture(event.pointerId);
     },
-    onpointermove: (/** @type {PointerEvent} */ event) => {
-      const index = at(event);
-      if (drag && index !== null) drag.to = index;
-      on.hover(drag ? phrase(page.words, drag.from, drag.to) : index === null ? null : [index]);
-    },
+    onpointermove: (/** @type {PointerEvent} */ event) => follow(event),
+    // The words may move under a hand that rests: a scrolled prompt, a zoomed canvas.
+    onpointerover: (/** @type {PointerEvent} */ event) => follow(event),
+
     onpointerup: (/** @type {PointerEvent} */ event) => {
       if (!drag) return;
       const members = phrase(page.words, drag.from, drag.to);
