@@ -117,6 +117,7 @@ function explore(node) {
     if (!run) return;
     const same = run.run === shown?.run;
     shown = run;
+    if (same) explorer.tell("");
     if (same) sayMissing();
     else show(index);
   };

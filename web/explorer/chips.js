@@ -70,7 +70,12 @@ export function chipBoard(page, on) {
     onpointercancel: () => (drag = null),
     onpointerleave: () => !drag && on.hover(null),
     onkeydown: (/** @type {KeyboardEvent} */ event) => walk(event),
-    onfocusin: (/** @type {any} */ event) => event.target.dataset.word && on.hover([Number(event.target.dataset.word)]),
+    onfocusin: (/** @type {any} */ event) => {
+      if (!event.target.dataset.word) return;
+      // One stop for the Tab key: the word that had the focus last.
+      for (const button of chips.values()) button.tabIndex = button === event.target ? 0 : -1;
+      on.hover([Number(event.target.dataset.word)]);
+    },
     onfocusout: () => on.hover(null),
   });
 
@@ -87,7 +92,6 @@ export function chipBoard(page, on) {
     if (!(event.key in moves)) return;
     event.preventDefault();
     const [, next] = visible[(moves[event.key] + visible.length) % visible.length];
-    for (const [, button] of visible) button.tabIndex = button === next ? 0 : -1;
     next.focus();
   };
 
