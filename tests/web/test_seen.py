@@ -23,7 +23,8 @@ TONES = """(() => {
   const probe = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
   const rgba = (text) => { probe.clearRect(0, 0, 1, 1); probe.fillStyle = text; probe.fillRect(0, 0, 1, 1);
     const d = probe.getImageData(0, 0, 1, 1).data; return [d[0], d[1], d[2], d[3] / 255]; };
-  const light = (c) => { const [r, g, b] = c.map(v => { v /= 255; return v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; });
+  const linear = v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const light = (c) => { const [r, g, b] = c.map(v => linear(v / 255));
     return .2126 * r + .7152 * g + .0722 * b; };
   const ground = (e) => { for (; e; e = e.parentNode?.host ?? e.parentNode) { if (!(e instanceof Element)) continue;
     const c = rgba(getComputedStyle(e).backgroundColor); if (c[3] > .99) return c.slice(0, 3); } return [255, 255, 255]; };
@@ -72,7 +73,9 @@ def test_each_kept_word_has_its_places_in_its_own_colour(two: Chromium, maps: He
     palette = np.array([DUSK, *(tuple(bytes.fromhex(colour)) for colour in colours)])
     nearest = np.abs(shown[..., None, :3].astype(int) - palette).sum(-1).argmin(-1)
     assert float((nearest == wanted).mean()) > 0.995
-    legend = two.js(f"[...{ROOT}.querySelectorAll('.legend span')].map(e => [e.textContent, e.style.getPropertyValue('--mine')])")
+    legend = two.js(
+        f"[...{ROOT}.querySelectorAll('.legend span')].map(e => [e.textContent, e.style.getPropertyValue('--mine')])"
+    )
     assert legend == [["house", f"#{colours[0]}"], ["tree", f"#{colours[1]}"]]
 
 
@@ -148,7 +151,7 @@ def test_screen_readers_get_a_name_for_everything(two: Chromium) -> None:
     asked = [[role, name] for role, name in named if role in ("button", "slider", "checkbox", "image", "region", "group")]
     assert [role for role, name in asked if not name] == []
     words = [name for role, name in asked if role == "button" and "of the attention" in name]
-    assert re.fullmatch(r"house, [\d.]+ % of the attention", words[2])
+    assert any(re.fullmatch(r"house, [\d.]+ % of the attention", name) for name in words)
     assert {"Level τ", "Grow", "Feather", "Step, 0 is all together"} <= {name for role, name in asked if role == "slider"}
     assert "a red house and a green tree" in {name for role, name in asked if role == "image"}
 
