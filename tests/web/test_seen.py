@@ -120,7 +120,7 @@ def test_start_end_and_padding_are_behind_a_switch(page: Chromium) -> None:
 
 def test_the_keyboard_alone_is_enough_and_is_seen(page: Chromium) -> None:
     """Two words are kept, then Tab goes through all controls, one stop for the words; each has a ring around it."""
-    stops = []
+    stops: list[tuple[str, str, str, float]] = []
     for _ in range(60):
         for kind in ("rawKeyDown", "keyUp"):
             page.send("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
@@ -134,7 +134,7 @@ def test_the_keyboard_alone_is_enough_and_is_seen(page: Chromium) -> None:
         )
         if found is None:
             break
-        stops.append(found)
+        stops.append(tuple(found))
     assert all(style == "solid" and width >= 2 for _, _, style, width in stops), stops
     names = [name for name, *_ in stops if name]
     assert {"tau", "soft", "compete", "invert", "grow", "feather", "show", "extras", "step"} <= set(names)
