@@ -51,6 +51,7 @@ button:disabled { opacity: .5; cursor: default; }
 @container (min-width: 760px) { .body { grid-template-columns: minmax(0, 1fr) minmax(280px, 340px); } }
 .frame { position: relative; width: min(100%, calc(78vh * var(--ratio))); touch-action: none; cursor: crosshair; border-radius: 10px; overflow: hidden;
   box-shadow: 0 0 0 1px var(--line); background: #808080; }
+.left:has(.time:not([hidden])) .frame { width: min(100%, calc(max(360px, 100vh - 300px) * var(--ratio))); }
 .frame > *, .thumb > * { position: absolute; inset: 0; width: 100%; height: 100%; display: block; user-select: none; }
 .marks polygon { fill: rgb(255 255 255 / .12); stroke: #fff; stroke-width: 2px; vector-effect: non-scaling-stroke;
   paint-order: stroke; filter: drop-shadow(0 0 1px #000) drop-shadow(0 0 1px #000); }
