@@ -271,6 +271,7 @@ def test_a_saved_workflow_comes_back_with_its_choice(page: ComfyPage) -> None:
         "settings": {"tau": 0.3, "soft": False, "compete": False, "grow": 0, "feather": 0, "invert": True, "method": ""},
     }  # fmt: skip
     assert page.text("output", which) == "step 5 of 6"
+    assert page.browser.js(f"{page.root(which)}.querySelector('[name=show]').checked"), "the stored mask is what is seen"
     assert page.browser.js(f"{page.element(1 - which)}.choice().words") == []
     assert page.complaints() == []
 

@@ -47,7 +47,8 @@ export class DaamExplorer extends HTMLElement {
   /** Shows one picture; what is wrong with its data becomes a sentence. @param {Data} data @returns {Promise<void>} */
   async load(data) {
     this.screen?.rest();
-    const { masking } = this;
+    // A page that opens with a stored choice shows the mask that was stored; later pictures keep what is shown.
+    const masking = this.model ? this.masking : data.choice != null;
     this.empty();
     const mine = this.generation;
     try {
