@@ -93,6 +93,7 @@ def test_kept_words_add_up(two: Chromium, maps: HeatMaps) -> None:
 
 def test_two_words_are_compared_by_the_core_s_overlap(two: Chromium, maps: HeatMaps) -> None:
     two.js(f"{PAGE}.show('Compare')")
+    assert not two.js(f"{ROOT}.querySelector('[data-choice=sum]').checkVisibility()"), "it would do nothing here"
     size = tuple(two.js(f"{PAGE}.model.drawn"))
     for tau in (0.4, 0.25):
         two.js(f"{PAGE}.changeMask({{...{PAGE}.settings, tau: {tau}}})")
@@ -107,6 +108,9 @@ def test_a_card_of_the_contact_sheet_keeps_its_word(page: Chromium) -> None:
     page.click(*middle(page, ".sheet .card:nth-child(2)"))
     assert page.js(f"{PAGE}.choice().words") == [[f"word:{names[1]}"]]
     assert page.js(f"{ROOT}.querySelector('.card[aria-pressed=true] b').textContent") == names[1]
+    page.js(f"{ROOT}.querySelector('[name=extras]').click()")
+    every = page.js(f"[...{ROOT}.querySelectorAll('.sheet .card b')].map(e => e.textContent)")
+    assert every == ["a", "red", "house", "and", "a#2", "green", "tree", "<start>", "<end>", "<padding>"]
 
 
 def test_start_end_and_padding_are_behind_a_switch(page: Chromium) -> None:

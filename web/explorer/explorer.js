@@ -37,6 +37,7 @@ export class DaamExplorer extends HTMLElement {
     this.settings = { ...DEFAULTS };
     this.masking = false;
     this.blend = "partition";
+    this.extras = false;
     this.view = VIEWS[0];
     /** @type {any} */ this.ui = null;
     /** @type {Screen|null} */ this.screen = null;
@@ -130,6 +131,7 @@ export class DaamExplorer extends HTMLElement {
       toggle: (/** @type {number[]} */ members) => this.toggle(members),
       show: (/** @type {string} */ name) => this.show(name),
       blend: (/** @type {string} */ name) => { this.blend = name; this.screen?.draw(); },
+      extras: (/** @type {boolean} */ on) => { this.extras = on; this.screen?.fillSheet(); },
       clear: () => this.clear(),
       part: (/** @type {import("./model.js").Part} */ part) => this.choosePart(part).then(() => this.tellHost()),
       stage: {

@@ -9,7 +9,7 @@ import { layerSheet, pair, wordSheet } from "./sheets.js";
 
 /**
  * @typedef {{model: import("./model.js").Model, picks: number[][], hovered: number[]|null,
- *   settings: import("./model.js").Settings, masking: boolean, blend: string, view: string}} Chosen
+ *   settings: import("./model.js").Settings, masking: boolean, blend: string, view: string, extras: boolean}} Chosen
  */
 export class Screen {
   /**
@@ -72,7 +72,7 @@ export class Screen {
     if (shown.length) overlay.show();
     else overlay.clear();
     ui.bar.replaceChildren(...legend(model, shown, { apart, masked, map: this.map, colours: shown.map((_, i) => wordColour(i)), size }));
-    ui.blending.hidden = picks.length < 2;
+    ui.blending.hidden = picks.length < 2 || this.chosen.view !== VIEWS[0];
   }
 
   /** Heat at the size of the screen, if it is still looked at when there is time. @param {number[]} members */
@@ -105,15 +105,17 @@ export class Screen {
     const whole = name === VIEWS[0];
     ui.view.frame.hidden = ui.bar.hidden = ui.tool.hidden = !whole;
     ui.sheet.hidden = whole;
+    ui.blending.hidden = !whole || this.chosen.picks.length < 2;
   }
 
   fillSheet() {
     const { model, ui, picture, table } = this;
-    const { picks, settings, view } = this.chosen;
+    const { picks, settings, view, extras } = this.chosen;
     if (view === VIEWS[0]) return ui.sheet.replaceChildren();
     const members = picks[picks.length - 1] ?? [candidates(model.page)[0]];
     const isKept = (/** @type {number[]} */ m) => picks.some((p) => p.join() === m.join());
-    const made = view === "Words" ? wordSheet(model, picture, table, candidates(model.page), this.on.toggle, isKept)
+    const words = extras ? [...model.page.words.keys()] : candidates(model.page);
+    const made = view === "Words" ? wordSheet(model, picture, table, words, this.on.toggle, isKept)
       : view === "Compare" ? pair(model, picture, table, picks, settings.tau)
       : layerSheet(model, picture, table, members);
     ui.sheet.replaceChildren(made);

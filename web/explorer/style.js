@@ -24,7 +24,7 @@ button { background: var(--surface); border: 1px solid var(--line); border-radiu
 button:hover:not(:disabled) { border-color: var(--accent); }
 button:disabled { opacity: .5; cursor: default; }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-.prompt { font-size: 17px; touch-action: pan-y; user-select: none; max-height: 13em; overflow: auto; padding: 2px; }
+.prompt { font-size: 17px; touch-action: pan-y; user-select: none; max-height: 14em; overflow: auto; padding: 2px; }
 .line { margin: 0; line-height: 2.15; overflow-wrap: anywhere; white-space: pre-wrap; }
 .line.extra { font-size: 14px; color: var(--muted); }
 .prompt.bare .extra { display: none; }
