@@ -76,23 +76,32 @@ export function chipBoard(page, on) {
       for (const button of chips.values()) button.tabIndex = button === event.target ? 0 : -1;
       on.hover([Number(event.target.dataset.word)]);
     },
-    onfocusout: () => on.hover(null),
+    onfocusout: (/** @type {any} */ event) => {
+      if (!board.contains(event.relatedTarget)) anchor = null;
+      on.hover(null);
+    },
   });
 
+  /** Where a phrase began that Shift and the arrow keys make. @type {number|null} */
+  let anchor = null;
   const walk = (/** @type {KeyboardEvent} */ event) => {
     const visible = [...chips].filter(([, button]) => button.offsetParent !== null);
     const here = visible.findIndex(([, button]) => button === event.target);
     if (here < 0) return;
     if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
-      return on.toggle([visible[here][0]]);
+      on.toggle(anchor === null ? [visible[here][0]] : phrase(page.words, anchor, visible[here][0]));
+      anchor = null;
+      return;
     }
     const moves = /** @type {Record<string, number>} */ ({ ArrowRight: here + 1, ArrowDown: here + 1, ArrowLeft: here - 1,
       ArrowUp: here - 1, Home: 0, End: visible.length - 1 });
     if (!(event.key in moves)) return;
     event.preventDefault();
-    const [, next] = visible[(moves[event.key] + visible.length) % visible.length];
+    const [index, next] = visible[(moves[event.key] + visible.length) % visible.length];
+    anchor = event.shiftKey ? anchor ?? visible[here][0] : null;
     next.focus();
+    if (anchor !== null) on.hover(phrase(page.words, anchor, index));
   };
 
   board.append(...lines(page, chip));
