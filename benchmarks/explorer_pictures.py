@@ -64,7 +64,7 @@ def stills(browser: Chromium, maps: HeatMaps, folder: Path) -> None:
 
 
 def moving(browser: Chromium, maps: HeatMaps, folder: Path) -> None:
-    """Along the words, over the picture, a click, the slider."""
+    """Along the words, over the picture, two words that are kept, the slider."""
     browser.theme("dark")
     browser.open(write_explorer(maps, folder / "explorer.html"))
     browser.js(MARK)
@@ -82,10 +82,13 @@ def moving(browser: Chromium, maps: HeatMaps, folder: Path) -> None:
     for y, x in ((92, 39), (78, 39), (84, 88), (104, 88), (30, 64)):
         point(browser, over(browser, y, x, maps.size))
         keep(600)
-    house = middle(browser, f"[data-word='{maps.words.index('house')}']")
-    point(browser, house)
-    browser.click(*house)
-    keep(700)
+    for word in ("house", "tree"):
+        place = middle(browser, f"[data-word='{maps.words.index(word)}']")
+        point(browser, place)
+        browser.click(*place)
+        keep(600)
+    point(browser, over(browser, 20, 110, maps.size))
+    keep(1200)
     for tau in (0.3, 0.4, 0.5, 0.6):
         slide(browser, "tau", str(tau))
         point(browser, middle(browser, "[name='tau']"))

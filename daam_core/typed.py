@@ -1,8 +1,8 @@
-"""A prompt as a person typed it, looked at before anything heavy starts."""
+"""What a person typed, a prompt and a size, looked at before anything heavy starts."""
 
 from __future__ import annotations
 
-from .errors import BadPrompt
+from .errors import BadArgument, BadPrompt
 
 LONGEST_PROMPT = 2000
 """Characters of a prompt. A text encoder reads some 75 words; ten times as much is a pasted file."""
@@ -18,3 +18,14 @@ def checked_prompt(prompt: str) -> str:
             f"{LONGEST_PROMPT} characters."
         )
     return prompt
+
+
+def checked_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) in pixels. Raises BadArgument where a side is no multiple of 8, with the nearest size that is one."""
+    height, width = (max(8, round(side / 8) * 8) for side in size)
+    if (height, width) != size:
+        raise BadArgument(
+            f"A picture of {size[1]} x {size[0]} pixels (width x height) cannot be painted: both sides are multiples of 8. "
+            f"The nearest size is {width} x {height}."
+        )
+    return size

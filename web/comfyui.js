@@ -28,8 +28,10 @@ function explore(node) {
   // Both kinds of node drawing leave it out; its value is saved and queued all the same.
   store.hidden = store.options.hidden = true;
   store.computeSize = () => [0, -4];
-  /** @type {{run: string, pictures: number}|null} */
+  /** @type {{run: string, pictures: number, missing: string[]}|null} */
   let shown = null;
+  // What was stored stays what is shown with every new run, until a hand changes something on the page.
+  let touched = false;
   let index = 0;
 
   const turn = (/** @type {number} */ by) => h("button", { type: "button", onclick: () => show(index + by), style: BUTTON,
@@ -52,8 +54,10 @@ function explore(node) {
   const watcher = new MutationObserver(theme);
   for (const root of [document.body, document.documentElement]) watcher.observe(root, { attributeFilter: ["class", "style"] });
   explorer.say("Queue the graph, and the words of its prompt appear here.");
+  explorer.addEventListener("daam-change", () => (touched = true));
   explorer.addEventListener("daam-mask", (event) => {
     event.preventDefault();
+    touched = false;
     const { words, settings, part } = /** @type {CustomEvent} */ (event).detail;
     store.value = JSON.stringify({ words, settings, part });
     store.callback?.(store.value);
@@ -61,7 +65,7 @@ function explore(node) {
     app.graph.setDirtyCanvas(true, true);
   });
 
-  const show = async (/** @type {number} */ wanted, kept = explorer.model ? explorer.choice() : stored()) => {
+  const show = async (/** @type {number} */ wanted, kept = touched ? explorer.choice() : stored()) => {
     if (!shown) return;
     const { run, pictures } = shown;
     index = Math.min(Math.max(wanted, 0), pictures - 1);
@@ -94,6 +98,7 @@ function explore(node) {
           },
         },
       });
+      if (latest === mine) sayMissing();
     } catch (error) {
       if (latest === mine) explorer.say(/** @type {Error} */ (error).message);
     }
@@ -109,10 +114,17 @@ function explore(node) {
   };
   const told = (/** @type {any} */ output) => {
     const run = output?.daam_lens?.[0];
-    if (!run || run.run === shown?.run) return;
-    const first = !shown;
+    if (!run) return;
+    const same = run.run === shown?.run;
     shown = run;
-    show(index, first ? stored() : undefined);
+    if (same) explorer.tell("");
+    if (same) sayMissing();
+    else show(index);
+  };
+  /** The mask that went on has no part of these words; a person has to know, whatever is kept on the page. */
+  const sayMissing = () => {
+    const missing = [...new Set((shown?.missing ?? []).map((name) => `“${name.slice(name.indexOf(":") + 1)}”`))];
+    if (missing.length) explorer.tell(`The stored choice has words that this prompt does not have: ${missing.join(", ")}. They are left out of the mask.`);
   };
 
   const widget = node.addDOMWidget("explorer", "daam-explorer", box, { serialize: false, hideOnZoom: false, getMinHeight: () => LEAST });

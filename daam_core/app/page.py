@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
 from ..errors import DaamLensError
 from ..painting import Settings, paint
-from ..typed import checked_prompt
+from ..pipelines import DetailAxis
+from ..typed import checked_prompt, checked_size
 from .shelf import Shelf
 
 PROMPT = "a red house and a green tree"
+EXAMPLES = (PROMPT, "a yellow sun above a blue boat", "a big orange mushroom on grass", "a purple fish and a pink heart")
+"""Prompts of the model inside, which knows no more words than a picture book."""
 LARGEST_SEED = 2**32 - 1
 _EMPTY = '<p class="daam-empty">Type a prompt and press Paint. Then point at a word, or at the picture.</p>'
 STYLE = """
 .daam-empty { display: grid; place-items: center; min-height: 60vh; opacity: .65; }
 iframe.daam { width: 100%; height: calc(100vh - 60px); min-height: 560px; border: 0; border-radius: 10px; }
+.daam-seed { align-items: flex-end; }
 footer { display: none !important; }
 """
 
@@ -41,6 +46,8 @@ class Painter:
             if bar is not None:
                 bar((done, max(total or done, done)), desc="Painting", unit="steps")
 
+        if settings.size is not None:
+            checked_size(settings.size)
         _picture, lens = paint(self._pipe, checked_prompt(prompt), settings, step)
         maps = lens.heat_maps()
         lost = maps.prompt.truncated
@@ -48,14 +55,23 @@ class Painter:
         return f"explorer/{self._shelf.keep(maps)}", note
 
 
-def form(painter: Painter, model: str, usual: Settings) -> gr.Blocks:
-    """The whole page. `usual` is what the model does when nobody asks for something else."""
+def form(painter: Painter, about: str, usual: Settings, examples: Sequence[str] = ()) -> gr.Blocks:
+    """The whole page.
+
+    Args:
+        painter: what paints.
+        about: the model in a sentence of Markdown.
+        usual: what the model does when nobody asks for something else.
+        examples: prompts to try.
+    """
     native = usual.size or (512, 512)
     with gr.Blocks(analytics_enabled=False, title="DAAM Lens", fill_width=True) as blocks, gr.Row():
         with gr.Column(scale=1, min_width=280):
             prompt = gr.Textbox(PROMPT, label="Prompt", lines=3, autofocus=True)
             go = gr.Button("Paint", variant="primary")
-            with gr.Row():
+            if examples:
+                gr.Examples([[text] for text in examples], prompt, label="Try")
+            with gr.Row(elem_classes="daam-seed"):
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=120)
                 dice = gr.Button("Other seed", min_width=100)
             with gr.Accordion("More", open=False):
@@ -65,23 +81,27 @@ def form(painter: Painter, model: str, usual: Settings) -> gr.Blocks:
                 width = gr.Slider(64, 2048, native[1], step=8, label="Width")
                 height = gr.Slider(64, 2048, native[0], step=8, label="Height")
                 detail = gr.CheckboxGroup(["steps", "layers"], value=["steps", "layers"], label="Keep apart")
-            note = gr.Markdown(f"Model: `{model}`")
+            note = gr.Markdown(about)
         with gr.Column(scale=4, min_width=480):
             view = gr.HTML(_EMPTY)
 
         def run(*values: Any, bar: gr.Progress = gr.Progress()) -> tuple[str, str]:  # noqa: B008 (gradio reads the default)
-            text, seed_, negative_, steps_, guidance_, width_, height_, detail_ = values
-            chosen = Settings(
-                int(seed_ or 0), int(steps_), (int(height_), int(width_)), float(guidance_), negative_ or "", tuple(detail_)
-            )
             try:
-                address, said = painter(text, chosen, bar)
+                address, said = painter(values[0] or "", _settings(*values[1:]), bar)
             except DaamLensError as error:
                 raise gr.Error(str(error), duration=None, print_exception=False) from None
-            return f'<iframe class="daam" src="{address}" title="Explorer"></iframe>', said or f"Model: `{model}`"
+            return f'<iframe class="daam" src="{address}" title="Explorer"></iframe>', said or about
 
         boxes = [prompt, seed, negative, steps_box, guidance_box, width, height, detail]
-        dice.click(lambda: random.randint(0, LARGEST_SEED), outputs=seed).then(run, boxes, [view, note])
-        gr.on([go.click, prompt.submit], run, boxes, [view, note])
+        dice.click(lambda: random.randint(0, LARGEST_SEED), outputs=seed).then(run, boxes, [view, note], show_progress_on=view)
+        gr.on([go.click, prompt.submit], run, boxes, [view, note], show_progress_on=view)
     return blocks
 
+
+def _settings(
+    seed: float | None, negative: str | None, steps: float | None, guidance: float | None, width: float | None,
+    height: float | None, detail: Sequence[DetailAxis],
+) -> Settings:  # fmt: skip
+    """From the boxes' values; an empty box leaves it to the model."""
+    size = None if width is None or height is None else (int(height), int(width))
+    return Settings(int(seed or 0), None if steps is None else int(steps), size, guidance, negative or "", tuple(detail))

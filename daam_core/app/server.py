@@ -13,9 +13,14 @@ import uvicorn
 
 from ..errors import BadArgument
 from ..painting import defaults
-from .page import STYLE, Painter, form
+from ..tiny.load import TinyPipeline
+from ..tiny.shapes import NOUNS
+from ..tiny.world import COLOURS
+from .page import EXAMPLES, STYLE, Painter, form
 from .routes import routes
 from .shelf import Shelf
+
+ABOUT = "The model inside draws a picture book and nothing else: {nouns}; {colours}. `--model` takes another."
 
 
 def build(pipe: Any, model: str) -> fastapi.FastAPI:
@@ -23,7 +28,9 @@ def build(pipe: Any, model: str) -> fastapi.FastAPI:
     shelf = Shelf()
     app = fastapi.FastAPI(title="DAAM Lens", docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(routes(shelf))
-    blocks = form(Painter(pipe, shelf), model, defaults(pipe))
+    inside = isinstance(pipe, TinyPipeline)
+    about = ABOUT.format(nouns=", ".join(NOUNS), colours=", ".join(COLOURS)) if inside else f"Model: `{model}`"
+    blocks = form(Painter(pipe, shelf), about, defaults(pipe), EXAMPLES if inside else ())
     return gr.mount_gradio_app(app, blocks, path="/", css=STYLE, footer_links=[])
 
 

@@ -14,13 +14,13 @@ from PIL import Image
 
 from daam_core import load_tiny, trace
 from daam_core.cli import main
-from daam_core.errors import BadPrompt, NothingRecorded
+from daam_core.errors import BadArgument, BadPrompt, NothingRecorded
 from daam_core.heatmaps import HeatMaps
 
 gradio = pytest.importorskip("gradio", reason='the app needs gradio: pip install "daam-lens[app]"')
 testclient = pytest.importorskip("fastapi.testclient", reason="fastapi's test client needs httpx")
 
-from daam_core.app.page import Painter  # noqa: E402
+from daam_core.app.page import Painter, _settings  # noqa: E402
 from daam_core.app.server import build  # noqa: E402
 from daam_core.app.shelf import Shelf  # noqa: E402
 from daam_core.painting import Settings, defaults, paint  # noqa: E402
@@ -59,6 +59,16 @@ def test_defaults_are_the_models_own() -> None:
 def test_an_empty_prompt_is_one_sentence() -> None:
     with pytest.raises(BadPrompt, match="empty"):
         Painter(load_tiny(), Shelf())("  ", Settings(steps=1))
+
+
+def test_a_size_that_cannot_be_is_one_sentence_with_the_nearest() -> None:
+    with pytest.raises(BadArgument, match=r"100 x 130 pixels .* multiples of 8\. The nearest size is 96 x 128\."):
+        Painter(load_tiny(), Shelf())(PROMPT, Settings(steps=1, size=(130, 100)))
+
+
+def test_empty_boxes_leave_it_to_the_model() -> None:
+    assert _settings(None, None, None, None, 64, None, []) == Settings()
+    assert _settings(7, "a car", 5, 2.5, 96, 64, ["steps"]) == Settings(7, 5, (64, 96), 2.5, "a car", ("steps",))
 
 
 def test_the_shelf_is_bounded_and_says_what_is_gone(maps: HeatMaps) -> None:

@@ -6,6 +6,7 @@ import copy
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -98,6 +99,17 @@ def rest(page: ComfyPage) -> None:
     page.browser.mouse("Moved", 1490, 990)
 
 
+def screen(page: ComfyPage, folder: Path) -> np.ndarray[Any, Any]:
+    """What is seen of the picture, int `[H, W, 3]`, without its rounded corners."""
+    left, top, width, height = page.browser.js(
+        f"(() => {{ const r = {page.root()}.querySelector('.frame').getBoundingClientRect();"
+        " return [r.x, r.y, r.width, r.height]; })()"
+    )
+    seen = cv2.imread(str(page.browser.screenshot(folder / "seen.png")))
+    assert seen is not None
+    return seen[int(top) + 8 : int(top + height) - 8, int(left) + 8 : int(left + width) - 8].astype(int)
+
+
 def test_a_word_becomes_a_mask_and_only_the_node_runs_again(page: ComfyPage) -> None:
     """Hover, click, drag over chips, lasso, slider, use, queue: the mask that comes out is the core's."""
     page.open(workflow())
@@ -130,6 +142,75 @@ def test_a_word_becomes_a_mask_and_only_the_node_runs_again(page: ComfyPage) -> 
         wanted = one.mask("house", "threshold", tau=0.55) | one.mask("green tree", "threshold", tau=0.55)
         assert np.array_equal(mask > 127, wanted.numpy())
     assert page.complaints() == []
+
+
+def test_a_hover_is_on_the_screen(page: ComfyPage, tmp_path: Path) -> None:
+    """Not in the canvas's memory alone: where the picture is seen, the screen changes, stays so, and changes back."""
+    page.open(workflow())
+    page.queue()
+    page.shown()
+    rest(page)
+    plain = screen(page, tmp_path)
+    page.browser.mouse("Moved", *page.middle("[data-word='2']"))
+    time.sleep(0.6)
+    lit = screen(page, tmp_path)
+    assert float((np.abs(lit - plain).max(-1) > 12).mean()) > 0.5
+    time.sleep(0.6)
+    assert np.array_equal(screen(page, tmp_path), lit)
+    rest(page)
+    time.sleep(0.3)
+    assert float((np.abs(screen(page, tmp_path) - plain).max(-1) > 12).mean()) < 0.01
+
+
+def test_a_word_that_the_prompt_lacks_is_said_with_every_run(page: ComfyPage) -> None:
+    """Whether the page is new or not; what was stored comes back with the old prompt."""
+    page.open(workflow())
+    page.queue()
+    page.shown()
+    page.browser.click(*page.middle("[data-word='2']"))
+    page.browser.click(*page.middle("[data-word='6']"))
+    rest(page)
+    page.browser.click(*page.middle("button.main"))
+    page.browser.until(f"{page.root()}.querySelector('[role=status]').textContent.startsWith('Stored')")
+    says = f"{page.root()}.querySelector('[role=status]')?.textContent ?? ''"
+    prompt = "app.graph._nodes.find(n => n.type === 'CLIPTextEncode').widgets[0].value"
+    for text in ("a red car and a green tree", "a blue car and a tree"):
+        page.browser.js(f"{prompt} = {json.dumps(text)}")
+        entry = page.queue()
+        page.browser.until(f"{page.element()}.model?.page.header.prompt === {json.dumps(text)}")
+        page.browser.until(f"{says}.includes('“house”')")
+        assert "“tree”" not in page.browser.js(says)
+        assert page.browser.js(f"{page.element()}.choice().words") == [["word:tree"]]
+        assert all(mask.any() for mask in masks_of(entry, page.server))
+    page.browser.js(f"{prompt} = 'a red house and a green tree'")
+    page.queue()
+    page.browser.until(f"{page.element()}.model?.page.header.prompt === 'a red house and a green tree'")
+    page.browser.until(f"{page.element()}.choice().words.length === 2")
+    assert page.browser.js(says) == ""
+    assert page.complaints() == []
+
+
+def test_the_node_may_have_any_size(page: ComfyPage) -> None:
+    """Nothing is cut off sideways, and the picture grows with the node."""
+    page.open(workflow())
+    page.queue()
+    page.shown()
+    widths = []
+    for size in ((420, 520), (860, 780), (1300, 820)):
+        page.browser.js(
+            f"(() => {{ const n = app.graph._nodes.find(n => n.type === 'DaamLensExplorer'); n.setSize([{size[0]}, {size[1]}]);"
+            " app.canvas.setDirty(true, true); })()"
+        )
+        time.sleep(0.8)
+        width, inner, frame = page.browser.js(
+            f"[{page.element()}.scrollWidth, {page.element()}.clientWidth,"
+            f" {page.root()}.querySelector('.frame').getBoundingClientRect().width]"
+        )
+        assert width <= inner
+        assert inner > 0.85 * size[0], "the page fills the node"
+        widths.append(frame)
+    assert widths[0] >= 180
+    assert widths == sorted(widths)
 
 
 def test_pictures_of_a_batch_are_paged_and_refined_on_the_server(page: ComfyPage) -> None:
@@ -190,6 +271,7 @@ def test_a_saved_workflow_comes_back_with_its_choice(page: ComfyPage) -> None:
         "settings": {"tau": 0.3, "soft": False, "compete": False, "grow": 0, "feather": 0, "invert": True, "method": ""},
     }  # fmt: skip
     assert page.text("output", which) == "step 5 of 6"
+    assert page.browser.js(f"{page.root(which)}.querySelector('[name=show]').checked"), "the stored mask is what is seen"
     assert page.browser.js(f"{page.element(1 - which)}.choice().words") == []
     assert page.complaints() == []
 

@@ -158,12 +158,13 @@ class Chromium:
         """Whether the page finds one, and makes its buttons larger."""
         self.send("Emulation.setTouchEmulationEnabled", enabled=there)
 
-    def key(self, name: str) -> None:
+    def key(self, name: str, shift: bool = False) -> None:
         for kind in ("keyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=name, code=name)
+            self.send("Input.dispatchKeyEvent", type=kind, key=name, code=name, modifiers=8 if shift else 0)
 
-    def screenshot(self, path: Path) -> Path:
-        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=True)["data"]))
+    def screenshot(self, path: Path, whole: bool = False) -> Path:
+        """What is seen, or the whole page: for that the browser changes the window's size, and a page may lose its hover."""
+        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"]))
         return path
 
     def errors(self) -> list[str]:

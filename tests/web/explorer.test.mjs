@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 
-import { colourTable, toBytes, WORD_COLOURS } from "../../web/explorer/colours.js";
+import { colourTable, drawMask, toBytes, WORD_COLOURS } from "../../web/explorer/colours.js";
 import { fits, found, named } from "../../web/explorer/choice.js";
 import { readDetail } from "../../web/explorer/detail.js";
 import { area, competed, iou, minmax, rivals, soft, threshold, winners } from "../../web/explorer/masks.js";
@@ -165,6 +165,18 @@ test("clean-up is the core's", () => {
 test("colours are the core's", () => {
   for (const [name, table] of Object.entries(cases.colours)) assert.deepEqual(colourTable(name), table);
   assert.equal(new Set(WORD_COLOURS).size, WORD_COLOURS.length);
+});
+
+test("a mask's outside is veiled, its edge white beside black", () => {
+  const size = 7;
+  const mask = Uint8Array.from({ length: size * size }, (_, i) => ([2, 3, 4].includes(i % size) && i / size >= 2 && i / size < 5 ? 1 : 0));
+  const out = new Uint32Array(size * size);
+  drawMask(out, mask, edge(mask, size, size), size);
+  const seen = (x, y) => [out[y * size + x] & 255, out[y * size + x] >>> 24];
+  assert.deepEqual(seen(3, 3), [14, 0], "inside, the picture is as it was");
+  for (const [x, y] of [[2, 2], [4, 3], [3, 4]]) assert.deepEqual(seen(x, y), [255, 255]);
+  for (const [x, y] of [[1, 2], [5, 4], [3, 1], [3, 5]]) assert.deepEqual(seen(x, y), [0, 217]);
+  assert.deepEqual(seen(0, 6), [14, 184]);
 });
 
 test("an empty or even map gives no mask", () => {

@@ -78,6 +78,14 @@ def test_arrow_keys_walk_the_words(page: Chromium) -> None:
     assert page.js(f"{ROOT}.activeElement.dataset.word") == "2"
     page.key("Enter")
     assert page.js(f"{PAGE}.choice().words") == [["word:house"]]
+    page.key("End")
+    page.key("ArrowLeft", shift=True)
+    assert page.js(f"{PAGE}.hovered") == [5, 6]
+    page.key("Enter")
+    assert page.js(f"{PAGE}.choice().words") == [["word:house"], ["word:green", "word:tree"]]
+    page.key("ArrowLeft")
+    page.key("Enter")
+    assert page.js(f"{PAGE}.choice().words")[-1] == ["word:a#2"], "without Shift it is one word again"
 
 
 def test_every_view_opens(page: Chromium) -> None:

@@ -41,6 +41,11 @@ export function chipBoard(page, on) {
     const found = root.elementFromPoint?.(event.clientX, event.clientY)?.closest?.("[data-word]");
     return found && board.contains(found) ? Number(found.dataset.word) : null;
   };
+  const follow = (/** @type {PointerEvent} */ event) => {
+    const index = at(event);
+    if (drag && index !== null) drag.to = index;
+    on.hover(drag ? phrase(page.words, drag.from, drag.to) : index === null ? null : [index]);
+  };
   const board = h("div", {
     class: "prompt",
     role: "group",
@@ -51,11 +56,10 @@ export function chipBoard(page, on) {
       drag = { from: index, to: index };
       if (event.pointerType === "mouse") board.setPointerCapture(event.pointerId);
     },
-    onpointermove: (/** @type {PointerEvent} */ event) => {
-      const index = at(event);
-      if (drag && index !== null) drag.to = index;
-      on.hover(drag ? phrase(page.words, drag.from, drag.to) : index === null ? null : [index]);
-    },
+    onpointermove: (/** @type {PointerEvent} */ event) => follow(event),
+    // The words may move under a hand that rests: a scrolled prompt, a zoomed canvas.
+    onpointerover: (/** @type {PointerEvent} */ event) => follow(event),
+
     onpointerup: (/** @type {PointerEvent} */ event) => {
       if (!drag) return;
       const members = phrase(page.words, drag.from, drag.to);
@@ -66,25 +70,38 @@ export function chipBoard(page, on) {
     onpointercancel: () => (drag = null),
     onpointerleave: () => !drag && on.hover(null),
     onkeydown: (/** @type {KeyboardEvent} */ event) => walk(event),
-    onfocusin: (/** @type {any} */ event) => event.target.dataset.word && on.hover([Number(event.target.dataset.word)]),
-    onfocusout: () => on.hover(null),
+    onfocusin: (/** @type {any} */ event) => {
+      if (!event.target.dataset.word) return;
+      // One stop for the Tab key: the word that had the focus last.
+      for (const button of chips.values()) button.tabIndex = button === event.target ? 0 : -1;
+      on.hover([Number(event.target.dataset.word)]);
+    },
+    onfocusout: (/** @type {any} */ event) => {
+      if (!board.contains(event.relatedTarget)) anchor = null;
+      on.hover(null);
+    },
   });
 
+  /** Where a phrase began that Shift and the arrow keys make. @type {number|null} */
+  let anchor = null;
   const walk = (/** @type {KeyboardEvent} */ event) => {
     const visible = [...chips].filter(([, button]) => button.offsetParent !== null);
     const here = visible.findIndex(([, button]) => button === event.target);
     if (here < 0) return;
     if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
-      return on.toggle([visible[here][0]]);
+      on.toggle(anchor === null ? [visible[here][0]] : phrase(page.words, anchor, visible[here][0]));
+      anchor = null;
+      return;
     }
     const moves = /** @type {Record<string, number>} */ ({ ArrowRight: here + 1, ArrowDown: here + 1, ArrowLeft: here - 1,
       ArrowUp: here - 1, Home: 0, End: visible.length - 1 });
     if (!(event.key in moves)) return;
     event.preventDefault();
-    const [, next] = visible[(moves[event.key] + visible.length) % visible.length];
-    for (const [, button] of visible) button.tabIndex = button === next ? 0 : -1;
+    const [index, next] = visible[(moves[event.key] + visible.length) % visible.length];
+    anchor = event.shiftKey ? anchor ?? visible[here][0] : null;
     next.focus();
+    if (anchor !== null) on.hover(phrase(page.words, anchor, index));
   };
 
   board.append(...lines(page, chip));

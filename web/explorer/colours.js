@@ -1,8 +1,8 @@
 /** Colours as 32-bit pixels (little endian RGBA), and the drawing of heat, partition and mask into a canvas's buffer. */
 import { TABLES } from "./tables.js";
 
-/** Okabe and Ito's colours, which all common kinds of colour blindness keep apart. */
-export const WORD_COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2"];
+/** Okabe and Ito's colours for all kinds of colour vision, ordered so that the first few are as far apart as they can be. */
+export const WORD_COLOURS = ["#d55e00", "#56b4e9", "#f0e442", "#0072b2", "#cc79a7", "#e69f00", "#009e73"];
 
 const DUSK = [14, 13, 26];
 const QUIET = 0.3;

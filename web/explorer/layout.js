@@ -30,10 +30,13 @@ export function layout(model, start, on) {
   const status = h("p", { class: "hint", role: "status" });
   const views = VIEWS.filter((name) => name !== "Layers" || header.detail.layers);
   const tabs = views.map((name) => h("button", { type: "button", "aria-pressed": String(name === VIEWS[0]), onclick: () => on.show(name) }, name));
-  const tools = toolbar(tabs, words.some((word) => word.kind !== "word"), {
+  const tools = toolbar(tabs, words.some((word) => word.kind !== "word" || !word.content), {
     blend: on.blend,
     tool: (name) => view.useTool(name),
-    extras: (shown) => chips.board.classList.toggle("bare", !shown),
+    extras: (shown) => {
+      chips.board.classList.toggle("bare", !shown);
+      on.extras(shown);
+    },
     clear: on.clear,
   });
   const ranking = h("section", { class: "panel", "aria-label": "Words of a place" }, h("h2", {}, "Words here", where), ranks);

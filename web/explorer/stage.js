@@ -16,6 +16,7 @@ export function stage(model, picture, on) {
   const marks = /** @type {SVGSVGElement} */ (document.createElementNS("http://www.w3.org/2000/svg", "svg"));
   marks.setAttribute("viewBox", `0 0 ${width} ${height}`);
   marks.setAttribute("class", "marks");
+  marks.setAttribute("aria-hidden", "true");
   const outline = document.createElementNS("http://www.w3.org/2000/svg", "polygon");
   marks.append(outline);
   const image = picture ? h("img", { src: picture, alt: model.page.header.prompt, draggable: "false" }) : h("div", { class: "blank" });

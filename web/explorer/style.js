@@ -24,7 +24,7 @@ button { background: var(--surface); border: 1px solid var(--line); border-radiu
 button:hover:not(:disabled) { border-color: var(--accent); }
 button:disabled { opacity: .5; cursor: default; }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-.prompt { font-size: 17px; touch-action: pan-y; user-select: none; max-height: 13em; overflow: auto; padding: 2px; }
+.prompt { font-size: 17px; touch-action: pan-y; user-select: none; max-height: 14em; overflow: auto; padding: 2px; }
 .line { margin: 0; line-height: 2.15; overflow-wrap: anywhere; white-space: pre-wrap; }
 .line.extra { font-size: 14px; color: var(--muted); }
 .prompt.bare .extra { display: none; }
@@ -51,6 +51,7 @@ button:disabled { opacity: .5; cursor: default; }
 @container (min-width: 760px) { .body { grid-template-columns: minmax(0, 1fr) minmax(280px, 340px); } }
 .frame { position: relative; width: min(100%, calc(78vh * var(--ratio))); touch-action: none; cursor: crosshair; border-radius: 10px; overflow: hidden;
   box-shadow: 0 0 0 1px var(--line); background: #808080; }
+.left:has(.time:not([hidden])) .frame { width: min(100%, calc(max(360px, 100vh - 300px) * var(--ratio))); }
 .frame > *, .thumb > * { position: absolute; inset: 0; width: 100%; height: 100%; display: block; user-select: none; }
 .marks polygon { fill: rgb(255 255 255 / .12); stroke: #fff; stroke-width: 2px; vector-effect: non-scaling-stroke;
   paint-order: stroke; filter: drop-shadow(0 0 1px #000) drop-shadow(0 0 1px #000); }

@@ -8,9 +8,9 @@ import { h } from "./dom.js";
 export function toolbar(tabs, extras, on) {
   const blending = either("Several words", [["partition", "One each"], ["sum", "Together"]], on.blend);
   const tool = either("Dragging on the picture", [["box", "Box"], ["lasso", "Lasso"]], on.tool);
-  const more = extras && h("label", { class: "check" },
+  const more = extras && h("label", { class: "check", title: "Start, end and padding, the negative prompt; on the sheet of words also “a”, “and” and their like" },
     h("input", { type: "checkbox", name: "extras", onchange: (/** @type {any} */ e) => on.extras(e.target.checked) }),
-    "Start, end, negative");
+    "More words");
   const bar = h("div", { class: "tools" }, h("span", { class: "group", role: "group", "aria-label": "View" }, ...tabs), tool,
     blending, more, h("span", { class: "gap" }), h("button", { type: "button", onclick: on.clear }, "Clear"));
   return { bar, blending, tool };
