@@ -145,14 +145,21 @@ class PromptReport:
         return out + self.notes()
 
     def notes(self) -> list[str]:
-        """A sentence for each neglected word and each entangled pair."""
+        """A sentence for the neglected words together, and one for each entangled pair."""
         # A colour lies over the whole picture and still works, through its noun: the maps cannot tell that from idleness.
-        said = [
-            f"“{word}” did almost nothing on its own: its attention is spread evenly. A colour or a style may work so, "
-            "through other words."
-            for word in self.neglected
-        ]
+        said = []
+        if self.neglected:
+            own, lie = ("its own", "it lies") if len(self.neglected) == 1 else ("their own", "they lie")
+            said.append(
+                f"{_listed(self.neglected)} did almost nothing on {own}: {lie} evenly over the picture. Colours and styles "
+                "may work so, through other words."
+            )
         return said + [f"“{a}” and “{b}” cannot be told apart by place (IoU {v:.2f})." for a, b, v in self.entangled]
+
+
+def _listed(words: Sequence[str]) -> str:
+    quoted = [f"“{word}”" for word in words]
+    return " and ".join(filter(None, (", ".join(quoted[:-1]), quoted[-1])))
 
 
 def prompt_report(maps: HeatMaps, words: Sequence[str] | None = None) -> PromptReport:

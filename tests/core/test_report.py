@@ -10,6 +10,7 @@ import torch
 from daam_core.errors import BadArgument
 from daam_core.heatmaps import HeatMaps
 from daam_core.report import (
+    PromptReport,
     box_region,
     cond_minus_uncond,
     difference,
@@ -86,6 +87,13 @@ def test_the_report_names_idle_words_and_pairs_that_cannot_be_told_apart() -> No
     text = "\n".join(report.lines())
     assert "“green” did almost nothing on its own" in text
     assert "“red” and “house” cannot be told apart" in text
+
+
+def test_neglected_words_are_said_in_one_sentence() -> None:
+    notes = PromptReport((), ("red", "green", "grass"), ()).notes()
+    assert len(notes) == 1
+    assert notes[0].startswith("“red”, “green” and “grass” did almost nothing on their own")
+    assert PromptReport((), (), ()).notes() == []
 
 
 def test_an_empty_prompt_has_an_empty_report() -> None:
