@@ -16,8 +16,8 @@ from .overlap import iou
 
 NEGLECTED_CONTRAST = 1.0
 """A word whose hottest place holds less than this much more than its average did almost nothing to the layout. On the model
-inside no object that was drawn falls below it and a tenth of those that are missing do (`benchmarks.report_thresholds`). 2.3 would
-find four in five of these, but also call a word idle that paints half of the picture: grass, sky."""
+inside no object that was drawn falls below it, and a tenth of those that are missing do (`benchmarks.report_thresholds`).
+2.3 would find four in five of these, but also call a word idle that paints half of the picture: grass, sky."""
 ENTANGLED_IOU = 0.75
 """Two words whose maps (Eq. 7, tau 0.4) overlap by more than this cannot be told apart by place. No two objects that were both
 drawn do on the model inside; 0.28 would be enough there, but in Stable Diffusion unrelated words share 0.48 on average and two
