@@ -20,8 +20,9 @@ import torch
 
 from daam_core import HeatMaps
 from daam_core.upscale import bicubic
-from daam_webui.looks import map_of, overlay_of
+from daam_webui.looks import look_at, map_of
 from daam_webui.runs import maps_bytes
+from daam_webui.settings import Settings
 from tests.webui.checkpoints import full_shape_checkpoint, ldm_checkpoint
 from tests.webui.hosts import Server, find
 from tests.webui.ldm_weights import Sizes
@@ -52,7 +53,9 @@ def lens(**settings: Any) -> dict[str, Any]:
 
 
 def peer() -> dict[str, Any]:
-    return {"script_name": "Daam script", "script_args": [", ".join(WORDS), False, True, False, "Auto", 0.5, 1.0]}
+    # Words, hide and save, caption, grid and its layout, opacity and scale of the maps, layers apart and as rows.
+    args = [", ".join(WORDS), False, True, False, False, "Auto", 0.5, 1.0, False, False]
+    return {"alwayson_scripts": {"Daam script": {"args": args}}}
 
 
 def measure(name: str, side: int, steps: int, rounds: int, processor: bool, full: bool) -> list[list[str]]:
@@ -130,7 +133,7 @@ def making() -> list[list[str]]:
     ways: dict[str, Callable[[], Any]] = {
         "heat maps": lambda: bicubic(levels, (512, 512)),
         "heat maps as pictures": lambda: [map_of(maps, word, "ember") for word in WORDS],
-        "overlays with caption": lambda: [overlay_of(maps, word, 0.85, "ember") for word in WORDS],
+        "overlays with caption": lambda: look_at(maps, Settings(words=", ".join(WORDS))).drawn,
         "masks, threshold": lambda: [maps.mask(word, "threshold") for word in WORDS],
         "masks, best": lambda: [maps.mask(word, "best") for word in WORDS],
     }
