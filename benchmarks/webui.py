@@ -177,14 +177,19 @@ def main() -> None:
     parser.add_argument("--processor", action="store_true", help="measure the server's processor time, not the wall clock")
     parser.add_argument("--full", action="store_true", help="A1111 with a UNet of Stable Diffusion 1.5's own widths")
     args = parser.parse_args()
-    rows = [row for name in args.hosts for row in measure(name, args.side, args.steps, args.rounds, args.processor, args.full)]
-    head = ["host", "work", "without", "recording", "ratio", "kept of a picture", "8 overlays, drawn and sent"]
     clock = "processor time of the server" if args.processor else "wall clock"
-    text = f"Medians, taking turns; {clock}.\n\n{table(head, rows)}" if rows else ""
-    text += f"\n\nEight words of a 512 px picture, one thread:\n\n{table(['what', 'processor time'], making())}"
-    if not os.environ.get(PEER):
-        text += f"\n\nwebui-daam was not measured: {PEER} is not set."
-    write("WebUI", text)
+    making_rows, rows = making(), []
+    for name in args.hosts:
+        rows += measure(name, args.side, args.steps, args.rounds, args.processor, args.full)
+        write("WebUI", report(rows, making_rows, clock))  # after each host: the next one may fail
+
+
+def report(rows: list[list[str]], making_rows: list[list[str]], clock: str) -> str:
+    """The section of the results file."""
+    head = ["host", "work", "without", "recording", "ratio", "kept of a picture", "8 overlays, drawn and sent"]
+    text = f"Medians, taking turns; {clock}.\n\n{table(head, rows)}"
+    text += f"\n\nEight words of a 512 px picture, one thread:\n\n{table(['what', 'processor time'], making_rows)}"
+    return text if os.environ.get(PEER) else f"{text}\n\nwebui-daam was not measured: {PEER} is not set."
 
 
 if __name__ == "__main__":

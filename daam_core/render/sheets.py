@@ -138,10 +138,7 @@ def contact_sheet(
         write(sheet, (margin, margin + (i + 0.5) * size * 1.35), line, full - 2 * margin, size, ink.text)
     ground = caption_ground(cell, enlarge)
     cards = [_captioned(cell, "picture", False, (0.0, 0.0), colormap, ink, quiet=True)]
-    cards += [
-        overlay(ground, heat, opacity, colormap, word, True, top=top, theme=theme)
-        for word, heat in values.items()
-    ]
+    cards += [overlay(ground, heat, opacity, colormap, word, True, top=top, theme=theme) for word, heat in values.items()]
     for i, one in enumerate(cards):
         row, column = divmod(i, across)
         sheet.paste(Image.fromarray(one), (margin + column * (width + gap), above + row * (height + gap)))

@@ -153,6 +153,8 @@ def test_prompts_from_file(live: Live) -> None:
 @pytest.mark.parametrize("kind", ["xl", "v2"])
 def test_other_kinds_of_checkpoint(live: Live, kind: str) -> None:
     """Stable Diffusion XL (two text encoders side by side) and 2 (open_clip)."""
+    if (live.name, kind) == ("reforge", "v2"):
+        pytest.skip("reforge builds every Stable Diffusion 2 at its full width, which does not fit into a test")
     live.server.post("/sdapi/v1/options", {"sd_model_checkpoint": kind})
     try:
         seen = live.compare(prompt=f"{PROMPT} BREAK old sky", negative_prompt="blue", lens={"negative": True})
