@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from daam_core.errors import DaamLensError, DetailMissing
 from daam_core.heatmaps import HeatMaps
+from daam_core.prompt import Word
 from daam_core.render import Ground, as_heat, caption_ground, overlay, paint
 
 from .settings import Settings
@@ -79,12 +80,12 @@ def chosen_layers(maps: HeatMaps, settings: Settings, notes: list[str]) -> HeatM
     return maps
 
 
-def mask_of(maps: HeatMaps, word: str, method: str, tau: float) -> Picture:
+def mask_of(maps: HeatMaps, word: str | Word, method: str, tau: float) -> Picture:
     """uint8 `[H, W]`, 255 inside. Raises what `HeatMaps.mask` raises."""
     return maps.mask(word, method, tau=tau).numpy().astype(np.uint8) * 255
 
 
-def map_of(maps: HeatMaps, word: str, colours: str) -> Picture:
+def map_of(maps: HeatMaps, word: str | Word, colours: str) -> Picture:
     """The map alone at the picture's size, each word to its own maximum: uint8 `[H, W, 3]`."""
     heat = np.clip(as_heat(maps.word(word, maps.size)), 0, None)
     top = float(heat.max())
@@ -102,7 +103,7 @@ def ground_for(maps: HeatMaps) -> Ground:
     return caption_ground(maps.picture)
 
 
-def overlay_of(maps: HeatMaps, word: str, opacity: float, colours: str, ground: Ground | None = None) -> Picture:
+def overlay_of(maps: HeatMaps, word: str | Word, opacity: float, colours: str, ground: Ground | None = None) -> Picture:
     """The map over its picture, with a caption: uint8 `[H, W, 3]`.
 
     Args:
@@ -111,8 +112,8 @@ def overlay_of(maps: HeatMaps, word: str, opacity: float, colours: str, ground: 
     Raises:
         DetailMissing: the picture is not known.
     """
-    below = ground or ground_for(maps)
-    return overlay(below, maps.word(word, maps.size), opacity, colours, word, True)  # type: ignore[arg-type]
+    below, label = ground or ground_for(maps), word if isinstance(word, str) else word.label
+    return overlay(below, maps.word(word, maps.size), opacity, colours, label, True)  # type: ignore[arg-type]
 
 
 def _drawn(maps: HeatMaps, words: list[str], settings: Settings, notes: list[str]) -> list[Drawn]:

@@ -181,7 +181,7 @@ def test_controlnet(live: Live) -> None:
         pytest.skip(f"{live.name} comes without ControlNet")
     model = next(name for name in live.server.get("/controlnet/model_list")["model_list"] if name.startswith("control"))
     unit = {"enabled": True, "module": "None", "model": model, "image": encoded(_start(live)), "weight": 1.0}
-    more = {"alwayson_scripts": {"ControlNet": {"args": [unit]}}}
+    more: dict[str, Any] = {"alwayson_scripts": {"ControlNet": {"args": [unit]}}}
     seen = live.compare(**more)
     assert (live.make().images[0] != seen.images[0]).any(), "the ControlNet did nothing: the test shows nothing"
     seen = live.make(lens={}, watch=True, **more)
