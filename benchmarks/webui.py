@@ -20,8 +20,9 @@ import torch
 
 from daam_core import HeatMaps
 from daam_core.upscale import bicubic
-from daam_webui.looks import map_of, overlay_of
+from daam_webui.looks import look_at, map_of
 from daam_webui.runs import maps_bytes
+from daam_webui.settings import Settings
 from tests.webui.checkpoints import full_shape_checkpoint, ldm_checkpoint
 from tests.webui.hosts import Server, find
 from tests.webui.ldm_weights import Sizes
@@ -52,7 +53,9 @@ def lens(**settings: Any) -> dict[str, Any]:
 
 
 def peer() -> dict[str, Any]:
-    return {"script_name": "Daam script", "script_args": [", ".join(WORDS), False, True, False, "Auto", 0.5, 1.0]}
+    # Words, hide and save, caption, grid and its layout, opacity and scale of the maps, layers apart and as rows.
+    args = [", ".join(WORDS), False, True, False, False, "Auto", 0.5, 1.0, False, False]
+    return {"alwayson_scripts": {"Daam script": {"args": args}}}
 
 
 def measure(name: str, side: int, steps: int, rounds: int, processor: bool, full: bool) -> list[list[str]]:
@@ -130,7 +133,7 @@ def making() -> list[list[str]]:
     ways: dict[str, Callable[[], Any]] = {
         "heat maps": lambda: bicubic(levels, (512, 512)),
         "heat maps as pictures": lambda: [map_of(maps, word, "ember") for word in WORDS],
-        "overlays with caption": lambda: [overlay_of(maps, word, 0.85, "ember") for word in WORDS],
+        "overlays with caption": lambda: look_at(maps, Settings(words=", ".join(WORDS))).drawn,
         "masks, threshold": lambda: [maps.mask(word, "threshold") for word in WORDS],
         "masks, best": lambda: [maps.mask(word, "best") for word in WORDS],
     }
@@ -174,14 +177,19 @@ def main() -> None:
     parser.add_argument("--processor", action="store_true", help="measure the server's processor time, not the wall clock")
     parser.add_argument("--full", action="store_true", help="A1111 with a UNet of Stable Diffusion 1.5's own widths")
     args = parser.parse_args()
-    rows = [row for name in args.hosts for row in measure(name, args.side, args.steps, args.rounds, args.processor, args.full)]
-    head = ["host", "work", "without", "recording", "ratio", "kept of a picture", "8 overlays, drawn and sent"]
     clock = "processor time of the server" if args.processor else "wall clock"
-    text = f"Medians, taking turns; {clock}.\n\n{table(head, rows)}" if rows else ""
-    text += f"\n\nEight words of a 512 px picture, one thread:\n\n{table(['what', 'processor time'], making())}"
-    if not os.environ.get(PEER):
-        text += f"\n\nwebui-daam was not measured: {PEER} is not set."
-    write("WebUI", text)
+    making_rows, rows = making(), []
+    for name in args.hosts:
+        rows += measure(name, args.side, args.steps, args.rounds, args.processor, args.full)
+        write("WebUI", report(rows, making_rows, clock))  # after each host: the next one may fail
+
+
+def report(rows: list[list[str]], making_rows: list[list[str]], clock: str) -> str:
+    """The section of the results file."""
+    head = ["host", "work", "without", "recording", "ratio", "kept of a picture", "8 overlays, drawn and sent"]
+    text = f"Medians, taking turns; {clock}.\n\n{table(head, rows)}"
+    text += f"\n\nEight words of a 512 px picture, one thread:\n\n{table(['what', 'processor time'], making_rows)}"
+    return text if os.environ.get(PEER) else f"{text}\n\nwebui-daam was not measured: {PEER} is not set."
 
 
 if __name__ == "__main__":

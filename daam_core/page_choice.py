@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,6 +156,20 @@ def _of_part(side: HeatMaps, choice: Choice) -> HeatMaps:
         return side
     axis, frames = choice.part
     return side.select(steps=frames) if axis == "steps" else side.select(layers=frames)
+
+
+def picked(maps: HeatMaps, pick: Sequence[str]) -> tuple[HeatMaps, Word]:
+    """The side (prompt or negative prompt) that holds a pick, and its word or phrase.
+
+    Raises:
+        WordNotFound: no such words, words of both sides, or the negative prompt was not recorded.
+    """
+    found = _found(maps, tuple(pick))
+    if found is None:
+        raise WordNotFound(
+            f"These words are not in the recording: {', '.join(pick)!r:.80}. A choice is words of one prompt, as kind:label."
+        )
+    return found
 
 
 def _found(maps: HeatMaps, pick: tuple[str, ...]) -> tuple[HeatMaps, Word] | None:

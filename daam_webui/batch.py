@@ -104,6 +104,12 @@ class Batch:
         self._area = WHOLE
         self._sigmas: list[Any] = []
 
+    @property
+    def wants_self(self) -> bool:
+        """Whether self-attention is kept in the step that comes; nobody has to listen to it in the others."""
+        recorders = [group.recorder for group in self.groups if group.side == "prompt"]
+        return any(recorder.wants_self(recorder.self_grid or (1, 1)) for recorder in recorders)
+
     # -- while the model runs ---------------------------------------------------------------------------------------
 
     def begin_call(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from daam_core.errors import DaamLensError, DetailMissing
 from daam_core.heatmaps import HeatMaps
-from daam_core.render import as_heat, overlay, paint
+from daam_core.prompt import Word
+from daam_core.render import Ground, as_heat, caption_ground, overlay, paint
 
 from .settings import Settings
 
@@ -79,35 +80,49 @@ def chosen_layers(maps: HeatMaps, settings: Settings, notes: list[str]) -> HeatM
     return maps
 
 
-def mask_of(maps: HeatMaps, word: str, method: str, tau: float) -> Picture:
+def mask_of(maps: HeatMaps, word: str | Word, method: str, tau: float) -> Picture:
     """uint8 `[H, W]`, 255 inside. Raises what `HeatMaps.mask` raises."""
     return maps.mask(word, method, tau=tau).numpy().astype(np.uint8) * 255
 
 
-def map_of(maps: HeatMaps, word: str, colours: str) -> Picture:
+def map_of(maps: HeatMaps, word: str | Word, colours: str) -> Picture:
     """The map alone at the picture's size, each word to its own maximum: uint8 `[H, W, 3]`."""
     heat = np.clip(as_heat(maps.word(word, maps.size)), 0, None)
     top = float(heat.max())
     return paint(heat / top if top > 0 else heat, colours)  # type: ignore[arg-type]
 
 
-def overlay_of(maps: HeatMaps, word: str, opacity: float, colours: str, label: str | None = None) -> Picture:
-    """The map over its picture, with a caption: uint8 `[H, W, 3]`.
+def ground_for(maps: HeatMaps) -> Ground:
+    """The picture of maps, made ready for many overlays.
 
     Raises:
         DetailMissing: the picture is not known (a record may come without).
     """
     if maps.picture is None:
         raise DetailMissing("This record holds no picture to lay a map over; ask for the map alone.")
-    return overlay(maps.picture, maps.word(word, maps.size), opacity, colours, label or word, True)  # type: ignore[arg-type]
+    return caption_ground(maps.picture)
+
+
+def overlay_of(maps: HeatMaps, word: str | Word, opacity: float, colours: str, ground: Ground | None = None) -> Picture:
+    """The map over its picture, with a caption: uint8 `[H, W, 3]`.
+
+    Args:
+        ground: the picture, where it serves several words.
+
+    Raises:
+        DetailMissing: the picture is not known.
+    """
+    below, label = ground or ground_for(maps), word if isinstance(word, str) else word.label
+    return overlay(below, maps.word(word, maps.size), opacity, colours, label, True)  # type: ignore[arg-type]
 
 
 def _drawn(maps: HeatMaps, words: list[str], settings: Settings, notes: list[str]) -> list[Drawn]:
     drawn: list[Drawn] = []
+    ground = ground_for(maps) if settings.overlays else None
     for word in words:
         try:
             if settings.overlays:
-                drawn.append(Drawn("overlay", word, overlay_of(maps, word, settings.opacity, settings.colours)))
+                drawn.append(Drawn("overlay", word, overlay_of(maps, word, settings.opacity, settings.colours, ground)))
             if settings.maps:
                 drawn.append(Drawn("map", word, map_of(maps, word, settings.colours)))
             if settings.masks:

@@ -21,10 +21,9 @@ from daam_core.heatmaps import HeatMaps
 from daam_core.mask_methods import METHODS
 from daam_core.outputs import file_names
 from daam_core.page import detail_data, page_data
-from daam_core.page_choice import server_methods, united_pixels
+from daam_core.page_choice import picked, server_methods, united_pixels
 
-from .chosen import Pick, mask_of_pick, query_of, side_of
-from .looks import map_of, overlay_of
+from .looks import ground_for, map_of, mask_of, overlay_of
 from .runs import RUNS, Run
 from .serving import find_run, png, told
 from .settings import COLOURS, Settings
@@ -128,7 +127,7 @@ def _add_files(router: APIRouter) -> None:
         return {"id": RUNS.keep(maps, Settings(), maps.content_words or maps.words).id}
 
 
-def _picks(body: PicksRequest) -> Sequence[Pick]:
+def _picks(body: PicksRequest) -> list[list[str]]:
     if len(body.words) > MOST_PICKS:
         raise HTTPException(422, f"Up to {MOST_PICKS} words at a time.")
     return body.words
@@ -138,15 +137,16 @@ def _mask(maps: HeatMaps, choice: str) -> Response:
     return Response(png(told(united_pixels, maps, choice)), media_type="image/png")
 
 
-def _zipped(maps: HeatMaps, picks: Sequence[Pick], body: PicksRequest) -> bytes:
+def _zipped(maps: HeatMaps, picks: Sequence[Sequence[str]], body: PicksRequest) -> bytes:
     """Overlay, heat map and mask of each pick as PNG files."""
     images: list[tuple[str, NDArray[np.uint8]]] = []
+    ground = None if maps.picture is None else ground_for(maps)
     for pick in picks:
-        side, query = told(side_of, maps, pick), told(query_of, maps, pick)
-        if maps.picture is not None:
-            images.append((f"overlay-{query}", told(overlay_of, side, query, Settings().opacity, COLOURS[0])))
-        images.append((f"map-{query}", told(map_of, side, query, COLOURS[0])))
-        images.append((f"mask-{query}", told(mask_of_pick, maps, pick, body.method, body.tau)))
+        side, word = told(picked, maps, pick)
+        if ground is not None:
+            images.append((f"overlay-{word.label}", told(overlay_of, side, word, Settings().opacity, COLOURS[0], ground)))
+        images.append((f"map-{word.label}", told(map_of, side, word, COLOURS[0])))
+        images.append((f"mask-{word.label}", told(mask_of, side, word, body.method, body.tau)))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, (_, pixels) in zip(file_names([name for name, _ in images]), images, strict=True):

@@ -81,6 +81,7 @@ class Session:
         self._batches: dict[int, Batch] = {}
         self._passes: dict[int, dict[bool, tuple[PassTexts, Area]]] = {}
         self._unet: Any = None
+        self._taps: dict[bool, Tap] = {}
         self._tap: Tap | None = None
         self._batch: Batch | None = None
         self._step: _Step | None = None
@@ -100,7 +101,8 @@ class Session:
             self._batches[iteration] = self._start(p, model, hires)
         self._batch = self._batches[iteration]
         self._step = self._resolve(params, *self._passes[iteration][second])
-        return self._tap_of(unet)
+        self._tap = self._tap_of(unet, self._batch.wants_self)
+        return self._tap
 
     def begin_call(self, rows: int, options: dict[str, Any] | None, context: Tensor | None) -> None:
         """The UNet is called with a batch of `rows`; `options` are Forge's `transformer_options`."""
@@ -159,6 +161,7 @@ class Session:
     def close(self) -> None:
         """Let go of everything that is the host's or large."""
         self._batches.clear()
+        self._taps.clear()
         self._unet = self._tap = self._batch = self._step = None
 
     # -- parts ------------------------------------------------------------------------------------------------------
@@ -229,14 +232,17 @@ class Session:
                 return number
         return left[-1]
 
-    def _tap_of(self, unet: Any) -> Tap:
-        # One at a time: a host that loads another checkpoint for hires fix or the refiner wants the first one's memory back.
-        if self._tap is None or self._unet is not unet:
+    def _tap_of(self, unet: Any, self_attention: bool) -> Tap:
+        # One UNet at a time: a host that loads another checkpoint for hires fix or the refiner wants the first one's memory
+        # back.
+        if self._unet is not unet:
             self._unet = unet
-            self._tap = Tap(
-                unet, self.hear, lambda *_: None, self._end_call, self.fail, self_attention=self.settings.keep.self_attention
+            self._taps.clear()
+        if self_attention not in self._taps:
+            self._taps[self_attention] = Tap(
+                unet, self.hear, lambda *_: None, self._end_call, self.fail, self_attention=self_attention
             )
-        return self._tap
+        return self._taps[self_attention]
 
     def _end_call(self) -> None:
         if self._batch is not None:

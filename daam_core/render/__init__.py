@@ -7,19 +7,21 @@ from .animation import animate, step_frames
 from .colours import ColourMap, colour_table, paint
 from .lettering import THEMES, Theme
 from .of_maps import report_table, word_overlay, word_sheet, word_steps
-from .overlay import Enlarge, Picture, as_heat, as_picture, enlarged, outline
-from .sheets import colour_bar, contact_sheet, difference, overlay
+from .overlay import Enlarge, Ground, Picture, as_heat, as_picture, enlarged, outline
+from .sheets import caption_ground, colour_bar, contact_sheet, difference, overlay
 from .tables import table
 
 __all__ = [
     "THEMES",
     "ColourMap",
     "Enlarge",
+    "Ground",
     "Picture",
     "Theme",
     "animate",
     "as_heat",
     "as_picture",
+    "caption_ground",
     "colour_bar",
     "colour_table",
     "contact_sheet",

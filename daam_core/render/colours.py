@@ -78,7 +78,7 @@ def colour_table(name: ColourMap) -> NDArray[np.uint8]:
 
 def paint(values: NDArray[np.floating[Any]], name: ColourMap) -> NDArray[np.uint8]:
     """Values 0..1 of any shape -> uint8 `[..., 3]`."""
-    return colour_table(name)[np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)]
+    return np.take(colour_table(name), np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8), axis=0)
 
 
 def oklab_to_srgb(lab: Floats) -> Floats:

@@ -176,6 +176,7 @@ def wrap(text: str, width: float, size: int, most: int) -> list[str]:
     return [*lines, " ".join(words)] if words else lines
 
 
+@lru_cache(maxsize=32)
 def rounded(width: int, height: int, corner: float) -> Image.Image:
     """A mask of a rectangle with smooth round corners; `corner` is their radius as a part of the height."""
     big = Image.new("L", (4 * width, 4 * height), 0)

@@ -12,7 +12,7 @@ from PIL import Image
 from ..errors import BadArgument
 from .colours import ColourMap, colour_table
 from .lettering import Inks, Theme, inks, rounded, title_lines, width_of, write
-from .overlay import Enlarge, Heat, Picture, as_heat, as_picture, enlarged, glow, signed_glow
+from .overlay import Enlarge, Ground, Heat, Picture, as_heat, as_picture, enlarged, glow, ground_of, signed_glow
 
 SMALLEST = 256
 """Pixels of the shorter side of a picture that carries a caption: letters below it could not be read."""
@@ -23,7 +23,7 @@ LARGEST_SHEET = 2**26
 
 
 def overlay(
-    picture: ArrayLike | Image.Image,
+    picture: ArrayLike | Image.Image | Ground,
     heat: Heat,
     opacity: float = 0.85,
     colormap: ColourMap = "ember",
@@ -37,7 +37,8 @@ def overlay(
     """One heat map over one picture, with a caption below it where a label or a bar is asked for.
 
     Args:
-        picture: uint8 `[H, W, 3]` (or `[H, W]`, `[H, W, 4]`) or a Pillow image.
+        picture: uint8 `[H, W, 3]` (or `[H, W]`, `[H, W, 4]`), a Pillow image, or the ground that serves many words
+            (`caption_ground`).
         heat: `[h, w]` of any size and real type, array or tensor; negative values and NaN count as no heat.
         opacity: 0 (the picture itself) .. 1.
         colormap: "ember", "lagoon" or "gray"; "tide" for a signed map (see `difference`).
@@ -57,7 +58,7 @@ def overlay(
     values = as_heat(heat)
     ink = inks(theme)
     with_caption = label is not None or bar
-    base = enlarged(picture, SMALLEST, enlarge) if with_caption else as_picture(picture)
+    base = picture if isinstance(picture, Ground) else caption_ground(picture, enlarge) if with_caption else ground_of(picture)
     if colormap == "tide":
         drawn = signed_glow(base, values, opacity, top=top)
         reach = float(np.abs(values).max()) if top is None else top
@@ -66,6 +67,11 @@ def overlay(
         drawn = glow(base, values, opacity, colormap, top=top)
         span = (0.0, max(0.0, float(values.max())) if top is None else top)
     return _captioned(drawn, label or "", bar, span, colormap, ink) if with_caption else drawn
+
+
+def caption_ground(picture: ArrayLike | Image.Image, enlarge: Enlarge = "lanczos") -> Ground:
+    """A picture made ready for many `overlay`s with captions, enlarged as they need it. Raises BadArgument."""
+    return ground_of(enlarged(picture, SMALLEST, enlarge))
 
 
 def difference(
@@ -130,11 +136,9 @@ def contact_sheet(
     sheet = Image.new("RGB", (full, tall), ink.ground)
     for i, line in enumerate(lines):
         write(sheet, (margin, margin + (i + 0.5) * size * 1.35), line, full - 2 * margin, size, ink.text)
+    ground = caption_ground(cell, enlarge)
     cards = [_captioned(cell, "picture", False, (0.0, 0.0), colormap, ink, quiet=True)]
-    cards += [
-        overlay(cell, heat, opacity, colormap, word, True, top=top, theme=theme, enlarge=enlarge)
-        for word, heat in values.items()
-    ]
+    cards += [overlay(ground, heat, opacity, colormap, word, True, top=top, theme=theme) for word, heat in values.items()]
     for i, one in enumerate(cards):
         row, column = divmod(i, across)
         sheet.paste(Image.fromarray(one), (margin + column * (width + gap), above + row * (height + gap)))

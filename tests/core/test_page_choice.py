@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from daam_core import HeatMaps
-from daam_core.errors import BadArgument, DetailMissing
-from daam_core.page_choice import choice_mask, missing, read_choice, united
+from daam_core.errors import BadArgument, DetailMissing, WordNotFound
+from daam_core.page_choice import choice_mask, missing, picked, read_choice, united
 
 from ..web.samples import heat_maps
 
@@ -126,3 +126,17 @@ def test_steps_that_are_not_there_are_said(maps: HeatMaps) -> None:
     plain = heat_maps(WORDS, (64, 64), ((8, 8),))
     with pytest.raises(DetailMissing):
         made(plain, chosen(["word:house"], part={"axis": "layers", "frames": [0]}))
+
+
+def test_a_pick_is_a_word_of_its_side(maps: HeatMaps) -> None:
+    side, phrase = picked(maps, ["word:green", "word:tree"])
+    assert side is maps and phrase.rows == (6, 7) and phrase.label == "green tree"
+    assert picked(maps, ["word:a#2"])[1].rows == (5,)
+    side, snow = picked(maps, ["negative:snow"])
+    assert torch.equal(side.word(snow, maps.size), maps.negative.word("snow", maps.size))
+    assert side.picture is maps.picture
+    for wrong in ([], ["house"], ["word:snow"], ["word:house", "negative:snow"], ["word:zebra"]):
+        with pytest.raises(WordNotFound):
+            picked(maps, wrong)
+    with pytest.raises(WordNotFound, match="not in the recording"):
+        picked(heat_maps(WORDS, (96, 128), ((12, 16),)), ["negative:snow"])

@@ -20,6 +20,7 @@ import daam_core
 from daam_core import render
 from daam_core.errors import BadArgument, CannotWrite
 from daam_core.render import lettering
+from daam_core.render.overlay import blend, ground_of
 from daam_core.report import PromptReport, WordReport
 
 Picture = NDArray[np.uint8]
@@ -93,6 +94,32 @@ def test_one_nan_does_not_spoil_the_map() -> None:
     heat[0, 15] = np.nan
     clean, spoilt = render.overlay(scene(), blob()), render.overlay(scene(), heat)
     assert change(clean, spoilt)[20:].max() <= 3
+
+
+def test_a_ground_serves_many_words() -> None:
+    """Each word over the prepared picture is what it is over the picture itself, and the picture stays untouched."""
+    picture = np.random.default_rng(4).integers(0, 256, (300, 280, 3), np.uint8)
+    before = picture.copy()
+    ground = render.caption_ground(picture)
+    for seed in (1, 2):
+        heat = np.random.default_rng(seed).random((16, 16)).astype(np.float32)
+        assert (render.overlay(ground, heat, label="house") == render.overlay(picture, heat, label="house")).all()
+    assert (ground.picture == before).all() and (picture == before).all()
+
+
+def test_the_blend_is_the_formula() -> None:
+    """Written out for single places in double precision: quiet picture, colour with the picture's relief, by strength."""
+    rng = np.random.default_rng(5)
+    picture, colours = (rng.integers(0, 256, (40, 48, 3), np.uint8) for _ in range(2))
+    strength = rng.random((40, 48)).astype(np.float32)
+    ground = ground_of(picture)
+    drawn = blend(ground, colours, strength, 0.7)
+    for y, x in rng.integers(0, 40, (200, 2)):
+        base, weight = picture[y, x].astype(float), float(strength[y, x])
+        light = float(base @ (0.299, 0.587, 0.114))
+        quiet = (light + (base - light) * (0.55 + 0.45 * weight)) * [d + (1 - d) * weight for d in (0.78, 0.80, 0.84)]
+        mixed = quiet + (colours[y, x] + float(ground.relief[y, x]) - quiet) * 0.86 * weight
+        assert np.abs(drawn[y, x] - np.clip(base + (mixed - base) * 0.7, 0, 255)).max() < 0.51
 
 
 def test_same_top_makes_words_comparable() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from .checkpoints import full_shape_checkpoint, ldm_checkpoint, small_files
 from .hosts import ROOT, Server, find
-from .other_models import hypernetwork, model_inside, v2_checkpoint, xl_checkpoint
+from .other_models import controlnet, full_shape_others, hypernetwork, model_inside, v2_checkpoint, xl_checkpoint
 from .running import Live
 
 # As a WebUI does with an extension's folder.
@@ -34,12 +34,16 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     make = ldm_checkpoint if host.name == "a1111" else full_shape_checkpoint
     make(models, "tiny", 0)
     make(models, "other", 1)
+    width = 64 if host.name == "a1111" else 768
     if host.name == "a1111":
         xl_checkpoint(models)
         v2_checkpoint(models)
         model_inside(data)
-        hypernetwork(data / "models" / "hypernetworks", width=64)
-    small_files(data, width=64 if host.name == "a1111" else 768, full=host.name != "a1111")
+    else:
+        full_shape_others(models)
+        controlnet(data / "models" / "ControlNet")
+    hypernetwork(data / "models" / "hypernetworks", width)
+    small_files(data, width, full=host.name != "a1111")
     scripts = data / "extensions" / "witness" / "scripts"
     scripts.mkdir(parents=True)
     shutil.copy(WITNESS, scripts / "witness.py")

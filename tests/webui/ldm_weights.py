@@ -14,10 +14,19 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a Stable Diffusion 1: UNet channels and levels, text encoder, autoencoder channels."""
+    """Sizes of a Stable Diffusion 1: UNet channels and levels, text encoder, autoencoder channels.
+
+    Attributes:
+        depths: transformer blocks at each level; none is one at each.
+        linear: projections around them are linear layers, as in 2 and XL.
+        vector: width of XL's numbers for original size, crop and target size; 0 is no XL.
+    """
 
     channels: int = 32
     levels: tuple[int, ...] = (1, 2)
+    depths: tuple[int, ...] = ()
+    linear: bool = False
+    vector: int = 0
     blocks: int = 1
     context: int = 64
     text_layers: int = 2
@@ -44,12 +53,17 @@ def _named_shapes(sizes: Sizes) -> Shapes:
 
 
 def strided_checkpoint(sizes: Sizes, seed: int = 0) -> dict[str, Tensor]:
-    """As `checkpoint`, of any size: every weight is a view over a small bank of numbers, so a file stays small."""
+    """As `checkpoint`, of any size, see `strided_weights`."""
+    return strided_weights(_named_shapes(sizes), seed)
+
+
+def strided_weights(shapes: Shapes, seed: int) -> dict[str, Tensor]:
+    """As `random_weights`: every weight is a view over a small bank of numbers, so a file stays small."""
     generator = torch.Generator().manual_seed(seed)
     banks: dict[float, Tensor] = {}
     weights: dict[str, Tensor] = {}
-    for name, shape in _named_shapes(sizes).items():
-        if len(shape) == 1:
+    for name, shape in shapes.items():
+        if len(shape) < 2:
             weights[name] = _values(name, shape, generator)
             continue
         row = max(1, math.prod(shape[1:]))
@@ -79,15 +93,18 @@ def _scale(name: str, shape: tuple[int, ...]) -> float:
 
 
 def unet_shapes(s: Sizes) -> Shapes:
-    """Names and shapes of the UNet, attention at every level."""
+    """Names and shapes of the UNet."""
     ch, emb = s.channels, 4 * s.channels
+    depths = s.depths or (1,) * len(s.levels)
     shapes = {**_linear("time_embed.0", emb, ch), **_linear("time_embed.2", emb, emb), **_conv("input_blocks.0.0", ch, 4)}
+    if s.vector:
+        shapes |= {**_linear("label_emb.0.0", emb, s.vector), **_linear("label_emb.0.2", emb, emb)}
     widths, width, number = [ch], ch, 1
     for level, factor in enumerate(s.levels):
         for _ in range(s.blocks):
             shapes |= _res(f"input_blocks.{number}.0", width, ch * factor, emb)
             width = ch * factor
-            shapes |= _transformer(f"input_blocks.{number}.1", width, s.context)
+            shapes |= _transformer(f"input_blocks.{number}.1", width, s, depths[level])
             widths.append(width)
             number += 1
         if level < len(s.levels) - 1:
@@ -95,14 +112,14 @@ def unet_shapes(s: Sizes) -> Shapes:
             widths.append(width)
             number += 1
     shapes |= _res("middle_block.0", width, width, emb)
-    shapes |= _transformer("middle_block.1", width, s.context)
+    shapes |= _transformer("middle_block.1", width, s, depths[-1])
     shapes |= _res("middle_block.2", width, width, emb)
     number = 0
     for level, factor in reversed(list(enumerate(s.levels))):
         for block in range(s.blocks + 1):
             shapes |= _res(f"output_blocks.{number}.0", width + widths.pop(), ch * factor, emb)
             width = ch * factor
-            shapes |= _transformer(f"output_blocks.{number}.1", width, s.context)
+            shapes |= _transformer(f"output_blocks.{number}.1", width, s, depths[level])
             if level and block == s.blocks:
                 shapes |= _conv(f"output_blocks.{number}.2.conv", width, width)
             number += 1
@@ -183,18 +200,27 @@ def _res(name: str, into: int, out: int, emb: int) -> Shapes:
     return shapes if into == out else {**shapes, **_conv(f"{name}.skip_connection", out, into, 1)}
 
 
-def _transformer(name: str, width: int, context: int) -> Shapes:
-    shapes = {**_norm(f"{name}.norm", width), **_conv(f"{name}.proj_in", width, width, 1)}
-    shapes |= _conv(f"{name}.proj_out", width, width, 1)
-    block = f"{name}.transformer_blocks.0"
+def _transformer(name: str, width: int, s: Sizes, depth: int) -> Shapes:
+    if not depth:
+        return {}
+    shapes = _norm(f"{name}.norm", width)
+    for part in ("proj_in", "proj_out"):
+        shapes |= _linear(f"{name}.{part}", width, width) if s.linear else _conv(f"{name}.{part}", width, width, 1)
+    for number in range(depth):
+        shapes |= _transformer_block(f"{name}.transformer_blocks.{number}", width, s.context)
+    return shapes
+
+
+def _transformer_block(name: str, width: int, context: int) -> Shapes:
+    shapes: Shapes = {}
     for attention, keys in (("attn1", width), ("attn2", context)):
-        shapes |= _linear(f"{block}.{attention}.to_q", width, width, bias=False)
-        shapes |= _linear(f"{block}.{attention}.to_k", width, keys, bias=False)
-        shapes |= _linear(f"{block}.{attention}.to_v", width, keys, bias=False)
-        shapes |= _linear(f"{block}.{attention}.to_out.0", width, width)
+        shapes |= _linear(f"{name}.{attention}.to_q", width, width, bias=False)
+        shapes |= _linear(f"{name}.{attention}.to_k", width, keys, bias=False)
+        shapes |= _linear(f"{name}.{attention}.to_v", width, keys, bias=False)
+        shapes |= _linear(f"{name}.{attention}.to_out.0", width, width)
     for number in (1, 2, 3):
-        shapes |= _norm(f"{block}.norm{number}", width)
-    return {**shapes, **_linear(f"{block}.ff.net.0.proj", 8 * width, width), **_linear(f"{block}.ff.net.2", width, 4 * width)}
+        shapes |= _norm(f"{name}.norm{number}", width)
+    return {**shapes, **_linear(f"{name}.ff.net.0.proj", 8 * width, width), **_linear(f"{name}.ff.net.2", width, 4 * width)}
 
 
 def _vae_block(name: str, into: int, out: int) -> Shapes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from daam_core.tiny.export import export
 
 from .checkpoints import ldm_config, text_config, tokenizer_files
-from .ldm_weights import Shapes, Sizes, clip_shapes, random_weights, unet_shapes, vae_shapes
+from .ldm_weights import Shapes, Sizes, clip_shapes, random_weights, strided_weights, unet_shapes, vae_shapes
 
 XL_VECTOR = 3 * 2 * 256
 """Width of Stable Diffusion XL's numbers for original size, crop and target size."""
@@ -26,8 +27,8 @@ def xl_checkpoint(folder: Path, name: str = "xl", seed: int = 2) -> Path:
     clip = folder / "clip"
     one = Sizes(vocabulary=tokenizer_files(clip))
     (clip / "config.json").write_text(json.dumps(text_config(one)), encoding="utf-8")
-    sizes = Sizes(vocabulary=one.vocabulary, context=2 * one.context)
-    shapes = {f"model.diffusion_model.{k}": v for k, v in _xl_unet(sizes).items()}
+    sizes = Sizes(vocabulary=one.vocabulary, context=2 * one.context, linear=True, vector=XL_VECTOR)
+    shapes = {f"model.diffusion_model.{k}": v for k, v in unet_shapes(sizes).items()}
     shapes |= {f"first_stage_model.{k}": v for k, v in vae_shapes(sizes.vae, sizes.vae_blocks).items()}
     for number in (0, 1):
         at = f"conditioner.embedders.{number}.transformer.text_model"
@@ -40,7 +41,7 @@ def v2_checkpoint(folder: Path, name: str = "v2", seed: int = 3) -> Path:
     sizes = Sizes(context=V2_WIDTH)
     shapes = {f"model.diffusion_model.{k}": v for k, v in unet_shapes(sizes).items()}
     shapes |= {f"first_stage_model.{k}": v for k, v in vae_shapes(sizes.vae, sizes.vae_blocks).items()}
-    shapes |= {f"cond_stage_model.model.{k}": v for k, v in _open_clip_shapes().items()}
+    shapes |= {f"cond_stage_model.model.{k}": v for k, v in _open_clip_shapes(V2_WIDTH, V2_LAYERS, 1024).items()}
     weights = {k: x.half() for k, x in random_weights(shapes, seed).items()}
     config = ldm_config(sizes, folder)
     params: Any = config["model"]
@@ -52,6 +53,38 @@ def v2_checkpoint(folder: Path, name: str = "v2", seed: int = 3) -> Path:
         },
     }
     return _written(folder, name, weights, config)
+
+
+def full_shape_others(folder: Path) -> None:
+    """Stable Diffusion XL and 2 for hosts that know a model by its shapes, a few MB on disk: text encoders and autoencoder are
+    whole; the UNets have few levels of the least width, and XL's blocks stand as in KOALA, the smallest XL they know."""
+    vae = {f"first_stage_model.{k}": v for k, v in vae_shapes((128, 256, 512, 512), 2).items()}
+    large = Sizes(context=768, text_layers=12, vocabulary=49408)
+    xl = Sizes(channels=320, levels=(1, 1, 1), depths=(0, 2, 5), context=2048, linear=True, vector=2816)
+    v2 = Sizes(channels=320, levels=(1, 1), context=1024, linear=True)
+    first = {f"conditioner.embedders.0.transformer.text_model.{k}": v for k, v in clip_shapes(large).items()}
+    second = {f"conditioner.embedders.1.model.{k}": v for k, v in _open_clip_shapes(1280, 32, 1280).items()}
+    text = {f"cond_stage_model.model.{k}": v for k, v in _open_clip_shapes(1024, 24, 1024).items()}
+    for seed, (name, sizes, texts) in enumerate([("xl", xl, {**first, **second}), ("v2", v2, text)], 2):
+        unet = {f"model.diffusion_model.{k}": v for k, v in unet_shapes(sizes).items()}
+        torch.save({"state_dict": strided_weights({**unet, **vae, **texts}, seed)}, folder / f"{name}.ckpt")
+
+
+def controlnet(folder: Path, name: str = "control", seed: int = 8) -> Path:
+    """A ControlNet beside `checkpoints.full_shape_checkpoint`, as ldm's code base names its weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = Sizes(channels=320, levels=(1, 1), context=768)
+    halves = ("time_embed", "input_blocks", "middle_block")
+    shapes = {k: v for k, v in unet_shapes(sizes).items() if k.startswith(halves)}
+    blocks = {k.split(".")[1] for k in shapes if k.startswith("input_blocks")}
+    for at in (*(f"zero_convs.{i}.0" for i in range(len(blocks))), "middle_block_out.0"):
+        shapes |= {f"{at}.weight": (320, 320, 1, 1), f"{at}.bias": (320,)}
+    for number, (into, out) in enumerate(pairwise((3, 16, 16, 32, 32, 96, 96, 256, 320))):
+        at = f"input_hint_block.{2 * number}"
+        shapes |= {f"{at}.weight": (out, into, 3, 3), f"{at}.bias": (out,)}
+    path = folder / f"{name}.safetensors"
+    save_file({k: x.half() for k, x in random_weights(shapes, seed).items()}, path)
+    return path
 
 
 def hypernetwork(folder: Path, width: int, name: str = "bend", seed: int = 6) -> Path:
@@ -89,13 +122,6 @@ def _written(folder: Path, name: str, weights: dict[str, Tensor], config: object
     return path
 
 
-def _xl_unet(sizes: Sizes) -> Shapes:
-    shapes = {k: v[:2] if k.endswith(("proj_in.weight", "proj_out.weight")) else v for k, v in unet_shapes(sizes).items()}
-    emb = 4 * sizes.channels
-    shapes |= {"label_emb.0.0.weight": (emb, XL_VECTOR), "label_emb.0.0.bias": (emb,)}
-    return shapes | {"label_emb.0.2.weight": (emb, emb), "label_emb.0.2.bias": (emb,)}
-
-
 def _xl_config(sizes: Sizes, clip: Path) -> object:
     sgm = "sgm.modules"
     like: Any = ldm_config(sizes, clip)["model"]
@@ -130,13 +156,12 @@ def _xl_config(sizes: Sizes, clip: Path) -> object:
     return {"model": {"target": "sgm.models.diffusion.DiffusionEngine", "params": params}}
 
 
-def _open_clip_shapes() -> Shapes:
-    d = V2_WIDTH
+def _open_clip_shapes(d: int, layers: int, out: int) -> Shapes:
     shapes: Shapes = {
-        "token_embedding.weight": (49408, d), "positional_embedding": (77, d), "text_projection": (d, 1024),
+        "token_embedding.weight": (49408, d), "positional_embedding": (77, d), "text_projection": (d, out),
         "logit_scale": (), "ln_final.weight": (d,), "ln_final.bias": (d,),
     }  # fmt: skip
-    for layer in range(V2_LAYERS):
+    for layer in range(layers):
         at = f"transformer.resblocks.{layer}"
         for norm in ("ln_1", "ln_2"):
             shapes |= {f"{at}.{norm}.weight": (d,), f"{at}.{norm}.bias": (d,)}

@@ -15,12 +15,11 @@ import pytest
 import torch
 
 from daam_core import HeatMaps
-from daam_core.errors import BadArgument, BadPrompt, NothingRecorded, UnsupportedModel, WordNotFound
+from daam_core.errors import BadArgument, BadPrompt, NothingRecorded, UnsupportedModel
 from daam_core.prompt import Prompt
 from daam_core.report import prompt_report
 from daam_core.weights import chunks
 from daam_webui.areas import area_of
-from daam_webui.chosen import mask_of_pick, query_of, side_of
 from daam_webui.looks import look_at
 from daam_webui.report_html import report_html
 from daam_webui.rows import Label, in_chunks, in_order, runs_of, stray
@@ -209,26 +208,6 @@ def test_a_first_pass_is_cut_as_the_host_cuts_it() -> None:
     maps = torch.arange(17.0)[:, None].expand(1, 17, 8)
     assert torch.equal(area_of(p, False).put(maps)[0, :, 0], torch.arange(17.0)[3 // 2 : 17 - (3 + 1) // 2])
     assert area_of(p, True).whole and area_of(SimpleNamespace(), False).whole
-
-
-def test_choices_of_the_explorer_as_queries() -> None:
-    maps = maps_of(words_prompt("a red house and a red tree"))
-    assert query_of(maps, ["word:house"]) == "house"
-    assert query_of(maps, ["word:a#2", "word:red#2"]) == "a red#2"
-    assert set(maps.prompt.find(query_of(maps, ["word:red#2", "word:tree"])).rows) == {6, 7}
-    for wrong in ([], ["house"], ["word:house", "negative:tree"]):
-        with pytest.raises(BadArgument, match="kind:label"):
-            side_of(maps, wrong)
-    with pytest.raises(WordNotFound, match="was not recorded"):
-        query_of(maps, ["negative:house"])
-
-
-def test_a_choice_of_the_negative_prompt_has_its_own_map() -> None:
-    negative = maps_of(words_prompt("old boat"))
-    maps = maps_of(words_prompt("a red house")).with_negative(negative)
-    heat = negative.word("boat", size=(64, 64))
-    expected = (heat >= 0.4 * heat.max()).numpy() * 255
-    assert (mask_of_pick(maps, ["negative:boat"], "threshold", 0.4) == expected).all()
 
 
 # -- what is shown -------------------------------------------------------------------------------------------------------

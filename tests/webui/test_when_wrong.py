@@ -1,0 +1,133 @@
+"""What goes wrong costs no picture and is one sentence: full disks, failing recorders, foreign models and records."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from daam_core import HeatMaps
+from daam_webui import gallery, hook, host
+from daam_webui.runs import RUNS
+from daam_webui.session import Session, Taken
+from daam_webui.settings import Settings
+
+from .test_adapter import maps_of, words_prompt
+
+PICTURE = np.zeros((64, 64, 3), np.uint8)
+
+
+class Finished:
+    """A session that has one picture, and its maps."""
+
+    settings, failure = Settings(True, record=True), ""
+    taken = (Taken(0, 0, PICTURE, 7, "a red house"),)
+
+    def heat_maps(self) -> Iterator[tuple[Taken, HeatMaps]]:
+        yield self.taken[0], maps_of(words_prompt("a red house"))
+
+
+def results() -> tuple[Any, Any]:
+    """The host's processing object and its results: one picture."""
+    p = SimpleNamespace(all_prompts=["a red house"], all_negative_prompts=[""], outpath_samples="nowhere")
+    processed = SimpleNamespace(images=["picture"], infotexts=["info"], info="info", index_of_first_image=0, batch_size=1)
+    return p, processed
+
+
+def test_a_full_disk_leaves_everything_in_the_gallery(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(host, "saves", lambda _p: True)
+    monkeypatch.setattr(host, "save", full)
+    p, processed = results()
+    shown = gallery.show(Finished(), p, processed)  # type: ignore[arg-type]
+    assert len(shown.notes) == 1 and "No space left on device" in shown.notes[0]
+    assert processed.images[0] == "picture" and len(processed.images) == len(processed.infotexts) == 3
+    assert RUNS.find(shown.runs[0].id) is not None
+
+
+class Model(torch.nn.Module):
+    """A model without a word of cross-attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.diffusion_model = torch.nn.Conv2d(4, 4, 1)
+        self.cond_stage_model = None
+
+
+def sampler(model: Any, session: Session | None) -> Any:
+    """What a host tells before a prediction."""
+    p = SimpleNamespace(sd_model=SimpleNamespace(model=model, cond_stage_model=None), iteration=0)
+    p.prompts, p.negative_prompts, p.enable_hr = ["a red house"], [""], False
+    hook.open_session(p, session)
+
+    class Params:
+        denoiser = SimpleNamespace(p=p, step=0)
+        text_cond = text_uncond = torch.zeros(1, 77, 8)
+        sigma = torch.ones(1)
+
+    return Params()
+
+
+def parser() -> Any:
+    """The host's parser of prompts without any grammar."""
+    return SimpleNamespace(
+        get_multicond_prompt_list=lambda prompts: ([[(i, 1.0)] for i in range(len(prompts))], prompts, None),
+        get_learned_conditioning_prompt_schedules=lambda prompts, *_: [[(9, text)] for text in prompts],
+    )
+
+
+def test_an_unknown_model_is_one_sentence_and_one_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """The model's text encoder cannot be read: every step goes on, nothing hooked, and the user is told once."""
+    session = Session(Settings(True), parser(), lambda _p, _second: ())
+    model = Model()
+    with caplog.at_level(logging.ERROR, "daam_lens"):
+        for _ in range(3):
+            params = sampler(model, session)
+            hook.attach(params)
+            model.diffusion_model(torch.zeros(2, 4, 8, 8))
+            hook.finish(params)
+    assert len([r for r in caplog.records if r.exc_info]) == 1
+    assert not model.diffusion_model._forward_hooks and not model.diffusion_model._forward_pre_hooks
+    shown = gallery.show(session, *results())
+    assert len(shown.notes) == 1 and "text encoder" in shown.notes[0] and not shown.runs
+
+
+def test_a_recorder_that_fails_is_one_sentence() -> None:
+    session = Session(Settings(True), parser(), lambda _p, _second: ())
+    session.take(0, 0, PICTURE, 7, "a red house")
+    session.fail(RuntimeError("the first"))
+    session.fail(RuntimeError("the second"))
+    p, processed = results()
+    shown = gallery.show(session, p, processed)
+    assert len(shown.notes) == 1 and "the first" in shown.notes[0]
+    assert processed.images == ["picture"]
+
+
+@pytest.mark.parametrize("what", ["foreign version", "cut off", "empty"])
+def test_a_record_that_cannot_be_read_is_the_callers_fault(what: str, tmp_path: Path) -> None:
+    fastapi = pytest.importorskip("fastapi", reason="fastapi comes with a WebUI, or with pip install fastapi httpx")
+    pytest.importorskip("httpx", reason="fastapi's test client needs httpx")
+    from fastapi.testclient import TestClient
+
+    from daam_webui.page_routes import PREFIX, page_routes
+
+    data = maps_of(words_prompt("a red house")).save(tmp_path / "one.safetensors").read_bytes()
+    assert data.count(b'"version":"1"') == 1
+    sent = {"foreign version": data.replace(b'"version":"1"', b'"version":"9"'), "cut off": data[:-9], "empty": b""}[what]
+    app = fastapi.FastAPI()
+    app.include_router(page_routes([]))
+    with TestClient(app) as client:
+        headers = {"Content-Type": "application/octet-stream"}
+        answer = client.post(f"{PREFIX}/records", content=sent, headers=headers)
+        assert answer.status_code == 422 and answer.json()["detail"].startswith("The file")
+        assert ("version 9" in answer.json()["detail"]) == (what == "foreign version")
+        assert client.post(f"{PREFIX}/records", content=data, headers=headers).status_code == 200
