@@ -187,11 +187,13 @@ def _model(session: Session) -> Callable[..., Any]:
 def _override(session: Session, below: Callable[..., Any] | None) -> Callable[..., Any]:
     """An attention override that calls what was there before, or the function itself, and only listens."""
 
-    def override(func: Any, *args: Any, **kwargs: Any) -> Any:
-        if not session.wants:
-            return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
-        if session.layout is None:  # before the function, which may do with its arguments what it likes
+    def unet(func: Any, *args: Any, **kwargs: Any) -> Any:
+        if session.coming is not None:  # before the function, which may do with its arguments what it likes
             _apart(_listen, session, args, kwargs, None)
+        return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
+
+    def transformer(func: Any, *args: Any, **kwargs: Any) -> Any:
+        if session.coming is None:
             return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
         seen = None if torch.compiler.is_compiling() else SeenLse()
         with nullcontext() if seen is None else seen:
@@ -199,7 +201,7 @@ def _override(session: Session, below: Callable[..., Any] | None) -> Callable[..
         _apart(_listen, session, args, kwargs, seen)
         return out
 
-    return override
+    return unet if session.layout is None else transformer
 
 
 def _listen(session: Session, args: Any, kwargs: Any, seen: SeenLse | None) -> None:
@@ -214,7 +216,7 @@ def _mark(session: Session, own: bool) -> Callable[..., Any]:
     """A patch that hands its arguments on as they are: it tells that attention comes next, and where."""
 
     def mark(n: Any, context: Any, value: Any, extra_options: Any) -> Any:
-        _apart(_safely, session, session.mark, extra_options, own)
+        _apart(session.mark, extra_options, own)
         return n, context, value
 
     return mark
