@@ -69,17 +69,19 @@ def memory_rows(quick: bool) -> list[list[str]]:
     for work, steps in ((SD15_512, 2), (SDXL_1024, 2), (SDXL_1024, 30)):
         for label, keep in (("sums", Keep()), ("steps and layers apart", Keep(layers=True, steps=True))):
             recorder = drive(work, keep, min(steps, 2) if quick else steps, bar=True)
-            kept = tensor_bytes([recorder.slots, recorder.heads, recorder.self_attention])
-            rows.append([work.name, str(recorder.step_count), label, _mb(kept), _mb(temporaries(work, recorder))])
+            recorder.release()
+            kept = tensor_bytes([recorder.sums, recorder.slots, recorder.heads, recorder.self_attention])
+            rows.append([work.name, str(recorder.step_count), label, _mb(kept), _mb(temporaries(work, keep))])
     return rows
 
 
-def temporaries(work: Work, recorder: Recorder) -> int:
-    """What one more step holds at its peak, beyond what the same step holds when nobody records."""
-    kept_before = tensor_bytes(recorder.slots)
+def temporaries(work: Work, keep: Keep) -> int:
+    """What a step holds at its peak, beyond what the same step holds when nobody records."""
+    recorder = drive(work, keep, 2)
+    kept_before = tensor_bytes([recorder.sums, recorder.slots])
     plain = peak_bytes(lambda: one_step(work, None))
     ours = peak_bytes(lambda: one_step(work, recorder))
-    return ours - plain - (tensor_bytes(recorder.slots) - kept_before)
+    return ours - plain - (tensor_bytes([recorder.sums, recorder.slots]) - kept_before)
 
 
 def kernel_rows() -> list[list[str]]:

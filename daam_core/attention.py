@@ -57,18 +57,18 @@ def add_head_sum(
 
     Args:
         into: `[images, n, rows]` float32 running sum.
-        q: `[images, n, heads * d]`, any float dtype.
-        k: `[images, keys, heads * d]`.
+        q: `[images, n, heads * d]` or `[images, heads, n, d]`, any float dtype.
+        k: `[images, keys, heads * d]` or `[images, heads, keys, d]`.
         selection: S, `[images, keys, rows]` float32 of zeros and ones: which key columns make up which row.
         heads: number of attention heads.
         scale: factor on the scores.
         budget: bytes the temporaries may take.
     """
-    images, n = q.shape[:2]
+    images, n = into.shape[:2]
     with _full_precision(q.device):
         keys = split_heads(k.detach(), heads)
         queries = split_heads(q.detach(), heads)
-        for cut in _slices(n, 8 * images * heads * k.shape[1], budget):
+        for cut in _slices(n, 8 * images * heads * keys.shape[1], budget):
             p = probabilities(queries[:, cut], keys, scale)
             into[:, cut].baddbmm_(p.unflatten(0, (images, heads)).sum(1), selection)
 
@@ -89,8 +89,11 @@ def add_per_head(
 def add_self_attention(
     into: Tensor, q: Tensor, k: Tensor, heads: int, scale: float, budget: int = TEMPORARY_BYTES
 ) -> None:
-    """`into += sum over heads of softmax(Q_l K_l^T)`, `into` `[images, n, n]` float32 (query, key), in place."""
-    images, n = q.shape[:2]
+    """`into += sum over heads of softmax(Q_l K_l^T)`, `into` `[images, n, n]` float32 (query, key), in place.
+
+    q and k as for `add_head_sum`.
+    """
+    images, n = into.shape[:2]
     with _full_precision(q.device):
         keys = split_heads(k.detach(), heads)
         queries = split_heads(q.detach(), heads)

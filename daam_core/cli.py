@@ -12,6 +12,15 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
+from .arguments import (
+    SAVES,
+    number_argument,
+    region_argument,
+    saves_argument,
+    size_argument,
+    whole_argument,
+    words_argument,
+)
 from .errors import BadArgument, DaamLensError
 
 USER_ERROR = 2
@@ -37,7 +46,6 @@ _METHOD_HELP = (
     "how a heat map becomes a mask: best (the default), threshold (the paper's Eq. 7), otsu, compete (the hottest word "
     "wins), walk (compete along self-attention), guided or grabcut (compete, snapped to the picture's edges)"
 )
-SAVES = ("picture", "overlays", "masks", "animation", "sheet", "report", "explorer", "record")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -132,7 +140,7 @@ def _add_generate(commands: Any) -> None:
     p.add_argument("--negative", metavar="PROMPT", help="what not to paint; its words are recorded, too")
     p.add_argument(
         "--words",
-        type=_words,
+        type=words_argument,
         metavar="WORDS",
         help='words or phrases to look at, with commas between: "house,red house" (default: all but stop words)',
     )
@@ -145,7 +153,7 @@ def _add_generate(commands: Any) -> None:
     )
     p.add_argument(
         "--save",
-        type=_saves,
+        type=saves_argument,
         default=SAVES,
         metavar="PARTS",
         help=f"what to write, with commas between (default: all of {','.join(SAVES)})",
@@ -181,7 +189,7 @@ def _add_words(commands: Any) -> None:
     _add_record(p)
     p.add_argument(
         "--region",
-        type=_region,
+        type=region_argument,
         required=True,
         metavar="X,Y,W,H",
         help="left, top, width and height in pixels, for example 32,32,64,64",
@@ -254,67 +262,6 @@ def _command(name: str) -> Callable[[argparse.Namespace], int | None]:
         return result
 
     return run
-
-
-# -- kinds of argument: argparse turns ArgumentTypeError into its complaint -----------------------------------------
-
-
-def whole_argument(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if not least <= value < 2**63:
-            raise argparse.ArgumentTypeError(f"{value} is not a number from {least} up to 2^63")
-        return value
-
-    return parse
-
-
-def number_argument(least: float, most: float = float("inf")) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-        if not least <= value <= most or value == float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not between {least} and {most}")
-        return value
-
-    return parse
-
-
-def size_argument(text: str) -> tuple[int, int]:
-    try:
-        sides = [int(part) for part in text.lower().replace("×", "x").split("x")]
-    except ValueError:
-        sides = []
-    if len(sides) not in (1, 2) or min(sides) < 8 or any(side % 8 for side in sides):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size: height x width, multiples of 8, as in 512x768")
-    return sides[0], sides[-1]
-
-
-def _region(text: str) -> tuple[int, int, int, int]:
-    try:
-        x, y, width, height = (int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a region: x,y,width,height, as in 32,32,64,64") from None
-    return x, y, width, height
-
-
-def _words(text: str) -> list[str]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words:
-        raise argparse.ArgumentTypeError("there is no word in it")
-    return words
-
-
-def _saves(text: str) -> tuple[str, ...]:
-    wanted = tuple(part.strip() for part in text.split(",") if part.strip())
-    if not wanted or (unknown := [part for part in wanted if part not in SAVES]):
-        raise argparse.ArgumentTypeError(f"{(unknown[0] if wanted else text)!r} is none of {', '.join(SAVES)}")
-    return wanted
 
 
 def _complain(sentence: str, code: int) -> int:

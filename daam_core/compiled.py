@@ -21,7 +21,9 @@ from .errors import UnsupportedModel
 class Listener(Protocol):
     """Whoever takes a layer's projections: the tap."""
 
-    def emit(self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool) -> None:
+    def emit(
+        self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool, edition: int | None = None
+    ) -> None:
         """Take the projections of layer `index`."""
 
 

@@ -1,104 +1,110 @@
 """Small attention layers of one shape, gathered and worked off together.
 
 One by one they would cost a small model more time than its own work: most of it is the start of kernels, not their run.
+They are copied: a model may write into its queries, and what it lets go of is still warm in the cache when it asks again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from .attention import TEMPORARY_BYTES
-
-PROBED_LAYERS = 4
-"""Layers worked off at once before layers are gathered, to see that the model leaves its queries as they are."""
-
-IN_PLACE = "the model changed its queries or keys in place after they were made"
+POOL_BYTES = 48 * 2**20
+"""Upper bound of what the layers of one shape take together: their copies and the temporaries of working them off."""
+_FEW = 4  # fewer layers than these are not worth the copies
+_MANY = 128  # SDXL has 70
 
 
-@dataclass
 class Pool:
-    """Queries and keys of layers of one shape: side by side they are one layer of more heads.
+    """Waiting layers: side by side they are one layer of more heads.
 
-    Attributes:
-        cost: bytes of temporaries that one layer takes.
-        work_off: takes q `[batch, n, layers * heads * d]`, k `[batch, keys, layers * heads * d]`, number of layers.
+    Args:
+        q_shape, k_shape: of one layer's queries `[batch, n, heads * d]` and keys `[batch, keys, heads * d]`.
+        rows: the rows of the batch that are recorded.
+        heads: attention heads of one layer.
+        device: where the copies lie, float32.
+        work_off: takes q `[images, layers * heads, n, d]`, k `[images, layers * heads, keys, d]` and layers * heads.
     """
 
-    cost: int
-    work_off: Callable[[Tensor, Tensor, int], None]
-    _q: list[Tensor] = field(default_factory=list)
-    _k: list[Tensor] = field(default_factory=list)
-    _versions: int = 0
+    def __init__(
+        self,
+        q_shape: torch.Size,
+        k_shape: torch.Size,
+        rows: slice,
+        heads: int,
+        device: torch.device,
+        work_off: Callable[[Tensor, Tensor, int], None],
+    ) -> None:
+        self._work_off = work_off
+        floats = 2 * (q_shape.numel() + k_shape.numel() + (rows.stop - rows.start) * heads * q_shape[1] * k_shape[1])
+        self._room = min(_MANY, POOL_BYTES // (4 * floats))
+        self._q = _Stack(q_shape, rows, heads, device, self._room)
+        self._keys = [_Stack(k_shape, rows, heads, device, self._room)]
+        self._at = self._waiting = 0
 
     @property
     def worth_it(self) -> bool:
-        """Whether two layers fit into the budget."""
-        return 2 * self.cost <= TEMPORARY_BYTES
+        """Whether enough layers fit into the budget."""
+        return self._room >= _FEW
 
-    def add(self, q: Tensor, k: Tensor) -> None:
-        """Let a layer wait; the pool is emptied when it is full."""
-        if (len(self._q) + 1) * self.cost > TEMPORARY_BYTES:
-            self.empty()
-        self._q.append(q)
-        self._k.append(k)
-        self._versions += _version(q) + _version(k)
+    def add(self, layer: int, q: Tensor, k: Tensor, edition: int | None = None) -> None:
+        """Let a layer wait; when there is no more room, all are worked off.
 
-    def empty(self) -> None:
-        """Work off what waits.
-
-        Raises:
-            RuntimeError: the model wrote into a query or key after it was made.
+        Args:
+            layer: whose queries and keys these are.
+            q, k: in the shapes of the pool, any float dtype.
+            edition: equal numbers stand for equal keys of this layer, which are then not copied again.
         """
-        q, k, versions = self._q, self._k, self._versions
-        if not q:
-            return
-        self._q, self._k, self._versions = [], [], 0
-        if sum(_version(a) + _version(b) for a, b in zip(q, k, strict=True)) != versions:
-            raise RuntimeError(IN_PLACE)
-        self.work_off(torch.cat(q, -1), torch.cat(k, -1), len(q))
+        if self._at == len(self._keys):
+            self._keys.append(self._keys[0].another())
+        at, keys = self._waiting, self._keys[self._at]
+        self._q.put(at, q)
+        if edition is None or keys.known[at] != (layer, edition):
+            keys.put(at, k)
+            keys.known[at] = (layer, edition)
+        self._waiting = at + 1
+        if self._waiting == self._room:
+            self._empty()
+            self._at += edition is not None  # keys that never come back need no room of their own
+
+    def end_step(self) -> None:
+        """Work off what waits; the next layer is the first of its step."""
+        self._empty()
+        self._at = 0
+
+    def _empty(self) -> None:
+        layers, self._waiting = self._waiting, 0
+        if layers:
+            q, k = self._q.heads(layers), self._keys[self._at].heads(layers)
+            self._work_off(q, k, q.shape[1])
 
 
-@dataclass
-class Probe:
-    """Whether layers may wait: not where the model was seen to write into its queries.
+class _Stack:
+    """Room for the queries or the keys of layers of one shape, `[layers, batch, n, heads * d]`."""
 
-    In inference mode tensors do not say when they are written to: there the first queries are copied, and the copies
-    are compared when the run is over.
-    """
+    def __init__(self, shape: torch.Size, rows: slice, heads: int, device: torch.device, room: int) -> None:
+        self._shape, self._rows, self._heads, self._device, self._room = shape, rows, heads, device, room
+        self._places: list[Tensor] = []
+        self._ready: Tensor | None = None
+        self.known: list[tuple[int, int | None] | None] = [None] * room
 
-    _seen: int = 0
-    _last: tuple[Tensor, int] | None = None
-    _in_place: bool = False
-    _copies: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    def another(self) -> _Stack:
+        """As much room again."""
+        return _Stack(self._shape, self._rows, self._heads, self._device, self._room)
 
-    def allows(self, q: Tensor) -> bool:
-        """Look at the queries of one more layer; the first few are only looked at."""
-        if self._in_place:
-            return False
-        if self._seen > PROBED_LAYERS:
-            return True
-        if self._last is not None:
-            self._in_place |= _version(self._last[0]) != self._last[1]
-        self._seen += 1
-        self._last = (q, _version(q)) if self._seen <= PROBED_LAYERS else None
-        if q.is_inference() and self._last is not None:
-            self._copies.append((q, q.clone()))
-        return False
+    def put(self, at: int, x: Tensor) -> None:
+        """Copy one layer's to its place."""
+        if not self._places:
+            self._all = torch.empty(self._room, *self._shape, device=self._device)
+            self._places = list(self._all)
+        self._places[at].copy_(x.detach() if x.requires_grad else x)
+        self._ready = None
 
-    def close(self) -> None:
-        """Compare what was copied, and let go of it.
-
-        Raises:
-            RuntimeError: the model wrote into its queries.
-        """
-        copies, self._copies, self._last = self._copies, [], None
-        if not all(torch.allclose(q, copy, rtol=0, atol=0, equal_nan=True) for q, copy in copies):
-            raise RuntimeError(IN_PLACE)
-
-
-def _version(x: Tensor) -> int:
-    return 0 if x.is_inference() else x._version
+    def heads(self, layers: int) -> Tensor:
+        """The recorded rows of the first layers, `[images, layers * heads, n, d]`."""
+        if self._ready is None or self._ready.shape[1] != layers * self._heads:
+            apart = self._all[:layers, self._rows].unflatten(-1, (self._heads, -1))
+            self._ready = apart.permute(1, 0, 3, 2, 4).flatten(1, 2)
+        return self._ready

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .area import WHOLE, Area
 from .attention import add_head_sum, add_joint, add_per_head, add_self_attention
-from .pool import Pool, Probe
+from .pool import Pool
 
 Grid = tuple[int, int]
 SELF_ATTENTION_POSITIONS = 576
@@ -62,16 +62,39 @@ class Source:
 
 
 @dataclass
+class Sums:
+    """The sums of Eq. 6 at one resolution and in one area of the picture, `[images, n, rows]` float32.
+
+    Attributes:
+        total: over heads, layers and steps.
+        late: the same with step j = 1, 2, … weighted by j squared.
+        terms: heads x layers x steps that went into them.
+    """
+
+    grid: Grid
+    area: Area
+    total: Tensor
+    late: Tensor
+    terms: int = 0
+
+
+@dataclass
 class _Slot:
-    """One running sum: a grid's, or a layer's when layers are kept apart; one for each area of the picture."""
+    """What is heard in this step: of a resolution, or of a layer where layers are kept apart.
+
+    Attributes:
+        now: running sum of this step `[images, n, rows]`.
+        into: where the step goes when it is done.
+        total: this layer's own sum over steps, where steps are not kept.
+        steps: float16 `[images, n, words]` each.
+    """
 
     grid: Grid
     area: Area
     layer: int | None
     now: Tensor
-    total: Tensor
-    late: Tensor
-    terms: int = 0
+    into: Sums
+    total: Tensor | None
     terms_now: int = 0
     steps: list[Tensor] = field(default_factory=list)
 
@@ -102,6 +125,7 @@ class Recorder:
         self.images: int = rows.stop - rows.start
         self.keep = keep
         self.step_count = 0
+        self.sums: dict[tuple[Grid, Area], Sums] = {}
         self.slots: dict[tuple[Grid | int, Area], _Slot] = {}
         self.grids: dict[int, Grid] = {}
         self.heads: dict[int, Tensor] = {}
@@ -111,12 +135,21 @@ class Recorder:
         self._selections: dict[tuple[int, int, torch.device], Tensor] = {}
         self._pools: dict[tuple[Any, ...], Pool] = {}
         self._plans: dict[tuple[int, Source], _Plan] = {}
-        self._probe = Probe()
 
     def add_cross(
-        self, layer: int, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, source: Source | None = None
+        self,
+        layer: int,
+        grid: Grid,
+        q: Tensor,
+        k: Tensor,
+        heads: int,
+        scale: float,
+        source: Source | None = None,
+        edition: int | None = None,
     ) -> None:
         """One cross-attention layer of one step: q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`.
+
+        Equal numbers as `edition` stand for equal keys of a layer; None where that is not known.
 
         Raises:
             ValueError: the grid does not cover the queries.
@@ -126,8 +159,8 @@ class Recorder:
         if plan is None or plan.q_shape != q.shape or plan.k_shape != k.shape:
             plan = self._plans[layer, source] = self._plan(layer, grid, q, k, heads, scale, source)
         plan.slot.terms_now += heads
-        if plan.pool is not None and self._probe.allows(q):
-            plan.pool.add(q, k)
+        if plan.pool is not None:
+            plan.pool.add(layer, q, k, edition)
             return
         q, k = q[source.rows], k[source.rows]
         add_head_sum(plan.slot.now, q, k, plan.selection, heads, scale)
@@ -143,19 +176,24 @@ class Recorder:
         pool = None
         if not (self.keep.layers or self.keep.heads):
 
-            def work_off(q: Tensor, k: Tensor, layers: int) -> None:
-                add_head_sum(slot.now, q[source.rows], k[source.rows], selection, layers * heads, scale)
+            def work_off(q: Tensor, k: Tensor, heads: int) -> None:
+                add_head_sum(slot.now, q, k, selection, heads, scale)
 
-            pool = self._pool(("text", grid, q.shape, k.shape, heads, scale, source), q, k, heads, work_off)
+            pool = self._pool(("text", grid, q.shape, k.shape, heads, scale, source), q, k, heads, source, work_off)
         return _Plan(q.shape, k.shape, slot, selection, pool)
 
     def _pool(
-        self, shape: tuple[Any, ...], q: Tensor, k: Tensor, heads: int, work_off: Callable[[Tensor, Tensor, int], None]
+        self,
+        shape: tuple[Any, ...],
+        q: Tensor,
+        k: Tensor,
+        heads: int,
+        source: Source,
+        work_off: Callable[[Tensor, Tensor, int], None],
     ) -> Pool | None:
         """The pool of layers of one shape; None where they are too large to wait."""
         if shape not in self._pools:
-            cost = 2 * (q.nbytes + k.nbytes) + 8 * self.images * heads * q.shape[1] * k.shape[1]
-            self._pools[shape] = Pool(cost, work_off)
+            self._pools[shape] = Pool(q.shape, k.shape, source.rows, heads, q.device, work_off)
         pool = self._pools[shape]
         return pool if pool.worth_it else None
 
@@ -195,50 +233,52 @@ class Recorder:
         into = self.self_attention
         source = source or self.source
 
-        def work_off(q: Tensor, k: Tensor, layers: int) -> None:
-            add_self_attention(into, q[source.rows], k[source.rows], layers * heads, scale)
+        def work_off(q: Tensor, k: Tensor, heads: int) -> None:
+            add_self_attention(into, q, k, heads, scale)
 
-        apart = self.keep.layers or self.keep.heads
-        pool = None if apart else self._pool(("self", q.shape, heads, scale, source), q, k, heads, work_off)
-        if pool is not None and self._probe.allows(q):
-            pool.add(q, k)
+        pool = None
+        if not (self.keep.layers or self.keep.heads):
+            pool = self._pool(("self", q.shape, heads, scale, source), q, k, heads, source, work_off)
+        if pool is not None:
+            pool.add(0, q, k)
         else:
-            work_off(q, k, 1)
+            work_off(q[source.rows], k[source.rows], heads)
 
     def end_step(self) -> None:
         """Fold the step into the sums; an interrupted step is simply never folded."""
         self.step_count += 1
         for pool in self._pools.values():
-            pool.empty()
+            pool.end_step()
         for slot in self.slots.values():
-            slot.terms, slot.terms_now = slot.terms + slot.terms_now, 0
-            slot.total += slot.now
-            slot.late.add_(slot.now, alpha=self.step_count**2)
+            slot.into.terms, slot.terms_now = slot.into.terms + slot.terms_now, 0
+            slot.into.total += slot.now
+            slot.into.late.add_(slot.now, alpha=self.step_count**2)
+            if slot.total is not None:
+                slot.total += slot.now
             if self.keep.steps:
                 # Rows 1..-2 are the words: the detail of start, end and padding would cost a fifth more memory.
                 slot.steps.append(slot.now[..., 1:-2].half())
             slot.now.zero_()
 
     def release(self) -> None:
-        """Give back what only a running sampler needs.
-
-        Raises:
-            RuntimeError: the model was found to change its queries in place, so that the sums are not to be trusted.
-        """
+        """Give back what only a running sampler needs."""
         for slot in self.slots.values():
             slot.now = slot.now.new_empty(0)
         self._selections.clear()
         self._pools.clear()
         self._plans.clear()
-        self._probe.close()
 
     def _slot(self, layer: int, grid: Grid, area: Area, selection: Tensor) -> _Slot:
         self.grids.setdefault(layer, grid)
         key: tuple[Grid | int, Area] = (layer if self.keep.layers else grid, area)
         if key not in self.slots:
             shape = (self.images, grid[0] * grid[1], selection.shape[-1])
-            now, total, late = (torch.zeros(shape, device=selection.device) for _ in range(3))
-            slot = _Slot(grid, area, layer if self.keep.layers else None, now, total, late)
+            if (grid, area) not in self.sums:
+                total, late = (torch.zeros(shape, device=selection.device) for _ in range(2))
+                self.sums[grid, area] = Sums(grid, area, total, late)
+            now = torch.zeros(shape, device=selection.device)
+            own = torch.zeros_like(now) if self.keep.layers and not self.keep.steps else None
+            slot = _Slot(grid, area, layer if self.keep.layers else None, now, self.sums[grid, area], own)
             if self.keep.steps:  # a prompt that comes in late was not there before
                 slot.steps = [now[..., 1:-2].half()] * self.step_count
             self.slots[key] = slot

@@ -93,18 +93,18 @@ def picture_run(
     """
     if not 0 <= image < recorder.images:
         raise BadArgument(f"There is no picture {image}: this run made {recorder.images}, counted from 0.")
-    if recorder.step_count == 0 or not recorder.slots:
+    if recorder.step_count == 0 or not recorder.sums:
         raise NothingRecorded("Not one sampling step was finished, so there is no heat map. Let the sampler run on.")
     rows = prompts[image].rows
     sums: dict[Grid, Tensor] = {}
     late: dict[Grid, Tensor] = {}
     terms: dict[Grid, int] = {}
-    for slot in recorder.slots.values():
-        grid = slot.area.canvas(slot.grid)
-        total, weighted = (slot.area.put(_planes(x[image], slot.grid, rows)) for x in (slot.total, slot.late))
+    for part in recorder.sums.values():
+        grid = part.area.canvas(part.grid)
+        total, weighted = (part.area.put(_planes(x[image], part.grid, rows)) for x in (part.total, part.late))
         sums[grid] = sums[grid] + total if grid in sums else total
         late[grid] = late[grid] + weighted if grid in late else weighted
-        terms[grid] = terms.get(grid, 0) + slot.terms
+        terms[grid] = terms.get(grid, 0) + part.terms
     if not all(bool(x.isfinite().all()) for x in sums.values()):
         raise NothingRecorded(
             "The model's attention was not a number (NaN) in this run, so there is no heat map. "
@@ -148,7 +148,9 @@ def _detail(recorder: Recorder, image: int, rows: int, position: dict[int, int])
     tokens = rows - 3
     kept: dict[Grid, dict[int, Tensor]] = {}
     for slot in recorder.slots.values():
-        steps = [x[image, :, :tokens] for x in slot.steps] if keep.steps else [slot.total[image, :, 1 : tokens + 1]]
+        steps = [x[image, :, :tokens] for x in slot.steps]
+        if slot.total is not None:
+            steps = [slot.total[image, :, 1 : tokens + 1]]
         # Layer sums over many steps pass float16's range of whole numbers, not its range: 3 digits stay.
         stacked = torch.stack([slot.area.put(_planes(x.half(), slot.grid, tokens)) for x in steps])
         grid, number = slot.area.canvas(slot.grid), -1 if slot.layer is None else position[slot.layer]

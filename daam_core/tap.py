@@ -1,4 +1,4 @@
-"""Passive hooks on every cross-attention of a UNet: they read the projections and change nothing.
+"""Listens at every cross-attention of a UNet: reads the projections and changes nothing.
 
 Works on any UNet whose spatial transformers own `transformer_blocks` with `attn1` and `attn2` (diffusers, ldm, sgm and
 the WebUI forks): LoRA, hypernetworks and every attention optimisation act before, inside or after `to_q` / `to_k`, so
@@ -11,15 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from . import compiled
+from .ears import Grid, GridEar, LayerEar
 from .errors import UnsupportedModel
+from .overhear import Overheard
 
 Place = Literal["down", "mid", "up"]
-Grid = tuple[int, int]
+_Handle = Overheard | RemovableHandle
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,10 @@ class Layer:
     scale: float
 
 
-Hear = Callable[[int, Grid, Tensor, Tensor, bool], None]
+Hear = Callable[[int, Grid, Tensor, Tensor, bool, int | None], None]
 """Takes what one layer attended with: its position in `Tap.layers`, the grid (h, w) of latent positions, n = h * w,
-q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`, and whether the keys are text (else the picture itself)."""
+q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`, whether the keys are text (else the picture itself), and the
+edition of the keys: equal numbers stand for equal keys of this layer, None says nothing."""
 
 
 class Tap:
@@ -78,10 +80,12 @@ class Tap:
         self._live = False
         self._ticket = compiled.Ticket(self) if compiled.is_compiled(unet) else None
         self._handles: list[RemovableHandle] = []
-        self._layer_handles: list[RemovableHandle] = []
-        self._self_layers: list[tuple[_Ear, list[RemovableHandle]]] = []
+        self._layer_handles: list[_Handle] = []
+        self._self_layers: list[tuple[GridEar, list[_Handle]]] = []
         self._muted = False
-        self._watched: list[tuple[dict[str, Any], str, nn.Module]] = []
+        self._places: list[tuple[GridEar, list[LayerEar]]] = []
+        self._projections: list[tuple[dict[str, Any], str]] = []
+        self._seen: list[nn.Module | None] = []
         self._owners = _spatial_transformers(self._unet)
         if not self._owners:
             raise UnsupportedModel(
@@ -115,8 +119,7 @@ class Tap:
         if not self._live:
             return
         try:
-            # A LoRA loaded inside the trace puts new modules where the projections were.
-            if any(children.get(name) is not seen for children, name, seen in self._watched):
+            if self._exchanged():
                 self._detach_layers()
                 self._attach_layers()
             sample = args[0] if args else kwargs["sample"]
@@ -138,18 +141,18 @@ class Tap:
         self._live = False
         self._failed(error)
 
-    def emit(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
+    def emit(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, edition: int | None = None) -> None:
         """Hand one layer's projections on; an exception ends the recording, never the picture."""
         if not self._live:
             return
         try:
-            self._on_attention(index, grid, q, k, cross)
+            self._on_attention(index, grid, q, k, cross, edition)
         except Exception as error:
             self._stop(error)
 
     def hear_all(self) -> None:
-        """Listen to every layer again."""
-        if self._muted:
+        """Listen to every layer again, those too that were muted or that somebody else took the tap off."""
+        if self._muted or any(isinstance(handle, Overheard) and not handle.has_last_word for handle in self._layer_handles):
             self._detach_layers()
             self._attach_layers()
 
@@ -166,83 +169,45 @@ class Tap:
                 for handle in handles:
                     handle.remove()
 
-    # -- hooks on the layers ----------------------------------------------------------------------------------------
+    # -- ears at the layers ------------------------------------------------------------------------------------------
+
+    def _exchanged(self) -> bool:
+        """Whether a projection is another module than it was: a LoRA loaded inside the trace puts new ones there."""
+        return [children.get(name) for children, name in self._projections] != self._seen
 
     def _attach_layers(self) -> None:
-        self.layers = []
-        self._watched = []
+        if not self._places or self._exchanged():
+            self._find_layers()
         self._muted = False
+        for ear, listeners in self._places:
+            self._layer_handles.append(ear.owner.register_forward_pre_hook(ear.see_grid, with_kwargs=True))
+            for listener in listeners:
+                handles = listener.attach()
+                self._layer_handles += handles
+                if listener.at_itself:
+                    self._self_layers.append((ear, handles))
+
+    def _find_layers(self) -> None:
+        self.layers, self._places, self._projections = [], [], []
         for name, owner in self._owners:
-            ear = _Ear(self)
-            self._layer_handles.append(owner.register_forward_pre_hook(ear.see_grid, with_kwargs=True))
+            ear = GridEar(self, owner)
+            listeners = []
             for number, block in enumerate(owner.transformer_blocks):  # type: ignore[union-attr, arg-type]
                 for part in ("attn1", "attn2") if self._self_attention else ("attn2",):
                     attn = getattr(block, part, None)
                     if attn is not None:
-                        handles = self._attach(ear, attn, f"{name}.transformer_blocks.{number}.{part}")
-                        self._layer_handles += handles
-                        if part == "attn1":
-                            self._self_layers.append((ear, handles))
-
-    def _attach(self, ear: _Ear, attn: Any, name: str) -> list[RemovableHandle]:
-        listener = _LayerEar(ear, len(self.layers), self._ticket)
-        self.layers.append(_describe(attn, name))
-        fused = bool(getattr(attn, "fused_projections", False)) and hasattr(attn, "to_kv")
-        key_name = "to_kv" if fused else "to_k"
-        query: Any
-        key: Any
-        query, key = attn.to_q, getattr(attn, key_name)
-        self._watched += [(attn._modules, "to_q", query), (attn._modules, key_name, key)]
-        return [
-            query.register_forward_hook(listener.see_query),
-            key.register_forward_hook(listener.see_fused if fused else listener.see_key),
-        ]
+                        listener = LayerEar(ear, attn, len(self.layers), self._ticket, part == "attn1")
+                        listeners.append(listener)
+                        self.layers.append(_describe(attn, f"{name}.transformer_blocks.{number}.{part}"))
+                        self._projections += [(attn._modules, "to_q"), (attn._modules, listener.key_name)]
+            self._places.append((ear, listeners))
+        self._seen = [children.get(name) for children, name in self._projections]
 
     def _detach_layers(self) -> None:
         for handle in self._layer_handles:
             handle.remove()
         self._layer_handles = []
         self._self_layers = []
-        self._watched = []
-
-
-class _Ear:
-    """Listens at one spatial transformer: the true (h, w), which no square root of n can tell."""
-
-    def __init__(self, tap: Tap) -> None:
-        self.tap = tap
-        self.grid: Grid = (0, 0)
-
-    def see_grid(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden = args[0] if args else kwargs.get("hidden_states", kwargs.get("x"))
-        if hidden is not None and hidden.dim() == 4:
-            self.grid = (hidden.shape[2], hidden.shape[3])
-
-
-class _LayerEar:
-    """Listens at one attention layer: pairs the queries with the keys of the same call."""
-
-    def __init__(self, ear: _Ear, index: int, ticket: compiled.Ticket | None) -> None:
-        self._ear, self._index, self._ticket = ear, index, ticket
-        self._q: Tensor | None = None
-        self._source: Tensor | None = None
-
-    def see_query(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        self._q, self._source = output, args[0]
-
-    def see_fused(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        self.see_key(module, args, output.chunk(2, dim=-1)[0])
-
-    def see_key(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        q, source = self._q, self._source
-        self._q = self._source = None
-        if q is None:
-            return
-        cross = args[0] is not source
-        if self._ticket is not None and torch.compiler.is_compiling():
-            self._ticket.hand_in(q, output, self._index, self._ear.grid, cross)
-        else:
-            self._ear.tap.emit(self._index, self._ear.grid, q, output, cross)
 
 
 def _spatial_transformers(unet: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -183,7 +183,7 @@ class Batch:
         Raises:
             NothingRecorded: no step was finished, or nothing was heard.
         """
-        sides = {g.side: self._side(g, image, size) for g in self.groups if image in g.images and g.recorder.slots}
+        sides = {g.side: self._side(g, image, size) for g in self.groups if image in g.images and g.recorder.sums}
         if "prompt" not in sides:
             raise NothingRecorded(
                 "Not one sampling step was heard, so there are no heat maps: the run was stopped before its first step, "

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import masks, overlap
+from ..arguments import number_argument
 from ..errors import BadPrompt
 from ..heatmaps import HeatMaps
 from ..models import TINY
@@ -48,8 +49,6 @@ class AdjectivesStudy(Study):
     help = "how far an adjective reaches past its noun (section 5.2, Fig. 9 and 10)"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        from ..cli import number_argument
-
         parser.add_argument(
             "--tau", type=number_argument(0, 1), default=0.4, help="threshold of the masks, Eq. 7 (default: %(default)s)"
         )

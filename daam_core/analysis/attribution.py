@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..arguments import whole_argument
 from ..outputs import file_name
 from ..pieces import pictured
 from ..render.overlay import glow
@@ -35,8 +36,6 @@ class AttributionStudy(Study):
     outside = frozenset({"ratings", "sheet_seed", "sheet_items", "parser"})
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        from ..cli import whole_argument
-
         parser.add_argument(
             "--ratings",
             type=Path,

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..arguments import number_argument
 from ..errors import BadArgument
 from ..models import TINY
 from . import cohyponyms_report
@@ -36,8 +37,6 @@ class CohyponymsStudy(Study):
     outside = frozenset({"pairs", "labels"})
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        from ..cli import number_argument
-
         parser.add_argument(
             "--pairs",
             type=Path,

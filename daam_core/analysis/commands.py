@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..arguments import number_argument, size_argument, whole_argument
 from ..outputs import shown
 from .registry import STUDIES, load_study
 from .study import Study
@@ -23,8 +24,6 @@ def add_commands(commands: Any, asked: Sequence[str] = ()) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    from ..cli import number_argument, size_argument, whole_argument
-
     parser.add_argument(
         "--model",
         default="tiny",

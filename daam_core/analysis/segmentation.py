@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arguments import whole_argument
 from ..errors import WordNotFound
 from ..render.overlay import glow
 from . import baselines, package, segmentation_report
@@ -32,8 +33,6 @@ class SegmentationStudy(Study):
     outside = OUTSIDE | {"closed"}
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        from ..cli import whole_argument
-
         add_truth_options(parser)
         parser.add_argument(
             "--closed",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..arguments import number_argument
 from ..errors import BadArgument
 from ..tiny.captions import Caption, Node
 from . import syntax_report
@@ -35,8 +36,6 @@ class SyntaxStudy(Study):
     outside = frozenset({"parser"})  # the trees are in the units
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        from ..cli import number_argument
-
         parser.add_argument(
             "--parser",
             metavar="NAME",

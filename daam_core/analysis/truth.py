@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..arguments import whole_argument
 from ..errors import BadArgument
 from ..pipelines import DetailAxis
 from ..tiny.shapes import NOUNS
@@ -59,8 +60,6 @@ class Observed:
 
 def add_truth_options(parser: argparse.ArgumentParser) -> None:
     """--truth, --style, --words and what folders need."""
-    from ..cli import whole_argument
-
     parser.add_argument(
         "--truth",
         default="generated",

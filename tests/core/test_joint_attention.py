@@ -69,6 +69,6 @@ def test_rows_of_several_prompts_in_one_batch() -> None:
     recorder.add_cross(0, (2, 2), q, k, 1, 0.5, Source(2, 3, 0))
     recorder.add_cross(0, (2, 2), q, k, 1, 0.5, Source(0, 1, 1))
     recorder.end_step()
-    (slot,) = {id(s): s for s in recorder.slots.values()}.values()
+    (part,) = recorder.sums.values()
     expected = torch.cat([torch.softmax(q[i] @ k[i].T * 0.5, -1) for i in (2, 0)], -1)
-    torch.testing.assert_close(slot.total[0], expected)
+    torch.testing.assert_close(part.total[0], expected)

@@ -1,0 +1,66 @@
+"""Kinds of command-line arguments: from text to a value, or `argparse.ArgumentTypeError`, which becomes one sentence."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+SAVES = ("picture", "overlays", "masks", "animation", "sheet", "report", "explorer", "record")
+
+
+def whole_argument(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if not least <= value < 2**63:
+            raise argparse.ArgumentTypeError(f"{value} is not a number from {least} up to 2^63")
+        return value
+
+    return parse
+
+
+def number_argument(least: float, most: float = float("inf")) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if not least <= value <= most or value == float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not between {least} and {most}")
+        return value
+
+    return parse
+
+
+def size_argument(text: str) -> tuple[int, int]:
+    try:
+        sides = [int(part) for part in text.lower().replace("×", "x").split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2) or min(sides) < 8 or any(side % 8 for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: height x width, multiples of 8, as in 512x768")
+    return sides[0], sides[-1]
+
+
+def region_argument(text: str) -> tuple[int, int, int, int]:
+    try:
+        x, y, width, height = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a region: x,y,width,height, as in 32,32,64,64") from None
+    return x, y, width, height
+
+
+def words_argument(text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise argparse.ArgumentTypeError("there is no word in it")
+    return words
+
+
+def saves_argument(text: str) -> tuple[str, ...]:
+    wanted = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not wanted or (unknown := [part for part in wanted if part not in SAVES]):
+        raise argparse.ArgumentTypeError(f"{(unknown[0] if wanted else text)!r} is none of {', '.join(SAVES)}")
+    return wanted

@@ -1,0 +1,86 @@
+"""What listens inside a UNet: at a spatial transformer for its grid, at an attention layer for its queries and keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from . import compiled
+from .overhear import Overheard, overhear
+
+Grid = tuple[int, int]
+
+
+class GridEar:
+    """Listens at one spatial transformer: the true (h, w), which no square root of n can tell."""
+
+    def __init__(self, tap: compiled.Listener, owner: nn.Module) -> None:
+        self.tap, self.owner = tap, owner
+        self.grid: Grid = (0, 0)
+
+    def see_grid(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs.get("hidden_states", kwargs.get("x"))
+        if hidden is not None and hidden.dim() == 4:
+            self.grid = (hidden.shape[2], hidden.shape[3])
+
+
+class LayerEar:
+    """Listens at one attention layer: pairs the queries with the keys of the same call."""
+
+    def __init__(self, ear: GridEar, attn: Any, index: int, ticket: compiled.Ticket | None, at_itself: bool) -> None:
+        self.at_itself = at_itself
+        self.key_name = "to_kv" if getattr(attn, "fused_projections", False) and hasattr(attn, "to_kv") else "to_k"
+        self._ear, self._attn, self._index, self._ticket = ear, attn, index, ticket
+        self._q: Tensor | None = None
+        self._source: Any = None
+        self._plain = False
+        self._context: Tensor | None = None
+        self._weight: Tensor | None = None
+        self._versions = (0, 0)
+        self._edition = 0
+
+    def attach(self) -> list[Overheard | RemovableHandle]:
+        """Listen at the layer's projections as they are now.
+
+        A compiled graph has its hooks baked in, and knows nothing of a `forward` set later.
+        """
+        see_key = self.see_fused if self.key_name == "to_kv" else self.see_key
+        key = getattr(self._attn, self.key_name)
+        self._plain = type(key) is nn.Linear and "forward" not in key.__dict__
+        pairs = ((self._attn.to_q, self.see_query), (key, see_key))
+        return [overhear(module, see, self._ticket is not None) for module, see in pairs]
+
+    def see_query(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        self._q, self._source = output, args[0] if args else None
+
+    def see_fused(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        self.see_key(module, args, output.chunk(2, dim=-1)[0])
+
+    def see_key(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        q, source = self._q, self._source
+        self._q = self._source = None
+        if q is None:
+            return
+        context = args[0] if args else None
+        cross = context is None or context is not source
+        if self._ticket is not None and torch.compiler.is_compiling():
+            self._ticket.hand_in(q, output, self._index, self._ear.grid, cross)
+        else:
+            edition = self._edition_of(module, context) if self._plain and cross else None
+            self._ear.tap.emit(self._index, self._ear.grid, q, output, cross, edition)
+
+    def _edition_of(self, projection: nn.Module, context: Any) -> int | None:
+        """Text and weights seldom change from step to step: the same tensors, unwritten since, give the same keys."""
+        weight = projection._parameters["weight"]
+        if not isinstance(context, Tensor) or weight is None or context.is_inference() or weight.is_inference():
+            return None
+        if projection._forward_hooks or projection._forward_pre_hooks:
+            return None  # somebody else's, and they may do another thing in every step
+        versions = (context._version, weight._version)
+        if self._context is not context or self._weight is not weight or self._versions != versions:
+            self._context, self._weight, self._versions = context, weight, versions
+            self._edition += 1
+        return self._edition
