@@ -79,9 +79,9 @@ class Runs:
             kept, gone = self._kept.get(key), key in self._gone
         if gone and kept is None:
             raise NothingRecorded(
-                f"The recording of this picture was dropped: the last {self._pictures} pictures are kept, fewer where they take "
-                f"more than {self._most_bytes // 2**20} MB together. Change the sampler's seed (or anything else of it) and queue "
-                "again, or use Save Maps for what you want to come back to."
+                f"The recording of this picture was dropped: the last {self._pictures} pictures are kept, fewer where they "
+                f"take more than {self._most_bytes // 2**20} MB together. Change the sampler's seed (or anything else of it) "
+                "and queue again, or use Save Maps for what you want to come back to."
             )
         if kept is None:
             raise NothingRecorded(

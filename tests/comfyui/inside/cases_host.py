@@ -115,26 +115,50 @@ def case_controlnet_applied() -> None:
 def case_torch_compile_node() -> None:
     """ComfyUI's own node and a transformer: runs of one compiled model, by turns with and without Record.
 
-    Newer nodes reuse what they compiled without looking at a run's options. The backend is "eager": no compiler is needed.
+    Newer nodes reuse what they compiled without looking at a run's options. These backends need no compiler.
     """
+    for backend in ("eager", "aot_eager"):
+        model, encoder, compiled = _compiled(backend)
+        before = torch.is_deterministic_algorithms_warn_only_enabled()
+        expected = runs.maps_of(_of_flux(*listen(model, encoder)))[0].word("house")
+        for _ in range(2):
+            runs.RUNS._kept.clear()
+            heard = _of_flux(*listen(compiled, encoder))
+            plain = _of_flux(compiled, encoder)
+            assert torch.equal(plain, heard), backend
+            torch.testing.assert_close(runs.maps_of(heard)[0].word("house"), expected, rtol=1e-3, atol=1e-4)
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == before
     torch._dynamo.reset()
-    model, encoder = transformer("flux")[0], text_encoder("flux")
-    compiled = node("nodes_torch_compile", "TorchCompileModel")(model, "eager")[0]
-    before = torch.is_deterministic_algorithms_warn_only_enabled()
 
-    def sample(watched: Any, told: Any) -> torch.Tensor:
-        latent = empty(64, 96, 1, 16)
-        return ksampler(watched, encode(told, PROMPT), encode(told, ""), latent, cfg=1.0, scheduler="simple")
 
-    expected = runs.maps_of(sample(*listen(model, encoder)))[0].word("house")
-    for _ in range(2):
+def case_torch_compile_while_pytorch_is_deterministic() -> None:
+    """Where recorded and plain runs could not be told apart, nothing is recorded: a later plain run must not fail."""
+    _, encoder, compiled = _compiled("eager")
+    blind = "guard_filter_fn" in (compiled.model_options["torch_compile_kwargs"]["options"] or {})
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
         runs.RUNS._kept.clear()
-        heard = sample(*listen(compiled, encoder))
-        plain = sample(compiled, encoder)
-        assert torch.equal(plain, heard)
-        torch.testing.assert_close(runs.maps_of(heard)[0].word("house"), expected, rtol=1e-3, atol=1e-4)
-    assert torch.is_deterministic_algorithms_warn_only_enabled() == before
+        heard = _of_flux(*listen(compiled, encoder))
+        if blind:
+            assert "start ComfyUI without --deterministic" in graphs.refusal(heard)
+        else:
+            same_words(runs.maps_of(heard)[0].words, PROMPT)
+        assert torch.equal(heard, _of_flux(compiled, encoder))
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch._dynamo.reset()
+
+
+def _compiled(backend: str) -> tuple[Any, Any, Any]:
+    """(model, its text encoder, the model through ComfyUI's TorchCompileModel)."""
     torch._dynamo.reset()
+    model = transformer("flux")[0]
+    return model, text_encoder("flux"), node("nodes_torch_compile", "TorchCompileModel")(model, backend)[0]
+
+
+def _of_flux(model: Any, told: Any) -> torch.Tensor:
+    latent = empty(64, 96, 1, 16)
+    return ksampler(model, encode(told, PROMPT), encode(told, ""), latent, cfg=1.0, scheduler="simple")
 
 
 def case_kohya_deep_shrink() -> None:
