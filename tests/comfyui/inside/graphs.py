@@ -58,7 +58,7 @@ def state(model: Any) -> Any:
     """What a run may not leave changed: the options and patches of a MODEL, the network's weights, and every attribute and
     hook of every module; tensors and functions are told by what they are, not by what they look like."""
     network = model.model
-    weights = {name: (x.data_ptr(), float(x.double().sum())) for name, x in network.state_dict().items()}
+    weights = {name: float(x.double().sum()) for name, x in network.state_dict().items()}  # a LoRA may be put in anew
     modules = {name: _module(m) for name, m in network.named_modules()}
     return {name: _shape(getattr(model, name, None)) for name in _OWN}, weights, modules
 
