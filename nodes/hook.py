@@ -60,7 +60,7 @@ class Recording:
 
 
 def _open(guider: Any, options: Options, noise: Any) -> Session:
-    if _blind(guider.model_options) and torch.are_deterministic_algorithms_enabled():
+    if TORCH_COMPILE_KWARGS in guider.model_options and torch.are_deterministic_algorithms_enabled():
         raise NothingRecorded(
             "a compiled model cannot be recorded while PyTorch is told to be deterministic. "
             "Leave out TorchCompileModel, or start ComfyUI without --deterministic"
@@ -70,22 +70,16 @@ def _open(guider: Any, options: Options, noise: Any) -> Session:
     return Session(options, guider, noise.shape, layout_of(patcher.model.diffusion_model), scale)
 
 
-def _blind(model_options: dict[str, Any]) -> bool:
-    """Whether a model was compiled so that PyTorch compares no option of a run with those it compiled for."""
-    options = (model_options.get(TORCH_COMPILE_KWARGS) or {}).get("options") or {}
-    return "guard_filter_fn" in options
-
-
 @contextmanager
 def _compiled_apart(model_options: dict[str, Any]) -> Iterator[None]:
     """What is compiled during a recorded run is used in recorded runs alone, and the other way round.
 
-    Newer TorchCompileModel nodes make a model blind to options. Compiled without Record it would then never be heard, and
-    compiled with Record it would look for it in a run that has none, and fail. Compiling it a second time does not help:
-    PyTorch keeps what it compiled with the code it came from. But it always compares its global state: one bit of it,
-    without effect while deterministic algorithms are off, tells the two apart.
+    Newer TorchCompileModel nodes tell PyTorch to compare no option of a run with those it compiled for. A model compiled
+    without Record would then never be heard, and one compiled with it would look for Record in a run that has none, and
+    fail. Compiling it a second time does not help: PyTorch keeps what it compiled with the code it came from. But it always
+    compares its global state: one bit of it, without effect while deterministic algorithms are off, tells the two apart.
     """
-    if not _blind(model_options):
+    if TORCH_COMPILE_KWARGS not in model_options:
         yield
         return
     before = torch.is_deterministic_algorithms_warn_only_enabled()
