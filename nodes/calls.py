@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 _FUSED = tuple(f"_scaled_dot_product_{kind}_attention" for kind in ("flash", "efficient", "cudnn"))
 
 
-@dataclass(frozen=True)
-class Attention:
+class Attention(NamedTuple):
     """q and k `[batch, n, heads * d]`, or `[batch, heads, n, d]` where `split`; scores are q.k * scale + bias."""
 
     q: Tensor

@@ -60,6 +60,11 @@ class Recording:
 
 
 def _open(guider: Any, options: Options, noise: Any) -> Session:
+    if TORCH_COMPILE_KWARGS in guider.model_options and torch.are_deterministic_algorithms_enabled():
+        raise NothingRecorded(
+            "a compiled model cannot be recorded while PyTorch is told to be deterministic. "
+            "Leave out TorchCompileModel, or start ComfyUI without --deterministic"
+        )
     patcher = guider.model_patcher
     scale = int(getattr(patcher.model.latent_format, "spacial_downscale_ratio", 8))
     return Session(options, guider, noise.shape, layout_of(patcher.model.diffusion_model), scale)
@@ -71,10 +76,10 @@ def _compiled_apart(model_options: dict[str, Any]) -> Iterator[None]:
 
     Newer TorchCompileModel nodes tell PyTorch to compare no option of a run with those it compiled for. A model compiled
     without Record would then never be heard, and one compiled with it would look for Record in a run that has none, and
-    fail. PyTorch always compares its global state: one bit of it, without effect while deterministic algorithms are off,
-    tells the two apart.
+    fail. Compiling it a second time does not help: PyTorch keeps what it compiled with the code it came from. But it always
+    compares its global state: one bit of it, without effect while deterministic algorithms are off, tells the two apart.
     """
-    if TORCH_COMPILE_KWARGS not in model_options or torch.are_deterministic_algorithms_enabled():
+    if TORCH_COMPILE_KWARGS not in model_options:
         yield
         return
     before = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -187,11 +192,13 @@ def _model(session: Session) -> Callable[..., Any]:
 def _override(session: Session, below: Callable[..., Any] | None) -> Callable[..., Any]:
     """An attention override that calls what was there before, or the function itself, and only listens."""
 
-    def override(func: Any, *args: Any, **kwargs: Any) -> Any:
-        if not session.wants:
-            return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
-        if session.layout is None:  # before the function, which may do with its arguments what it likes
+    def unet(func: Any, *args: Any, **kwargs: Any) -> Any:
+        if session.coming is not None:  # before the function, which may do with its arguments what it likes
             _apart(_listen, session, args, kwargs, None)
+        return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
+
+    def transformer(func: Any, *args: Any, **kwargs: Any) -> Any:
+        if session.coming is None:
             return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
         seen = None if torch.compiler.is_compiling() else SeenLse()
         with nullcontext() if seen is None else seen:
@@ -199,7 +206,7 @@ def _override(session: Session, below: Callable[..., Any] | None) -> Callable[..
         _apart(_listen, session, args, kwargs, seen)
         return out
 
-    return override
+    return unet if session.layout is None else transformer
 
 
 def _listen(session: Session, args: Any, kwargs: Any, seen: SeenLse | None) -> None:
@@ -214,7 +221,7 @@ def _mark(session: Session, own: bool) -> Callable[..., Any]:
     """A patch that hands its arguments on as they are: it tells that attention comes next, and where."""
 
     def mark(n: Any, context: Any, value: Any, extra_options: Any) -> Any:
-        _apart(_safely, session, session.mark, extra_options, own)
+        _apart(session.mark, extra_options, own)
         return n, context, value
 
     return mark

@@ -44,19 +44,22 @@ class Runs:
     def keep(self, latents: Sequence[Tensor], maps: Sequence[HeatMaps] | None, failure: str = "") -> None:
         """Remember the maps of one run, or why there are none; each of `latents` is `[pictures, …]`."""
         with self._lock:
+            pictures = [_Kept(one, failure, tensor_bytes(one)) for one in maps or ()] or [_Kept(None, failure, 0)]
             for samples in latents:
                 for i, picture in enumerate(samples):
-                    one = None if maps is None else maps[min(i, len(maps) - 1)]
                     key = digest(picture)
                     self._kept.pop(key, None)
-                    self._kept[key] = _Kept(one, failure, 0 if one is None else tensor_bytes(one))
-            while len(self._kept) > 1 and (len(self._kept) > self._pictures or self.bytes > self._most_bytes):
+                    self._kept[key] = pictures[min(i, len(pictures) - 1)]
+            while len(held := self._held()) > 1 and (len(held) > self._pictures or self.bytes > self._most_bytes):
                 self._gone.append(self._kept.popitem(last=False)[0])
 
     @property
     def bytes(self) -> int:
-        """Bytes of all maps that are kept; a run that is known by two latents counts once."""
-        return sum({id(kept.maps): kept.bytes for kept in self._kept.values()}.values())
+        """Bytes of all maps that are kept; a picture that is known by two latents counts once."""
+        return sum(kept.bytes for kept in self._held())
+
+    def _held(self) -> list[_Kept]:
+        return list({id(kept): kept for kept in self._kept.values()}.values())
 
     def find(self, samples: Tensor, spoken: Spoken | None = None) -> tuple[HeatMaps, ...]:
         """The maps of each picture of a latent `[pictures, …]`.
@@ -76,8 +79,9 @@ class Runs:
             kept, gone = self._kept.get(key), key in self._gone
         if gone and kept is None:
             raise NothingRecorded(
-                f"The recording of this picture was dropped: the last {self._pictures} pictures are kept. Change the sampler's "
-                "seed (or anything else of it) and queue again, or use Save Maps for what you want to come back to."
+                f"The recording of this picture was dropped: the last {self._pictures} pictures are kept, fewer where they "
+                f"take more than {self._most_bytes // 2**20} MB together. Change the sampler's seed (or anything else of it) "
+                "and queue again, or use Save Maps for what you want to come back to."
             )
         if kept is None:
             raise NothingRecorded(

@@ -8,6 +8,7 @@ import shutil
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -58,7 +59,11 @@ def test_the_pack_is_loaded_with_its_help(server: Server) -> None:
     extensions = "/extensions/daam-lens"
     for name in ours:
         with urllib.request.urlopen(f"{server.address}{extensions}/docs/{name}.md") as page:
-            assert len(page.read()) > 200
+            help_page = page.read().decode()
+        assert len(help_page) > 200
+        assert f"](images/{name}.jpg)" in help_page
+        with urllib.request.urlopen(f"{server.address}{extensions}/docs/images/{name}.jpg") as picture:
+            assert cv2.imdecode(np.frombuffer(picture.read(), np.uint8), cv2.IMREAD_COLOR) is not None
     named = server.get("/i18n")["en"]["nodeDefs"]
     assert set(named) == set(ours)
     for name, one in ours.items():
@@ -101,16 +106,31 @@ def test_queued_again_only_the_changed_node_runs(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("kind", "change", "sentence"),
     [
-        ({"words": "dragon"}, "'dragon' is not in the prompt. Its words are: a, red, house, and, a#2, green, tree."),
-        ({"steps": "2"}, "The steps were not kept apart. Set `detail` to 'layers + steps' in the Record node and queue again."),
-        ({"words": "negative:fog"}, "The negative prompt was not recorded. Switch `negative` on in the Record node"),
+        (
+            "DaamLensHeatMaps",
+            {"words": "dragon"},
+            "'dragon' is not in the prompt. Its words are: a, red, house, and, a#2, green, tree.",
+        ),
+        (
+            "DaamLensHeatMaps",
+            {"steps": "2"},
+            "The steps were not kept apart. Set `detail` to 'layers + steps' in the Record node and queue again.",
+        ),
+        (
+            "DaamLensHeatMaps",
+            {"words": "negative:fog"},
+            "The negative prompt was not recorded. Switch `negative` on in the Record node",
+        ),
+        ("CLIPTextEncode", {"text": ""}, "The prompt has no words, so there is no map to show. Write a prompt"),
+        ("DaamLensRecord", {"first_step": 40, "last_step": 50}, "The sampler ran, but no cross-attention was heard."),
     ],
 )
-def test_what_a_user_does_wrong_is_a_sentence(server: Server, change: dict[str, str], sentence: str) -> None:
+def test_what_a_user_does_wrong_is_a_sentence(server: Server, kind: str, change: dict[str, Any], sentence: str) -> None:
     graph = graph_of(server, "1_words_to_overlays")
-    node_of(graph, "DaamLensHeatMaps")["inputs"].update(change)
+    node_of(graph, "DaamLensHeatMaps")["inputs"]["words"] = ""
+    node_of(graph, kind)["inputs"].update(change)
     said = failure(server.queue(graph))
     assert said["node_type"] == "DaamLensHeatMaps"
     assert said["exception_message"].strip().startswith(sentence)
@@ -129,6 +149,29 @@ def test_a_record_outside_the_folders_is_refused_before_the_run(server: Server) 
         "2": {"class_type": "DaamLensPromptReport", "inputs": {"maps": ["1", 0], "words": ""}},
     }
     assert "leads out of" in json.dumps(server.post("/prompt", {"prompt": graph}))
+
+
+def test_a_corrupt_record_is_a_sentence(server: Server) -> None:
+    graph = graph_of(server, "1_words_to_overlays")
+    maps = next(key for key, node in graph.items() if node["class_type"] == "DaamLensHeatMaps")
+    graph["20"] = {"class_type": "DaamLensSaveMaps", "inputs": {"maps": [maps, 0], "filename_prefix": "daam/broken"}}
+    path = Path(server.queue(graph)["outputs"]["20"]["text"][0])
+    whole = path.read_bytes()
+    record = f"{path.relative_to(server.base / 'output').as_posix()} [output]"
+    loaded = {
+        "1": {"class_type": "DaamLensLoadMaps", "inputs": {"record": record}},
+        "2": {"class_type": "DaamLensPromptReport", "inputs": {"maps": ["1", 0], "words": ""}},
+        "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 1]}},
+    }
+    assert server.queue(loaded)["status"]["status_str"] == "success"
+    for broken in (whole[:500], b"not a record at all", b""):
+        path.write_bytes(broken)
+        said = failure(server.queue(loaded))
+        assert said["node_type"] == "DaamLensLoadMaps"
+        assert said["exception_type"].endswith("BadRecord")
+        assert path.name in said["exception_message"]
+        assert len(said["exception_message"].splitlines()) <= 2
+    path.unlink()
 
 
 def explored(server: Server, choice: Any) -> tuple[dict[str, Any], list[np.ndarray[Any, Any]], list[HeatMaps]]:

@@ -25,8 +25,8 @@ def _sampled(text: str, negative: str = "") -> Any:
 
 def _plain_and_heard(sample: Any, kind: str = "sd15", **options: Any) -> Any:
     """Maps of a sampling whose latents do not change by recording."""
-    before = graphs.state(unet(kind))
     plain = sample(unet(kind), clip(kind))
+    before = graphs.state(unet(kind))
     heard = sample(*listen(unet(kind), clip(kind), **options))
     assert torch.equal(plain, heard), "recording changed the picture"
     assert graphs.state(unet(kind)) == before
@@ -236,7 +236,5 @@ def case_without_clip_the_words_are_told_afterwards() -> None:
     spoken = graphs.importlib.import_module("daam-lens.nodes.spoken").spoken_by(blind, text)
     found = runs.maps_of(sampled, spoken)
     same_words(found[0].words, text)
-    _, true = truth.unet_maps(
-        unet("sd15"), lambda m: ksampler(m, encode(blind, text), encode(blind, ""), empty(128, 128))
-    )
+    _, true = truth.unet_maps(unet("sd15"), lambda m: ksampler(m, encode(blind, text), encode(blind, ""), empty(128, 128)))
     graphs.equal(found, true, blind, text, ["snail", "grass"])

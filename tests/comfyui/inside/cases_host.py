@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cases_words
 import comfy.cldm.cldm
 import comfy.controlnet
 import comfy.ops
@@ -115,26 +116,46 @@ def case_controlnet_applied() -> None:
 def case_torch_compile_node() -> None:
     """ComfyUI's own node and a transformer: runs of one compiled model, by turns with and without Record.
 
-    Newer nodes reuse what they compiled without looking at a run's options. The backend is "eager": no compiler is needed.
+    Newer nodes reuse what they compiled without looking at a run's options. These backends need no compiler.
     """
+    for backend in ("eager", "aot_eager"):
+        model, encoder, compiled = _compiled(backend)
+        before = torch.is_deterministic_algorithms_warn_only_enabled()
+        expected = runs.maps_of(_of_flux(*listen(model, encoder)))[0].word("house")
+        for _ in range(2):
+            runs.RUNS._kept.clear()
+            heard = _of_flux(*listen(compiled, encoder))
+            plain = _of_flux(compiled, encoder)
+            assert torch.equal(plain, heard), backend
+            torch.testing.assert_close(runs.maps_of(heard)[0].word("house"), expected, rtol=1e-3, atol=1e-4)
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == before
     torch._dynamo.reset()
-    model, encoder = transformer("flux")[0], text_encoder("flux")
-    compiled = node("nodes_torch_compile", "TorchCompileModel")(model, "eager")[0]
-    before = torch.is_deterministic_algorithms_warn_only_enabled()
 
-    def sample(watched: Any, told: Any) -> torch.Tensor:
-        latent = empty(64, 96, 1, 16)
-        return ksampler(watched, encode(told, PROMPT), encode(told, ""), latent, cfg=1.0, scheduler="simple")
 
-    expected = runs.maps_of(sample(*listen(model, encoder)))[0].word("house")
-    for _ in range(2):
+def case_torch_compile_while_pytorch_is_deterministic() -> None:
+    """Where recorded and plain runs could not be told apart, nothing is recorded: a later plain run must not fail."""
+    _, encoder, compiled = _compiled("eager")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
         runs.RUNS._kept.clear()
-        heard = sample(*listen(compiled, encoder))
-        plain = sample(compiled, encoder)
-        assert torch.equal(plain, heard)
-        torch.testing.assert_close(runs.maps_of(heard)[0].word("house"), expected, rtol=1e-3, atol=1e-4)
-    assert torch.is_deterministic_algorithms_warn_only_enabled() == before
+        heard = _of_flux(*listen(compiled, encoder))
+        assert "start ComfyUI without --deterministic" in graphs.refusal(heard)
+        assert torch.equal(heard, _of_flux(compiled, encoder))
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch._dynamo.reset()
+
+
+def _compiled(backend: str) -> tuple[Any, Any, Any]:
+    """(model, its text encoder, the model through ComfyUI's TorchCompileModel)."""
     torch._dynamo.reset()
+    model = transformer("flux")[0]
+    return model, text_encoder("flux"), node("nodes_torch_compile", "TorchCompileModel")(model, backend)[0]
+
+
+def _of_flux(model: Any, told: Any) -> torch.Tensor:
+    latent = empty(64, 96, 1, 16)
+    return ksampler(model, encode(told, PROMPT), encode(told, ""), latent, cfg=1.0, scheduler="simple")
 
 
 def case_kohya_deep_shrink() -> None:
@@ -194,19 +215,25 @@ def case_windows_over_a_video() -> None:
 
 
 def case_video() -> None:
-    """Wan with several frames: heat is summed over them."""
+    """Wan with several frames: heat is summed over them, as the equation has it for every place of every frame."""
     model, encoder = transformer("wan")[0], text_encoder("wan")
-    latent = {"samples": torch.zeros(1, 16, 3, 12, 20)}
+    frames, height, width = 3, 6, 10
+    latent = {"samples": torch.zeros(1, 16, frames, 2 * height, 2 * width)}
 
     def sample(watched: Any, told: Any) -> torch.Tensor:
         return ksampler(watched, encode(told, PROMPT), encode(told, ""), latent, cfg=3.0, scheduler="simple")
 
-    plain = sample(model, encoder)
+    context = encode(encoder, PROMPT)[0][0].shape[1]
+    plain, true = graphs.truth.transformer_maps(
+        model, lambda watched: sample(watched, encoder), context, 0, (frames * height, width), True
+    )
     heard = sample(*listen(model, encoder))
     assert torch.equal(plain, heard)
-    maps = runs.maps_of(heard)[0]
+    (maps,) = runs.maps_of(heard)
     same_words(maps.words, PROMPT)
-    assert set(maps.sums) == {(6, 10)}
+    assert set(maps.sums) == {(height, width)}
+    summed = {(height, width): true[frames * height, width].unflatten(2, (frames, height)).sum(2)}
+    cases_words._same("wan", encoder, maps, summed, 0, PROMPT, ("house", "tree"), context)
 
 
 def case_zeroed_negative() -> None:

@@ -235,7 +235,7 @@ def case_torch_compile() -> None:
 def case_self_attention_is_the_model_s_own() -> None:
     """What refines masks: rows are the prompt's, and each place's attention adds up to 1."""
     maps = check(unet("sd15"), clip("sd15"), _sample(), PROMPT)[0]
-    ((h, w), walk), = maps.self_attention.items()
+    (((h, w), walk),) = maps.self_attention.items()
     assert walk.shape == (h * w, h * w)
     torch.testing.assert_close(walk.sum(1), torch.ones(h * w))
     off = check(unet("sd15"), clip("sd15"), _sample(), PROMPT, self_attention=False)[0]

@@ -16,8 +16,8 @@ OTHER = "a blue boat"
 
 
 def _heard(sample: Any) -> Any:
-    before = graphs.state(unet("sd15"))
     plain = sample(unet("sd15"), clip("sd15"))
+    before = graphs.state(unet("sd15"))
     heard = sample(*listen(unet("sd15"), clip("sd15")))
     assert torch.equal(plain, heard), "recording changed the picture"
     assert graphs.state(unet("sd15")) == before, "something was left on the model"

@@ -35,11 +35,11 @@ def _check(
         negative = _context(context, pooled, 2, columns, **more)
         return ksampler(watched, positive, negative, latent, cfg=cfg, scheduler="simple")
 
-    before = graphs.state(model)
     grid = (height // 16, width // 16)
     trims = kind == "lumina2" and not hasattr(type(model.model.diffusion_model), "embed_cap")  # 0.33 pads instead
     text = int(more["attention_mask"].sum()) if trims else columns
     plain, true = truth.transformer_maps(model, sample, text, 32 if kind == "zimage" else text, grid, kind == "wan")
+    before = graphs.state(model)
     heard = sample(listen(model, None)[0])
     assert torch.equal(plain, heard), "recording changed the picture"
     assert graphs.state(model) == before

@@ -149,26 +149,6 @@ def case_same_graph_twice_and_with_a_new_seed() -> None:
     assert not torch.equal(maps[0], maps[2])
 
 
-def case_memory_is_bounded() -> None:
-    """Runs are kept by number and by bytes, oldest out first; one that is known by two latents counts once."""
-    store = runs.Runs(pictures=3, most_bytes=10**9)
-    maps = runs.maps_of(_sample(*listen(unet("sd15"), clip("sd15"))))[0]
-    latents = [torch.full((1, 4, 2, 2), float(k)) for k in range(5)]
-    for latent in latents:
-        store.keep([latent], [maps])
-    assert [_why_not(store, latent) == "" for latent in latents] == [False, False, True, True, True]
-    assert "was dropped: the last 3 pictures are kept" in _why_not(store, latents[0])
-    assert store.bytes == runs.tensor_bytes(maps)
-
-
-def _why_not(store: Any, latent: torch.Tensor) -> str:
-    try:
-        store.find(latent)
-    except graphs.errors.NothingRecorded as error:
-        return str(error)
-    return ""
-
-
 def case_a_stored_run_holds_no_model() -> None:
     """Nothing that is kept keeps the model alive, or lies on its device."""
     import gc
@@ -186,9 +166,3 @@ def case_a_stored_run_holds_no_model() -> None:
     comfy.model_management.cleanup_models_gc()
     gc.collect()
     assert watched() is None, gc.get_referrers(watched())
-
-
-def case_retained_bytes_do_not_grow_with_steps() -> None:
-    sizes = [runs.tensor_bytes(runs.maps_of(_sample(*listen(unet("sd15"), clip("sd15")), steps=n))[0]) for n in (2, 6)]
-    assert sizes[0] == sizes[1]
-    assert sizes[0] < 2 * 2**20

@@ -65,8 +65,8 @@ def _check(
         )
         return plain, true, context
 
-    before = graphs.state(model)
     plain, true, context = true_maps(text, 0)
+    before = graphs.state(model)
     heard = sample(*listen(model, clip, **options))
     assert torch.equal(plain, heard), "recording changed the picture"
     assert graphs.state(model) == before, "something was left on the model"
@@ -82,9 +82,7 @@ def _check(
     return found
 
 
-def _same(
-    kind: str, clip: Any, maps: Any, true: truth.Maps, image: int, text: str, words: Sequence[str], context: int
-) -> None:
+def _same(kind: str, clip: Any, maps: Any, true: truth.Maps, image: int, text: str, words: Sequence[str], context: int) -> None:
     for word in words:
         expected = truth.at_size(true, image, _expected(kind, clip, text, word, context), maps.size)
         worst = float((maps.word(word, maps.size).double() - expected).abs().max() / expected.abs().max())

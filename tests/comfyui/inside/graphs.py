@@ -48,17 +48,31 @@ def ksampler(model: Any, positive: Any, negative: Any, latent: Any, **options: A
     )[0]["samples"]  # fmt: skip
 
 
+_OWN = (
+    "patches", "object_patches", "hook_patches", "wrappers", "callbacks", "additional_models", "attachments", "injections",
+    "model_options",
+)  # fmt: skip
+
+
 def state(model: Any) -> Any:
-    """What a run may not leave changed: options, hooks and attributes of the model."""
+    """What a run may not leave changed: the options and patches of a MODEL, the network's weights, and every attribute and
+    hook of every module; tensors and functions are told by what they are, not by what they look like."""
     network = model.model
-    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules()]
-    return _shape(model.model_options), hooks, sorted(vars(network)), sorted(vars(network.diffusion_model))
+    weights = {name: float(x.double().sum()) for name, x in network.state_dict().items()}  # a LoRA may be put in anew
+    modules = {name: _module(m) for name, m in network.named_modules()}
+    return {name: _shape(getattr(model, name, None)) for name in _OWN}, weights, modules
+
+
+def _module(module: torch.nn.Module) -> Any:
+    """Names of attributes but the host's notes on the last run; what stands in them where it is a function or a hook."""
+    own = {name: value for name, value in vars(module).items() if name not in ("current_patcher", "model_loaded_weight_memory")}
+    return {name: _shape(v) if isinstance(v, dict) and "hooks" in name else callable(v) and id(v) for name, v in own.items()}
 
 
 def _shape(thing: Any) -> Any:
     if isinstance(thing, dict):
         return {str(key): _shape(value) for key, value in thing.items()}
-    return [_shape(x) for x in thing] if isinstance(thing, list) else id(thing)
+    return [_shape(x) for x in thing] if isinstance(thing, (list, tuple)) else id(thing)
 
 
 def columns(clip: Any, text: str, word: str) -> list[int]:
@@ -96,8 +110,8 @@ def check(
 
     `sample(model, clip)` encodes and samples; `index` is where the sampler keeps the prompt's list. Returns the maps.
     """
-    before = state(model)
     plain, true = truth.unet_maps(model, lambda watched: sample(watched, clip), index)
+    before = state(model)
     heard_model, heard_clip = listen(model, clip, **options)
     heard = sample(heard_model, heard_clip)
     assert torch.equal(plain, heard), "recording changed the picture"

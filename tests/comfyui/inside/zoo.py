@@ -54,11 +54,16 @@ def _patcher(model: Any, seed: int = 0) -> Any:
 
 @cache
 def unet(kind: str) -> Any:
-    """MODEL of "sd15", "sd15_inpaint" (nine channels), "sd2" (v-prediction) or "sdxl"."""
+    """MODEL of "sd15", "sd15_inpaint" (nine channels), "sd2" (v-prediction), "sdxl", or "sdxl_whole": all of SDXL's 70
+    layers at its resolutions, with few channels."""
     with torch.inference_mode(False):
         settings = dict(_UNET)
         models = comfy.supported_models
-        family = {"sd15": models.SD15, "sd15_inpaint": models.SD15, "sd2": models.SD20, "sdxl": models.SDXL}[kind]
+        family = {"sd15": models.SD15, "sd15_inpaint": models.SD15, "sd2": models.SD20}.get(kind, models.SDXL)
+        if kind == "sdxl_whole":
+            settings |= {"num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 10, 10],
+                         "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "transformer_depth_middle": 10,
+                         "adm_in_channels": 64 + 6 * 256, "context_dim": 128, "num_classes": "sequential"}  # fmt: skip
         if kind == "sdxl":
             settings |= {"transformer_depth": [0, 2], "transformer_depth_output": [0, 0, 2, 2], "transformer_depth_middle": 2,
                          "adm_in_channels": 64 + 6 * 256, "context_dim": 128, "num_classes": "sequential"}  # fmt: skip
@@ -67,7 +72,7 @@ def unet(kind: str) -> Any:
         host = family(settings)
         host.unet_config |= {"num_heads": -1, "num_head_channels": 16}
         host.set_inference_dtype(torch.float32, None)
-        if kind == "sdxl":
+        if kind.startswith("sdxl"):
             return _patcher(comfy.model_base.SDXL(host, comfy.model_base.ModelType.EPS))
         kinds = comfy.model_base.ModelType
         made = comfy.model_base.BaseModel(host, kinds.V_PREDICTION if kind == "sd2" else kinds.EPS)
@@ -81,7 +86,7 @@ def clip(kind: str) -> Any:
     """CLIP that fits `unet(kind)`, with the host's real SD1 tokenizer."""
     with torch.inference_mode(False):
         options = {"clip_l_model_config": _CLIP, "clip_g_model_config": dict(_CLIP), "dtype": torch.float32}
-        if kind == "sdxl":
+        if kind.startswith("sdxl"):
             target = SimpleNamespace(params={}, clip=comfy.sdxl_clip.SDXLClipModel, tokenizer=comfy.sdxl_clip.SDXLTokenizer)
         else:
             target = SimpleNamespace(params={}, clip=comfy.sd1_clip.SD1ClipModel, tokenizer=comfy.sd1_clip.SD1Tokenizer)
