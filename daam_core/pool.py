@@ -57,12 +57,15 @@ class Pool:
             q, k: in the shapes of the pool, any float dtype.
             edition: equal numbers stand for equal keys of this layer, which are then not copied again.
         """
+        if q.requires_grad or k.requires_grad:
+            q, k = q.detach(), k.detach()
         if self._at == len(self._keys):
             self._keys.append(self._keys[0].another())
         at, keys = self._waiting, self._keys[self._at]
-        self._q.put(at, q)
-        if edition is None or keys.known[at] != (layer, edition):
-            keys.put(at, k)
+        if edition is not None and keys.known[at] == (layer, edition):
+            _copy([self._q.place(at)], [q])
+        else:
+            _copy([self._q.place(at), keys.place(at)], [q, k])
             keys.known[at] = (layer, edition)
         self._waiting = at + 1
         if self._waiting == self._room:
@@ -94,13 +97,13 @@ class _Stack:
         """As much room again."""
         return _Stack(self._shape, self._rows, self._heads, self._device, self._room)
 
-    def put(self, at: int, x: Tensor) -> None:
-        """Copy one layer's to its place."""
+    def place(self, at: int) -> Tensor:
+        """Where one layer's tensor goes."""
         if not self._places:
             self._all = torch.empty(self._room, *self._shape, device=self._device)
             self._places = list(self._all)
-        self._places[at].copy_(x.detach() if x.requires_grad else x)
         self._ready = None
+        return self._places[at]
 
     def heads(self, layers: int) -> Tensor:
         """The recorded rows of the first layers, `[images, layers * heads, n, d]`."""
@@ -108,3 +111,12 @@ class _Stack:
             apart = self._all[:layers, self._rows].unflatten(-1, (self._heads, -1))
             self._ready = apart.permute(1, 0, 3, 2, 4).flatten(1, 2)
         return self._ready
+
+
+def _copy(places: list[Tensor], tensors: list[Tensor]) -> None:
+    """Copy each tensor to its place: both in one launch where PyTorch can (from 2.1 on)."""
+    if len(places) > 1 and hasattr(torch, "_foreach_copy_"):
+        torch._foreach_copy_(places, tensors)
+    else:
+        for place, tensor in zip(places, tensors, strict=True):
+            place.copy_(tensor)

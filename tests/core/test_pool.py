@@ -51,13 +51,13 @@ def test_keys_of_one_edition_are_copied_once(room: int, monkeypatch: pytest.Monk
     """
     monkeypatch.setattr(pool, "_MANY", room)
     copied: list[int] = []
-    put = pool._Stack.put
+    copy = pool._copy
 
-    def counted(self: pool._Stack, at: int, x: Tensor) -> None:
-        copied.append(x.shape[1])
-        put(self, at, x)
+    def counted(places: list[Tensor], tensors: list[Tensor]) -> None:
+        copied.extend(x.shape[1] for x in tensors)
+        copy(places, tensors)
 
-    monkeypatch.setattr(pool._Stack, "put", counted)
+    monkeypatch.setattr(pool, "_copy", counted)
     generator = torch.Generator().manual_seed(0)
     recorder = Recorder(slice(0, 1), lambda keys, part: torch.eye(keys)[None], Keep())
     keys = torch.randn(3, LAYERS, 1, KEYS, 8, generator=generator)
@@ -74,6 +74,13 @@ def test_keys_of_one_edition_are_copied_once(room: int, monkeypatch: pytest.Monk
     torch.testing.assert_close(part.total.double(), expected, rtol=1e-5, atol=1e-6)
     assert copied.count(KEYS) == 4 * LAYERS  # editions 0, 1, 2 and 0 again
     recorder.release()
+
+
+def test_without_copies_of_several_tensors_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in PyTorch 2.0."""
+    expected = summed()
+    monkeypatch.delattr(torch, "_foreach_copy_")
+    assert torch.equal(summed(), expected)
 
 
 def test_layers_that_train_are_not_held_by_the_sums() -> None:
