@@ -43,6 +43,9 @@ def page() -> Iterator[Chromium]:
         with Chromium(BROWSER, (1400, 900)) as browser:
             browser.resize(1400, 900)
             browser.send("Page.navigate", url=f"http://127.0.0.1:{port}")
+            # Its parts arrive one by one, and none listens before the last is there.
+            browser.until("document.body.innerText.includes('house, tree, sun')")
+            browser.until("!document.body.innerText.includes('Loading...')")
             browser.until("[...document.querySelectorAll('button')].some(b => b.textContent.trim() === 'Paint')")
             yield browser
     finally:

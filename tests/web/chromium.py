@@ -34,6 +34,10 @@ def find() -> str | None:
     return os.environ.get("CHROMIUM_PATH") or next((p for name in NAMES if (p := shutil.which(name))), None)
 
 
+class PageError(RuntimeError):
+    """The page, or the browser for it, refused an expression."""
+
+
 class Chromium:
     """One browser with one page; a context manager, so that it ends with the test."""
 
@@ -74,7 +78,7 @@ class Chromium:
         self.profile.cleanup()
 
     def send(self, method: str, **params: Any) -> Any:
-        """One command; its result. RuntimeError with the browser's own words when it fails or is gone."""
+        """One command; its result. PageError with the browser's own words when it fails, RuntimeError when it is gone."""
         number = next(self.numbers)
         message = {"id": number, "method": method, "params": params}
         if self.session:
@@ -85,7 +89,7 @@ class Chromium:
             answer = self._read(until)
             if answer.get("id") == number:
                 if "error" in answer:
-                    raise RuntimeError(f"{method}: {answer['error']['message']}")
+                    raise PageError(f"{method}: {answer['error']['message']}")
                 return answer["result"]
             self.events.append(answer)
 
@@ -102,20 +106,25 @@ class Chromium:
         return answer
 
     def js(self, expression: str) -> Any:
-        """The value of an expression in the page (promises are awaited); RuntimeError for an exception."""
+        """The value of an expression in the page (promises are awaited); PageError for an exception."""
         done = self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in done:
-            raise RuntimeError(done["exceptionDetails"].get("exception", {}).get("description", str(done)))
+            raise PageError(done["exceptionDetails"].get("exception", {}).get("description", str(done)))
         return done["result"].get("value")
 
     def until(self, expression: str) -> Any:
-        """Waits for a true value."""
+        """Waits for a true value; a page that is still arriving may lack what the expression names, and is waited for."""
         end = time.monotonic() + self.timeout
-        while not (value := self.js(expression)):
+        while True:
+            try:
+                value, why = self.js(expression), None
+            except PageError as error:
+                value, why = None, error
+            if value:
+                return value
             if time.monotonic() > end:
-                raise RuntimeError(f"never true: {expression}")
+                raise RuntimeError(f"never true: {expression}") from why
             time.sleep(0.02)
-        return value
 
     def resize(self, width: int, height: int) -> None:
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
