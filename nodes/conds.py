@@ -7,8 +7,8 @@ lists under the same uuid.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..daam_core.area import WHOLE, Area
 from ..daam_core.prompt import Prompt
 from .columns import context_prompt
+from .remainder import Remainders, is_default
 from .spoken import KEY
 
 Side = Literal["prompt", "negative"]
@@ -44,6 +45,7 @@ class Conds:
     def __init__(self, lists: Mapping[str, Any], asked: Mapping[str, Any], size: tuple[int, int]) -> None:
         self.prompts: dict[Side, list[Prompt]] = {side: [] for side in SIDES}
         self._rows: dict[str, dict[Any, Row]] = {}
+        self._remainders = Remainders()
         areas: dict[Any, Area] = {}
         for name, conds in lists.items():
             side = _side(name)
@@ -63,6 +65,21 @@ class Conds:
             part = parts.get(_text_id(cond))
             if part is not None:
                 yield cond["uuid"], Row(side, part, areas.setdefault(_area_id(cond), _area(cond, size)))
+
+    def begin(self, names: Iterable[str], lists: Mapping[str, Any], x: Tensor, timestep: Tensor) -> None:
+        """A prediction begins: default prompts get what the prompts that are at work now leave over.
+
+        Args:
+            names: the lists that are predicted.
+            lists: the sampler's prepared conditionings by name.
+            x, timestep: see `Remainders.area`.
+        """
+        for name in names:
+            rows = self._rows.get(name, {})
+            defaults = [cond["uuid"] for cond in lists[name] if is_default(cond) and cond["uuid"] in rows]
+            if defaults:
+                area = self._remainders.area(lists[name], x, timestep)
+                rows.update({uuid: replace(rows[uuid], area=area) for uuid in defaults})
 
     def rows(self, names: Mapping[int, str], indices: Sequence[int], uuids: Sequence[Any]) -> list[Row | None]:
         """What the row groups of one call are; `names` says which list stands at which position of the call."""

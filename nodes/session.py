@@ -85,8 +85,8 @@ class Session:
         if self.live:
             self._sums.end_step()
 
-    def begin_batch(self, lists: Sequence[Any]) -> None:
-        """The conditionings that are predicted next; a second look at one of them (PAG, SAG) is another pack's."""
+    def begin_batch(self, lists: Sequence[Any], x: Tensor, timestep: Tensor) -> None:
+        """The conditionings that are predicted next for the latent `x`; a second look at one (PAG, SAG) is another pack's."""
         known = self._guider.conds
         if self._conds is None:
             self._conds = Conds(known, self._guider.original_conds, self._size)
@@ -94,6 +94,7 @@ class Session:
         self._in_pieces |= not names  # copies of the sampler's lists, or somebody's own
         self._names = {i: name for i, name in names.items() if name not in self._heard}
         self._heard |= set(names.values())
+        self._conds.begin(self._names.values(), known, x, timestep)
 
     def end_batch(self) -> None:
         self._names = {}

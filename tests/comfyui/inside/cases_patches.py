@@ -7,7 +7,9 @@ from typing import Any
 import comfy.controlnet
 import comfy.ldm.modules.attention as host_attention
 import comfy.sd
+import graphs
 import torch
+import truth
 import zoo
 from graphs import check, encode, ksampler, listen, node, runs
 from zoo import PROMPT, clip, empty, unet
@@ -83,22 +85,22 @@ def case_perturbed_attention_guidance() -> None:
     def sample(model: Any, encoder: Any) -> torch.Tensor:
         return ksampler(guide(model, 3.0)[0], encode(encoder, PROMPT), encode(encoder, ""), empty(128, 128))
 
-    plain = sample(unet("sd15"), clip("sd15"))
-    heard = sample(*listen(unet("sd15"), clip("sd15")))
-    assert torch.equal(plain, heard)
-    maps = runs.maps_of(heard)[0]
-    assert maps.steps == 2
-    heads = sum(layer.heads for layer in maps.layers)
-    assert sum(maps.terms.values()) == 2 * heads
+    _first_look(sample)
 
 
 def case_self_attention_guidance() -> None:
     guide = node("nodes_sag", "SelfAttentionGuidance")
-    sample = _sample(lambda m: guide(m, 0.5, 2.0)[0])
-    plain = sample(unet("sd15"), clip("sd15"))
+    _first_look(_sample(lambda m: guide(m, 0.5, 2.0)[0]))
+
+
+def _first_look(sample: Any) -> None:
+    """The same latents, and the equation's maps of the first call of each step that holds the prompt."""
+    plain, true = truth.unet_maps(unet("sd15"), lambda m: sample(m, clip("sd15")), calls=truth.FirstLook())
     heard = sample(*listen(unet("sd15"), clip("sd15")))
     assert torch.equal(plain, heard)
-    assert runs.maps_of(heard)[0].steps == 2
+    found = runs.maps_of(heard)
+    assert found[0].steps == 2
+    graphs.equal(found, true, clip("sd15"), PROMPT, ["house", "tree"])
 
 
 def case_another_attention_override() -> None:
@@ -235,9 +237,11 @@ def case_torch_compile() -> None:
 def case_self_attention_is_the_model_s_own() -> None:
     """What refines masks: rows are the prompt's, and each place's attention adds up to 1."""
     maps = check(unet("sd15"), clip("sd15"), _sample(), PROMPT)[0]
-    (((h, w), walk),) = maps.self_attention.items()
-    assert walk.shape == (h * w, h * w)
-    torch.testing.assert_close(walk.sum(1), torch.ones(h * w))
+    ((grid, walk),) = maps.self_attention.items()
+    assert grid == (16, 16)
+    torch.testing.assert_close(walk.sum(1), torch.ones(256))
+    true = truth.self_attention(unet("sd15"), lambda m: _sample()(m, clip("sd15")), grid, step=0)  # kept in the first of two
+    torch.testing.assert_close(walk.double(), true[0], rtol=1e-5, atol=1e-8)
     off = check(unet("sd15"), clip("sd15"), _sample(), PROMPT, self_attention=False)[0]
     assert off.self_attention is None
 

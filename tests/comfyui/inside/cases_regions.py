@@ -51,6 +51,23 @@ class _OfShape(truth.Calls):
         return super().wrapper(executor, x, *args, **kwargs)
 
 
+class _OfText(truth.Calls):
+    """Only the rows whose text is this one."""
+
+    def __init__(self, text: str, when: Any = lambda sigma: True) -> None:
+        super().__init__(when=when)
+        self.text = encode(clip("sd15"), text)[0][0]
+
+    def wrapper(self, executor: Any, x: Any, t: Any, c_concat: Any = None, c_crossattn: Any = None, control: Any = None,
+                transformer_options: Any = None, **kwargs: Any) -> Any:  # fmt: skip
+        heard = self.when(float(transformer_options["sigmas"][0]))
+        self.rows = [row for row, text in enumerate(c_crossattn) if heard and torch.equal(text, self.text[0])]
+        try:
+            return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+        finally:
+            self.rows = []
+
+
 def case_area() -> None:
     """The right half's prompt: its maps are those of the crop, at the crop's place."""
     set_area = host_nodes.ConditioningSetArea()
@@ -79,14 +96,17 @@ def case_mask() -> None:
 
 
 def case_mask_bounds() -> None:
-    """A mask whose bounds become an area: crop and mask together."""
+    """A mask whose bounds become an area: the maps are those of the crop, at the crop's place."""
     mask = torch.zeros(1, 128, 128)
     mask[:, 64:, :] = 1
     set_mask = host_nodes.ConditioningSetMask()
-    found = _heard(_combined(lambda cond: set_mask.append(cond, mask, "mask bounds", 1.0)))[0]
-    boat = found.sums[16, 16][list(found.prompt.find("boat").rows)].sum(0)
-    assert float(boat[:8].abs().max()) == 0
-    assert float(boat[9:].min()) > 0
+    sample = _combined(lambda cond: set_mask.append(cond, mask, "mask bounds", 1.0))
+    crop = _true(sample, _OfShape((8, 16)))
+    assert sorted(crop) == [(4, 8), (8, 16)]
+    placed = {(2 * h, w): torch.nn.functional.pad(maps, (0, 0, h, 0)) for (h, w), maps in crop.items()}
+    found = _heard(sample)
+    graphs.equal(found, placed, clip("sd15"), OTHER, ["boat"])
+    graphs.equal(found, _true(sample, _OfShape((16, 16))), clip("sd15"), PROMPT, ["house", "tree"])
 
 
 def case_timestep_range() -> None:
@@ -115,9 +135,32 @@ def case_default_prompt_for_the_rest() -> None:
         both = node("nodes_hooks", "ConditioningSetDefaultAndCombine")(left, encode(encoder, PROMPT))[0]
         return ksampler(model, both, encode(encoder, ""), empty(128, 128))
 
-    words = _heard(sample)[0].words
-    assert "boat" in words
-    assert "house" in words
+    found = _heard(sample)
+    for text, word, side in ((OTHER, "boat", slice(8, 16)), (PROMPT, "house", slice(0, 8))):
+        maps = _true(sample, _OfText(text))
+        for (_, w), m in maps.items():
+            m[:, :, :, side.start * w // 16 : side.stop * w // 16] = 0
+        graphs.equal(found, maps, clip("sd15"), text, [word])
+
+
+def case_default_prompt_after_another_has_ended() -> None:
+    """The prompt of the left half ends in the middle of the run: from then on the rest is the whole picture."""
+    mask = torch.zeros(1, 128, 128)
+    mask[:, :, :64] = 1
+    middle = unet("sd15").get_model_object("model_sampling").percent_to_sigma(0.5)
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        left = host_nodes.ConditioningSetMask().append(encode(encoder, OTHER), mask, "default", 1.0)[0]
+        early = host_nodes.ConditioningSetTimestepRange().set_range(left, 0.0, 0.5)[0]
+        both = node("nodes_hooks", "ConditioningSetDefaultAndCombine")(early, encode(encoder, PROMPT))[0]
+        return ksampler(model, both, encode(encoder, ""), empty(128, 128), steps=4)
+
+    first = _true(sample, _OfText(PROMPT, lambda sigma: sigma > middle))
+    maps = _true(sample, _OfText(PROMPT, lambda sigma: sigma < middle))
+    for grid, m in first.items():
+        m[:, :, :, : grid[1] // 2] = 0
+        maps[grid] += m
+    graphs.equal(_heard(sample), maps, clip("sd15"), PROMPT, ["house", "tree"])
 
 
 def case_conditioning_hooks() -> None:
@@ -132,6 +175,5 @@ def case_conditioning_hooks() -> None:
         return ksampler(model, both, encode(encoder, ""), empty(128, 128))
 
     found = _heard(sample)
-    assert found[0].words[-1] == "boat"
-    heads = sum(layer.heads for layer in found[0].layers)
-    assert sum(found[0].terms.values()) == 2 * 2 * heads  # two steps, two passes
+    graphs.equal(found, _true(sample, _OfText(PROMPT)), clip("sd15"), PROMPT, ["house", "tree"])
+    graphs.equal(found, _true(sample, _OfText(OTHER)), clip("sd15"), OTHER, ["boat"])

@@ -42,6 +42,19 @@ class Calls:
             self.rows = []
 
 
+class FirstLook(Calls):
+    """The first call of a step that holds the prompt: a second look at it is a guidance's, made to be wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[float] = set()
+
+    def wrapper(self, executor: Any, x: Any, t: Any, *args: Any, **kwargs: Any) -> Any:
+        self.index = -1 if float(t[0]) in self.seen else 0
+        self.seen.add(float(t[0]))
+        return super().wrapper(executor, x, t, *args, **kwargs)
+
+
 def unet_maps(model: Any, sample: Callable[[Any], Any], index: int = 0, calls: Calls | None = None) -> tuple[Any, Maps]:
     """(what `sample(model)` gave, the equation's maps of the conditionings at `index`), one prompt in one piece."""
     calls, maps, handles, held = calls or Calls(index), {}, [], {}
@@ -73,6 +86,41 @@ def unet_maps(model: Any, sample: Callable[[Any], Any], index: int = 0, calls: C
     finally:
         for handle in handles:
             handle.remove()
+
+
+def self_attention(model: Any, sample: Callable[[Any], Any], grid: tuple[int, int], step: int) -> torch.Tensor:
+    """How the picture looks at itself in one step of a UNet: float64 `[images, n, n]`, the mean of all heads and layers of
+    this grid; only the prompt's rows."""
+    calls, handles, held, found, steps = Calls(), [], {}, [], []
+    watched = model.clone()
+    watched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "truth", calls.wrapper)
+
+    def begin(_module: Any, _args: Any) -> None:
+        if calls.rows:
+            steps.append(len(steps))
+
+    def query(_module: Any, _args: Any, out: torch.Tensor) -> None:
+        held["q"] = out.clone()
+
+    def key(heads: int) -> Callable[..., None]:
+        def keyed(_module: Any, _args: Any, out: torch.Tensor) -> None:
+            if calls.rows and steps[-1] == step and out.shape[1] == grid[0] * grid[1]:
+                found.append(torch.stack([softmax(held["q"][row], out[row], heads) / heads for row in calls.rows]))
+
+        return keyed
+
+    network = model.model.diffusion_model
+    handles.append(network.register_forward_pre_hook(begin))
+    for module in network.modules():
+        for block in getattr(module, "transformer_blocks", ()):
+            handles.append(block.attn1.to_q.register_forward_hook(query))
+            handles.append(block.attn1.to_k.register_forward_hook(key(block.attn1.heads)))
+    try:
+        sample(watched)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.stack(found).mean(0)
 
 
 def transformer_maps(
