@@ -90,7 +90,9 @@ class _Stack:
     def __init__(self, shape: torch.Size, rows: slice, heads: int, device: torch.device, room: int) -> None:
         self._shape, self._rows, self._heads, self._device, self._room = shape, rows, heads, device, room
         self._places: list[Tensor] = []
+        self._apart: Tensor | None = None
         self._ready: Tensor | None = None
+        self._stale = True
         self.known: list[tuple[int, int | None] | None] = [None] * room
 
     def another(self) -> _Stack:
@@ -102,15 +104,18 @@ class _Stack:
         if not self._places:
             self._all = torch.empty(self._room, *self._shape, device=self._device)
             self._places = list(self._all)
-        self._ready = None
+        self._stale = True
         return self._places[at]
 
     def heads(self, layers: int) -> Tensor:
-        """The recorded rows of the first layers, `[images, layers * heads, n, d]`."""
-        if self._ready is None or self._ready.shape[1] != layers * self._heads:
-            apart = self._all[:layers, self._rows].unflatten(-1, (self._heads, -1))
-            self._ready = apart.permute(1, 0, 3, 2, 4).flatten(1, 2)
-        return self._ready
+        """The recorded rows of the first layers, `[images, layers * heads, n, d]`; valid until it is asked for again."""
+        if self._apart is None or self._ready is None or self._apart.shape[1] != layers:
+            self._apart = self._all[:layers, self._rows].unflatten(-1, (self._heads, -1)).permute(1, 0, 3, 2, 4)
+            self._ready, self._stale = torch.empty(self._apart.shape, device=self._device), True
+        if self._stale:
+            self._ready.copy_(self._apart)
+            self._stale = False
+        return self._ready.flatten(1, 2)
 
 
 def _copy(places: list[Tensor], tensors: list[Tensor]) -> None:

@@ -249,16 +249,25 @@ class Recorder:
         self.step_count += 1
         for pool in self._pools.values():
             pool.end_step()
-        for slot in self.slots.values():
+        slots = list(self.slots.values())
+        if not slots:
+            return
+        now = [slot.now for slot in slots]
+        for slot in slots:
             slot.into.terms, slot.terms_now = slot.into.terms + slot.terms_now, 0
-            slot.into.total += slot.now
-            slot.into.late.add_(slot.now, alpha=self.step_count**2)
             if slot.total is not None:
                 slot.total += slot.now
             if self.keep.steps:
                 # Rows 1..-2 are the words: the detail of start, end and padding would cost a fifth more memory.
                 slot.steps.append(slot.now[..., 1:-2].half())
-            slot.now.zero_()
+        if self.keep.layers:  # several slots go into the same sums
+            for slot in slots:
+                slot.into.total += slot.now
+                slot.into.late.add_(slot.now, alpha=self.step_count**2)
+        else:
+            torch._foreach_add_([slot.into.total for slot in slots], now)
+            torch._foreach_add_([slot.into.late for slot in slots], now, alpha=self.step_count**2)
+        torch._foreach_zero_(now)
 
     def release(self) -> None:
         """Give back what only a running sampler needs."""

@@ -54,6 +54,12 @@ def own_source(rows: Sequence[Row | None], sources: Sequence[Source]) -> Source 
     return None
 
 
+def _grid(block: Mapping[str, Any]) -> Grid:
+    """The resolution that ComfyUI says a block works at."""
+    shape = block.get("activations_shape") or (0, 0)
+    return int(shape[-2]), int(shape[-1])
+
+
 class Sums:
     """Sums what attention calls say.
 
@@ -69,13 +75,14 @@ class Sums:
         self._layers: dict[Any, int] = {}
         self._described: list[Layer] = []
 
-    @property
-    def own_wanted(self) -> bool:
-        """Whether the picture's attention to itself may be wanted in this step."""
+    def wants_own(self, block: Mapping[str, Any] | None = None) -> bool:
+        """Whether the picture's attention to itself may be wanted in this step: at all, or in the layer of `block`."""
         if not self._keep.self_attention:
             return False
         recorder = self._recorders.get("prompt")
-        return recorder is None or recorder.wants_self(recorder.self_grid or (1, 1))
+        if recorder is None:
+            return True
+        return recorder.wants_self(_grid(block) if block else recorder.self_grid or (1, 1))
 
     def end_step(self) -> None:
         """A step is over."""
@@ -87,8 +94,7 @@ class Sums:
 
         `block` is what ComfyUI tells its patches: "block" (name, number), "block_index", "activations_shape".
         """
-        shape = block.get("activations_shape") or (0, 0)
-        grid = (int(shape[-2]), int(shape[-1]))
+        grid = _grid(block)
         fits = a.q.shape[0] == call.batch and a.q.shape[-2] == grid[0] * grid[1]
         if own:  # where another node merges or cuts it, it is not the whole picture's
             if fits and call.own is not None and a.q.shape == a.k.shape and not a.split:
