@@ -98,7 +98,7 @@ def timed(sample: Callable[[Any], Any], models: dict[str, Any], turns: int) -> d
 
 def main() -> list[dict[str, str]]:
     torch.manual_seed(0)
-    side, steps, turns = {"tiny": (128, 25, 30), "sdxl": (512, 1, 3)}[shape]
+    side, steps, turns = {"tiny": (128, 25, 30), "sdxl": (512, 3, 2)}[shape]
     steps, turns = (min(steps, 3), 2) if quick else (steps, turns)
     side = 128 if quick else side
     model, clip, _ = tiny.execute().args if shape == "tiny" else (sdxl(), None, None)
@@ -125,7 +125,7 @@ def main() -> list[dict[str, str]]:
         median = statistics.median(taken[name])
         ours, theirs = calls[name], calls["nothing"]
         counted = name != "nothing" and ours and theirs
-        kept = runs.tensor_bytes(runs.RUNS.recorded(sample(models[name])[0])) / 2**20 if name != "nothing" else 0
+        kept = runs.RUNS.recorded(sample(models[name])[0]).nbytes / 2**20 if name != "nothing" else 0
         rows.append({
             "work": f"{shape}, {side} px, {steps} steps, {layers} layers", "with": name, "time": f"{median:.3f} s",
             "ratio": f"{median / plain:.3f}", "kept": f"{kept:.2f} MB" if kept else "-",

@@ -21,7 +21,6 @@ import torch
 from daam_core import HeatMaps
 from daam_core.upscale import bicubic
 from daam_webui.looks import look_at, map_of
-from daam_webui.runs import maps_bytes
 from daam_webui.settings import Settings
 from tests.webui.checkpoints import full_shape_checkpoint, ldm_checkpoint
 from tests.webui.hosts import Server, find
@@ -121,7 +120,7 @@ def retained(server: Server, body: dict[str, Any]) -> int:
     server.post("/sdapi/v1/txt2img", {**body, "save_images": True, **lens(overlays=False, record=True)})
     record = next((server.data / "outputs").rglob("*.safetensors"))
     maps = HeatMaps.load(record)
-    return maps_bytes(maps) - (0 if maps.picture is None else maps.picture.nbytes)
+    return maps.nbytes - (0 if maps.picture is None else maps.picture.nbytes)
 
 
 def making() -> list[list[str]]:

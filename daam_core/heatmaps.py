@@ -103,6 +103,14 @@ class HeatMaps(PictureRun):
             merge[i, list(word.rows)] = 1.0 if self.rule == "paper" else 1.0 / len(word.rows)
         return (merge @ rows.flatten(1)).unflatten(1, rows.shape[1:])
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything that is held: all tensors, the picture, the maps of the negative prompt."""
+        groups = (self.sums, self.late, self.heads, self.self_attention, None if self.detail is None else self.detail.values)
+        own = sum(int(x.nbytes) for group in groups if group for x in group.values())
+        own += 0 if self.picture is None else int(self.picture.nbytes)
+        return own + (0 if self.negative is None else self.negative.nbytes)
+
     # -- choices ---------------------------------------------------------------------------------------------------
 
     def select(

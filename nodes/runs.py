@@ -10,7 +10,6 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
 
 from torch import Tensor
 
@@ -44,7 +43,7 @@ class Runs:
     def keep(self, latents: Sequence[Tensor], maps: Sequence[HeatMaps] | None, failure: str = "") -> None:
         """Remember the maps of one run, or why there are none; each of `latents` is `[pictures, …]`."""
         with self._lock:
-            pictures = [_Kept(one, failure, tensor_bytes(one)) for one in maps or ()] or [_Kept(None, failure, 0)]
+            pictures = [_Kept(one, failure, one.nbytes) for one in maps or ()] or [_Kept(None, failure, 0)]
             for samples in latents:
                 for i, picture in enumerate(samples):
                     key = digest(picture)
@@ -100,13 +99,6 @@ RUNS = Runs()
 def maps_of(samples: Tensor, prompt: Spoken | None = None) -> tuple[HeatMaps, ...]:
     """See `Runs.find`."""
     return RUNS.find(samples, prompt)
-
-
-def tensor_bytes(maps: HeatMaps) -> int:
-    """Bytes of all tensors in maps, the negative prompt's included."""
-    groups: list[Any] = [maps.sums, maps.late, maps.heads, maps.self_attention, maps.detail and maps.detail.values]
-    own = sum(x.nbytes for group in groups if group for x in group.values())
-    return own + (tensor_bytes(maps.negative) if maps.negative else 0)
 
 
 def _worded(maps: HeatMaps, spoken: Spoken | None) -> HeatMaps:

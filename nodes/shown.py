@@ -1,19 +1,17 @@
-"""The pictures that explorers show: what a page may ask this process for, by a name that nobody can guess."""
+"""The pictures that explorers show: what a page may ask this process for."""
 
 from __future__ import annotations
 
-import secrets
-from collections import OrderedDict
 from dataclasses import dataclass, field
-from threading import Lock
 
 import numpy as np
 
 from ..daam_core.errors import NothingRecorded
 from ..daam_core.heatmaps import HeatMaps
+from ..daam_core.memory import Memory
 from ..daam_core.page import PageData, page_data
 from .handles import Handle
-from .runs import MOST_BYTES, tensor_bytes
+from .runs import MOST_BYTES
 
 MOST_RUNS = 64
 
@@ -21,30 +19,22 @@ MOST_RUNS = 64
 @dataclass(frozen=True)
 class _Run:
     handle: Handle
-    bytes: int
     pages: dict[int, PageData] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(maps.nbytes for maps in self.handle)
 
 
 class Shown:
-    """A bounded memory of recordings, the one that was not asked for the longest goes first."""
+    """A bounded memory of recordings (see `Memory`)."""
 
     def __init__(self, runs: int = MOST_RUNS, most_bytes: int = MOST_BYTES) -> None:
-        self._most, self._most_bytes = runs, most_bytes
-        self._runs: OrderedDict[str, _Run] = OrderedDict()
-        self._lock = Lock()
+        self._runs: Memory[_Run] = Memory(runs, most_bytes, lambda run: run.nbytes)
 
     def keep(self, handle: Handle) -> str:
         """The name under which a page finds these maps; the same maps and pictures keep their name."""
-        with self._lock:
-            for name, run in self._runs.items():
-                if _same(run.handle, handle):
-                    self._runs.move_to_end(name)
-                    return name
-            name = secrets.token_urlsafe(12)
-            self._runs[name] = _Run(handle, sum(map(_bytes, handle)))
-            while len(self._runs) > 1 and (len(self._runs) > self._most or self._bytes() > self._most_bytes):
-                self._runs.popitem(last=False)
-            return name
+        return self._runs.named(lambda run: _same(run.handle, handle)) or self._runs.keep(_Run(handle))
 
     def maps(self, name: str, picture: int) -> HeatMaps:
         """One picture's maps. Raises NothingRecorded."""
@@ -58,18 +48,13 @@ class Shown:
         return run.pages[picture]
 
     def _run(self, name: str, picture: int) -> _Run:
-        with self._lock:
-            run = self._runs.get(name)
-            if run is None or not 0 <= picture < len(run.handle):
-                raise NothingRecorded(
-                    "There are no heat maps for this picture any more: ComfyUI was started again, or many others came after "
-                    "it. Queue the graph again, if need be with another seed."
-                )
-            self._runs.move_to_end(name)
-            return run
-
-    def _bytes(self) -> int:
-        return sum(run.bytes for run in self._runs.values())
+        run = self._runs.find(name)
+        if run is None or not 0 <= picture < len(run.handle):
+            raise NothingRecorded(
+                "There are no heat maps for this picture any more: ComfyUI was started again, or many others came after "
+                "it. Queue the graph again, if need be with another seed."
+            )
+        return run
 
 
 SHOWN = Shown()
@@ -86,6 +71,3 @@ def _same_picture(a: HeatMaps, b: HeatMaps) -> bool:
         return False
     return a.picture is b.picture or (a.picture is not None and b.picture is not None and np.array_equal(a.picture, b.picture))
 
-
-def _bytes(maps: HeatMaps) -> int:
-    return tensor_bytes(maps) + (0 if maps.picture is None else maps.picture.nbytes)

@@ -24,7 +24,7 @@ def _sdxl(height: int, steps: int, **options: Any) -> torch.Tensor:
 def _kept(sampled: torch.Tensor) -> int:
     """Bytes of what is kept for the one picture of a run; the same by two ways of counting."""
     (maps,) = runs.maps_of(sampled)
-    bytes_ = runs.tensor_bytes(maps)
+    bytes_ = maps.nbytes
     assert abs(measure.tensor_bytes(maps) - bytes_) < 2**16
     return int(bytes_)
 
@@ -68,7 +68,7 @@ def case_temporaries() -> None:
 def case_runs_are_kept_by_number_and_by_bytes() -> None:
     """Oldest out first, by either bound; one run that is known by two latents counts once; the last one always stays."""
     maps = runs.maps_of(_small())[0]
-    size = runs.tensor_bytes(maps)
+    size = maps.nbytes
     latents = [torch.full((1, 4, 2, 2), float(k)) for k in range(5)]
     by_number, by_bytes = runs.Runs(pictures=3, most_bytes=10**9), runs.Runs(pictures=64, most_bytes=2 * size)
     tiny = runs.Runs(pictures=64, most_bytes=size // 2)
