@@ -1,7 +1,8 @@
 """What Record costs in a real ComfyUI: `python -m benchmarks.comfyui [--shapes tiny sdxl] [--quick]`.
 
 The work itself runs in ComfyUI's own interpreter (see `comfyui_inside.py`). Runs take turns, without and with Record, and
-the figure is the median; comfyui-daam takes its turn, too, where COMFYUI_DAAM_PATH names a checkout of it.
+the figure is the median; "inside Record" is how long its own code took in one run. comfyui-daam takes its turn, too, where
+COMFYUI_DAAM_PATH names a checkout of it.
 """
 
 from __future__ import annotations
@@ -17,15 +18,18 @@ from tests.comfyui.hosts import PLACES, ROOT, find
 
 from .report import table, write
 
-HEAD = ["ComfyUI", "work", "with", "run, median", "ratio", "kernels a layer and step", "kept for a picture", "waits a step"]
-FIELDS = ["work", "with", "time", "ratio", "kernels", "kept", "waits"]
+HEAD = [
+    "ComfyUI", "work", "with", "run, median", "ratio", "inside Record", "kernels a layer and step", "kept for a picture",
+    "waits a step",
+]  # fmt: skip
+FIELDS = ["work", "with", "time", "ratio", "own", "kernels", "kept", "waits"]
 
 
 def measured(version: str, shape: str, quick: bool) -> list[list[str]]:
     """Rows of one shape in one ComfyUI, or one row with the reason why there are none."""
     host = find(version)
     if isinstance(host, str):
-        return [[version, shape, host, "-", "-", "-", "-", "-"]]
+        return [[version, shape, host, "-", "-", "-", "-", "-", "-"]]
     script = str(Path(__file__).with_name("comfyui_inside.py"))
     command = [host.python, script, str(host.path), str(ROOT), shape, str(int(quick))]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
