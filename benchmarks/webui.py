@@ -91,11 +91,11 @@ def measure(name: str, side: int, steps: int, rounds: int, processor: bool, full
         finally:
             server.stop()
     bare, recorded, drawn = (times[way] for way in ("bare", "recorded", "drawn"))
-    cost = f"{1000 * (drawn - recorded):.0f} ms"
-    rows = [[name, work, f"{bare:.2f} s", f"{recorded:.2f} s", f"{recorded / bare:.3f}", f"{kept / 2**20:.2f} MB", cost]]
+    ratio, cost = f"{times['recorded ratio']:.3f}", f"{1000 * (drawn - recorded):.0f} ms"
+    rows = [[name, work, f"{bare:.2f} s", f"{recorded:.2f} s", ratio, f"{kept / 2**20:.2f} MB", cost]]
     if beside:
         rows.append(
-            [f"{name}, webui-daam", work, f"{bare:.2f} s", f"{times['peer']:.2f} s", f"{times['peer'] / bare:.2f}", "", ""]
+            [f"{name}, webui-daam", work, f"{bare:.2f} s", f"{times['peer']:.2f} s", f"{times['peer ratio']:.2f}", "", ""]
         )
     return rows
 
@@ -103,16 +103,26 @@ def measure(name: str, side: int, steps: int, rounds: int, processor: bool, full
 def turns(
     server: Server, body: dict[str, Any], ways: dict[str, dict[str, Any]], rounds: int, processor: bool
 ) -> dict[str, float]:
-    """Median seconds of each way to make the picture; the first turn warms up."""
+    """Median seconds of each way to make the picture; the first turn warms up, and another way begins each turn."""
     watch = Watch(server, processor)
     times: dict[str, list[float]] = {way: [] for way in ways}
+    order = list(ways.items())
     for turn in range(rounds + 1):
-        for way, more in ways.items():
+        first = turn % len(order)
+        for way, more in order[first:] + order[:first]:
             begin = watch.now()
             server.post("/sdapi/v1/txt2img", {**body, **more})
             if turn:
                 times[way].append(watch.now() - begin)
-    return {way: statistics.median(found) for way, found in times.items()}
+    return {way: statistics.median(found) for way, found in times.items()} | _ratios(times)
+
+
+def _ratios(times: dict[str, list[float]]) -> dict[str, float]:
+    """Median ratio to the run without, of the same turn: a machine that is slower for a while is so for both."""
+    return {
+        f"{way} ratio": statistics.median(a / b for a, b in zip(found, times["bare"], strict=True))
+        for way, found in times.items()
+    }
 
 
 def retained(server: Server, body: dict[str, Any]) -> int:
@@ -189,7 +199,7 @@ def main() -> None:
 def report(rows: list[list[str]], making_rows: list[list[str]], clock: str) -> str:
     """The section of the results file."""
     head = ["host", "work", "without", "recording", "ratio", "kept of a picture", "8 overlays, drawn and sent"]
-    text = f"Medians, taking turns; {clock}.\n\n{table(head, rows)}"
+    text = f"Medians, taking turns; the ratio is the median of those within a turn; {clock}.\n\n{table(head, rows)}"
     text += f"\n\nEight words of a 512 px picture, one thread:\n\n{table(['what', 'processor time'], making_rows)}"
     return text if os.environ.get(PEER) else f"{text}\n\nwebui-daam was not measured: {PEER} is not set."
 

@@ -42,8 +42,8 @@ def probabilities(q: Tensor, k: Tensor, scale: float) -> Tensor:
     Returns:
         `[batch, n, keys]` float32, every row sums to 1.
     """
-    nothing = q.new_empty(())
-    return torch.softmax(torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=scale), -1)
+    scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale)
+    return torch.softmax(scores, -1, out=scores)
 
 
 def _slices(n: int, bytes_per_query: int, budget: int | None, device: torch.device) -> list[slice]:

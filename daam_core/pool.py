@@ -13,6 +13,7 @@ from torch import Tensor
 
 POOL_BYTES = 48 * 2**20
 """Upper bound of what the layers of one shape take together: their copies and the temporaries of working them off."""
+_CPU_SCORES = 2**17  # a processor is busy longer with a layer of more scores than with the start of its kernels
 _FEW = 4  # fewer layers than these are not worth the copies
 _MANY = 128  # SDXL has 70
 
@@ -38,8 +39,9 @@ class Pool:
         work_off: Callable[[Tensor, Tensor, int], None],
     ) -> None:
         self._work_off = work_off
-        floats = 2 * (q_shape.numel() + k_shape.numel() + (rows.stop - rows.start) * heads * q_shape[1] * k_shape[1])
-        self._room = min(_MANY, POOL_BYTES // (4 * floats))
+        scores = (rows.stop - rows.start) * heads * q_shape[1] * k_shape[1]
+        floats = 2 * (q_shape.numel() + k_shape.numel() + scores)
+        self._room = 0 if device.type == "cpu" and scores > _CPU_SCORES else min(_MANY, POOL_BYTES // (4 * floats))
         self._q = _Stack(q_shape, rows, heads, device, self._room)
         self._keys = [_Stack(k_shape, rows, heads, device, self._room)]
         self._at = self._waiting = 0
