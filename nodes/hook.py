@@ -164,10 +164,10 @@ def _predict(session: Session) -> Callable[..., Any]:
 
 
 def _batch(session: Session) -> Callable[..., Any]:
-    def batch(executor: Any, model: Any, conds: Any, x: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
-        _safely(session, session.begin_batch, conds, x, timestep)
+    def batch(executor: Any, model: Any, conds: Any, x_in: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+        _safely(session, session.begin_batch, conds, x_in, timestep)
         try:
-            return executor(model, conds, x, timestep, *args, **kwargs)
+            return executor(model, conds, x_in, timestep, *args, **kwargs)
         finally:
             session.end_batch()
 

@@ -11,6 +11,7 @@ import graphs
 import torch
 import truth
 import zoo
+from comfy.patcher_extension import WrappersMP
 from graphs import check, encode, ksampler, listen, node, runs
 from zoo import PROMPT, clip, empty, unet
 
@@ -184,6 +185,20 @@ def case_model_function_wrapper() -> None:
     def with_wrapper(model: Any) -> Any:
         changed = model.clone()
         changed.set_model_unet_function_wrapper(lambda apply, given: apply(given["input"], given["timestep"], **given["c"]))
+        return changed
+
+    check(unet("sd15"), clip("sd15"), _sample(with_wrapper), PROMPT)
+
+
+def case_wrapper_that_names_its_arguments() -> None:
+    """Another pack's wrapper around a prediction hands on by ComfyUI's own names."""
+
+    def with_wrapper(model: Any) -> Any:
+        def named(executor: Any, model: Any, conds: Any, x_in: Any, timestep: Any, model_options: Any) -> Any:
+            return executor(model=model, conds=conds, x_in=x_in, timestep=timestep, model_options=model_options)
+
+        changed = model.clone()
+        changed.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "another", named)
         return changed
 
     check(unet("sd15"), clip("sd15"), _sample(with_wrapper), PROMPT)
