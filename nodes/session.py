@@ -63,7 +63,6 @@ class Session:
         self._names: dict[int, str] = {}
         self._heard: set[str] = set()
         self._call: Call | None = None
-        self._own = False
         self._between = True
         self._in_pieces = False
 
@@ -117,7 +116,6 @@ class Session:
         wanted = [(row.side, source) for row, source in zip(rows, sources, strict=True) if row is not None]
         columns = 0 if context is None else context.shape[1]
         self._call = Call(x.shape[0], wanted, own_source(rows, sources), tuple(x.shape), columns)
-        self._own = self._sums.wants_own()
         if self.layout is not None:
             self.coming = {}, False
 
@@ -139,8 +137,8 @@ class Session:
 
     def mark(self, block: Mapping[str, Any], own: bool) -> None:
         """A UNet's transformer block says that its next attention call is cross-attention (or the picture's own)."""
-        wanted = not own or (self._own and self._sums.wants_own(block))
-        self.coming = (block, own) if wanted and self._call is not None else None
+        wanted = self._call is not None and (not own or self._sums.wants_own(block))
+        self.coming = (block, own) if wanted else None
 
     def hear(self, attention: Attention, lse: Tensor | None = None) -> None:
         """The attention call that was coming."""

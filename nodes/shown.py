@@ -70,4 +70,3 @@ def _same_picture(a: HeatMaps, b: HeatMaps) -> bool:
     if a.sums is not b.sums or a.size != b.size or a.rule != b.rule or a.prompt != b.prompt or a.negative is not b.negative:
         return False
     return a.picture is b.picture or (a.picture is not None and b.picture is not None and np.array_equal(a.picture, b.picture))
-

@@ -75,14 +75,10 @@ class Sums:
         self._layers: dict[Any, int] = {}
         self._described: list[Layer] = []
 
-    def wants_own(self, block: Mapping[str, Any] | None = None) -> bool:
-        """Whether the picture's attention to itself may be wanted in this step: at all, or in the layer of `block`."""
-        if not self._keep.self_attention:
-            return False
+    def wants_own(self, block: Mapping[str, Any]) -> bool:
+        """Whether the picture's attention to itself may be wanted in this step, in the layer of `block`."""
         recorder = self._recorders.get("prompt")
-        if recorder is None:
-            return True
-        return recorder.wants_self(_grid(block) if block else recorder.self_grid or (1, 1))
+        return self._keep.self_attention if recorder is None else recorder.wants_self(_grid(block))
 
     def end_step(self) -> None:
         """A step is over."""
