@@ -2,7 +2,7 @@
 
 The work itself runs in ComfyUI's own interpreter (see `comfyui_inside.py`). Runs take turns, without and with Record, and
 the figures are medians (the ratio, of those within a turn); "inside Record" is how long its own code took in one run.
-comfyui-daam takes its turn, too, where COMFYUI_DAAM_PATH names a checkout of it.
+comfyui-daam runs after them, where COMFYUI_DAAM_PATH names a checkout of it.
 """
 
 from __future__ import annotations

@@ -86,15 +86,12 @@ def prompts(clip: Any, width: int) -> tuple[Any, Any]:
 
 
 def timed(sample: Callable[[Any], Any], models: dict[str, Any], turns: int) -> dict[str, list[float]]:
-    """Seconds of each model's runs, taken in turns; another one begins each time, so that none profits from its place."""
+    """Seconds of each model's runs, taken in turns."""
     taken: dict[str, list[float]] = {name: [] for name in models}
-    order = list(models.items())
-    for turn in range(turns):
-        first = turn % len(order)
-        for name, model in order[first:] + order[:first]:
-            start = time.perf_counter()
-            sample(model)
-            taken[name].append(time.perf_counter() - start)
+    for _, name, model in measure.in_turns(models, turns):
+        start = time.perf_counter()
+        sample(model)
+        taken[name].append(time.perf_counter() - start)
     return taken
 
 
@@ -151,8 +148,7 @@ def main() -> list[dict[str, str]]:
     rows = []
     for name in models:
         median = statistics.median(taken[name])
-        # Of the same turn: a machine that is slower for a while is so for both.
-        ratio = statistics.median(a / b for a, b in zip(taken[name], taken["nothing"], strict=True))
+        ratio = measure.ratio(taken[name], taken["nothing"])
         ours, theirs = calls[name], calls["nothing"]
         counted = name != "nothing" and ours and theirs
         own = []

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
+
+T = TypeVar("T")
 
 _WAITS = ("aten::_local_scalar_dense", "aten::item", "aten::nonzero", "aten::is_nonzero", "aten::equal")
 _FREE = (
@@ -52,6 +54,20 @@ class Calls(TorchDispatchMode):
 
 def median(values: list[float]) -> float:
     return statistics.median(values)
+
+
+def in_turns(ways: Mapping[str, T], turns: int) -> Iterator[tuple[int, str, T]]:
+    """(turn, name, way) of every run; another way begins each turn, so that none profits from its place."""
+    order = list(ways.items())
+    for turn in range(turns):
+        first = turn % len(order)
+        for name, way in order[first:] + order[:first]:
+            yield turn, name, way
+
+
+def ratio(times: Sequence[float], without: Sequence[float]) -> float:
+    """Median of the ratios within a turn: a machine that is slower for a while is so for both."""
+    return median([a / b for a, b in zip(times, without, strict=True)])
 
 
 def step_times(pipe: Any, steps: int, clock: Callable[[], float] = time.perf_counter, **options: Any) -> list[float]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from tests.webui.checkpoints import full_shape_checkpoint, ldm_checkpoint
 from tests.webui.hosts import Server, find
 from tests.webui.ldm_weights import Sizes
 
+from .measure import in_turns, median, ratio
 from .report import table, write
 
 PROMPT = "a red house and a green tree, old small boat, blue sky"
@@ -91,39 +91,28 @@ def measure(name: str, side: int, steps: int, rounds: int, processor: bool, full
             kept = retained(server, body)
         finally:
             server.stop()
-    bare, recorded, drawn = (times[way] for way in ("bare", "recorded", "drawn"))
-    ratio, cost = f"{times['recorded ratio']:.3f}", f"{1000 * (drawn - recorded):.0f} ms"
-    rows = [[name, work, f"{bare:.2f} s", f"{recorded:.2f} s", ratio, f"{kept / 2**20:.2f} MB", cost]]
+    seconds = {way: median(found) for way, found in times.items()}
+    against = {way: ratio(found, times["bare"]) for way, found in times.items()}
+    bare, recorded = f"{seconds['bare']:.2f} s", f"{seconds['recorded']:.2f} s"
+    cost = f"{1000 * (seconds['drawn'] - seconds['recorded']):.0f} ms"
+    rows = [[name, work, bare, recorded, f"{against['recorded']:.3f}", f"{kept / 2**20:.2f} MB", cost]]
     if beside:
-        rows.append(
-            [f"{name}, webui-daam", work, f"{bare:.2f} s", f"{times['peer']:.2f} s", f"{times['peer ratio']:.2f}", "", ""]
-        )
+        rows.append([f"{name}, webui-daam", work, bare, f"{seconds['peer']:.2f} s", f"{against['peer']:.2f}", "", ""])
     return rows
 
 
 def turns(
     server: Server, body: dict[str, Any], ways: dict[str, dict[str, Any]], rounds: int, processor: bool
-) -> dict[str, float]:
-    """Median seconds of each way to make the picture; the first turn warms up, and another way begins each turn."""
+) -> dict[str, list[float]]:
+    """Seconds of each way to make the picture, turn by turn; the first turn warms up."""
     watch = Watch(server, processor)
     times: dict[str, list[float]] = {way: [] for way in ways}
-    order = list(ways.items())
-    for turn in range(rounds + 1):
-        first = turn % len(order)
-        for way, more in order[first:] + order[:first]:
-            begin = watch.now()
-            server.post("/sdapi/v1/txt2img", {**body, **more})
-            if turn:
-                times[way].append(watch.now() - begin)
-    return {way: statistics.median(found) for way, found in times.items()} | _ratios(times)
-
-
-def _ratios(times: dict[str, list[float]]) -> dict[str, float]:
-    """Median ratio to the run without, of the same turn: a machine that is slower for a while is so for both."""
-    return {
-        f"{way} ratio": statistics.median(a / b for a, b in zip(found, times["bare"], strict=True))
-        for way, found in times.items()
-    }
+    for turn, way, more in in_turns(ways, rounds + 1):
+        begin = watch.now()
+        server.post("/sdapi/v1/txt2img", {**body, **more})
+        if turn:
+            times[way].append(watch.now() - begin)
+    return times
 
 
 def retained(server: Server, body: dict[str, Any]) -> int:
@@ -183,7 +172,7 @@ def _median(make: Callable[[], Any], rounds: int = 5) -> float:
         begin = time.process_time()
         make()
         times.append(time.process_time() - begin)
-    return statistics.median(times)
+    return median(times)
 
 
 def main() -> None:
