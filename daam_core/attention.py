@@ -6,6 +6,7 @@ tokens, no synchronisation with the device. All maths is float32, whatever the m
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -26,9 +27,8 @@ def _full_precision(device: torch.device) -> AbstractContextManager[object]:
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """`[images, n, heads * d]` or `[images, heads, n, d]` -> float32 `[images * heads, n, d]`; a view where it can be."""
-    if x.dim() == 4:
-        return x.float().flatten(0, 1)
-    return x.float().unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
+    x = x.detach().float()
+    return x.flatten(0, 1) if x.dim() == 4 else x.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def probabilities(q: Tensor, k: Tensor, scale: float) -> Tensor:
@@ -46,47 +46,31 @@ def probabilities(q: Tensor, k: Tensor, scale: float) -> Tensor:
     return torch.softmax(scores, -1, out=scores)
 
 
-def _slices(n: int, bytes_per_query: int, budget: int | None, device: torch.device) -> list[slice]:
-    """Cut `n` queries so that the temporaries of each cut stay inside the budget."""
-    budget = budget or (_CPU_BYTES if device.type == "cpu" else TEMPORARY_BYTES)
-    step = max(1, min(n, budget // bytes_per_query))
+def _slices(q: Tensor, k: Tensor, budget: int | None) -> list[slice]:
+    """Cut the queries `[batch, n, d]` so that the temporaries of each cut stay inside the budget."""
+    batch, n = q.shape[:2]
+    budget = budget or (_CPU_BYTES if q.device.type == "cpu" else TEMPORARY_BYTES)
+    step = max(1, min(n, budget // (8 * batch * k.shape[1])))
     return [slice(i, min(i + step, n)) for i in range(0, n, step)]
 
 
 def add_head_sum(
     into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float, budget: int | None = None
 ) -> None:
-    """`into += sum over heads l of softmax(Q_l K_l^T) S`: one layer's and step's share of Eq. 6, in place.
+    """`into += sum over heads l of softmax(Q_l K_l^T) S`: a step's share of Eq. 6 of one layer or several, in place.
 
     Args:
         into: `[images, n, rows]` float32 running sum.
-        q: `[images, n, heads * d]` or `[images, heads, n, d]`, any float dtype.
-        k: `[images, keys, heads * d]` or `[images, heads, keys, d]`.
+        q: `[layers * images * heads, n, d]` float32, see `split_heads`.
+        k: `[layers * images * heads, keys, d]` float32.
         selection: S, `[images, keys, rows]` float32 of zeros and ones: which key columns make up which row.
-        heads: number of attention heads.
+        heads: attention heads of one layer.
         scale: factor on the scores.
         budget: bytes the temporaries may take; None is at most 64 MB.
     """
-    images, n = into.shape[:2]
     with _full_precision(q.device):
-        keys = split_heads(k.detach(), heads)
-        queries = split_heads(q.detach(), heads)
-        for cut in _slices(n, 8 * images * heads * keys.shape[1], budget, q.device):
-            p = probabilities(queries[:, cut], keys, scale)
-            into[:, cut].baddbmm_(p.unflatten(0, (images, heads)).sum(1), selection)
-
-
-def add_per_head(
-    into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float, budget: int | None = None
-) -> None:
-    """As `add_head_sum`, with the heads kept apart: `into` is `[images * heads, n, rows]`."""
-    images, n = q.shape[:2]
-    with _full_precision(q.device):
-        keys = split_heads(k.detach(), heads)
-        queries = split_heads(q.detach(), heads)
-        per_head = selection.repeat_interleave(heads, 0)
-        for cut in _slices(n, 8 * images * heads * k.shape[1], budget, q.device):
-            into[:, cut].baddbmm_(probabilities(queries[:, cut], keys, scale), per_head)
+        for part, summed in _head_sums(into, q, k, heads, scale, budget):
+            part.baddbmm_(summed, selection)
 
 
 def add_self_attention(
@@ -94,14 +78,32 @@ def add_self_attention(
 ) -> None:
     """`into += sum over heads of softmax(Q_l K_l^T)`, `into` `[images, n, n]` float32 (query, key), in place.
 
-    q and k as for `add_head_sum`.
+    The rest is as for `add_head_sum`.
     """
-    images, n = into.shape[:2]
     with _full_precision(q.device):
-        keys = split_heads(k.detach(), heads)
-        queries = split_heads(q.detach(), heads)
-        for cut in _slices(n, 8 * images * heads * n, budget, q.device):
-            into[:, cut] += probabilities(queries[:, cut], keys, scale).unflatten(0, (images, heads)).sum(1)
+        for part, summed in _head_sums(into, q, k, heads, scale, budget):
+            part += summed
+
+
+def _head_sums(
+    into: Tensor, q: Tensor, k: Tensor, heads: int, scale: float, budget: int | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each slice of the queries: its rows of `into`, and the probabilities `[images, rows, keys]` summed over heads."""
+    each = (-1, len(into), heads)
+    cuts = _slices(q, k, budget)
+    for cut in cuts:
+        p = probabilities(q[:, cut], k, scale) if len(cuts) > 1 else probabilities(q, k, scale)
+        yield (into[:, cut] if len(cuts) > 1 else into), p.unflatten(0, each).sum((0, 2))
+
+
+def add_per_head(
+    into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float, budget: int | None = None
+) -> None:
+    """As `add_head_sum` for one layer, with the heads kept apart: `into` is `[images * heads, n, rows]`."""
+    with _full_precision(q.device):
+        per_head = selection.repeat_interleave(heads, 0)
+        for cut in _slices(q, k, budget):
+            into[:, cut].baddbmm_(probabilities(q[:, cut], k, scale), per_head)
 
 
 def add_joint(
@@ -116,7 +118,7 @@ def add_joint(
     lse: Tensor | None = None,
     budget: int | None = None,
 ) -> None:
-    """As `add_head_sum` for joint attention, whose keys are text and picture: normalised over ALL keys, in place.
+    """As `add_head_sum` of one layer, for joint attention, whose keys are text and picture: normalised over ALL keys.
 
     Args:
         into: `[images, n, rows]` float32 running sum.
@@ -133,9 +135,9 @@ def add_joint(
     """
     images = into.shape[0]
     with _full_precision(q.device):
-        queries, keys = split_heads(q.detach(), heads), split_heads(k.detach(), heads)
+        queries, keys = split_heads(q, heads), split_heads(k, heads)
         wanted = keys if lse is None else keys[:, text]
-        for cut in _slices(queries.shape[1], 8 * images * heads * wanted.shape[1], budget, q.device):
+        for cut in _slices(queries, wanted, budget):
             scores = torch.matmul(queries[:, cut], wanted.transpose(1, 2)).mul_(scale).unflatten(0, (images, heads))
             if bias is not None:
                 part = bias if bias.shape[-2] == 1 else bias[..., cut, :]

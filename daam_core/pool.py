@@ -26,7 +26,7 @@ class Pool:
         rows: the rows of the batch that are recorded.
         heads: attention heads of one layer.
         device: where the copies lie, float32.
-        work_off: takes q `[images, layers * heads, n, d]`, k `[images, layers * heads, keys, d]` and layers * heads.
+        work_off: takes q `[layers * images * heads, n, d]` and k `[layers * images * heads, keys, d]`.
     """
 
     def __init__(
@@ -36,12 +36,14 @@ class Pool:
         rows: slice,
         heads: int,
         device: torch.device,
-        work_off: Callable[[Tensor, Tensor, int], None],
+        work_off: Callable[[Tensor, Tensor], None],
     ) -> None:
         self._work_off = work_off
-        scores = (rows.stop - rows.start) * heads * q_shape[1] * k_shape[1]
-        floats = 2 * (q_shape.numel() + k_shape.numel() + scores)
-        self._room = 0 if device.type == "cpu" and scores > _CPU_SCORES else min(_MANY, POOL_BYTES // (4 * floats))
+        images = rows.stop - rows.start
+        scores = images * heads * q_shape[1] * k_shape[1]
+        width = images * q_shape[2]
+        room = POOL_BYTES // (4 * (width * (q_shape[1] + k_shape[1]) + 2 * scores))
+        self._room = 0 if room < _FEW or (device.type == "cpu" and scores > _CPU_SCORES) else min(_MANY, room)
         self._q = _Stack(q_shape, rows, heads, device, self._room)
         self._keys = [_Stack(k_shape, rows, heads, device, self._room)]
         self._at = self._waiting = 0
@@ -49,7 +51,7 @@ class Pool:
     @property
     def worth_it(self) -> bool:
         """Whether enough layers fit into the budget."""
-        return self._room >= _FEW
+        return self._room > 0
 
     def add(self, layer: int, q: Tensor, k: Tensor, edition: int | None = None) -> None:
         """Let a layer wait; when there is no more room, all are worked off.
@@ -65,9 +67,9 @@ class Pool:
             self._keys.append(self._keys[0].another())
         at, keys = self._waiting, self._keys[self._at]
         if edition is not None and keys.known[at] == (layer, edition):
-            _copy([self._q.place(at)], [q])
+            _copy([self._q.to_copy(at, q)])
         else:
-            _copy([self._q.place(at), keys.place(at)], [q, k])
+            _copy([self._q.to_copy(at, q), keys.to_copy(at, k)])
             keys.known[at] = (layer, edition)
         self._waiting = at + 1
         if self._waiting == self._room:
@@ -82,48 +84,43 @@ class Pool:
     def _empty(self) -> None:
         layers, self._waiting = self._waiting, 0
         if layers:
-            q, k = self._q.heads(layers), self._keys[self._at].heads(layers)
-            self._work_off(q, k, q.shape[1])
+            self._work_off(self._q.heads(layers), self._keys[self._at].heads(layers))
 
 
 class _Stack:
-    """Room for the queries or the keys of layers of one shape, `[layers, batch, n, heads * d]`."""
+    """Room for the recorded rows of the queries or the keys of layers of one shape, `[layers, images, heads, n, d]`."""
 
     def __init__(self, shape: torch.Size, rows: slice, heads: int, device: torch.device, room: int) -> None:
-        self._shape, self._rows, self._heads, self._device, self._room = shape, rows, heads, device, room
-        self._places: list[Tensor] = []
-        self._apart: Tensor | None = None
-        self._ready: Tensor | None = None
-        self._stale = True
+        self._given = shape, rows, heads, device, room
+        images, (_, n, width) = rows.stop - rows.start, shape
+        self._rows, self._shape = rows, (images, n, heads, width // heads)
+        self._strides, self._first = (n * width, width, width // heads, 1), rows.start * n * width
+        self._all = torch.empty(room, images, heads, n, width // heads, device=device)
+        self._places = [layer.transpose(1, 2) for layer in self._all]
+        self._heads: dict[int, Tensor] = {}
         self.known: list[tuple[int, int | None] | None] = [None] * room
 
     def another(self) -> _Stack:
         """As much room again."""
-        return _Stack(self._shape, self._rows, self._heads, self._device, self._room)
+        return _Stack(*self._given)
 
-    def place(self, at: int) -> Tensor:
-        """Where one layer's tensor goes."""
-        if not self._places:
-            self._all = torch.empty(self._room, *self._shape, device=self._device)
-            self._places = list(self._all)
-        self._stale = True
-        return self._places[at]
+    def to_copy(self, at: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(where one layer's tensor `[batch, n, heads * d]` goes, what of it goes there), `[images, n, heads, d]`."""
+        if x.is_contiguous():  # one view instead of two, for every layer of every step
+            return self._places[at], x.as_strided(self._shape, self._strides, x.storage_offset() + self._first)
+        return self._places[at], x[self._rows].unflatten(-1, self._shape[2:])
 
     def heads(self, layers: int) -> Tensor:
-        """The recorded rows of the first layers, `[images, layers * heads, n, d]`; valid until it is asked for again."""
-        if self._apart is None or self._ready is None or self._apart.shape[1] != layers:
-            self._apart = self._all[:layers, self._rows].unflatten(-1, (self._heads, -1)).permute(1, 0, 3, 2, 4)
-            self._ready, self._stale = torch.empty(self._apart.shape, device=self._device), True
-        if self._stale:
-            self._ready.copy_(self._apart)
-            self._stale = False
-        return self._ready.flatten(1, 2)
+        """The first layers, `[layers * images * heads, n, d]`."""
+        if layers not in self._heads:
+            self._heads[layers] = self._all[:layers].flatten(0, 2)
+        return self._heads[layers]
 
 
-def _copy(places: list[Tensor], tensors: list[Tensor]) -> None:
-    """Copy each tensor to its place: both in one launch where PyTorch can (from 2.1 on)."""
-    if len(places) > 1 and hasattr(torch, "_foreach_copy_"):
-        torch._foreach_copy_(places, tensors)
+def _copy(pairs: list[tuple[Tensor, Tensor]]) -> None:
+    """Copy into the first of each pair the second: at one call where PyTorch can (from 2.1 on)."""
+    if len(pairs) > 1 and hasattr(torch, "_foreach_copy_"):
+        torch._foreach_copy_([place for place, _ in pairs], [x for _, x in pairs])
     else:
-        for place, tensor in zip(places, tensors, strict=True):
-            place.copy_(tensor)
+        for place, x in pairs:
+            place.copy_(x)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .area import WHOLE, Area
-from .attention import add_head_sum, add_joint, add_per_head, add_self_attention
+from .attention import add_head_sum, add_joint, add_per_head, add_self_attention, split_heads
 from .pool import Pool
 
 Grid = tuple[int, int]
@@ -162,7 +162,7 @@ class Recorder:
         if plan.pool is not None:
             plan.pool.add(layer, q, k, edition)
             return
-        q, k = q[source.rows], k[source.rows]
+        q, k = split_heads(q[source.rows], heads), split_heads(k[source.rows], heads)
         add_head_sum(plan.slot.now, q, k, plan.selection, heads, scale)
         if self.keep.heads:
             self._add_heads(layer, q, k, plan.selection, heads, scale)
@@ -176,7 +176,7 @@ class Recorder:
         pool = None
         if not (self.keep.layers or self.keep.heads):
 
-            def work_off(q: Tensor, k: Tensor, heads: int) -> None:
+            def work_off(q: Tensor, k: Tensor) -> None:
                 add_head_sum(slot.now, q, k, selection, heads, scale)
 
             pool = self._pool(("text", grid, q.shape, k.shape, heads, scale, source), q, k, heads, source, work_off)
@@ -189,7 +189,7 @@ class Recorder:
         k: Tensor,
         heads: int,
         source: Source,
-        work_off: Callable[[Tensor, Tensor, int], None],
+        work_off: Callable[[Tensor, Tensor], None],
     ) -> Pool | None:
         """The pool of layers of one shape; None where they are too large to wait."""
         if shape not in self._pools:
@@ -233,7 +233,7 @@ class Recorder:
         into = self.self_attention
         source = source or self.source
 
-        def work_off(q: Tensor, k: Tensor, heads: int) -> None:
+        def work_off(q: Tensor, k: Tensor) -> None:
             add_self_attention(into, q, k, heads, scale)
 
         pool = None
@@ -242,7 +242,7 @@ class Recorder:
         if pool is not None:
             pool.add(0, q, k)
         else:
-            work_off(q[source.rows], k[source.rows], heads)
+            work_off(split_heads(q[source.rows], heads), split_heads(k[source.rows], heads))
 
     def end_step(self) -> None:
         """Fold the step into the sums; an interrupted step is simply never folded."""

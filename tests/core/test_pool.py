@@ -53,9 +53,9 @@ def test_keys_of_one_edition_are_copied_once(room: int, monkeypatch: pytest.Monk
     copied: list[int] = []
     copy = pool._copy
 
-    def counted(places: list[Tensor], tensors: list[Tensor]) -> None:
-        copied.extend(x.shape[1] for x in tensors)
-        copy(places, tensors)
+    def counted(pairs: list[tuple[Tensor, Tensor]]) -> None:
+        copied.extend(x.shape[1] for _, x in pairs)
+        copy(pairs)
 
     monkeypatch.setattr(pool, "_copy", counted)
     generator = torch.Generator().manual_seed(0)
