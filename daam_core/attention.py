@@ -73,6 +73,26 @@ def add_head_sum(
             part.baddbmm_(summed, selection)
 
 
+def add_weighted_head_sums(
+    into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float, weights: Tensor
+) -> None:
+    """`into[i] += sum over layers m of weights[i, m] (sum over heads l of softmax(Q_ml K_ml^T) S)`, in place.
+
+    Args:
+        into: `[sums, images, n, rows]` float32 running sums.
+        weights: `[sums, layers]` float32.
+
+    The rest is as for `add_head_sum`.
+    """
+    sums, images = into.shape[:2]
+    rows, each = into.flatten(0, 1), selection.repeat(sums, 1, 1)
+    with _full_precision(q.device):
+        for cut in _slices(q, k, None):
+            summed = probabilities(q[:, cut], k, scale).unflatten(0, (-1, images, heads)).sum(2)
+            weighted = (weights @ summed.flatten(1)).unflatten(1, summed.shape[1:])
+            rows[:, cut].baddbmm_(weighted.flatten(0, 1), each)
+
+
 def add_self_attention(
     into: Tensor, q: Tensor, k: Tensor, heads: int, scale: float, budget: int | None = None
 ) -> None:

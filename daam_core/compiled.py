@@ -21,9 +21,7 @@ from .errors import UnsupportedModel
 class Listener(Protocol):
     """Whoever takes a layer's projections: the tap."""
 
-    def emit(
-        self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool, edition: int | None = None
-    ) -> None:
+    def emit(self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool) -> None:
         """Take the projections of layer `index`."""
 
 

@@ -36,11 +36,6 @@ class LayerEar:
         self._ear, self._attn, self._index, self._ticket = ear, attn, index, ticket
         self._q: Tensor | None = None
         self._source: Any = None
-        self._plain = False
-        self._context: Tensor | None = None
-        self._weight: Tensor | None = None
-        self._versions = (0, 0)
-        self._edition = 0
 
     def attach(self) -> list[Overheard | RemovableHandle]:
         """Listen at the layer's projections as they are now.
@@ -48,9 +43,7 @@ class LayerEar:
         A compiled graph has its hooks baked in, and knows nothing of a `forward` set later.
         """
         see_key = self.see_fused if self.key_name == "to_kv" else self.see_key
-        key = getattr(self._attn, self.key_name)
-        self._plain = type(key) is nn.Linear and "forward" not in key.__dict__
-        pairs = ((self._attn.to_q, self.see_query), (key, see_key))
+        pairs = ((self._attn.to_q, self.see_query), (getattr(self._attn, self.key_name), see_key))
         return [overhear(module, see, self._ticket is not None) for module, see in pairs]
 
     def see_query(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
@@ -69,18 +62,4 @@ class LayerEar:
         if self._ticket is not None and torch.compiler.is_compiling():
             self._ticket.hand_in(q, output, self._index, self._ear.grid, cross)
         else:
-            edition = self._edition_of(module, context) if self._plain and cross else None
-            self._ear.tap.emit(self._index, self._ear.grid, q, output, cross, edition)
-
-    def _edition_of(self, projection: nn.Module, context: Any) -> int | None:
-        """Text and weights seldom change from step to step: the same tensors, unwritten since, give the same keys."""
-        weight = projection._parameters["weight"]
-        if not isinstance(context, Tensor) or weight is None or context.is_inference() or weight.is_inference():
-            return None
-        if projection._forward_hooks or projection._forward_pre_hooks:
-            return None  # somebody else's, and they may do another thing in every step
-        versions = (context._version, weight._version)
-        if self._context is not context or self._weight is not weight or self._versions != versions:
-            self._context, self._weight, self._versions = context, weight, versions
-            self._edition += 1
-        return self._edition
+            self._ear.tap.emit(self._index, self._ear.grid, q, output, cross)

@@ -184,7 +184,7 @@ class Lens:
         if self._run.uncond is not None:
             self._run.uncond.end_step()
 
-    def _hear(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, edition: int | None) -> None:
+    def _hear(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
         run = self._run
         if run is None:
             return
@@ -192,9 +192,9 @@ class Lens:
         if not cross:
             run.cond.add_self(grid, q, k, layer.heads, layer.scale)
             return
-        run.cond.add_cross(index, grid, q, k, layer.heads, layer.scale, edition=edition)
+        run.cond.add_cross(index, grid, q, k, layer.heads, layer.scale)
         if run.uncond is not None:
-            run.uncond.add_cross(index, grid, q, k, layer.heads, layer.scale, edition=edition)
+            run.uncond.add_cross(index, grid, q, k, layer.heads, layer.scale)
 
     def _start(self, ask: _Ask, sample: Tensor, context: Tensor) -> _Run:
         perturbed = bool(getattr(self._pipe, "do_perturbed_attention_guidance", False))

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from .area import WHOLE, Area
-from .attention import add_head_sum, add_joint, add_per_head, add_self_attention, split_heads
-from .pool import Pool
+from .attention import add_head_sum, add_joint, add_per_head, add_self_attention, add_weighted_head_sums, split_heads
+from .pool import Pool, WorkOff
 
 Grid = tuple[int, int]
 SELF_ATTENTION_POSITIONS = 576
@@ -63,19 +63,25 @@ class Source:
 
 @dataclass
 class Sums:
-    """The sums of Eq. 6 at one resolution and in one area of the picture, `[images, n, rows]` float32.
+    """The sums of Eq. 6 at one resolution and in one area of the picture, `[2, images, n, rows]` float32.
 
     Attributes:
-        total: over heads, layers and steps.
-        late: the same with step j = 1, 2, … weighted by j squared.
+        both: `total` over heads, layers and steps, and `late`: the same with step j = 1, 2, … weighted by j squared.
         terms: heads x layers x steps that went into them.
     """
 
     grid: Grid
     area: Area
-    total: Tensor
-    late: Tensor
+    both: Tensor
     terms: int = 0
+
+    @property
+    def total(self) -> Tensor:
+        return self.both[0]
+
+    @property
+    def late(self) -> Tensor:
+        return self.both[1]
 
 
 @dataclass
@@ -83,7 +89,8 @@ class _Slot:
     """What is heard in this step: of a resolution, or of a layer where layers are kept apart.
 
     Attributes:
-        now: running sum of this step `[images, n, rows]`.
+        now: running sum of this step `[images, n, rows]`, of what did not wait in a pool.
+        heard: whether there is anything in it.
         into: where the step goes when it is done.
         total: this layer's own sum over steps, where steps are not kept.
         steps: float16 `[images, n, words]` each.
@@ -95,6 +102,7 @@ class _Slot:
     now: Tensor
     into: Sums
     total: Tensor | None
+    heard: bool = False
     terms_now: int = 0
     steps: list[Tensor] = field(default_factory=list)
 
@@ -125,16 +133,33 @@ class Recorder:
         self.images: int = rows.stop - rows.start
         self.keep = keep
         self.step_count = 0
-        self.sums: dict[tuple[Grid, Area], Sums] = {}
+        self._sums: dict[tuple[Grid, Area], Sums] = {}
         self.slots: dict[tuple[Grid | int, Area], _Slot] = {}
         self.grids: dict[int, Grid] = {}
         self.heads: dict[int, Tensor] = {}
-        self.self_attention: Tensor | None = None
+        self._self_attention: Tensor | None = None
         self.self_grid: Grid | None = None
         self._select = select
         self._selections: dict[tuple[int, int, torch.device], Tensor] = {}
         self._pools: dict[tuple[Any, ...], Pool] = {}
         self._plans: dict[tuple[int, Source], _Plan] = {}
+
+    @property
+    def sums(self) -> dict[tuple[Grid, Area], Sums]:
+        """The sums of all finished steps."""
+        self._settle()
+        return self._sums
+
+    @property
+    def self_attention(self) -> Tensor | None:
+        """The attention of the picture to itself, `[images, n, n]` float32 (query, key), summed over heads, layers, steps."""
+        self._settle()
+        return self._self_attention
+
+    def _settle(self) -> None:
+        """Finished steps may still wait in pools."""
+        for pool in self._pools.values():
+            pool.settle()
 
     def add_cross(
         self,
@@ -145,11 +170,8 @@ class Recorder:
         heads: int,
         scale: float,
         source: Source | None = None,
-        edition: int | None = None,
     ) -> None:
         """One cross-attention layer of one step: q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`.
-
-        Equal numbers as `edition` stand for equal keys of a layer; None where that is not known.
 
         Raises:
             ValueError: the grid does not cover the queries.
@@ -160,8 +182,9 @@ class Recorder:
             plan = self._plans[layer, source] = self._plan(layer, grid, q, k, heads, scale, source)
         plan.slot.terms_now += heads
         if plan.pool is not None:
-            plan.pool.add(layer, q, k, edition)
+            plan.pool.add(q, k)
             return
+        plan.slot.heard = True
         q, k = split_heads(q[source.rows], heads), split_heads(k[source.rows], heads)
         add_head_sum(plan.slot.now, q, k, plan.selection, heads, scale)
         if self.keep.heads:
@@ -176,25 +199,22 @@ class Recorder:
         pool = None
         if not (self.keep.layers or self.keep.heads):
 
-            def work_off(q: Tensor, k: Tensor) -> None:
-                add_head_sum(slot.now, q, k, selection, heads, scale)
+            def work_off(q: Tensor, k: Tensor, weights: Tensor | None) -> None:
+                if weights is None:
+                    slot.heard = True
+                    add_head_sum(slot.now, q, k, selection, heads, scale)
+                else:
+                    add_weighted_head_sums(slot.into.both, q, k, selection, heads, scale, weights)
 
-            pool = self._pool(("text", grid, q.shape, k.shape, heads, scale, source), q, k, heads, source, work_off)
+            pool = self._pool(("text", grid, q.shape, k.shape, heads, scale, source), q.device, work_off)
         return _Plan(q.shape, k.shape, slot, selection, pool)
 
-    def _pool(
-        self,
-        shape: tuple[Any, ...],
-        q: Tensor,
-        k: Tensor,
-        heads: int,
-        source: Source,
-        work_off: Callable[[Tensor, Tensor], None],
-    ) -> Pool | None:
-        """The pool of layers of one shape; None where they are too large to wait."""
-        if shape not in self._pools:
-            self._pools[shape] = Pool(q.shape, k.shape, source.rows, heads, q.device, work_off)
-        pool = self._pools[shape]
+    def _pool(self, key: tuple[Any, ...], device: torch.device, work_off: WorkOff) -> Pool | None:
+        """The pool of layers of one shape (…, q, k, heads, scale, source); None where they are too large to wait."""
+        if key not in self._pools:
+            q_shape, k_shape, heads, _, source = key[-5:]
+            self._pools[key] = Pool(q_shape, k_shape, source.rows, heads, device, work_off, not self.keep.steps)
+        pool = self._pools[key]
         return pool if pool.worth_it else None
 
     def add_joint(
@@ -213,7 +233,7 @@ class Recorder:
         """One joint-attention layer of one step, its rows cut to `source` already; see `attention.add_joint`."""
         selection = self._selection(text.stop - text.start, source.part, q.device)
         slot = self._slot(layer, grid, source.area, selection)
-        slot.terms_now += heads
+        slot.terms_now, slot.heard = slot.terms_now + heads, True
         add_joint(slot.now, q, k, selection, heads, scale, text, bias, lse)
 
     def wants_self(self, grid: Grid) -> bool:
@@ -227,50 +247,48 @@ class Recorder:
         """One self-attention layer of one step, q and k `[batch, n, heads * d]`, if it is wanted (see `wants_self`)."""
         if not self.wants_self(grid):
             return
-        if self.self_attention is None:
+        if self._self_attention is None:
             n = q.shape[1]
-            self.self_grid, self.self_attention = grid, torch.zeros(self.images, n, n, device=q.device)
-        into = self.self_attention
+            self.self_grid, self._self_attention = grid, torch.zeros(self.images, n, n, device=q.device)
+        into = self._self_attention
         source = source or self.source
 
-        def work_off(q: Tensor, k: Tensor) -> None:
+        def work_off(q: Tensor, k: Tensor, weights: Tensor | None) -> None:
             add_self_attention(into, q, k, heads, scale)
 
         pool = None
         if not (self.keep.layers or self.keep.heads):
-            pool = self._pool(("self", q.shape, heads, scale, source), q, k, heads, source, work_off)
+            pool = self._pool(("self", q.shape, k.shape, heads, scale, source), q.device, work_off)
         if pool is not None:
-            pool.add(0, q, k)
+            pool.add(q, k)
         else:
-            work_off(split_heads(q[source.rows], heads), split_heads(k[source.rows], heads))
+            work_off(split_heads(q[source.rows], heads), split_heads(k[source.rows], heads), None)
 
     def end_step(self) -> None:
         """Fold the step into the sums; an interrupted step is simply never folded."""
         self.step_count += 1
         for pool in self._pools.values():
-            pool.end_step()
-        slots = list(self.slots.values())
-        if not slots:
-            return
-        now = [slot.now for slot in slots]
-        for slot in slots:
+            pool.end_step(self.step_count)
+        for slot in self.slots.values():
             slot.into.terms, slot.terms_now = slot.into.terms + slot.terms_now, 0
             if slot.total is not None:
                 slot.total += slot.now
             if self.keep.steps:
                 # Rows 1..-2 are the words: the detail of start, end and padding would cost a fifth more memory.
                 slot.steps.append(slot.now[..., 1:-2].half())
-        if self.keep.layers:  # several slots go into the same sums
-            for slot in slots:
-                slot.into.total += slot.now
-                slot.into.late.add_(slot.now, alpha=self.step_count**2)
-        else:
+        heard = [slot for slot in self.slots.values() if slot.heard]
+        # Where layers are kept apart, several slots go into the same sums, which one launch must not do.
+        for slots in [[slot] for slot in heard] if self.keep.layers else [heard] if heard else []:
+            now = [slot.now for slot in slots]
             torch._foreach_add_([slot.into.total for slot in slots], now)
             torch._foreach_add_([slot.into.late for slot in slots], now, alpha=self.step_count**2)
-        torch._foreach_zero_(now)
+            torch._foreach_zero_(now)
+        for slot in heard:
+            slot.heard = False
 
     def release(self) -> None:
         """Give back what only a running sampler needs."""
+        self._settle()
         for slot in self.slots.values():
             slot.now = slot.now.new_empty(0)
         self._selections.clear()
@@ -282,12 +300,11 @@ class Recorder:
         key: tuple[Grid | int, Area] = (layer if self.keep.layers else grid, area)
         if key not in self.slots:
             shape = (self.images, grid[0] * grid[1], selection.shape[-1])
-            if (grid, area) not in self.sums:
-                total, late = (torch.zeros(shape, device=selection.device) for _ in range(2))
-                self.sums[grid, area] = Sums(grid, area, total, late)
+            if (grid, area) not in self._sums:
+                self._sums[grid, area] = Sums(grid, area, torch.zeros(2, *shape, device=selection.device))
             now = torch.zeros(shape, device=selection.device)
             own = torch.zeros_like(now) if self.keep.layers and not self.keep.steps else None
-            slot = _Slot(grid, area, layer if self.keep.layers else None, now, self.sums[grid, area], own)
+            slot = _Slot(grid, area, layer if self.keep.layers else None, now, self._sums[grid, area], own)
             if self.keep.steps:  # a prompt that comes in late was not there before
                 slot.steps = [now[..., 1:-2].half()] * self.step_count
             self.slots[key] = slot

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import BadArgument, NothingRecorded
+from .errors import BadArgument, NothingRecorded, recording_failure
 from .prompt import Prompt
 from .recorder import Grid, Recorder
 from .tap import Layer, Place
@@ -93,13 +93,17 @@ def picture_run(
     """
     if not 0 <= image < recorder.images:
         raise BadArgument(f"There is no picture {image}: this run made {recorder.images}, counted from 0.")
-    if recorder.step_count == 0 or not recorder.sums:
+    try:
+        recorded = recorder.sums
+    except Exception as error:  # what waited in pools is worked off only now
+        raise NothingRecorded(recording_failure(error)) from error
+    if recorder.step_count == 0 or not recorded:
         raise NothingRecorded("Not one sampling step was finished, so there is no heat map. Let the sampler run on.")
     rows = prompts[image].rows
     sums: dict[Grid, Tensor] = {}
     late: dict[Grid, Tensor] = {}
     terms: dict[Grid, int] = {}
-    for part in recorder.sums.values():
+    for part in recorded.values():
         grid = part.area.canvas(part.grid)
         total, weighted = (part.area.put(_planes(x[image], part.grid, rows)) for x in (part.total, part.late))
         sums[grid] = sums[grid] + total if grid in sums else total

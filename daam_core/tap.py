@@ -40,10 +40,9 @@ class Layer:
     scale: float
 
 
-Hear = Callable[[int, Grid, Tensor, Tensor, bool, int | None], None]
+Hear = Callable[[int, Grid, Tensor, Tensor, bool], None]
 """Takes what one layer attended with: its position in `Tap.layers`, the grid (h, w) of latent positions, n = h * w,
-q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`, whether the keys are text (else the picture itself), and the
-edition of the keys: equal numbers stand for equal keys of this layer, None says nothing."""
+q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`, and whether the keys are text (else the picture itself)."""
 
 
 class Tap:
@@ -141,12 +140,12 @@ class Tap:
         self._live = False
         self._failed(error)
 
-    def emit(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, edition: int | None = None) -> None:
+    def emit(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
         """Hand one layer's projections on; an exception ends the recording, never the picture."""
         if not self._live:
             return
         try:
-            self._on_attention(index, grid, q, k, cross, edition)
+            self._on_attention(index, grid, q, k, cross)
         except Exception as error:
             self._stop(error)
 

@@ -120,7 +120,7 @@ class Session:
             labels += [None] * (rows - len(labels))
         batch.begin_call(labels, step.texts, step.bases, bool(chunks), step.area)
 
-    def hear(self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool, _edition: int | None) -> None:
+    def hear(self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool) -> None:
         if self._batch is not None and self._tap is not None:
             self._batch.hear(self._tap.layers[index], grid, q, k, cross)
 

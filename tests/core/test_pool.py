@@ -1,4 +1,4 @@
-"""Layers that wait to be worked off together: the sums are the same, whatever the model does to its tensors meanwhile."""
+"""Layers and steps that wait to be worked off together: the sums are those of Eq. 6, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from daam_core import pool
+from daam_core import attention, pool
 from daam_core.recorder import Keep, Recorder
 
 LAYERS, KEYS = 12, 6
@@ -43,37 +43,72 @@ def test_more_layers_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(summed(), summed(keep=Keep(layers=True)), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("room", [4, 128])
-def test_keys_of_one_edition_are_copied_once(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every edition is one set of keys, which come and go, layer by layer; some steps leave layers out, as caches do.
+def explicit(q: Tensor, k: Tensor) -> Tensor:
+    """One layer's head sum `[1, 4, KEYS]`, float64."""
+    queries, keys = (x.double().unflatten(-1, (2, 4)).transpose(1, 2) for x in (q, k))
+    return (queries @ keys.transpose(-1, -2) * 0.5).softmax(-1).sum(1)
 
-    The sums are those of an explicit softmax in float64.
-    """
+
+@pytest.mark.parametrize("looked_at", [False, True])
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("room", [4, 12, 13, 29, 128])
+def test_steps_may_wait(room: int, images: int, interrupted: bool, looked_at: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of one number of layers or another (caches leave layers out); the sums may be looked at in the middle of a step
+    or of the run; a step that is never finished never counts. An explicit softmax in float64 says what is right."""
     monkeypatch.setattr(pool, "_MANY", room)
-    copied: list[int] = []
-    copy = pool._copy
-
-    def counted(pairs: list[tuple[Tensor, Tensor]]) -> None:
-        copied.extend(x.shape[1] for _, x in pairs)
-        copy(pairs)
-
-    monkeypatch.setattr(pool, "_copy", counted)
     generator = torch.Generator().manual_seed(0)
-    recorder = Recorder(slice(0, 1), lambda keys, part: torch.eye(keys)[None], Keep())
-    keys = torch.randn(3, LAYERS, 1, KEYS, 8, generator=generator)
-    expected = torch.zeros(1, 4, KEYS, dtype=torch.float64)
-    editions = [0, 0, 1, 1, 1, 2, 0, 0]
-    for step, edition in enumerate(editions):
-        for layer in range(LAYERS if step != 4 else LAYERS - 5):
-            q, k = torch.randn(1, 4, 8, generator=generator), keys[edition, layer]
-            recorder.add_cross(layer, (2, 2), q, k, 2, 0.5, edition=edition)
-            heads = [x.double().unflatten(-1, (2, 4)).transpose(1, 2) for x in (q, k)]
-            expected += (heads[0] @ heads[1].transpose(-1, -2) * 0.5).softmax(-1).sum(1)
+    recorder = Recorder(slice(1, 1 + images), lambda keys, part: torch.eye(keys).expand(images, -1, -1), Keep())
+    total, late = torch.zeros(2, images, 4, KEYS, dtype=torch.float64)
+    counts = [LAYERS, LAYERS, 5, 5, LAYERS, 1, LAYERS, LAYERS]
+    for step, count in enumerate(counts, 1):
+        whole = step < len(counts) or not interrupted
+        for layer in range(count if whole else count - 3):
+            q, k = (torch.randn(2 + images, n, 8, generator=generator) for n in (4, KEYS))
+            recorder.add_cross(layer, (2, 2), q, k, 2, 0.5)
+            if looked_at and layer % 5 == 3:
+                assert recorder.sums
+            if whole:
+                share = explicit(q[1:-1], k[1:-1])
+                total, late = total + share, late + step**2 * share
+        if whole:
+            recorder.end_step()
+        if looked_at and step % 3 == 0:
+            (part,) = recorder.sums.values()
+            torch.testing.assert_close(part.total.double(), total, rtol=1e-5, atol=1e-6)
+    recorder.release()
+    (part,) = recorder.sums.values()
+    torch.testing.assert_close(part.total.double(), total, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(part.late.double(), late, rtol=1e-5, atol=1e-5)
+    assert part.terms == 2 * sum(counts[:-1] if interrupted else counts)
+
+
+def test_several_steps_are_worked_off_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four steps of twelve layers fit into a pool of 128: one softmax for all."""
+    calls: list[int] = []
+    original = attention.probabilities
+
+    def counted(q: Tensor, k: Tensor, scale: float) -> Tensor:
+        calls.append(len(q))
+        return original(q, k, scale)
+
+    monkeypatch.setattr(attention, "probabilities", counted)
+    summed()
+    assert calls == [4 * LAYERS * 2]
+
+
+def test_a_run_may_be_looked_at_outside_its_inference_mode() -> None:
+    recorder = Recorder(slice(0, 1), lambda keys, part: torch.eye(keys)[None], Keep(self_attention=True))
+    with torch.inference_mode():
+        for layer in range(LAYERS):
+            q, k = torch.randn(1, 4, 8), torch.randn(1, KEYS, 8)
+            recorder.add_cross(layer, (2, 2), q, k, 2, 0.5)
+            recorder.add_self((2, 2), q, q, 2, 0.5)
         recorder.end_step()
     (part,) = recorder.sums.values()
-    torch.testing.assert_close(part.total.double(), expected, rtol=1e-5, atol=1e-6)
-    assert copied.count(KEYS) == 4 * LAYERS  # editions 0, 1, 2 and 0 again
-    recorder.release()
+    torch.testing.assert_close(part.total.sum(-1), torch.full((1, 4), 2.0 * LAYERS))
+    assert recorder.self_attention is not None
+    torch.testing.assert_close(recorder.self_attention.sum(-1), torch.full((1, 4), 2.0 * LAYERS))
 
 
 def test_without_copies_of_several_tensors_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

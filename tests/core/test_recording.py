@@ -222,6 +222,7 @@ def test_a_failing_recorder_still_gives_the_picture(error: Exception, monkeypatc
         raise error
 
     monkeypatch.setattr("daam_core.recorder.add_head_sum", fail)
+    monkeypatch.setattr("daam_core.recorder.add_weighted_head_sums", fail)
     with trace(pipe) as lens:
         assert torch.equal(paint(pipe), without)
     assert lens.failure is not None
