@@ -58,6 +58,7 @@ class Pool:
         self._q = _Stack(q_shape, rows, heads, device, self._room)
         self._k = _Stack(k_shape, rows, heads, device, self._room)
         self._weights = torch.ones(2, self._room, device=device)
+        self._at_once = hasattr(torch, "_foreach_copy_")  # from PyTorch 2.1 on
         self._finished = self._waiting = 0
 
     @property
@@ -72,7 +73,12 @@ class Pool:
                 self.settle()
             else:
                 self._empty(self._waiting, None)
-        _copy(self._q.to_copy(self._waiting, q), self._k.to_copy(self._waiting, k))
+        (q_place, q), (k_place, k) = self._q.to_copy(self._waiting, q), self._k.to_copy(self._waiting, k)
+        if self._at_once:
+            torch._foreach_copy_([q_place, k_place], [q, k])
+        else:
+            q_place.copy_(q)
+            k_place.copy_(k)
         self._waiting += 1
 
     def end_step(self, number: int) -> None:
@@ -128,12 +134,3 @@ class _Stack:
         """Bring layers to the beginning."""
         if start < stop:
             self._all[: stop - start] = self._all[start:stop].clone()
-
-
-def _copy(*pairs: tuple[Tensor, Tensor]) -> None:
-    """Copy into the first of each pair the second: at one call where PyTorch can (from 2.1 on)."""
-    if hasattr(torch, "_foreach_copy_"):
-        torch._foreach_copy_([place for place, _ in pairs], [x for _, x in pairs])
-    else:
-        for place, x in pairs:
-            place.copy_(x)

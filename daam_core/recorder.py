@@ -6,6 +6,7 @@ linear, so Eq. 6 loses nothing when heads, layers and steps are summed at native
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +21,6 @@ from .pool import Pool, WorkOff
 Grid = tuple[int, int]
 SELF_ATTENTION_POSITIONS = 576
 """Self-attention is kept at the finest grid of at most this many positions (24 x 24): n x n float32, at most 1.3 MB."""
-SELF_ATTENTION_EVERY = 3
-"""Self-attention is kept in the first, fourth, seventh, … step: it changes slowly, and is the dearest part of recording."""
 
 
 @dataclass(frozen=True)
@@ -236,10 +235,18 @@ class Recorder:
         slot.terms_now, slot.heard = slot.terms_now + heads, True
         add_joint(slot.now, q, k, selection, heads, scale, text, bias, lse)
 
+    @property
+    def self_step(self) -> bool:
+        """Whether self-attention is kept in this step: in the first, fourth, ninth, sixteenth, …
+
+        It changes slowly and is the dearest part of recording; runs of few steps need the early ones.
+        """
+        number = self.step_count + 1
+        return self.keep.self_attention and math.isqrt(number) ** 2 == number
+
     def wants_self(self, grid: Grid) -> bool:
-        """Whether `add_self` would keep self-attention of this grid in this step: only the finest grid of bounded size,
-        and only every third step from the first on (`SELF_ATTENTION_EVERY`)."""
-        if not self.keep.self_attention or self.step_count % SELF_ATTENTION_EVERY:
+        """Whether `add_self` would keep self-attention of this grid in this step: only of the finest grid of bounded size."""
+        if not self.self_step:
             return False
         return grid == self.self_grid if self.self_grid else grid[0] * grid[1] <= SELF_ATTENTION_POSITIONS
 

@@ -107,8 +107,7 @@ class Batch:
     @property
     def wants_self(self) -> bool:
         """Whether self-attention is kept in the step that comes; nobody has to listen to it in the others."""
-        recorders = [group.recorder for group in self.groups if group.side == "prompt"]
-        return any(recorder.wants_self(recorder.self_grid or (1, 1)) for recorder in recorders)
+        return any(group.recorder.self_step for group in self.groups if group.side == "prompt")
 
     # -- while the model runs ---------------------------------------------------------------------------------------
 

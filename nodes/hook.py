@@ -16,7 +16,7 @@ from comfy import patcher_extension
 from comfy.patcher_extension import WrappersMP
 
 from ..daam_core.errors import NothingRecorded, recording_failure
-from .calls import SeenLse, attention_call
+from .calls import SeenLse
 from .layouts import layout_of
 from .runs import RUNS
 from .session import Options, Session
@@ -194,7 +194,7 @@ def _override(session: Session, below: Callable[..., Any] | None) -> Callable[..
 
     def unet(func: Any, *args: Any, **kwargs: Any) -> Any:
         if session.coming is not None:  # before the function, which may do with its arguments what it likes
-            _apart(_listen, session, args, kwargs, None)
+            _apart(session.hear, args, kwargs)
         return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
 
     def transformer(func: Any, *args: Any, **kwargs: Any) -> Any:
@@ -203,18 +203,10 @@ def _override(session: Session, below: Callable[..., Any] | None) -> Callable[..
         seen = None if torch.compiler.is_compiling() else SeenLse()
         with nullcontext() if seen is None else seen:
             out = func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
-        _apart(_listen, session, args, kwargs, seen)
+        _apart(session.hear, args, kwargs, seen)
         return out
 
     return unet if session.layout is None else transformer
-
-
-def _listen(session: Session, args: Any, kwargs: Any, seen: SeenLse | None) -> None:
-    try:
-        call = attention_call(args, kwargs)
-        session.hear(call, None if seen is None else seen.of(call))
-    except Exception as error:
-        session.fail(error)
 
 
 def _mark(session: Session, own: bool) -> Callable[..., Any]:
@@ -246,7 +238,7 @@ class _Heard:
 
     def __call__(self, q: Any, k: Any, v: Any, extra_options: Any, *args: Any, **kwargs: Any) -> Any:
         heads = int(extra_options["n_heads"])
-        _apart(_listen, self._session, (q, k, v, heads), {}, None)
+        _apart(self._session.hear, (q, k, v, heads), {})
         return self._replacement(q, k, v, extra_options, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..daam_core.errors import NothingRecorded, recording_failure
 from ..daam_core.heatmaps import HeatMaps
 from ..daam_core.recorder import Keep, Source
-from .calls import Attention
+from .calls import SeenLse, attention_call
 from .conds import Conds, Row, names_of
 from .layouts import Layout
 from .sums import Call, Sums, own_source
@@ -63,6 +63,7 @@ class Session:
         self._names: dict[int, str] = {}
         self._heard: set[str] = set()
         self._call: Call | None = None
+        self._hears_own = False
         self._between = True
         self._in_pieces = False
 
@@ -116,6 +117,7 @@ class Session:
         wanted = [(row.side, source) for row, source in zip(rows, sources, strict=True) if row is not None]
         columns = 0 if context is None else context.shape[1]
         self._call = Call(x.shape[0], wanted, own_source(rows, sources), tuple(x.shape), columns)
+        self._hears_own = self._call.own is not None and self._sums.own_step
         if self.layout is not None:
             self.coming = {}, False
 
@@ -137,19 +139,26 @@ class Session:
 
     def mark(self, block: Mapping[str, Any], own: bool) -> None:
         """A UNet's transformer block says that its next attention call is cross-attention (or the picture's own)."""
-        wanted = self._call is not None and (not own or self._sums.wants_own(block))
-        self.coming = (block, own) if wanted else None
+        if self._call is None or (own and not (self._hears_own and self._sums.wants_own(block))):
+            self.coming = None
+        else:
+            self.coming = block, own
 
-    def hear(self, attention: Attention, lse: Tensor | None = None) -> None:
-        """The attention call that was coming."""
+    def hear(self, args: Sequence[Any], kwargs: Mapping[str, Any], seen: SeenLse | None = None) -> None:
+        """The attention call that was coming, with the arguments of `optimized_attention`."""
         call, coming = self._call, self.coming
         if call is None or coming is None or self._conds is None:
             return
-        if self.layout is not None:
-            self._sums.add_transformer(self._conds, call, self.layout, attention, lse)
-            return
-        self.coming = None
-        self._sums.add_unet(self._conds, call, *coming, attention)
+        try:
+            attention = attention_call(args, kwargs)
+            if self.layout is not None:
+                lse = None if seen is None else seen.of(attention)
+                self._sums.add_transformer(self._conds, call, self.layout, attention, lse)
+            else:
+                self.coming = None
+                self._sums.add_unet(self._conds, call, *coming, attention)
+        except Exception as error:
+            self.fail(error)
 
     # -- the end ----------------------------------------------------------------------------------------------------
 

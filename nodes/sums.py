@@ -75,8 +75,14 @@ class Sums:
         self._layers: dict[Any, int] = {}
         self._described: list[Layer] = []
 
+    @property
+    def own_step(self) -> bool:
+        """Whether the picture's attention to itself is kept in this step."""
+        recorder = self._recorders.get("prompt")
+        return self._keep.self_attention if recorder is None else recorder.self_step
+
     def wants_own(self, block: Mapping[str, Any]) -> bool:
-        """Whether the picture's attention to itself may be wanted in this step, in the layer of `block`."""
+        """The same of the layer of `block`."""
         recorder = self._recorders.get("prompt")
         return self._keep.self_attention if recorder is None else recorder.wants_self(_grid(block))
 
