@@ -174,14 +174,16 @@ def main() -> list[dict[str, str]]:
 
 
 def step_calls(work: Callable[[int], Any]) -> tuple[float, float]:
-    """(kernels, waits for the device) of one step more, as the dispatcher sees them: setting up and finishing drop out."""
+    """(kernels, waits for the device) of one step more, as the dispatcher sees them: setting up and finishing drop out.
+    Over so many steps that what several steps do together is in it."""
+    few, many = 4, 64
     found = []
-    for steps in (2, 4):
+    for steps in (few, many):
         calls = measure.Calls()
         with calls:
             work(steps)
         found.append((calls.kernels, calls.waits))
-    return (found[1][0] - found[0][0]) / 2, (found[1][1] - found[0][1]) / 2
+    return (found[1][0] - found[0][0]) / (many - few), (found[1][1] - found[0][1]) / (many - few)
 
 
 def of_comfyui_daam(folder: str, model: Any, clip: Any, latent: Any, steps: int, turns: int, plain: float, work: str) -> Any:

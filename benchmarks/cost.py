@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -100,22 +100,32 @@ def kernel_rows() -> list[list[str]]:
         ours = _calls_a_step(pipe, images, words_only)
         added = ours.kernels - plain.kernels
         rows.append(
-            [label, str(plain.kernels), str(added), f"{added / layers:.2f}", str(ours.waits - plain.waits),
-             str(ours.moves - plain.moves)]
+            [label, f"{plain.kernels:g}", f"{added:.0f}", f"{added / layers:.2f}", f"{ours.waits - plain.waits:g}",
+             f"{ours.moves - plain.moves:g}"]
         )  # fmt: skip
     return rows
 
 
-def _calls_a_step(pipe: Any, images: int, words_only: bool | None) -> Calls:
-    """Counts of one step: those of four steps less those of three, so that set-up drops out."""
+class Step(NamedTuple):
+    """Counts of one step."""
+
+    kernels: float
+    waits: float
+    moves: float
+
+
+def _calls_a_step(pipe: Any, images: int, words_only: bool | None) -> Step:
+    """Counts of many steps less those of a few, so that set-up drops out; what several steps do together is in them."""
+    few, many = 4, 40
     counts = []
-    for steps in (3, 4):
+    for steps in (few, many):
         context = nullcontext() if words_only is None else trace(pipe, self_attention=not words_only)
         with torch.no_grad(), Calls() as calls, context:
             run(pipe, steps, prompt=PROMPT, height=128, width=128, num_images_per_prompt=images)
         counts.append(calls)
-    three, four = counts
-    return Calls(four.kernels - three.kernels, four.waits - three.waits, four.moves - three.moves)
+    short, long = counts
+    differences = (long.kernels - short.kernels, long.waits - short.waits, long.moves - short.moves)
+    return Step(*(difference / (many - few) for difference in differences))
 
 
 def _mb(count: int) -> str:

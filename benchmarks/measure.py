@@ -47,9 +47,15 @@ class Calls(TorchDispatchMode):
         elif name == "aten::_to_copy" and kwargs.get("device") not in (None, args[0].device):
             self.moves += 1
         if not func.is_view and name not in _FREE:
-            self.kernels += 1
+            self.kernels += _copies(*args) if name == "aten::_foreach_copy_" else 1
             self.names[name] = self.names.get(name, 0) + 1
         return func(*args, **kwargs)
+
+
+def _copies(places: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> int:
+    """Launches of one `_foreach_copy_` on a GPU: one for all where their layouts agree, else one for each."""
+    same = all(place.stride() == tensor.stride() for place, tensor in zip(places, tensors, strict=True))
+    return 1 if same else len(places)
 
 
 def median(values: list[float]) -> float:

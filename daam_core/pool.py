@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-POOL_BYTES = 48 * 2**20
+POOL_BYTES = 16 * 2**20
 """Upper bound of what the layers of one shape take together: their copies and the temporaries of working them off."""
 _CPU_BYTES = 8 * 2**20  # the same on a processor, whose cache they should fit
 _CPU_SCORES = 2**17  # a processor is busy longer with a layer of more scores than with the start of its kernels

@@ -64,7 +64,8 @@ def test_steps_may_wait(room: int, images: int, interrupted: bool, looked_at: bo
     for step, count in enumerate(counts, 1):
         whole = step < len(counts) or not interrupted
         for layer in range(count if whole else count - 3):
-            q, k = (torch.randn(2 + images, n, 8, generator=generator) for n in (4, KEYS))
+            q = torch.randn(3 + images, 4, 8, generator=generator)[1:]  # a part of a larger tensor
+            k = torch.randn(2 + images, KEYS, 16, generator=generator)[..., 8:]  # keys and values in one, as some models have
             recorder.add_cross(layer, (2, 2), q, k, 2, 0.5)
             if looked_at and layer % 5 == 3:
                 assert recorder.sums
