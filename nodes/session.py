@@ -139,10 +139,12 @@ class Session:
 
     def mark(self, block: Mapping[str, Any], own: bool) -> None:
         """A UNet's transformer block says that its next attention call is cross-attention (or the picture's own)."""
-        if self._call is None or (own and not (self._hears_own and self._sums.wants_own(block))):
-            self.coming = None
-        else:
-            self.coming = block, own
+        self.coming = None
+        try:
+            if self._call is not None and (not own or (self._hears_own and self._sums.wants_own(block))):
+                self.coming = block, own
+        except Exception as error:
+            self.fail(error)
 
     def hear(self, args: Sequence[Any], kwargs: Mapping[str, Any], seen: SeenLse | None = None) -> None:
         """The attention call that was coming, with the arguments of `optimized_attention`."""

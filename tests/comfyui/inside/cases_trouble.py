@@ -23,23 +23,26 @@ def case_a_latent_nobody_recorded() -> None:
 
 
 def case_an_error_in_the_recorder() -> None:
-    """Whatever goes wrong while listening, the sampler never sees it."""
+    """Whatever goes wrong while listening, and wherever, the sampler never sees it."""
     plain = _sample(unet("sd15"), clip("sd15"))
-    honest = session.Session.hear
-    for error in (RuntimeError("boom"), MemoryError("full"), torch.cuda.OutOfMemoryError("full")):
+    errors = (RuntimeError("boom"), MemoryError("full"), torch.cuda.OutOfMemoryError("full"))
+    steps = ("wants_own", "add_unet", "end_step", "heat_maps")
+    for owner, name in ((session, "attention_call"), *((session.Sums, step) for step in steps)):
+        honest = getattr(owner, name)
+        for error in errors:
 
-        def broken(self: Any, *_: Any, error: Exception = error) -> None:
-            raise error
+            def broken(*_: Any, error: Exception = error) -> None:
+                raise error
 
-        session.Session.hear = broken
-        try:
-            heard = _sample(*listen(unet("sd15"), clip("sd15")))
-        finally:
-            session.Session.hear = honest
-        assert torch.equal(plain, heard)
-        said = refusal(heard)
-        assert "the picture was still made" in said
-        assert ("boom" in said) != ("not enough memory" in said)
+            setattr(owner, name, broken)
+            try:
+                heard = _sample(*listen(unet("sd15"), clip("sd15")))
+            finally:
+                setattr(owner, name, honest)
+            assert torch.equal(plain, heard)
+            said = refusal(heard)
+            assert "the picture was still made" in said
+            assert ("boom" in said) != ("not enough memory" in said)
 
 
 def case_an_error_before_the_first_step() -> None:
