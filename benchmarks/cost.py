@@ -150,7 +150,7 @@ def main() -> None:
     bounds = "Bounds: 2 MB without detail, 100 MB with it, 64 MB temporaries."
     write("Memory of the recorder", f"{WORDS} words. {bounds}\n\n{memory}")
     counted = "SDXL's 70 layers, counted by the dispatcher; views and allocations are no kernels."
-    folding = "Each step ends with three kernels a resolution (folding the step into the sums)."
+    folding = "A step of many: small layers of several steps are worked off together, the others folded in three kernels."
     write("Kernels and waits", f"{counted} {folding}\n\n{kernels}")
 
 
