@@ -142,7 +142,7 @@ def main() -> list[dict[str, str]]:
     taken = timed(sample, models, turns)
     plain = statistics.median(taken["nothing"])
     # Kernels do not depend on a model's width: counting them is left to the small one, whose steps are quick.
-    count = (lambda one: step_calls(lambda n: sample(one, n))) if shape == "tiny" else (lambda one: None)
+    count = (lambda one: measure.calls_a_step(lambda n: sample(one, n), 4, 64)) if shape == "tiny" else (lambda one: None)
     calls = {name: count(one) for name, one in models.items()}
     layers = sum(m.__class__.__name__ == "BasicTransformerBlock" for m in model.model.diffusion_model.modules())
     rows = []
@@ -161,8 +161,8 @@ def main() -> list[dict[str, str]]:
             "work": f"{shape}, {side} px, {steps} steps, {layers} layers", "with": name, "time": f"{median:.3f} s",
             "ratio": f"{ratio:.3f}", "own": f"{1000 * statistics.median(own):.0f} ms" if kept else "-",
             "kept": f"{kept:.2f} MB" if kept else "-",
-            "kernels": f"+{(ours[0] - theirs[0]) / layers:.2f}" if counted else "-",
-            "waits": f"{ours[1] - theirs[1]:g}" if counted else "-",
+            "kernels": f"+{(ours.kernels - theirs.kernels) / layers:.2f}" if counted else "-",
+            "waits": f"{ours.waits - theirs.waits:g}" if counted else "-",
         })  # fmt: skip
     other = os.environ.get("COMFYUI_DAAM_PATH")
     if not other:
@@ -171,19 +171,6 @@ def main() -> list[dict[str, str]]:
     elif clip is not None:
         rows.append(of_comfyui_daam(other, model, clip, latent, steps, max(2, turns // 6), plain, rows[0]["work"]))
     return rows
-
-
-def step_calls(work: Callable[[int], Any]) -> tuple[float, float]:
-    """(kernels, waits for the device) of one step more, as the dispatcher sees them: setting up and finishing drop out.
-    Over so many steps that what several steps do together is in it."""
-    few, many = 4, 64
-    found = []
-    for steps in (few, many):
-        calls = measure.Calls()
-        with calls:
-            work(steps)
-        found.append((calls.kernels, calls.waits))
-    return (found[1][0] - found[0][0]) / (many - few), (found[1][1] - found[0][1]) / (many - few)
 
 
 def of_comfyui_daam(folder: str, model: Any, clip: Any, latent: Any, steps: int, turns: int, plain: float, work: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from daam_core import trace
 from daam_core.recorder import Keep, Recorder
 
-from .measure import Calls, peak_bytes, run, tensor_bytes
+from .measure import Step, calls_a_step, peak_bytes, run, tensor_bytes
 from .report import table, write
 from .shapes import PROMPT, build, cross_attention_layers
 
@@ -106,26 +106,12 @@ def kernel_rows() -> list[list[str]]:
     return rows
 
 
-class Step(NamedTuple):
-    """Counts of one step."""
-
-    kernels: float
-    waits: float
-    moves: float
-
-
 def _calls_a_step(pipe: Any, images: int, words_only: bool | None) -> Step:
-    """Counts of many steps less those of a few, so that set-up drops out; what several steps do together is in them."""
-    few, many = 4, 40
-    counts = []
-    for steps in (few, many):
-        context = nullcontext() if words_only is None else trace(pipe, self_attention=not words_only)
-        with torch.no_grad(), Calls() as calls, context:
+    def work(steps: int) -> None:
+        with torch.no_grad(), nullcontext() if words_only is None else trace(pipe, self_attention=not words_only):
             run(pipe, steps, prompt=PROMPT, height=128, width=128, num_images_per_prompt=images)
-        counts.append(calls)
-    short, long = counts
-    differences = (long.kernels - short.kernels, long.waits - short.waits, long.moves - short.moves)
-    return Step(*(difference / (many - few) for difference in differences))
+
+    return calls_a_step(work, few=4, many=40)
 
 
 def _mb(count: int) -> str:

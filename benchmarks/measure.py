@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -56,6 +56,27 @@ def _copies(places: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> 
     """Launches of one `_foreach_copy_` on a GPU: one for all where their layouts agree, else one for each."""
     same = all(place.stride() == tensor.stride() for place, tensor in zip(places, tensors, strict=True))
     return 1 if same else len(places)
+
+
+class Step(NamedTuple):
+    """Counts of one step."""
+
+    kernels: float
+    waits: float
+    moves: float
+
+
+def calls_a_step(work: Callable[[int], Any], few: int, many: int) -> Step:
+    """What one step more adds to `work(steps)`: many steps less a few, so that setting up and finishing drop out, and what
+    several steps do together is in it."""
+    counts = []
+    for steps in (few, many):
+        with Calls() as calls:
+            work(steps)
+        counts.append(calls)
+    short, long = counts
+    differences = (long.kernels - short.kernels, long.waits - short.waits, long.moves - short.moves)
+    return Step(*(difference / (many - few) for difference in differences))
 
 
 def median(values: list[float]) -> float:

@@ -1,4 +1,4 @@
-"""Softmax columns of Q K^T, summed over heads: the F of the paper's Eq. 6, as pure functions on raw projections.
+"""Softmax columns of Q K^T, summed over heads: the F of the paper's Eq. 6, as pure functions on queries and keys.
 
 Four kernel launches a call (scores, softmax, head sum, column selection with accumulation), no Python loop over heads or
 tokens, no synchronisation with the device. All maths is float32, whatever the model's dtype.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 TEMPORARY_BYTES = 64 * 2**20
 """Upper bound of the temporaries of one call; longer query sequences are worked off in slices."""
-_CPU_BYTES = 8 * 2**20
+CPU_BYTES = 8 * 2**20
 """The same on a processor: what fits its cache and its allocator's own memory is worked off up to twice as fast."""
 
 
@@ -46,17 +46,21 @@ def probabilities(q: Tensor, k: Tensor, scale: float) -> Tensor:
     return torch.softmax(scores, -1, out=scores)
 
 
-def _slices(q: Tensor, k: Tensor, budget: int | None) -> list[slice]:
+def _slices(q: Tensor, k: Tensor, budget: int | None = None) -> list[slice]:
     """Cut the queries `[batch, n, d]` so that the temporaries of each cut stay inside the budget."""
     batch, n = q.shape[:2]
-    budget = budget or (_CPU_BYTES if q.device.type == "cpu" else TEMPORARY_BYTES)
+    budget = budget or (CPU_BYTES if q.device.type == "cpu" else TEMPORARY_BYTES)
     step = max(1, min(n, budget // (8 * batch * k.shape[1])))
     return [slice(i, min(i + step, n)) for i in range(0, n, step)]
 
 
-def add_head_sum(
-    into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float, budget: int | None = None
-) -> None:
+def _in_slices(q: Tensor, k: Tensor, scale: float) -> Iterator[tuple[slice, Tensor]]:
+    """(which queries, their `probabilities`), slice by slice."""
+    for cut in _slices(q, k):
+        yield cut, probabilities(q[:, cut], k, scale)
+
+
+def add_head_sum(into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float) -> None:
     """`into += sum over heads l of softmax(Q_l K_l^T) S`: a step's share of Eq. 6 of one layer or several, in place.
 
     Args:
@@ -66,11 +70,11 @@ def add_head_sum(
         selection: S, `[images, keys, rows]` float32 of zeros and ones: which key columns make up which row.
         heads: attention heads of one layer.
         scale: factor on the scores.
-        budget: bytes the temporaries may take; None is at most 64 MB.
     """
+    each = (-1, len(into), heads)
     with _full_precision(q.device):
-        for part, summed in _head_sums(into, q, k, heads, scale, budget):
-            part.baddbmm_(summed, selection)
+        for cut, p in _in_slices(q, k, scale):
+            into[:, cut].baddbmm_(p.unflatten(0, each).sum((0, 2)), selection)
 
 
 def add_weighted_head_sums(
@@ -85,45 +89,31 @@ def add_weighted_head_sums(
     The rest is as for `add_head_sum`.
     """
     sums, images = into.shape[:2]
-    rows, each = into.flatten(0, 1), selection.repeat(sums, 1, 1)
+    rows, selections = into.flatten(0, 1), selection.repeat(sums, 1, 1)
     with _full_precision(q.device):
-        for cut in _slices(q, k, None):
-            summed = probabilities(q[:, cut], k, scale).unflatten(0, (-1, images, heads)).sum(2)
+        for cut, p in _in_slices(q, k, scale):
+            summed = p.unflatten(0, (-1, images, heads)).sum(2)
             weighted = (weights @ summed.flatten(1)).unflatten(1, summed.shape[1:])
-            rows[:, cut].baddbmm_(weighted.flatten(0, 1), each)
+            rows[:, cut].baddbmm_(weighted.flatten(0, 1), selections)
 
 
-def add_self_attention(
-    into: Tensor, q: Tensor, k: Tensor, heads: int, scale: float, budget: int | None = None
-) -> None:
+def add_self_attention(into: Tensor, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
     """`into += sum over heads of softmax(Q_l K_l^T)`, `into` `[images, n, n]` float32 (query, key), in place.
 
     The rest is as for `add_head_sum`.
     """
-    with _full_precision(q.device):
-        for part, summed in _head_sums(into, q, k, heads, scale, budget):
-            part += summed
-
-
-def _head_sums(
-    into: Tensor, q: Tensor, k: Tensor, heads: int, scale: float, budget: int | None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each slice of the queries: its rows of `into`, and the probabilities `[images, rows, keys]` summed over heads."""
     each = (-1, len(into), heads)
-    cuts = _slices(q, k, budget)
-    for cut in cuts:
-        p = probabilities(q[:, cut], k, scale) if len(cuts) > 1 else probabilities(q, k, scale)
-        yield (into[:, cut] if len(cuts) > 1 else into), p.unflatten(0, each).sum((0, 2))
+    with _full_precision(q.device):
+        for cut, p in _in_slices(q, k, scale):
+            into[:, cut] += p.unflatten(0, each).sum((0, 2))
 
 
-def add_per_head(
-    into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float, budget: int | None = None
-) -> None:
+def add_per_head(into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float) -> None:
     """As `add_head_sum` for one layer, with the heads kept apart: `into` is `[images * heads, n, rows]`."""
     with _full_precision(q.device):
         per_head = selection.repeat_interleave(heads, 0)
-        for cut in _slices(q, k, budget):
-            into[:, cut].baddbmm_(probabilities(q[:, cut], k, scale), per_head)
+        for cut, p in _in_slices(q, k, scale):
+            into[:, cut].baddbmm_(p, per_head)
 
 
 def add_joint(

@@ -11,9 +11,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .attention import CPU_BYTES
+
 POOL_BYTES = 16 * 2**20
-"""Upper bound of what the layers of one shape take together: their copies and the temporaries of working them off."""
-_CPU_BYTES = 8 * 2**20  # the same on a processor, whose cache they should fit
+"""Upper bound of what the layers of one shape take together: their copies and the temporaries of working them off.
+On a processor it is `CPU_BYTES`."""
 _CPU_SCORES = 2**17  # a processor is busy longer with a layer of more scores than with the start of its kernels
 _FEW = 4  # fewer layers than these are not worth the copies
 _MANY = 128  # SDXL has 70
@@ -50,10 +52,10 @@ class Pool:
         patient: bool,
     ) -> None:
         self._work_off, self._patient = work_off, patient
-        scores = (rows.stop - rows.start) * heads * q_shape[1] * k_shape[1]
-        width = (rows.stop - rows.start) * q_shape[2]
+        images = rows.stop - rows.start
+        scores, width = images * heads * q_shape[1] * k_shape[1], images * q_shape[2]
         on_cpu = device.type == "cpu"
-        room = (_CPU_BYTES if on_cpu else POOL_BYTES) // (4 * (width * (q_shape[1] + k_shape[1]) + 2 * scores))
+        room = (CPU_BYTES if on_cpu else POOL_BYTES) // (4 * (width * (q_shape[1] + k_shape[1]) + 2 * scores))
         self._room = 0 if room < _FEW or (on_cpu and scores > _CPU_SCORES) else min(_MANY, room)
         self._q = _Stack(q_shape, rows, heads, device, self._room)
         self._k = _Stack(k_shape, rows, heads, device, self._room)

@@ -205,14 +205,16 @@ class Recorder:
                 else:
                     add_weighted_head_sums(slot.into.both, q, k, selection, heads, scale, weights)
 
-            pool = self._pool(("text", grid, q.shape, k.shape, heads, scale, source), q.device, work_off)
+            pool = self._pool(("text", grid), q, k, heads, scale, source, work_off)
         return _Plan(q.shape, k.shape, slot, selection, pool)
 
-    def _pool(self, key: tuple[Any, ...], device: torch.device, work_off: WorkOff) -> Pool | None:
-        """The pool of layers of one shape (…, q, k, heads, scale, source); None where they are too large to wait."""
+    def _pool(
+        self, what: object, q: Tensor, k: Tensor, heads: int, scale: float, source: Source, work_off: WorkOff
+    ) -> Pool | None:
+        """The pool of layers of one shape; None where they are too large to wait."""
+        key = (what, q.shape, k.shape, heads, scale, source)
         if key not in self._pools:
-            q_shape, k_shape, heads, _, source = key[-5:]
-            self._pools[key] = Pool(q_shape, k_shape, source.rows, heads, device, work_off, not self.keep.steps)
+            self._pools[key] = Pool(q.shape, k.shape, source.rows, heads, q.device, work_off, not self.keep.steps)
         pool = self._pools[key]
         return pool if pool.worth_it else None
 
@@ -265,7 +267,7 @@ class Recorder:
 
         pool = None
         if not (self.keep.layers or self.keep.heads):
-            pool = self._pool(("self", q.shape, k.shape, heads, scale, source), q.device, work_off)
+            pool = self._pool("self", q, k, heads, scale, source, work_off)
         if pool is not None:
             pool.add(q, k)
         else:
@@ -285,7 +287,7 @@ class Recorder:
                 slot.steps.append(slot.now[..., 1:-2].half())
         heard = [slot for slot in self.slots.values() if slot.heard]
         # Where layers are kept apart, several slots go into the same sums, which one launch must not do.
-        for slots in [[slot] for slot in heard] if self.keep.layers else [heard] if heard else []:
+        for slots in filter(None, [[slot] for slot in heard] if self.keep.layers else [heard]):
             now = [slot.now for slot in slots]
             torch._foreach_add_([slot.into.total for slot in slots], now)
             torch._foreach_add_([slot.into.late for slot in slots], now, alpha=self.step_count**2)
