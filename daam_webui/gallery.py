@@ -35,18 +35,27 @@ class Shown:
         self.notes: list[str] = []
 
 
-def show(session: Session, p: Any, processed: Any) -> Shown:
-    """Append everything that was asked for to the host's results. Never raises: what goes wrong becomes a note."""
+INNER = (
+    "A script works on with the pictures of this run, so no heat map was put among them: "
+    "the maps are in the tab DAAM Lens, and beside the pictures where these are saved."
+)
+
+
+def show(session: Session, p: Any, processed: Any, append: bool = True) -> Shown:
+    """Draw and save what was asked for, and `append` it to the host's results. Never raises: what goes wrong becomes a note."""
     shown = Shown()
     try:
         for taken, maps in session.heat_maps():
             look = look_at(maps, session.settings)
             shown.notes += look.notes
-            _append(processed, look, taken)
+            if append:
+                _append(processed, look, taken)
             if host.saves(p):
                 shown.notes += _save(p, look, maps, taken, session.settings, _infotext(processed, taken))
             typed = (str(texts[_number(processed, taken)]) for texts in (p.all_prompts, p.all_negative_prompts))
             shown.runs.append(RUNS.keep(maps, session.settings, look.words, taken.seed, *typed))
+        if shown.runs and not append:
+            shown.notes.append(INNER)
         if not session.taken and not session.failure:
             shown.notes.append("No picture was finished, so there are no heat maps.")
     except DaamLensError as error:

@@ -12,6 +12,7 @@ from daam_core.errors import DaamLensError
 
 from . import hook, host
 from .gallery import show
+from .nesting import is_inner_run
 from .session import Session
 from .settings import INFOTEXT, NOTE_FIELD, RUNS_FIELD, Settings
 
@@ -62,13 +63,15 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
 
     def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
         hook.detach()
-        session = hook.session_of(p)
+        session, inner = hook.session_of(p), False
         notes = [p.daam_lens_note] if getattr(p, "daam_lens_note", "") else []
         if session is not None:
             before = len(processed.images)
-            shown = show(session, p, processed)
+            plotted = bool(getattr(p, OVERRIDES, None))
+            inner = is_inner_run()
+            shown = show(session, p, processed, append=plotted or not inner)
             notes += shown.notes
-            if getattr(p, OVERRIDES, None):
+            if plotted:
                 _first(processed, before)
             session.close()
             hook.open_session(p, None)
@@ -76,6 +79,8 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
                 p.extra_generation_params[RUNS_FIELD] = ", ".join(run.id for run in shown.runs)
         if notes:
             processed.comments += "".join(f"\n{note}" for note in notes)
+            if inner:  # the script's own result reads the comments that stand at the processing object
+                host.comment(p, notes)
             p.extra_generation_params[NOTE_FIELD] = " ".join(notes)
 
 

@@ -7,7 +7,7 @@ has to be undone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -17,7 +17,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ..daam_core.errors import NothingRecorded, recording_failure
 from .calls import SeenLse
-from .layouts import layout_of
+from .layouts import READS, is_unet, layout_of
 from .runs import RUNS
 from .session import Options, Session
 
@@ -42,17 +42,17 @@ class Recording:
         self._options = options
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        guider = executor.class_obj
         try:
-            session = _open(guider, self._options, args[0] if args else kwargs["noise"])
+            guider = executor.class_obj
+            session = _open(guider, self._options, _argument(args, kwargs, 0, "noise"))
             last = _Last(session)
-            given, kwargs = _with_callback(args, kwargs, last)
-            _install(session, guider.model_options)
+            given, named = _with_callback(args, kwargs, last)
         except Exception as error:  # the picture comes first
             return _without(executor, args, kwargs, error)
         try:
+            _safely(session, _install, session, guider.model_options)
             with _compiled_apart(guider.model_options):
-                output = executor(*given, **kwargs)
+                output = executor(*given, **named)
             _keep(session, output, last, guider)
             return output
         finally:
@@ -66,8 +66,15 @@ def _open(guider: Any, options: Options, noise: Any) -> Session:
             "Leave out TorchCompileModel, or start ComfyUI without --deterministic"
         )
     patcher = guider.model_patcher
+    model = patcher.model.diffusion_model
+    layout = layout_of(model)
+    if layout is None and not is_unet(model):
+        raise NothingRecorded(
+            f"this model, {type(model).__name__}, is not one that DAAM Lens reads, so nothing of it was touched. "
+            f"It reads {READS}"
+        )
     scale = int(getattr(patcher.model.latent_format, "spacial_downscale_ratio", 8))
-    return Session(options, guider, noise.shape, layout_of(patcher.model.diffusion_model), scale)
+    return Session(options, guider, noise.shape, layout, scale)
 
 
 @contextmanager
@@ -123,6 +130,9 @@ class _Last:
 
 def _with_callback(args: tuple[Any, ...], kwargs: dict[str, Any], last: _Last) -> tuple[list[Any], dict[str, Any]]:
     given = list(args)
+    below = _argument(args, kwargs, _CALLBACK, "callback", None)
+    if below is not None and not callable(below):
+        raise NothingRecorded(f"the sampler was started with a {type(below).__name__} where its callback stands")
     if len(given) > _CALLBACK:
         last.below, given[_CALLBACK] = given[_CALLBACK], last
         return given, kwargs
@@ -154,9 +164,9 @@ def _install(session: Session, model_options: dict[str, Any]) -> None:
 
 
 def _predict(session: Session) -> Callable[..., Any]:
-    def predict(executor: Any, x: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
-        _safely(session, session.begin_step, timestep)
-        out = executor(x, timestep, *args, **kwargs)
+    def predict(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        _safely(session, lambda: session.begin_step(_argument(args, kwargs, 1, "timestep")))
+        out = executor(*args, **kwargs)
         _safely(session, session.end_step)
         return out
 
@@ -164,10 +174,11 @@ def _predict(session: Session) -> Callable[..., Any]:
 
 
 def _batch(session: Session) -> Callable[..., Any]:
-    def batch(executor: Any, model: Any, conds: Any, x_in: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
-        _safely(session, session.begin_batch, conds, x_in, timestep)
+    def batch(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        names = ("model", "conds", "x_in", "timestep")
+        _safely(session, lambda: session.begin_batch(*(_argument(args, kwargs, i, names[i]) for i in (1, 2, 3))))
         try:
-            return executor(model, conds, x_in, timestep, *args, **kwargs)
+            return executor(*args, **kwargs)
         finally:
             session.end_batch()
 
@@ -175,14 +186,15 @@ def _batch(session: Session) -> Callable[..., Any]:
 
 
 def _model(session: Session) -> Callable[..., Any]:
-    def model(
-        executor: Any, x: Any, t: Any, c_concat: Any = None, c_crossattn: Any = None, control: Any = None,
-        transformer_options: Any = None, **kwargs: Any,
-    ) -> Any:  # fmt: skip
-        given = {} if transformer_options is None else transformer_options
-        _safely(session, session.begin_model, x, c_crossattn, given)
+    def model(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        def begin() -> None:
+            context = _argument(args, kwargs, 3, "c_crossattn", None)
+            options = _argument(args, kwargs, 5, "transformer_options", None)
+            session.begin_model(_argument(args, kwargs, 0, "x"), context, options or {})
+
+        _safely(session, begin)
         try:
-            return executor(x, t, c_concat, c_crossattn, control, given, **kwargs)
+            return executor(*args, **kwargs)
         finally:
             session.end_model()
 
@@ -210,11 +222,17 @@ def _override(session: Session, below: Callable[..., Any] | None) -> Callable[..
 
 
 def _mark(session: Session, own: bool) -> Callable[..., Any]:
-    """A patch that hands its arguments on as they are: it tells that attention comes next, and where."""
+    """A patch that hands its arguments on as they are: it tells that attention comes next, and where.
 
-    def mark(n: Any, context: Any, value: Any, extra_options: Any) -> Any:
-        _apart(session.mark, extra_options, own)
-        return n, context, value
+    UNets call patches with four arguments and take three back. Newer models add keywords and take back a dictionary of
+    what was changed; no UNet does so today.
+    """
+
+    def mark(*args: Any, **kwargs: Any) -> Any:
+        options = _argument(args, kwargs, 3, "extra_options", None)
+        if isinstance(options, Mapping):
+            _apart(session.mark, options, own)
+        return args[:3] if len(args) == 4 and not kwargs else {}
 
     return mark
 
@@ -237,8 +255,7 @@ class _Heard:
         self._session, self._replacement = session, replacement
 
     def __call__(self, q: Any, k: Any, v: Any, extra_options: Any, *args: Any, **kwargs: Any) -> Any:
-        heads = int(extra_options["n_heads"])
-        _apart(self._session.hear, (q, k, v, heads), {})
+        _safely(self._session, lambda: _apart(self._session.hear, (q, k, v, int(extra_options["n_heads"])), {}))
         return self._replacement(q, k, v, extra_options, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -252,6 +269,20 @@ class _Heard:
             return _Heard(self._session, found(*args, **kwargs))
 
         return to
+
+
+_REQUIRED = object()
+
+
+def _argument(args: Sequence[Any], kwargs: Mapping[str, Any], index: int, name: str, default: Any = _REQUIRED) -> Any:
+    """An argument of one of ComfyUI's calls, by position or by name; the call itself is handed on as it came."""
+    if len(args) > index:
+        return args[index]
+    if name in kwargs:
+        return kwargs[name]
+    if default is _REQUIRED:
+        raise NothingRecorded(f"ComfyUI called its model without `{name}`, which DAAM Lens reads")
+    return default
 
 
 def _safely(session: Session, tell: Callable[..., None], *args: Any) -> None:

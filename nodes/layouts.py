@@ -15,6 +15,10 @@ CROSS = ("WanModel",)
 """The picture attends to the text in an attention of its own, after the one to itself: Wan."""
 
 
+UNET = ("comfy.ldm.modules.diffusionmodules.openaimodel", "UNetModel")
+READS = "Stable Diffusion 1, 2, XL and 3, Flux, Chroma, Qwen-Image, Lumina 2, Z-Image and Wan"
+
+
 @dataclass(frozen=True)
 class Layout:
     """What is known of a transformer.
@@ -50,12 +54,22 @@ class Layout:
 
 def layout_of(model: nn.Module) -> Layout | None:
     """The layout of a diffusion model, None for one that is not known (or is a UNet)."""
-    names = {base.__name__ for base in type(model).__mro__}
+    names = {base.__name__ for base in _classes(model)}
     if not names & {*JOINT, *CROSS}:
         return None
     multiple = int(getattr(model, "pad_tokens_multiple", None) or 1)
     refiners = sum(len(getattr(model, name, None) or ()) for name in ("context_refiner", "noise_refiner"))
     return Layout(bool(names & set(JOINT)), _patch(model), multiple, refiners)
+
+
+def is_unet(model: nn.Module) -> bool:
+    """Whether a diffusion model is ComfyUI's own UNet: module and class, since other families use its class names."""
+    return any((base.__module__, base.__name__) == UNET for base in _classes(model))
+
+
+def _classes(model: nn.Module) -> tuple[type, ...]:
+    """The classes of a model, also of one that torch.compile has wrapped."""
+    return type(getattr(model, "_orig_mod", model)).__mro__
 
 
 def _patch(model: Any) -> tuple[int, int, int]:

@@ -18,7 +18,7 @@ from ..daam_core.heatmaps import HeatMaps
 from ..daam_core.recorder import Keep, Source
 from .calls import SeenLse, attention_call
 from .conds import Conds, Row, names_of
-from .layouts import Layout
+from .layouts import READS, Layout
 from .sums import Call, Sums, own_source
 
 logger = logging.getLogger("daam_lens")
@@ -195,9 +195,8 @@ class Session:
                 "part of it the attention belongs to. Record without that node."
             )
         return (
-            "The sampler ran, but no cross-attention was heard. DAAM Lens reads Stable Diffusion 1, 2, XL and 3, Flux, "
-            "Chroma, Qwen-Image, Lumina 2, Z-Image and Wan; and at least one step must lie between the first and last "
-            "step that Record was told to keep."
+            f"The sampler ran, but no cross-attention was heard. DAAM Lens reads {READS}; and at least one step must lie "
+            "between the first and last step that Record was told to keep."
         )
 
     def close(self) -> None:

@@ -103,7 +103,7 @@ def case_a_model_without_cross_attention() -> None:
     plain = sample(plain_model)
     heard = sample(listen(plain_model, None)[0])
     assert torch.equal(plain, heard)
-    assert "no cross-attention was heard" in refusal(heard)
+    assert "_Plain, is not one that DAAM Lens reads" in refusal(heard)
 
 
 class _Plain(torch.nn.Module):
