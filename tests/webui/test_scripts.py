@@ -77,7 +77,7 @@ def test_a_run_without_a_script_shows_its_overlays(live: Live) -> None:
 # -- without a host ------------------------------------------------------------------------------------------------------
 
 
-def _in_module(name: str, known: dict[str, Any], *functions: FunctionType) -> dict[str, Any]:
+def _in_module(name: str, known: dict[str, Any], *functions: Any) -> dict[str, Any]:
     """Functions as if they stood in a module of that name."""
     space: dict[str, Any] = {"__name__": name, **known}
     space.update({f.__name__: FunctionType(f.__code__, space, f.__name__, f.__defaults__) for f in functions})
