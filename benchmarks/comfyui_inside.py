@@ -49,8 +49,8 @@ def load(name: str, folder: str) -> Any:
 load("daam-lens", pack)
 record = importlib.import_module("daam-lens.nodes.record").Record
 tiny = importlib.import_module("daam-lens.nodes.tiny_model").TinyModel
-runs = importlib.import_module("daam-lens.nodes.runs")
-hook = importlib.import_module("daam-lens.nodes.hook")
+runs = importlib.import_module("daam-lens.nodes.capture.recording_store")
+hook = importlib.import_module("daam-lens.nodes.capture.sampler_hooks")
 measure = importlib.import_module("daam-lens.benchmarks.measure")
 PROMPT = "a red house and a green tree"
 

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from daam_core import trace
-from daam_core.recorder import Keep, Recorder
+from daam_core.capture.accumulator import Keep, Recorder
 
 from .measure import Step, calls_a_step, peak_bytes, run, tensor_bytes
 from .report import table, write

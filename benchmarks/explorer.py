@@ -15,8 +15,8 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from daam_core.explorer_page import write_explorer
-from daam_core.page import page_data
+from daam_core.explorer.page_data import page_data
+from daam_core.explorer.standalone import write_explorer
 from tests.web.chromium import Chromium, find
 from tests.web.samples import heat_maps
 

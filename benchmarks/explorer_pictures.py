@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from daam_core import HeatMaps, load_tiny, trace
-from daam_core.explorer_page import write_explorer
+from daam_core.explorer.standalone import write_explorer
 from tests.web.chromium import Chromium, find
 from tests.web.hands import middle, over, slide
 

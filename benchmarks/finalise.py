@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from daam_core import HeatMaps, Prompt
-from daam_core.recorder import Keep
-from daam_core.run import PictureRun
-from daam_core.tap import Layer
+from daam_core.capture.accumulator import Keep
+from daam_core.maps.data import PictureRun
+from daam_core.types import Layer
 
 from . import castorini
 from .cost import KEYS, ROWS, SD15_512, SDXL_1024, WORDS, Work, drive
@@ -29,7 +29,7 @@ _PIXELS = {SDXL_1024.name: 1024, SD15_512.name: 512}
 
 def our_maps(work: Work) -> HeatMaps:
     """Heat maps of one recorded step of that work."""
-    from daam_core.run import picture_run
+    from daam_core.capture.recording import picture_run
 
     recorder = drive(work, Keep(), steps=1)
     layers = [Layer(f"layer {i}", "down", heads, 1.0) for count, _, heads, _ in work.layers for i in range(count)]
@@ -39,7 +39,7 @@ def our_maps(work: Work) -> HeatMaps:
 
 
 def _prompt() -> Prompt:
-    from daam_core.prompt import Token, Word
+    from daam_core.prompt.prompt import Token, Word
 
     tokens = tuple(Token(i, f"w{i}", i) for i in range(1, WORDS + 1))
     words = tuple(Word(f"w{i}", f"w{i}", (i,)) for i in range(1, WORDS + 1))

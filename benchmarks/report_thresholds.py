@@ -16,9 +16,9 @@ import torch
 from tqdm import tqdm
 
 from daam_core import trace
+from daam_core.maps.statistics import ENTANGLED_IOU, NEGLECTED_CONTRAST, mean_probability, prompt_report
 from daam_core.masks import minmax, threshold
-from daam_core.overlap import iou
-from daam_core.report import ENTANGLED_IOU, NEGLECTED_CONTRAST, mean_probability, prompt_report
+from daam_core.masks.metrics import iou
 from daam_core.tiny.captions import Thing, caption, random_pairs
 from daam_core.tiny.load import load_segmenter, load_tiny
 

@@ -19,8 +19,8 @@ import psutil
 import torch
 
 from daam_core import HeatMaps
-from daam_core.upscale import bicubic
-from daam_webui.looks import look_at, map_of
+from daam_core.attention.upsample import bicubic
+from daam_webui.drawing import look_at, map_of
 from daam_webui.settings import Settings
 from tests.webui.checkpoints import full_shape_checkpoint, ldm_checkpoint
 from tests.webui.hosts import Server, find

@@ -17,21 +17,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .diffusers.trace import Lens as Lens
+    from .diffusers.trace import trace as trace
     from .errors import DaamLensError as DaamLensError
-    from .heatmaps import HeatMaps as HeatMaps
-    from .pipelines import Lens as Lens
-    from .pipelines import trace as trace
-    from .prompt import Prompt as Prompt
+    from .maps.heatmaps import HeatMaps as HeatMaps
+    from .prompt.prompt import Prompt as Prompt
     from .tiny.load import load_tiny as load_tiny
 
 __version__ = "0.1.0"
 _HOMES = {
     "DaamLensError": "errors",
-    "HeatMaps": "heatmaps",
-    "Lens": "pipelines",
-    "Prompt": "prompt",
+    "HeatMaps": "maps.heatmaps",
+    "Lens": "diffusers.trace",
+    "Prompt": "prompt.prompt",
     "load_tiny": "tiny.load",
-    "trace": "pipelines",
+    "trace": "diffusers.trace",
 }
 __all__ = [*_HOMES, "__version__"]
 

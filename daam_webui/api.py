@@ -12,13 +12,13 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from daam_core.mask_methods import METHODS
-from daam_core.report import box_region, prompt_report, rank_region
+from daam_core.maps.statistics import box_region, prompt_report, rank_region
+from daam_core.masks.methods import METHODS
 
-from .looks import map_of, mask_of, overlay_of
+from .drawing import map_of, mask_of, overlay_of
+from .http import find_run, png, told
 from .page_routes import login_of, page_routes
-from .runs import RUNS, Run
-from .serving import find_run, png, told
+from .recording_store import RUNS, Run
 from .settings import COLOURS
 
 MOST_WORDS = 64

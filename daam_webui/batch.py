@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, stack
 
-from daam_core.area import WHOLE, Area
+from daam_core.capture.accumulator import Keep, Recorder, Source
+from daam_core.capture.recording import picture_run
+from daam_core.capture.region import WHOLE, Area
 from daam_core.errors import NothingRecorded
-from daam_core.heatmaps import HeatMaps
-from daam_core.prompt import Prompt
-from daam_core.recorder import Grid, Keep, Recorder, Source
-from daam_core.run import picture_run
-from daam_core.tap import Layer
+from daam_core.maps.heatmaps import HeatMaps
+from daam_core.prompt.prompt import Prompt
+from daam_core.types import Grid, Layer
 
-from .rows import Label, Side, runs_of, stray
-from .spoken import Spoken
+from .batch_rows import Label, Side, runs_of, stray
+from .prompt_schedule import Spoken
 
 Size = tuple[int, int]
 
@@ -140,7 +140,7 @@ class Batch:
         self._sources = []
 
     def hear(self, layer: Layer, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
-        """One attention layer, see `daam_core.tap.Hear`.
+        """One attention layer, see `daam_core.capture.unet_hooks.Hear`.
 
         Raises:
             NothingRecorded: another extension changed what the layer sees.

@@ -10,13 +10,13 @@ from typing import Any
 from PIL import Image
 
 from daam_core.errors import DaamLensError
-from daam_core.heatmaps import HeatMaps
-from daam_core.outputs import file_names
+from daam_core.files import file_names
+from daam_core.maps.heatmaps import HeatMaps
 
 from . import host
-from .looks import Look, look_at
-from .runs import RUNS, Run
-from .session import Session, Taken
+from .drawing import Look, look_at
+from .recording_session import Session, Taken
+from .recording_store import RUNS, Run
 from .settings import Settings
 
 logger = logging.getLogger("daam_lens")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from daam_core.errors import BadArgument
-from daam_core.mask_methods import METHODS
+from daam_core.masks.methods import METHODS
 
 from .settings import COLOURS, NAMES, PASSES, Settings
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from .sendto import refresh, send, send_drawn
+from .send_to_inpaint import refresh, send, send_drawn
 
 PAGES = ("txt2img", "img2img")
 TARGETS = (

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from daam_core.errors import DaamLensError
-from daam_core.explorer_page import script
-from daam_core.heatmaps import HeatMaps
-from daam_core.mask_methods import METHODS
-from daam_core.outputs import file_names
-from daam_core.page import detail_data, page_data
-from daam_core.page_choice import picked, server_methods, united_pixels
+from daam_core.explorer.page_data import detail_data, page_data
+from daam_core.explorer.selection import picked, server_methods, united_pixels
+from daam_core.explorer.standalone import script
+from daam_core.files import file_names
+from daam_core.maps.heatmaps import HeatMaps
+from daam_core.masks.methods import METHODS
 
-from .looks import ground_for, map_of, mask_of, overlay_of
-from .runs import RUNS, Run
-from .serving import find_run, png, told
+from .drawing import ground_for, map_of, mask_of, overlay_of
+from .http import find_run, png, told
+from .recording_store import RUNS, Run
 from .settings import COLOURS, Settings
 
 PREFIX = "/daam-lens/v1/page"

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from daam_core.mask_methods import METHODS
+from daam_core.masks.methods import METHODS
 
 from . import host
 from .options import defaults

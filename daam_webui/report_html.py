@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from daam_core.report import PromptReport
+from daam_core.maps.statistics import PromptReport
 
 
 def report_html(report: PromptReport | None, notes: Sequence[str] = (), title: str = "") -> str:

@@ -10,10 +10,11 @@ from modules import scripts
 
 from daam_core.errors import DaamLensError
 
-from . import hook, host
+from . import host
+from . import sampler_hooks as hook
 from .gallery import show
-from .nesting import is_inner_run
-from .session import Session
+from .nested_runs import is_inner_run
+from .recording_session import Session
 from .settings import INFOTEXT, NOTE_FIELD, RUNS_FIELD, Settings
 
 logger = logging.getLogger("daam_lens")

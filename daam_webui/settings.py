@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from daam_core.capture.accumulator import Keep
 from daam_core.errors import BadArgument
-from daam_core.mask_methods import METHODS
-from daam_core.recorder import Keep
+from daam_core.masks.methods import METHODS
 
 COLOURS = ("ember", "lagoon", "gray")
 PASSES = ("first", "second", "both")
@@ -28,7 +28,7 @@ class Settings:
         overlays, maps, masks: what goes into the gallery and beside the picture, one image per word.
         opacity: of the overlays, 0..1.
         colours: colour map, one of COLOURS.
-        method: how masks are made, see `daam_core.mask_methods.METHODS`.
+        method: how masks are made, see `daam_core.masks.methods.METHODS`.
         tau: threshold as a share of the maximum, 0..1.
         negative: the negative prompt too.
         hires: which pass of hires fix is recorded, one of PASSES.

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from daam_core.mask_methods import METHODS
+from daam_core.masks.methods import METHODS
 
 from .script import OVERRIDES
 

@@ -7,10 +7,10 @@ from typing import Any
 import comfy.utils
 from comfy_api.latest import io
 
-from ..daam_core.page_choice import choice_mask, missing, read_choice
+from ..daam_core.explorer.selection import choice_mask, missing, read_choice
 from ..daam_core.render import outline
-from .handles import MAPS, Handle, ground, image_of, mask_batch, with_pictures
-from .shown import SHOWN
+from .convert import MAPS, Handle, ground, image_of, mask_batch, with_pictures
+from .explorer_store import SHOWN
 
 
 class Explorer(io.ComfyNode):

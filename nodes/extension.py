@@ -8,9 +8,9 @@ from .explorer import Explorer
 from .files import LoadMaps, SaveMaps
 from .heat_maps import HeatMapsNode
 from .mask import MaskNode
-from .pictures import Overlay, Timeline
+from .overlay_nodes import Overlay, Timeline
 from .record import Record
-from .region import WordsInRegion
+from .region_node import WordsInRegion
 from .report import CompareMaps, PromptReport
 from .tiny_model import TinyModel
 

@@ -10,9 +10,9 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..daam_core.errors import BadArgument, BadRecord
-from ..daam_core.heatmaps import HeatMaps
-from .handles import MAPS, Handle
-from .paths import SUFFIX, inside, records_in
+from ..daam_core.maps.heatmaps import HeatMaps
+from .convert import MAPS, Handle
+from .safe_paths import SUFFIX, inside, records_in
 
 _FOLDERS = {"output": folder_paths.get_output_directory, "input": folder_paths.get_input_directory}
 

@@ -7,13 +7,13 @@ from typing import Any
 import comfy.utils
 from comfy_api.latest import io
 
-from ..daam_core.heatmaps import HeatMaps
+from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.masks import minmax
 from ..daam_core.render import overlay
-from .choose import WORDS_HELP, chosen, side_of, words_in
-from .handles import MAPS, Picture, ground, image_of, mask_batch, with_pictures
-from .runs import maps_of
-from .spoken import spoken_by
+from .capture.prompt_tokens import spoken_by
+from .capture.recording_store import maps_of
+from .convert import MAPS, Picture, ground, image_of, mask_batch, with_pictures
+from .parse_inputs import WORDS_HELP, chosen, side_of, words_in
 
 COLOURS = ["ember", "lagoon", "gray"]
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ..daam_core import masks as core
 from ..daam_core.errors import BadArgument, DetailMissing
-from ..daam_core.heatmaps import HeatMaps
-from ..daam_core.mask_methods import METHODS
+from ..daam_core.maps.heatmaps import HeatMaps
+from ..daam_core.masks.methods import METHODS
 from ..daam_core.render import outline
-from .choose import WORDS_HELP, side_of, words_in
-from .handles import MAPS, Handle, ground, image_of, mask_batch, with_pictures
+from .convert import MAPS, Handle, ground, image_of, mask_batch, with_pictures
+from .parse_inputs import WORDS_HELP, side_of, words_in
 
 SOFT = "soft"
 

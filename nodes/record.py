@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..daam_core.recorder import Keep
-from .hook import recording
-from .session import Options
-from .spoken import listening
+from ..daam_core.capture.accumulator import Keep
+from .capture.prompt_tokens import listening
+from .capture.recording_session import Options
+from .capture.sampler_hooks import recording
 
 DETAILS = ["off", "layers", "steps", "layers + steps"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from comfy_api.latest import io
 
+from ..daam_core.maps.statistics import difference, prompt_report
 from ..daam_core.render import difference as difference_overlay
 from ..daam_core.render import report_table
-from ..daam_core.report import difference, prompt_report
-from .choose import SOME_WORDS_HELP, negative, side_of, words_in
-from .handles import MAPS, Handle, ground, image_of, mask_batch
+from .convert import MAPS, Handle, ground, image_of, mask_batch
+from .parse_inputs import SOME_WORDS_HELP, negative, side_of, words_in
 
 
 class PromptReport(io.ComfyNode):

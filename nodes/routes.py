@@ -13,9 +13,9 @@ from aiohttp import web
 from PIL import Image
 
 from ..daam_core.errors import BadArgument, DaamLensError, NothingRecorded
-from ..daam_core.page import detail_data
-from ..daam_core.page_choice import server_methods, united_pixels
-from .shown import SHOWN
+from ..daam_core.explorer.page_data import detail_data
+from ..daam_core.explorer.selection import server_methods, united_pixels
+from .explorer_store import SHOWN
 
 logger = logging.getLogger("daam_lens")
 PREFIX = "/daam-lens/explorer/{run}/{picture:\\d{1,6}}"

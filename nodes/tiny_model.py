@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from comfy_api.latest import io
 from safetensors.torch import load_file
 
-from ..daam_core.tiny import names
+from ..daam_core.tiny import weight_keys as names
 
 _PIPELINE = Path(__file__).resolve().parents[1] / "daam_core" / "tiny" / "weights" / "pipeline"
 

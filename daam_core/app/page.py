@@ -8,10 +8,10 @@ from typing import Any
 
 import gradio as gr
 
+from ..diffusers.generation import Settings, paint
+from ..diffusers.trace import DetailAxis
 from ..errors import DaamLensError
-from ..painting import Settings, paint
-from ..pipelines import DetailAxis
-from ..typed import checked_prompt, checked_size
+from ..validate import checked_prompt, checked_size
 from .shelf import Shelf
 
 PROMPT = "a red house and a green tree"

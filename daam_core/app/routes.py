@@ -12,8 +12,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from PIL import Image
 
 from ..errors import DaamLensError, NothingRecorded
-from ..explorer_page import explorer_html
-from ..page_choice import united_pixels
+from ..explorer.selection import united_pixels
+from ..explorer.standalone import explorer_html
 from .shelf import Shelf
 
 

@@ -11,11 +11,11 @@ import fastapi
 import gradio as gr
 import uvicorn
 
+from ..diffusers.generation import defaults
 from ..errors import BadArgument
-from ..painting import defaults
 from ..tiny.load import TinyPipeline
+from ..tiny.scenes import COLOURS
 from ..tiny.shapes import NOUNS
-from ..tiny.world import COLOURS
 from .page import EXAMPLES, STYLE, Painter, form
 from .routes import routes
 from .shelf import Shelf

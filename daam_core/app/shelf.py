@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..errors import NothingRecorded
-from ..heatmaps import HeatMaps
-from ..memory import Memory
+from ..lru_cache import Memory
+from ..maps.heatmaps import HeatMaps
 
 MOST = 16
 MOST_BYTES = 256 * 2**20

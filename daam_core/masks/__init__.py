@@ -1,10 +1,12 @@
 """From heat maps to masks: pure functions over float32 ``[..., h, w]`` maps and uint8 ``[H, W, 3]`` pictures."""
 
-from .cleanup import drop_small, feather, fill_holes, grow, invert, shrink
-from .figure import DEFAULT, Settings, best, rivals
-from .levels import compete, minmax, otsu, soft, threshold, winners
-from .refine import walk
-from .snap import resized, snap_grabcut, snap_guided
+from .figure_ground import DEFAULT, Settings, best, rivals
+from .grabcut import snap_grabcut
+from .guided_filter import snap_guided
+from .morphology import drop_small, feather, fill_holes, grow, invert, shrink
+from .propagate import walk
+from .resize import resized
+from .threshold import compete, minmax, otsu, soft, threshold, winners
 
 __all__ = [
     "DEFAULT",

@@ -4,12 +4,12 @@ Needs NumPy, OpenCV and Pillow only; maps may be arrays or tensors.
 """
 
 from .animation import animate, step_frames
-from .colours import ColourMap, colour_table, paint
-from .lettering import THEMES, Theme
-from .of_maps import report_table, word_overlay, word_sheet, word_steps
+from .colormaps import ColourMap, colour_table, paint
+from .from_maps import report_table, word_overlay, word_sheet, word_steps
 from .overlay import Enlarge, Ground, Picture, as_heat, as_picture, enlarged, outline
 from .sheets import caption_ground, colour_bar, contact_sheet, difference, overlay
 from .tables import table
+from .text import THEMES, Theme
 
 __all__ = [
     "THEMES",

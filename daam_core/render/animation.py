@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from ..errors import BadArgument, CannotWrite
-from .colours import ColourMap
-from .lettering import Theme, inks
+from .colormaps import ColourMap
 from .overlay import Enlarge, Heat, Picture, as_heat, as_picture
 from .sheets import caption_ground, overlay
+from .text import Theme, inks
 
 MOST_FRAMES = 1000
 

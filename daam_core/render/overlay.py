@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from ..errors import BadArgument
-from .colours import ColourMap, paint
+from .colormaps import ColourMap, paint
 
 Picture = NDArray[np.uint8]
 Floats = NDArray[np.float32]

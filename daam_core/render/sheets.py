@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from ..errors import BadArgument
-from .colours import ColourMap, colour_table
-from .lettering import Inks, Theme, inks, rounded, title_lines, width_of, write
+from .colormaps import ColourMap, colour_table
 from .overlay import Enlarge, Ground, Heat, Picture, as_heat, as_picture, enlarged, glow, ground_of, signed_glow
+from .text import Inks, Theme, inks, rounded, title_lines, width_of, write
 
 SMALLEST = 256
 """Pixels of the shorter side of a picture that carries a caption: letters below it could not be read."""

@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..errors import BadArgument
-from .colours import ColourMap, colour_table
-from .lettering import Inks, Theme, inks, pill, title_lines, wrap, write
+from .colormaps import ColourMap, colour_table
 from .overlay import Picture
 from .sheets import LARGEST_SHEET
+from .text import Inks, Theme, inks, pill, title_lines, wrap, write
 
 Cell = float | str
 

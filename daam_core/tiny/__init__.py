@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from .load import TinyPipeline as TinyPipeline
     from .load import load_segmenter as load_segmenter
     from .load import load_tiny as load_tiny
-    from .world import Scene as Scene
-    from .world import draw as draw
-    from .world import scene_at as scene_at
+    from .scenes import Scene as Scene
+    from .scenes import draw as draw
+    from .scenes import scene_at as scene_at
 
 _HOMES = {
-    "Scene": "world",
+    "Scene": "scenes",
     "TinyPipeline": "load",
-    "draw": "world",
+    "draw": "scenes",
     "load_segmenter": "load",
     "load_tiny": "load",
-    "scene_at": "world",
+    "scene_at": "scenes",
 }
 __all__ = [*_HOMES]
 

@@ -15,7 +15,7 @@ from diffusers import AutoencoderTiny
 
 from . import optim
 from .loop import Dice, Recipe, autocast
-from .world import scene_at
+from .scenes import scene_at
 
 WIDTH = 32
 CROP = 64

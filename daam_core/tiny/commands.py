@@ -139,8 +139,8 @@ def _export(args: argparse.Namespace) -> int:
 def _draw(args: argparse.Namespace) -> int:
     from PIL import Image
 
+    from .scenes import mask_picture, scene_at
     from .sheet import contact_sheet
-    from .world import mask_picture, scene_at
 
     if args.count < 1:
         raise BadArgument(f"--count must be at least 1, got {args.count}.")

@@ -19,7 +19,7 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from safetensors.torch import save_file
 
 from ..errors import BadArgument, CannotWrite
-from . import names
+from . import weight_keys as names
 from .diffusion import BETA_END, BETA_START, TRAINING_STEPS
 from .tokenizer import build_tokenizer
 

@@ -14,9 +14,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from .autoencoder import to_signed
 from .checkpoint import write_state
 from .loop import Dice, Say, autocast
-from .text import with_filler
+from .scenes import scene_at
+from .text_encoder import with_filler
 from .tokenizer import LENGTH
-from .world import scene_at
 
 SEED = 1
 SCENES = 36_000

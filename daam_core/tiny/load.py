@@ -14,7 +14,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
 from ..errors import UnsupportedModel
-from .assemble import PIPELINE, SEGMENTER
+from .package_weights import PIPELINE, SEGMENTER
 from .segmenter import Segmenter
 
 WEIGHTS = Path(__file__).parent / "weights"

@@ -21,8 +21,8 @@ from . import optim
 from .autoencoder import to_signed
 from .captions import COLOUR_NAMES
 from .loop import Dice, Recipe, Say, autocast
+from .scenes import SIZE, scene_at
 from .shapes import NOUNS
-from .world import SIZE, scene_at
 
 RECIPE = Recipe(images=14_000, batch=16, peak_rate=2e-3, warm_up=60, constant=0.3, ema=0.997, seed=41)
 SEED = 500

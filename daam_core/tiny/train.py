@@ -18,10 +18,12 @@ from diffusers import AutoencoderTiny
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..errors import BadArgument, CannotWrite
-from . import assemble, autoencoder, checkpoint, latents, segmenter, text, unet
+from . import autoencoder, checkpoint, latents, segmenter, unet
+from . import package_weights as assemble
+from . import text_encoder as text
 from .loop import Recipe, Say, run, state_file
-from .shipped import start_from_shipped
 from .tokenizer import build_tokenizer
+from .warm_start import start_from_shipped
 
 STAGES: tuple[str, ...] = ("text", "autoencoder", "latents", "unet", "decoder", "segmenter", "assemble")
 # glibc hands big tensors back to the system after every step; keeping them makes a step 1.2 to 1.7 times faster.

@@ -17,7 +17,7 @@ from . import optim
 from .diffusion import noise_to, sample_times, velocity
 from .latents import LatentCache
 from .loop import Dice, Recipe, autocast
-from .text import WIDTH
+from .text_encoder import WIDTH
 
 CHANNELS = (64, 128, 128)
 HEADS = (2, 4, 4)

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from daam_core import load_tiny, trace
-from daam_core.cli import main
+from daam_core.cli.main import main
 from daam_core.errors import BadArgument, BadPrompt, NothingRecorded
-from daam_core.heatmaps import HeatMaps
+from daam_core.maps.heatmaps import HeatMaps
 
 gradio = pytest.importorskip("gradio", reason='the app needs gradio: pip install "daam-lens[app]"')
 testclient = pytest.importorskip("fastapi.testclient", reason="fastapi's test client needs httpx")
@@ -23,7 +23,7 @@ testclient = pytest.importorskip("fastapi.testclient", reason="fastapi's test cl
 from daam_core.app.page import Painter, _settings  # noqa: E402
 from daam_core.app.server import build  # noqa: E402
 from daam_core.app.shelf import Shelf  # noqa: E402
-from daam_core.painting import Settings, defaults, paint  # noqa: E402
+from daam_core.diffusers.generation import Settings, defaults, paint  # noqa: E402
 
 PROMPT = "a red house and a green tree"
 

@@ -17,7 +17,7 @@ NAME = "daam-lens-under-test"
 
 @pytest.fixture(scope="session")
 def pack() -> Iterator[Callable[[str], ModuleType]]:
-    """`pack("nodes.choose")`: a module of the pack that needs no host."""
+    """`pack("nodes.parse_inputs")`: a module of the pack that needs no host."""
     spec = importlib.util.spec_from_file_location(NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
     assert spec is not None
     assert spec.loader is not None

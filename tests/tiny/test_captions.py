@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from daam_core.tiny.captions import HYPERNYMS, Node, Thing, caption, cohyponyms
+from daam_core.tiny.scenes import scene_at
 from daam_core.tiny.shapes import NOUNS
-from daam_core.tiny.world import scene_at
 
 
 def test_a_conjunction() -> None:

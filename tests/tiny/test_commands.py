@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from daam_core.cli import main
+from daam_core.cli.main import main
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "export", "draw"])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from daam_core.errors import BadArgument, CannotWrite
-from daam_core.tiny import names
+from daam_core.tiny import weight_keys as names
 from daam_core.tiny.autoencoder import make_autoencoder
 from daam_core.tiny.export import NAME, export, read_vocab
 from daam_core.tiny.load import load_tiny

@@ -11,8 +11,8 @@ from PIL import Image
 
 from daam_core.errors import BadArgument
 from daam_core.tiny import load_segmenter, load_tiny
+from daam_core.tiny.scenes import draw, scene_at
 from daam_core.tiny.segmenter import Segmenter, exact_overlap, overlap
-from daam_core.tiny.world import draw, scene_at
 
 
 @pytest.fixture(scope="module")

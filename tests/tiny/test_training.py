@@ -13,11 +13,12 @@ import torch
 from diffusers import DDPMScheduler
 
 from daam_core.errors import BadArgument, CannotWrite
-from daam_core.tiny import autoencoder, checkpoint, diffusion, latents, loop, optim, text, unet
+from daam_core.tiny import autoencoder, checkpoint, diffusion, latents, loop, optim, unet
+from daam_core.tiny import text_encoder as text
 from daam_core.tiny.load import load_tiny
-from daam_core.tiny.shipped import start_from_shipped
 from daam_core.tiny.tokenizer import build_tokenizer
 from daam_core.tiny.train import Settings, finished, load_autoencoder, load_unet, train
+from daam_core.tiny.warm_start import start_from_shipped
 
 CPU = torch.device("cpu")
 

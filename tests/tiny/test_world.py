@@ -8,9 +8,9 @@ import pytest
 
 from daam_core.errors import DaamLensError
 from daam_core.tiny.captions import HELD_OUT
+from daam_core.tiny.scenes import COLOURS, Scene, draw, mask_picture, scene_at
 from daam_core.tiny.shapes import NOUNS
-from daam_core.tiny.text import random_fact
-from daam_core.tiny.world import COLOURS, Scene, draw, mask_picture, scene_at
+from daam_core.tiny.text_encoder import random_fact
 
 SKY = (245, 240, 225)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daam_core import HeatMaps
-from daam_core.explorer_page import write_explorer
+from daam_core.explorer.standalone import write_explorer
 
 from .chromium import Chromium, find
 from .samples import heat_maps

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from daam_core import HeatMaps
-from daam_core.prompt import Prompt, Token, Word
-from daam_core.run import Detail, LayerInfo
+from daam_core.maps.data import Detail, LayerInfo
+from daam_core.prompt.prompt import Prompt, Token, Word
 
 STEPS = 4
 HEADS = 8

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from daam_core import HeatMaps, masks
-from daam_core.explorer_page import write_explorer
-from daam_core.report import box_region, rank_region
+from daam_core.explorer.standalone import write_explorer
+from daam_core.maps.statistics import box_region, rank_region
 
 from .chromium import Chromium
 from .hands import PAGE, ROOT, drawn, middle, over, ranked, slide, taken_mask

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from daam_core import HeatMaps, masks
-from daam_core.explorer_page import ORDER, script, web_folder
-from daam_core.page import detail_data, page_data
-from daam_core.render.colours import PATHS, colour_table
-from daam_core.report import rank_region
+from daam_core.explorer.page_data import detail_data, page_data
+from daam_core.explorer.standalone import ORDER, script, web_folder
+from daam_core.maps.statistics import rank_region
+from daam_core.render.colormaps import PATHS, colour_table
 
 from .samples import heat_maps
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from daam_core import HeatMaps, masks
-from daam_core.page_choice import choice_mask, read_choice
-from daam_core.report import rank_region
+from daam_core.explorer.selection import choice_mask, read_choice
+from daam_core.maps.statistics import rank_region
 
 from .chromium import Chromium
 from .hands import PAGE, ROOT, drawn, middle, over, ranked, slide, taken_mask

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from daam_core import HeatMaps
-from daam_core.explorer_page import web_folder
-from daam_core.overlap import iou
+from daam_core.explorer.standalone import web_folder
+from daam_core.masks.metrics import iou
 
 from .chromium import Chromium
 from .hands import PAGE, ROOT, middle

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from daam_core.explorer_page import web_folder
+from daam_core.explorer.standalone import web_folder
 
 # Machado, Oliveira and Fernandes 2009, severity 1, for linear RGB.
 VISIONS = {

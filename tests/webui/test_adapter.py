@@ -16,18 +16,18 @@ import torch
 
 from daam_core import HeatMaps
 from daam_core.errors import BadArgument, BadPrompt, NothingRecorded, UnsupportedModel
-from daam_core.prompt import Prompt
-from daam_core.report import prompt_report
-from daam_core.weights import chunks
-from daam_webui.areas import area_of
-from daam_webui.looks import look_at
+from daam_core.maps.statistics import prompt_report
+from daam_core.prompt.emphasis import chunks
+from daam_core.prompt.prompt import Prompt
+from daam_webui.batch_rows import Label, in_chunks, in_order, runs_of, stray
+from daam_webui.crop_region import area_of
+from daam_webui.drawing import look_at
+from daam_webui.prompt_schedule import Spoken
+from daam_webui.recording_store import Runs
 from daam_webui.report_html import report_html
-from daam_webui.rows import Label, in_chunks, in_order, runs_of, stray
-from daam_webui.runs import Runs
 from daam_webui.schedule import PassTexts, groups, text_at
 from daam_webui.settings import NAMES, Settings, field_name, pasted
-from daam_webui.spoken import Spoken
-from daam_webui.words import engine_of, read
+from daam_webui.tokenization import engine_of, read
 
 from .hosts import ROOT
 

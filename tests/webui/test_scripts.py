@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daam_webui import nesting
+from daam_webui import nested_runs as nesting
 
 from .hosts import encoded
 from .running import PROMPT, Live

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from daam_core import HeatMaps
-from daam_webui import gallery, hook, host
-from daam_webui.runs import RUNS
-from daam_webui.session import Session, Taken
+from daam_webui import gallery, host
+from daam_webui import sampler_hooks as hook
+from daam_webui.recording_session import Session, Taken
+from daam_webui.recording_store import RUNS
 from daam_webui.settings import Settings
 
 from .test_adapter import maps_of, words_prompt

@@ -1,5 +1,5 @@
 /**
- * What was chosen, as a host stores it: words by kind and label, settings, steps or layers (daam_core/page_choice.py reads it).
+ * What was chosen, as a host stores it: words by kind and label, settings, steps or layers (daam_core/explorer/selection.py reads it).
  *
  * @typedef {{words: string[][], settings: import("./model.js").Settings, part?: import("./model.js").Part}} Choice
  * @typedef {import("./page_data.js").Page} Page

@@ -1,4 +1,4 @@
-/** From heat to a mask: the core's levels (daam_core/masks/levels.py). Masks are Uint8Array of 0 and 1, soft ones 0..1. */
+/** From heat to a mask: the core's levels (daam_core/masks/threshold.py). Masks are Uint8Array of 0 and 1, soft ones 0..1. */
 
 /** @param {Float32Array} map @returns {{low: number, peak: number}} */
 export function extremes(map) {

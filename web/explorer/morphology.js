@@ -1,4 +1,4 @@
-/** Cleaning a mask (daam_core/masks/cleanup.py): Euclidean distances in pixels, exact. Masks are Uint8Array of 0 and 1. */
+/** Cleaning a mask (daam_core/masks/morphology.py): Euclidean distances in pixels, exact. Masks are Uint8Array of 0 and 1. */
 
 const FAR = 1e9;
 

@@ -1,5 +1,5 @@
 /**
- * The page's data: header (JSON) and atlas (PNG), as daam_core/page.py writes them.
+ * The page's data: header (JSON) and atlas (PNG), as daam_core/explorer/page_data.py writes them.
  *
  * @typedef {import("./upscale.js").Level} Level
  * @typedef {{label: string, text: string, kind: "word"|"special"|"negative", at: [number, number]|null, content: boolean,

@@ -1,5 +1,5 @@
 /**
- * Which words drive a place: the core's `rank_region` (daam_core/report.py).
+ * Which words drive a place: the core's `rank_region` (daam_core/maps/statistics.py).
  *
  * @typedef {{index: number, label: string, score: number, lift: number}} Ranked
  * @typedef {import("./upscale.js").Box} Box

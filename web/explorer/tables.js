@@ -1,4 +1,4 @@
-/** The core's colour maps as tables: even steps for the eye, lightness that only rises (daam_core/render/colours.py). */
+/** The core's colour maps as tables: even steps for the eye, lightness that only rises (daam_core/render/colormaps.py). */
 
 /** 256 entries of six hexadecimal digits, lowest value first. @type {Record<string, string>} */
 export const TABLES = {

@@ -233,7 +233,7 @@ def case_without_clip_the_words_are_told_afterwards() -> None:
     text = "a purple snail on grass"
     sampled = ksampler(model, encode(blind, text), encode(blind, ""), empty(128, 128))
     assert "without its words" in graphs.refusal(sampled)
-    spoken = graphs.importlib.import_module("daam-lens.nodes.spoken").spoken_by(blind, text)
+    spoken = graphs.importlib.import_module("daam-lens.nodes.capture.prompt_tokens").spoken_by(blind, text)
     found = runs.maps_of(sampled, spoken)
     same_words(found[0].words, text)
     _, true = truth.unet_maps(unet("sd15"), lambda m: ksampler(m, encode(blind, text), encode(blind, ""), empty(128, 128)))

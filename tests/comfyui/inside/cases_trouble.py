@@ -11,7 +11,7 @@ import zoo
 from graphs import encode, ksampler, listen, refusal, runs
 from zoo import PROMPT, clip, empty, unet
 
-session = graphs.importlib.import_module("daam-lens.nodes.session")
+session = graphs.importlib.import_module("daam-lens.nodes.capture.recording_session")
 
 
 def _sample(model: Any, encoder: Any, **options: Any) -> torch.Tensor:

@@ -176,7 +176,7 @@ def case_sd3_without_t5() -> Any:
 
 def case_words_told_afterwards() -> None:
     """Record without CLIP: the map node's own clip and text give the same words to every family."""
-    spoken = graphs.importlib.import_module("daam-lens.nodes.spoken").spoken_by
+    spoken = graphs.importlib.import_module("daam-lens.nodes.capture.prompt_tokens").spoken_by
     text = "a yellow house and a blue tree"  # said nowhere else: an encoding that was heard before is remembered
     for kind in _ENCODER:
         built, clip = transformer("sd3_wide" if kind == "sd3" else kind), text_encoder(kind)

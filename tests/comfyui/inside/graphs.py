@@ -14,7 +14,7 @@ import nodes as host_nodes
 
 pack = sys.modules["daam-lens"]
 record = importlib.import_module("daam-lens.nodes.record").Record
-runs = importlib.import_module("daam-lens.nodes.runs")
+runs = importlib.import_module("daam-lens.nodes.capture.recording_store")
 errors = importlib.import_module("daam-lens.daam_core.errors")
 
 

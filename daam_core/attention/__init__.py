@@ -1,0 +1,1 @@
+"""Attention scores as pure functions of queries and keys."""

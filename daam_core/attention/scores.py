@@ -1,0 +1,116 @@
+"""Softmax columns of Q K^T, summed over heads: the F of the paper's Eq. 6, as pure functions on queries and keys.
+
+Four kernel launches a call (scores, softmax, head sum, column selection with accumulation), no Python loop over heads or
+tokens, no synchronisation with the device. All maths is float32, whatever the model's dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+TEMPORARY_BYTES = 64 * 2**20
+"""Upper bound of the temporaries of one call; longer query sequences are worked off in slices."""
+CPU_BYTES = 8 * 2**20
+"""The same on a processor: what fits its cache and its allocator's own memory is worked off up to twice as fast."""
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Autocast would silently run our float32 matmuls in half precision."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """`[images, n, heads * d]` or `[images, heads, n, d]` -> float32 `[images * heads, n, d]`; a view where it can be."""
+    x = x.detach().float()
+    return x.flatten(0, 1) if x.dim() == 4 else x.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def probabilities(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """Attention probabilities normalised over ALL keys.
+
+    Args:
+        q: `[batch, n, d]` float32 queries.
+        k: `[batch, keys, d]` float32 keys.
+        scale: factor on the scores, `1 / sqrt(d)` in Stable Diffusion.
+
+    Returns:
+        `[batch, n, keys]` float32, every row sums to 1.
+    """
+    scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale)
+    return torch.softmax(scores, -1, out=scores)
+
+
+def query_slices(q: Tensor, k: Tensor, budget: int | None = None) -> list[slice]:
+    """Cut the queries `[batch, n, d]` so that the temporaries of each cut stay inside the budget."""
+    batch, n = q.shape[:2]
+    budget = budget or (CPU_BYTES if q.device.type == "cpu" else TEMPORARY_BYTES)
+    step = max(1, min(n, budget // (8 * batch * k.shape[1])))
+    return [slice(i, min(i + step, n)) for i in range(0, n, step)]
+
+
+def _in_slices(q: Tensor, k: Tensor, scale: float) -> Iterator[tuple[slice, Tensor]]:
+    """(which queries, their `probabilities`), slice by slice."""
+    for cut in query_slices(q, k):
+        yield cut, probabilities(q[:, cut], k, scale)
+
+
+def add_head_sum(into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float) -> None:
+    """`into += sum over heads l of softmax(Q_l K_l^T) S`: a step's share of Eq. 6 of one layer or several, in place.
+
+    Args:
+        into: `[images, n, rows]` float32 running sum.
+        q: `[layers * images * heads, n, d]` float32, see `split_heads`.
+        k: `[layers * images * heads, keys, d]` float32.
+        selection: S, `[images, keys, rows]` float32 of zeros and ones: which key columns make up which row.
+        heads: attention heads of one layer.
+        scale: factor on the scores.
+    """
+    each = (-1, len(into), heads)
+    with full_precision(q.device):
+        for cut, p in _in_slices(q, k, scale):
+            into[:, cut].baddbmm_(p.unflatten(0, each).sum((0, 2)), selection)
+
+
+def add_weighted_head_sums(
+    into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float, weights: Tensor
+) -> None:
+    """`into[i] += sum over layers m of weights[i, m] (sum over heads l of softmax(Q_ml K_ml^T) S)`, in place.
+
+    Args:
+        into: `[sums, images, n, rows]` float32 running sums.
+        weights: `[sums, layers]` float32.
+
+    The rest is as for `add_head_sum`.
+    """
+    sums, images = into.shape[:2]
+    rows, selections = into.flatten(0, 1), selection.repeat(sums, 1, 1)
+    with full_precision(q.device):
+        for cut, p in _in_slices(q, k, scale):
+            summed = p.unflatten(0, (-1, images, heads)).sum(2)
+            weighted = (weights @ summed.flatten(1)).unflatten(1, summed.shape[1:])
+            rows[:, cut].baddbmm_(weighted.flatten(0, 1), selections)
+
+
+def add_self_attention(into: Tensor, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
+    """`into += sum over heads of softmax(Q_l K_l^T)`, `into` `[images, n, n]` float32 (query, key), in place.
+
+    The rest is as for `add_head_sum`.
+    """
+    each = (-1, len(into), heads)
+    with full_precision(q.device):
+        for cut, p in _in_slices(q, k, scale):
+            into[:, cut] += p.unflatten(0, each).sum((0, 2))
+
+
+def add_per_head(into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float) -> None:
+    """As `add_head_sum` for one layer, with the heads kept apart: `into` is `[images * heads, n, rows]`."""
+    with full_precision(q.device):
+        per_head = selection.repeat_interleave(heads, 0)
+        for cut, p in _in_slices(q, k, scale):
+            into[:, cut].baddbmm_(p, per_head)

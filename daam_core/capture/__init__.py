@@ -1,0 +1,1 @@
+"""From queries and keys to a recorded image: hooks, accumulators, families of models."""

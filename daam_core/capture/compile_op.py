@@ -1,0 +1,81 @@
+"""How the tap listens inside `torch.compile`: one opaque operator, so that no graph breaks and `fullgraph=True` holds.
+
+A compiled UNet bakes its hooks into the graph when it is traced and does not look at them again, so the tap makes it
+forget its graphs when listening starts and when it ends.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable
+from functools import cache
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UnsupportedModel
+
+
+class Listener(Protocol):
+    """Whoever takes a layer's projections: the tap."""
+
+    def emit(self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool) -> None:
+        """Take the projections of layer `index`."""
+
+
+# The operator receives tensors and numbers only, so a graph names its listener by a number. Weak: a graph that outlives
+# its trace finds nobody and does nothing.
+_LISTENERS: weakref.WeakValueDictionary[int, Listener] = weakref.WeakValueDictionary()
+_NUMBERS = itertools.count()
+
+
+@cache
+def _operator() -> Callable[[Tensor, Tensor, Tensor, int, int, int, int, bool], None]:
+    """The operator, made when it is first needed: hosts with PyTorch before 2.4 have no way to make one."""
+    if not hasattr(torch.library, "custom_op"):
+        raise UnsupportedModel(
+            f"Recording a compiled UNet needs PyTorch 2.4 or later, and this is {torch.__version__}. "
+            "Record without torch.compile."
+        )
+
+    def attention(mark: Tensor, q: Tensor, k: Tensor, number: int, index: int, height: int, width: int, cross: bool) -> None:
+        listener = _LISTENERS.get(number)
+        if listener is not None:
+            listener.emit(index, (height, width), q, k, cross)
+
+    # Postponed annotations are strings; the operator's schema is read from real types.
+    attention.__annotations__ = dict.fromkeys(("mark", "q", "k"), Tensor) | dict.fromkeys(
+        ("number", "index", "height", "width"), int
+    )
+    attention.__annotations__ |= {"cross": bool, "return": None}
+    operator = torch.library.custom_op("daam_lens::attention", attention, mutates_args=("mark",))
+    operator.register_fake(lambda *_: None)
+    return operator
+
+
+class Ticket:
+    """A listener's number and the tensor whose (pretended) change keeps the compiler from dropping the operator."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._hand = _operator()
+        self._number = next(_NUMBERS)
+        self._mark = torch.zeros(1)
+        _LISTENERS[self._number] = listener
+
+    def hand_in(self, q: Tensor, k: Tensor, index: int, grid: tuple[int, int], cross: bool) -> None:
+        """Give one layer's projections to the listener from inside a compiled graph."""
+        self._hand(self._mark, q, k, self._number, index, grid[0], grid[1], cross)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether the module, or a module inside it, runs through `torch.compile`."""
+    if hasattr(module, "_orig_mod"):
+        return True
+    return any(getattr(part, "_compiled_call_impl", None) is not None for part in module.modules())
+
+
+def forget() -> None:
+    """Drop compiled graphs, so that hooks that came or went since then are seen."""
+    torch.compiler.reset()

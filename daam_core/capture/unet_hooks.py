@@ -1,0 +1,219 @@
+"""Listens at every cross-attention of a UNet: reads the projections and changes nothing.
+
+Works on any UNet whose spatial transformers own `transformer_blocks` with `attn1` and `attn2` (diffusers, ldm, sgm and
+the WebUI forks): LoRA, hypernetworks and every attention optimisation act before, inside or after `to_q` / `to_k`, so
+what these give out is what the model attends with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ..errors import UnsupportedModel
+from ..types import Block, Grid, Layer
+from . import compile_op as compiled
+from .forward_wrapper import Overheard
+from .projection_hooks import GridEar, LayerEar
+
+_Handle = Overheard | RemovableHandle
+
+
+Hear = Callable[[int, Grid, Tensor, Tensor, bool], None]
+"""Takes what one layer attended with: its position in `Tap.layers`, the grid (h, w) of latent positions, n = h * w,
+q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`, and whether the keys are text (else the picture itself)."""
+
+
+class Tap:
+    """Hooks on one UNet; a context manager that owns every handle it made.
+
+    Args:
+        unet: the model, compiled or not.
+        on_attention: called for each attention layer while the UNet runs, see `Hear`.
+        before: called with (sample, timestep, context) when the UNet is called: `[batch, c, h, w]`, a number or tensor, and
+            `[batch, keys, dim]`.
+        after: called when the UNet is done.
+        failed: called once with the exception if one of the others raised; nothing is recorded from then on, and the
+            UNet goes on as if nobody were looking.
+        self_attention: listen to `attn1` too.
+
+    Raises:
+        UnsupportedModel: the model has no cross-attention in spatial transformers.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        on_attention: Hear,
+        before: Callable[[Tensor, Any, Tensor | None], None],
+        after: Callable[[], None],
+        failed: Callable[[Exception], None],
+        self_attention: bool = False,
+    ) -> None:
+        self.layers: list[Layer] = []
+        self._on_attention, self._before, self._after, self._failed = on_attention, before, after, failed
+        self._outer = unet
+        self._unet: nn.Module = getattr(unet, "_orig_mod", unet)
+        self._self_attention = self_attention
+        self._live = False
+        self._ticket = compiled.Ticket(self) if compiled.is_compiled(unet) else None
+        self._handles: list[RemovableHandle] = []
+        self._layer_handles: list[_Handle] = []
+        self._self_layers: list[tuple[GridEar, list[_Handle]]] = []
+        self._muted = False
+        self._places: list[tuple[GridEar, list[LayerEar]]] = []
+        self._projections: list[tuple[dict[str, Any], str]] = []
+        self._seen: list[nn.Module | None] = []
+        self._owners = _spatial_transformers(self._unet)
+        if not self._owners:
+            raise UnsupportedModel(
+                f"{type(self._unet).__name__} has no cross-attention that DAAM Lens can read. "
+                "Heat maps need a UNet with spatial transformers, as in Stable Diffusion 1, 2 or XL."
+            )
+
+    def __enter__(self) -> Tap:
+        self._live = True
+        if self._ticket is not None:
+            compiled.forget()
+        self._handles = [
+            self._outer.register_forward_pre_hook(self._begin, with_kwargs=True),
+            self._outer.register_forward_hook(self._end),
+        ]
+        self._attach_layers()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live = False
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._detach_layers()
+        if self._ticket is not None:
+            compiled.forget()
+
+    # -- hooks on the UNet ------------------------------------------------------------------------------------------
+
+    def _begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self._live:
+            return
+        try:
+            if self._exchanged():
+                self._detach_layers()
+                self._attach_layers()
+            sample = args[0] if args else kwargs["sample"]
+            timestep = args[1] if len(args) > 1 else kwargs.get("timestep", kwargs.get("timesteps"))
+            context = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else kwargs.get("context"))
+            self._before(sample, timestep, context if isinstance(context, Tensor) else None)
+        except Exception as error:
+            self._stop(error)
+
+    def _end(self, *_: object) -> None:
+        if not self._live:
+            return
+        try:
+            self._after()
+        except Exception as error:
+            self._stop(error)
+
+    def _stop(self, error: Exception) -> None:
+        self._live = False
+        self._failed(error)
+
+    def emit(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
+        """Hand one layer's projections on; an exception ends the recording, never the picture."""
+        if not self._live:
+            return
+        try:
+            self._on_attention(index, grid, q, k, cross)
+        except Exception as error:
+            self._stop(error)
+
+    def hear_all(self) -> None:
+        """Listen to every layer again, those too that were muted or that somebody else took the tap off."""
+        if self._muted or any(isinstance(handle, Overheard) and not handle.has_last_word for handle in self._layer_handles):
+            self._detach_layers()
+            self._attach_layers()
+
+    def mute_self_attention(self, but: Grid | None) -> None:
+        """Take the hooks off every self-attention layer that was not on this grid when it was last heard.
+
+        A compiled UNet keeps listening: its hooks are part of its graph.
+        """
+        if self._muted or self._ticket is not None:
+            return
+        self._muted = True
+        for ear, handles in self._self_layers:
+            if ear.grid != but:
+                for handle in handles:
+                    handle.remove()
+
+    # -- ears at the layers ------------------------------------------------------------------------------------------
+
+    def _exchanged(self) -> bool:
+        """Whether a projection is another module than it was: a LoRA loaded inside the trace puts new ones there."""
+        return [children.get(name) for children, name in self._projections] != self._seen
+
+    def _attach_layers(self) -> None:
+        if not self._places or self._exchanged():
+            self._find_layers()
+        self._muted = False
+        for ear, listeners in self._places:
+            self._layer_handles.append(ear.owner.register_forward_pre_hook(ear.see_grid, with_kwargs=True))
+            for listener in listeners:
+                handles = listener.attach()
+                self._layer_handles += handles
+                if listener.at_itself:
+                    self._self_layers.append((ear, handles))
+
+    def _find_layers(self) -> None:
+        self.layers, self._places, self._projections = [], [], []
+        for name, owner in self._owners:
+            ear = GridEar(self, owner)
+            listeners = []
+            for number, block in enumerate(owner.transformer_blocks):  # type: ignore[union-attr, arg-type]
+                for part in ("attn1", "attn2") if self._self_attention else ("attn2",):
+                    attn = getattr(block, part, None)
+                    if attn is not None:
+                        listener = LayerEar(ear, attn, len(self.layers), self._ticket, part == "attn1")
+                        listeners.append(listener)
+                        self.layers.append(_describe(attn, f"{name}.transformer_blocks.{number}.{part}"))
+                        self._projections += [(attn._modules, "to_q"), (attn._modules, listener.key_name)]
+            self._places.append((ear, listeners))
+        self._seen = [children.get(name) for children, name in self._projections]
+
+    def _detach_layers(self) -> None:
+        for handle in self._layer_handles:
+            handle.remove()
+        self._layer_handles = []
+        self._self_layers = []
+
+
+def _spatial_transformers(unet: nn.Module) -> list[tuple[str, nn.Module]]:
+    """(path, module) of every module that owns `transformer_blocks` with an `attn2`, in the order of the forward pass."""
+    found = [
+        (name, module)
+        for name, module in unet.named_modules()
+        if isinstance(getattr(module, "transformer_blocks", None), nn.ModuleList)
+        and any(getattr(block, "attn2", None) is not None for block in module.transformer_blocks)  # type: ignore[union-attr]
+    ]
+    order = {"down": 0, "mid": 1, "up": 2}
+    return sorted(found, key=lambda item: order[_place(item[0])])
+
+
+def _place(name: str) -> Block:
+    head = name.split(".", 1)[0]
+    if head.startswith("mid"):
+        return "mid"
+    return "up" if head.startswith(("up", "output")) else "down"
+
+
+def _describe(attn: Any, name: str) -> Layer:
+    heads = int(attn.heads)
+    inner = getattr(attn, "inner_dim", None) or attn.to_q.out_features  # type: ignore[union-attr]
+    scale = getattr(attn, "scale", None)
+    if not isinstance(scale, (int, float)):
+        scale = (int(inner) // heads) ** -0.5  # type: ignore[arg-type]
+    return Layer(name, _place(name), heads, float(scale))

@@ -1,0 +1,1 @@
+"""Recording pipelines of the diffusers library: tracing, loading, generating."""

@@ -1,0 +1,73 @@
+"""One recorded picture from a diffusers pipeline, with the settings that the command line and the app share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .trace import DetailAxis, Lens, trace
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a person may choose; None leaves it to the model.
+
+    Attributes:
+        seed: same seed, same picture on every device.
+        steps: sampling steps.
+        size: (height, width) in pixels, multiples of 8.
+        guidance: how strictly to follow the prompt; 1 is none.
+        negative: what not to paint; its words are recorded, too.
+        detail: what to keep apart.
+    """
+
+    seed: int = 0
+    steps: int | None = None
+    size: tuple[int, int] | None = None
+    guidance: float | None = None
+    negative: str = ""
+    detail: Sequence[DetailAxis] = ()
+
+
+def defaults(pipe: Any) -> Settings:
+    """What a pipeline does when it is not told otherwise: steps, guidance and size."""
+    known: dict[str, Any] = {name: value.default for name, value in inspect.signature(type(pipe).__call__).parameters.items()}
+    known |= getattr(pipe, "own_defaults", {})
+    side = int(pipe.unet.config.sample_size) * int(pipe.vae_scale_factor)
+    return Settings(steps=int(known["num_inference_steps"]), guidance=float(known["guidance_scale"]), size=(side, side))
+
+
+def paint(
+    pipe: Any, prompt: str, settings: Settings, on_step: Callable[[int], None] | None = None
+) -> tuple[NDArray[np.uint8], Lens]:
+    """The picture as uint8 `[H, W, 3]`, and its recording. `on_step` is told how many steps are done."""
+    options: dict[str, Any] = {}
+    if settings.steps:
+        options["num_inference_steps"] = settings.steps
+    if settings.size:
+        options["height"], options["width"] = settings.size
+    if settings.guidance is not None:
+        options["guidance_scale"] = settings.guidance
+    if settings.negative:
+        options["negative_prompt"] = settings.negative
+    if on_step is not None:
+        options["callback_on_step_end"] = _telling(on_step)
+    # A generator on the CPU gives the same picture on every device.
+    options["generator"] = torch.Generator("cpu").manual_seed(settings.seed)
+    with trace(pipe, detail=settings.detail, negative=bool(settings.negative)) as lens:
+        picture = pipe(prompt, **options).images[0]
+    return np.asarray(picture.convert("RGB")), lens
+
+
+def _telling(on_step: Callable[[int], None]) -> Callable[..., dict[str, Any]]:
+    def told(_pipe: Any, step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        on_step(step + 1)
+        return tensors
+
+    return told

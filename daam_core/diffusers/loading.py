@@ -1,0 +1,86 @@
+"""From a name to a pipeline: the model inside, a folder, or a name on the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import DaamLensError, UnsupportedModel
+
+TINY = "tiny"
+INSTALL_HINT = 'Making pictures needs more packages: pip install "daam-lens[demo]".'
+
+
+class MissingPackage(DaamLensError):
+    """A package of an extra that is not installed; the text says what to install."""
+
+
+def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
+    """A diffusers text-to-image pipeline, on its device.
+
+    Args:
+        name: "tiny", a folder with a `model_index.json`, or a name on the Hugging Face hub.
+        device: "cpu", "cuda", "mps", …; by default cuda where there is one, else the CPU.
+
+    Raises:
+        UnsupportedModel: the folder is no pipeline, the name leads nowhere, or its pipeline has no UNet.
+        MissingPackage: diffusers or transformers is not installed.
+    """
+    import torch
+
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        pipe = _tiny() if name == TINY else _from_files(name, where)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith((__package__ or "daam_core").rpartition(".")[0]):
+            raise
+        raise MissingPackage(f"{INSTALL_HINT} ({error})") from error
+    if getattr(pipe, "unet", None) is None:
+        raise UnsupportedModel(
+            f"{name} is a {type(pipe).__name__} without a UNet. DAAM Lens reads Stable Diffusion 1, 2 and XL."
+        )
+    try:
+        return pipe.to(where)
+    except (RuntimeError, AssertionError) as error:
+        if "memory" in str(error):
+            raise
+        raise UnsupportedModel(f"The model cannot run on {where!r}: {_first_line(error)}") from error
+
+
+def _tiny() -> Any:
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    from ..tiny.load import load_tiny
+
+    # It is there in a second; a large model's bars are worth seeing.
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
+    try:
+        return load_tiny()
+    finally:
+        for library in (diffusers_logging, transformers_logging):
+            library.enable_progress_bar()
+
+
+def _from_files(name: str, device: str) -> Any:
+    import torch
+    from diffusers import AutoPipelineForText2Image
+
+    folder = Path(name).expanduser()
+    if folder.exists() and not (folder / "model_index.json").is_file():
+        raise UnsupportedModel(f"{folder} is not a pipeline: it has no model_index.json. Give a folder in diffusers' format.")
+    dtype = torch.float16 if device.startswith("cuda") else torch.float32
+    try:
+        return AutoPipelineForText2Image.from_pretrained(str(folder) if folder.exists() else name, torch_dtype=dtype)
+    except ImportError:
+        raise
+    except Exception as error:
+        kind = "The folder" if folder.exists() else "There is no such folder, and on the hub the name"
+        raise UnsupportedModel(f"{kind} {name!r} could not be loaded as a pipeline: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "…"

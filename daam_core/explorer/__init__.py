@@ -1,0 +1,1 @@
+"""What the explorer's page gets and sends back, and the page in one file."""

@@ -1,0 +1,229 @@
+"""What a person chose on the explorer's page, and the mask that follows from it: the page's rules, done by the core.
+
+A host stores the choice as the JSON that the page's `daam-change` and `daam-mask` events carry (web/explorer/model.js).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .. import masks
+from ..errors import BadArgument, WordNotFound
+from ..maps.heatmaps import HeatMaps
+from ..masks.methods import METHODS
+from ..prompt.prompt import Word
+from .page_data import Axis, detail_words
+
+_LONGEST = 64 * 1024
+_MOST_PICKS = 512
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How words become a mask.
+
+    Attributes:
+        tau: level, 0..1.
+        soft, compete, invert: switches of the page; soft and compete count without a `method` only.
+        grow, feather: pixels of the picture.
+        method: "" for levels alone, or one of `mask_methods.METHODS`.
+    """
+
+    tau: float = 0.4
+    soft: bool = False
+    compete: bool = False
+    invert: bool = False
+    grow: float = 0.0
+    feather: float = 0.0
+    method: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`picks` are words and phrases, each word as "kind:label" (kinds: word, special, negative); `part` steps or layers."""
+
+    picks: tuple[tuple[str, ...], ...] = ()
+    settings: Settings = Settings()
+    part: tuple[Axis, tuple[int, ...]] | None = None
+
+
+def read_choice(text: str) -> Choice:
+    """The choice that a page told as JSON; an empty text is no words.
+
+    Raises:
+        BadArgument: it is nothing that a page tells.
+    """
+    if not text.strip():
+        return Choice()
+    if len(text) > _LONGEST:
+        raise BadArgument(f"A choice of words has at most {_LONGEST} characters, not {len(text)}. Choose again on the page.")
+    try:
+        return _choice(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, BadArgument) else "it is not JSON"
+        raise BadArgument(f"The choice of words cannot be read ({reason}). Choose again on the page.") from None
+
+
+def _choice(data: Any) -> Choice:
+    if not isinstance(data, Mapping) or not isinstance(data.get("words"), list):
+        raise BadArgument("it has no list of words")
+    picks = data["words"]
+    if len(picks) > _MOST_PICKS or not all(_is_pick(pick) for pick in picks):
+        raise BadArgument("its words are not lists of texts such as 'word:house'")
+    return Choice(tuple(tuple(pick) for pick in picks), _settings(data.get("settings", {})), _part(data.get("part")))
+
+
+def server_methods(maps: HeatMaps) -> list[str]:
+    """The mask methods beyond the page's own that this recording allows (see `Settings.method`)."""
+    return ["best", *(["walk"] if maps.self_attention else []), *([] if maps.picture is None else ["guided", "grabcut"])]
+
+
+def missing(maps: HeatMaps, choice: Choice) -> list[str]:
+    """The words of a choice that this picture's prompt does not have, or whose side was not recorded."""
+    return [name for pick in choice.picks for name in pick if _found(maps, (name,)) is None]
+
+
+def choice_mask(maps: HeatMaps, choice: Choice) -> Tensor:
+    """The mask of a choice, cleaned up: bool `[H, W]`, or float32 0..1 where it is soft or feathered.
+
+    Words that the prompt does not have are left out, as on the page; without any the mask is empty.
+
+    Raises:
+        BadArgument: an unknown method, layer or step, or a value outside its range.
+        DetailMissing: steps, layers, the picture or self-attention are needed and were not recorded.
+    """
+    mask, settings = united(maps, choice), choice.settings
+    if not any(_found(maps, pick) for pick in choice.picks):
+        return mask
+    if mask.is_floating_point():
+        return masks.invert(mask) if settings.invert else mask
+    if settings.grow:
+        mask = masks.grow(mask, settings.grow) if settings.grow > 0 else masks.shrink(mask, -settings.grow)
+    if settings.invert:
+        mask = masks.invert(mask)
+    return masks.feather(mask, settings.feather) if settings.feather else mask
+
+
+def united(maps: HeatMaps, choice: Choice) -> Tensor:
+    """The union of the words' masks before clean-up. See `choice_mask`."""
+    found = [side for pick in choice.picks if (side := _found(maps, pick)) is not None]
+    if not found:
+        return torch.zeros(maps.size, dtype=torch.bool)
+    parts = [_one(side, word, choice, side is maps) for side, word in found]
+    if parts[0].is_floating_point():
+        return torch.stack(parts).amax(0)
+    return torch.stack(parts).any(0)
+
+
+def united_pixels(maps: HeatMaps, text: str) -> NDArray[np.uint8]:
+    """What a server answers to a page's choice (JSON): `united` as uint8 `[H, W]`, 255 inside.
+
+    Raises:
+        BadArgument, DetailMissing: see `read_choice` and `choice_mask`.
+    """
+    pixels: NDArray[np.uint8] = (united(maps, read_choice(text)).float() * 255).round().numpy().astype(np.uint8)
+    return pixels
+
+
+def _one(side: HeatMaps, word: Word, choice: Choice, positive: bool) -> Tensor:
+    settings = choice.settings
+    # The page has steps and layers of the words that can be seen; of others there is only the whole (model.js, `levels`).
+    part = _of_part(side, choice) if positive else side
+    kept = {row for label in detail_words(side) for row in side.prompt.find(label).rows} if positive else set()
+    own = part if kept.issuperset(word.rows) else side
+    if settings.method:
+        return own.mask(word, settings.method, tau=settings.tau, image=side.picture, size=side.size)
+    heat = own.word(word, side.size)
+    if not settings.compete:
+        return masks.soft(heat, settings.tau) if settings.soft else masks.threshold(heat, settings.tau)
+    rivals = [part.word(rival, side.size) for rival in side.prompt.rivals(word)]
+    won = masks.compete(torch.stack([heat, *rivals]), settings.tau)[0]
+    return masks.soft(heat, settings.tau) * won if settings.soft else won
+
+
+def _of_part(side: HeatMaps, choice: Choice) -> HeatMaps:
+    if choice.part is None:
+        return side
+    axis, frames = choice.part
+    return side.select(steps=frames) if axis == "steps" else side.select(layers=frames)
+
+
+def picked(maps: HeatMaps, pick: Sequence[str]) -> tuple[HeatMaps, Word]:
+    """The side (prompt or negative prompt) that holds a pick, and its word or phrase.
+
+    Raises:
+        WordNotFound: no such words, words of both sides, or the negative prompt was not recorded.
+    """
+    found = _found(maps, tuple(pick))
+    if found is None:
+        raise WordNotFound(
+            f"These words are not in the recording: {', '.join(pick)!r:.80}. A choice is words of one prompt, as kind:label."
+        )
+    return found
+
+
+def _found(maps: HeatMaps, pick: tuple[str, ...]) -> tuple[HeatMaps, Word] | None:
+    """The side that holds a pick, and its word; None where the prompt does not have it."""
+    kinds = {name.partition(":")[0] for name in pick}
+    if len(kinds) != 1:
+        return None
+    side = maps if kinds <= {"word", "special"} else maps.negative if kinds == {"negative"} else None
+    if side is None:
+        return None
+    # Only the prompt of the picture itself has a picture; the negative one's maps lie over the same.
+    side = side if side is maps else dataclasses.replace(side, picture=maps.picture, size=maps.size)
+    labels = [name.partition(":")[2] for name in pick]
+    known = {*side.prompt.labels, "<start>", "<end>", "<padding>"}
+    if not known.issuperset(labels):
+        return None
+    try:
+        return side, side.prompt.phrase(labels)
+    except WordNotFound:
+        return None
+
+
+def _is_pick(pick: Any) -> bool:
+    return isinstance(pick, list) and 0 < len(pick) <= _MOST_PICKS and all(isinstance(name, str) for name in pick)
+
+
+def _settings(data: Any) -> Settings:
+    if not isinstance(data, Mapping):
+        raise BadArgument("its settings are no set of names and values")
+    ranges = {"tau": (0.0, 1.0), "grow": (-512.0, 512.0), "feather": (0.0, 512.0)}
+    values: dict[str, Any] = {}
+    for name, (least, most) in ranges.items():
+        value = data.get(name, getattr(Settings, name))
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not math.isfinite(value)
+            or not least <= value <= most
+        ):
+            raise BadArgument(f"{name} is a number from {least:g} to {most:g}, not {value!r}")
+        values[name] = float(value)
+    for name in ("soft", "compete", "invert"):
+        values[name] = bool(data.get(name, False))
+    values["method"] = data.get("method") or ""
+    if values["method"] and values["method"] not in list(METHODS):
+        raise BadArgument(f"there is no mask method {values['method']!r:.40}; there are {', '.join(METHODS)}")
+    return Settings(**values)
+
+
+def _part(data: Any) -> tuple[Axis, tuple[int, ...]] | None:
+    if data is None:
+        return None
+    frames = data.get("frames") if isinstance(data, Mapping) else None
+    numbers = isinstance(frames, list) and 0 < len(frames) <= 10_000 and all(isinstance(i, int) and i >= 0 for i in frames)
+    if not isinstance(frames, list) or not numbers or data.get("axis") not in ("steps", "layers"):
+        raise BadArgument("its part is not a list of steps or layers")
+    return data["axis"], tuple(frames)

@@ -1,0 +1,238 @@
+"""The default mask of a word: where the heat is, told apart by the picture.
+
+A recorded map knows where an object is, but only by cells of 8 and more pixels, and it is faint on parts that the word
+needs little (the stem of a flower, the sail of a boat). The picture knows every edge, but not what is an object. So:
+
+1. Heat walks one step along the model's own self-attention (``refine.walk``).
+2. *Figure or ground.* A pixel's chance of being object starts from the heat of the word and of its rivals together. The
+   ground must explain itself: its colours are learnt where there is no heat and along the picture's border, while the
+   object may have any colour. A pixel that looks unlike all the ground and has some heat is figure. The chances are
+   spread over even surfaces and stop at edges (``smoother``), and the object's colours are learnt from the result.
+3. *Whose.* A connected part of the figure belongs to the words that are at home in it, near their own maximum; several
+   compete pixel by pixel. Words that merely leak into it do not count.
+4. Holes with heat (windows) are filled; parts in which no word is strong are dropped.
+5. *Guard.* Where the result and the map's own mask hardly overlap, the picture has misled us: the map's mask is taken.
+
+Mean IoU on rendered scenes with exact masks (half of them unseen while the constants were chosen; one object / two /
+held-out one / held-out two): the walked map alone from level 0.45 on 0.79 / 0.75 / 0.76 / 0.76; this mask on flat pictures
+0.96 / 0.94 / 0.93 / 0.94, with light, shadow and grain 0.95 / 0.94 / 0.92 / 0.94, under texture, blur and strong noise
+0.92 / 0.90 / 0.88 / 0.90. Under the last two, snapping cost more than 0.02 in 0.6 % of the masks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..errors import BadArgument
+from . import color_model as colours
+from . import edge_smoothing as smoother
+from .grabcut import enlarged_mask
+from .propagate import walk
+from .resize import resized, working_picture
+from .threshold import compete, minmax
+from .validate import Array, Picture, checked_maps, checked_picture
+
+Mask = npt.NDArray[np.bool_]
+SIDE = 256
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The constants of :func:`best`, chosen on rendered scenes with exact masks that no reported figure uses.
+
+    ``level`` and ``steepness``: logistic chance of object for a heat of 0..1 (a fit gave 0.49 and 11.5). ``cold``: heat
+    below which a pixel teaches the ground's colours (at least the coldest ``coldest`` share does); ``cool``: the same
+    along the border, ``border`` pixels wide at 128 px. ``any_colour``: share of the object's colour model that is
+    uniform. ``trust``: bound on what colour may say against heat (natural logarithm of odds). ``strength`` and
+    ``tolerance``: of the smoother (Lab units). ``strong`` and ``home``: heat that lets a word own a part of the figure,
+    and that makes the part its own. ``hole``: mean heat of a hole to be filled. ``agreement``: IoU with the map's own
+    mask below which the picture is not believed.
+    """
+
+    level: float = 0.45
+    steepness: float = 11.5
+    cold: float = 0.07
+    coldest: float = 0.2
+    cool: float = 0.4
+    border: int = 2
+    any_colour: float = 0.3
+    trust: float = 6.0
+    strength: float = 60.0
+    tolerance: float = 10.0
+    rounds: int = 2
+    strong: float = 0.5
+    home: float = 0.9
+    hole: float = 0.25
+    agreement: float = 0.35
+
+
+DEFAULT = Settings()
+
+
+def best(
+    maps: Tensor,
+    index: int = 0,
+    *,
+    picture: Picture | None = None,
+    self_attention: Tensor | None = None,
+    size: tuple[int, int] | None = None,
+    settings: Settings = DEFAULT,
+) -> Tensor:
+    """The mask of word ``index``: bool ``[H, W]`` of ``size``, else of the picture's size, else of the maps' own.
+
+    ``maps`` is float32 ``[words, h, w]``: the word and those it may have to share the picture with, at one native grid
+    and in one unit. Sums that weight late steps more (step j by j^2) place an object better than plain sums. Words that
+    are no rivals (see :func:`rivals`) do no harm. ``picture`` is uint8 RGB ``[H, W, 3]``; ``self_attention`` is float
+    ``[n, n]`` (query, key) of the maps' grid, or of a grid a whole number of times coarser. Without a picture the mask
+    is that of competition by heat; without self-attention the maps are used as they are. A map without contrast gives
+    an empty mask.
+    """
+    maps = checked_maps(maps)
+    if maps.ndim != 3:
+        raise BadArgument(f"maps must be [words, height, width], got {list(maps.shape)}.")
+    if not -len(maps) <= index < len(maps):
+        raise BadArgument(f"There is no word {index} among {len(maps)} maps.")
+    index %= len(maps)
+    if picture is not None:
+        picture = checked_picture(picture)
+        size = size if size is not None else (picture.shape[0], picture.shape[1])
+    height, width = size if size is not None else (maps.shape[-2], maps.shape[-1])
+    if height < 1 or width < 1:
+        raise BadArgument(f"size must be at least one pixel each way, got {size}.")
+    if self_attention is not None:
+        maps = walked(maps, self_attention)
+    chosen = maps[[index, *rivals(maps, index)]]
+    if not bool((minmax(chosen[0]) > 0).any()):
+        return torch.zeros(height, width, dtype=torch.bool, device=maps.device)
+    if picture is None:
+        return compete(resized(chosen, (height, width)), settings.level)[0]
+    small = working_picture(picture, SIDE)
+    heat = minmax(resized(chosen, (small.shape[0], small.shape[1]))).cpu()
+    plain = compete(heat, settings.level)[0].numpy()
+    mask = snapped(heat.numpy(), small, settings)
+    if _overlap(mask, plain) < settings.agreement:
+        mask = plain
+    done = torch.from_numpy(enlarged_mask(mask, picture)).to(maps.device)
+    if done.shape != (height, width):
+        done = torch.nn.functional.interpolate(done[None, None].float(), (height, width), mode="area")[0, 0] >= 0.5
+    return done
+
+
+def rivals(maps: Tensor, index: int) -> list[int]:
+    """Which other words of ``maps`` ``[words, h, w]`` stand for another object, as far as their heat can tell.
+
+    A rival's heat spans a range comparable to the word's own (within a factor of 3: on the embedded model nouns stay
+    within 1.6 of each other, adjectives reach a sixth and places a twentieth); it is not spread over half of the picture;
+    and it is hottest elsewhere. Two words whose hottest places (from 0.8 of min-max) share half are one object, as
+    the halves of a compound are, while different objects of one colour leak into each other without ever sharing these.
+    """
+    maps = checked_maps(maps)
+    span = (maps.amax((-1, -2)) - maps.amin((-1, -2))).tolist()
+    scaled = minmax(maps).flatten(1)
+    wide = ((scaled > 0.5).float().mean(1) >= 0.5).tolist()
+    hot = (scaled >= 0.8).float()
+    size = hot.sum(1)
+    shared = (hot @ hot[index] / torch.minimum(size, size[index]).clamp(min=1)).tolist()
+    return [
+        k
+        for k in range(len(maps))
+        if k != index % len(maps) and 0 < span[k] <= 3 * span[index] <= 9 * span[k] and not wide[k] and shared[k] <= 0.5
+    ]
+
+
+def walked(maps: Tensor, self_attention: Tensor) -> Tensor:
+    """One step of ``maps`` ``[words, h, w]`` along self-attention of the same or a coarser grid, at that grid."""
+    h, w = maps.shape[-2:]
+    n = self_attention.shape[-1]
+    for factor in range(1, min(h, w) + 1):
+        if h % factor == 0 and w % factor == 0 and (h // factor) * (w // factor) == n:
+            coarse = maps if factor == 1 else torch.nn.functional.avg_pool2d(maps, factor)
+            return walk(coarse, self_attention.to(maps.device))
+    raise BadArgument(f"Self-attention of {list(self_attention.shape)} belongs to no whole division of a {h}x{w} grid.")
+
+
+def snapped(heat: Array, picture: Picture, settings: Settings = DEFAULT) -> Mask:
+    """Steps 2 to 4 for the first map of ``heat`` ``[words, H, W]`` (0..1, at the size of ``picture``): bool ``[H, W]``."""
+    lab = colours.lab(picture)
+    noise = smoother.roughness(lab)
+    # Two neighbours that differ by no more than the noise are one surface.
+    between = smoother.links(lab, max(settings.tolerance, 1.5 * noise))
+    hottest = heat.max(0)
+    chance = _figure(hottest, colours.cells(lab), between, 5.0 + 0.5 * noise, settings)
+    figure = _filled(chance > 0.5, hottest, settings.hole)
+    owner = _owners(figure, heat, smoother.smoothed(heat, between, settings.strength), settings)
+    return owner == 0
+
+
+def _figure(hottest: Array, cell: npt.NDArray[np.int64], between: smoother.Links, spread: float, settings: Settings) -> Array:
+    """The chance of each pixel to be part of any object, float32 ``[H, W]``."""
+    prior = settings.steepness * (hottest - settings.level)
+    ground = colours.density(cell, _ground(hottest, settings), spread)
+    # What a histogram of a plain picture would give to any colour at all: about a thousand cells are in use.
+    anything = 1e-3
+    against = np.log(ground + 0.01 * settings.any_colour * anything)
+    chance = _logistic(prior)
+    for _ in range(settings.rounds):
+        own = colours.density(cell, chance, spread)
+        favour = np.log((1 - settings.any_colour) * own + settings.any_colour * anything) - against
+        evidence = prior + np.clip(favour, -settings.trust, settings.trust)
+        chance = smoother.smoothed(_logistic(evidence)[None], between, settings.strength)[0]
+    return chance
+
+
+def _ground(hottest: Array, settings: Settings) -> Array:
+    """Which pixels teach the ground's colours, float32 0 or 1: the cold ones, and the cool ones along the border."""
+    level = max(settings.cold, float(np.quantile(hottest, settings.coldest)))
+    teaches: Mask = hottest <= np.float32(level)
+    width = max(1, round(settings.border * max(hottest.shape) / 128))
+    border = np.ones(hottest.shape, bool)
+    border[width:-width, width:-width] = False
+    border &= hottest < settings.cool
+    return (teaches | border).astype(np.float32)
+
+
+def _filled(figure: Mask, heat: Array, least: float) -> Mask:
+    """``figure`` with those holes filled whose mean heat is at least ``least``."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((~figure).astype(np.uint8), connectivity=4)
+    left, top, width, height, area = stats.T
+    inner = (left > 0) & (top > 0) & (left + width < figure.shape[1]) & (top + height < figure.shape[0])
+    warm = np.bincount(labels.ravel(), heat.ravel(), count) >= least * np.maximum(area, 1)
+    hole = inner & warm
+    hole[0] = False
+    filled: Mask = figure | hole[labels]
+    return filled
+
+
+def _owners(figure: Mask, heat: Array, spread_heat: Array, settings: Settings) -> npt.NDArray[np.int64]:
+    """The word that owns each pixel of the figure, int64 ``[H, W]``, -1 for none.
+
+    A connected part belongs to the words that are at home in it (near their own maximum); heat that another word leaks
+    there, as alike objects do, does not count. Without any such word, those that are strong in it compete; without
+    these it is nobody's.
+    """
+    count, labels = cv2.connectedComponents(figure.astype(np.uint8), connectivity=8)
+    strength = np.zeros((len(heat), count), np.float32)
+    for word, one in enumerate(heat):
+        np.maximum.at(strength[word], labels.ravel(), one.ravel())
+    at_home = strength >= settings.home
+    competes = np.where(at_home.any(0), at_home, strength >= settings.strong)
+    competes[:, 0] = False
+    score = np.where(competes[:, labels], spread_heat, -1.0)
+    owned: Mask = np.asarray(competes.any(0))[labels]
+    return np.where(owned, score.argmax(0), -1)
+
+
+def _overlap(first: Mask, second: Mask) -> float:
+    union = int((first | second).sum())
+    return int((first & second).sum()) / union if union else 1.0
+
+
+def _logistic(x: Array) -> Array:
+    done: Array = (1 / (1 + np.exp(-x))).astype(np.float32)
+    return done

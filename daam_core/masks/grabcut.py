@@ -1,0 +1,100 @@
+"""GrabCut seeded by a map: which part of the picture has the colours of the word's object."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..errors import BadArgument
+from .guided_filter import snap_guided
+from .resize import resized, working_picture
+from .threshold import minmax
+from .validate import Picture, checked_maps, checked_picture, checked_share
+
+GRABCUT_SIDE = 256
+_SEED = 1
+
+
+def snap_grabcut(
+    maps: Tensor,
+    picture: Picture,
+    sure: float = 0.75,
+    probable: float = 0.35,
+    background: float = 0.12,
+    rounds: int = 5,
+    where: Tensor | None = None,
+) -> Tensor:
+    """GrabCut (Rother, Kolmogorov and Blake, 2004) seeded by each map: bool ``[..., H, W]``.
+
+    Of the map stretched to 0..1, heat above ``sure`` is foreground, above ``probable`` probably foreground, below
+    ``background`` is background, and the rest probably background. ``where``, bool of ``maps``' shape, limits the
+    foreground seeds (for example to where a word wins against the others).
+
+    Repeatable: OpenCV's random numbers are seeded in a thread of their own and the caller's are left alone. Where the
+    seeds leave GrabCut nothing to learn from, the mask is that of the level ``probable``. Beyond 256 pixels the cut is
+    made on a smaller picture and its edge is then fitted to the large one.
+    """
+    maps, picture = checked_maps(maps), checked_picture(picture)
+    for name, value in (("sure", sure), ("probable", probable), ("background", background)):
+        checked_share(value, name)
+    if not background <= probable <= sure:
+        raise BadArgument(f"background <= probable <= sure is needed, got {background}, {probable}, {sure}.")
+    if rounds < 1:
+        raise BadArgument(f"rounds must be at least 1, got {rounds}.")
+    if where is not None and (where.dtype != torch.bool or where.shape != maps.shape):
+        raise BadArgument(f"where must be bool {list(maps.shape)} as the maps, got {where.dtype} {list(where.shape)}.")
+    small = working_picture(picture, GRABCUT_SIDE)
+    size = small.shape[:2]
+    heat = minmax(resized(maps, size)).reshape(-1, *size).cpu().numpy()
+    inside = None if where is None else resized(where.float(), size).reshape(-1, *size).cpu().numpy() > 0.5
+    done = np.empty((len(heat), *picture.shape[:2]), bool)
+    for i, one in enumerate(heat):
+        allowed = np.ones(size, bool) if inside is None else inside[i]
+        seeds = np.full(size, cv2.GC_PR_BGD, np.uint8)
+        seeds[(one > probable) & allowed] = cv2.GC_PR_FGD
+        seeds[(one > sure) & allowed] = cv2.GC_FGD
+        seeds[one < background] = cv2.GC_BGD
+        done[i] = enlarged_mask(grabcut(small, seeds, rounds), picture)
+    return torch.from_numpy(done).reshape(*maps.shape[:-2], *picture.shape[:2]).to(maps.device)
+
+
+def grabcut(picture: Picture, seeds: Picture, rounds: int) -> npt.NDArray[np.bool_]:
+    """OpenCV's GrabCut from a seed picture of its four labels, repeatable; the seeds' own mask where it cannot work."""
+    probable = (seeds == cv2.GC_FGD) | (seeds == cv2.GC_PR_FGD)
+    if probable.all() or not probable.any():
+        return probable
+    labels = seeds.copy()
+    failed: list[BaseException] = []
+
+    def cut() -> None:
+        # OpenCV keeps one random generator a thread: in a thread of its own, seeding it disturbs nobody.
+        cv2.setRNGSeed(_SEED)
+        try:
+            models: list[npt.NDArray[Any]] = [np.zeros((1, 65)), np.zeros((1, 65))]
+            cv2.grabCut(picture, labels, (0, 0, 1, 1), models[0], models[1], rounds, cv2.GC_INIT_WITH_MASK)
+        except cv2.error as error:  # fewer seeds than its five colour clusters
+            failed.append(error)
+
+    thread = threading.Thread(target=cut, name="grabcut")
+    thread.start()
+    thread.join()
+    return probable if failed else (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+
+
+def enlarged_mask(mask: npt.NDArray[np.bool_], picture: Picture) -> npt.NDArray[np.bool_]:
+    """A mask made on a smaller picture at the size of ``picture``, its edge fitted to the colours there."""
+    height, width = picture.shape[:2]
+    if mask.shape == (height, width):
+        return mask
+    if mask.all() or not mask.any():
+        return np.full((height, width), bool(mask.flat[0]))
+    scale = max(height, width) / max(mask.shape)
+    soft = snap_guided(torch.from_numpy(mask.astype(np.float32)), picture, radius=2 * scale, eps=1e-4)
+    result: npt.NDArray[np.bool_] = soft.numpy() > 0.5
+    return result

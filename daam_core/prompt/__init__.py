@@ -1,0 +1,1 @@
+"""From token ids to the words of a prompt."""

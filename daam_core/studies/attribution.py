@@ -1,0 +1,103 @@
+"""Do people find that a word's heat marks what the word stands for? (paper, section 4.2, generalised attribution)."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..cli.argument_types import whole_argument
+from ..files import file_name
+from ..prompt.alignment import pictured
+from ..render.overlay import glow
+from . import attribution_report
+from .parsing import GRAMMAR, SPACY, aligned, chosen_parser
+from .prompts import DEFAULT_LIMIT, WORLD_SEED, Asked, asked_prompts, picture_units
+from .ratings import check_files
+from .report import Report
+from .study import Found, Measured, Picture, Row, Study, Unit
+from .trees import Tree
+from .word_masks import heat, shrunk
+
+if TYPE_CHECKING:
+    from .model_runner import Studio
+
+SIDE = 320
+"""Pixels of the longer side of the sheet's pictures at most."""
+
+
+class AttributionStudy(Study):
+    """A rating sheet of words and their heat, and what raters said."""
+
+    name = "attribution"
+    help = "rating sheet for people, and mean opinion by part of speech from their answers (section 4.2)"
+    outside = frozenset({"ratings", "sheet_seed", "sheet_items", "parser"})
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--ratings",
+            type=Path,
+            nargs="+",
+            metavar="FILE",
+            help="CSV files that the rating sheet downloaded, one a rater or more",
+        )
+        parser.add_argument(
+            "--sheet-seed", type=whole_argument(0), default=0, metavar="N", help="shuffles the sheet (default: %(default)s)"
+        )
+        parser.add_argument(
+            "--sheet-items",
+            type=whole_argument(1),
+            default=120,
+            metavar="N",
+            help="words on the sheet at most, in equal parts of each part of speech (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--parser",
+            metavar="NAME",
+            help="where parts of speech come from: grammar, spacy, or a spaCy pipeline (as in syntax)",
+        )
+
+    def units(self, options: argparse.Namespace) -> list[Unit]:
+        check_files(options.ratings or [])  # now, and not after an hour of painting
+        own = options.prompts is None
+        asked = world_prompts(options.limit or DEFAULT_LIMIT) if own else asked_prompts(options)
+        parse = chosen_parser(options.parser or (GRAMMAR if own else SPACY))
+        trees = {one.text: parse(one.text).to_dict() for one in asked}
+        return [
+            Unit(unit.key, {**unit.content, "tree": trees[unit.content["prompt"]]}) for unit in picture_units(options, asked)
+        ]
+
+    def measure(self, unit: Unit, studio: Studio, options: argparse.Namespace) -> Measured:
+        content = unit.content
+        tree = Tree.from_dict(content["tree"])
+        shot = studio.picture(content["prompt"], content["seed"])
+        labels = aligned(tree.words, shot.maps.prompt)
+        known = [i for i, found in enumerate(labels) if found and pictured(tree.words[i])]
+        rows: list[Row] = []
+        pictures: dict[str, Picture] = {"picture": shrunk(shot.image, SIDE)}
+        for i, one in zip(known, heat(shot.maps, [labels[i] for i in known]), strict=True):
+            name = f"{i:02d} {file_name(tree.words[i])}"
+            about: Row = {"prompt": content["prompt"], "seed": content["seed"]}
+            rows.append({**about, "place": i, "word": tree.words[i], "tag": tree.tags[i], "overlay": name})
+            pictures[name] = shrunk(glow(shot.image, one), SIDE)
+        return Measured(rows, pictures)
+
+    def conclude(self, found: Found, options: argparse.Namespace) -> Report:
+        return attribution_report.conclude(found, options)
+
+
+def world_prompts(count: int) -> list[Asked]:
+    """`count` of the embedded world's wordings of two things."""
+    from ..tiny.captions import BACKGROUNDS, RELATIONS, random_pairs, random_wording
+
+    dice = np.random.default_rng([WORLD_SEED, 7])
+    found = []
+    for number in range(count):
+        relation = RELATIONS[int(dice.integers(len(RELATIONS)))]
+        background = BACKGROUNDS[int(dice.integers(len(BACKGROUNDS)))]
+        found.append(
+            Asked(random_wording(dice, random_pairs(dice, 2), [None, None], relation, background).text, "captions", number)
+        )
+    return found

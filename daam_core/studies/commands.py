@@ -1,0 +1,65 @@
+"""`daam-lens study NAME …`: the options that all studies share, and running one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..cli.argument_types import number_argument, size_argument, whole_argument
+from ..files import shown
+from .registry import STUDIES, load_study
+from .study import Study
+
+
+def add_commands(commands: Any, asked: Sequence[str] = ()) -> None:
+    """Add the studies to the subparsers of `daam-lens study`: the one that is asked for, else all."""
+    for name in [name for name in STUDIES if name in asked] or STUDIES:
+        study = load_study(name)
+        parser = commands.add_parser(name, help=study.help, description=study.help)
+        _add_common(parser)
+        study.add_options(parser)
+        parser.set_defaults(run=_runner(study))
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default="tiny",
+        metavar="NAME",
+        help="tiny (the model inside, default), a folder in diffusers' format, or a name on the Hugging Face hub",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for report, rows and plots")
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="prompts, one a line, UTF-8 (default: the study's own)")
+    parser.add_argument("--seeds", type=whole_argument(1), default=1, metavar="N", help="pictures a prompt (default: 1)")
+    parser.add_argument("--limit", type=whole_argument(1), metavar="N", help="at most so many prompts (of each kind)")
+    parser.add_argument(
+        "--first-seed", type=whole_argument(0), default=0, metavar="N", help="seeds count from here (default: 0)"
+    )
+    parser.add_argument(
+        "--method",
+        choices=("paper", "castorini"),
+        default="paper",
+        help="heat maps by the paper's Eq. 6 (default) or by the rule of the castorini/daam package",
+    )
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, mps (default: cuda where there is one, else cpu)")
+    parser.add_argument("--steps", type=whole_argument(1), help="sampling steps (default: the model's own)")
+    parser.add_argument("--guidance", type=number_argument(0), help="guidance scale (default: the model's own)")
+    parser.add_argument("--size", type=size_argument, metavar="HxW", help="picture size (default: the model's own)")
+    parser.add_argument(
+        "--threads",
+        type=whole_argument(1),
+        default=1,
+        help="CPU threads of a process; more than 1 may change the last digits of the rows (default: 1)",
+    )
+
+
+def _runner(study: Study) -> Any:
+    def run(options: argparse.Namespace) -> None:
+        from .runner import run_study
+
+        for path in run_study(study, options):
+            print(shown(path))
+
+    return run

@@ -1,0 +1,209 @@
+"""Where pictures are made for a study: one model, loaded when the first picture is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..diffusers.loading import load_pipeline
+from ..diffusers.trace import DetailAxis, Lens, trace
+from ..errors import BadArgument, UnsupportedModel
+from ..maps.heatmaps import HeatMaps
+
+Rule = Literal["paper", "castorini"]
+NOISE_LEVELS = (900, 800, 700, 600, 500, 400, 300, 200, 100)
+"""Training steps (of 1000) at which an existing picture is noised and denoised one step."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture and who painted it.
+
+    Attributes:
+        image: uint8 `[H, W, 3]`.
+        paper: the maps by the paper's Eq. 6.
+        castorini: the maps by the castorini package's rule; only where heads were kept.
+        rule: which of the two the study was asked for (`--method`).
+    """
+
+    image: NDArray[np.uint8]
+    paper: HeatMaps
+    castorini: HeatMaps | None
+    rule: Rule
+    prompt: str
+    seed: int
+
+    @property
+    def maps(self) -> HeatMaps:
+        """The maps by the rule that `--method` names."""
+        if self.rule == "paper":
+            return self.paper
+        assert self.castorini is not None  # `Studio` keeps the heads whenever this rule is asked for
+        return self.castorini
+
+
+class Studio:
+    """The model of a study. Making one costs nothing: weights are read when `pipe` is first used.
+
+    Args:
+        model: "tiny", a folder in diffusers' format, or a name on the hub.
+        device: as in `load_pipeline`.
+        rule: what `Shot.maps` are, "paper" or "castorini".
+        how: arguments of every call of the pipeline (num_inference_steps, guidance_scale, height, width).
+        threads: CPU threads of this process. One thread gives the same rows on any number of cores.
+    """
+
+    def __init__(
+        self,
+        model: str = "tiny",
+        device: str | None = None,
+        rule: Rule = "paper",
+        how: dict[str, Any] | None = None,
+        threads: int | None = 1,
+    ) -> None:
+        self.model, self.device, self.rule = model, device, rule
+        self.how = dict(how or {})
+        self.threads = threads
+
+    @cached_property
+    def pipe(self) -> Any:
+        """The pipeline. Raises UnsupportedModel, MissingPackage."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pipe = load_pipeline(self.model, self.device)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    @property
+    def where(self) -> str | None:
+        """The device that the model is on, once it is loaded."""
+        return str(self.pipe.device) if "pipe" in vars(self) else None
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """SHA-256 of all weights (names, shapes, values), the same for the same model in any folder."""
+        total = hashlib.sha256()
+        for part in ("text_encoder", "text_encoder_2", "unet", "vae"):
+            module = getattr(self.pipe, part, None)
+            if isinstance(module, torch.nn.Module):
+                for name, tensor in sorted(module.state_dict().items()):
+                    total.update(f"{part}.{name}{list(tensor.shape)}{tensor.dtype}".encode())
+                    total.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return total.hexdigest()
+
+    def picture(
+        self,
+        prompt: str,
+        seed: int,
+        *,
+        heads: bool = False,
+        detail: DetailAxis | Sequence[DetailAxis] = (),
+        noise_from: Literal["cpu", "device"] = "cpu",
+        **how: Any,
+    ) -> Shot:
+        """Paint a picture and record it.
+
+        Args:
+            prompt, seed: what, and which noise to begin with (drawn on the CPU: the same noise on every device).
+            heads: keep heads apart, which `Shot.castorini` needs.
+            detail: "layers", "steps" or both: keep these apart.
+            noise_from: where that noise is drawn; "device" for seeds of programs that draw it on the card.
+            how: further arguments of the pipeline for this call.
+
+        Raises:
+            NothingRecorded: recording failed; the text says why.
+        """
+        dice = torch.Generator("cpu" if noise_from == "cpu" else self.pipe.device).manual_seed(seed)
+        arguments = {**self.how, **how, "generator": dice}
+        heads = heads or self.rule == "castorini"
+        with warnings.catch_warnings(), trace(self.pipe, heads=heads, detail=detail) as lens:
+            warnings.simplefilter("ignore")
+            self.pipe(prompt, **arguments)
+        return self._shot(lens, heads, None, prompt, seed)
+
+    @torch.no_grad()
+    def denoised(
+        self,
+        image: NDArray[np.uint8],
+        caption: str,
+        seed: int,
+        *,
+        heads: bool = False,
+        detail: DetailAxis | Sequence[DetailAxis] = (),
+        levels: Sequence[int] = NOISE_LEVELS,
+    ) -> Shot:
+        """Record a picture that exists already: noised to each of `levels` and denoised one step each, with its caption.
+
+        Args:
+            image: uint8 `[H, W, 3]`, sides multiples of what the model's autoencoder takes.
+            levels: training steps 0..999; each counts as a step of the recording, high noise first.
+
+        Raises:
+            BadArgument: the picture's sides do not fit the model.
+            UnsupportedModel: a model that is no latent diffusion of Stable Diffusion's kind.
+        """
+        pipe = self.pipe
+        factor = int(getattr(pipe, "vae_scale_factor", 8))
+        height, width = image.shape[:2]
+        if image.ndim != 3 or image.shape[2] != 3 or height % factor or width % factor:
+            raise BadArgument(f"A picture to be denoised is [H, W, 3] with sides a multiple of {factor}, not {image.shape}.")
+        heads = heads or self.rule == "castorini"
+        latent = _latent(pipe, image)
+        noise_to = _noiser(pipe)
+        dice = torch.Generator("cpu").manual_seed(seed)
+        with trace(pipe, heads=heads, detail=detail) as lens:
+            context, extra = _condition(pipe, caption, (height, width))
+            for level in levels:
+                t = torch.tensor([level], device=latent.device)
+                noise = torch.randn(latent.shape, generator=dice).to(latent)
+                pipe.unet(noise_to(latent, noise, t), t, encoder_hidden_states=context, **extra)
+            pipe.maybe_free_model_hooks()
+        return self._shot(lens, heads, image, caption, seed)
+
+    def _shot(self, lens: Lens, heads: bool, image: NDArray[np.uint8] | None, prompt: str, seed: int) -> Shot:
+        paper = lens.heat_maps()
+        if image is not None:
+            paper = dataclasses.replace(paper, picture=image)
+        other = dataclasses.replace(lens.heat_maps(method="castorini"), picture=paper.picture) if heads else None
+        picture = paper.picture
+        assert picture is not None
+        return Shot(picture, paper, other, self.rule, prompt, seed)
+
+
+def _latent(pipe: Any, image: NDArray[np.uint8]) -> torch.Tensor:
+    """The scaled latent of a picture: `[1, 4, h, w]` on the model's device."""
+    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].to(pipe.device, pipe.vae.dtype) / 127.5 - 1
+    coded = pipe.vae.encode(pixels)
+    latent: torch.Tensor = coded.latents if hasattr(coded, "latents") else coded.latent_dist.mode()
+    shift = getattr(pipe.vae.config, "shift_factor", None) or 0.0
+    return ((latent - shift) * pipe.vae.config.scaling_factor).to(pipe.unet.dtype)
+
+
+def _noiser(pipe: Any) -> Any:
+    """`noisy(latent, noise, t)`: the plain forward process of the model's own schedule."""
+    from diffusers import DDPMScheduler
+
+    if not hasattr(pipe.scheduler, "alphas_cumprod"):
+        raise UnsupportedModel(f"{type(pipe.scheduler).__name__} has no noise schedule of Stable Diffusion's kind.")
+    return DDPMScheduler.from_config(pipe.scheduler.config).add_noise
+
+
+def _condition(pipe: Any, caption: str, size: tuple[int, int]) -> tuple[torch.Tensor, dict[str, Any]]:
+    """What the UNet is told of the caption, and SDXL's additional conditions."""
+    told = pipe.encode_prompt(prompt=caption, device=pipe.device, num_images_per_prompt=1, do_classifier_free_guidance=False)
+    if len(told) < 4:  # Stable Diffusion 1 and 2
+        return told[0], {}
+    context, _, pooled, _ = told
+    times = torch.tensor([[*size, 0, 0, *size]], dtype=context.dtype, device=context.device)
+    return context, {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": times}}

@@ -1,0 +1,37 @@
+"""Types that every room shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Grid = tuple[int, int]
+"""(h, w) of latent positions or patches."""
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+Image = NDArray[np.uint8]
+"""A picture, uint8 `[H, W, 3]` RGB."""
+Block = Literal["down", "mid", "up"]
+"""Where in a model a layer stands; every layer of a transformer is "mid"."""
+Side = Literal["prompt", "negative"]
+"""Which of a picture's two texts."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One attention layer of a loaded model.
+
+    Attributes:
+        name: module path inside the model.
+        block: where in the model it stands.
+        heads: number of attention heads.
+        scale: factor on the scores.
+    """
+
+    name: str
+    block: Block
+    heads: int
+    scale: float

@@ -1,0 +1,141 @@
+"""From heat maps and settings to labelled pictures and sentences: what the gallery, the files and the API show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from daam_core.errors import DaamLensError, DetailMissing
+from daam_core.maps.heatmaps import HeatMaps
+from daam_core.prompt.prompt import Word
+from daam_core.render import Ground, as_heat, caption_ground, overlay, paint
+
+from .settings import Settings
+
+Picture = NDArray[np.uint8]
+Kind = Literal["overlay", "map", "mask"]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One image of one word: uint8 `[H, W, 3]`, or `[H, W]` of 0 and 255 for a mask."""
+
+    kind: Kind
+    word: str
+    pixels: Picture
+
+
+@dataclass(frozen=True)
+class Look:
+    """Everything that is shown of one picture's maps; `notes` are sentences about what could not be shown."""
+
+    drawn: list[Drawn]
+    words: list[str]
+    notes: list[str] = field(default_factory=list)
+
+
+def look_at(maps: HeatMaps, settings: Settings) -> Look:
+    """Draw what the settings ask for. Never raises for a word or method that does not fit: it becomes a note."""
+    notes: list[str] = []
+    maps = chosen_layers(maps, settings, notes)
+    words = chosen_words(maps, settings, notes)
+    drawn = _drawn(maps, words, settings, notes)
+    if settings.negative and maps.negative is not None:
+        other = chosen_words(maps.negative, Settings(), [])
+        drawn += [
+            Drawn(d.kind, f"negative: {d.word}", d.pixels) for d in _drawn(_on(maps.negative, maps), other, settings, notes)
+        ]
+    return Look(drawn, words, list(dict.fromkeys(notes)))
+
+
+def chosen_words(maps: HeatMaps, settings: Settings, notes: list[str]) -> list[str]:
+    """Labels of the asked words, each once; the content words where none was asked for."""
+    if not settings.asked_words:
+        if not maps.words:
+            notes.append("The prompt has no words, so there are no heat maps.")
+        return maps.content_words or maps.words
+    found: list[str] = []
+    for asked in settings.asked_words:
+        try:
+            found.append(maps.prompt.find(asked).label)
+        except DaamLensError as error:
+            notes.append(str(error))
+    return list(dict.fromkeys(found))
+
+
+def chosen_layers(maps: HeatMaps, settings: Settings, notes: list[str]) -> HeatMaps:
+    """The maps of the chosen places of the UNet."""
+    if not settings.places:
+        return maps
+    try:
+        return maps.select(layers=list(settings.places))
+    except DetailMissing:
+        notes.append("The layers of this run were not kept apart, so all of them are shown.")
+    except DaamLensError as error:
+        notes.append(str(error))
+    return maps
+
+
+def mask_of(maps: HeatMaps, word: str | Word, method: str, tau: float) -> Picture:
+    """uint8 `[H, W]`, 255 inside. Raises what `HeatMaps.mask` raises."""
+    return maps.mask(word, method, tau=tau).numpy().astype(np.uint8) * 255
+
+
+def map_of(maps: HeatMaps, word: str | Word, colours: str) -> Picture:
+    """The map alone at the picture's size, each word to its own maximum: uint8 `[H, W, 3]`."""
+    heat = np.clip(as_heat(maps.word(word, maps.size)), 0, None)
+    top = float(heat.max())
+    return paint(heat / top if top > 0 else heat, colours)  # type: ignore[arg-type]
+
+
+def ground_for(maps: HeatMaps) -> Ground:
+    """The picture of maps, made ready for many overlays.
+
+    Raises:
+        DetailMissing: the picture is not known (a record may come without).
+    """
+    if maps.picture is None:
+        raise DetailMissing("This record holds no picture to lay a map over; ask for the map alone.")
+    return caption_ground(maps.picture)
+
+
+def overlay_of(maps: HeatMaps, word: str | Word, opacity: float, colours: str, ground: Ground | None = None) -> Picture:
+    """The map over its picture, with a caption: uint8 `[H, W, 3]`.
+
+    Args:
+        ground: the picture, where it serves several words.
+
+    Raises:
+        DetailMissing: the picture is not known.
+    """
+    below, label = ground or ground_for(maps), word if isinstance(word, str) else word.label
+    return overlay(below, maps.word(word, maps.size), opacity, colours, label, True)  # type: ignore[arg-type]
+
+
+def _drawn(maps: HeatMaps, words: list[str], settings: Settings, notes: list[str]) -> list[Drawn]:
+    drawn: list[Drawn] = []
+    ground = ground_for(maps) if settings.overlays else None
+    for word in words:
+        try:
+            if settings.overlays:
+                drawn.append(Drawn("overlay", word, overlay_of(maps, word, settings.opacity, settings.colours, ground)))
+            if settings.maps:
+                drawn.append(Drawn("map", word, map_of(maps, word, settings.colours)))
+            if settings.masks:
+                drawn.append(Drawn("mask", word, mask_of(maps, word, settings.method, settings.tau)))
+        except DetailMissing:
+            notes.append(
+                f"The mask method {settings.method} needs the picture's self-attention, and this run has none (inpaint “only "
+                "masked”, Hypertile or token merging). Choose best or threshold."
+            )
+        except (DaamLensError, cv2.error) as error:
+            notes.append(f"“{word}” could not be drawn: {error}")
+    return drawn
+
+
+def _on(maps: HeatMaps, picture: HeatMaps) -> HeatMaps:
+    return replace(maps, picture=picture.picture, size=picture.size)

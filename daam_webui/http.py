@@ -1,0 +1,41 @@
+"""What all routes do alike: find a run, encode a picture, tell a client what was wrong."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from fastapi import HTTPException
+from numpy.typing import NDArray
+from PIL import Image
+
+from daam_core.errors import DaamLensError
+
+from .recording_store import RUNS, Run
+
+T = TypeVar("T")
+
+
+def find_run(run: str) -> Run:
+    """Raises 404 where it is not (or no more) there."""
+    found = RUNS.find(run)
+    if found is None:
+        raise HTTPException(404, "There is no such run, or it was dropped for newer ones; GET /daam-lens/v1/runs lists them.")
+    return found
+
+
+def told(make: Callable[..., T], *args: Any) -> T:
+    """`make(*args)`; what a client got wrong is its own fault: 422 with the sentence."""
+    try:
+        return make(*args)
+    except DaamLensError as error:
+        raise HTTPException(422, str(error)) from error
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """uint8 `[H, W]` or `[H, W, 3]` as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()

@@ -1,0 +1,71 @@
+"""The pictures that were recorded lately, for the tab and the API. Bounded; holds nothing of the host."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+
+from daam_core.lru_cache import Memory
+from daam_core.maps.heatmaps import HeatMaps
+
+from .settings import Settings
+
+MOST_RUNS = 32
+MOST_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recorded picture.
+
+    Attributes:
+        id: unguessable.
+        maps: its heat maps, the picture inside.
+        settings: what was asked for.
+        words: the words that were shown.
+        seed: of the picture.
+        prompt, negative_prompt: as they were typed; empty where the maps come from a record.
+    """
+
+    id: str
+    maps: HeatMaps
+    settings: Settings
+    words: tuple[str, ...]
+    seed: int = -1
+    prompt: str = ""
+    negative_prompt: str = ""
+    made: float = field(default_factory=time.time)
+
+    @property
+    def title(self) -> str:
+        """One line for a list: time, seed, the beginning of the prompt."""
+        text = " ".join(self.maps.prompt.text.split())
+        return (
+            f"{time.strftime('%H:%M:%S', time.localtime(self.made))} · {self.seed} · {text[:60]}{'…' if len(text) > 60 else ''}"
+        )
+
+
+class Runs:
+    """A bounded memory of runs (see `Memory`)."""
+
+    def __init__(self, most: int = MOST_RUNS, most_bytes: int = MOST_BYTES) -> None:
+        self._runs: Memory[Run] = Memory(most, most_bytes, lambda run: run.maps.nbytes)
+
+    def keep(
+        self, maps: HeatMaps, settings: Settings, words: list[str], seed: int = -1, prompt: str = "", negative_prompt: str = ""
+    ) -> Run:
+        """Remember a run under a new id; others go where there is no more room."""
+        run = Run(secrets.token_hex(8), maps, settings, tuple(words), seed, prompt, negative_prompt)
+        self._runs.keep(run, run.id)
+        return run
+
+    def find(self, id: str) -> Run | None:
+        return self._runs.find(id)
+
+    def newest_first(self) -> list[Run]:
+        return sorted(self._runs.values(), key=lambda run: run.made)[::-1]
+
+
+RUNS = Runs()
+"""The page and the API ask for a run long after it was made."""

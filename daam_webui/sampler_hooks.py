@@ -1,0 +1,115 @@
+"""The hooks on the UNet: on before each prediction of the sampler, off after it, whatever happens in between.
+
+A WebUI samples one run at a time, so there is at most one set of hooks; it is the only global state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import weakref
+from typing import Any
+
+from torch import nn
+
+from .recording_session import Session
+
+logger = logging.getLogger("daam_lens")
+ATTRIBUTE = "daam_lens_session"
+_attached: _Attached | None = None
+
+
+class _Attached:
+    """Hooks of one prediction."""
+
+    def __init__(self, session: Session, params: Any, unet: nn.Module, model: Any) -> None:
+        self.session = session
+        self._stack = contextlib.ExitStack()
+        tap = session.begin_step(params, unet, model)
+        if tap is None:
+            return
+        with contextlib.ExitStack() as stack:
+            # Ours first: it reads which rows are whose, and the tap's hooks need that.
+            stack.callback(unet.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
+            stack.callback(unet.register_forward_hook(self._end, always_call=True).remove)
+            stack.enter_context(tap)
+            self._stack = stack.pop_all()
+
+    def _begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            sample = args[0] if args else kwargs["x"]
+            context = kwargs.get("context", args[2] if len(args) > 2 else None)
+            self.session.begin_call(int(sample.shape[0]), kwargs.get("transformer_options"), context)
+        except Exception as error:
+            self.session.fail(error)
+
+    def _end(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        if output is None:
+            # The model raised, and a host may hold on to the traceback (Forge does). Torch is walking through the hooks
+            # just now, so they come off a moment later.
+            later = threading.Timer(0.05, _left, (self,))
+            later.daemon = True
+            later.start()
+
+    def remove(self) -> None:
+        self._stack.close()
+
+
+def session_of(p: Any) -> Session | None:
+    """The session of a host's processing object; a copy of that object has none of its own."""
+    found = getattr(p, ATTRIBUTE, None)
+    return found[1] if isinstance(found, tuple) and found[0] == id(p) else None
+
+
+def open_session(p: Any, session: Session | None) -> None:
+    detach()
+    setattr(p, ATTRIBUTE, (id(p), session))
+
+
+def attach(params: Any) -> None:
+    """`on_cfg_denoiser`: the sampler is about to call the UNet."""
+    global _attached
+    detach()
+    p: Any = getattr(params.denoiser, "p", None)
+    session = session_of(p)
+    if session is None or session.failure:
+        return
+    try:
+        _attached = _Attached(session, params, unet_of(p.sd_model), p.sd_model)
+        # `params` lives as long as this one prediction: where it ends in an exception, nobody calls `finish`.
+        weakref.finalize(params, _left, _attached).atexit = False
+    except Exception as error:
+        session.fail(error)
+
+
+def finish(_params: Any) -> None:
+    """`on_cfg_after_cfg`: the prediction is there."""
+    session = detach()
+    if session is None:
+        return
+    try:
+        session.end_step()
+    except Exception as error:
+        session.fail(error)
+
+
+def _left(attached: _Attached) -> None:
+    if _attached is attached:
+        detach()
+
+
+def detach() -> Session | None:
+    """Take all hooks off; the session that they were for."""
+    global _attached
+    current, _attached = _attached, None
+    if current is None:
+        return None
+    current.remove()
+    return current.session
+
+
+def unet_of(model: Any) -> nn.Module:
+    """The UNet of a loaded checkpoint, in A1111 and in Forge and reForge."""
+    forge = getattr(model, "forge_objects", None)
+    return forge.unet.model.diffusion_model if forge is not None else model.model.diffusion_model

@@ -1,0 +1,126 @@
+"""What happens under the pictures after a run, and when a mask is sent to "Inpaint upload"."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+from html import escape
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from daam_core.errors import BadArgument, DaamLensError
+from daam_core.maps.statistics import prompt_report
+
+from . import host
+from .drawing import chosen_layers, mask_of
+from .recording_store import RUNS, Run
+from .report_html import report_html
+from .settings import NOTE_FIELD, RUNS_FIELD
+
+SEPARATOR = " · "
+_FOUR_BYTES = 4
+
+Sent = list[Any]
+"""Picture, mask, prompt, negative prompt, width, height for "Inpaint upload", and a note; `gr.update()` leaves as it is."""
+
+
+def refresh(info: str) -> list[Any]:
+    """Report, row, choices and note after a run of the host, whether it was recorded or not.
+
+    Args:
+        info: the host's JSON about the pictures that stand in this page's gallery.
+    """
+    runs, note = _runs_of(info), _params(info).get(NOTE_FIELD, "")
+    parts = [report_html(None, [note] if note else [])]
+    for number, run in enumerate(runs, 1):
+        if run.settings.report and run.words:
+            title = f"picture {number}, seed {run.seed}" if len(runs) > 1 else ""
+            parts.append(report_html(prompt_report(chosen_layers(run.maps, run.settings, []), run.words), title=title))
+    choices = [word for run in runs for word in run.words]
+    if len(runs) > 1:
+        choices = [f"{number}{SEPARATOR}{word}" for number, run in enumerate(runs, 1) for word in run.words]
+    value = choices[_strongest(runs[0])] if choices else None
+    return ["".join(parts), gr.update(visible=bool(choices)), gr.update(choices=choices, value=value), ""]
+
+
+def send(choice: str | None, info: str) -> Sent:
+    """The mask of a chosen word; the settings of the run make it."""
+    try:
+        run, word = _chosen(choice, _runs_of(info))
+        maps = chosen_layers(run.maps, run.settings, [])
+        mask = mask_of(maps, word, run.settings.method, run.settings.tau)
+    except DaamLensError as error:
+        return _nothing(str(error))
+    return _sent(run, Image.fromarray(mask))
+
+
+def send_drawn(message: str) -> Sent:
+    """A mask that was drawn in the explorer: JSON of the run's id and the mask as base64 PNG."""
+    try:
+        asked = json.loads(message)
+        run = RUNS.find(str(asked["run"]))
+        if run is None:
+            return _nothing("This picture was dropped for newer ones; make it again, or load its record.")
+        return _sent(run, _mask_image(str(asked["mask"]), run))
+    except (DaamLensError, ValueError, KeyError, TypeError) as error:
+        return _nothing(f"The mask could not be read ({error}).")
+
+
+def _mask_image(encoded: str, run: Run) -> Image.Image:
+    """Raises BadArgument for anything but a PNG of the picture's size."""
+    height, width = run.maps.size
+    if len(encoded) > 2 * _FOUR_BYTES * height * width + 4096:
+        raise BadArgument("it is larger than its picture")
+    try:
+        image = Image.open(io.BytesIO(base64.b64decode(encoded, validate=True)), formats=["PNG"])
+        if image.size != (width, height):
+            raise BadArgument(f"it has {image.size[0]} x {image.size[1]} pixels, the picture {width} x {height}")
+        return image.convert("L")
+    except (OSError, binascii.Error) as error:
+        raise BadArgument("it is no PNG") from error
+
+
+def _sent(run: Run, mask: Image.Image) -> Sent:
+    picture = gr.update() if run.maps.picture is None else Image.fromarray(run.maps.picture)
+    height, width = run.maps.size
+    sides = [gr.update(value=side) if host.sends_size() else gr.update() for side in (width, height)]
+    return [picture, mask, run.prompt or run.maps.prompt.text, run.negative_prompt, *sides, ""]
+
+
+def _strongest(run: Run) -> int:
+    """The number of the word that got most of the attention."""
+    shares = [word.share for word in prompt_report(run.maps, run.words).words]
+    return shares.index(max(shares))
+
+
+def _chosen(choice: str | None, runs: list[Run]) -> tuple[Run, str]:
+    if not runs or not choice:
+        raise BadArgument("There is no mask to send: make a picture with DAAM Lens first.")
+    if len(runs) == 1:
+        return runs[0], choice
+    head, _, word = choice.partition(SEPARATOR)
+    if not head.isdecimal() or not 1 <= int(head) <= len(runs):
+        raise BadArgument("Choose a word of the pictures above.")
+    return runs[int(head) - 1], word
+
+
+def _params(info: str) -> dict[str, Any]:
+    try:
+        found = json.loads(info or "{}").get("extra_generation_params")
+    except (ValueError, AttributeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _runs_of(info: str) -> list[Run]:
+    """The runs whose pictures stand in the gallery, those that were dropped for newer ones left out."""
+    ids = str(_params(info).get(RUNS_FIELD, "")).split(", ")
+    return [run for id in ids if (run := RUNS.find(id)) is not None]
+
+
+def _nothing(why: str) -> Sent:
+    return [*(gr.update() for _ in range(6)), f"<p class='daam-lens daam-lens-note'>{escape(why)}</p>"]

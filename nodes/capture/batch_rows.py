@@ -1,0 +1,131 @@
+"""Which rows of a model's batch belong to which prompt, and where in the picture that prompt is at work.
+
+ComfyUI samples with lists of conditionings under names ("positive", "negative", "middle", …), one dictionary each. A row
+of the model's batch is told by the conditioning's uuid and the position of its list: an area is copied into the other
+lists under the same uuid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from ...daam_core.capture.region import WHOLE, Area
+from ...daam_core.prompt.prompt import Prompt
+from .context_alignment import context_prompt
+from .default_cond import Remainders, is_default
+from .prompt_tokens import KEY
+
+Side = Literal["prompt", "negative"]
+Cond = dict[str, Any]
+SIDES: tuple[Side, ...] = ("prompt", "negative")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one row group of a model's batch stands for: a side, the number of its prompt on that side, its area."""
+
+    side: Side
+    part: int
+    area: Area
+
+
+class Conds:
+    """The conditionings of one run, resolved once the sampler has prepared them.
+
+    Args:
+        lists: the sampler's prepared conditionings by name.
+        asked: the same as they were given to the sampler, before it added any.
+        size: (h, w) of the latent.
+    """
+
+    def __init__(self, lists: Mapping[str, Any], asked: Mapping[str, Any], size: tuple[int, int]) -> None:
+        self.prompts: dict[Side, list[Prompt]] = {side: [] for side in SIDES}
+        self._rows: dict[str, dict[Any, Row]] = {}
+        self._remainders = Remainders()
+        areas: dict[Any, Area] = {}
+        for name, conds in lists.items():
+            side = _side(name)
+            if side is not None and conds:
+                self._rows[name] = dict(self._resolve(side, conds, _uuids(asked.get(name)), size, areas))
+
+    def _resolve(
+        self, side: Side, conds: Sequence[Cond], own: set[Any], size: tuple[int, int], areas: dict[Any, Area]
+    ) -> Iterator[tuple[Any, Row]]:
+        parts: dict[int, int] = {}
+        for cond in conds:
+            if cond["uuid"] in own or not own:
+                parts.setdefault(_text_id(cond), len(self.prompts[side]))
+                if parts[_text_id(cond)] == len(self.prompts[side]):
+                    self.prompts[side].append(_prompt(cond))
+        for cond in conds:
+            part = parts.get(_text_id(cond))
+            if part is not None:
+                yield cond["uuid"], Row(side, part, areas.setdefault(_area_id(cond), _area(cond, size)))
+
+    def begin(self, names: Iterable[str], lists: Mapping[str, Any], x: Tensor, timestep: Tensor) -> None:
+        """A prediction begins: default prompts get what the prompts that are at work now leave over.
+
+        Args:
+            names: the lists that are predicted.
+            lists: the sampler's prepared conditionings by name.
+            x, timestep: see `Remainders.area`.
+        """
+        for name in names:
+            rows = self._rows.get(name, {})
+            defaults = [cond["uuid"] for cond in lists[name] if is_default(cond) and cond["uuid"] in rows]
+            if defaults:
+                area = self._remainders.area(lists[name], x, timestep)
+                rows.update({uuid: replace(rows[uuid], area=area) for uuid in defaults})
+
+    def rows(self, names: Mapping[int, str], indices: Sequence[int], uuids: Sequence[Any]) -> list[Row | None]:
+        """What the row groups of one call are; `names` says which list stands at which position of the call."""
+        return [self._rows.get(names.get(i, ""), {}).get(uuid) for i, uuid in zip(indices, uuids, strict=True)]
+
+
+def names_of(lists: Sequence[Any], known: Mapping[str, Any]) -> dict[int, str]:
+    """Which of a call's lists is which of the sampler's; others (a guidance of another pack) are left out."""
+    return {i: name for i, conds in enumerate(lists) for name, ours in known.items() if conds is not None and conds is ours}
+
+
+def _side(name: str) -> Side | None:
+    if name == "negative":
+        return "negative"
+    return None if "empty" in name or "negative" in name else "prompt"
+
+
+def _uuids(conds: Any) -> set[Any]:
+    return {cond.get("uuid") for cond in conds or ()}
+
+
+def _text_id(cond: Cond) -> int:
+    """Conditionings that ComfyUI adds for an area share the text of the one they were made from."""
+    text = cond.get("model_conds", {}).get("c_crossattn")
+    return id(text) if text is not None else id(cond)
+
+
+def _prompt(cond: Cond) -> Prompt:
+    context = cond.get("cross_attn")
+    if not isinstance(context, Tensor):
+        context = cond["model_conds"]["c_crossattn"].cond
+    return context_prompt(cond.get(KEY), context)
+
+
+def _area_id(cond: Cond) -> Any:
+    mask = cond.get("mask")
+    return (tuple(cond["area"]) if cond.get("area") is not None else None, None if mask is None else id(mask))
+
+
+def _area(cond: Cond, size: tuple[int, int]) -> Area:
+    """`area` is (height, width, top, left) in latent positions, or (frames, height, width, first frame, top, left)."""
+    box, mask = cond.get("area"), cond.get("mask")
+    if mask is not None:
+        mask = mask if mask.dim() == 2 else mask.flatten(0, -3).mean(0)
+    if box is None:
+        return WHOLE if mask is None else Area(mask=mask)
+    dims = len(box) // 2
+    (h, w), (top, left) = box[dims - 2 : dims], box[-2:]
+    return Area(top / size[0], left / size[1], min(1.0, h / size[0]), min(1.0, w / size[1]), mask)

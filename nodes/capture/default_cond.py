@@ -1,0 +1,54 @@
+"""Where a default prompt is at work: ComfyUI gives it what the other prompts of its list leave over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from comfy.samplers import get_area_and_mult
+from torch import Tensor
+
+from ...daam_core.capture.region import Area
+
+Cond = Mapping[str, Any]
+
+
+def is_default(cond: Cond) -> bool:
+    """Whether a conditioning is for the rest of the picture."""
+    return "default" in cond
+
+
+class Remainders:
+    """The areas of default prompts; one value for the same prompts at work, however often they are asked for."""
+
+    def __init__(self) -> None:
+        self._areas: dict[tuple[Any, ...], Area] = {}
+
+    def area(self, conds: Sequence[Cond], x: Tensor, timestep: Tensor) -> Area:
+        """What the prompts at work leave over.
+
+        Args:
+            conds: the list that the default prompt is in.
+            x: the latent that is predicted, `[images, c, …, h, w]`.
+            timestep: of the prediction, as the sampler has it; prompts may be at work in a part of the run.
+        """
+        others = [cond for cond in conds if not is_default(cond)]
+        found = [(cond["uuid"], at) for cond in others if (at := get_area_and_mult(cond, x, timestep)) is not None]
+        at_work = tuple(uuid for uuid, _ in found)
+        if at_work not in self._areas:
+            self._areas[at_work] = Area(mask=_left_over([at for _, at in found], x))
+        return self._areas[at_work]
+
+
+def _left_over(found: Sequence[Any], x: Tensor) -> Tensor:
+    """1 less the weights of what was found, not below 0: `[h, w]`, frames and pictures averaged."""
+    left = torch.ones_like(x)
+    for one in found:
+        part = left
+        if one.area is not None:
+            dims = len(one.area) // 2
+            for i in range(dims):
+                part = part.narrow(i + 2, one.area[dims + i], one.area[i])
+        part -= one.mult
+    return left.relu_().flatten(0, -3).mean(0)

@@ -1,0 +1,292 @@
+"""How a session hears a run of ComfyUI's sampler: by ComfyUI's own extension points, on the run's own options.
+
+The model that Record gives out carries one OUTER_SAMPLE wrapper and nothing else. When a sampler runs, the wrapper puts
+everything else into the options that ComfyUI made for this one run, and ComfyUI throws these away at its end: nothing
+has to be undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from comfy import patcher_extension
+from comfy.patcher_extension import WrappersMP
+
+from ...daam_core.capture.attention_call import SeenLse
+from ...daam_core.capture.families import READS, is_unet, layout_of
+from ...daam_core.errors import NothingRecorded, recording_failure
+from .recording_session import Options, Session
+from .recording_store import RUNS
+
+KEY = "daam_lens"
+TORCH_COMPILE_KWARGS = "torch_compile_kwargs"
+"""Where ComfyUI notes in a model's options that it is compiled."""
+_CALLBACK = 5  # position of `callback` among the arguments of outer_sample
+
+
+def recording(model: Any, options: Options) -> Any:
+    """A clone of a MODEL that records every run of a sampler; an earlier Record on it gives way."""
+    heard = model.clone()
+    heard.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+    heard.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, Recording(options))
+    return heard
+
+
+class Recording:
+    """The OUTER_SAMPLE wrapper: opens a session, samples, keeps what was heard under the hash of the latent."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            guider = executor.class_obj
+            session = _open(guider, self._options, _argument(args, kwargs, 0, "noise"))
+            last = _Last(session)
+            given, named = _with_callback(args, kwargs, last)
+        except Exception as error:  # the picture comes first
+            return _without(executor, args, kwargs, error)
+        try:
+            _safely(session, _install, session, guider.model_options)
+            with _compiled_apart(guider.model_options):
+                output = executor(*given, **named)
+            _keep(session, output, last, guider)
+            return output
+        finally:
+            session.close()
+
+
+def _open(guider: Any, options: Options, noise: Any) -> Session:
+    if TORCH_COMPILE_KWARGS in guider.model_options and torch.are_deterministic_algorithms_enabled():
+        raise NothingRecorded(
+            "a compiled model cannot be recorded while PyTorch is told to be deterministic. "
+            "Leave out TorchCompileModel, or start ComfyUI without --deterministic"
+        )
+    patcher = guider.model_patcher
+    model = patcher.model.diffusion_model
+    layout = layout_of(model)
+    if layout is None and not is_unet(model):
+        raise NothingRecorded(
+            f"this model, {type(model).__name__}, is not one that DAAM Lens reads, so nothing of it was touched. "
+            f"It reads {READS}"
+        )
+    scale = int(getattr(patcher.model.latent_format, "spacial_downscale_ratio", 8))
+    return Session(options, guider, noise.shape, layout, scale)
+
+
+@contextmanager
+def _compiled_apart(model_options: dict[str, Any]) -> Iterator[None]:
+    """What is compiled during a recorded run is used in recorded runs alone, and the other way round.
+
+    Newer TorchCompileModel nodes tell PyTorch to compare no option of a run with those it compiled for. A model compiled
+    without Record would then never be heard, and one compiled with it would look for Record in a run that has none, and
+    fail. Compiling it a second time does not help: PyTorch keeps what it compiled with the code it came from. But it always
+    compares its global state: one bit of it, without effect while deterministic algorithms are off, tells the two apart.
+    """
+    if TORCH_COMPILE_KWARGS not in model_options:
+        yield
+        return
+    before = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False, warn_only=not before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False, warn_only=before)
+
+
+def _without(executor: Any, args: Any, kwargs: Any, error: Exception) -> Any:
+    output = executor(*args, **kwargs)
+    RUNS.keep([output], None, recording_failure(error))
+    return output
+
+
+def _keep(session: Session, output: Any, last: _Last, guider: Any) -> None:
+    """Remember the run under the latent that was sampled, and under the clean one that some samplers also give out."""
+    latents = [output]
+    try:
+        if last.clean is not None and last.clean.shape == output.shape:
+            latents.append(guider.model_patcher.model.process_latent_out(last.clean.cpu()))
+        RUNS.keep(latents, session.heat_maps())
+    except Exception as error:
+        RUNS.keep(latents, None, str(error) if isinstance(error, NothingRecorded) else recording_failure(error))
+
+
+class _Last:
+    """The sampler's callback, which also tells which step it is and what the clean latent looks like."""
+
+    def __init__(self, session: Session) -> None:
+        self.clean: torch.Tensor | None = None
+        self.below: Callable[..., Any] | None = None
+        self._session = session
+
+    def __call__(self, step: int, clean: Any, x: Any, total: int) -> Any:
+        self._session.sampling_step = step + 1
+        self.clean = clean
+        return self.below(step, clean, x, total) if self.below is not None else None
+
+
+def _with_callback(args: tuple[Any, ...], kwargs: dict[str, Any], last: _Last) -> tuple[list[Any], dict[str, Any]]:
+    given = list(args)
+    below = _argument(args, kwargs, _CALLBACK, "callback", None)
+    if below is not None and not callable(below):
+        raise NothingRecorded(f"the sampler was started with a {type(below).__name__} where its callback stands")
+    if len(given) > _CALLBACK:
+        last.below, given[_CALLBACK] = given[_CALLBACK], last
+        return given, kwargs
+    last.below = kwargs.get("callback")
+    return given, {**kwargs, "callback": last}
+
+
+def _install(session: Session, model_options: dict[str, Any]) -> None:
+    """Put the listeners into the options of one run."""
+    options = model_options.setdefault("transformer_options", {})
+    for kind, wrapper in (
+        (WrappersMP.PREDICT_NOISE, _predict(session)),
+        (WrappersMP.CALC_COND_BATCH, _batch(session)),
+        (WrappersMP.APPLY_MODEL, _model(session)),
+    ):
+        patcher_extension.add_wrapper_with_key(kind, KEY, wrapper, model_options, is_model_options=True)
+    options["optimized_attention_override"] = _override(session, options.get("optimized_attention_override"))
+    if session.layout is not None:
+        return
+    patches = dict(options.get("patches", {}))
+    patches["attn2_patch"] = [*patches.get("attn2_patch", []), _mark(session, own=False)]
+    if session.options.keep.self_attention:
+        patches["attn1_patch"] = [*patches.get("attn1_patch", []), _mark(session, own=True)]
+    options["patches"] = patches
+    replaced = options.get("patches_replace", {}).get("attn2", {})
+    if replaced:
+        wrapped = {block: _Heard(session, replacement) for block, replacement in replaced.items()}
+        options["patches_replace"] = {**options["patches_replace"], "attn2": wrapped}
+
+
+def _predict(session: Session) -> Callable[..., Any]:
+    def predict(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        _safely(session, lambda: session.begin_step(_argument(args, kwargs, 1, "timestep")))
+        out = executor(*args, **kwargs)
+        _safely(session, session.end_step)
+        return out
+
+    return predict
+
+
+def _batch(session: Session) -> Callable[..., Any]:
+    def batch(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        names = ("model", "conds", "x_in", "timestep")
+        _safely(session, lambda: session.begin_batch(*(_argument(args, kwargs, i, names[i]) for i in (1, 2, 3))))
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            session.end_batch()
+
+    return batch
+
+
+def _model(session: Session) -> Callable[..., Any]:
+    def model(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        def begin() -> None:
+            context = _argument(args, kwargs, 3, "c_crossattn", None)
+            options = _argument(args, kwargs, 5, "transformer_options", None)
+            session.begin_model(_argument(args, kwargs, 0, "x"), context, options or {})
+
+        _safely(session, begin)
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            session.end_model()
+
+    return model
+
+
+def _override(session: Session, below: Callable[..., Any] | None) -> Callable[..., Any]:
+    """An attention override that calls what was there before, or the function itself, and only listens."""
+
+    def unet(func: Any, *args: Any, **kwargs: Any) -> Any:
+        if session.coming is not None:  # before the function, which may do with its arguments what it likes
+            _apart(session.hear, args, kwargs)
+        return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
+
+    def transformer(func: Any, *args: Any, **kwargs: Any) -> Any:
+        if session.coming is None:
+            return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
+        seen = None if torch.compiler.is_compiling() else SeenLse()
+        with nullcontext() if seen is None else seen:
+            out = func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
+        _apart(session.hear, args, kwargs, seen)
+        return out
+
+    return unet if session.layout is None else transformer
+
+
+def _mark(session: Session, own: bool) -> Callable[..., Any]:
+    """A patch that hands its arguments on as they are: it tells that attention comes next, and where.
+
+    UNets call patches with four arguments and take three back. Newer models add keywords and take back a dictionary of
+    what was changed; no UNet does so today.
+    """
+
+    def mark(*args: Any, **kwargs: Any) -> Any:
+        options = _argument(args, kwargs, 3, "extra_options", None)
+        if isinstance(options, Mapping):
+            _apart(session.mark, options, own)
+        return args[:3] if len(args) == 4 and not kwargs else {}
+
+    return mark
+
+
+def _apart(tell: Callable[..., None], *args: Any) -> None:
+    """Call `tell` where torch.compile does not look; the wrapper that sees to that costs too much where nothing is compiled."""
+    if torch.compiler.is_compiling():
+        torch.compiler.disable(tell)(*args)
+    else:
+        tell(*args)
+
+
+class _Heard:
+    """Another pack's replacement of a cross-attention (IP-Adapter and its like), heard before it does its work.
+
+    Such replacements call attention in ways an override does not see. Everything else about them shows through.
+    """
+
+    def __init__(self, session: Session, replacement: Any) -> None:
+        self._session, self._replacement = session, replacement
+
+    def __call__(self, q: Any, k: Any, v: Any, extra_options: Any, *args: Any, **kwargs: Any) -> Any:
+        _safely(self._session, lambda: _apart(self._session.hear, (q, k, v, int(extra_options["n_heads"])), {}))
+        return self._replacement(q, k, v, extra_options, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        found = getattr(self._replacement, name)
+        if name != "to":
+            return found
+
+        def to(*args: Any, **kwargs: Any) -> _Heard:  # ComfyUI puts what `to` gives out in our place
+            return _Heard(self._session, found(*args, **kwargs))
+
+        return to
+
+
+_REQUIRED = object()
+
+
+def _argument(args: Sequence[Any], kwargs: Mapping[str, Any], index: int, name: str, default: Any = _REQUIRED) -> Any:
+    """An argument of one of ComfyUI's calls, by position or by name; the call itself is handed on as it came."""
+    if len(args) > index:
+        return args[index]
+    if name in kwargs:
+        return kwargs[name]
+    if default is _REQUIRED:
+        raise NothingRecorded(f"ComfyUI called its model without `{name}`, which DAAM Lens reads")
+    return default
+
+
+def _safely(session: Session, tell: Callable[..., None], *args: Any) -> None:
+    try:
+        tell(*args)
+    except Exception as error:
+        session.fail(error)

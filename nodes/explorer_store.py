@@ -1,0 +1,72 @@
+"""The pictures that explorers show: what a page may ask this process for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..daam_core.errors import NothingRecorded
+from ..daam_core.explorer.page_data import PageData, page_data
+from ..daam_core.lru_cache import Memory
+from ..daam_core.maps.heatmaps import HeatMaps
+from .capture.recording_store import MOST_BYTES
+from .convert import Handle
+
+MOST_RUNS = 64
+
+
+@dataclass(frozen=True)
+class _Run:
+    handle: Handle
+    pages: dict[int, PageData] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(maps.nbytes for maps in self.handle)
+
+
+class Shown:
+    """A bounded memory of recordings (see `Memory`)."""
+
+    def __init__(self, runs: int = MOST_RUNS, most_bytes: int = MOST_BYTES) -> None:
+        self._runs: Memory[_Run] = Memory(runs, most_bytes, lambda run: run.nbytes)
+
+    def keep(self, handle: Handle) -> str:
+        """The name under which a page finds these maps; the same maps and pictures keep their name."""
+        return self._runs.named(lambda run: _same(run.handle, handle)) or self._runs.keep(_Run(handle))
+
+    def maps(self, name: str, picture: int) -> HeatMaps:
+        """One picture's maps. Raises NothingRecorded."""
+        return self._run(name, picture).handle[picture]
+
+    def page(self, name: str, picture: int) -> PageData:
+        """What the page shows of one picture, made once. Raises NothingRecorded."""
+        run = self._run(name, picture)
+        if picture not in run.pages:
+            run.pages[picture] = page_data(run.handle[picture])
+        return run.pages[picture]
+
+    def _run(self, name: str, picture: int) -> _Run:
+        run = self._runs.find(name)
+        if run is None or not 0 <= picture < len(run.handle):
+            raise NothingRecorded(
+                "There are no heat maps for this picture any more: ComfyUI was started again, or many others came after "
+                "it. Queue the graph again, if need be with another seed."
+            )
+        return run
+
+
+SHOWN = Shown()
+"""Nodes have no state of their own; a page asks long after the node has run."""
+
+
+def _same(a: Handle, b: Handle) -> bool:
+    return len(a) == len(b) and all(map(_same_picture, a, b))
+
+
+def _same_picture(a: HeatMaps, b: HeatMaps) -> bool:
+    # A cached recording comes as the very same tensors, in a new frame where a picture was laid under it.
+    if a.sums is not b.sums or a.size != b.size or a.rule != b.rule or a.prompt != b.prompt or a.negative is not b.negative:
+        return False
+    return a.picture is b.picture or (a.picture is not None and b.picture is not None and np.array_equal(a.picture, b.picture))

@@ -1,0 +1,51 @@
+"""Words In Region: which words drive a part of the picture."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..daam_core.errors import BadArgument
+from ..daam_core.maps.statistics import rank_region
+from ..daam_core.render import table
+from .convert import MAPS, Handle, image_of, resized
+from .parse_inputs import SOME_WORDS_HELP, words_in
+
+
+class WordsInRegion(io.ComfyNode):
+    """Maps and MASK in, ranked words out."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DaamLensWordsInRegion",
+            display_name="Words In Region",
+            category="DAAM Lens",
+            description="Which words made this part of the picture, strongest first.",
+            is_output_node=True,
+            inputs=[
+                MAPS.Input("maps", tooltip="From Heat Maps or Load Maps."),
+                io.Mask.Input("region", tooltip="The part of the picture, painted with the mask editor or from any node."),
+                io.String.Input("words", multiline=True, default="", tooltip=SOME_WORDS_HELP),
+            ],
+            outputs=[
+                io.String.Output(display_name="ranking", tooltip="Words with their share of the region, strongest first."),
+                io.Image.Output(display_name="table", tooltip="The ranking as a picture, one for each picture."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, maps: Handle, region: Tensor, words: str = "") -> io.NodeOutput:
+        """One ranking a picture; a single mask serves all."""
+        if region.numel() == 0 or float(region.max()) <= 0:
+            raise BadArgument("The region is empty: paint a part of the picture.")
+        masks = region.reshape(-1, *region.shape[-2:])
+        texts, tables = [], []
+        for i, one in enumerate(maps):
+            mask = resized(masks[min(i, len(masks) - 1)], one.size)
+            ranked = rank_region(one, mask, words_in(words, one))
+            texts.append("\n".join(f"{row.word}  {row.score:.1%}  (x{row.lift:.2f})" for row in ranked))
+            rows = [(row.word, row.score, f"{row.lift:.2f} x its average") for row in ranked]
+            tables.append(table(["word", "share of the region", "attention here"], rows, title=one.prompt.text))
+        text = "\n\n".join(texts)
+        return io.NodeOutput(text, image_of(tables), ui={"text": (text,)})

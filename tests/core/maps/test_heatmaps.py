@@ -1,0 +1,187 @@
+"""The one noun: words to maps, choices, rules and files, on maps whose right answer is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from daam_core import HeatMaps
+from daam_core.errors import BadArgument, BadRecord, DetailMissing, WordNotFound
+from daam_core.maps.data import Detail, LayerInfo
+from daam_core.prompt.prompt import Prompt
+
+from ..models import tokenizer
+
+GRIDS = ((8, 12), (4, 6))
+
+
+def made(text: str = "a red house and a green tree", **changes: object) -> HeatMaps:
+    """Maps with random but known sums; every layer, head and step counted as one term."""
+    tok = tokenizer()
+    prompt = Prompt.from_ids(tok(text, padding="max_length", truncation=True).input_ids, tok, text=text)
+    noise = torch.Generator().manual_seed(0)
+    sums = {g: torch.rand(prompt.rows, *g, generator=noise) for g in GRIDS}
+    maps = HeatMaps(
+        sums=sums,
+        late={g: x * 2 for g, x in sums.items()},
+        terms=dict.fromkeys(GRIDS, 16),
+        layers=(LayerInfo("down.0", GRIDS[0], 2, "down"), LayerInfo("mid.0", GRIDS[1], 2, "mid")),
+        detail=None,
+        heads=None,
+        self_attention=None,
+        size=(64, 96),
+        picture=None,
+        prompt=prompt,
+        steps=8,
+        timesteps=tuple(float(t) for t in range(8, 0, -1)),
+    )
+    return dataclasses.replace(maps, **changes)  # type: ignore[arg-type]
+
+
+def by_formula(maps: HeatMaps, rows: list[int], size: tuple[int, int]) -> torch.Tensor:
+    return sum(  # type: ignore[return-value]
+        F.interpolate(x[None, rows], size=size, mode="bicubic", align_corners=False)[0].sum(0) for x in maps.sums.values()
+    )
+
+
+def test_a_word_is_its_row_upscaled_and_summed_over_resolutions() -> None:
+    maps = made()
+    assert torch.allclose(maps.word("house", (64, 96)), by_formula(maps, [3], (64, 96)), rtol=1e-5, atol=1e-5)
+    assert torch.allclose(maps.word("HOUSE"), by_formula(maps, [3], GRIDS[0]), rtol=1e-5, atol=1e-5)
+    assert torch.allclose(maps.word("a#2", (30, 50)), by_formula(maps, [5], (30, 50)), rtol=1e-5, atol=1e-5)
+
+
+def test_a_phrase_sums_its_tokens() -> None:
+    maps = made()
+    both = maps.word("red", (64, 96)) + maps.word("house", (64, 96))
+    assert torch.allclose(maps.word("red house", (64, 96)), both, rtol=1e-5, atol=1e-5)
+
+
+def test_a_word_of_several_tokens_is_their_sum() -> None:
+    """The tiny vocabulary spells "zebra" in bytes: its map is all of them."""
+    maps = made("a zebra")
+    rows = list(maps.prompt.find("zebra").rows)
+    assert len(rows) > 1
+    assert torch.allclose(maps.word("zebra", (64, 96)), by_formula(maps, rows, (64, 96)), rtol=1e-5, atol=1e-5)
+
+
+def test_all_words_in_one_call_equal_each_alone() -> None:
+    maps = made()
+    stacked = maps.stack(size=(64, 96))
+    assert stacked.shape == (7, 64, 96)
+    assert stacked.dtype == torch.float32
+    for i, word in enumerate(maps.words):
+        assert torch.allclose(stacked[i], maps.word(word, (64, 96)), rtol=1e-5, atol=1e-6)
+    assert made("").stack(size=(64, 96)).shape == (0, 64, 96)
+
+
+def test_a_missing_word_names_the_words_that_are() -> None:
+    with pytest.raises(WordNotFound, match="house"):
+        made().word("zebra")
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5,), (-1, 2)])
+def test_a_size_that_is_none_is_said(size: tuple[int, ...]) -> None:
+    with pytest.raises(BadArgument, match="height, width"):
+        made().word("house", size)  # type: ignore[arg-type]
+
+
+def test_content_words_leave_out_articles() -> None:
+    assert made().content_words == ["red", "house", "green", "tree"]
+
+
+def test_one_resolution_can_be_chosen() -> None:
+    maps = made().select(grids=[GRIDS[1]])
+    assert maps.grid == GRIDS[1]
+    assert torch.equal(maps.word("house"), maps.sums[GRIDS[1]][3])
+    with pytest.raises(BadArgument, match="was recorded"):
+        made().select(grids=[(99, 99)])
+
+
+def test_choices_of_detail() -> None:
+    """Steps and layers are picked where kept, and the error says how to keep them."""
+    plain = made()
+    with pytest.raises(DetailMissing, match="detail="):
+        plain.select(steps=[0])
+    with pytest.raises(DetailMissing, match="heads=True"):
+        plain.select(heads=[0])
+    values = {g: torch.rand(8, 1, plain.prompt.rows - 3, *g).half() for g in GRIDS}
+    maps = made(detail=Detail(values, {GRIDS[0]: (0,), GRIDS[1]: (1,)}, True))
+    last = maps.select(steps=[-1])
+    expected = values[GRIDS[0]][7, 0, 2].float() + F.interpolate(
+        values[GRIDS[1]][7, 0, 2].float()[None, None], size=GRIDS[0], mode="bicubic"
+    )[0, 0]
+    assert torch.allclose(last.word("house"), expected, rtol=1e-5, atol=1e-5)
+    assert last.terms == {GRIDS[0]: 2, GRIDS[1]: 2}
+    mid = maps.select(layers=["mid"])
+    assert list(mid.sums) == [GRIDS[1]]
+    assert torch.allclose(mid.word("house"), values[GRIDS[1]][:, 0, 2].float().sum(0), rtol=1e-5)
+    with pytest.raises(DetailMissing, match="<start>"):
+        mid.word("<start>")
+    with pytest.raises(BadArgument, match="no layer"):
+        maps.select(layers=["nowhere"])
+    with pytest.raises(BadArgument, match="no step"):
+        maps.select(steps=[8])
+
+
+def test_a_record_keeps_everything(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    g = GRIDS[0]
+    full = made(
+        picture=picture,
+        heads={0: torch.rand(2, 10, *g)},
+        self_attention={g: torch.rand(96, 96)},
+        detail=Detail({g: torch.rand(8, 1, 7, *g).half()}, {g: (0,)}, True),
+    ).with_negative(made("a star"))
+    back = HeatMaps.load(full.save(tmp_path / "run.safetensors"))
+    assert back.words == full.words
+    assert back.negative is not None
+    assert back.negative.words == ["a", "star"]
+    assert back.picture is not None
+    assert back.detail is not None and back.heads is not None and back.self_attention is not None
+    assert full.detail is not None and full.heads is not None and full.self_attention is not None
+    assert np.array_equal(back.picture, picture)
+    assert torch.equal(back.stack(), full.stack())
+    assert torch.equal(back.detail.values[g], full.detail.values[g])
+    assert torch.equal(back.heads[0], full.heads[0])
+    assert torch.equal(back.self_attention[g], full.self_attention[g])
+    for name in ("terms", "layers", "size", "steps", "timesteps", "prompt", "rule"):
+        assert getattr(back, name) == getattr(full, name), name
+
+
+def test_a_record_whose_parts_do_not_fit_is_said(tmp_path: Path) -> None:
+    """A record edited by hand, or of another prompt, is one clear sentence."""
+    from daam_core.maps import safetensors_file as records
+
+    path = made().save(tmp_path / "run.safetensors")
+    tensors, header = records.read(path)
+    for change in (
+        {"steps": "many"},
+        {"layers": [{"name": "x"}]},
+        {"size": [0, 4]},
+        {"prompt": None},
+        {"terms": {"8by12": 3}},
+        {"prompt": made("a star").prompt.to_dict()},
+    ):
+        clean = {k: v for k, v in header.items() if k not in ("format", "version")} | change
+        with pytest.raises(BadRecord):
+            HeatMaps.load(records.write(tmp_path / "bad.safetensors", tensors, clean))
+
+
+def test_a_picture_that_promises_gigabytes_is_refused(tmp_path: Path) -> None:
+    """A PNG of 60 bytes may claim 65535 x 65535 pixels; nothing of that size is allocated."""
+    from daam_core.maps import safetensors_file as records
+
+    path = made(picture=np.zeros((64, 96, 3), np.uint8)).save(tmp_path / "run.safetensors")
+    tensors, header = records.read(path)
+    png = bytearray(tensors["picture/png"].numpy().tobytes())
+    png[16:24] = (65535).to_bytes(4, "big") * 2
+    tensors["picture/png"] = torch.frombuffer(png, dtype=torch.uint8)
+    clean = {k: v for k, v in header.items() if k not in ("format", "version")}
+    with pytest.raises(BadRecord, match="picture"):
+        HeatMaps.load(records.write(tmp_path / "bomb.safetensors", tensors, clean))

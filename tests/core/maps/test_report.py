@@ -1,0 +1,120 @@
+"""What the maps say in words, on maps drawn by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from daam_core.errors import BadArgument
+from daam_core.maps.heatmaps import HeatMaps
+from daam_core.maps.statistics import (
+    PromptReport,
+    box_region,
+    cond_minus_uncond,
+    difference,
+    mean_probability,
+    prompt_report,
+    rank_region,
+    share,
+)
+
+from .test_heatmaps import made
+
+GRID = (8, 12)
+
+
+def drawn(**words: torch.Tensor) -> HeatMaps:
+    """Maps of "a red house and a green tree" at one resolution; words not given are even."""
+    maps = made()
+    rows = torch.full((maps.prompt.rows, *GRID), 0.5)
+    for word, heat in words.items():
+        rows[maps.prompt.find(word).rows[0]] = heat
+    return dataclasses.replace(maps, sums={GRID: rows}, late={GRID: rows}, terms={GRID: 16})
+
+
+def left() -> torch.Tensor:
+    heat = torch.zeros(GRID)
+    heat[:, :6] = 4.0
+    return heat
+
+
+def right() -> torch.Tensor:
+    return left().flip(1)
+
+
+def test_shares_of_a_place_sum_to_one() -> None:
+    shares = share(drawn(house=left(), tree=right()), ["house", "tree"])
+    assert torch.allclose(shares.sum(0), torch.ones(GRID))
+    assert shares[0, 0, 0] == 1
+    assert shares[1, 0, -1] == 1
+    assert share(drawn(house=torch.zeros(GRID)), ["house"]).sum() == 0
+
+
+def test_the_words_of_a_region_are_ranked_by_what_is_special_there() -> None:
+    """"and" has the most attention everywhere; "house" still drives the left half."""
+    maps = drawn(house=left(), tree=right(), **{"and": torch.full(GRID, 50.0)})
+    ranked = rank_region(maps, box_region(maps, 0, 0, 40, 64), ["and", "house", "tree"])
+    assert [r.word for r in ranked] == ["house", "and", "tree"]
+    assert ranked[0].lift == pytest.approx(2.0, rel=0.05)
+    assert sum(r.score for r in ranked) == pytest.approx(1.0)
+
+
+def test_regions_are_cut_to_the_picture_and_empty_ones_said() -> None:
+    maps = drawn()
+    assert box_region(maps, 90, 60, 100, 100).sum() == 6 * 4
+    assert box_region(maps, -5, -5, 10, 10).sum() == 25
+    with pytest.raises(BadArgument, match="outside the picture"):
+        box_region(maps, 200, 0, 5, 5)
+    with pytest.raises(BadArgument, match="empty"):
+        rank_region(maps, torch.zeros(64, 96))
+
+
+def test_the_report_names_idle_words_and_pairs_that_cannot_be_told_apart() -> None:
+    maps = drawn(red=left(), house=left(), tree=right())
+    report = prompt_report(maps)
+    by_word = {r.word: r for r in report.words}
+    assert report.neglected == ("green",)
+    assert [pair[:2] for pair in report.entangled] == [("red", "house")]
+    assert by_word["house"].spread == pytest.approx(0.5)
+    assert by_word["house"].peak == pytest.approx(4 / 16)
+    closest = by_word["house"].closest
+    assert closest is not None
+    assert closest[0] == "red"
+    assert closest[1] == pytest.approx(1.0)
+    assert sum(r.share for r in report.words) == pytest.approx(1.0)
+    text = "\n".join(report.lines())
+    assert "“green” did almost nothing on its own" in text
+    assert "“red” and “house” cannot be told apart" in text
+
+
+def test_neglected_words_are_said_in_one_sentence() -> None:
+    notes = PromptReport((), ("red", "green", "grass"), ()).notes()
+    assert len(notes) == 1
+    assert notes[0].startswith("“red”, “green” and “grass” did almost nothing on their own")
+    assert PromptReport((), (), ()).notes() == []
+
+
+def test_an_empty_prompt_has_an_empty_report() -> None:
+    report = prompt_report(made(""))
+    assert report.words == () and report.neglected == () and report.entangled == ()
+
+
+def test_two_runs_are_compared_per_term() -> None:
+    """A run of twice the steps has twice the sums and no difference."""
+    short = drawn(house=left())
+    longer = dataclasses.replace(short, sums={GRID: short.sums[GRID] * 2}, terms={GRID: 32})
+    assert difference(longer, short, "house").abs().max() < 1e-6
+    assert difference(drawn(house=right()), short, "house")[0, -1] == pytest.approx(4 / 16)
+    assert difference(drawn(house=right()), short, "house")[0, 0] == pytest.approx(-4 / 16)
+
+
+def test_the_negative_prompt_is_subtracted_where_recorded() -> None:
+    maps = drawn(house=left())
+    with pytest.raises(BadArgument, match="negative=True"):
+        cond_minus_uncond(maps, "house")
+    above = cond_minus_uncond(maps.with_negative(drawn()), "house")
+    assert above[0, 0] == pytest.approx(4 / 16 - 0.5 / 16)
+    assert above[0, -1] == pytest.approx(-0.5 / 16)
+    assert mean_probability(maps, ["house"]).max() == pytest.approx(4 / 16)

@@ -1,0 +1,114 @@
+"""`maps.mask(word)`: every method by name, on maps and a picture drawn by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from daam_core.errors import BadArgument, DetailMissing, WordNotFound
+from daam_core.maps.heatmaps import HeatMaps
+from daam_core.masks.methods import METHODS
+from daam_core.masks.metrics import iou
+
+from ..maps.test_heatmaps import made
+
+GRID = (16, 24)
+SIZE = (128, 192)
+HOUSE = (slice(32, 96), slice(16, 72))
+TREE = (slice(40, 120), slice(120, 168))
+
+
+def scene(picture: bool = True, walk: bool = True) -> HeatMaps:
+    """A red box and a green box on grey, each with blurred heat over it; other words are nearly even."""
+    maps = made(size=SIZE)
+    image = np.full((*SIZE, 3), 210, np.uint8)
+    image[HOUSE], image[TREE] = (200, 30, 30), (30, 150, 40)
+    rows = torch.full((maps.prompt.rows, *GRID), 0.2)
+    for words, place in ((("red", "house"), HOUSE), (("green", "tree"), TREE)):
+        exact = torch.zeros(SIZE)
+        exact[place] = 1
+        heat = torch.nn.functional.adaptive_avg_pool2d(exact[None, None], GRID)
+        heat = torch.nn.functional.avg_pool2d(heat, 3, stride=1, padding=1)[0, 0]
+        for word in words:
+            rows[maps.prompt.find(word).rows[0]] += 4 * heat
+    n = GRID[0] * GRID[1]
+    return dataclasses.replace(
+        maps,
+        sums={GRID: rows},
+        late={GRID: rows},
+        terms={GRID: 16},
+        picture=image if picture else None,
+        self_attention={GRID: torch.eye(n)} if walk else None,
+    )
+
+
+def exact(place: tuple[slice, slice]) -> torch.Tensor:
+    mask = torch.zeros(SIZE, dtype=torch.bool)
+    mask[place] = True
+    return mask
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_finds_each_box(method: str) -> None:
+    maps = scene()
+    for word, place in (("house", HOUSE), ("tree", TREE)):
+        mask = maps.mask(word, method)
+        assert mask.shape == SIZE
+        assert mask.dtype == torch.bool
+        assert iou(mask, exact(place)) > 0.75, word
+
+
+def test_the_default_reaches_the_pictures_edges() -> None:
+    """Heat of 16 x 24 cells is off by cells; the picture's edge is met to the pixel."""
+    maps = scene()
+    for word, place in (("house", HOUSE), ("tree", TREE), ("red house", HOUSE)):
+        assert iou(maps.mask(word), exact(place)) > 0.97, word
+
+
+def test_equation_7_by_hand() -> None:
+    maps = scene()
+    heat = maps.word("house", SIZE)
+    assert torch.equal(maps.mask("house", method="threshold", tau=0.4), heat >= 0.4 * heat.max())
+
+
+@pytest.mark.parametrize("method", ["best", "threshold", "otsu", "compete"])
+def test_without_picture_and_self_attention_the_heat_alone_decides(method: str) -> None:
+    mask = scene(picture=False, walk=False).mask("house", method)
+    assert mask.shape == SIZE
+    assert iou(mask, exact(HOUSE)) > 0.7
+
+
+def test_what_a_method_needs_is_said() -> None:
+    bare = scene(picture=False, walk=False)
+    with pytest.raises(DetailMissing, match="image="):
+        bare.mask("house", "grabcut")
+    with pytest.raises(DetailMissing, match="self_attention=True"):
+        bare.mask("house", "walk")
+    with pytest.raises(BadArgument, match="threshold"):
+        bare.mask("house", "magic")
+    with pytest.raises(BadArgument, match="tau"):
+        bare.mask("house", "threshold", tau=2.0)
+    with pytest.raises(WordNotFound, match="house"):
+        bare.mask("zebra")
+
+
+def test_a_mask_can_have_another_size_and_another_picture() -> None:
+    maps = scene()
+    assert maps.mask("house", size=(64, 96)).shape == (64, 96)
+    other = np.asarray(maps.picture)[:, ::-1].copy()
+    assert maps.mask("house", image=other).shape == SIZE
+
+
+def test_self_attention_of_a_coarser_grid_that_divides_nothing_still_serves() -> None:
+    """264 x 320 pixels give grids of 33 x 40 and 17 x 20: no whole division, no crash."""
+    maps = dataclasses.replace(scene(), self_attention={(7, 11): torch.eye(77)})
+    assert iou(maps.mask("house"), exact(HOUSE)) > 0.6
+
+
+def test_rivals_can_be_named() -> None:
+    maps = scene(picture=False)
+    alone = maps.mask("house", "compete", against=[])
+    assert torch.equal(alone, maps.mask("house", "compete", against=["and"]) | alone)

@@ -1,0 +1,128 @@
+"""Which words stand in which columns of a model's context: encoders side by side, alone, cut, padded, remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+Pack = Callable[[str], ModuleType]
+VOCABULARY = {0: "<s>", 1: "</s>", 2: "red</w>", 3: "house</w>", 4: "tree</w>"}
+
+
+def tokenizer() -> Any:
+    own = SimpleNamespace(start_token=0, end_token=1, inv_vocab=VOCABULARY)
+    t5 = SimpleNamespace(start_token=None, end_token=1, inv_vocab=VOCABULARY)
+    return SimpleNamespace(clip_l=own, clip_g=own, t5xxl=t5)
+
+
+def chunk(ids: list[int], length: int = 77, start: bool = True) -> list[tuple[int, float]]:
+    tokens = [0, *ids, 1] if start else [*ids, 1]
+    return [(i, 1.0) for i in [*tokens, *[1] * (length - len(tokens))]]
+
+
+def read(pack: Pack, tokens: Any, encoder: Any = None) -> Any:
+    return pack("nodes.capture.prompt_tokens").prompts_of(tokens, tokenizer(), encoder or SimpleNamespace())
+
+
+def places(prompt: Any, word: str) -> list[int]:
+    rows = prompt.find(word).rows
+    return [token.column for token in prompt.tokens if token.row in rows]
+
+
+def test_sd3_reads_with_clip_and_t5(pack: Pack) -> None:
+    spoken = read(pack, {"l": [chunk([2, 3])], "g": [chunk([2, 3])], "t5xxl": [chunk([2, 3], 90, False)]})
+    prompt = pack("nodes.capture.context_alignment").of_length(spoken, 77 + 90)
+    assert prompt.labels == ["red", "house"]
+    assert places(prompt, "house") == [2, 77 + 1]
+
+
+def test_flux_reads_with_t5_alone(pack: Pack) -> None:
+    spoken = read(pack, {"l": [chunk([2, 3])], "t5xxl": [chunk([2, 3], 256, False)]})
+    assert places(pack("nodes.capture.context_alignment").of_length(spoken, 256), "house") == [1]
+
+
+def test_an_encoder_that_is_not_loaded_says_nothing(pack: Pack) -> None:
+    spoken = read(pack, {"l": [chunk([2])], "t5xxl": [chunk([2], 77, False)]}, SimpleNamespace(t5xxl=None))
+    assert set(spoken) == {"l"}
+
+
+def test_sdxl_cuts_the_longer_encoder_to_the_shorter(pack: Pack) -> None:
+    spoken = read(pack, {"l": [chunk([2, 3])], "g": [chunk([2, 3]), chunk([4])]})
+    prompt = pack("nodes.capture.context_alignment").of_length(spoken, 77)
+    assert prompt.labels == ["red", "house"]
+
+
+def test_a_concatenation_is_remembered(pack: Pack) -> None:
+    """The second half's words are found by its numbers; columns of which nothing is known are padding."""
+    spoken_module, columns = pack("nodes.capture.prompt_tokens"), pack("nodes.capture.context_alignment")
+    first, second = read(pack, {"l": [chunk([2, 3])]}), read(pack, {"l": [chunk([4])]})
+    contexts = torch.randn(3, 1, 77, 4, generator=torch.Generator().manual_seed(11))
+    spoken_module.REMEMBERED.keep(contexts[1], second)
+    both = columns.context_prompt(first, torch.cat([contexts[0], contexts[1]], 1))
+    assert both.labels == ["red", "house", "tree"]
+    assert places(both, "tree") == [78]
+    unknown = columns.context_prompt(first, torch.cat([contexts[0], contexts[2]], 1))
+    assert unknown.labels == ["red", "house"]
+    assert set(range(77, 154)) <= set(unknown.padding)
+
+
+def test_nothing_known_is_counted(pack: Pack) -> None:
+    prompt = pack("nodes.capture.context_alignment").context_prompt(None, torch.rand(1, 5, 4))
+    assert prompt.labels == ["0", "1", "2", "3", "4"]
+
+
+def test_memory_of_prompts_is_bounded(pack: Pack) -> None:
+    remembered = pack("nodes.capture.prompt_tokens").Remembered(most=2)
+    contexts = [torch.full((1, 3, 2), float(k)) for k in range(3)]
+    for context in contexts:
+        remembered.keep(context, {})
+    assert [remembered.find(context) is not None for context in contexts] == [False, True, True]
+
+
+def test_a_text_that_does_not_fit_is_refused(pack: Pack) -> None:
+    spoken = read(pack, {"l": [chunk([2, 3])], "t5xxl": [chunk([2], 100, False)]})
+    with pytest.raises(pack("daam_core.errors").BadArgument, match="90 columns, and this one has 77 or 100"):
+        pack("nodes.capture.context_alignment").words_for(spoken, 90)
+
+
+def test_a_chat_template_has_no_words(pack: Pack) -> None:
+    """Qwen-Image: system text and template before and after; the encoder then drops the system text."""
+    newline = "\u010a"
+    names = ["<|im_start|>", "system", newline, "Describe", "<|im_end|>", newline]
+    names += ["<|im_start|>", "user", newline, "red", "\u0120house", "<|im_end|>", newline]
+    names += ["<|im_start|>", "assistant", newline]
+    own = SimpleNamespace(start_token=None, end_token=None, inv_vocab=dict(enumerate(names)))
+    tokens = {"qwen25_7b": [[(i, 1.0) for i in range(len(names))]]}
+    spoken = pack("nodes.capture.prompt_tokens").prompts_of(tokens, SimpleNamespace(qwen25_7b=own), SimpleNamespace())
+    assert spoken["qwen25_7b"].labels == ["red", "house"]
+    cut = pack("nodes.capture.context_alignment").of_length(spoken, len(names) - 9)
+    assert places(cut, "house") == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "latent", "keys", "expected"),
+    [
+        ("Flux", (2, 16, 12, 20), 24 + 60, (24, 24)),
+        ("Flux", (2, 16, 12, 20), 24 + 60 + 60, (24, 24)),  # a reference picture behind the picture
+        ("NextDiT", (1, 16, 12, 20), 17 + 60, (17, 17)),  # padding left out
+    ],
+)
+def test_where_the_picture_stands(pack: Pack, name: str, latent: tuple[int, ...], keys: int, expected: tuple[int, int]) -> None:
+    model = type(name, (torch.nn.Module,), {"patch_size": 2})()
+    layout = pack("daam_core.capture.families").layout_of(model)
+    frames, grid = layout.grid(latent)
+    assert (frames, grid) == (1, (6, 10))
+    assert layout.text(24, keys, 60) == expected
+
+
+def test_z_image_pads_its_text(pack: Pack) -> None:
+    model = type("NextDiT", (torch.nn.Module,), {"patch_size": 2, "pad_tokens_multiple": 32})()
+    assert pack("daam_core.capture.families").layout_of(model).text(24, 96, 60) == (24, 32)
+
+
+def test_a_unet_has_no_layout(pack: Pack) -> None:
+    assert pack("daam_core.capture.families").layout_of(torch.nn.Linear(1, 1)) is None
