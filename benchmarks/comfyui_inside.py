@@ -156,7 +156,7 @@ def main() -> list[dict[str, str]]:
             with clocked() as spent:
                 sampled = sample(models[name])
             own.append(sum(spent))
-        kept = runs.RUNS.recorded(sampled[0]).nbytes / 2**20 if name != "nothing" else 0
+        kept = runs.RECORDINGS.recorded(sampled[0]).nbytes / 2**20 if name != "nothing" else 0
         rows.append({
             "work": f"{shape}, {side} px, {steps} steps, {layers} layers", "with": name, "time": f"{median:.3f} s",
             "ratio": f"{ratio:.3f}", "own": f"{1000 * statistics.median(own):.0f} ms" if kept else "-",

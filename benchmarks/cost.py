@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from daam_core import trace
-from daam_core.capture.accumulator import Keep, Recorder
+from daam_core.capture.accumulator import Accumulator, StoreOptions
 
 from .measure import Step, calls_a_step, peak_bytes, run, tensor_bytes
 from .report import table, write
@@ -34,26 +34,26 @@ SD15_512 = Work("SD 1.5, 512 px", ((5, 64, 8, 320), (5, 32, 8, 640), (5, 16, 8, 
 SDXL_1024 = Work("SDXL, 1024 px", ((10, 64, 10, 640), (60, 32, 20, 1280)))
 
 
-def drive(work: Work, keep: Keep, steps: int, bar: bool = False) -> Recorder:
-    """A recorder fed with random queries and keys, as that work would: no UNet is needed to know what is kept."""
-    recorder = Recorder(slice(0, 1), _select, keep)
+def drive(work: Work, keep: StoreOptions, steps: int, bar: bool = False) -> Accumulator:
+    """A accumulator fed with random queries and keys, as that work would: no UNet is needed to know what is kept."""
+    accumulator = Accumulator(slice(0, 1), _select, keep)
     for _ in tqdm(range(steps), desc=work.name, disable=not bar):
-        one_step(work, recorder)
-    return recorder
+        one_step(work, accumulator)
+    return accumulator
 
 
-def one_step(work: Work, recorder: Recorder | None) -> None:
-    """All layers of one step; without a recorder, only the making of their queries and keys."""
+def one_step(work: Work, accumulator: Accumulator | None) -> None:
+    """All layers of one step; without a accumulator, only the making of their queries and keys."""
     number = 0
     for layers, side, heads, channels in work.layers:
         for _ in range(layers):
-            # New numbers for every layer, as a model makes them: what a recorder holds on to has to show.
+            # New numbers for every layer, as a model makes them: what a accumulator holds on to has to show.
             q, k = torch.rand(1, side * side, channels), torch.rand(1, KEYS, channels)
-            if recorder is not None:
-                recorder.add_cross(number, (side, side), q, k, heads, (channels // heads) ** -0.5)
+            if accumulator is not None:
+                accumulator.add_cross(number, (side, side), q, k, heads, (channels // heads) ** -0.5)
             number += 1
-    if recorder is not None:
-        recorder.end_step()
+    if accumulator is not None:
+        accumulator.end_step()
 
 
 def _select(_keys: int, _part: int) -> torch.Tensor:
@@ -67,21 +67,21 @@ def memory_rows(quick: bool) -> list[list[str]]:
     """Bytes that stay and bytes that come and go."""
     rows = []
     for work, steps in ((SD15_512, 2), (SDXL_1024, 2), (SDXL_1024, 30)):
-        for label, keep in (("sums", Keep()), ("steps and layers apart", Keep(layers=True, steps=True))):
-            recorder = drive(work, keep, min(steps, 2) if quick else steps, bar=True)
-            recorder.release()
-            kept = tensor_bytes([recorder.sums, recorder.slots, recorder.heads, recorder.self_attention])
-            rows.append([work.name, str(recorder.step_count), label, _mb(kept), _mb(temporaries(work, keep))])
+        for label, keep in (("sums", StoreOptions()), ("steps and layers apart", StoreOptions(layers=True, steps=True))):
+            accumulator = drive(work, keep, min(steps, 2) if quick else steps, bar=True)
+            accumulator.release()
+            kept = tensor_bytes([accumulator.sums, accumulator.buffers, accumulator.heads, accumulator.self_attention])
+            rows.append([work.name, str(accumulator.step_count), label, _mb(kept), _mb(temporaries(work, keep))])
     return rows
 
 
-def temporaries(work: Work, keep: Keep) -> int:
+def temporaries(work: Work, keep: StoreOptions) -> int:
     """What a step holds at its peak, beyond what the same step holds when nobody records."""
-    recorder = drive(work, keep, 2)
-    kept_before = tensor_bytes([recorder.sums, recorder.slots])
+    accumulator = drive(work, keep, 2)
+    kept_before = tensor_bytes([accumulator.sums, accumulator.buffers])
     plain = peak_bytes(lambda: one_step(work, None))
-    ours = peak_bytes(lambda: one_step(work, recorder))
-    return ours - plain - (tensor_bytes([recorder.sums, recorder.slots]) - kept_before)
+    ours = peak_bytes(lambda: one_step(work, accumulator))
+    return ours - plain - (tensor_bytes([accumulator.sums, accumulator.buffers]) - kept_before)
 
 
 def kernel_rows() -> list[list[str]]:
@@ -134,7 +134,7 @@ def main() -> None:
         print(memory, kernels, sep="\n\n")
         return
     bounds = "Bounds: 2 MB without detail, 100 MB with it, 64 MB temporaries."
-    write("Memory of the recorder", f"{WORDS} words. {bounds}\n\n{memory}")
+    write("Memory of the accumulator", f"{WORDS} words. {bounds}\n\n{memory}")
     counted = "SDXL's 70 layers, counted by the dispatcher; views and allocations are no kernels."
     folding = "A step of many: small layers of several steps are worked off together, the others folded in three kernels."
     write("Kernels and waits", f"{counted} {folding}\n\n{kernels}")

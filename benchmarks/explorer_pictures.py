@@ -32,9 +32,9 @@ MARK = """(() => { const m = document.createElement('div'); m.id = 'mark';
 def recorded() -> HeatMaps:
     pipe = load_tiny()
     pipe.set_progress_bar_config(disable=True)
-    with trace(pipe, detail=("layers", "steps")) as lens:
+    with trace(pipe, keep=("layers", "steps")) as recording:
         pipe(PROMPT, generator=torch.Generator().manual_seed(SEED))
-    return lens.heat_maps()
+    return recording.heat_maps()
 
 
 def shot(browser: Chromium, folder: Path) -> Image.Image:

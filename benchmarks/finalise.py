@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from daam_core import HeatMaps, Prompt
-from daam_core.capture.accumulator import Keep
-from daam_core.maps.data import PictureRun
+from daam_core.capture.accumulator import StoreOptions
+from daam_core.maps.data import RecordedImage
 from daam_core.types import Layer
 
 from . import castorini
@@ -29,12 +29,12 @@ _PIXELS = {SDXL_1024.name: 1024, SD15_512.name: 512}
 
 def our_maps(work: Work) -> HeatMaps:
     """Heat maps of one recorded step of that work."""
-    from daam_core.capture.recording import picture_run
+    from daam_core.capture.recording import recorded_image
 
-    recorder = drive(work, Keep(), steps=1)
+    accumulator = drive(work, StoreOptions(), steps=1)
     layers = [Layer(f"layer {i}", "down", heads, 1.0) for count, _, heads, _ in work.layers for i in range(count)]
     side = _PIXELS[work.name]
-    found: PictureRun = picture_run(recorder, layers, [_prompt()], 0, (side, side), None, [0.0])
+    found: RecordedImage = recorded_image(accumulator, layers, [_prompt()], 0, (side, side), None, [0.0])
     return HeatMaps.from_run(found)
 
 
@@ -63,8 +63,8 @@ def rows_of(work: Work, quick: bool) -> list[list[str]]:
     side = _PIXELS[work.name]
     maps = our_maps(work)
     words = maps.words
-    kept = tensor_bytes([maps.sums, maps.late])
-    rows = [_row(work, "DAAM Lens (Eq. 6)", lambda: maps.stack(words, (side, side)), 3 if quick else 30, kept)]
+    kept = tensor_bytes([maps.sums, maps.time_weighted])
+    rows = [_row(work, "DAAM Lens (Eq. 6)", lambda: maps.heat_maps(words, (side, side)), 3 if quick else 30, kept)]
     theirs_kept = their_maps(work, quick)
     other = castorini.finaliser(theirs_kept, WORDS)
     if other is None:

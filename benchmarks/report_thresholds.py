@@ -45,10 +45,10 @@ def pictures(objects: int, count: int, seed: int) -> list[Seen]:
     seen: list[Seen] = []
     for start in tqdm(range(0, count, BATCH), desc=f"{objects} objects"):
         part = range(start, min(start + BATCH, count))
-        with trace(pipe) as lens:
+        with trace(pipe) as recording:
             drawn = pipe([texts[k] for k in part], generator=[torch.Generator().manual_seed(seed + k) for k in part]).images
         for row, (k, there) in enumerate(zip(part, judge.find(drawn), strict=True)):
-            maps, nouns = lens.heat_maps(row), [noun for _, noun in pairs[k]]
+            maps, nouns = recording.heat_maps(row), [noun for _, noun in pairs[k]]
             contrast = {w.word: w.contrast for w in prompt_report(maps, nouns).words}
             masks = threshold(minmax(mean_probability(maps, nouns).clamp(min=0)), 0.4)
             seen.append(

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from daam_core.cli.main import build_parser
+from daam_core.cli.parser import build_parser
 from daam_core.errors import BadArgument
 
 ROOT = Path(__file__).parents[1]

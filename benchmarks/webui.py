@@ -20,7 +20,7 @@ import torch
 
 from daam_core import HeatMaps
 from daam_core.attention.upsample import bicubic
-from daam_webui.drawing import look_at, map_of
+from daam_webui.drawing import draw, map_of
 from daam_webui.settings import Settings
 from tests.webui.checkpoints import full_shape_checkpoint, ldm_checkpoint
 from tests.webui.hosts import Server, find
@@ -137,7 +137,7 @@ def making() -> list[list[str]]:
     ways: dict[str, Callable[[], Any]] = {
         "heat maps": lambda: bicubic(levels, (512, 512)),
         "heat maps as pictures": lambda: [map_of(maps, word, "ember") for word in WORDS],
-        "overlays with caption": lambda: look_at(maps, Settings(words=", ".join(WORDS))).drawn,
+        "overlays with caption": lambda: draw(maps, Settings(words=", ".join(WORDS))).drawn,
         "masks, threshold": lambda: [maps.mask(word, "threshold") for word in WORDS],
         "masks, best": lambda: [maps.mask(word, "best") for word in WORDS],
     }
@@ -152,15 +152,15 @@ def bench_maps(picture: np.ndarray[Any, Any], generator: torch.Generator) -> Hea
     from tests.webui.test_adapter import words_prompt
 
     prompt = words_prompt(PROMPT.replace(",", ""))
-    centres = torch.rand(prompt.rows, 2, generator=generator)
+    centres = torch.rand(prompt.num_channels, 2, generator=generator)
     sums = {}
     for side in (64, 32, 16, 8):
         axis = (torch.arange(side) + 0.5) / side
         far = (axis[None, :, None] - centres[:, :1, None]) ** 2 + (axis[None, None] - centres[:, 1:, None]) ** 2
-        sums[side, side] = (-far / 0.03).exp() * 30 + torch.rand(prompt.rows, side, side, generator=generator)
+        sums[side, side] = (-far / 0.03).exp() * 30 + torch.rand(prompt.num_channels, side, side, generator=generator)
     walk = torch.softmax(3 * torch.randn(1024, 1024, generator=generator), -1)
     return HeatMaps(
-        sums=sums, late=sums, terms=dict.fromkeys(sums, 8), layers=(), detail=None, heads=None,
+        sums=sums, time_weighted=sums, num_terms=dict.fromkeys(sums, 8), layers=(), detail=None, heads=None,
         self_attention={(32, 32): walk}, size=(512, 512), picture=picture, prompt=prompt, steps=20, timesteps=(1.0,) * 20,
     )  # fmt: skip
 

@@ -3,9 +3,9 @@
     from daam_core import HeatMaps, load_tiny, trace
 
     pipe = load_tiny()
-    with trace(pipe) as lens:
+    with trace(pipe) as recording:
         picture = pipe("a red house and a green tree").images[0]
-    maps = lens.heat_maps()
+    maps = recording.heat_maps()
     maps.mask("house")
 
 Names are loaded when they are first used, so that importing the package is quick in every host.
@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .diffusers.trace import Lens as Lens
+    from .diffusers.trace import AttentionTrace as AttentionTrace
     from .diffusers.trace import trace as trace
     from .errors import DaamLensError as DaamLensError
     from .maps.heatmaps import HeatMaps as HeatMaps

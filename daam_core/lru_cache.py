@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Memory(Generic[T]):
+class LRUCache(Generic[T]):
     """Values under names that nobody can guess; the one that was not asked for the longest goes first. For many threads.
 
     Args:

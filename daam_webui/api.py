@@ -16,9 +16,9 @@ from daam_core.maps.statistics import box_region, prompt_report, rank_region
 from daam_core.masks.methods import METHODS
 
 from .drawing import map_of, mask_of, overlay_of
-from .http import find_run, png, told
+from .http import find_run, or_422, png
 from .page_routes import login_of, page_routes
-from .recording_store import RUNS, Run
+from .recording_store import RECORDINGS, StoredRecording
 from .settings import COLOURS
 
 MOST_WORDS = 64
@@ -73,7 +73,7 @@ def routes(users: dict[str, str]) -> APIRouter:
 
     @router.get("/runs", summary="The pictures that were recorded lately, newest first")
     def runs() -> dict[str, Any]:
-        return {"runs": [_summary(run) for run in RUNS.newest_first()]}
+        return {"runs": [_summary(run) for run in RECORDINGS.newest_first()]}
 
     @router.get("/runs/{run}", summary="One recorded picture: its words and what each did")
     def one(run: str) -> dict[str, Any]:
@@ -92,13 +92,15 @@ def routes(users: dict[str, str]) -> APIRouter:
     @router.post("/runs/{run}/masks", summary="Masks of words, base64 PNG, 255 inside")
     def masks(run: str, body: MaskRequest) -> dict[str, Any]:
         found = find_run(run)
-        return {"masks": {word: _base64(told(mask_of, found.maps, word, body.method, body.tau)) for word in _said(body.words)}}
+        return {
+            "masks": {word: _base64(or_422(mask_of, found.maps, word, body.method, body.tau)) for word in _said(body.words)}
+        }
 
     @router.post("/runs/{run}/region", summary="Which words drive a rectangle, strongest first")
     def region(run: str, body: RegionRequest) -> dict[str, Any]:
         maps = find_run(run).maps
-        place = told(box_region, maps, body.x, body.y, body.width, body.height)
-        return {"words": [{"word": r.word, "score": r.score, "lift": r.lift} for r in told(rank_region, maps, place)]}
+        place = or_422(box_region, maps, body.x, body.y, body.width, body.height)
+        return {"words": [{"word": r.word, "score": r.score, "lift": r.lift} for r in or_422(rank_region, maps, place)]}
 
     return router
 
@@ -110,13 +112,13 @@ def _said(words: list[str]) -> list[str]:
     return list(dict.fromkeys(words))
 
 
-def _map(run: Run, word: str, body: MapRequest) -> NDArray[np.uint8]:
+def _map(run: StoredRecording, word: str, body: MapRequest) -> NDArray[np.uint8]:
     if body.overlay:
-        return told(overlay_of, run.maps, word, body.opacity, body.colours)
-    return told(map_of, run.maps, word, body.colours)
+        return or_422(overlay_of, run.maps, word, body.opacity, body.colours)
+    return or_422(map_of, run.maps, word, body.colours)
 
 
-def _summary(run: Run) -> dict[str, Any]:
+def _summary(run: StoredRecording) -> dict[str, Any]:
     height, width = run.maps.size
     return {
         "id": run.id, "made": run.made, "seed": run.seed, "prompt": run.maps.prompt.text, "words": list(run.maps.words),

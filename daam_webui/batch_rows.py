@@ -45,8 +45,8 @@ def in_chunks(
     labels: list[Label | None] = []
     for number, kind in enumerate(chunks):
         side: Side = "prompt" if kind == 0 else "negative"
-        taken = [group for known, group in heard if known == side]
-        group = which(number, taken) if side == "prompt" else 0
+        done = [group for known, group in heard if known == side]
+        group = which(number, done) if side == "prompt" else 0
         if group is None or (side, group) in heard:
             labels += [None] * images
             continue

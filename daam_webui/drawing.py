@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from daam_core.errors import DaamLensError, DetailMissing
 from daam_core.maps.heatmaps import HeatMaps
 from daam_core.prompt.prompt import Word
-from daam_core.render import Ground, as_heat, caption_ground, overlay, paint
+from daam_core.render import Background, apply_colormap, as_heat, caption_background, overlay
 
 from .settings import Settings
 
@@ -30,7 +30,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Look:
+class Drawing:
     """Everything that is shown of one picture's maps; `notes` are sentences about what could not be shown."""
 
     drawn: list[Drawn]
@@ -38,7 +38,7 @@ class Look:
     notes: list[str] = field(default_factory=list)
 
 
-def look_at(maps: HeatMaps, settings: Settings) -> Look:
+def draw(maps: HeatMaps, settings: Settings) -> Drawing:
     """Draw what the settings ask for. Never raises for a word or method that does not fit: it becomes a note."""
     notes: list[str] = []
     maps = chosen_layers(maps, settings, notes)
@@ -49,7 +49,7 @@ def look_at(maps: HeatMaps, settings: Settings) -> Look:
         drawn += [
             Drawn(d.kind, f"negative: {d.word}", d.pixels) for d in _drawn(_on(maps.negative, maps), other, settings, notes)
         ]
-    return Look(drawn, words, list(dict.fromkeys(notes)))
+    return Drawing(drawn, words, list(dict.fromkeys(notes)))
 
 
 def chosen_words(maps: HeatMaps, settings: Settings, notes: list[str]) -> list[str]:
@@ -87,12 +87,12 @@ def mask_of(maps: HeatMaps, word: str | Word, method: str, tau: float) -> Pictur
 
 def map_of(maps: HeatMaps, word: str | Word, colours: str) -> Picture:
     """The map alone at the picture's size, each word to its own maximum: uint8 `[H, W, 3]`."""
-    heat = np.clip(as_heat(maps.word(word, maps.size)), 0, None)
+    heat = np.clip(as_heat(maps.heat_map(word, maps.size)), 0, None)
     top = float(heat.max())
-    return paint(heat / top if top > 0 else heat, colours)  # type: ignore[arg-type]
+    return apply_colormap(heat / top if top > 0 else heat, colours)  # type: ignore[arg-type]
 
 
-def ground_for(maps: HeatMaps) -> Ground:
+def background_for(maps: HeatMaps) -> Background:
     """The picture of maps, made ready for many overlays.
 
     Raises:
@@ -100,10 +100,10 @@ def ground_for(maps: HeatMaps) -> Ground:
     """
     if maps.picture is None:
         raise DetailMissing("This record holds no picture to lay a map over; ask for the map alone.")
-    return caption_ground(maps.picture)
+    return caption_background(maps.picture)
 
 
-def overlay_of(maps: HeatMaps, word: str | Word, opacity: float, colours: str, ground: Ground | None = None) -> Picture:
+def overlay_of(maps: HeatMaps, word: str | Word, opacity: float, colours: str, ground: Background | None = None) -> Picture:
     """The map over its picture, with a caption: uint8 `[H, W, 3]`.
 
     Args:
@@ -112,13 +112,13 @@ def overlay_of(maps: HeatMaps, word: str | Word, opacity: float, colours: str, g
     Raises:
         DetailMissing: the picture is not known.
     """
-    below, label = ground or ground_for(maps), word if isinstance(word, str) else word.label
-    return overlay(below, maps.word(word, maps.size), opacity, colours, label, True)  # type: ignore[arg-type]
+    below, label = ground or background_for(maps), word if isinstance(word, str) else word.label
+    return overlay(below, maps.heat_map(word, maps.size), opacity, colours, label, True)  # type: ignore[arg-type]
 
 
 def _drawn(maps: HeatMaps, words: list[str], settings: Settings, notes: list[str]) -> list[Drawn]:
     drawn: list[Drawn] = []
-    ground = ground_for(maps) if settings.overlays else None
+    ground = background_for(maps) if settings.overlays else None
     for word in words:
         try:
             if settings.overlays:

@@ -14,15 +14,15 @@ from daam_core.files import file_names
 from daam_core.maps.heatmaps import HeatMaps
 
 from . import host
-from .drawing import Look, look_at
-from .recording_session import Session, Taken
-from .recording_store import RUNS, Run
+from .drawing import Drawing, draw
+from .recording_session import FinishedImage, RecordingSession
+from .recording_store import RECORDINGS, StoredRecording
 from .settings import Settings
 
 logger = logging.getLogger("daam_lens")
 
 
-class Shown:
+class GalleryResult:
     """What one run of the host showed: for the page and the API.
 
     Attributes:
@@ -31,7 +31,7 @@ class Shown:
     """
 
     def __init__(self) -> None:
-        self.runs: list[Run] = []
+        self.runs: list[StoredRecording] = []
         self.notes: list[str] = []
 
 
@@ -41,22 +41,22 @@ INNER = (
 )
 
 
-def show(session: Session, p: Any, processed: Any, append: bool = True) -> Shown:
+def show(session: RecordingSession, p: Any, processed: Any, append: bool = True) -> GalleryResult:
     """Draw and save what was asked for, and `append` it to the host's results. Never raises: what goes wrong becomes a note."""
-    shown = Shown()
+    shown = GalleryResult()
     try:
-        for taken, maps in session.heat_maps():
-            look = look_at(maps, session.settings)
-            shown.notes += look.notes
+        for finished, maps in session.heat_maps():
+            drawing = draw(maps, session.settings)
+            shown.notes += drawing.notes
             if append:
-                _append(processed, look, taken)
+                _append(processed, drawing, finished)
             if host.saves(p):
-                shown.notes += _save(p, look, maps, taken, session.settings, _infotext(processed, taken))
-            typed = (str(texts[_number(processed, taken)]) for texts in (p.all_prompts, p.all_negative_prompts))
-            shown.runs.append(RUNS.keep(maps, session.settings, look.words, taken.seed, *typed))
+                shown.notes += _save(p, drawing, maps, finished, session.settings, _infotext(processed, finished))
+            typed = (str(texts[_number(processed, finished)]) for texts in (p.all_prompts, p.all_negative_prompts))
+            shown.runs.append(RECORDINGS.keep(maps, session.settings, drawing.words, finished.seed, *typed))
         if shown.runs and not append:
             shown.notes.append(INNER)
-        if not session.taken and not session.failure:
+        if not session.finished and not session.failure:
             shown.notes.append("No picture was finished, so there are no heat maps.")
     except DaamLensError as error:
         shown.notes.append(str(error))
@@ -69,11 +69,11 @@ def show(session: Session, p: Any, processed: Any, append: bool = True) -> Shown
     return shown
 
 
-def _append(processed: Any, look: Look, taken: Taken) -> None:
-    info = _infotext(processed, taken)
+def _append(processed: Any, drawing: Drawing, finished: FinishedImage) -> None:
+    info = _infotext(processed, finished)
     while len(processed.infotexts) < len(processed.images):  # masks that the host appended without a text
         processed.infotexts.append(processed.info)
-    for drawn in look.drawn:
+    for drawn in drawing.drawn:
         image = Image.fromarray(drawn.pixels).convert("RGB")  # hosts write into all three channels
         text = f"{info}, DAAM Lens shows: {drawn.kind} {_quoted(drawn.word)}"
         image.info["parameters"] = text
@@ -81,14 +81,14 @@ def _append(processed: Any, look: Look, taken: Taken) -> None:
         processed.infotexts.append(text)
 
 
-def _infotext(processed: Any, taken: Taken) -> str:
-    at = int(processed.index_of_first_image) + _number(processed, taken)
-    return str(taken.info or (processed.infotexts[at] if at < len(processed.infotexts) else processed.info))
+def _infotext(processed: Any, finished: FinishedImage) -> str:
+    at = int(processed.index_of_first_image) + _number(processed, finished)
+    return str(finished.info or (processed.infotexts[at] if at < len(processed.infotexts) else processed.info))
 
 
-def _number(processed: Any, taken: Taken) -> int:
+def _number(processed: Any, finished: FinishedImage) -> int:
     """Which picture of the host's run it is."""
-    return taken.iteration * int(processed.batch_size) + taken.image
+    return finished.iteration * int(processed.batch_size) + finished.image
 
 
 def _quoted(word: str) -> str:
@@ -96,17 +96,17 @@ def _quoted(word: str) -> str:
     return json.dumps(word, ensure_ascii=False) if any(c in word for c in ',:\n"') else word
 
 
-def _save(p: Any, look: Look, maps: HeatMaps, taken: Taken, settings: Settings, info: str) -> list[str]:
+def _save(p: Any, drawing: Drawing, maps: HeatMaps, finished: FinishedImage, settings: Settings, info: str) -> list[str]:
     """Write the drawn images, and the record where asked for. Returns what went wrong."""
-    names = file_names([f"{drawn.kind}-{drawn.word}" for drawn in look.drawn])
+    names = file_names([f"{drawn.kind}-{drawn.word}" for drawn in drawing.drawn])
     try:
-        for drawn, name in zip(look.drawn, names, strict=True):
+        for drawn, name in zip(drawing.drawn, names, strict=True):
             image = Image.fromarray(drawn.pixels).convert("RGB")
             text = f"{info}, DAAM Lens shows: {drawn.kind} {_quoted(drawn.word)}"
-            saved = host.save(image, p, taken.file, f"-daam-{name}", taken.seed, taken.prompt, text)
-            taken.file = taken.file or _picture_of(saved, f"-daam-{name}")
+            saved = host.save(image, p, finished.file, f"-daam-{name}", finished.seed, finished.prompt, text)
+            finished.file = finished.file or _picture_of(saved, f"-daam-{name}")
         if settings.record:
-            maps.save(_record_path(p, taken))
+            maps.save(_record_path(p, finished))
     except Exception as error:  # the host's saver calls other extensions
         logger.error("DAAM Lens could not write its files", exc_info=error)
         return [f"The heat maps could not be written ({error}). They are in the gallery all the same."]
@@ -118,7 +118,7 @@ def _picture_of(saved: str, suffix: str) -> str:
     return f"{stem.removesuffix(suffix)}.png"
 
 
-def _record_path(p: Any, taken: Taken) -> str:
-    if taken.file:
-        return f"{os.path.splitext(taken.file)[0]}-daam.safetensors"
-    return os.path.join(p.outpath_samples, f"daam-{taken.seed}-{taken.iteration}-{taken.image}.safetensors")
+def _record_path(p: Any, finished: FinishedImage) -> str:
+    if finished.file:
+        return f"{os.path.splitext(finished.file)[0]}-daam.safetensors"
+    return os.path.join(p.outpath_samples, f"daam-{finished.seed}-{finished.iteration}-{finished.image}.safetensors")

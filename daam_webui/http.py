@@ -13,20 +13,20 @@ from PIL import Image
 
 from daam_core.errors import DaamLensError
 
-from .recording_store import RUNS, Run
+from .recording_store import RECORDINGS, StoredRecording
 
 T = TypeVar("T")
 
 
-def find_run(run: str) -> Run:
+def find_run(run: str) -> StoredRecording:
     """Raises 404 where it is not (or no more) there."""
-    found = RUNS.find(run)
+    found = RECORDINGS.find(run)
     if found is None:
         raise HTTPException(404, "There is no such run, or it was dropped for newer ones; GET /daam-lens/v1/runs lists them.")
     return found
 
 
-def told(make: Callable[..., T], *args: Any) -> T:
+def or_422(make: Callable[..., T], *args: Any) -> T:
     """`make(*args)`; what a client got wrong is its own fault: 422 with the sentence."""
     try:
         return make(*args)

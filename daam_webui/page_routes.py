@@ -23,9 +23,9 @@ from daam_core.files import file_names
 from daam_core.maps.heatmaps import HeatMaps
 from daam_core.masks.methods import METHODS
 
-from .drawing import ground_for, map_of, mask_of, overlay_of
-from .http import find_run, png, told
-from .recording_store import RUNS, Run
+from .drawing import background_for, map_of, mask_of, overlay_of
+from .http import find_run, or_422, png
+from .recording_store import RECORDINGS, StoredRecording
 from .settings import COLOURS, Settings
 
 PREFIX = "/daam-lens/v1/page"
@@ -64,7 +64,7 @@ def _add_views(router: APIRouter) -> None:
 
     @router.get("/runs")
     def runs() -> dict[str, Any]:
-        return {"runs": [{"id": run.id, "title": run.title} for run in RUNS.newest_first()]}
+        return {"runs": [{"id": run.id, "title": run.title} for run in RECORDINGS.newest_first()]}
 
     @router.get("/runs/{run}")
     def one(run: str) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _add_views(router: APIRouter) -> None:
 
     @router.get("/runs/{run}/detail/{axis}")
     def detail(run: str, axis: Literal["steps", "layers"]) -> dict[str, Any]:
-        return told(detail_data, find_run(run).maps, axis).as_json()
+        return or_422(detail_data, find_run(run).maps, axis).as_json()
 
     @router.post("/runs/{run}/mask")
     async def mask(run: str, request: Request) -> Response:
@@ -124,7 +124,7 @@ def _add_files(router: APIRouter) -> None:
             except DaamLensError as error:
                 # The copy of the file has a path of its own that says nothing to anybody.
                 raise HTTPException(422, str(error).replace(str(path), "The file")) from error
-        return {"id": RUNS.keep(maps, Settings(), maps.content_words or maps.words).id}
+        return {"id": RECORDINGS.keep(maps, Settings(), maps.content_words or maps.words).id}
 
 
 def _picks(body: PicksRequest) -> list[list[str]]:
@@ -134,19 +134,19 @@ def _picks(body: PicksRequest) -> list[list[str]]:
 
 
 def _mask(maps: HeatMaps, choice: str) -> Response:
-    return Response(png(told(united_pixels, maps, choice)), media_type="image/png")
+    return Response(png(or_422(united_pixels, maps, choice)), media_type="image/png")
 
 
 def _zipped(maps: HeatMaps, picks: Sequence[Sequence[str]], body: PicksRequest) -> bytes:
     """Overlay, heat map and mask of each pick as PNG files."""
     images: list[tuple[str, NDArray[np.uint8]]] = []
-    ground = None if maps.picture is None else ground_for(maps)
+    ground = None if maps.picture is None else background_for(maps)
     for pick in picks:
-        side, word = told(picked, maps, pick)
+        side, word = or_422(picked, maps, pick)
         if ground is not None:
-            images.append((f"overlay-{word.label}", told(overlay_of, side, word, Settings().opacity, COLOURS[0], ground)))
-        images.append((f"map-{word.label}", told(map_of, side, word, COLOURS[0])))
-        images.append((f"mask-{word.label}", told(mask_of, side, word, body.method, body.tau)))
+            images.append((f"overlay-{word.label}", or_422(overlay_of, side, word, Settings().opacity, COLOURS[0], ground)))
+        images.append((f"map-{word.label}", or_422(map_of, side, word, COLOURS[0])))
+        images.append((f"mask-{word.label}", or_422(mask_of, side, word, body.method, body.tau)))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, (_, pixels) in zip(file_names([name for name, _ in images]), images, strict=True):
@@ -158,5 +158,5 @@ def _download(data: bytes, kind: str, name: str) -> Response:
     return Response(data, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
-def _name(run: Run) -> str:
+def _name(run: StoredRecording) -> str:
     return str(run.seed) if run.seed >= 0 else run.id

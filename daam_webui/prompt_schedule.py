@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from daam_core.errors import BadPrompt
-from daam_core.prompt.compose import beside, joined
+from daam_core.prompt.compose import concat, concat_encoders
 from daam_core.prompt.prompt import Prompt
 
 MOST_COLUMNS = 77 * 64
 """Beyond this a prompt is recorded by nobody: its maps alone would take gigabytes."""
 
 
-class Spoken:
+class PromptSchedule:
     """One picture's texts.
 
     Args:
@@ -44,8 +44,8 @@ class Spoken:
                 f"The prompt and its schedule have {sum(self.lengths)} columns; maps are made for up to {MOST_COLUMNS}."
             )
         each = [[p for (n, _), p in zip(texts, prompts, strict=True) if n == number] for number in range(len(groups))]
-        self.prompt = joined([_one(group) for group in each])
-        self._rows = torch.tensor(self.prompt.column_rows(), dtype=torch.long)
+        self.prompt = concat([_one(group) for group in each])
+        self._rows = torch.tensor(self.prompt.column_channels(), dtype=torch.long)
         self._first = list(accumulate(self.lengths, initial=0))
 
     def part(self, group: int, text: str) -> int:
@@ -53,23 +53,23 @@ class Spoken:
         return self._parts[group, text]
 
     def selection(self, part: int, base: int, keys: int, repeated: bool) -> Tensor:
-        """float32 `[keys, rows]` of zeros and ones for a context that says `part`.
+        """float32 `[keys, channels]` of zeros and ones for a context that says `part`.
 
         Args:
             base: columns of the host's own conditioning; a shorter part was padded to it.
             keys: columns that the model saw.
             repeated: whether a longer context is the conditioning repeated (Forge), else it is padded (A1111).
         """
-        padding = self.prompt.rows - 1
+        padding = self.prompt.num_channels - 1
         own = self._rows[self._first[part] : self._first[part + 1]]
         own = _padded(own, base, padding)
         if repeated and keys % base == 0:
             own = own.repeat(keys // base)
-        return F.one_hot(_padded(own, keys, padding)[:keys], self.prompt.rows).float()
+        return F.one_hot(_padded(own, keys, padding)[:keys], self.prompt.num_channels).float()
 
 
 def _one(prompts: Sequence[Prompt]) -> Prompt:
-    return prompts[0] if len(prompts) == 1 else beside(prompts)
+    return prompts[0] if len(prompts) == 1 else concat_encoders(prompts)
 
 
 def _padded(rows: Tensor, length: int, padding: int) -> Tensor:

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from daam_core.capture.region import Area
-from daam_core.capture.unet_hooks import Tap
+from daam_core.capture.unet_hooks import UNetAttentionHooks
 from daam_core.errors import NothingRecorded, recording_failure
 from daam_core.maps.heatmaps import HeatMaps
 
 from .batch import Batch, Group
 from .batch_rows import Label, Side, in_chunks, in_order
 from .crop_region import area_of
-from .prompt_schedule import Spoken
+from .prompt_schedule import PromptSchedule
 from .schedule import PassTexts, groups, pass_texts, text_at
 from .settings import Settings
 from .tokenization import engine_of, read
@@ -28,7 +28,7 @@ logger = logging.getLogger("daam_lens")
 
 
 @dataclass
-class Taken:
+class FinishedImage:
     """One finished picture, the file that the host wrote it to and the infotext inside, where it did."""
 
     iteration: int
@@ -65,7 +65,7 @@ class _Step:
     heard: set[tuple[Side, int]] = field(default_factory=set)
 
 
-class Session:
+class RecordingSession:
     """Watches one run.
 
     Args:
@@ -76,19 +76,19 @@ class Session:
 
     def __init__(self, settings: Settings, parser: Any, steps: Callable[[Any, bool], Sequence[Any]]) -> None:
         self.settings, self.failure = settings, ""
-        self.taken: list[Taken] = []
+        self.finished: list[FinishedImage] = []
         self._parser, self._steps = parser, steps
         self._batches: dict[int, Batch] = {}
         self._passes: dict[int, dict[bool, tuple[PassTexts, Area]]] = {}
         self._unet: Any = None
-        self._taps: dict[bool, Tap] = {}
-        self._tap: Tap | None = None
+        self._hooks: dict[bool, UNetAttentionHooks] = {}
+        self._current_hooks: UNetAttentionHooks | None = None
         self._batch: Batch | None = None
         self._step: _Step | None = None
 
     # -- the sampler ------------------------------------------------------------------------------------------------
 
-    def begin_step(self, params: Any, unet: Any, model: Any) -> Tap | None:
+    def begin_step(self, params: Any, unet: Any, model: Any) -> UNetAttentionHooks | None:
         """The sampler wants a prediction (`CFGDenoiserParams`); the tap to open for it, None where nothing is wanted."""
         denoiser = params.denoiser
         p = denoiser.p
@@ -101,8 +101,8 @@ class Session:
             self._batches[iteration] = self._start(p, model, hires)
         self._batch = self._batches[iteration]
         self._step = self._resolve(params, *self._passes[iteration][second])
-        self._tap = self._tap_of(unet, self._batch.wants_self)
-        return self._tap
+        self._current_hooks = self._hooks_of(unet, self._batch.wants_self)
+        return self._current_hooks
 
     def begin_call(self, rows: int, options: dict[str, Any] | None, context: Tensor | None) -> None:
         """The UNet is called with a batch of `rows`; `options` are Forge's `transformer_options`."""
@@ -113,16 +113,16 @@ class Session:
         labels: list[Label | None]
         if chunks:
             images = rows // len(chunks)
-            labels = in_chunks(rows, chunks, images, lambda n, taken: self._which(step, n, taken, images, context), step.heard)
+            labels = in_chunks(rows, chunks, images, lambda n, done: self._which(step, n, done, images, context), step.heard)
         else:
             labels = list(step.order[step.at : step.at + rows])
             step.at += rows
             labels += [None] * (rows - len(labels))
         batch.begin_call(labels, step.texts, step.bases, bool(chunks), step.area)
 
-    def hear(self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool) -> None:
-        if self._batch is not None and self._tap is not None:
-            self._batch.hear(self._tap.layers[index], grid, q, k, cross)
+    def on_attention(self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool) -> None:
+        if self._batch is not None and self._current_hooks is not None:
+            self._batch.on_attention(self._current_hooks.layers[index], grid, q, k, cross)
 
     def end_step(self) -> None:
         if self._batch is not None and self._step is not None and not self.failure:
@@ -143,9 +143,9 @@ class Session:
         """The host finished a picture, uint8 `[H, W, 3]`."""
         if batch := self._batches.get(iteration):
             batch.pictures[image] = picture
-        self.taken.append(Taken(iteration, image, picture, seed, prompt))
+        self.finished.append(FinishedImage(iteration, image, picture, seed, prompt))
 
-    def heat_maps(self) -> Iterator[tuple[Taken, HeatMaps]]:
+    def heat_maps(self) -> Iterator[tuple[FinishedImage, HeatMaps]]:
         """The maps of every finished picture that has not been asked for yet; the recordings are let go of.
 
         Raises:
@@ -153,7 +153,7 @@ class Session:
         """
         if self.failure:
             raise NothingRecorded(self.failure)
-        for taken in self.taken:
+        for taken in self.finished:
             batch = self._batches.get(taken.iteration)
             if batch is not None and taken.image in batch.pictures:
                 yield taken, batch.heat_maps(taken.image, (taken.picture.shape[0], taken.picture.shape[1]))
@@ -161,8 +161,8 @@ class Session:
     def close(self) -> None:
         """Let go of everything that is the host's or large."""
         self._batches.clear()
-        self._taps.clear()
-        self._unet = self._tap = self._batch = self._step = None
+        self._hooks.clear()
+        self._unet = self._current_hooks = self._batch = self._step = None
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
@@ -176,25 +176,25 @@ class Session:
         self._passes[int(p.iteration)] = {second: (texts, area_of(p, second)) for second, texts in passes.items()}
         wanted = [passes[x] for x in passes if not hires or self.settings.hires in ("both", "second" if x else "first")]
 
-        def spoken(negative: bool) -> list[Spoken]:
-            known: dict[str, Spoken] = {}
+        def schedules(negative: bool) -> list[PromptSchedule]:
+            known: dict[str, PromptSchedule] = {}
             each = []
             for image in range(len(prompts)):
                 said = groups(wanted, image, negative)
                 key = repr(said)
                 if key not in known:
-                    known[key] = Spoken(said, lambda line: read(engine, line))
+                    known[key] = PromptSchedule(said, lambda line: read(engine, line))
                 each.append(known[key])
             return each
 
         together = all(len(parts) == 1 for one in wanted for parts in one.prompts)
-        made = [self._group("prompt", images, spoken(False)) for images in _groups(len(prompts), together)]
+        made = [self._group("prompt", images, schedules(False)) for images in _groups(len(prompts), together)]
         if self.settings.negative:
-            made.append(self._group("negative", tuple(range(len(prompts))), spoken(True)))
+            made.append(self._group("negative", tuple(range(len(prompts))), schedules(True)))
         return Batch(made)
 
-    def _group(self, side: Side, images: tuple[int, ...], spoken: Sequence[Spoken]) -> Group:
-        return Group(side, images, [spoken[i] for i in images], self.settings.keep)
+    def _group(self, side: Side, images: tuple[int, ...], schedules: Sequence[PromptSchedule]) -> Group:
+        return Group(side, images, [schedules[i] for i in images], self.settings.keep)
 
     def _resolve(self, params: Any, texts: PassTexts, area: Area) -> _Step:
         cond, uncond = params.text_cond, params.text_uncond
@@ -219,10 +219,10 @@ class Session:
         rows = [[next(numbers) for _ in parts] for parts in texts.prompts]
         return _Step(order, said, bases, context, rows, params.sigma, area)
 
-    def _which(self, step: _Step, chunk: int, taken: list[int], images: int, context: Tensor | None) -> int | None:
+    def _which(self, step: _Step, chunk: int, done: list[int], images: int, context: Tensor | None) -> int | None:
         """Which AND part a chunk says: by its content, since Forge's order depends on what fits into memory."""
         count = min(len(parts) for parts in step.rows)
-        left = [n for n in range(count) if n not in taken]
+        left = [n for n in range(count) if n not in done]
         if len(left) < 2 or context is None:
             return left[-1] if left else None
         seen = context[chunk * images : (chunk + 1) * images, : step.cond.shape[1]]
@@ -232,17 +232,17 @@ class Session:
                 return number
         return left[-1]
 
-    def _tap_of(self, unet: Any, self_attention: bool) -> Tap:
+    def _hooks_of(self, unet: Any, self_attention: bool) -> UNetAttentionHooks:
         # One UNet at a time: a host that loads another checkpoint for hires fix or the refiner wants the first one's memory
         # back.
         if self._unet is not unet:
             self._unet = unet
-            self._taps.clear()
-        if self_attention not in self._taps:
-            self._taps[self_attention] = Tap(
-                unet, self.hear, lambda *_: None, self._end_call, self.fail, self_attention=self_attention
+            self._hooks.clear()
+        if self_attention not in self._hooks:
+            self._hooks[self_attention] = UNetAttentionHooks(
+                unet, self.on_attention, lambda *_: None, self._end_call, self.fail, self_attention=self_attention
             )
-        return self._taps[self_attention]
+        return self._hooks[self_attention]
 
     def _end_call(self) -> None:
         if self._batch is not None:

@@ -6,7 +6,7 @@ import secrets
 import time
 from dataclasses import dataclass, field
 
-from daam_core.lru_cache import Memory
+from daam_core.lru_cache import LRUCache
 from daam_core.maps.heatmaps import HeatMaps
 
 from .settings import Settings
@@ -16,7 +16,7 @@ MOST_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
-class Run:
+class StoredRecording:
     """One recorded picture.
 
     Attributes:
@@ -46,26 +46,26 @@ class Run:
         )
 
 
-class Runs:
-    """A bounded memory of runs (see `Memory`)."""
+class RecordingStore:
+    """A bounded memory of runs (see `LRUCache`)."""
 
     def __init__(self, most: int = MOST_RUNS, most_bytes: int = MOST_BYTES) -> None:
-        self._runs: Memory[Run] = Memory(most, most_bytes, lambda run: run.maps.nbytes)
+        self._runs: LRUCache[StoredRecording] = LRUCache(most, most_bytes, lambda run: run.maps.nbytes)
 
     def keep(
         self, maps: HeatMaps, settings: Settings, words: list[str], seed: int = -1, prompt: str = "", negative_prompt: str = ""
-    ) -> Run:
+    ) -> StoredRecording:
         """Remember a run under a new id; others go where there is no more room."""
-        run = Run(secrets.token_hex(8), maps, settings, tuple(words), seed, prompt, negative_prompt)
+        run = StoredRecording(secrets.token_hex(8), maps, settings, tuple(words), seed, prompt, negative_prompt)
         self._runs.keep(run, run.id)
         return run
 
-    def find(self, id: str) -> Run | None:
+    def find(self, id: str) -> StoredRecording | None:
         return self._runs.find(id)
 
-    def newest_first(self) -> list[Run]:
+    def newest_first(self) -> list[StoredRecording]:
         return sorted(self._runs.values(), key=lambda run: run.made)[::-1]
 
 
-RUNS = Runs()
+RECORDINGS = RecordingStore()
 """The page and the API ask for a run long after it was made."""

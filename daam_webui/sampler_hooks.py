@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from .recording_session import Session
+from .recording_session import RecordingSession
 
 logger = logging.getLogger("daam_lens")
 ATTRIBUTE = "daam_lens_session"
@@ -23,17 +23,17 @@ _attached: _Attached | None = None
 class _Attached:
     """Hooks of one prediction."""
 
-    def __init__(self, session: Session, params: Any, unet: nn.Module, model: Any) -> None:
+    def __init__(self, session: RecordingSession, params: Any, unet: nn.Module, model: Any) -> None:
         self.session = session
         self._stack = contextlib.ExitStack()
-        tap = session.begin_step(params, unet, model)
-        if tap is None:
+        hooks = session.begin_step(params, unet, model)
+        if hooks is None:
             return
         with contextlib.ExitStack() as stack:
-            # Ours first: it reads which rows are whose, and the tap's hooks need that.
+            # Ours first: it reads which rows are whose, and the hooks's hooks need that.
             stack.callback(unet.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
             stack.callback(unet.register_forward_hook(self._end, always_call=True).remove)
-            stack.enter_context(tap)
+            stack.enter_context(hooks)
             self._stack = stack.pop_all()
 
     def _begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -56,13 +56,13 @@ class _Attached:
         self._stack.close()
 
 
-def session_of(p: Any) -> Session | None:
+def session_of(p: Any) -> RecordingSession | None:
     """The session of a host's processing object; a copy of that object has none of its own."""
     found = getattr(p, ATTRIBUTE, None)
     return found[1] if isinstance(found, tuple) and found[0] == id(p) else None
 
 
-def open_session(p: Any, session: Session | None) -> None:
+def open_session(p: Any, session: RecordingSession | None) -> None:
     detach()
     setattr(p, ATTRIBUTE, (id(p), session))
 
@@ -99,7 +99,7 @@ def _left(attached: _Attached) -> None:
         detach()
 
 
-def detach() -> Session | None:
+def detach() -> RecordingSession | None:
     """Take all hooks off; the session that they were for."""
     global _attached
     current, _attached = _attached, None

@@ -14,7 +14,7 @@ from . import host
 from . import sampler_hooks as hook
 from .gallery import show
 from .nested_runs import is_inner_run
-from .recording_session import Session
+from .recording_session import RecordingSession
 from .settings import INFOTEXT, NOTE_FIELD, RUNS_FIELD, Settings
 
 logger = logging.getLogger("daam_lens")
@@ -25,7 +25,7 @@ OVERRIDES = "daam_lens_overrides"
 class DaamLensScript(scripts.Script):  # type: ignore[misc]
     """Always visible, off by default."""
 
-    # Last in line, where a host asks for it (Forge, reForge): a picture is taken when other scripts are done with it.
+    # Last in line, where a host asks for it (Forge, reForge): a picture is finished when other scripts are done with it.
     sorting_priority = math.inf
 
     def title(self) -> str:
@@ -49,7 +49,7 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
             overrides = getattr(p, OVERRIDES, None)
             settings = _overridden(settings, overrides) if overrides else settings
             if settings.enabled:
-                session = Session(settings, host.parser(), host.schedule_steps)
+                session = RecordingSession(settings, host.parser(), host.schedule_steps)
                 p.extra_generation_params.update(settings.infotext())
         except DaamLensError as error:
             p.daam_lens_note = f"{error} The picture was made without heat maps."
@@ -102,11 +102,11 @@ def _first(processed: Any, drawn: int) -> None:
 def _saved(params: Any) -> None:
     """`on_image_saved`: the name of a picture's file. The host saves a picture right after it is composed."""
     session = hook.session_of(params.p) if params.p is not None else None
-    if session is not None and session.taken and not session.taken[-1].file:
-        taken = session.taken[-1]
-        if (taken.iteration, taken.image) == (getattr(params.p, "iteration", -1), getattr(params.p, "batch_index", -1)):
-            taken.file = str(params.filename)
-            taken.info = str((params.pnginfo or {}).get("parameters", ""))
+    if session is not None and session.finished and not session.finished[-1].file:
+        finished = session.finished[-1]
+        if (finished.iteration, finished.image) == (getattr(params.p, "iteration", -1), getattr(params.p, "batch_index", -1)):
+            finished.file = str(params.filename)
+            finished.info = str((params.pnginfo or {}).get("parameters", ""))
 
 
 def register() -> None:

@@ -17,7 +17,7 @@ from daam_core.maps.statistics import prompt_report
 
 from . import host
 from .drawing import chosen_layers, mask_of
-from .recording_store import RUNS, Run
+from .recording_store import RECORDINGS, StoredRecording
 from .report_html import report_html
 from .settings import NOTE_FIELD, RUNS_FIELD
 
@@ -62,7 +62,7 @@ def send_drawn(message: str) -> Sent:
     """A mask that was drawn in the explorer: JSON of the run's id and the mask as base64 PNG."""
     try:
         asked = json.loads(message)
-        run = RUNS.find(str(asked["run"]))
+        run = RECORDINGS.find(str(asked["run"]))
         if run is None:
             return _nothing("This picture was dropped for newer ones; make it again, or load its record.")
         return _sent(run, _mask_image(str(asked["mask"]), run))
@@ -70,7 +70,7 @@ def send_drawn(message: str) -> Sent:
         return _nothing(f"The mask could not be read ({error}).")
 
 
-def _mask_image(encoded: str, run: Run) -> Image.Image:
+def _mask_image(encoded: str, run: StoredRecording) -> Image.Image:
     """Raises BadArgument for anything but a PNG of the picture's size."""
     height, width = run.maps.size
     if len(encoded) > 2 * _FOUR_BYTES * height * width + 4096:
@@ -84,20 +84,20 @@ def _mask_image(encoded: str, run: Run) -> Image.Image:
         raise BadArgument("it is no PNG") from error
 
 
-def _sent(run: Run, mask: Image.Image) -> Sent:
+def _sent(run: StoredRecording, mask: Image.Image) -> Sent:
     picture = gr.update() if run.maps.picture is None else Image.fromarray(run.maps.picture)
     height, width = run.maps.size
     sides = [gr.update(value=side) if host.sends_size() else gr.update() for side in (width, height)]
     return [picture, mask, run.prompt or run.maps.prompt.text, run.negative_prompt, *sides, ""]
 
 
-def _strongest(run: Run) -> int:
+def _strongest(run: StoredRecording) -> int:
     """The number of the word that got most of the attention."""
     shares = [word.share for word in prompt_report(run.maps, run.words).words]
     return shares.index(max(shares))
 
 
-def _chosen(choice: str | None, runs: list[Run]) -> tuple[Run, str]:
+def _chosen(choice: str | None, runs: list[StoredRecording]) -> tuple[StoredRecording, str]:
     if not runs or not choice:
         raise BadArgument("There is no mask to send: make a picture with DAAM Lens first.")
     if len(runs) == 1:
@@ -116,10 +116,10 @@ def _params(info: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _runs_of(info: str) -> list[Run]:
+def _runs_of(info: str) -> list[StoredRecording]:
     """The runs whose pictures stand in the gallery, those that were dropped for newer ones left out."""
     ids = str(_params(info).get(RUNS_FIELD, "")).split(", ")
-    return [run for id in ids if (run := RUNS.find(id)) is not None]
+    return [run for id in ids if (run := RECORDINGS.find(id)) is not None]
 
 
 def _nothing(why: str) -> Sent:

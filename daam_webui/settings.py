@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from daam_core.capture.accumulator import Keep
+from daam_core.capture.accumulator import StoreOptions
 from daam_core.errors import BadArgument
 from daam_core.masks.methods import METHODS
 
@@ -74,9 +74,9 @@ class Settings:
         return replace(self, **{name: _checked(name, value) for name, value in values.items()})
 
     @property
-    def keep(self) -> Keep:
-        """What the recorder keeps apart."""
-        return Keep(layers=self.detail or bool(self.places), steps=self.detail, self_attention=True)
+    def keep(self) -> StoreOptions:
+        """What the accumulator keeps apart."""
+        return StoreOptions(layers=self.detail or bool(self.places), steps=self.detail, self_attention=True)
 
     @property
     def places(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..daam_core.maps.heatmaps import HeatMaps
 
 Picture = NDArray[np.uint8]
-Handle = tuple[HeatMaps, ...]
+MapsHandle = tuple[HeatMaps, ...]
 """One recording: the maps of each picture of a batch."""
 MAPS = io.Custom("DAAM_LENS_MAPS")
 GROUND = 34
@@ -40,7 +40,7 @@ def image_of(pictures: Sequence[Picture]) -> Tensor:
     return out
 
 
-def with_pictures(handle: Handle, image: Tensor | None) -> Handle:
+def with_pictures(handle: MapsHandle, image: Tensor | None) -> MapsHandle:
     """The same maps, knowing the finished pictures (and their size); a shorter batch is repeated."""
     if image is None:
         return handle

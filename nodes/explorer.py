@@ -9,8 +9,8 @@ from comfy_api.latest import io
 
 from ..daam_core.explorer.selection import choice_mask, missing, read_choice
 from ..daam_core.render import outline
-from .convert import MAPS, Handle, ground, image_of, mask_batch, with_pictures
-from .explorer_store import SHOWN
+from .convert import MAPS, MapsHandle, ground, image_of, mask_batch, with_pictures
+from .explorer_store import EXPLORED
 
 
 class Explorer(io.ComfyNode):
@@ -43,7 +43,7 @@ class Explorer(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, maps: Handle, image: Any = None, choice: str = "") -> io.NodeOutput:
+    def execute(cls, maps: MapsHandle, image: Any = None, choice: str = "") -> io.NodeOutput:
         """The chosen mask of every picture of the batch."""
         handle = with_pictures(maps, image)
         chosen = read_choice(choice)
@@ -56,7 +56,7 @@ class Explorer(io.ComfyNode):
             outline(ground(one), mask.numpy(), dim=0.45) if chosen.picks else ground(one)
             for one, mask in zip(handle, made, strict=True)
         ]
-        shown = {"run": SHOWN.keep(handle), "pictures": len(handle), "missing": missing(handle[0], chosen)}
+        shown = {"run": EXPLORED.keep(handle), "pictures": len(handle), "missing": missing(handle[0], chosen)}
         return io.NodeOutput(mask_batch(made), image_of(previews), ui={"daam_lens": (shown,)})
 
     @classmethod

@@ -8,17 +8,17 @@ import numpy as np
 
 from ..daam_core.errors import NothingRecorded
 from ..daam_core.explorer.page_data import PageData, page_data
-from ..daam_core.lru_cache import Memory
+from ..daam_core.lru_cache import LRUCache
 from ..daam_core.maps.heatmaps import HeatMaps
 from .capture.recording_store import MOST_BYTES
-from .convert import Handle
+from .convert import MapsHandle
 
 MOST_RUNS = 64
 
 
 @dataclass(frozen=True)
 class _Run:
-    handle: Handle
+    handle: MapsHandle
     pages: dict[int, PageData] = field(default_factory=dict)
 
     @property
@@ -26,13 +26,13 @@ class _Run:
         return sum(maps.nbytes for maps in self.handle)
 
 
-class Shown:
-    """A bounded memory of recordings (see `Memory`)."""
+class ExplorerStore:
+    """A bounded memory of recordings (see `LRUCache`)."""
 
     def __init__(self, runs: int = MOST_RUNS, most_bytes: int = MOST_BYTES) -> None:
-        self._runs: Memory[_Run] = Memory(runs, most_bytes, lambda run: run.nbytes)
+        self._runs: LRUCache[_Run] = LRUCache(runs, most_bytes, lambda run: run.nbytes)
 
-    def keep(self, handle: Handle) -> str:
+    def keep(self, handle: MapsHandle) -> str:
         """The name under which a page finds these maps; the same maps and pictures keep their name."""
         return self._runs.named(lambda run: _same(run.handle, handle)) or self._runs.keep(_Run(handle))
 
@@ -57,16 +57,22 @@ class Shown:
         return run
 
 
-SHOWN = Shown()
+EXPLORED = ExplorerStore()
 """Nodes have no state of their own; a page asks long after the node has run."""
 
 
-def _same(a: Handle, b: Handle) -> bool:
+def _same(a: MapsHandle, b: MapsHandle) -> bool:
     return len(a) == len(b) and all(map(_same_picture, a, b))
 
 
 def _same_picture(a: HeatMaps, b: HeatMaps) -> bool:
     # A cached recording comes as the very same tensors, in a new frame where a picture was laid under it.
-    if a.sums is not b.sums or a.size != b.size or a.rule != b.rule or a.prompt != b.prompt or a.negative is not b.negative:
+    if (
+        a.sums is not b.sums
+        or a.size != b.size
+        or a.aggregation != b.aggregation
+        or a.prompt != b.prompt
+        or a.negative is not b.negative
+    ):
         return False
     return a.picture is b.picture or (a.picture is not None and b.picture is not None and np.array_equal(a.picture, b.picture))

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from ..daam_core.errors import BadArgument, BadRecord
 from ..daam_core.maps.heatmaps import HeatMaps
-from .convert import MAPS, Handle
+from .convert import MAPS, MapsHandle
 from .safe_paths import SUFFIX, inside, records_in
 
 _FOLDERS = {"output": folder_paths.get_output_directory, "input": folder_paths.get_input_directory}
@@ -38,7 +38,7 @@ class SaveMaps(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, maps: Handle, filename_prefix: str = "daam/maps") -> io.NodeOutput:
+    def execute(cls, maps: MapsHandle, filename_prefix: str = "daam/maps") -> io.NodeOutput:
         """Numbered files, as ComfyUI's own Save nodes make them."""
         root = Path(folder_paths.get_output_directory())
         inside(root, filename_prefix)

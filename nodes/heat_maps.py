@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.masks import minmax
 from ..daam_core.render import overlay
-from .capture.prompt_tokens import spoken_by
+from .capture.prompt_tokens import prompt_tokens
 from .capture.recording_store import maps_of
 from .convert import MAPS, Picture, ground, image_of, mask_batch, with_pictures
 from .parse_inputs import WORDS_HELP, chosen, side_of, words_in
@@ -80,8 +80,8 @@ class HeatMapsNode(io.ComfyNode):
         text: str | None = None,
     ) -> io.NodeOutput:
         """Look the recording up by its latent, then draw."""
-        spoken = spoken_by(clip, text) if clip is not None and text is not None else None
-        handle = with_pictures(maps_of(latent["samples"], spoken), image)
+        tokens = prompt_tokens(clip, text) if clip is not None and text is not None else None
+        handle = with_pictures(maps_of(latent["samples"], tokens), image)
         handle = tuple(chosen(maps, layers, steps, heads) for maps in handle)
         names = words_in(words, handle[0])
         bar = comfy.utils.ProgressBar(len(handle) * len(names))
@@ -90,7 +90,7 @@ class HeatMapsNode(io.ComfyNode):
             for name in names:
                 overlays.append(word_overlay(maps, name, opacity, colour_map))
                 side, query = side_of(name, maps)
-                masks.append(minmax(side.word(query, maps.size)))
+                masks.append(minmax(side.heat_map(query, maps.size)))
                 bar.update(1)
         return io.NodeOutput(handle, image_of(overlays), mask_batch(masks), names)
 
@@ -98,4 +98,4 @@ class HeatMapsNode(io.ComfyNode):
 def word_overlay(maps: HeatMaps, name: str, opacity: float, colour_map: str) -> Picture:
     """One word's heat on its picture, with label and colour bar: uint8 `[H + caption, W, 3]`."""
     side, query = side_of(name, maps)
-    return overlay(ground(maps), side.word(query, maps.size), opacity, colour_map, name, True)  # type: ignore[arg-type]
+    return overlay(ground(maps), side.heat_map(query, maps.size), opacity, colour_map, name, True)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from ..daam_core.errors import BadArgument, DetailMissing
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.masks.methods import METHODS
 from ..daam_core.render import outline
-from .convert import MAPS, Handle, ground, image_of, mask_batch, with_pictures
+from .convert import MAPS, MapsHandle, ground, image_of, mask_batch, with_pictures
 from .parse_inputs import WORDS_HELP, side_of, words_in
 
 SOFT = "soft"
@@ -80,7 +80,7 @@ class MaskNode(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        maps: Handle,
+        maps: MapsHandle,
         words: str = "",
         method: str = "best",
         tau: float = 0.4,
@@ -115,10 +115,10 @@ def united(maps: HeatMaps, words: list[str], method: str, tau: float, against: l
     for word in words:
         side, query = side_of(word, maps)
         if method == SOFT:
-            parts.append(core.soft(side.word(query, maps.size), tau))
+            parts.append(core.soft(side.heat_map(query, maps.size), tau))
             continue
         try:
-            parts.append(side.mask(query, method, tau=tau, image=maps.picture, against=against, size=maps.size))
+            parts.append(side.mask(query, method, tau=tau, image=maps.picture, competitors=against, size=maps.size))
         except DetailMissing as error:
             raise DetailMissing(_what_to_do(method)) from error
     return torch.stack([part.float() for part in parts]).amax(0) if method == SOFT else torch.stack(parts).any(0)

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..daam_core.errors import DetailMissing
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.render import outline, step_frames
-from .convert import MAPS, Handle, ground, image_of, with_pictures
+from .convert import MAPS, MapsHandle, ground, image_of, with_pictures
 from .heat_maps import COLOURS, word_overlay
 from .mask import united
 from .parse_inputs import WORDS_HELP, side_of, words_in
@@ -41,7 +41,7 @@ class Overlay(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        maps: Handle,
+        maps: MapsHandle,
         image: Any = None,
         words: str = "",
         colour_map: str = "ember",
@@ -89,7 +89,7 @@ class Timeline(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        maps: Handle,
+        maps: MapsHandle,
         word: str = "",
         image: Any = None,
         cumulative: bool = False,
@@ -105,7 +105,7 @@ class Timeline(io.ComfyNode):
                     "The steps were not kept apart. Set `detail` to 'steps' in the Record node and queue again."
                 )
             side, query = side_of(words_in(word, one)[0], one)
-            heats = [side.select(steps=range(step + 1) if cumulative else [step]).word(query) for step in range(one.steps)]
+            heats = [side.select(steps=range(step + 1) if cumulative else [step]).heat_map(query) for step in range(one.steps)]
             frames += step_frames(ground(one), heats, query, opacity, colour_map)  # type: ignore[arg-type]
             bar.update(1)
         return io.NodeOutput(image_of(frames))

@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..daam_core.capture.accumulator import Keep
-from .capture.prompt_tokens import listening
+from ..daam_core.capture.accumulator import StoreOptions
+from .capture.prompt_tokens import recording_clip
 from .capture.recording_session import Options
-from .capture.sampler_hooks import recording
+from .capture.sampler_hooks import recording_model
 
 DETAILS = ["off", "layers", "steps", "layers + steps"]
 
@@ -69,6 +69,6 @@ class Record(io.ComfyNode):
         last_step: int = 10_000,
     ) -> io.NodeOutput:
         """Give out clones that listen."""
-        keep = Keep("layers" in detail, "steps" in detail, heads, self_attention)
+        keep = StoreOptions("layers" in detail, "steps" in detail, heads, self_attention)
         options = Options(keep, negative, first_step, last_step)
-        return io.NodeOutput(recording(model, options), None if clip is None else listening(clip))
+        return io.NodeOutput(recording_model(model, options), None if clip is None else recording_clip(clip))

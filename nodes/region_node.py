@@ -8,7 +8,7 @@ from torch import Tensor
 from ..daam_core.errors import BadArgument
 from ..daam_core.maps.statistics import rank_region
 from ..daam_core.render import table
-from .convert import MAPS, Handle, image_of, resized
+from .convert import MAPS, MapsHandle, image_of, resized
 from .parse_inputs import SOME_WORDS_HELP, words_in
 
 
@@ -35,7 +35,7 @@ class WordsInRegion(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, maps: Handle, region: Tensor, words: str = "") -> io.NodeOutput:
+    def execute(cls, maps: MapsHandle, region: Tensor, words: str = "") -> io.NodeOutput:
         """One ranking a picture; a single mask serves all."""
         if region.numel() == 0 or float(region.max()) <= 0:
             raise BadArgument("The region is empty: paint a part of the picture.")

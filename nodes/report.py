@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..daam_core.maps.statistics import difference, prompt_report
 from ..daam_core.render import difference as difference_overlay
 from ..daam_core.render import report_table
-from .convert import MAPS, Handle, ground, image_of, mask_batch
+from .convert import MAPS, MapsHandle, ground, image_of, mask_batch
 from .parse_inputs import SOME_WORDS_HELP, negative, side_of, words_in
 
 
@@ -34,7 +34,7 @@ class PromptReport(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, maps: Handle, words: str = "") -> io.NodeOutput:
+    def execute(cls, maps: MapsHandle, words: str = "") -> io.NodeOutput:
         """One report a picture."""
         names = words_in(words, maps[0])
         side, _ = side_of(names[0], maps[0])  # a report is about one prompt: that of the first word
@@ -81,7 +81,9 @@ class CompareMaps(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, after: Handle, before: Handle, word: str = "", level: float = 0.4, opacity: float = 0.85) -> io.NodeOutput:
+    def execute(
+        cls, after: MapsHandle, before: MapsHandle, word: str = "", level: float = 0.4, opacity: float = 0.85
+    ) -> io.NodeOutput:
         """Picture by picture; a shorter recording's last picture stands for the rest."""
         drawn, masks, lines = [], [], []
         for i, new in enumerate(after):

@@ -15,7 +15,7 @@ from PIL import Image
 from ..daam_core.errors import BadArgument, DaamLensError, NothingRecorded
 from ..daam_core.explorer.page_data import detail_data
 from ..daam_core.explorer.selection import server_methods, united_pixels
-from .explorer_store import SHOWN
+from .explorer_store import EXPLORED
 
 logger = logging.getLogger("daam_lens")
 PREFIX = "/daam-lens/explorer/{run}/{picture:\\d{1,6}}"
@@ -52,13 +52,13 @@ def _answering(work: Callable[[str, int, Any], web.Response]) -> Handler:
 
 
 def _page(run: str, picture: int, _: None) -> web.Response:
-    maps = SHOWN.maps(run, picture)
+    maps = EXPLORED.maps(run, picture)
     told = {"methods": server_methods(maps), "pictured": maps.picture is not None}
-    return web.json_response({**SHOWN.page(run, picture).as_json(), **told})
+    return web.json_response({**EXPLORED.page(run, picture).as_json(), **told})
 
 
 def _picture(run: str, picture: int, _: None) -> web.Response:
-    found = SHOWN.maps(run, picture).picture
+    found = EXPLORED.maps(run, picture).picture
     if found is None:
         raise NothingRecorded("The picture is not known: connect it to Heat Maps or to Explorer.")
     return _png(Image.fromarray(found))
@@ -67,12 +67,12 @@ def _picture(run: str, picture: int, _: None) -> web.Response:
 def _detail(run: str, picture: int, axis: str) -> web.Response:
     if axis not in ("steps", "layers"):
         raise BadArgument("There are steps and layers.")
-    return web.json_response(detail_data(SHOWN.maps(run, picture), axis).as_json())  # type: ignore[arg-type]
+    return web.json_response(detail_data(EXPLORED.maps(run, picture), axis).as_json())  # type: ignore[arg-type]
 
 
 def _mask(run: str, picture: int, body: str) -> web.Response:
     """The union of the words' masks by the asked method, before clean-up (the page does that itself, live)."""
-    return _png(Image.fromarray(united_pixels(SHOWN.maps(run, picture), body)))
+    return _png(Image.fromarray(united_pixels(EXPLORED.maps(run, picture), body)))
 
 
 def _png(picture: Image.Image) -> web.Response:

@@ -8,8 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from ..diffusers.generation import Settings, paint
-from ..diffusers.trace import DetailAxis
+from ..diffusers.generation import Settings, generate_recorded
+from ..diffusers.trace import KeptAxis
 from ..errors import DaamLensError
 from ..validate import checked_prompt, checked_size
 from .shelf import Shelf
@@ -27,7 +27,7 @@ footer { display: none !important; }
 """
 
 
-class Painter:
+class Generator:
     """Paints with one pipeline, one picture after another, and puts the maps on the shelf."""
 
     def __init__(self, pipe: Any, shelf: Shelf) -> None:
@@ -48,18 +48,18 @@ class Painter:
 
         if settings.size is not None:
             checked_size(settings.size)
-        _picture, lens = paint(self._pipe, checked_prompt(prompt), settings, step)
-        maps = lens.heat_maps()
+        _picture, recording = generate_recorded(self._pipe, checked_prompt(prompt), settings, step)
+        maps = recording.heat_maps()
         lost = maps.prompt.truncated
         note = f"The model did not read the last {len(lost)} words, from “{lost[0]}” on." if lost else ""
         return f"explorer/{self._shelf.keep(maps)}", note
 
 
-def form(painter: Painter, about: str, usual: Settings, examples: Sequence[str] = ()) -> gr.Blocks:
+def form(generate: Generator, about: str, usual: Settings, examples: Sequence[str] = ()) -> gr.Blocks:
     """The whole page.
 
     Args:
-        painter: what paints.
+        generate: what paints.
         about: the model in a sentence of Markdown.
         usual: what the model does when nobody asks for something else.
         examples: prompts to try.
@@ -87,7 +87,7 @@ def form(painter: Painter, about: str, usual: Settings, examples: Sequence[str] 
 
         def run(*values: Any, bar: gr.Progress = gr.Progress()) -> tuple[str, str]:  # noqa: B008 (gradio reads the default)
             try:
-                address, said = painter(values[0] or "", _settings(*values[1:]), bar)
+                address, said = generate(values[0] or "", _settings(*values[1:]), bar)
             except DaamLensError as error:
                 raise gr.Error(str(error), duration=None, print_exception=False) from None
             return f'<iframe class="daam" src="{address}" title="Explorer"></iframe>', said or about
@@ -100,7 +100,7 @@ def form(painter: Painter, about: str, usual: Settings, examples: Sequence[str] 
 
 def _settings(
     seed: float | None, negative: str | None, steps: float | None, guidance: float | None, width: float | None,
-    height: float | None, detail: Sequence[DetailAxis],
+    height: float | None, detail: Sequence[KeptAxis],
 ) -> Settings:  # fmt: skip
     """From the boxes' values; an empty box leaves it to the model."""
     size = None if width is None or height is None else (int(height), int(width))

@@ -16,7 +16,7 @@ from ..errors import BadArgument
 from ..tiny.load import TinyPipeline
 from ..tiny.scenes import COLOURS
 from ..tiny.shapes import NOUNS
-from .page import EXAMPLES, STYLE, Painter, form
+from .page import EXAMPLES, STYLE, Generator, form
 from .routes import routes
 from .shelf import Shelf
 
@@ -30,7 +30,7 @@ def build(pipe: Any, model: str) -> fastapi.FastAPI:
     app.include_router(routes(shelf))
     inside = isinstance(pipe, TinyPipeline)
     about = ABOUT.format(nouns=", ".join(NOUNS), colours=", ".join(COLOURS)) if inside else f"Model: `{model}`"
-    blocks = form(Painter(pipe, shelf), about, defaults(pipe), EXAMPLES if inside else ())
+    blocks = form(Generator(pipe, shelf), about, defaults(pipe), EXAMPLES if inside else ())
     return gr.mount_gradio_app(app, blocks, path="/", css=STYLE, footer_links=[])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import NothingRecorded
-from ..lru_cache import Memory
+from ..lru_cache import LRUCache
 from ..maps.heatmaps import HeatMaps
 
 MOST = 16
@@ -11,10 +11,10 @@ MOST_BYTES = 256 * 2**20
 
 
 class Shelf:
-    """A bounded memory of heat maps (see `Memory`)."""
+    """A bounded memory of heat maps (see `LRUCache`)."""
 
     def __init__(self, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
-        self._maps: Memory[HeatMaps] = Memory(most, most_bytes, lambda maps: maps.nbytes)
+        self._maps: LRUCache[HeatMaps] = LRUCache(most, most_bytes, lambda maps: maps.nbytes)
 
     def keep(self, maps: HeatMaps) -> str:
         """Its name."""

@@ -23,10 +23,10 @@ def add_joint(
     """As `add_head_sum` of one layer, for joint attention, whose keys are text and picture: normalised over ALL keys.
 
     Args:
-        into: `[images, n, rows]` float32 running sum.
+        into: `[images, n, channels]` float32 running sum.
         q: the picture's queries, `[images, n, heads * d]` or `[images, heads, n, d]`.
         k: all keys, `[images, keys, heads * d]` or `[images, heads, keys, d]`.
-        selection: `[images, text, rows]` float32, for the text columns alone.
+        selection: `[images, text, channels]` float32, for the text columns alone.
         heads: number of attention heads.
         scale: factor on the scores.
         text: which keys are text.

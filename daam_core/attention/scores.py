@@ -64,10 +64,10 @@ def add_head_sum(into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: i
     """`into += sum over heads l of softmax(Q_l K_l^T) S`: a step's share of Eq. 6 of one layer or several, in place.
 
     Args:
-        into: `[images, n, rows]` float32 running sum.
+        into: `[images, n, channels]` float32 running sum.
         q: `[layers * images * heads, n, d]` float32, see `split_heads`.
         k: `[layers * images * heads, keys, d]` float32.
-        selection: S, `[images, keys, rows]` float32 of zeros and ones: which key columns make up which row.
+        selection: S, `[images, keys, channels]` float32 of zeros and ones: which key columns make up which channel.
         heads: attention heads of one layer.
         scale: factor on the scores.
     """
@@ -83,18 +83,18 @@ def add_weighted_head_sums(
     """`into[i] += sum over layers m of weights[i, m] (sum over heads l of softmax(Q_ml K_ml^T) S)`, in place.
 
     Args:
-        into: `[sums, images, n, rows]` float32 running sums.
+        into: `[sums, images, n, channels]` float32 running sums.
         weights: `[sums, layers]` float32.
 
     The rest is as for `add_head_sum`.
     """
     sums, images = into.shape[:2]
-    rows, selections = into.flatten(0, 1), selection.repeat(sums, 1, 1)
+    channels, selections = into.flatten(0, 1), selection.repeat(sums, 1, 1)
     with full_precision(q.device):
         for cut, p in _in_slices(q, k, scale):
             summed = p.unflatten(0, (-1, images, heads)).sum(2)
             weighted = (weights @ summed.flatten(1)).unflatten(1, summed.shape[1:])
-            rows[:, cut].baddbmm_(weighted.flatten(0, 1), selections)
+            channels[:, cut].baddbmm_(weighted.flatten(0, 1), selections)
 
 
 def add_self_attention(into: Tensor, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
@@ -109,7 +109,7 @@ def add_self_attention(into: Tensor, q: Tensor, k: Tensor, heads: int, scale: fl
 
 
 def add_per_head(into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float) -> None:
-    """As `add_head_sum` for one layer, with the heads kept apart: `into` is `[images * heads, n, rows]`."""
+    """As `add_head_sum` for one layer, with the heads kept apart: `into` is `[images * heads, n, channels]`."""
     with full_precision(q.device):
         per_head = selection.repeat_interleave(heads, 0)
         for cut, p in _in_slices(q, k, scale):

@@ -30,7 +30,7 @@ class Attention(NamedTuple):
     def keys(self) -> int:
         return self.k.shape[-2]
 
-    def rows(self, start: int, stop: int, first: int, queries: int) -> Attention:
+    def select(self, start: int, stop: int, first: int, queries: int) -> Attention:
         """Some rows of the batch, some of the queries, all keys."""
         bias = self.bias
         if bias is not None:
@@ -64,7 +64,7 @@ def _bias(mask: Tensor | None) -> Tensor | None:
     return shaped.float()
 
 
-class SeenLse(TorchDispatchMode):
+class LseCapture(TorchDispatchMode):
     """Sees the log-sum-exp that a fused kernel computes on the way, while the host's own attention runs inside.
 
     It changes nothing: every operator is called as it came. In inference mode the attention arrives as one operator that

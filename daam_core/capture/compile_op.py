@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from ..errors import UnsupportedModel
 
 
-class Listener(Protocol):
+class Dispatcher(Protocol):
     """Whoever takes a layer's projections: the tap."""
 
-    def emit(self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool) -> None:
+    def dispatch(self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool) -> None:
         """Take the projections of layer `index`."""
 
 
-# The operator receives tensors and numbers only, so a graph names its listener by a number. Weak: a graph that outlives
+# The operator receives tensors and numbers only, so a graph names its dispatcher by a number. Weak: a graph that outlives
 # its trace finds nobody and does nothing.
-_LISTENERS: weakref.WeakValueDictionary[int, Listener] = weakref.WeakValueDictionary()
+_DISPATCHERS: weakref.WeakValueDictionary[int, Dispatcher] = weakref.WeakValueDictionary()
 _NUMBERS = itertools.count()
 
 
@@ -41,9 +41,9 @@ def _operator() -> Callable[[Tensor, Tensor, Tensor, int, int, int, int, bool], 
         )
 
     def attention(mark: Tensor, q: Tensor, k: Tensor, number: int, index: int, height: int, width: int, cross: bool) -> None:
-        listener = _LISTENERS.get(number)
-        if listener is not None:
-            listener.emit(index, (height, width), q, k, cross)
+        dispatcher = _DISPATCHERS.get(number)
+        if dispatcher is not None:
+            dispatcher.dispatch(index, (height, width), q, k, cross)
 
     # Postponed annotations are strings; the operator's schema is read from real types.
     attention.__annotations__ = dict.fromkeys(("mark", "q", "k"), Tensor) | dict.fromkeys(
@@ -55,17 +55,17 @@ def _operator() -> Callable[[Tensor, Tensor, Tensor, int, int, int, int, bool], 
     return operator
 
 
-class Ticket:
-    """A listener's number and the tensor whose (pretended) change keeps the compiler from dropping the operator."""
+class HookOp:
+    """A dispatcher's number and the tensor whose (pretended) change keeps the compiler from dropping the operator."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, dispatcher: Dispatcher) -> None:
         self._hand = _operator()
         self._number = next(_NUMBERS)
         self._mark = torch.zeros(1)
-        _LISTENERS[self._number] = listener
+        _DISPATCHERS[self._number] = dispatcher
 
-    def hand_in(self, q: Tensor, k: Tensor, index: int, grid: tuple[int, int], cross: bool) -> None:
-        """Give one layer's projections to the listener from inside a compiled graph."""
+    def call(self, q: Tensor, k: Tensor, index: int, grid: tuple[int, int], cross: bool) -> None:
+        """Give one layer's projections to the dispatcher from inside a compiled graph."""
         self._hand(self._mark, q, k, self._number, index, grid[0], grid[1], cross)
 
 
@@ -76,6 +76,6 @@ def is_compiled(module: nn.Module) -> bool:
     return any(getattr(part, "_compiled_call_impl", None) is not None for part in module.modules())
 
 
-def forget() -> None:
+def reset_graphs() -> None:
     """Drop compiled graphs, so that hooks that came or went since then are seen."""
     torch.compiler.reset()

@@ -11,29 +11,29 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-See = Callable[[nn.Module, tuple[Any, ...], Tensor], None]
+OnForward = Callable[[nn.Module, tuple[Any, ...], Tensor], None]
 """Takes a module, the positional arguments of its call and what it gave out, as a forward hook does. It must not raise."""
 
 
-class Overheard:
+class ForwardWrapper:
     """Listens at one module until `remove`, as the handle of a forward hook does.
 
     What was there is called as it was: a `forward` of the instance (accelerate's offloading sets one), else the class's,
     looked up at every call, since a WebUI exchanges that of `Linear` for LoRA.
     """
 
-    def __init__(self, module: nn.Module, see: See) -> None:
-        self._module, self._see = module, see
+    def __init__(self, module: nn.Module, on_forward: OnForward) -> None:
+        self._module, self._on_forward = module, on_forward
         self._below: Any = module.__dict__.get("forward")
-        self._listening = True
+        self._attached = True
         self._stand_in = self._forward  # one object, to know it again
         module.__dict__["forward"] = self._stand_in
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         module, below = self._module, self._below
         output = type(module).forward(module, *args, **kwargs) if below is None else below(*args, **kwargs)
-        if self._listening:
-            self._see(module, args, output)
+        if self._attached:
+            self._on_forward(module, args, output)
         return output
 
     @property
@@ -42,16 +42,16 @@ class Overheard:
         return self._module.__dict__.get("forward") is self._stand_in
 
     @property
-    def has_last_word(self) -> bool:
+    def is_outermost(self) -> bool:
         """Whether what it sees is what the module gives out: a forward hook may still change that."""
         return self.in_place and not self._module._forward_hooks
 
     def remove(self) -> None:
         """Put back what was there. Where somebody wrapped this one, it stays below, deaf, for them to call."""
-        self._listening = False
+        self._attached = False
         own = self._module.__dict__
         top = own.get("forward")
-        while (one := getattr(top, "__self__", None)) is not None and isinstance(one, Overheard) and not one._listening:
+        while (one := getattr(top, "__self__", None)) is not None and isinstance(one, ForwardWrapper) and not one._attached:
             top = one._below
         if top is None:
             own.pop("forward", None)
@@ -59,8 +59,8 @@ class Overheard:
             own["forward"] = top
 
 
-def overhear(module: nn.Module, see: See, by_hook: bool = False) -> Overheard | RemovableHandle:
+def wrap_forward(module: nn.Module, on_forward: OnForward, by_hook: bool = False) -> ForwardWrapper | RemovableHandle:
     """Listen at a module: by its `forward`, or by a hook where that is asked for or others' hooks come first."""
     if by_hook or module._forward_hooks:
-        return module.register_forward_hook(see)
-    return Overheard(module, see)
+        return module.register_forward_hook(on_forward)
+    return ForwardWrapper(module, on_forward)

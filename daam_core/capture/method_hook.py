@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 
-class MethodWatch:
-    """Calls `seen(arguments, result)` after every call of `owner.name`; `arguments` are by name, defaults filled in.
+class MethodHook:
+    """Calls `on_return(arguments, result)` after every call of `owner.name`; `arguments` are by name, defaults filled in.
 
-    An exception of the method passes through unseen; an exception of `seen` goes to `failed` and the method's result is
+    An exception of the method passes through unseen; an exception of `on_return` goes to `failed` and the method's result is
     returned all the same.
     """
 
@@ -19,7 +19,7 @@ class MethodWatch:
         self,
         owner: object,
         name: str,
-        seen: Callable[[dict[str, Any], Any], None],
+        on_return: Callable[[dict[str, Any], Any], None],
         failed: Callable[[Exception], None],
     ) -> None:
         self._owner, self._name = owner, name
@@ -28,19 +28,19 @@ class MethodWatch:
         signature = inspect.signature(method)
 
         @functools.wraps(method)
-        def watched(*args: Any, **kwargs: Any) -> Any:
+        def hooked(*args: Any, **kwargs: Any) -> Any:
             result = self._call_below(*args, **kwargs)
             try:
                 bound = signature.bind(*args, **kwargs)
                 bound.apply_defaults()
-                seen(bound.arguments, result)
+                on_return(bound.arguments, result)
             except Exception as error:
                 failed(error)
             return result
 
-        watched._watch = self  # type: ignore[attr-defined]
-        self._watched = watched
-        setattr(owner, name, watched)
+        hooked._hook = self  # type: ignore[attr-defined]
+        self._hooked = hooked
+        setattr(owner, name, hooked)
 
     def _call_below(self, *args: Any, **kwargs: Any) -> Any:
         below = self._below
@@ -51,14 +51,14 @@ class MethodWatch:
     def remove(self) -> None:
         """Take this watcher out; others, above or below it, stay."""
         top = vars(self._owner).get(self._name)
-        if top is self._watched:
+        if top is self._hooked:
             if self._below is None:
                 delattr(self._owner, self._name)
             else:
                 setattr(self._owner, self._name, self._below)
             return
-        while (watch := getattr(top, "_watch", None)) is not None:
-            if watch._below is self._watched:
-                watch._below = self._below
+        while (hook := getattr(top, "_hook", None)) is not None:
+            if hook._below is self._hooked:
+                hook._below = self._below
                 return
-            top = watch._below
+            top = hook._below

@@ -10,94 +10,90 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import BadArgument, NothingRecorded, recording_failure
-from ..maps.data import Detail, LayerInfo, PictureRun
+from ..maps.data import Detail, LayerInfo, RecordedImage
 from ..prompt.prompt import Prompt
 from ..types import Grid, Layer
-from .accumulator import Recorder
+from .accumulator import Accumulator
 
 
-def picture_run(
-    recorder: Recorder,
+def recorded_image(
+    accumulator: Accumulator,
     layers: Sequence[Layer],
     prompts: Sequence[Prompt],
     image: int,
     size: tuple[int, int],
     picture: NDArray[np.uint8] | None,
     timesteps: Sequence[float],
-) -> PictureRun:
-    """Take one picture out of a recorder and bring it to the CPU.
+) -> RecordedImage:
+    """Take one picture out of a accumulator and bring it to the CPU.
 
     Raises:
         BadArgument: there is no such picture.
         NothingRecorded: not one step was finished, or the attention was not finite.
     """
-    if not 0 <= image < recorder.images:
-        raise BadArgument(f"There is no picture {image}: this run made {recorder.images}, counted from 0.")
+    if not 0 <= image < accumulator.images:
+        raise BadArgument(f"There is no picture {image}: this run made {accumulator.images}, counted from 0.")
     try:
-        recorded = recorder.sums
-    except Exception as error:  # what waited in pools is worked off only now
+        recorded = accumulator.sums
+    except Exception as error:  # what waited in batches is worked off only now
         raise NothingRecorded(recording_failure(error)) from error
-    if recorder.step_count == 0 or not recorded:
+    if accumulator.step_count == 0 or not recorded:
         raise NothingRecorded("Not one sampling step was finished, so there is no heat map. Let the sampler run on.")
-    rows = prompts[image].rows
+    channels = prompts[image].num_channels
     sums: dict[Grid, Tensor] = {}
-    late: dict[Grid, Tensor] = {}
-    terms: dict[Grid, int] = {}
+    time_weighted: dict[Grid, Tensor] = {}
+    num_terms: dict[Grid, int] = {}
     for part in recorded.values():
         grid = part.area.canvas(part.grid)
-        total, weighted = (part.area.put(_planes(x[image], part.grid, rows)) for x in (part.total, part.late))
+        total, weighted = (part.area.put(_planes(x[image], part.grid, channels)) for x in (part.total, part.time_weighted))
         sums[grid] = sums[grid] + total if grid in sums else total
-        late[grid] = late[grid] + weighted if grid in late else weighted
-        terms[grid] = terms.get(grid, 0) + part.terms
+        time_weighted[grid] = time_weighted[grid] + weighted if grid in time_weighted else weighted
+        num_terms[grid] = num_terms.get(grid, 0) + part.num_terms
     if not all(bool(x.isfinite().all()) for x in sums.values()):
         raise NothingRecorded(
             "The model's attention was not a number (NaN) in this run, so there is no heat map. "
             "That happens in half precision: try float32 or bfloat16, or a lower guidance scale."
         )
-    seen = sorted(recorder.grids)
+    seen = sorted(accumulator.grids)
     position = {index: i for i, index in enumerate(seen)}
-    return PictureRun(
+    return RecordedImage(
         sums=sums,
-        late=late,
-        terms=terms,
-        layers=tuple(
-            LayerInfo(layers[i].name, recorder.grids[i], layers[i].heads, layers[i].block) for i in seen
-        ),
-        detail=_detail(recorder, image, rows, position),
+        time_weighted=time_weighted,
+        num_terms=num_terms,
+        layers=tuple(LayerInfo(layers[i].name, accumulator.grids[i], layers[i].heads, layers[i].block) for i in seen),
+        detail=_detail(accumulator, image, channels, position),
         heads={
-            position[i]: _planes(
-                x.unflatten(0, (recorder.images, -1))[image], recorder.grids[i], rows
-            )
-            for i, x in recorder.heads.items()
+            position[i]: _planes(x.unflatten(0, (accumulator.images, -1))[image], accumulator.grids[i], channels)
+            for i, x in accumulator.heads.items()
         }
         or None,
-        self_attention=_self_attention(recorder, image),
+        self_attention=_self_attention(accumulator, image),
         size=size,
         picture=picture,
         prompt=prompts[image],
-        steps=recorder.step_count,
+        steps=accumulator.step_count,
         timesteps=tuple(timesteps),
     )
 
 
-def _planes(x: Tensor, grid: Grid, rows: int) -> Tensor:
-    """`[..., n, rows]` on the device -> `[..., rows, h, w]` on the CPU, cut to this prompt's own rows."""
-    return x[..., :rows].transpose(-1, -2).unflatten(-1, grid).contiguous().cpu()
+def _planes(x: Tensor, grid: Grid, channels: int) -> Tensor:
+    """`[..., n, channels]` on the device -> `[..., channels, h, w]` on the CPU, cut to this prompt's own channels."""
+    return x[..., :channels].transpose(-1, -2).unflatten(-1, grid).contiguous().cpu()
 
 
-def _detail(recorder: Recorder, image: int, rows: int, position: dict[int, int]) -> Detail | None:
-    keep = recorder.keep
+def _detail(accumulator: Accumulator, image: int, channels: int, position: dict[int, int]) -> Detail | None:
+    keep = accumulator.keep
     if not (keep.layers or keep.steps):
         return None
-    tokens = rows - 3
+    tokens = channels - 3
     kept: dict[Grid, dict[int, Tensor]] = {}
-    for slot in recorder.slots.values():
-        steps = [x[image, :, :tokens] for x in slot.steps]
-        if slot.total is not None:
-            steps = [slot.total[image, :, 1 : tokens + 1]]
+    for buffer in accumulator.buffers.values():
+        steps = [x[image, :, :tokens] for x in buffer.steps]
+        if buffer.total is not None:
+            steps = [buffer.total[image, :, 1 : tokens + 1]]
         # Layer sums over many steps pass float16's range of whole numbers, not its range: 3 digits stay.
-        stacked = torch.stack([slot.area.put(_planes(x.half(), slot.grid, tokens)) for x in steps])
-        grid, number = slot.area.canvas(slot.grid), -1 if slot.layer is None else position[slot.layer]
+        stacked = torch.stack([buffer.area.put(_planes(x.half(), buffer.grid, tokens)) for x in steps])
+        grid, number = buffer.area.canvas(buffer.grid), -1 if buffer.layer is None else position[buffer.layer]
         same = kept.setdefault(grid, {})
         same[number] = same[number] + stacked if number in same else stacked
     return Detail(
@@ -107,8 +103,8 @@ def _detail(recorder: Recorder, image: int, rows: int, position: dict[int, int])
     )
 
 
-def _self_attention(recorder: Recorder, image: int) -> dict[Grid, Tensor] | None:
-    if recorder.self_attention is None or recorder.self_grid is None:
+def _self_attention(accumulator: Accumulator, image: int) -> dict[Grid, Tensor] | None:
+    if accumulator.self_attention is None or accumulator.self_grid is None:
         return None
-    walk = recorder.self_attention[image].cpu()
-    return {recorder.self_grid: walk / walk.sum(-1, keepdim=True)}
+    walk = accumulator.self_attention[image].cpu()
+    return {accumulator.self_grid: walk / walk.sum(-1, keepdim=True)}

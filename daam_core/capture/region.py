@@ -41,13 +41,13 @@ class Area:
 
         What lies outside the picture is left out."""
         h, w = maps.shape[-2:]
-        rows, columns = self.canvas((h, w))
-        y, x = _offset(self.top, h, rows), _offset(self.left, w, columns)
-        placed = maps if self.whole else F.pad(maps, (x, columns - w - x, y, rows - h - y))
+        height, width = self.canvas((h, w))
+        y, x = _offset(self.top, h, height), _offset(self.left, w, width)
+        placed = maps if self.whole else F.pad(maps, (x, width - w - x, y, height - h - y))
         if self.mask is None:
             return placed
         mask = self.mask.detach().float().cpu()
-        return placed * torch.nn.functional.adaptive_avg_pool2d(mask[None, None], (rows, columns))[0, 0].to(placed.dtype)
+        return placed * torch.nn.functional.adaptive_avg_pool2d(mask[None, None], (height, width))[0, 0].to(placed.dtype)
 
 
 def _along(positions: int, share: float) -> int:

@@ -16,23 +16,23 @@ from torch.utils.hooks import RemovableHandle
 from ..errors import UnsupportedModel
 from ..types import Block, Grid, Layer
 from . import compile_op as compiled
-from .forward_wrapper import Overheard
-from .projection_hooks import GridEar, LayerEar
+from .forward_wrapper import ForwardWrapper
+from .projection_hooks import GridHook, QKHook
 
-_Handle = Overheard | RemovableHandle
-
-
-Hear = Callable[[int, Grid, Tensor, Tensor, bool], None]
-"""Takes what one layer attended with: its position in `Tap.layers`, the grid (h, w) of latent positions, n = h * w,
-q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`, and whether the keys are text (else the picture itself)."""
+_Handle = ForwardWrapper | RemovableHandle
 
 
-class Tap:
+OnAttention = Callable[[int, Grid, Tensor, Tensor, bool], None]
+"""Takes what one layer attended with: its position in `UNetAttentionHooks.layers`, the grid (h, w) of latent positions,
+n = h * w, q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`, and whether the keys are text (else the picture itself)."""
+
+
+class UNetAttentionHooks:
     """Hooks on one UNet; a context manager that owns every handle it made.
 
     Args:
         unet: the model, compiled or not.
-        on_attention: called for each attention layer while the UNet runs, see `Hear`.
+        on_attention: called for each attention layer while the UNet runs, see `OnAttention`.
         before: called with (sample, timestep, context) when the UNet is called: `[batch, c, h, w]`, a number or tensor, and
             `[batch, keys, dim]`.
         after: called when the UNet is done.
@@ -47,7 +47,7 @@ class Tap:
     def __init__(
         self,
         unet: nn.Module,
-        on_attention: Hear,
+        on_attention: OnAttention,
         before: Callable[[Tensor, Any, Tensor | None], None],
         after: Callable[[], None],
         failed: Callable[[Exception], None],
@@ -59,14 +59,14 @@ class Tap:
         self._unet: nn.Module = getattr(unet, "_orig_mod", unet)
         self._self_attention = self_attention
         self._live = False
-        self._ticket = compiled.Ticket(self) if compiled.is_compiled(unet) else None
+        self._op = compiled.HookOp(self) if compiled.is_compiled(unet) else None
         self._handles: list[RemovableHandle] = []
         self._layer_handles: list[_Handle] = []
-        self._self_layers: list[tuple[GridEar, list[_Handle]]] = []
-        self._muted = False
-        self._places: list[tuple[GridEar, list[LayerEar]]] = []
+        self._self_layers: list[tuple[GridHook, list[_Handle]]] = []
+        self._self_detached = False
+        self._hooks: list[tuple[GridHook, list[QKHook]]] = []
         self._projections: list[tuple[dict[str, Any], str]] = []
-        self._seen: list[nn.Module | None] = []
+        self._known: list[nn.Module | None] = []
         self._owners = _spatial_transformers(self._unet)
         if not self._owners:
             raise UnsupportedModel(
@@ -74,10 +74,10 @@ class Tap:
                 "Heat maps need a UNet with spatial transformers, as in Stable Diffusion 1, 2 or XL."
             )
 
-    def __enter__(self) -> Tap:
+    def __enter__(self) -> UNetAttentionHooks:
         self._live = True
-        if self._ticket is not None:
-            compiled.forget()
+        if self._op is not None:
+            compiled.reset_graphs()
         self._handles = [
             self._outer.register_forward_pre_hook(self._begin, with_kwargs=True),
             self._outer.register_forward_hook(self._end),
@@ -91,8 +91,8 @@ class Tap:
             handle.remove()
         self._handles = []
         self._detach_layers()
-        if self._ticket is not None:
-            compiled.forget()
+        if self._op is not None:
+            compiled.reset_graphs()
 
     # -- hooks on the UNet ------------------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ class Tap:
         self._live = False
         self._failed(error)
 
-    def emit(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
+    def dispatch(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
         """Hand one layer's projections on; an exception ends the recording, never the picture."""
         if not self._live:
             return
@@ -131,22 +131,24 @@ class Tap:
         except Exception as error:
             self._stop(error)
 
-    def hear_all(self) -> None:
+    def reattach(self) -> None:
         """Listen to every layer again, those too that were muted or that somebody else took the tap off."""
-        if self._muted or any(isinstance(handle, Overheard) and not handle.has_last_word for handle in self._layer_handles):
+        if self._self_detached or any(
+            isinstance(handle, ForwardWrapper) and not handle.is_outermost for handle in self._layer_handles
+        ):
             self._detach_layers()
             self._attach_layers()
 
-    def mute_self_attention(self, but: Grid | None) -> None:
+    def detach_self_attention(self, but: Grid | None) -> None:
         """Take the hooks off every self-attention layer that was not on this grid when it was last heard.
 
         A compiled UNet keeps listening: its hooks are part of its graph.
         """
-        if self._muted or self._ticket is not None:
+        if self._self_detached or self._op is not None:
             return
-        self._muted = True
-        for ear, handles in self._self_layers:
-            if ear.grid != but:
+        self._self_detached = True
+        for grid_hook, handles in self._self_layers:
+            if grid_hook.grid != but:
                 for handle in handles:
                     handle.remove()
 
@@ -154,35 +156,35 @@ class Tap:
 
     def _exchanged(self) -> bool:
         """Whether a projection is another module than it was: a LoRA loaded inside the trace puts new ones there."""
-        return [children.get(name) for children, name in self._projections] != self._seen
+        return [children.get(name) for children, name in self._projections] != self._known
 
     def _attach_layers(self) -> None:
-        if not self._places or self._exchanged():
+        if not self._hooks or self._exchanged():
             self._find_layers()
-        self._muted = False
-        for ear, listeners in self._places:
-            self._layer_handles.append(ear.owner.register_forward_pre_hook(ear.see_grid, with_kwargs=True))
-            for listener in listeners:
-                handles = listener.attach()
+        self._self_detached = False
+        for grid_hook, hooks in self._hooks:
+            self._layer_handles.append(grid_hook.owner.register_forward_pre_hook(grid_hook.on_input, with_kwargs=True))
+            for hook in hooks:
+                handles = hook.attach()
                 self._layer_handles += handles
-                if listener.at_itself:
-                    self._self_layers.append((ear, handles))
+                if hook.is_self:
+                    self._self_layers.append((grid_hook, handles))
 
     def _find_layers(self) -> None:
-        self.layers, self._places, self._projections = [], [], []
+        self.layers, self._hooks, self._projections = [], [], []
         for name, owner in self._owners:
-            ear = GridEar(self, owner)
-            listeners = []
+            grid_hook = GridHook(self, owner)
+            hooks = []
             for number, block in enumerate(owner.transformer_blocks):  # type: ignore[union-attr, arg-type]
                 for part in ("attn1", "attn2") if self._self_attention else ("attn2",):
                     attn = getattr(block, part, None)
                     if attn is not None:
-                        listener = LayerEar(ear, attn, len(self.layers), self._ticket, part == "attn1")
-                        listeners.append(listener)
+                        hook = QKHook(grid_hook, attn, len(self.layers), self._op, part == "attn1")
+                        hooks.append(hook)
                         self.layers.append(_describe(attn, f"{name}.transformer_blocks.{number}.{part}"))
-                        self._projections += [(attn._modules, "to_q"), (attn._modules, listener.key_name)]
-            self._places.append((ear, listeners))
-        self._seen = [children.get(name) for children, name in self._projections]
+                        self._projections += [(attn._modules, "to_q"), (attn._modules, hook.key_name)]
+            self._hooks.append((grid_hook, hooks))
+        self._known = [children.get(name) for children, name in self._projections]
 
     def _detach_layers(self) -> None:
         for handle in self._layer_handles:
@@ -200,10 +202,10 @@ def _spatial_transformers(unet: nn.Module) -> list[tuple[str, nn.Module]]:
         and any(getattr(block, "attn2", None) is not None for block in module.transformer_blocks)  # type: ignore[union-attr]
     ]
     order = {"down": 0, "mid": 1, "up": 2}
-    return sorted(found, key=lambda item: order[_place(item[0])])
+    return sorted(found, key=lambda item: order[_block(item[0])])
 
 
-def _place(name: str) -> Block:
+def _block(name: str) -> Block:
     head = name.split(".", 1)[0]
     if head.startswith("mid"):
         return "mid"
@@ -216,4 +218,4 @@ def _describe(attn: Any, name: str) -> Layer:
     scale = getattr(attn, "scale", None)
     if not isinstance(scale, (int, float)):
         scale = (int(inner) // heads) ** -0.5  # type: ignore[arg-type]
-    return Layer(name, _place(name), heads, float(scale))
+    return Layer(name, _block(name), heads, float(scale))

@@ -17,7 +17,7 @@ from ..validate import checked_prompt
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..diffusers.trace import Lens
+    from ..diffusers.trace import AttentionTrace
     from ..maps.heatmaps import HeatMaps
 
 DETAILS: dict[str, tuple[Literal["layers", "steps"], ...]] = {
@@ -31,10 +31,10 @@ def generate(args: argparse.Namespace) -> None:
     # Everything that can be wrong is looked at before anything heavy starts.
     folder = writable_folder(args.out or Path("daam-lens-out", f"{file_name(prompt)}-{args.seed}"))
     _check_method(args.method)
-    picture, lens = _paint(prompt, args)
+    picture, recording = _generate(prompt, args)
     # First what took long: whatever happens to the maps, the picture and then the record are there.
     paths = [_save_picture(folder / "picture.png", picture)] if "picture" in args.save else []
-    maps = lens.heat_maps()
+    maps = recording.heat_maps()
     _warn_of_lost_words(maps)
     if "record" in args.save:
         paths.append(maps.save(folder / "record.safetensors"))
@@ -106,9 +106,9 @@ def app(args: argparse.Namespace) -> None:
 # -- parts of generate ----------------------------------------------------------------------------------------------
 
 
-def _paint(prompt: str, args: argparse.Namespace) -> tuple[Any, Lens]:
+def _generate(prompt: str, args: argparse.Namespace) -> tuple[Any, AttentionTrace]:
     """The picture as uint8 `[H, W, 3]`, and the recording."""
-    from ..diffusers.generation import Settings, paint
+    from ..diffusers.generation import Settings, generate_recorded
     from ..diffusers.loading import load_pipeline
 
     settings = Settings(args.seed, args.steps, args.size, args.guidance, args.negative or "", DETAILS[args.detail])
@@ -116,7 +116,7 @@ def _paint(prompt: str, args: argparse.Namespace) -> tuple[Any, Lens]:
         pipe = load_pipeline(args.model, args.device)
         _check_words(pipe, prompt, args.words)
         pipe.set_progress_bar_config(desc="painting", unit="step", leave=True)
-        return paint(pipe, prompt, settings)
+        return generate_recorded(pipe, prompt, settings)
 
 
 def _write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argparse.Namespace) -> list[Path]:
@@ -146,13 +146,13 @@ def _write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpa
 def _save_overlay(maps: HeatMaps, word: str, path: Path) -> Path:
     from ..render import overlay
 
-    return _save_picture(path, overlay(_picture(maps), maps.word(word, maps.size), label=word, bar=True))
+    return _save_picture(path, overlay(_picture(maps), maps.heat_map(word, maps.size), label=word, bar=True))
 
 
 def _save_animation(maps: HeatMaps, word: str, path: Path) -> Path:
     from ..render import animate, step_frames
 
-    heats = [maps.select(steps=[step]).word(word, maps.size) for step in range(maps.steps)]
+    heats = [maps.select(steps=[step]).heat_map(word, maps.size) for step in range(maps.steps)]
     return animate(step_frames(_picture(maps), heats, word), path)
 
 
@@ -236,7 +236,7 @@ def _grey(one: Tensor) -> Any:
 def _save_sheet(maps: HeatMaps, words: Sequence[str], folder: Path) -> Path:
     from ..render import contact_sheet
 
-    heats = dict(zip(words, maps.stack(words, maps.size), strict=True))
+    heats = dict(zip(words, maps.heat_maps(words, maps.size), strict=True))
     return _save_picture(folder / "contact_sheet.png", contact_sheet(_picture(maps), heats, maps.prompt.text))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .trace import DetailAxis, Lens, trace
+from .trace import AttentionTrace, KeptAxis, trace
 
 
 @dataclass(frozen=True)
@@ -32,21 +32,21 @@ class Settings:
     size: tuple[int, int] | None = None
     guidance: float | None = None
     negative: str = ""
-    detail: Sequence[DetailAxis] = ()
+    detail: Sequence[KeptAxis] = ()
 
 
 def defaults(pipe: Any) -> Settings:
-    """What a pipeline does when it is not told otherwise: steps, guidance and size."""
+    """What a pipeline does when it is not on_step_end otherwise: steps, guidance and size."""
     known: dict[str, Any] = {name: value.default for name, value in inspect.signature(type(pipe).__call__).parameters.items()}
     known |= getattr(pipe, "own_defaults", {})
     side = int(pipe.unet.config.sample_size) * int(pipe.vae_scale_factor)
     return Settings(steps=int(known["num_inference_steps"]), guidance=float(known["guidance_scale"]), size=(side, side))
 
 
-def paint(
+def generate_recorded(
     pipe: Any, prompt: str, settings: Settings, on_step: Callable[[int], None] | None = None
-) -> tuple[NDArray[np.uint8], Lens]:
-    """The picture as uint8 `[H, W, 3]`, and its recording. `on_step` is told how many steps are done."""
+) -> tuple[NDArray[np.uint8], AttentionTrace]:
+    """The picture as uint8 `[H, W, 3]`, and its recording. `on_step` is called with how many steps are done."""
     options: dict[str, Any] = {}
     if settings.steps:
         options["num_inference_steps"] = settings.steps
@@ -57,17 +57,17 @@ def paint(
     if settings.negative:
         options["negative_prompt"] = settings.negative
     if on_step is not None:
-        options["callback_on_step_end"] = _telling(on_step)
+        options["callback_on_step_end"] = _step_callback(on_step)
     # A generator on the CPU gives the same picture on every device.
     options["generator"] = torch.Generator("cpu").manual_seed(settings.seed)
-    with trace(pipe, detail=settings.detail, negative=bool(settings.negative)) as lens:
+    with trace(pipe, keep=settings.detail, negative=bool(settings.negative)) as recording:
         picture = pipe(prompt, **options).images[0]
-    return np.asarray(picture.convert("RGB")), lens
+    return np.asarray(picture.convert("RGB")), recording
 
 
-def _telling(on_step: Callable[[int], None]) -> Callable[..., dict[str, Any]]:
-    def told(_pipe: Any, step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+def _step_callback(on_step: Callable[[int], None]) -> Callable[..., dict[str, Any]]:
+    def on_step_end(_pipe: Any, step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         on_step(step + 1)
         return tensors
 
-    return told
+    return on_step_end

@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..capture.accumulator import Keep, Recorder
-from ..capture.method_hook import MethodWatch
-from ..capture.recording import picture_run
-from ..capture.unet_hooks import Tap
+from ..capture.accumulator import Accumulator, StoreOptions
+from ..capture.method_hook import MethodHook
+from ..capture.recording import recorded_image
+from ..capture.unet_hooks import UNetAttentionHooks
 from ..errors import BadArgument, NothingRecorded, UnsupportedModel, recording_failure
-from ..maps.heatmaps import HeatMaps
+from ..maps.heatmaps import Aggregation, HeatMaps
 from ..prompt.prompt import Prompt
 from ..types import Grid, Layer
 
 logger = logging.getLogger("daam_lens")
-DetailAxis = Literal["layers", "steps"]
+KeptAxis = Literal["layers", "steps", "heads"]
 
 
 @dataclass
-class _Ask:
+class _Request:
     """What the pipeline was asked for, as its `encode_prompt` saw it; None where embeddings were given by hand."""
 
     prompts: list[str] | None
@@ -37,29 +37,29 @@ class _Ask:
 
 
 @dataclass
-class _Run:
+class _Generation:
     """One call of the pipeline."""
 
     layers: list[Layer]
     images: int
     size: tuple[int, int]
     prompts: list[Prompt]
-    cond: Recorder
+    cond: Accumulator
     negatives: list[Prompt] = field(default_factory=list)
-    uncond: Recorder | None = None
+    uncond: Accumulator | None = None
     timesteps: list[Any] = field(default_factory=list)
     pictures: Any = None
 
 
-class Lens:
-    """The recorder's handle: `with trace(pipe) as lens: …`, then `lens.heat_maps()`.
+class AttentionTrace:
+    """The accumulator's handle: `with trace(pipe) as recording: …`, then `recording.heat_maps()`.
 
     Attributes:
         runs: how many calls of the pipeline were recorded.
         failure: why recording stopped, if it did; the picture was made all the same.
     """
 
-    def __init__(self, pipe: Any, keep: Keep, negative: bool) -> None:
+    def __init__(self, pipe: Any, keep: StoreOptions, negative: bool) -> None:
         unet = getattr(pipe, "unet", None)
         if not isinstance(unet, torch.nn.Module):
             raise UnsupportedModel(
@@ -67,27 +67,30 @@ class Lens:
             )
         self.failure: str | None = None
         self._pipe, self._keep, self._negative = pipe, keep, negative
-        self._tap = Tap(unet, self._hear, self._begin_step, self._end_step, self._fail, keep.self_attention)
+        self._hooks = UNetAttentionHooks(
+            unet, self._on_attention, self._begin_step, self._end_step, self._fail, keep.self_attention
+        )
         self._stack = ExitStack()
-        self._ask: _Ask | None = None
-        self._run: _Run | None = None
-        self._runs: list[_Run] = []
+        self._request: _Request | None = None
+        self._generation: _Generation | None = None
+        self._generations: list[_Generation] = []
 
     @property
-    def runs(self) -> int:
-        return len(self._runs)
+    def num_generations(self) -> int:
+        """How many calls of the pipeline were recorded."""
+        return len(self._generations)
 
     @property
-    def images(self) -> int:
-        """How many pictures the last run made: `[lens.heat_maps(i) for i in range(lens.images)]`."""
-        return self._runs[-1].images if self._runs else 0
+    def num_images(self) -> int:
+        """How many pictures the last generation made: `[recording.heat_maps(i) for i in range(recording.num_images)]`."""
+        return self._generations[-1].images if self._generations else 0
 
-    def __enter__(self) -> Lens:
+    def __enter__(self) -> AttentionTrace:
         try:
-            self._stack.enter_context(self._tap)
-            self._watch(self._pipe, "encode_prompt", self._see_prompt)
-            self._watch(self._pipe, "maybe_free_model_hooks", lambda *_: self._finish())
-            self._watch(getattr(self._pipe, "image_processor", None), "postprocess", self._see_pictures)
+            self._stack.enter_context(self._hooks)
+            self._hook_method(self._pipe, "encode_prompt", self._on_encode_prompt)
+            self._hook_method(self._pipe, "maybe_free_model_hooks", lambda *_: self._finish())
+            self._hook_method(getattr(self._pipe, "image_processor", None), "postprocess", self._on_postprocess)
         except BaseException:
             self._stack.close()
             raise
@@ -96,39 +99,39 @@ class Lens:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def heat_maps(
-        self, image: int = 0, *, run: int = -1, method: Literal["paper", "castorini"] = "paper"
-    ) -> HeatMaps:
+    def heat_maps(self, image: int = 0, *, generation: int = -1, aggregation: Aggregation = "sum") -> HeatMaps:
         """The maps of one picture.
 
         Args:
-            image: which picture of the run, from 0.
-            run: which call of the pipeline; the last one by default.
-            method: "paper" is Eq. 6; "castorini" is the rule of the castorini/daam package (needs `heads=True`).
+            image: which picture of the generation, from 0.
+            generation: which call of the pipeline; the last one by default.
+            aggregation: "sum" is Eq. 6; "castorini" is the rule of the castorini/daam package (needs `keep="heads"`).
 
         Raises:
             NothingRecorded: nothing was sampled inside the trace, or recording stopped (the text says why).
-            BadArgument: no such picture or run.
+            BadArgument: no such picture or generation.
         """
-        if self.failure and run == -1:
+        if self.failure and generation == -1:
             raise NothingRecorded(self.failure)
-        if not self._runs:
+        if not self._generations:
             raise NothingRecorded(
-                "Nothing was recorded: call the pipeline inside `with trace(pipe) as lens:` and let it take a step."
+                "Nothing was recorded: call the pipeline inside `with trace(pipe) as recording:` and let it take a step."
             )
         try:
-            chosen = self._runs[run]
+            chosen = self._generations[generation]
         except IndexError:
-            raise BadArgument(f"There is no run {run}: {self.runs} were recorded.") from None
+            raise BadArgument(f"There is no generation {generation}: {self.num_generations} were recorded.") from None
         maps = self._side(chosen, chosen.cond, chosen.prompts, image)
         if chosen.uncond is not None:
             maps = maps.with_negative(self._side(chosen, chosen.uncond, chosen.negatives, image))
-        return maps.as_castorini(self._castorini_side()) if method == "castorini" else maps
+        return maps.as_castorini(self._castorini_side()) if aggregation == "castorini" else maps
 
-    def _side(self, run: _Run, recorder: Recorder, prompts: list[Prompt], image: int) -> HeatMaps:
-        picture = _picture(run.pictures, image)
-        times = [float(t) for t in run.timesteps[: recorder.step_count]]
-        return HeatMaps.from_run(picture_run(recorder, run.layers, prompts, image, run.size, picture, times))
+    def _side(self, generation: _Generation, accumulator: Accumulator, prompts: list[Prompt], image: int) -> HeatMaps:
+        picture = _picture(generation.pictures, image)
+        times = [float(t) for t in generation.timesteps[: accumulator.step_count]]
+        return HeatMaps.from_run(
+            recorded_image(accumulator, generation.layers, prompts, image, generation.size, picture, times)
+        )
 
     def _castorini_side(self) -> int:
         # That package knows two latent sizes: 64 where the model's own picture is 512 or 1024 px, else 96.
@@ -137,32 +140,32 @@ class Lens:
 
     # -- what the pipeline tells ------------------------------------------------------------------------------------
 
-    def _watch(self, owner: Any, name: str, seen: Any) -> None:
+    def _hook_method(self, owner: Any, name: str, seen: Any) -> None:
         if hasattr(owner, name):
-            self._stack.callback(MethodWatch(owner, name, seen, self._fail).remove)
+            self._stack.callback(MethodHook(owner, name, seen, self._fail).remove)
 
-    def _see_prompt(self, given: dict[str, Any], result: Any) -> None:
+    def _on_encode_prompt(self, given: dict[str, Any], result: Any) -> None:
         by_hand = given.get("prompt_embeds") is not None
         prompts = None if by_hand else _texts(given.get("prompt") or given.get("prompt_2") or "")
         by_hand = given.get("negative_prompt_embeds") is not None
         negatives = None if by_hand else _texts(given.get("negative_prompt") or given.get("negative_prompt_2") or "")
         guided = bool(given.get("do_classifier_free_guidance", False))
-        self._run, self._ask = None, _Ask(prompts, negatives, guided)
+        self._generation, self._request = None, _Request(prompts, negatives, guided)
 
-    def _see_pictures(self, _given: dict[str, Any], result: Any) -> None:
-        if self._run is not None:
-            self._run.pictures = result
+    def _on_postprocess(self, _given: dict[str, Any], result: Any) -> None:
+        if self._generation is not None:
+            self._generation.pictures = result
 
     def _finish(self) -> None:
-        if self._run is not None:
-            for recorder in filter(None, (self._run.cond, self._run.uncond)):
-                recorder.release()
-        self._run = self._ask = None
+        if self._generation is not None:
+            for accumulator in filter(None, (self._generation.cond, self._generation.uncond)):
+                accumulator.release()
+        self._generation = self._request = None
 
     def _fail(self, error: Exception) -> None:
-        if self._run is not None:
-            self._runs = [run for run in self._runs if run is not self._run]
-        self._run = self._ask = None
+        if self._generation is not None:
+            self._generations = [generation for generation in self._generations if generation is not self._generation]
+        self._generation = self._request = None
         self.failure = recording_failure(error)
         logger.warning("%s", self.failure)
         logger.debug("Where recording stopped", exc_info=error)
@@ -170,52 +173,52 @@ class Lens:
     # -- what the UNet tells ----------------------------------------------------------------------------------------
 
     def _begin_step(self, sample: Tensor, timestep: Any, context: Tensor | None) -> None:
-        if self._run is None and self._ask is not None and context is not None:
-            self._run = self._start(self._ask, sample, context)
-            self._runs.append(self._run)
-        if self._run is not None:
+        if self._generation is None and self._request is not None and context is not None:
+            self._generation = self._start(self._request, sample, context)
+            self._generations.append(self._generation)
+        if self._generation is not None:
             # Kept as it came: reading a number off the device now would make the sampler wait.
-            self._run.timesteps.append(timestep)
+            self._generation.timesteps.append(timestep)
 
     def _end_step(self) -> None:
-        if self._run is None:
+        if self._generation is None:
             return
-        self._run.cond.end_step()
-        self._tap.mute_self_attention(but=self._run.cond.self_grid)
-        if self._run.uncond is not None:
-            self._run.uncond.end_step()
+        self._generation.cond.end_step()
+        self._hooks.detach_self_attention(but=self._generation.cond.self_grid)
+        if self._generation.uncond is not None:
+            self._generation.uncond.end_step()
 
-    def _hear(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
-        run = self._run
-        if run is None:
+    def _on_attention(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
+        generation = self._generation
+        if generation is None:
             return
-        layer = self._tap.layers[index]
+        layer = self._hooks.layers[index]
         if not cross:
-            run.cond.add_self(grid, q, k, layer.heads, layer.scale)
+            generation.cond.add_self(grid, q, k, layer.heads, layer.scale)
             return
-        run.cond.add_cross(index, grid, q, k, layer.heads, layer.scale)
-        if run.uncond is not None:
-            run.uncond.add_cross(index, grid, q, k, layer.heads, layer.scale)
+        generation.cond.add_cross(index, grid, q, k, layer.heads, layer.scale)
+        if generation.uncond is not None:
+            generation.uncond.add_cross(index, grid, q, k, layer.heads, layer.scale)
 
-    def _start(self, ask: _Ask, sample: Tensor, context: Tensor) -> _Run:
+    def _start(self, request: _Request, sample: Tensor, context: Tensor) -> _Generation:
         perturbed = bool(getattr(self._pipe, "do_perturbed_attention_guidance", False))
         # Rows are stacked as [negative, prompt, perturbed]; the first and the last only where their guidance is on.
-        images = sample.shape[0] // (1 + ask.guided + perturbed)
+        images = sample.shape[0] // (1 + request.guided + perturbed)
         factor = int(getattr(self._pipe, "vae_scale_factor", 8))
-        prompts = self._prompts(ask.prompts, images, context.shape[1])
-        self._tap.hear_all()  # an earlier run muted what it had no use for
-        rows = slice(images, 2 * images) if ask.guided else slice(0, images)
-        run = _Run(
-            layers=self._tap.layers,
+        prompts = self._prompts(request.prompts, images, context.shape[1])
+        self._hooks.reattach()  # an earlier generation muted what it had no use for
+        rows = slice(images, 2 * images) if request.guided else slice(0, images)
+        generation = _Generation(
+            layers=self._hooks.layers,
             images=images,
             size=(sample.shape[2] * factor, sample.shape[3] * factor),
             prompts=prompts,
-            cond=Recorder(rows, _selector(prompts), self._keep),
+            cond=Accumulator(rows, _selector(prompts), self._keep),
         )
-        if self._negative and ask.guided:
-            run.negatives = self._prompts(ask.negatives, images, context.shape[1])
-            run.uncond = Recorder(slice(0, images), _selector(run.negatives), self._keep)
-        return run
+        if self._negative and request.guided:
+            generation.negatives = self._prompts(request.negatives, images, context.shape[1])
+            generation.uncond = Accumulator(slice(0, images), _selector(generation.negatives), self._keep)
+        return generation
 
     def _prompts(self, texts: list[str] | None, images: int, keys: int) -> list[Prompt]:
         tokenizer = getattr(self._pipe, "tokenizer", None) or getattr(self._pipe, "tokenizer_2", None)
@@ -235,31 +238,30 @@ class Lens:
 def trace(
     pipe: Any,
     *,
-    detail: DetailAxis | Sequence[DetailAxis] = (),
-    heads: bool = False,
+    keep: KeptAxis | Sequence[KeptAxis] = (),
     negative: bool = False,
     self_attention: bool = True,
-) -> Lens:
-    """Record a diffusers pipeline: `with trace(pipe) as lens: pipe("a red house")`, then `lens.heat_maps()`.
+) -> AttentionTrace:
+    """Record a diffusers pipeline: `with trace(pipe) as recording: pipe("a red house")`, then `recording.heat_maps()`.
 
     The hooks only read; the picture is bit-identical to the one made without them. They come off when the block ends,
-    however it ends. If recording fails, the picture is still made and `lens.failure` says why there is no map.
+    however it ends. If recording fails, the picture is still made and `recording.failure` says why there is no map.
 
     Args:
         pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet or PAG.
-        detail: "layers", "steps" or both: keep these apart (more memory).
-        heads: keep the heads apart, summed over steps; needed for `method="castorini"`.
+        keep: any of "layers", "steps" and "heads": keep these apart (more memory); heads are kept summed over steps, and
+            the aggregation "castorini" needs them.
         negative: record the negative prompt too (`maps.negative`).
         self_attention: record self-attention at one bounded resolution, which refines masks.
 
     Raises:
         UnsupportedModel: the pipeline has no UNet with cross-attention.
-        BadArgument: an unknown kind of detail.
+        BadArgument: `keep` names something else.
     """
-    axes = (detail,) if isinstance(detail, str) else tuple(detail)
-    if unknown := set(axes) - {"layers", "steps"}:
-        raise BadArgument(f"detail is 'layers', 'steps' or both, not {sorted(unknown)}.")
-    return Lens(pipe, Keep("layers" in axes, "steps" in axes, heads, self_attention), negative)
+    axes = (keep,) if isinstance(keep, str) else tuple(keep)
+    if unknown := set(axes) - {"layers", "steps", "heads"}:
+        raise BadArgument(f"keep is any of 'layers', 'steps' and 'heads', not {sorted(unknown)}.")
+    return AttentionTrace(pipe, StoreOptions("layers" in axes, "steps" in axes, "heads" in axes, self_attention), negative)
 
 
 def _texts(value: Any) -> list[str]:
@@ -267,8 +269,8 @@ def _texts(value: Any) -> list[str]:
 
 
 def _selector(prompts: list[Prompt]) -> Any:
-    """Selections of all pictures, padded with empty rows to the longest prompt: `[images, keys, rows]`."""
-    rows = max(prompt.rows for prompt in prompts)
+    """Selections of all pictures, padded with empty rows to the longest prompt: `[images, keys, channels]`."""
+    rows = max(prompt.num_channels for prompt in prompts)
 
     def select(keys: int, _part: int) -> Tensor:
         each = [prompt.selection(keys) for prompt in prompts]

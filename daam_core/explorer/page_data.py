@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..attention.upsample import bicubic
 from ..errors import DetailMissing
-from ..maps.heatmaps import HeatMaps
+from ..maps.heatmaps import RULES, HeatMaps
 from ..maps.statistics import prompt_report
 from ..prompt.alignment import search_key
 from ..prompt.tokenization import SPECIALS
@@ -71,9 +71,9 @@ def page_data(maps: HeatMaps, budget: int = BUDGET) -> PageData:
         "truncated": list(maps.prompt.truncated),
         "tokens": [token.text for token in maps.prompt.tokens],
         "words": entries,
-        "rule": maps.rule,
+        "rule": RULES[maps.aggregation],
         "steps": maps.steps,
-        "terms": sum(maps.terms.values()),
+        "terms": sum(maps.num_terms.values()),
         "layers": [{"name": x.name, "place": x.block, "grid": list(x.grid)} for x in maps.layers],
         "detail": {"steps": detail is not None and detail.by_step, "layers": detail is not None and bool(detail.layers)},
         "notes": _notes(maps),
@@ -147,7 +147,7 @@ def _entries(maps: HeatMaps, kind: str) -> tuple[list[dict[str, Any]], dict[tupl
             "content": word.label in content,
             "share": shares.get(word.label),
             "weight": word.weight,
-            "tokens": len(word.rows),
+            "tokens": len(word.channels),
             "key": search_key(word.text),
             **figures,
         }
@@ -167,7 +167,7 @@ def _specials(maps: HeatMaps) -> tuple[list[dict[str, Any]], dict[tuple[int, int
 
 def _levels(maps: HeatMaps, names: Sequence[str]) -> dict[tuple[int, int], Tensor]:
     """Native word maps `[words, h, w]` for each recorded resolution."""
-    return {grid: maps.select(grids=[grid]).stack(names, grid) for grid in maps.sums}
+    return {grid: maps.select(grids=[grid]).heat_maps(names, grid) for grid in maps.sums}
 
 
 def _joined(first: dict[tuple[int, int], Tensor], second: dict[tuple[int, int], Tensor]) -> dict[tuple[int, int], Tensor]:

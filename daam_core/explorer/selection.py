@@ -139,14 +139,14 @@ def _one(side: HeatMaps, word: Word, choice: Choice, positive: bool) -> Tensor:
     settings = choice.settings
     # The page has steps and layers of the words that can be seen; of others there is only the whole (model.js, `levels`).
     part = _of_part(side, choice) if positive else side
-    kept = {row for label in detail_words(side) for row in side.prompt.find(label).rows} if positive else set()
-    own = part if kept.issuperset(word.rows) else side
+    kept = {row for label in detail_words(side) for row in side.prompt.find(label).channels} if positive else set()
+    own = part if kept.issuperset(word.channels) else side
     if settings.method:
         return own.mask(word, settings.method, tau=settings.tau, image=side.picture, size=side.size)
-    heat = own.word(word, side.size)
+    heat = own.heat_map(word, side.size)
     if not settings.compete:
         return masks.soft(heat, settings.tau) if settings.soft else masks.threshold(heat, settings.tau)
-    rivals = [part.word(rival, side.size) for rival in side.prompt.rivals(word)]
+    rivals = [part.heat_map(rival, side.size) for rival in side.prompt.rivals(word)]
     won = masks.compete(torch.stack([heat, *rivals]), settings.tau)[0]
     return masks.soft(heat, settings.tau) * won if settings.soft else won
 

@@ -23,12 +23,12 @@ def mean_of_clamped(heads: Mapping[int, Tensor], layers: Sequence[LayerInfo], si
     """Mean over layers and heads of `clamp(bicubic(sum over steps), min=0)`.
 
     Args:
-        heads: per layer, float32 `[heads, rows, h, w]`, summed over steps.
+        heads: per layer, float32 `[heads, channels, h, w]`, summed over steps.
         layers: what the layers are.
         side: the package's latent side, 64 or 96.
 
     Returns:
-        float32 `[rows, side, side]`.
+        float32 `[channels, side, side]`.
 
     Raises:
         NothingRecorded: no layer is of a size the rule takes.

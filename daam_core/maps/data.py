@@ -39,28 +39,28 @@ class Detail:
 
 
 @dataclass(frozen=True)
-class PictureRun:
+class RecordedImage:
     """What one recording holds of one picture; all tensors on the CPU.
 
     Attributes:
-        sums: per grid (h, w), float32 `[rows, h, w]`: sum over heads, layers and steps (Eq. 6 before upscaling). Rows
+        sums: per grid (h, w), float32 `[channels, h, w]`: sum over heads, layers and steps (Eq. 6 before upscaling). Channels
             are start, the prompt's tokens, end, padding (see `Prompt`).
-        late: the same with step j = 1, 2, … weighted by j squared.
-        terms: per grid, heads x layers x steps summed; the rows of one position add up to it.
+        time_weighted: the same with step j = 1, 2, … weighted by j squared.
+        num_terms: per grid, heads x layers x steps summed; the channels of one position add up to it.
         layers: every recorded layer, in the order of the forward pass.
         detail: layers and steps apart, where kept.
-        heads: per layer, float32 `[heads, rows, h, w]` summed over steps, where kept.
+        heads: per layer, float32 `[heads, channels, h, w]` summed over steps, where kept.
         self_attention: per grid, float32 `[n, n]` (query, key), rows sum to 1, where kept.
         size: (height, width) of the picture in pixels.
         picture: uint8 `[H, W, 3]`, where the picture is known.
-        prompt: the words and which rows are theirs.
+        prompt: the words and which channels are theirs.
         steps: calls of the model that were finished.
         timesteps: the timestep of each.
     """
 
     sums: dict[Grid, Tensor]
-    late: dict[Grid, Tensor]
-    terms: dict[Grid, int]
+    time_weighted: dict[Grid, Tensor]
+    num_terms: dict[Grid, int]
     layers: tuple[LayerInfo, ...]
     detail: Detail | None
     heads: dict[int, Tensor] | None

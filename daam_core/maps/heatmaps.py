@@ -15,38 +15,40 @@ from torch import Tensor
 
 from ..attention.upsample import bicubic
 from ..errors import BadArgument, DetailMissing
-from ..masks.methods import Evidence, make_mask
+from ..masks.methods import MaskInputs, make_mask
 from ..prompt.prompt import Word
-from ..types import Grid
+from ..types import Grid, Size
 from . import aggregation as castorini
 from . import safetensors_file as records
 from . import serialization as serial
 from . import subset as choices
-from .data import PictureRun
+from .data import RecordedImage
 
-Size = tuple[int, int]
+Aggregation = Literal["sum", "castorini"]
+RULES: dict[Aggregation, str] = {"sum": "paper", "castorini": "castorini"}
+"""What records and pages call them."""
 
 
 @dataclass(frozen=True)
-class HeatMaps(PictureRun):
+class HeatMaps(RecordedImage):
     """The heat maps of one picture. Frozen: every verb returns a new value.
 
-    Everything a recording holds of the picture (see `PictureRun`), and:
+    Everything a recording holds of the picture (see `RecordedImage`), and:
 
     Attributes:
         negative: the maps of the negative prompt, where recorded.
-        rule: "paper" sums a word's tokens (its share of the attention), "castorini" takes their mean.
-        specials: whether the rows of start, end and padding are there (a choice of steps or layers has only words).
+        aggregation: "sum" (Eq. 6) sums a word's tokens, "castorini" takes their mean.
+        specials: whether the channels of start, end and padding are there (a choice of steps or layers has only words).
     """
 
     negative: HeatMaps | None = None
-    rule: Literal["paper", "castorini"] = "paper"
+    aggregation: Aggregation = "sum"
     specials: bool = True
 
     @classmethod
-    def from_run(cls, run: PictureRun) -> HeatMaps:
+    def from_run(cls, run: RecordedImage) -> HeatMaps:
         """Maps of what was recorded."""
-        return cls(**{f.name: getattr(run, f.name) for f in dataclasses.fields(PictureRun)})
+        return cls(**{f.name: getattr(run, f.name) for f in dataclasses.fields(RecordedImage)})
 
     # -- words -----------------------------------------------------------------------------------------------------
 
@@ -65,7 +67,7 @@ class HeatMaps(PictureRun):
         """(h, w) of the finest recorded resolution."""
         return max(self.sums, key=lambda g: g[0] * g[1])
 
-    def word(self, query: str | Word, size: Size | None = None) -> Tensor:
+    def heat_map(self, query: str | Word, size: Size | None = None) -> Tensor:
         """The heat map of one word or phrase, Eq. 6: `D_k[x, y] = sum over layers i, steps j, heads l of F_k^(i,j,l)[x, y]`.
 
         Args:
@@ -79,9 +81,9 @@ class HeatMaps(PictureRun):
         Raises:
             WordNotFound: the prompt has no such word; the text lists those it has.
         """
-        return self.stack([query], size)[0]
+        return self.heat_maps([query], size)[0]
 
-    def stack(self, queries: Sequence[str | Word] | None = None, size: Size | None = None) -> Tensor:
+    def heat_maps(self, queries: Sequence[str | Word] | None = None, size: Size | None = None) -> Tensor:
         """The maps of several words in one call: float32 `[words, H, W]`; all words of the prompt by default."""
         levels = self._all_levels(self.sums, self.words if queries is None else queries)
         if size is not None and (len(size) != 2 or min(size) < 1):
@@ -91,25 +93,31 @@ class HeatMaps(PictureRun):
     def _all_levels(self, by_grid: dict[Grid, Tensor], queries: Sequence[str | Word]) -> list[Tensor]:
         """Native maps `[words, h, w]` of every resolution of `sums` or `late`."""
         found = [self._find(query) for query in queries]
-        return [self._levels(rows, found) for rows in by_grid.values()]
+        return [self._levels(channels, found) for channels in by_grid.values()]
 
     def _find(self, query: str | Word) -> Word:
         word = self.prompt.find(query)
-        if not self.specials and {0, self.prompt.rows - 2, self.prompt.rows - 1}.intersection(word.rows):
+        if not self.specials and {0, self.prompt.num_channels - 2, self.prompt.num_channels - 1}.intersection(word.channels):
             raise DetailMissing(f"{word.label} was not kept by layer and step; only the prompt's own words were.")
         return word
 
-    def _levels(self, rows: Tensor, found: Sequence[Word]) -> Tensor:
-        """`[rows, h, w]` -> `[words, h, w]`: a word of several tokens is their sum (or mean)."""
-        merge = rows.new_zeros(len(found), rows.shape[0])
+    def _levels(self, channels: Tensor, found: Sequence[Word]) -> Tensor:
+        """`[channels, h, w]` -> `[words, h, w]`: a word of several tokens is their sum (or mean)."""
+        merge = channels.new_zeros(len(found), channels.shape[0])
         for i, word in enumerate(found):
-            merge[i, list(word.rows)] = 1.0 if self.rule == "paper" else 1.0 / len(word.rows)
-        return (merge @ rows.flatten(1)).unflatten(1, rows.shape[1:])
+            merge[i, list(word.channels)] = 1.0 if self.aggregation == "sum" else 1.0 / len(word.channels)
+        return (merge @ channels.flatten(1)).unflatten(1, channels.shape[1:])
 
     @property
     def nbytes(self) -> int:
         """Bytes of everything that is held: all tensors, the picture, the maps of the negative prompt."""
-        groups = (self.sums, self.late, self.heads, self.self_attention, None if self.detail is None else self.detail.values)
+        groups = (
+            self.sums,
+            self.time_weighted,
+            self.heads,
+            self.self_attention,
+            None if self.detail is None else self.detail.values,
+        )
         own = sum(int(x.nbytes) for group in groups if group for x in group.values())
         own += 0 if self.picture is None else int(self.picture.nbytes)
         return own + (0 if self.negative is None else self.negative.nbytes)
@@ -148,7 +156,13 @@ class HeatMaps(PictureRun):
         else:
             part = choices.of_detail(self, numbers, None if steps is None else list(steps))
         return dataclasses.replace(
-            self, sums=part.sums, late=part.sums, terms=part.terms, specials=part.specials, detail=None, heads=None
+            self,
+            sums=part.sums,
+            time_weighted=part.sums,
+            num_terms=part.num_terms,
+            specials=part.specials,
+            detail=None,
+            heads=None,
         )
 
     def _of_grids(self, grids: list[Grid]) -> HeatMaps:
@@ -157,8 +171,8 @@ class HeatMaps(PictureRun):
         return dataclasses.replace(
             self,
             sums={g: self.sums[g] for g in grids},
-            late={g: self.late[g] for g in grids},
-            terms={g: self.terms[g] for g in grids},
+            time_weighted={g: self.time_weighted[g] for g in grids},
+            num_terms={g: self.num_terms[g] for g in grids},
         )
 
     # -- other rules and sides -------------------------------------------------------------------------------------
@@ -174,10 +188,10 @@ class HeatMaps(PictureRun):
             DetailMissing: heads were not kept apart.
         """
         if self.heads is None:
-            raise DetailMissing("castorini's rule clamps every head's map. Record with `trace(pipe, heads=True)`.")
+            raise DetailMissing("castorini's rule clamps every head's map. Record with `trace(pipe, keep='heads')`.")
         level = castorini.mean_of_clamped(self.heads, self.layers, side)
         only = {(side, side): level}
-        return dataclasses.replace(self, sums=only, late=only, terms={(side, side): 1}, rule="castorini")
+        return dataclasses.replace(self, sums=only, time_weighted=only, num_terms={(side, side): 1}, aggregation="castorini")
 
     # -- masks and files -------------------------------------------------------------------------------------------
 
@@ -188,7 +202,7 @@ class HeatMaps(PictureRun):
         *,
         tau: float = 0.4,
         image: NDArray[np.uint8] | None = None,
-        against: Sequence[str] | None = None,
+        competitors: Sequence[str] | None = None,
         size: Size | None = None,
     ) -> Tensor:
         """The mask of one word or phrase.
@@ -199,7 +213,7 @@ class HeatMaps(PictureRun):
                 "guided" or "grabcut"; see `mask_methods.METHODS`.
             tau: level as a share of the maximum, 0..1 (not used by "best" and "otsu").
             image: uint8 `[H, W, 3]` picture to snap to; the recorded one by default.
-            against: the words it competes with; by default the last word of each other noun group of the prompt.
+            competitors: the words it competes with; by default the last word of each other noun group of the prompt.
             size: (height, width) of the mask; the picture's by default.
 
         Returns:
@@ -213,10 +227,12 @@ class HeatMaps(PictureRun):
             picture = cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA).astype(np.uint8)
         if size is None:
             size = self.size if picture is None else (picture.shape[0], picture.shape[1])
-        names = [query, *(self.prompt.rivals(query) if against is None else against)]
+        names = [query, *(self.prompt.rivals(query) if competitors is None else competitors)]
         levels = self._all_levels(self.sums, names)
-        evidence = Evidence(levels, bicubic(self._all_levels(self.late, names), self.grid), self._walks(), picture, size)
-        return make_mask(evidence, method, tau)
+        inputs = MaskInputs(
+            levels, bicubic(self._all_levels(self.time_weighted, names), self.grid), self._walks(), picture, size
+        )
+        return make_mask(inputs, method, tau)
 
     def _walks(self) -> tuple[Grid, Tensor] | None:
         return next(iter(self.self_attention.items())) if self.self_attention else None
@@ -224,7 +240,7 @@ class HeatMaps(PictureRun):
     def save(self, path: str | Path) -> Path:
         """Write one `.safetensors` record, the picture and the negative prompt's maps included. Raises CannotWrite."""
         tensors, header = serial.pack(self)
-        header |= {"rule": self.rule, "specials": self.specials, "negative": None}
+        header |= {"rule": RULES[self.aggregation], "specials": self.specials, "negative": None}
         if self.negative is not None:
             more, header["negative"] = serial.pack(dataclasses.replace(self.negative, picture=None))
             tensors |= {f"negative/{name}": x for name, x in more.items()}
@@ -238,6 +254,6 @@ class HeatMaps(PictureRun):
         if header.get("negative") is not None:
             beside = {n.removeprefix("negative/"): x for n, x in tensors.items() if n.startswith("negative/")}
             negative = cls(**serial.unpack(beside, header["negative"]))
-        rule: Literal["paper", "castorini"] = "castorini" if header.get("rule") == "castorini" else "paper"
+        aggregation: Aggregation = "castorini" if header.get("rule") == "castorini" else "sum"
         specials = bool(header.get("specials", True))
-        return cls(**serial.unpack(tensors, header), negative=negative, rule=rule, specials=specials)
+        return cls(**serial.unpack(tensors, header), negative=negative, aggregation=aggregation, specials=specials)

@@ -20,8 +20,8 @@ def by_index(prompt: Prompt) -> bool:
     return bool(prompt.words) and not prompt.text and prompt == Prompt.by_index(prompt.length)
 
 
-def reworded(maps: HeatMaps, prompt: Prompt) -> HeatMaps:
-    """Maps of `Prompt.by_index`, with the rows and words of `prompt`; exact, because rows are sums of columns.
+def relabel(maps: HeatMaps, prompt: Prompt) -> HeatMaps:
+    """Maps of `Prompt.by_index`, with the channels and words of `prompt`; exact, because channels are sums of columns.
 
     Raises:
         BadArgument: the maps have words already, or the prompt has another number of columns than was recorded.
@@ -33,11 +33,11 @@ def reworded(maps: HeatMaps, prompt: Prompt) -> HeatMaps:
             f"The model read {maps.prompt.length} columns and this prompt has {prompt.length}: "
             "give the very text (and CLIP) that the picture was made with."
         )
-    selection = prompt.selection(maps.prompt.length)  # [columns, rows]
+    selection = prompt.selection(maps.prompt.length)  # [columns, channels]
     tokens = [token.column for token in prompt.tokens]
 
     def merged(x: Tensor) -> Tensor:
-        """`[..., columns + 3, h, w]` -> `[..., rows, h, w]`."""
+        """`[..., columns + 3, h, w]` -> `[..., channels, h, w]`."""
         columns = x[..., 1 : maps.prompt.length + 1, :, :].movedim(-3, -1)
         return (columns @ selection.to(x.dtype)).movedim(-1, -3).contiguous()
 
@@ -46,7 +46,7 @@ def reworded(maps: HeatMaps, prompt: Prompt) -> HeatMaps:
         maps,
         prompt=prompt,
         sums={grid: merged(x) for grid, x in maps.sums.items()},
-        late={grid: merged(x) for grid, x in maps.late.items()},
+        time_weighted={grid: merged(x) for grid, x in maps.time_weighted.items()},
         heads=maps.heads and {i: merged(x) for i, x in maps.heads.items()},
         detail=detail and Detail({grid: x[:, :, tokens] for grid, x in detail.values.items()}, detail.layers, detail.by_step),
     )

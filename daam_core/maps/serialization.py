@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import BadRecord
 from ..prompt.prompt import Prompt
 from ..types import Grid
-from .data import Detail, LayerInfo, PictureRun
+from .data import Detail, LayerInfo, RecordedImage
 
 LARGEST_PICTURE = 2**27
 """Pixels of the largest picture a record may hold (11585 x 11585)."""
@@ -22,30 +22,30 @@ LARGEST_PICTURE = 2**27
 Packed = tuple[dict[str, Tensor], dict[str, Any]]
 
 
-def pack(run: PictureRun) -> Packed:
+def pack(image: RecordedImage) -> Packed:
     """A recording -> (tensors by name, JSON-able header)."""
     tensors: dict[str, Tensor] = {}
-    for part in ("sums", "late"):
-        tensors |= {f"{part}/{_name(g)}": x for g, x in getattr(run, part).items()}
-    if run.detail is not None:
-        tensors |= {f"detail/{_name(g)}": x for g, x in run.detail.values.items()}
-    for i, x in (run.heads or {}).items():
+    for part, by_grid in (("sums", image.sums), ("late", image.time_weighted)):
+        tensors |= {f"{part}/{_name(g)}": x for g, x in by_grid.items()}
+    if image.detail is not None:
+        tensors |= {f"detail/{_name(g)}": x for g, x in image.detail.values.items()}
+    for i, x in (image.heads or {}).items():
         tensors[f"heads/{i}"] = x
-    tensors |= {f"self/{_name(g)}": x for g, x in (run.self_attention or {}).items()}
-    if run.picture is not None:
-        tensors["picture/png"] = _to_png(run.picture)
+    tensors |= {f"self/{_name(g)}": x for g, x in (image.self_attention or {}).items()}
+    if image.picture is not None:
+        tensors["picture/png"] = _to_png(image.picture)
     header = {
-        "prompt": run.prompt.to_dict(),
-        "size": list(run.size),
-        "steps": run.steps,
-        "timesteps": list(run.timesteps),
-        "terms": {_name(g): n for g, n in run.terms.items()},
-        "layers": [{"name": x.name, "grid": x.grid, "heads": x.heads, "place": x.block} for x in run.layers],
+        "prompt": image.prompt.to_dict(),
+        "size": list(image.size),
+        "steps": image.steps,
+        "timesteps": list(image.timesteps),
+        "terms": {_name(g): n for g, n in image.num_terms.items()},
+        "layers": [{"name": x.name, "grid": x.grid, "heads": x.heads, "place": x.block} for x in image.layers],
         "detail": None
-        if run.detail is None
+        if image.detail is None
         else {
-            "by_step": run.detail.by_step,
-            "layers": {_name(g): list(x) for g, x in run.detail.layers.items()},
+            "by_step": image.detail.by_step,
+            "layers": {_name(g): list(x) for g, x in image.detail.layers.items()},
         },
     }
     # One tensor may stand for two parts (late = sums after a choice of layers); a file holds each by itself.
@@ -53,7 +53,7 @@ def pack(run: PictureRun) -> Packed:
 
 
 def unpack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `PictureRun` out of a record.
+    """The fields of `RecordedImage` out of a record.
 
     Raises:
         BadRecord: a part is missing or does not fit the others.
@@ -71,8 +71,8 @@ def _fields(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> dict[st
     values = _part(tensors, "detail")
     return {
         "sums": _part(tensors, "sums"),
-        "late": _part(tensors, "late"),
-        "terms": {_grid(name): int(n) for name, n in header["terms"].items()},
+        "time_weighted": _part(tensors, "late"),
+        "num_terms": {_grid(name): int(n) for name, n in header["terms"].items()},
         "layers": tuple(_layer(layer) for layer in header["layers"]),
         "detail": None
         if detail is None
@@ -88,16 +88,16 @@ def _fields(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> dict[st
 
 
 def _check(fields: Mapping[str, Any]) -> None:
-    rows = fields["prompt"].rows
-    for part in ("sums", "late"):
+    channels = fields["prompt"].num_channels
+    for part in ("sums", "time_weighted"):
         if not fields[part]:
             raise BadRecord("This record holds no heat maps; record the picture again.")
         for (h, w), x in fields[part].items():
-            if tuple(x.shape) != (rows, h, w) or x.dtype != torch.float32:
-                raise BadRecord(f"This record's maps are {tuple(x.shape)} where {(rows, h, w)} was promised.")
+            if tuple(x.shape) != (channels, h, w) or x.dtype != torch.float32:
+                raise BadRecord(f"This record's maps are {tuple(x.shape)} where {(channels, h, w)} was promised.")
     if min(fields["size"]) < 1 or max(fields["size"]) > 65536:
         raise BadRecord(f"This record's picture size {fields['size']} is not one.")
-    if any(not 0 <= row < rows for word in fields["prompt"].words for row in word.rows):
+    if any(not 0 <= channel < channels for word in fields["prompt"].words for channel in word.channels):
         raise BadRecord("This record's words point outside its maps; record the picture again.")
 
 

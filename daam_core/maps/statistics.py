@@ -12,7 +12,8 @@ from torch import Tensor
 from ..errors import BadArgument
 from ..masks import minmax, threshold
 from ..masks.metrics import iou
-from .heatmaps import HeatMaps, Size
+from ..types import Size
+from .heatmaps import HeatMaps
 
 NEGLECTED_CONTRAST = 1.0
 """A word whose hottest place holds less than this much more than its average did almost nothing to the layout. On the model
@@ -29,7 +30,7 @@ def share(maps: HeatMaps, words: Sequence[str] | None = None, size: Size | None 
 
     Content words by default. Where no word got any attention, all shares are 0.
     """
-    heat = maps.stack(_content(maps, words), size).clamp(min=0)
+    heat = maps.heat_maps(_content(maps, words), size).clamp(min=0)
     total = heat.sum(0, keepdim=True)
     return torch.where(total > 0, heat / total.clamp(min=torch.finfo(heat.dtype).tiny), 0.0)
 
@@ -59,7 +60,7 @@ def cond_minus_uncond(maps: HeatMaps, word: str, size: Size | None = None) -> Te
 
 def mean_probability(maps: HeatMaps, words: Sequence[str] | None = None, size: Size | None = None) -> Tensor:
     """`[words, H, W]`: the probability 0..1 that a place attends to a word, mean over heads, layers and steps."""
-    return maps.stack(words, size) / max(1, sum(maps.terms.values()))
+    return maps.heat_maps(words, size) / max(1, sum(maps.num_terms.values()))
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def rank_region(maps: HeatMaps, region: Tensor, words: Sequence[str] | None = No
     if region.dim() != 2 or not bool((region > 0).any()):
         raise BadArgument("The region is empty: choose a part of the picture.")
     names = _content(maps, words)
-    heat = maps.stack(names, (region.shape[0], region.shape[1])).clamp(min=0)
+    heat = maps.heat_maps(names, (region.shape[0], region.shape[1])).clamp(min=0)
     overall = heat.mean((1, 2)).clamp(min=torch.finfo(heat.dtype).tiny)
     lift = (heat * region).sum((1, 2)) / region.sum() / overall
     score = lift / lift.sum().clamp(min=torch.finfo(lift.dtype).tiny)

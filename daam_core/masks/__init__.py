@@ -1,4 +1,4 @@
-"""From heat maps to masks: pure functions over float32 ``[..., h, w]`` maps and uint8 ``[H, W, 3]`` pictures."""
+"""From heat maps to masks: pure functions over float32 `[..., h, w]` maps and uint8 `[H, W, 3]` pictures."""
 
 from .figure_ground import DEFAULT, Settings, best, rivals
 from .grabcut import snap_grabcut

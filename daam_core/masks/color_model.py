@@ -14,23 +14,23 @@ _LIGHTNESS = 0.5
 
 
 def lab(picture: Picture) -> Array:
-    """CIE Lab of an RGB picture, float32 ``[H, W, 3]`` in OpenCV's 0..255 units, lightness halved."""
+    """CIE Lab of an RGB picture, float32 `[H, W, 3]` in OpenCV's 0..255 units, lightness halved."""
     values = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB).astype(np.float32)
     values[..., 0] *= _LIGHTNESS
     return values
 
 
 def cells(colours: Array) -> npt.NDArray[np.int64]:
-    """The histogram cell of each pixel, int64 ``[H, W]`` in 0..BINS^3 - 1."""
+    """The histogram cell of each pixel, int64 `[H, W]` in 0..BINS^3 - 1."""
     at = np.clip(colours * (BINS / 256), 0, BINS - 1).astype(np.int64)
     joint: npt.NDArray[np.int64] = (at[..., 0] * BINS + at[..., 1]) * BINS + at[..., 2]
     return joint
 
 
 def density(cell: npt.NDArray[np.int64], weight: Array, spread: float) -> Array:
-    """Share of ``weight`` that lies in each pixel's own cell, float32 ``[H, W]``; all zero when there is no weight.
+    """Share of `weight` that lies in each pixel's own cell, float32 `[H, W]`; all zero when there is no weight.
 
-    The histogram is blurred by a Gaussian of ``spread`` Lab units first.
+    The histogram is blurred by a Gaussian of `spread` Lab units first.
     """
     sums = np.bincount(cell.ravel(), weight.ravel(), BINS**3).reshape(BINS, BINS, BINS).astype(np.float32)
     sigma = float(np.clip(spread * BINS / 256, 0.4, 2.5))

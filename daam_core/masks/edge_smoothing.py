@@ -1,6 +1,6 @@
 """Edge-aware smoothing: values spread freely over an even surface of the picture and stop at its edges.
 
-The fast global smoother of Min et al. (2014): the minimiser of ``sum (x - target)^2 + lambda sum w_pq (x_p - x_q)^2``,
+The fast global smoother of Min et al. (2014): the minimiser of `sum (x - target)^2 + lambda sum w_pq (x_p - x_q)^2`,
 approximated by exact one-dimensional solutions along rows and columns in turn. Over a flat region it comes to the mean
 of the region, so a 16x16 heat map becomes one vote a region without any region being cut out first; where the picture
 has gradients or noise the votes stay local instead of failing.
@@ -22,14 +22,14 @@ _ROUNDS = 3
 
 @dataclass(frozen=True)
 class Links:
-    """How alike neighbours are, 0..1: ``right`` ``[H, W-1]`` and ``below`` ``[H-1, W]``."""
+    """How alike neighbours are, 0..1: `right` `[H, W-1]` and `below` `[H-1, W]`."""
 
     right: Array
     below: Array
 
 
 def links(colours: Array, tolerance: float) -> Links:
-    """Gaussian likeness of neighbouring ``colours`` ``[H, W, C]``; ``tolerance`` is its standard deviation."""
+    """Gaussian likeness of neighbouring `colours` `[H, W, C]`; `tolerance` is its standard deviation."""
 
     def alike(first: Array, second: Array) -> Array:
         far = ((first - second) ** 2).sum(-1)
@@ -47,7 +47,7 @@ def roughness(colours: Array) -> float:
 
 
 def smoothed(target: Array, between: Links, strength: float) -> Array:
-    """``target`` ``[K, H, W]`` smoothed along ``between``; ``strength`` is the lambda of the formula."""
+    """`target` `[K, H, W]` smoothed along `between`; `strength` is the lambda of the formula."""
     values = target.astype(np.float32)
     across = np.ascontiguousarray(between.right.T)
     for round_ in range(1, _ROUNDS + 1):
@@ -59,7 +59,7 @@ def smoothed(target: Array, between: Links, strength: float) -> Array:
 
 
 def _solved(right_hand: Array, weight: Array) -> Array:
-    """``(I + L) x = right_hand`` along axis 1 of ``[K, n, m]``, L the Laplacian of chain weights ``[n-1, m]`` (Thomas)."""
+    """`(I + L) x = right_hand` along axis 1 of `[K, n, m]`, L the Laplacian of chain weights `[n-1, m]` (Thomas)."""
     n, m = right_hand.shape[1:]
     diagonal = np.ones((n, m), np.float32)
     diagonal[1:] += weight

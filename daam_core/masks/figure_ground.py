@@ -3,11 +3,11 @@
 A recorded map knows where an object is, but only by cells of 8 and more pixels, and it is faint on parts that the word
 needs little (the stem of a flower, the sail of a boat). The picture knows every edge, but not what is an object. So:
 
-1. Heat walks one step along the model's own self-attention (``refine.walk``).
+1. Heat walks one step along the model's own self-attention (`refine.walk`).
 2. *Figure or ground.* A pixel's chance of being object starts from the heat of the word and of its rivals together. The
    ground must explain itself: its colours are learnt where there is no heat and along the picture's border, while the
    object may have any colour. A pixel that looks unlike all the ground and has some heat is figure. The chances are
-   spread over even surfaces and stop at edges (``smoother``), and the object's colours are learnt from the result.
+   spread over even surfaces and stop at edges (`smoother`), and the object's colours are learnt from the result.
 3. *Whose.* A connected part of the figure belongs to the words that are at home in it, near their own maximum; several
    compete pixel by pixel. Words that merely leak into it do not count.
 4. Holes with heat (windows) are filled; parts in which no word is strong are dropped.
@@ -46,12 +46,12 @@ SIDE = 256
 class Settings:
     """The constants of :func:`best`, chosen on rendered scenes with exact masks that no reported figure uses.
 
-    ``level`` and ``steepness``: logistic chance of object for a heat of 0..1 (a fit gave 0.49 and 11.5). ``cold``: heat
-    below which a pixel teaches the ground's colours (at least the coldest ``coldest`` share does); ``cool``: the same
-    along the border, ``border`` pixels wide at 128 px. ``any_colour``: share of the object's colour model that is
-    uniform. ``trust``: bound on what colour may say against heat (natural logarithm of odds). ``strength`` and
-    ``tolerance``: of the smoother (Lab units). ``strong`` and ``home``: heat that lets a word own a part of the figure,
-    and that makes the part its own. ``hole``: mean heat of a hole to be filled. ``agreement``: IoU with the map's own
+    `level` and `steepness`: logistic chance of object for a heat of 0..1 (a fit gave 0.49 and 11.5). `cold`: heat
+    below which a pixel teaches the ground's colours (at least the coldest `coldest` share does); `cool`: the same
+    along the border, `border` pixels wide at 128 px. `any_colour`: share of the object's colour model that is
+    uniform. `trust`: bound on what colour may say against heat (natural logarithm of odds). `strength` and
+    `tolerance`: of the smoother (Lab units). `strong` and `home`: heat that lets a word own a part of the figure,
+    and that makes the part its own. `hole`: mean heat of a hole to be filled. `agreement`: IoU with the map's own
     mask below which the picture is not believed.
     """
 
@@ -84,12 +84,12 @@ def best(
     size: tuple[int, int] | None = None,
     settings: Settings = DEFAULT,
 ) -> Tensor:
-    """The mask of word ``index``: bool ``[H, W]`` of ``size``, else of the picture's size, else of the maps' own.
+    """The mask of word `index`: bool `[H, W]` of `size`, else of the picture's size, else of the maps' own.
 
-    ``maps`` is float32 ``[words, h, w]``: the word and those it may have to share the picture with, at one native grid
+    `maps` is float32 `[words, h, w]`: the word and those it may have to share the picture with, at one native grid
     and in one unit. Sums that weight late steps more (step j by j^2) place an object better than plain sums. Words that
-    are no rivals (see :func:`rivals`) do no harm. ``picture`` is uint8 RGB ``[H, W, 3]``; ``self_attention`` is float
-    ``[n, n]`` (query, key) of the maps' grid, or of a grid a whole number of times coarser. Without a picture the mask
+    are no rivals (see :func:`rivals`) do no harm. `picture` is uint8 RGB `[H, W, 3]`; `self_attention` is float
+    `[n, n]` (query, key) of the maps' grid, or of a grid a whole number of times coarser. Without a picture the mask
     is that of competition by heat; without self-attention the maps are used as they are. A map without contrast gives
     an empty mask.
     """
@@ -125,7 +125,7 @@ def best(
 
 
 def rivals(maps: Tensor, index: int) -> list[int]:
-    """Which other words of ``maps`` ``[words, h, w]`` stand for another object, as far as their heat can tell.
+    """Which other words of `maps` `[words, h, w]` stand for another object, as far as their heat can tell.
 
     A rival's heat spans a range comparable to the word's own (within a factor of 3: on the embedded model nouns stay
     within 1.6 of each other, adjectives reach a sixth and places a twentieth); it is not spread over half of the picture;
@@ -147,7 +147,7 @@ def rivals(maps: Tensor, index: int) -> list[int]:
 
 
 def walked(maps: Tensor, self_attention: Tensor) -> Tensor:
-    """One step of ``maps`` ``[words, h, w]`` along self-attention of the same or a coarser grid, at that grid."""
+    """One step of `maps` `[words, h, w]` along self-attention of the same or a coarser grid, at that grid."""
     h, w = maps.shape[-2:]
     n = self_attention.shape[-1]
     for factor in range(1, min(h, w) + 1):
@@ -158,7 +158,7 @@ def walked(maps: Tensor, self_attention: Tensor) -> Tensor:
 
 
 def snapped(heat: Array, picture: Picture, settings: Settings = DEFAULT) -> Mask:
-    """Steps 2 to 4 for the first map of ``heat`` ``[words, H, W]`` (0..1, at the size of ``picture``): bool ``[H, W]``."""
+    """Steps 2 to 4 for the first map of `heat` `[words, H, W]` (0..1, at the size of `picture`): bool `[H, W]`."""
     lab = colours.lab(picture)
     noise = smoother.roughness(lab)
     # Two neighbours that differ by no more than the noise are one surface.
@@ -171,7 +171,7 @@ def snapped(heat: Array, picture: Picture, settings: Settings = DEFAULT) -> Mask
 
 
 def _figure(hottest: Array, cell: npt.NDArray[np.int64], between: smoother.Links, spread: float, settings: Settings) -> Array:
-    """The chance of each pixel to be part of any object, float32 ``[H, W]``."""
+    """The chance of each pixel to be part of any object, float32 `[H, W]`."""
     prior = settings.steepness * (hottest - settings.level)
     ground = colours.density(cell, _ground(hottest, settings), spread)
     # What a histogram of a plain picture would give to any colour at all: about a thousand cells are in use.
@@ -198,7 +198,7 @@ def _ground(hottest: Array, settings: Settings) -> Array:
 
 
 def _filled(figure: Mask, heat: Array, least: float) -> Mask:
-    """``figure`` with those holes filled whose mean heat is at least ``least``."""
+    """`figure` with those holes filled whose mean heat is at least `least`."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats((~figure).astype(np.uint8), connectivity=4)
     left, top, width, height, area = stats.T
     inner = (left > 0) & (top > 0) & (left + width < figure.shape[1]) & (top + height < figure.shape[0])
@@ -210,7 +210,7 @@ def _filled(figure: Mask, heat: Array, least: float) -> Mask:
 
 
 def _owners(figure: Mask, heat: Array, spread_heat: Array, settings: Settings) -> npt.NDArray[np.int64]:
-    """The word that owns each pixel of the figure, int64 ``[H, W]``, -1 for none.
+    """The word that owns each pixel of the figure, int64 `[H, W]`, -1 for none.
 
     A connected part belongs to the words that are at home in it (near their own maximum); heat that another word leaks
     there, as alike objects do, does not count. Without any such word, those that are strong in it compete; without

@@ -30,14 +30,14 @@ def snap_grabcut(
     rounds: int = 5,
     where: Tensor | None = None,
 ) -> Tensor:
-    """GrabCut (Rother, Kolmogorov and Blake, 2004) seeded by each map: bool ``[..., H, W]``.
+    """GrabCut (Rother, Kolmogorov and Blake, 2004) seeded by each map: bool `[..., H, W]`.
 
-    Of the map stretched to 0..1, heat above ``sure`` is foreground, above ``probable`` probably foreground, below
-    ``background`` is background, and the rest probably background. ``where``, bool of ``maps``' shape, limits the
+    Of the map stretched to 0..1, heat above `sure` is foreground, above `probable` probably foreground, below
+    `background` is background, and the rest probably background. `where`, bool of `maps`' shape, limits the
     foreground seeds (for example to where a word wins against the others).
 
     Repeatable: OpenCV's random numbers are seeded in a thread of their own and the caller's are left alone. Where the
-    seeds leave GrabCut nothing to learn from, the mask is that of the level ``probable``. Beyond 256 pixels the cut is
+    seeds leave GrabCut nothing to learn from, the mask is that of the level `probable`. Beyond 256 pixels the cut is
     made on a smaller picture and its edge is then fitted to the large one.
     """
     maps, picture = checked_maps(maps), checked_picture(picture)
@@ -88,7 +88,7 @@ def grabcut(picture: Picture, seeds: Picture, rounds: int) -> npt.NDArray[np.boo
 
 
 def enlarged_mask(mask: npt.NDArray[np.bool_], picture: Picture) -> npt.NDArray[np.bool_]:
-    """A mask made on a smaller picture at the size of ``picture``, its edge fitted to the colours there."""
+    """A mask made on a smaller picture at the size of `picture`, its edge fitted to the colours there."""
     height, width = picture.shape[:2]
     if mask.shape == (height, width):
         return mask

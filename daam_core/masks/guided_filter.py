@@ -15,11 +15,11 @@ GUIDED_SIDE = 512
 
 
 def snap_guided(maps: Tensor, picture: Picture, radius: float | None = None, eps: float = 1e-3) -> Tensor:
-    """The colour guided filter of He, Sun and Tang (2013): float32 ``[..., H, W]``, in the unit of ``maps``.
+    """The colour guided filter of He, Sun and Tang (2013): float32 `[..., H, W]`, in the unit of `maps`.
 
-    In every window of ``radius`` pixels the map is replaced by its best linear function of the picture's colours, so
-    its edges move to the picture's. ``radius`` is by default a cell of the map, which is how far its edges are off;
-    ``eps`` is the variance of colour (of 0..1) below which a window counts as flat and is merely averaged. Linear in
+    In every window of `radius` pixels the map is replaced by its best linear function of the picture's colours, so
+    its edges move to the picture's. `radius` is by default a cell of the map, which is how far its edges are off;
+    `eps` is the variance of colour (of 0..1) below which a window counts as flat and is merely averaged. Linear in
     the map: a constant map stays.
     """
     maps, picture = checked_maps(maps), checked_picture(picture)
@@ -54,7 +54,7 @@ def _box(values: Array, reach: int) -> Array:
 
 
 def _inverse_covariance(guide: Array, reach: int, eps: float) -> tuple[Array, Array]:
-    """``(cov + eps I)^-1`` of the colours in every window, ``[3, 3, H, W]``, and their mean ``[H, W, 3]``."""
+    """`(cov + eps I)^-1` of the colours in every window, `[3, 3, H, W]`, and their mean `[H, W, 3]`."""
     mean = _box(guide, reach)
     planes = [np.ascontiguousarray(guide[..., i]) for i in range(3)]
     cov = np.empty((3, 3, *guide.shape[:2]))
@@ -67,7 +67,7 @@ def _inverse_covariance(guide: Array, reach: int, eps: float) -> tuple[Array, Ar
 
 
 def _inverted(upper: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Inverses of symmetric matrices ``[3, 3, ...]`` given by their upper triangle, by cofactors: many times as quick as a
+    """Inverses of symmetric matrices `[3, 3, ...]` given by their upper triangle, by cofactors: many times as quick as a
     solver for each of them."""
     (a, b, c), (d, e), f = upper[0], upper[1, 1:], upper[2, 2]
     cofactors = {(0, 0): d * f - e * e, (0, 1): c * e - b * f, (0, 2): b * e - c * d}
@@ -80,7 +80,7 @@ def _inverted(upper: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _linear_fit(guide: Array, mean: Array, inverse: Array, heat: Array, reach: int) -> tuple[Array, Array]:
-    """Slope ``[H, W, 3]`` and offset ``[H, W]`` of the best linear function of colour, averaged over the windows."""
+    """Slope `[H, W, 3]` and offset `[H, W]` of the best linear function of colour, averaged over the windows."""
     mean_heat = _box(heat, reach)
     cov = _box(guide * heat[..., None], reach) - mean * mean_heat[..., None]
     slope = np.einsum("ijhw,hwj->hwi", inverse, cov)

@@ -19,19 +19,19 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class MaskInputs:
     """What is known of a word and the words it may have to share the picture with; the word itself is first.
 
     Attributes:
         levels: float32 `[words, h, w]` for each recorded resolution, Eq. 6 before upscaling.
-        late: float32 `[words, h, w]` at native size, step j weighted by j squared: late steps place an object better.
+        time_weighted: float32 `[words, h, w]` at native size, step j weighted by j squared: late steps place an object better.
         self_attention: grid (h, w) and float32 `[n, n]` (query, key), where recorded.
         picture: uint8 `[H, W, 3]`, where known.
         size: (height, width) of the mask.
     """
 
     levels: Sequence[Tensor]
-    late: Tensor
+    time_weighted: Tensor
     self_attention: tuple[Size, Tensor] | None
     picture: NDArray[np.uint8] | None
     size: Size
@@ -42,7 +42,7 @@ class Evidence:
         return bicubic(self.levels, self.size)
 
 
-def make_mask(evidence: Evidence, method: str = "best", tau: float = 0.4) -> Tensor:
+def make_mask(inputs: MaskInputs, method: str = "best", tau: float = 0.4) -> Tensor:
     """The mask of the first word: bool `[H, W]`.
 
     Raises:
@@ -51,45 +51,45 @@ def make_mask(evidence: Evidence, method: str = "best", tau: float = 0.4) -> Ten
     """
     if method not in METHODS:
         raise BadArgument(f"There is no mask method {method!r}; there are {', '.join(METHODS)}.")
-    return METHODS[method](evidence, tau)
+    return METHODS[method](inputs, tau)
 
 
-def _threshold(e: Evidence, tau: float) -> Tensor:
+def _threshold(e: MaskInputs, tau: float) -> Tensor:
     return masks.threshold(e.maps[0], tau)
 
 
-def _otsu(e: Evidence, tau: float) -> Tensor:
+def _otsu(e: MaskInputs, tau: float) -> Tensor:
     return masks.otsu(e.maps[0])
 
 
-def _compete(e: Evidence, tau: float) -> Tensor:
+def _compete(e: MaskInputs, tau: float) -> Tensor:
     return masks.compete(e.maps, tau)[0]
 
 
-def _walk(e: Evidence, tau: float) -> Tensor:
+def _walk(e: MaskInputs, tau: float) -> Tensor:
     if e.self_attention is None:
         raise DetailMissing("Self-attention was not recorded. Record with `trace(pipe, self_attention=True)`.")
-    heat = masks.walk(_pooled(e.late, e.self_attention[0]), e.self_attention[1])
+    heat = masks.walk(_pooled(e.time_weighted, e.self_attention[0]), e.self_attention[1])
     return masks.compete(masks.resized(heat, e.size), tau)[0]
 
 
-def _guided(e: Evidence, tau: float) -> Tensor:
+def _guided(e: MaskInputs, tau: float) -> Tensor:
     return masks.compete(masks.snap_guided(masks.minmax(e.maps), _picture(e)), tau)[0]
 
 
-def _grabcut(e: Evidence, tau: float) -> Tensor:
+def _grabcut(e: MaskInputs, tau: float) -> Tensor:
     return masks.snap_grabcut(e.maps[:1], _picture(e), where=masks.compete(e.maps, tau)[:1])[0]
 
 
-def _best(e: Evidence, tau: float) -> Tensor:
-    late, walk = e.late, None
+def _best(e: MaskInputs, tau: float) -> Tensor:
+    late, walk = e.time_weighted, None
     if e.self_attention is not None:
         grid, walk = e.self_attention
         late = _pooled(late, grid)
     return masks.best(late, 0, picture=e.picture, self_attention=walk, size=e.size)
 
 
-METHODS: dict[str, Callable[[Evidence, float], Tensor]] = {
+METHODS: dict[str, Callable[[MaskInputs, float], Tensor]] = {
     "best": _best,
     "threshold": _threshold,
     "otsu": _otsu,
@@ -108,7 +108,7 @@ def _pooled(maps: Tensor, grid: Size) -> Tensor:
     return maps if maps.shape[-2:] == grid else F.adaptive_avg_pool2d(maps, grid)
 
 
-def _picture(e: Evidence) -> NDArray[np.uint8]:
+def _picture(e: MaskInputs) -> NDArray[np.uint8]:
     if e.picture is None:
         raise DetailMissing("This method snaps to the picture, and the recording has none: give `image=`.")
     return e.picture

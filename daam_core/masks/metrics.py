@@ -1,6 +1,6 @@
 """How much two masks overlap: IoU, Dice, pixel accuracy, and the paper's IoD and IoH.
 
-Both arguments are ``[..., h, w]``, bool or float 0..1, and broadcast over the leading dimensions; the result is float32
+Both arguments are `[..., h, w]`, bool or float 0..1, and broadcast over the leading dimensions; the result is float32
 of the leading dimensions. For soft masks the intersection is the sum of the pixelwise minimum and the union that of the
 maximum; on bool masks that is the usual count.
 """

@@ -12,21 +12,21 @@ from .validate import Picture, checked_masks, checked_positive, per_mask
 
 
 def grow(mask: Tensor, radius: float) -> Tensor:
-    """Every pixel within ``radius`` (Euclidean) of ``mask``, bool ``[..., h, w]``. Radius 0 changes nothing."""
+    """Every pixel within `radius` (Euclidean) of `mask`, bool `[..., h, w]`. Radius 0 changes nothing."""
     radius = checked_positive(radius, "radius", or_zero=True)
     return per_mask(checked_masks(mask), lambda one: _distance(1 - one) <= radius)
 
 
 def shrink(mask: Tensor, radius: float) -> Tensor:
-    """What is left of ``mask`` when its background grows by ``radius``; the picture's border does not eat into it."""
+    """What is left of `mask` when its background grows by `radius`; the picture's border does not eat into it."""
     radius = checked_positive(radius, "radius", or_zero=True)
     return per_mask(checked_masks(mask), lambda one: _distance(one) > radius)
 
 
 def feather(mask: Tensor, radius: float) -> Tensor:
-    """``mask`` with soft edges, float32 0..1 ``[..., h, w]``.
+    """`mask` with soft edges, float32 0..1 `[..., h, w]`.
 
-    The value is 0.5 on the edge and rises linearly over ``radius`` pixels to 1 inside and falls to 0 outside.
+    The value is 0.5 on the edge and rises linearly over `radius` pixels to 1 inside and falls to 0 outside.
     """
     radius = checked_positive(radius, "radius", or_zero=True)
 
@@ -39,9 +39,9 @@ def feather(mask: Tensor, radius: float) -> Tensor:
 
 
 def fill_holes(mask: Tensor, largest: int | None = None) -> Tensor:
-    """``mask`` with its holes filled, bool ``[..., h, w]``.
+    """`mask` with its holes filled, bool `[..., h, w]`.
 
-    A hole is a 4-connected background region that does not touch the picture's border; with ``largest`` only holes of
+    A hole is a 4-connected background region that does not touch the picture's border; with `largest` only holes of
     at most that many pixels.
     """
 
@@ -60,7 +60,7 @@ def fill_holes(mask: Tensor, largest: int | None = None) -> Tensor:
 
 
 def drop_small(mask: Tensor, area: int) -> Tensor:
-    """``mask`` without its 8-connected parts of fewer than ``area`` pixels, bool ``[..., h, w]``."""
+    """`mask` without its 8-connected parts of fewer than `area` pixels, bool `[..., h, w]`."""
     if area < 0:
         raise BadArgument(f"area must be at least zero pixels, got {area}.")
 
@@ -75,7 +75,7 @@ def drop_small(mask: Tensor, area: int) -> Tensor:
 
 
 def invert(mask: Tensor) -> Tensor:
-    """The rest of the picture: ``not`` for bool, ``1 - mask`` for a soft mask of 0..1."""
+    """The rest of the picture: `not` for bool, `1 - mask` for a soft mask of 0..1."""
     return ~mask if not mask.is_floating_point() else 1.0 - mask
 
 

@@ -10,11 +10,11 @@ from .validate import checked_maps, checked_positive
 
 
 def walk(maps: Tensor, self_attention: Tensor, steps: int = 1, power: float = 2.0) -> Tensor:
-    """Let heat walk along self-attention: ``D <- A D``, ``steps`` times; float32 ``[..., words, h, w]``.
+    """Let heat walk along self-attention: `D <- A D`, `steps` times; float32 `[..., words, h, w]`.
 
-    ``maps`` is ``[..., words, h, w]`` or ``[h, w]``; ``self_attention`` is float ``[..., n, n]`` (query, key), its rows
+    `maps` is `[..., words, h, w]` or `[h, w]`; `self_attention` is float `[..., n, n]` (query, key), its rows
     probabilities, n = h * w. Each position takes the mean heat of the positions that the model itself looked at from
-    there, which are mostly those of the same object. ``A`` is raised to ``power`` element by element and its rows
+    there, which are mostly those of the same object. `A` is raised to `power` element by element and its rows
     brought back to sum 1: a power of 2 keeps the strong links and forgets the faint ones to everywhere.
     """
     maps, attention = checked_maps(maps), checked_maps(self_attention, "self_attention")

@@ -11,7 +11,7 @@ from .validate import Picture
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """``maps`` ``[..., h, w]`` brought to ``size`` = (height, width) by bicubic interpolation, as Eq. 6 does."""
+    """`maps` `[..., h, w]` brought to `size` = (height, width) by bicubic interpolation, as Eq. 6 does."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     flat = maps.reshape(1, -1, *maps.shape[-2:])
@@ -20,7 +20,7 @@ def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def working_picture(picture: Picture, side: int) -> Picture:
-    """``picture`` with its longer side brought down to ``side`` by area averaging; a smaller one as it is."""
+    """`picture` with its longer side brought down to `side` by area averaging; a smaller one as it is."""
     height, width = picture.shape[:2]
     scale = side / max(height, width)
     if scale >= 1:

@@ -1,6 +1,6 @@
 """From heat to a decision by level alone: the paper's threshold, Otsu's, competition between words, and a soft mask.
 
-Maps are float32 ``[..., h, w]`` of any scale; everything is batched over the leading dimensions and needs no picture.
+Maps are float32 `[..., h, w]` of any scale; everything is batched over the leading dimensions and needs no picture.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .validate import checked_maps, checked_positive, checked_share
 
 
 def minmax(maps: Tensor) -> Tensor:
-    """Each map stretched to 0..1, float32 ``[..., h, w]``. A constant map becomes all zero: it points nowhere."""
+    """Each map stretched to 0..1, float32 `[..., h, w]`. A constant map becomes all zero: it points nowhere."""
     maps = checked_maps(maps)
     low, high = maps.amin((-1, -2), keepdim=True), maps.amax((-1, -2), keepdim=True)
     spread = high - low
@@ -21,9 +21,9 @@ def minmax(maps: Tensor) -> Tensor:
 
 
 def threshold(maps: Tensor, tau: float = 0.4) -> Tensor:
-    """Eq. 7 of the paper: ``D >= tau * max D``, bool ``[..., h, w]``.
+    """Eq. 7 of the paper: `D >= tau * max D`, bool `[..., h, w]`.
 
-    A map without any heat (``max D <= 0``) gives an empty mask, where the letter of the equation would take it all.
+    A map without any heat (`max D <= 0`) gives an empty mask, where the letter of the equation would take it all.
     """
     maps, tau = checked_maps(maps), checked_share(tau, "tau")
     peak = maps.amax((-1, -2), keepdim=True)
@@ -31,9 +31,9 @@ def threshold(maps: Tensor, tau: float = 0.4) -> Tensor:
 
 
 def otsu(maps: Tensor, bins: int = 256) -> Tensor:
-    """The upper class of Otsu's two, bool ``[..., h, w]``: the level that separates each map best into two.
+    """The upper class of Otsu's two, bool `[..., h, w]`: the level that separates each map best into two.
 
-    Levels are ``bins`` equal steps between a map's minimum and maximum. A constant map gives an empty mask.
+    Levels are `bins` equal steps between a map's minimum and maximum. A constant map gives an empty mask.
     """
     if bins < 2:
         raise BadArgument(f"bins must be at least 2, got {bins}.")
@@ -55,10 +55,10 @@ def otsu(maps: Tensor, bins: int = 256) -> Tensor:
 
 
 def winners(maps: Tensor, background: float = 0.4) -> Tensor:
-    """Which map is the hottest at each pixel: int64 ``[..., h, w]``, -1 for the background.
+    """Which map is the hottest at each pixel: int64 `[..., h, w]`, -1 for the background.
 
-    ``maps`` is ``[..., words, h, w]``. Each is stretched to 0..1 first, so that a word with much attention everywhere
-    does not win by its weight; the rest of the prompt counts as one more competitor of constant heat ``background``.
+    `maps` is `[..., words, h, w]`. Each is stretched to 0..1 first, so that a word with much attention everywhere
+    does not win by its weight; the rest of the prompt counts as one more competitor of constant heat `background`.
     The earlier word wins a tie.
     """
     background = checked_share(background, "background")
@@ -70,16 +70,16 @@ def winners(maps: Tensor, background: float = 0.4) -> Tensor:
 
 
 def compete(maps: Tensor, background: float = 0.4) -> Tensor:
-    """One mask a word, no pixel in two: bool ``[..., words, h, w]`` from maps of that shape. See :func:`winners`."""
+    """One mask a word, no pixel in two: bool `[..., words, h, w]` from maps of that shape. See :func:`winners`."""
     winner = winners(maps, background)
     words = torch.arange(maps.shape[-3], device=maps.device)
     return winner.unsqueeze(-3) == words[:, None, None]
 
 
 def soft(maps: Tensor, tau: float = 0.4, width: float = 0.3) -> Tensor:
-    """A mask with grey edges, float32 0..1 ``[..., h, w]``: a linear ramp of ``width`` around level ``tau`` of min-max.
+    """A mask with grey edges, float32 0..1 `[..., h, w]`: a linear ramp of `width` around level `tau` of min-max.
 
-    ``tau=0.5, width=1`` is the stretched map itself.
+    `tau=0.5, width=1` is the stretched map itself.
     """
     tau, width = checked_share(tau, "tau"), checked_positive(width, "width")
     return ((minmax(maps) - tau) / width + 0.5).clamp(0.0, 1.0) * (minmax(maps) > 0)

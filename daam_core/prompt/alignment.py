@@ -35,8 +35,8 @@ _FLAG_TAGS = range(0xE0020, 0xE0080)
 
 
 @dataclass(frozen=True)
-class Spelling:
-    """What pieces spell. `spans[i]` is the half-open range of `text` that piece i touches (empty for a piece that
+class Alignment:
+    """What pieces align_tokens. `spans[i]` is the half-open range of `text` that piece i touches (empty for a piece that
     only continues the one before, such as a further vector of an embedding); `end` is the first character of
     `text` that not all of its bytes were spelled of."""
 
@@ -52,8 +52,8 @@ def piece_bytes(pieces: Sequence[str]) -> list[bytes]:
     return [_byte_level(piece) for piece in pieces]
 
 
-def spell(spelling: Sequence[bytes], text: str = "") -> Spelling:
-    """Lay pieces over `text`, or over the text they spell themselves where it is empty or does not fit.
+def align_tokens(spelling: Sequence[bytes], text: str = "") -> Alignment:
+    """Lay pieces over `text`, or over the text they align_tokens themselves where it is empty or does not fit.
 
     `text` may be cut (the pieces end first), written in other case, and hold weights, brackets and BREAK.
     """
@@ -61,15 +61,15 @@ def spell(spelling: Sequence[bytes], text: str = "") -> Spelling:
     for typed in _readings(text) if any(solid) else ():
         # Most tokenizers of diffusion models write lower case; added tokens and other alphabets keep theirs.
         lowered = [piece.lower() for piece in solid]
-        if found := _lay(lowered, typed, lower=True) or _lay(solid, typed, lower=False):
+        if found := _align(lowered, typed, lower=True) or _align(solid, typed, lower=False):
             return found
     guess = _without_gaps(b"".join(spelling).decode("utf-8", "surrogateescape"))
-    found = _lay(solid, guess, lower=False)
-    assert found is not None, "pieces spell themselves"
+    found = _align(solid, guess, lower=False)
+    assert found is not None, "pieces align_tokens themselves"
     return found
 
 
-def words_of(spelled: Spelling) -> list[tuple[str, tuple[int, ...]]]:
+def words_of(spelled: Alignment) -> list[tuple[str, tuple[int, ...]]]:
     """Words in order, each with the indices of its pieces; a piece belongs to exactly one word.
 
     A word is letters, digits and apostrophes between them ("dog's", "4k"); one Chinese character; one run of hiragana
@@ -88,7 +88,7 @@ def words_of(spelled: Spelling) -> list[tuple[str, tuple[int, ...]]]:
     return words
 
 
-def unspelled(spelled: Spelling) -> list[str]:
+def unspelled(spelled: Alignment) -> list[str]:
     """The words of the text that were cut off, whole or in part, in order."""
     return [spelled.text[a:b] for a, b in segment(spelled.text) if b > spelled.end]
 
@@ -111,12 +111,12 @@ def search_key(text: str) -> str:
     return "".join(c for c in folded if not c.isspace() and c != "\ufe0f" and unicodedata.category(c) != "Cf")
 
 
-def may_cut(left: str, right: str) -> bool:
+def is_word_boundary(left: str, right: str) -> bool:
     """False where no tokenizer ends a word: between two letters of a script with spaces."""
     return not (left.isalpha() and right.isalpha() and _kind(left) == _kind(right) == "L")
 
 
-def pictured(text: str) -> bool:
+def is_visible(text: str) -> bool:
     """True if `text` is more than punctuation: letters, digits or an emoji."""
     return any(_kind(c) in "LHhkrs" for c in text)
 
@@ -161,7 +161,7 @@ def _without_gaps(text: str) -> str:
     return "".join(closed).replace(GAP, " ").strip(_SPACES)
 
 
-def _lay(solid: Sequence[bytes], text: str, lower: bool) -> Spelling | None:
+def _align(solid: Sequence[bytes], text: str, lower: bool) -> Alignment | None:
     """Lay pieces without spaces over `text`; None where they differ."""
     letters = [(i, c.lower() if lower else c) for i, c in enumerate(text) if c not in _SPACES]
     encoded = [(i, c.encode("utf-8", "surrogateescape")) for i, c in letters]
@@ -175,7 +175,7 @@ def _lay(solid: Sequence[bytes], text: str, lower: bool) -> Spelling | None:
         here = spans[-1][1] if spans else 0
         spans.append((owner[at], owner[at + len(piece) - 1] + 1) if piece else (here, here))
         at += len(piece)
-    return Spelling(text, tuple(spans), owner[at] if at < len(owner) else len(text))
+    return Alignment(text, tuple(spans), owner[at] if at < len(owner) else len(text))
 
 
 def _segment_numbers(segments: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -13,28 +13,28 @@ from ..errors import BadArgument
 from .prompt import Prompt, Token, Word, labelled
 
 
-def beside(prompts: Sequence[Prompt]) -> Prompt:
+def concat_encoders(prompts: Sequence[Prompt]) -> Prompt:
     """One prompt read by several encoders whose columns stand one after the other, as SD3 joins CLIP and T5.
 
     Words of one label are one word, with the tokens of every encoder that read it.
     """
-    whole = joined(prompts)
+    whole = concat(prompts)
     first_rows = list(accumulate((len(p.tokens) for p in prompts), initial=0))
-    rows: dict[str, tuple[int, ...]] = {}
+    channels: dict[str, tuple[int, ...]] = {}
     words: dict[str, Word] = {}
     for prompt, first in zip(prompts, first_rows, strict=False):
         for word in prompt.words:
             key = word.label.casefold()
             words.setdefault(key, word)
-            rows[key] = rows.get(key, ()) + tuple(row + first for row in word.rows)
-    merged = tuple(replace(word, rows=rows[key]) for key, word in words.items())
+            channels[key] = channels.get(key, ()) + tuple(channel + first for channel in word.channels)
+    merged = tuple(replace(word, channels=channels[key]) for key, word in words.items())
     # What one encoder cut off, another may have read.
     cut = tuple(word for word in prompts[0].truncated if word.casefold() not in words)
     return replace(whole, text=prompts[0].text, words=merged, truncated=cut)
 
 
-def joined(prompts: Sequence[Prompt]) -> Prompt:
-    """Several prompts that paint one picture (AND, regions, schedules), as one: columns, rows and words in order.
+def concat(prompts: Sequence[Prompt]) -> Prompt:
+    """Several prompts that paint one picture (AND, regions, schedules), as one: columns, channels and words in order.
 
     A word that stands in several of them is numbered on: `house`, `house#2`.
 
@@ -51,8 +51,8 @@ def joined(prompts: Sequence[Prompt]) -> Prompt:
     column = 0
     for prompt in prompts:
         first = len(tokens)
-        tokens += [replace(t, column=t.column + column, row=t.row + first) for t in prompt.tokens]
-        words += [(word.text, tuple(row + first - 1 for row in word.rows)) for word in prompt.words]
+        tokens += [replace(t, column=t.column + column, channel=t.channel + first) for t in prompt.tokens]
+        words += [(word.text, tuple(channel + first - 1 for channel in word.channels)) for word in prompt.words]
         for name, columns in special.items():
             columns += [c + column for c in getattr(prompt, name)]
         column += prompt.length
@@ -69,28 +69,28 @@ def joined(prompts: Sequence[Prompt]) -> Prompt:
 
 
 def part_selection(prompts: Sequence[Prompt], pad: bool = False) -> Callable[[int, int], torch.Tensor]:
-    """`select(keys, part)` of a joined prompt: the selection float32 `[keys, rows]` for the context of one of its parts.
+    """`select(keys, part)` of a joined prompt: the selection float32 `[keys, channels]` for the context of one of its parts.
 
     A longer context is the part's repeated, as hosts do to match lengths; its repeated columns are summed. With `pad`, it
     is padded behind instead, and a shorter one lost its last columns, as transformers do.
     """
-    whole = joined(prompts)
-    rows = torch.tensor(whole.column_rows(), dtype=torch.long)
+    whole = concat(prompts)
+    channels = torch.tensor(whole.column_channels(), dtype=torch.long)
     first = list(accumulate((p.length for p in prompts), initial=0))
 
     def select(keys: int, part: int) -> torch.Tensor:
-        own = rows[first[part] : first[part + 1]]
+        own = channels[first[part] : first[part + 1]]
         if pad:
-            more = torch.full((max(0, keys - len(own)),), whole.rows - 1)
-            return F.one_hot(torch.cat([own[:keys], more]), whole.rows).float()
+            more = torch.full((max(0, keys - len(own)),), whole.num_channels - 1)
+            return F.one_hot(torch.cat([own[:keys], more]), whole.num_channels).float()
         if not len(own) or keys % len(own):
             raise BadArgument(f"The model's context has {keys} columns and this prompt {len(own)}, which does not fit into it.")
-        return F.one_hot(own.repeat(keys // len(own)), whole.rows).float()
+        return F.one_hot(own.repeat(keys // len(own)), whole.num_channels).float()
 
     return select
 
 
-def fitted(prompt: Prompt, length: int) -> Prompt:
+def pad_or_truncate(prompt: Prompt, length: int) -> Prompt:
     """`prompt` for a context of `length` columns: shorter ones lose their last columns, longer ones gain padding."""
     if length == prompt.length:
         return prompt
@@ -100,7 +100,7 @@ def fitted(prompt: Prompt, length: int) -> Prompt:
     return _columns(prompt, 0, length)
 
 
-def inside(prompt: Prompt, head: int, tail: int) -> Prompt:
+def mark_template(prompt: Prompt, head: int, tail: int) -> Prompt:
     """`prompt` where the first `head` and the last `tail` columns are a chat template: start and end, no words."""
     text = _columns(prompt, head, prompt.length - tail)
     return replace(
@@ -113,7 +113,7 @@ def inside(prompt: Prompt, head: int, tail: int) -> Prompt:
     )
 
 
-def without_head(prompt: Prompt, columns: int) -> Prompt:
+def drop_prefix(prompt: Prompt, columns: int) -> Prompt:
     """`prompt` without its first columns, which the encoder drops after reading them."""
     return _columns(prompt, columns, prompt.length)
 
@@ -121,14 +121,14 @@ def without_head(prompt: Prompt, columns: int) -> Prompt:
 def _columns(prompt: Prompt, first: int, last: int) -> Prompt:
     """The columns `first` to `last` (exclusive), counted anew; words that lie outside them in part are lost."""
     kept = [t for t in prompt.tokens if first <= t.column < last]
-    renumbered = {t.row: row for row, t in enumerate(kept, start=1)}
-    words = [w for w in prompt.words if all(row in renumbered for row in w.rows)]
-    cut = tuple(w.text for w in prompt.words if w.rows and max(w.rows) not in renumbered)
-    tokens = tuple(replace(t, column=t.column - first, row=renumbered[t.row]) for t in kept)
+    renumbered = {t.channel: channel for channel, t in enumerate(kept, start=1)}
+    words = [w for w in prompt.words if all(channel in renumbered for channel in w.channels)]
+    cut = tuple(w.text for w in prompt.words if w.channels and max(w.channels) not in renumbered)
+    tokens = tuple(replace(t, column=t.column - first, channel=renumbered[t.channel]) for t in kept)
     return Prompt(
         text=prompt.text,
         tokens=tokens,
-        words=labelled([(w.text, tuple(renumbered[row] - 1 for row in w.rows)) for w in words], tokens),
+        words=labelled([(w.text, tuple(renumbered[channel] - 1 for channel in w.channels)) for w in words], tokens),
         start=tuple(c - first for c in prompt.start if first <= c < last),
         end=tuple(c - first for c in prompt.end if first <= c < last),
         padding=tuple(c - first for c in prompt.padding if first <= c < last),

@@ -1,8 +1,8 @@
 """From the columns of a text encoder's output to the words that were typed.
 
 A UNet's cross-attention has one column per token of the context: a start token, the prompt's tokens, an end token and
-padding, in chunks of 77. Recorded maps have one **row** per thing worth looking at: row 0 the start tokens, rows 1..n
-the prompt's n tokens in order, row n+1 the end tokens, row n+2 the padding. A word is a few of these rows.
+padding, in chunks of 77. Recorded maps have one **channel** per thing worth looking at: channel 0 the start tokens,
+channels 1..n the prompt's n tokens in order, n+1 the end tokens, n+2 the padding. A word is a few of these channels.
 
 SDXL's two encoders tokenise alike and share their columns (their features lie side by side): one Prompt serves both.
 """
@@ -19,7 +19,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadArgument, BadPrompt, BadRecord, WordNotFound
-from .alignment import may_cut, pictured, readable, search_key, spell, unspelled, words_of
+from .alignment import align_tokens, is_visible, is_word_boundary, readable, search_key, unspelled, words_of
 from .stopwords import STOP_WORDS
 from .tokenization import SPECIALS, Tokenizer, as_chunks, flattened, roles, spelling
 
@@ -31,21 +31,21 @@ _LISTED = 40
 
 @dataclass(frozen=True)
 class Token:
-    """One token of the prompt: its context column, the characters it touches, its row, the host's weight for it."""
+    """One token of the prompt: its context column, the characters it touches, its channel, the host's weight for it."""
 
     column: int
     text: str
-    row: int
+    channel: int
     weight: float = 1.0
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word or phrase: unique `label` ("house#2" for the second "house"), typed `text`, its tokens' rows."""
+    """A word or phrase: unique `label` ("house#2" for the second "house"), typed `text`, its tokens' channels."""
 
     label: str
     text: str
-    rows: tuple[int, ...]
+    channels: tuple[int, ...]
     weight: float = 1.0
 
 
@@ -68,13 +68,13 @@ class Prompt:
 
     def __post_init__(self) -> None:
         columns = sorted([*self.start, *self.end, *self.padding, *(token.column for token in self.tokens)])
-        rows = [token.row for token in self.tokens]
+        channels = [token.channel for token in self.tokens]
         if columns != list(range(self.length)):
             raise BadPrompt(f"Each of the {self.length} context columns must have one role; seen: {_short(columns)}.")
-        if rows != list(range(1, len(rows) + 1)):
-            raise BadPrompt(f"Token rows must count from 1 to {len(rows)}; seen: {_short(rows)}.")
-        if any(not 1 <= row <= len(rows) for word in self.words for row in word.rows):
-            raise BadPrompt(f"A word names a row outside 1 to {len(rows)}.")
+        if channels != list(range(1, len(channels) + 1)):
+            raise BadPrompt(f"Token channels must count from 1 to {len(channels)}; seen: {_short(channels)}.")
+        if any(not 1 <= channel <= len(channels) for word in self.words for channel in word.channels):
+            raise BadPrompt(f"A word names a channel outside 1 to {len(channels)}.")
 
     @classmethod
     def from_ids(
@@ -101,10 +101,10 @@ class Prompt:
             raise BadArgument(f"Each token needs one weight: {len(flat)} tokens, {len(flat_weights)} weights.")
         places = [role for part in parts for role in roles(part, start, end)]
         at = {role: tuple(i for i, seen in enumerate(places) if seen == role) for role in ("token", *SPECIALS)}
-        spelled = spell(spelling([flat[i] for i in at["token"]], tokenizer), text)
+        spelled = align_tokens(spelling([flat[i] for i in at["token"]], tokenizer), text)
         tokens = tuple(
-            Token(column, readable(spelled.text[a:b]), row, flat_weights[column])
-            for row, (column, (a, b)) in enumerate(zip(at["token"], spelled.spans, strict=True), start=1)
+            Token(column, readable(spelled.text[a:b]), channel, flat_weights[column])
+            for channel, (column, (a, b)) in enumerate(zip(at["token"], spelled.spans, strict=True), start=1)
         )
         full = bool(tokens) and places[-1] != "<padding>"
         return cls(
@@ -124,7 +124,7 @@ class Prompt:
         if length < 1:
             raise BadArgument(f"A context has at least one column, not {length}.")
         tokens = tuple(Token(column, str(column), column + 1) for column in range(length))
-        words = tuple(Word(token.text, token.text, (token.row,)) for token in tokens)
+        words = tuple(Word(token.text, token.text, (token.channel,)) for token in tokens)
         return cls("", tokens, words, (), (), (), length)
 
     @classmethod
@@ -147,12 +147,17 @@ class Prompt:
             raise BadRecord(f"The record's prompt cannot be read ({error}); the file was damaged or changed.") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, ready for JSON."""
-        return asdict(self)
+        """Plain numbers, strings and lists, ready for JSON. Records call a channel a row."""
+        data = asdict(self)
+        for one in data["tokens"]:
+            one["row"] = one.pop("channel")
+        for one in data["words"]:
+            one["rows"] = one.pop("channels")
+        return data
 
     @property
-    def rows(self) -> int:
-        """Rows of every recorded map: start, the tokens, end, padding."""
+    def num_channels(self) -> int:
+        """Channels of every recorded map: start, the tokens, end, padding."""
         return len(self.tokens) + 3
 
     @property
@@ -162,15 +167,15 @@ class Prompt:
 
     def content_words(self) -> list[str]:
         """Labels of the words that can be seen in a picture: no stop words, no punctuation."""
-        return [w.label for w in self.words if pictured(w.text) and search_key(w.text) not in STOP_WORDS]
+        return [w.label for w in self.words if is_visible(w.text) and search_key(w.text) not in STOP_WORDS]
 
     def rivals(self, query: str | Word) -> list[str]:
-        """The words that compete with ``query`` for the picture's places: the last word of every other noun group.
+        """The words that compete with `query` for the picture's places: the last word of every other noun group.
 
         A group is a run of neighbouring content words ("red house" in "a red house and a green tree"), so an
         adjective does not take its own noun's place, and no part of speech has to be known.
         """
-        own = set(self.find(query).rows)
+        own = set(self.find(query).channels)
         content = set(self.content_words())
         groups: list[list[Word]] = [[]]
         for word in self.words:
@@ -178,35 +183,35 @@ class Prompt:
                 groups[-1].append(word)
             elif groups[-1]:
                 groups.append([])
-        return [group[-1].label for group in groups if group and not own & {row for w in group for row in w.rows}]
+        return [group[-1].label for group in groups if group and not own & {channel for w in group for channel in w.channels}]
 
-    def column_rows(self, length: int | None = None) -> list[int]:
-        """The row of each context column. A longer context is this one repeated, as hosts do to match lengths."""
+    def column_channels(self, length: int | None = None) -> list[int]:
+        """The channel of each context column. A longer context is this one repeated, as hosts do to match lengths."""
         length = self.length if length is None else length
         if length < self.length or length % max(self.length, 1):
             raise BadArgument(
                 f"The model's context has {length} columns and this prompt {self.length}: give the prompt that the "
                 "model got (a repeated one is a whole multiple)."
             )
-        rows = [0] * self.length
+        channels = [0] * self.length
         for token in self.tokens:
-            rows[token.column] = token.row
-        for columns, row in ((self.end, self.rows - 2), (self.padding, self.rows - 1)):
+            channels[token.column] = token.channel
+        for columns, channel in ((self.end, self.num_channels - 2), (self.padding, self.num_channels - 1)):
             for column in columns:
-                rows[column] = row
-        return rows * (length // max(self.length, 1))
+                channels[column] = channel
+        return channels * (length // max(self.length, 1))
 
     def selection(self, length: int | None = None) -> torch.Tensor:
-        """float32 `[length, rows]` of zeros and ones: probabilities `[..., length]` @ selection sums the start, end
+        """float32 `[length, channels]` of zeros and ones: probabilities `[..., length]` @ selection sums the start, end
         and padding columns, and folds a repeated context by summing. BadArgument if `length` is no multiple."""
         import torch
 
-        rows = torch.tensor(self.column_rows(length), dtype=torch.long)
-        return torch.zeros(len(rows), self.rows).scatter_(1, rows[:, None], 1.0)
+        channels = torch.tensor(self.column_channels(length), dtype=torch.long)
+        return torch.zeros(len(channels), self.num_channels).scatter_(1, channels[:, None], 1.0)
 
     def find(self, query: str | Word) -> Word:
         """A word by label or text ("house", "house#2"), a phrase of neighbouring words ("red house", "cat-toy"; its
-        rows together), or "<start>", "<end>", "<padding>". Case, spaces and the kind of apostrophe do not matter. A
+        channels together), or "<start>", "<end>", "<padding>". Case, spaces and the kind of apostrophe do not matter. A
         `Word` is itself.
 
         Raises WordNotFound, which lists the words that are.
@@ -236,13 +241,13 @@ class Prompt:
 
     def _special(self, key: str) -> Word:
         columns = dict(zip(SPECIALS, (self.start, self.end, self.padding), strict=True))[key]
-        row = dict(zip(SPECIALS, (0, self.rows - 2, self.rows - 1), strict=True))[key]
+        channel = dict(zip(SPECIALS, (0, self.num_channels - 2, self.num_channels - 1), strict=True))[key]
         if not columns:
             raise WordNotFound(f"This prompt has no {key} token; its words are: {self._listing()}.")
-        return Word(key, key, (row,))
+        return Word(key, key, (channel,))
 
     def _phrases(self, key: str, cuts: Set[int]) -> list[Word]:
-        """Runs of neighbouring words that spell `key` and meet at `cuts`, from left to right, not overlapping."""
+        """Runs of neighbouring words that align_tokens `key` and meet at `cuts`, from left to right, not overlapping."""
         keys = [search_key(word.text) for word in self.words]
         found: list[Word] = []
         first = 0
@@ -266,7 +271,7 @@ class Prompt:
         return f"{query!r} is not in the prompt. Its words are: {self._listing()}.{hint}"
 
     def _listing(self) -> str:
-        shown = [word for word in self.words if pictured(word.text)]
+        shown = [word for word in self.words if is_visible(word.text)]
         labels = [word.label for word in shown]
         return _short(labels if len(labels) <= _LISTED else list(dict.fromkeys(word.text for word in shown))) or "none"
 
@@ -280,26 +285,26 @@ def labelled(words: Sequence[tuple[str, tuple[int, ...]]], tokens: Sequence[Toke
         counts[key] += 1
         label = text if counts[key] == 1 else f"{text}#{counts[key]}"
         weight = sum(tokens[i].weight for i in indices) / len(indices)
-        labelled.append(Word(label, text, tuple(tokens[i].row for i in indices), weight))
+        labelled.append(Word(label, text, tuple(tokens[i].channel for i in indices), weight))
     return tuple(labelled)
 
 
 def _merged(words: Sequence[Word], tokens: Sequence[Token]) -> Word:
-    rows = tuple(row for word in words for row in word.rows)
+    channels = tuple(channel for word in words for channel in word.channels)
     text = " ".join(word.text for word in words)
-    return Word(text, text, rows, sum(tokens[row - 1].weight for row in rows) / len(rows))
+    return Word(text, text, channels, sum(tokens[i - 1].weight for i in channels) / len(channels))
 
 
 def _key_and_cuts(query: str) -> tuple[str, Set[int]]:
     """The query's search key, and where in it one word may end and the next begin."""
     parts = [search_key(part) for part in query.split()]
     key = "".join(parts)
-    inside = {i for i in range(1, len(key)) if may_cut(key[i - 1], key[i])}
+    inside = {i for i in range(1, len(key)) if is_word_boundary(key[i - 1], key[i])}
     return key, inside | set(accumulate(map(len, parts)))
 
 
 def _spelled_until(key: str, cuts: Set[int], keys: Sequence[str], first: int) -> int:
-    """The index after the last of the words `keys[first:]` that together spell `key`; `first` if none do."""
+    """The index after the last of the words `keys[first:]` that together align_tokens `key`; `first` if none do."""
     at = 0
     for last in range(first, len(keys)):
         if not key.startswith(keys[last], at) or (at and at not in cuts):

@@ -4,10 +4,10 @@ Needs NumPy, OpenCV and Pillow only; maps may be arrays or tensors.
 """
 
 from .animation import animate, step_frames
-from .colormaps import ColourMap, colour_table, paint
+from .colormaps import ColourMap, apply_colormap, colour_table
 from .from_maps import report_table, word_overlay, word_sheet, word_steps
-from .overlay import Enlarge, Ground, Picture, as_heat, as_picture, enlarged, outline
-from .sheets import caption_ground, colour_bar, contact_sheet, difference, overlay
+from .overlay import Background, Enlarge, Picture, as_heat, as_picture, enlarged, outline
+from .sheets import caption_background, colour_bar, contact_sheet, difference, overlay
 from .tables import table
 from .text import THEMES, Theme
 
@@ -15,13 +15,13 @@ __all__ = [
     "THEMES",
     "ColourMap",
     "Enlarge",
-    "Ground",
+    "Background",
     "Picture",
     "Theme",
     "animate",
     "as_heat",
     "as_picture",
-    "caption_ground",
+    "caption_background",
     "colour_bar",
     "colour_table",
     "contact_sheet",
@@ -29,7 +29,7 @@ __all__ = [
     "enlarged",
     "outline",
     "overlay",
-    "paint",
+    "apply_colormap",
     "report_table",
     "step_frames",
     "table",

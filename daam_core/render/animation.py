@@ -16,8 +16,8 @@ from PIL import Image
 from ..errors import BadArgument, CannotWrite
 from .colormaps import ColourMap
 from .overlay import Enlarge, Heat, Picture, as_heat, as_picture
-from .sheets import caption_ground, overlay
-from .text import Theme, inks
+from .sheets import caption_background, overlay
+from .text import Theme, theme_colors
 
 MOST_FRAMES = 1000
 
@@ -42,14 +42,14 @@ def step_frames(
     values = [as_heat(heat) for heat in heats]
     top = max((float(v.max()) for v in values), default=0.0) if same_scale else None
     top = top if top is not None and top > 0 else None
-    ground = caption_ground(picture, enlarge)
+    ground = caption_background(picture, enlarge)
     frames = []
     for j, heat in enumerate(values):
         caption = f"{label}  {j + 1}/{len(values)}"
         card = overlay(ground, heat, opacity, colormap, caption, True, top=top, theme=theme)
         frame = card.copy()
         thick = max(3, frame.shape[1] // 100)
-        frame[-thick:, : round(frame.shape[1] * (j + 1) / len(values))] = inks(theme).accent
+        frame[-thick:, : round(frame.shape[1] * (j + 1) / len(values))] = theme_colors(theme).accent
         frames.append(frame)
     return frames
 

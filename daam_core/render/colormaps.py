@@ -76,7 +76,7 @@ def colour_table(name: ColourMap) -> NDArray[np.uint8]:
     return table
 
 
-def paint(values: NDArray[np.floating[Any]], name: ColourMap) -> NDArray[np.uint8]:
+def apply_colormap(values: NDArray[np.floating[Any]], name: ColourMap) -> NDArray[np.uint8]:
     """Values 0..1 of any shape -> uint8 `[..., 3]`."""
     return np.take(colour_table(name), np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8), axis=0)
 

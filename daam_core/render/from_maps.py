@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 def word_overlay(maps: HeatMaps, word: str, **options: Any) -> Picture:
     """`overlay` of one word or phrase on the recorded picture, with label and colour bar (options as there)."""
     chosen: dict[str, Any] = {"label": word, "bar": True}
-    return overlay(_picture(maps), maps.word(word, size=maps.size), **chosen | options)
+    return overlay(_picture(maps), maps.heat_map(word, size=maps.size), **chosen | options)
 
 
 def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: Any) -> Picture:
     """`contact_sheet` of the words (content words by default) under the prompt."""
     names = list(words) if words is not None else maps.content_words or maps.words
-    heats = dict(zip(names, maps.stack(names), strict=True))
+    heats = dict(zip(names, maps.heat_maps(names), strict=True))
     chosen: dict[str, Any] = {"title": maps.prompt.text}
     return contact_sheet(_picture(maps), heats, **chosen | options)
 
 
 def word_steps(maps: HeatMaps, word: str, **options: Any) -> list[Picture]:
     """`step_frames` of one word; needs a recording with steps kept apart (else DetailMissing)."""
-    heats = [maps.select(steps=[step]).word(word) for step in range(maps.steps)]
+    heats = [maps.select(steps=[step]).heat_map(word) for step in range(maps.steps)]
     return step_frames(_picture(maps), heats, word, **options)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from ..errors import BadArgument
-from .colormaps import ColourMap, paint
+from .colormaps import ColourMap, apply_colormap
 
 Picture = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -36,8 +36,8 @@ CONTRAST = 0.25
 
 
 @dataclass(frozen=True, eq=False)
-class Ground:
-    """A picture that maps are laid over: all that is the same for every word, made once (see `ground_of`).
+class Background:
+    """A picture that maps are laid over: all that is the same for every word, made once (see `background_of`).
 
     Attributes:
         picture: uint8 `[H, W, 3]`.
@@ -62,15 +62,15 @@ class TensorLike(Protocol):
 Heat = ArrayLike | TensorLike
 
 
-def ground_of(picture: ArrayLike | Image.Image) -> Ground:
+def background_of(picture: ArrayLike | Image.Image) -> Background:
     """A picture made ready for many maps. Raises BadArgument for what is no picture."""
     base = as_picture(picture)
     light = cv2.transform(base.astype(np.float32), np.array([BRIGHTNESS], dtype=np.float32)).reshape(base.shape[:2])
-    return Ground(base, light, _relief(light))
+    return Background(base, light, _relief(light))
 
 
-def glow(
-    picture: ArrayLike | Image.Image | Ground,
+def blend_heatmap(
+    picture: ArrayLike | Image.Image | Background,
     heat: Heat,
     opacity: float = 0.85,
     colormap: ColourMap = "ember",
@@ -94,11 +94,11 @@ def glow(
     """
     base = _ground(picture)
     share = relative(fit_heat(as_heat(heat), base.light.shape), top)
-    return blend(base, paint(share, colormap), _strength(share), checked_opacity(opacity))
+    return blend(base, apply_colormap(share, colormap), _strength(share), checked_opacity(opacity))
 
 
-def signed_glow(
-    picture: ArrayLike | Image.Image | Ground, change: Heat, opacity: float = 0.85, *, top: float | None = None
+def blend_difference(
+    picture: ArrayLike | Image.Image | Background, change: Heat, opacity: float = 0.85, *, top: float | None = None
 ) -> Picture:
     """A signed map over one picture: orange where it gained, blue where it lost, only quieter where nothing changed.
 
@@ -109,7 +109,7 @@ def signed_glow(
     signed = fit_heat(as_heat(change), base.light.shape)
     top = float(np.abs(signed).max()) if top is None else top
     share: Floats = np.clip(signed / np.float32(top), -1, 1) if top > 0 else np.zeros_like(signed)
-    return blend(base, paint(share / 2 + 0.5, "tide"), _smoothstep(np.abs(share)), checked_opacity(opacity))
+    return blend(base, apply_colormap(share / 2 + 0.5, "tide"), _smoothstep(np.abs(share)), checked_opacity(opacity))
 
 
 def outline(
@@ -210,7 +210,7 @@ def checked_opacity(opacity: float) -> float:
     return float(opacity)
 
 
-def blend(ground: Ground, colours: Picture, strength: Floats, opacity: float) -> Picture:
+def blend(ground: Background, colours: Picture, strength: Floats, opacity: float) -> Picture:
     """Picture and colours `[H, W, 3]` by `strength` 0..1 `[H, W]`, all of it scaled by `opacity`."""
     colour = QUIET_COLOUR + (1 - QUIET_COLOUR) * strength
     full = np.float32(0.86) * strength
@@ -233,8 +233,8 @@ def blend(ground: Ground, colours: Picture, strength: Floats, opacity: float) ->
     return drawn
 
 
-def _ground(picture: ArrayLike | Image.Image | Ground) -> Ground:
-    return picture if isinstance(picture, Ground) else ground_of(picture)
+def _ground(picture: ArrayLike | Image.Image | Background) -> Background:
+    return picture if isinstance(picture, Background) else background_of(picture)
 
 
 def _relief(light: Floats) -> Floats:

@@ -11,8 +11,19 @@ from PIL import Image
 
 from ..errors import BadArgument
 from .colormaps import ColourMap, colour_table
-from .overlay import Enlarge, Ground, Heat, Picture, as_heat, as_picture, enlarged, glow, ground_of, signed_glow
-from .text import Inks, Theme, inks, rounded, title_lines, width_of, write
+from .overlay import (
+    Background,
+    Enlarge,
+    Heat,
+    Picture,
+    as_heat,
+    as_picture,
+    background_of,
+    blend_difference,
+    blend_heatmap,
+    enlarged,
+)
+from .text import Theme, ThemeColors, rounded, theme_colors, title_lines, width_of, write
 
 SMALLEST = 256
 """Pixels of the shorter side of a picture that carries a caption: letters below it could not be read."""
@@ -23,7 +34,7 @@ LARGEST_SHEET = 2**26
 
 
 def overlay(
-    picture: ArrayLike | Image.Image | Ground,
+    picture: ArrayLike | Image.Image | Background,
     heat: Heat,
     opacity: float = 0.85,
     colormap: ColourMap = "ember",
@@ -38,7 +49,7 @@ def overlay(
 
     Args:
         picture: uint8 `[H, W, 3]` (or `[H, W]`, `[H, W, 4]`), a Pillow image, or the ground that serves many words
-            (`caption_ground`).
+            (`caption_background`).
         heat: `[h, w]` of any size and real type, array or tensor; negative values and NaN count as no heat.
         opacity: 0 (the picture itself) .. 1.
         colormap: "ember", "lagoon" or "gray"; "tide" for a signed map (see `difference`).
@@ -56,22 +67,28 @@ def overlay(
         BadArgument: a picture, map, opacity, colour map or theme that is none.
     """
     values = as_heat(heat)
-    ink = inks(theme)
+    ink = theme_colors(theme)
     with_caption = label is not None or bar
-    base = picture if isinstance(picture, Ground) else caption_ground(picture, enlarge) if with_caption else ground_of(picture)
+    base = (
+        picture
+        if isinstance(picture, Background)
+        else caption_background(picture, enlarge)
+        if with_caption
+        else background_of(picture)
+    )
     if colormap == "tide":
-        drawn = signed_glow(base, values, opacity, top=top)
+        drawn = blend_difference(base, values, opacity, top=top)
         reach = float(np.abs(values).max()) if top is None else top
         span = (-reach, reach)
     else:
-        drawn = glow(base, values, opacity, colormap, top=top)
+        drawn = blend_heatmap(base, values, opacity, colormap, top=top)
         span = (0.0, max(0.0, float(values.max())) if top is None else top)
     return _captioned(drawn, label or "", bar, span, colormap, ink) if with_caption else drawn
 
 
-def caption_ground(picture: ArrayLike | Image.Image, enlarge: Enlarge = "lanczos") -> Ground:
+def caption_background(picture: ArrayLike | Image.Image, enlarge: Enlarge = "lanczos") -> Background:
     """A picture made ready for many `overlay`s with captions, enlarged as they need it. Raises BadArgument."""
-    return ground_of(enlarged(picture, SMALLEST, enlarge))
+    return background_of(enlarged(picture, SMALLEST, enlarge))
 
 
 def difference(
@@ -112,7 +129,7 @@ def contact_sheet(
     Raises:
         BadArgument: a sheet beyond 8192 x 8192 pixels, or no column.
     """
-    ink = inks(theme)
+    ink = theme_colors(theme)
     cell = _cell(as_picture(picture), enlarge)
     values = {word: as_heat(heat) for word, heat in heats.items()}
     top = max((float(v.max()) for v in values.values()), default=0.0) if same_scale else None
@@ -136,7 +153,7 @@ def contact_sheet(
     sheet = Image.new("RGB", (full, tall), ink.ground)
     for i, line in enumerate(lines):
         write(sheet, (margin, margin + (i + 0.5) * size * 1.35), line, full - 2 * margin, size, ink.text)
-    ground = caption_ground(cell, enlarge)
+    ground = caption_background(cell, enlarge)
     cards = [_captioned(cell, "picture", False, (0.0, 0.0), colormap, ink, quiet=True)]
     cards += [overlay(ground, heat, opacity, colormap, word, True, top=top, theme=theme) for word, heat in values.items()]
     for i, one in enumerate(cards):
@@ -169,7 +186,7 @@ def _captioned(
     bar: bool,
     span: tuple[float, float],
     colormap: ColourMap,
-    ink: Inks,
+    ink: ThemeColors,
     quiet: bool = False,
 ) -> Picture:
     """A picture with its caption: the word on the left, the bar with its numbers on the right."""
@@ -194,7 +211,7 @@ def _bar(
     thick: int,
     span: tuple[float, float],
     colormap: ColourMap,
-    ink: Inks,
+    ink: ThemeColors,
 ) -> float:
     """A colour bar with a number at each side, its right end at `end`. Returns the width it took."""
     size = max(11, round(thick * 1.15))

@@ -12,7 +12,7 @@ from ..errors import BadArgument
 from .colormaps import ColourMap, colour_table
 from .overlay import Picture
 from .sheets import LARGEST_SHEET
-from .text import Inks, Theme, inks, pill, title_lines, wrap, write
+from .text import Theme, ThemeColors, pill, theme_colors, title_lines, wrap, write
 
 Cell = float | str
 
@@ -39,7 +39,7 @@ def table(
     """
     if wrong := [row for row in rows if len(row) != len(headings)]:
         raise BadArgument(f"A table of {len(headings)} columns got a row of {len(wrong[0])} cells.")
-    ink, line, margin, size = inks(theme), 34, 28, 17
+    ink, line, margin, size = theme_colors(theme), 34, 28, 17
     titles, big = title_lines(title, width - 2 * margin, 22)
     wrapped = [wrap(note, width - 2 * margin - 22, size, 3) for note in notes]
     tall = 2 * margin + round(len(titles) * big * 1.4) + 12 * bool(titles) + line * (1 + len(rows))
@@ -96,7 +96,7 @@ def _table_cell(
     box: tuple[float, float, float, float],
     top: float,
     size: int,
-    ink: Inks,
+    ink: ThemeColors,
     colormap: ColourMap,
 ) -> None:
     left, right, y, line = box

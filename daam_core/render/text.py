@@ -34,7 +34,7 @@ LONGEST = 400
 
 
 @dataclass(frozen=True)
-class Inks:
+class ThemeColors:
     """The colours around the pictures."""
 
     ground: Colour
@@ -44,13 +44,13 @@ class Inks:
     accent: Colour
 
 
-THEMES: dict[Theme, Inks] = {
-    "dark": Inks((20, 21, 26), (38, 40, 48), (240, 240, 242), (158, 161, 172), (247, 150, 70)),
-    "light": Inks((250, 249, 246), (229, 227, 221), (28, 29, 34), (104, 106, 115), (200, 84, 22)),
+THEMES: dict[Theme, ThemeColors] = {
+    "dark": ThemeColors((20, 21, 26), (38, 40, 48), (240, 240, 242), (158, 161, 172), (247, 150, 70)),
+    "light": ThemeColors((250, 249, 246), (229, 227, 221), (28, 29, 34), (104, 106, 115), (200, 84, 22)),
 }
 
 
-def inks(theme: Theme) -> Inks:
+def theme_colors(theme: Theme) -> ThemeColors:
     """The colours of a theme. Raises BadArgument for a theme that is not there."""
     if theme not in THEMES:
         raise BadArgument(f"There is no theme {theme!r}; there are {', '.join(THEMES)}.")

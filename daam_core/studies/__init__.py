@@ -3,12 +3,12 @@
 How the parts fit together:
 
 - A `Study` (`study.py`) names its `units(options)`, the smallest pieces of work that can be resumed, mostly one prompt with one
-  seed: a stable key and plain JSON content. `measure(unit, studio, options)` gives `Measured`: rows, which are flat dicts of
+  seed: a stable key and plain JSON content. `measure(unit, runner, options)` gives `Measured`: rows, which are flat dicts of
   str, int, float, bool and None, the same whenever and wherever they are measured, and a few pictures to keep. At the end
   `conclude(found, options)` makes all rows, as a pandas DataFrame, into a `Report` of tables, plots, pictures, paragraphs.
-- The `Studio` (`studio.py`) is the only one that holds a model: `studio.picture(prompt, seed)` paints and records,
-  `studio.denoised(image, caption, seed)` records a picture that exists already, one step at each of some noise levels. Both
-  give a `Shot`.
+- The `ModelRunner` (`runner.py`) is the only one that holds a model: `runner.picture(prompt, seed)` paints and records,
+  `runner.denoised(image, caption, seed)` records a picture that exists already, one step at each of some noise levels. Both
+  give a `Sample`.
 - The runner (`runner.py`) measures what is not measured yet, appends one JSON line a unit to a shard of its own process
   (`shards.py`), and shares the units out under `accelerate launch` (`processes.py`): process i takes every n-th of them.
 - `report.py` writes rows.csv, report.md, report.html, plots and run.json, each under a temporary name first, run.json last.

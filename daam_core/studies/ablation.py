@@ -22,7 +22,7 @@ from .statistics import Interval, mean_interval
 from .study import Found, Measured, Row, Study, Unit
 
 if TYPE_CHECKING:
-    from .model_runner import Studio
+    from .model_runner import ModelRunner
 
 PAPER_TAU = 0.4
 EQ_7, STRETCHED = "Eq. 7", "stretched"
@@ -43,9 +43,9 @@ class AblationStudy(Study):
     def units(self, options: argparse.Namespace) -> list[Unit]:
         return [unit for unit in truth_units(options) if unit.key != ACCURACY]
 
-    def measure(self, unit: Unit, studio: Studio, options: argparse.Namespace) -> Measured:
-        seen = observe(unit, studio, options, heads=True, detail=("layers", "steps"))
-        assert seen.shot.castorini is not None
+    def measure(self, unit: Unit, runner: ModelRunner, options: argparse.Namespace) -> Measured:
+        seen = observe(unit, runner, options, keep=("layers", "steps", "heads"))
+        assert seen.sample.castorini is not None
         rows: list[Row] = []
         content = unit.content
         for word, truth in seen.masks.items():
@@ -57,7 +57,7 @@ class AblationStudy(Study):
                 "word": word,
             }
             try:
-                found = list(variants(seen.shot.paper, seen.shot.castorini, word, (truth.shape[0], truth.shape[1])))
+                found = list(variants(seen.sample.paper, seen.sample.castorini, word, (truth.shape[0], truth.shape[1])))
             except WordNotFound:
                 continue
             for family, variant, heat in found:

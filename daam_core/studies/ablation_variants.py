@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..maps.heatmaps import HeatMaps, Size
+from ..maps.heatmaps import HeatMaps
 from ..masks import minmax
+from ..types import Size
 
 FAMILIES = ("all", "resolution", "block", "layer", "steps", "head", "interpolation", "aggregation")
 QUARTERS = ("first quarter", "second quarter", "third quarter", "last quarter")
@@ -31,26 +32,26 @@ def variants(maps: HeatMaps, castorini: HeatMaps, word: str, size: Size) -> Iter
     Raises:
         WordNotFound, DetailMissing.
     """
-    yield "all", "Eq. 6", maps.word(word, size)
+    yield "all", "Eq. 6", maps.heat_map(word, size)
     for grid in sorted(maps.sums):
-        yield "resolution", f"{grid[0]} x {grid[1]}", maps.select(grids=[grid]).word(word, size)
+        yield "resolution", f"{grid[0]} x {grid[1]}", maps.select(grids=[grid]).heat_map(word, size)
     for block in ("down", "mid", "up"):
         if any(layer.block == block for layer in maps.layers):
-            yield "block", block, maps.select(layers=[block]).word(word, size)
+            yield "block", block, maps.select(layers=[block]).heat_map(word, size)
     if len(maps.layers) <= MOST_LAYERS:
         for number, layer in enumerate(maps.layers):
             yield (
                 "layer",
                 f"{number:02d} {layer.block} {layer.grid[0]} x {layer.grid[1]}",
-                maps.select(layers=[number]).word(word, size),
+                maps.select(layers=[number]).heat_map(word, size),
             )
     for name, steps in step_ranges(maps.steps).items():
-        yield "steps", name, maps.select(steps=steps).word(word, size)
+        yield "steps", name, maps.select(steps=steps).heat_map(word, size)
     for grid in sorted(maps.sums):
         # By resolution: layers of different size may have different numbers of heads.
         of_grid = maps.select(grids=[grid])
         for head in range(max(layer.heads for layer in maps.layers if layer.grid == grid)):
-            yield "head", f"{grid[0]} x {grid[1]}, head {head}", of_grid.select(heads=[head]).word(word, size)
+            yield "head", f"{grid[0]} x {grid[1]}, head {head}", of_grid.select(heads=[head]).heat_map(word, size)
     modes: tuple[Mode, ...] = ("nearest", "bilinear", "bicubic", "area")
     for mode in modes:
         yield "interpolation", mode, interpolated(maps, word, size, mode)
@@ -67,7 +68,7 @@ def step_ranges(steps: int) -> dict[str, list[int]]:
 
 def native(maps: HeatMaps, word: str) -> dict[tuple[int, int], Tensor]:
     """The word's map at each recorded resolution, float32 `[h, w]`, before any upscaling."""
-    return {grid: maps.select(grids=[grid]).word(word, grid) for grid in maps.sums}
+    return {grid: maps.select(grids=[grid]).heat_map(word, grid) for grid in maps.sums}
 
 
 def interpolated(maps: HeatMaps, word: str, size: Size, mode: Mode) -> Tensor:
@@ -81,24 +82,24 @@ def interpolated(maps: HeatMaps, word: str, size: Size, mode: Mode) -> Tensor:
 
 def _aggregations(maps: HeatMaps, castorini: HeatMaps, word: str, size: Size) -> Iterator[tuple[str, str, Tensor]]:
     family = "aggregation"
-    yield family, "sum (Eq. 6)", maps.word(word, size)
-    yield family, "late steps (j²)", dataclasses.replace(maps, sums=maps.late).word(word, size)
-    yield family, "castorini's rule", castorini.word(word, size)
+    yield family, "sum (Eq. 6)", maps.heat_map(word, size)
+    yield family, "late steps (j²)", dataclasses.replace(maps, sums=maps.time_weighted).heat_map(word, size)
+    yield family, "castorini's rule", castorini.heat_map(word, size)
     yield family, "equal resolutions", equal_resolutions(maps, word, size)
     yield family, "geometric mean", geometric_mean(maps, word, size)
     yield (
         family,
         "maximum of steps",
-        torch.stack([maps.select(steps=[j]).word(word, size) for j in range(maps.steps)]).amax(0),
+        torch.stack([maps.select(steps=[j]).heat_map(word, size) for j in range(maps.steps)]).amax(0),
     )
 
 
 def equal_resolutions(maps: HeatMaps, word: str, size: Size) -> Tensor:
     """Each resolution stretched to 0..1 before the sum, so that none outweighs the others by its number of layers."""
-    return torch.stack([minmax(maps.select(grids=[grid]).word(word, size)) for grid in sorted(maps.sums)]).sum(0)
+    return torch.stack([minmax(maps.select(grids=[grid]).heat_map(word, size)) for grid in sorted(maps.sums)]).sum(0)
 
 
 def geometric_mean(maps: HeatMaps, word: str, size: Size) -> Tensor:
     """Where all resolutions agree: the n-th root of the product of the maps stretched to 0..1."""
-    stretched = torch.stack([minmax(maps.select(grids=[grid]).word(word, size)) for grid in sorted(maps.sums)])
+    stretched = torch.stack([minmax(maps.select(grids=[grid]).heat_map(word, size)) for grid in sorted(maps.sums)])
     return torch.from_numpy(np.power(stretched.double().prod(0).numpy(), 1 / len(stretched)).astype(np.float32))

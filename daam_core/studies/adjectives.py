@@ -29,7 +29,7 @@ from .templates import Template, noun_and_adjective, read_templates
 from .word_masks import Labels, heat, number, overlaps, panels, word_masks
 
 if TYPE_CHECKING:
-    from .model_runner import Studio
+    from .model_runner import ModelRunner
 
 DEFAULT_LIMIT = 60
 EXAMPLES = 5
@@ -75,15 +75,15 @@ class AdjectivesStudy(Study):
                     units.append(Unit(f"{count:05d} {template.adjectives[0]} {other} seed {seed}", content))
         return units
 
-    def measure(self, unit: Unit, studio: Studio, options: argparse.Namespace) -> Measured:
+    def measure(self, unit: Unit, runner: ModelRunner, options: argparse.Namespace) -> Measured:
         content = unit.content
         template = Template(content["before"], tuple(content["adjectives"]), content["after"])
-        drawn = side_by_side(template, content["seed"], studio)
+        drawn = side_by_side(template, content["seed"], runner)
         regions = [
-            _region(maps, template, adjective, studio) for maps, adjective in zip(drawn, _adjectives(template), strict=True)
+            _region(maps, template, adjective, runner) for maps, adjective in zip(drawn, _adjectives(template), strict=True)
         ]
         about: Row = {
-            "template": template.text, "noun": template.noun, "seed": content["seed"], "region": _judge(template, studio),
+            "template": template.text, "noun": template.noun, "seed": content["seed"], "region": _judge(template, runner),
         }  # fmt: skip
         rows: list[Row] = []
         for place, adjective in ((0, template.adjectives[0]), (3, template.adjectives[1])):
@@ -125,18 +125,18 @@ def world_templates(count: int) -> list[Template]:
     return found
 
 
-def side_by_side(template: Template, seed: int, studio: Studio) -> list[HeatMaps]:
+def side_by_side(template: Template, seed: int, runner: ModelRunner) -> list[HeatMaps]:
     """The first picture and its five variants from one noise, drawn in one batch; of the frozen ones only the pictures count
     (what is recorded there is the attention before it was frozen)."""
     prompts = [template.prompt(adjective) for adjective in _adjectives(template)]
-    pipe = studio.pipe
+    pipe = runner.pipe
     freezes = _freezes(template, _read(pipe, prompts))
     dice = [torch.Generator("cpu").manual_seed(seed) for _ in prompts]
     with warnings.catch_warnings(), freezing(pipe.unet, len(prompts), freezes):
         warnings.simplefilter("ignore")
-        with trace(pipe, heads=studio.rule == "castorini", self_attention=True) as lens:
-            pipe(prompts, generator=dice, **studio.how)
-    return [lens.heat_maps(image, method=studio.rule) for image in range(len(prompts))]
+        with trace(pipe, keep=("heads",) if runner.aggregation == "castorini" else ()) as recording:
+            pipe(prompts, generator=dice, **runner.how)
+    return [recording.heat_maps(image, aggregation=runner.aggregation) for image in range(len(prompts))]
 
 
 def reach(maps: HeatMaps, adjective: Labels, noun: Labels, region: Tensor | None, tau: float) -> Row:
@@ -208,16 +208,16 @@ def _freezes(template: Template, prompts: Sequence[Prompt]) -> list[Freeze]:
     return found
 
 
-def _judge(template: Template, studio: Studio) -> str:
+def _judge(template: Template, runner: ModelRunner) -> str:
     from ..tiny.shapes import NOUNS
 
-    return "segmenter" if studio.model == TINY and template.noun in NOUNS else "default mask"
+    return "segmenter" if runner.model == TINY and template.noun in NOUNS else "default mask"
 
 
-def _region(maps: HeatMaps, template: Template, adjective: str, studio: Studio) -> Tensor | None:
+def _region(maps: HeatMaps, template: Template, adjective: str, runner: ModelRunner) -> Tensor | None:
     """Where the noun is: by the trained segmenter in the embedded world (None: it is not there), else its default mask."""
     picture = _picture(maps)
-    if _judge(template, studio) == "segmenter":
+    if _judge(template, runner) == "segmenter":
         seen = things_in(picture)
         mask = seen[template.noun].mask if template.noun in seen else None
     else:

@@ -173,7 +173,7 @@ def _setting(reaches: pd.DataFrame, changes: pd.DataFrame, options: argparse.Nam
     )
     text = (
         f"{reaches['template'].nunique()} prompts, {reaches['unit'].nunique()} batches of six pictures of {options.model} from "
-        f"one noise each; maps by the {options.method} rule, masks by Eq. 7 at tau {options.tau}; {where}."
+        f"one noise each; maps by the aggregation “{options.aggregation}”, masks by Eq. 7 at tau {options.tau}; {where}."
     )
     missing = changes[changes["inside"].isna() & changes["outside"].isna()]
     if len(missing):

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..diffusers.trace import DetailAxis
+from ..diffusers.trace import KeptAxis
 from ..errors import BadArgument
 from .files import read_prompts
-from .model_runner import Shot, Studio
+from .model_runner import ModelRunner, Sample
 from .study import Unit
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -75,25 +75,24 @@ def folder_units(options: argparse.Namespace) -> list[Unit]:
 
 def observe(
     content: Mapping[str, Any],
-    studio: Studio,
+    runner: ModelRunner,
     options: argparse.Namespace,
     *,
-    heads: bool,
-    detail: DetailAxis | Sequence[DetailAxis],
-) -> tuple[Shot, dict[str, Tensor], float | None]:
+    keep: Sequence[KeptAxis],
+) -> tuple[Sample, dict[str, Tensor], float | None]:
     """The recorded picture, masks by word at its size, and how far it is from the stored picture (0..255, mean)."""
     folder = Path(content["folder"])
     stored = None if content["picture"] is None else read_picture(folder / content["picture"])
     difference = None
     if content["route"] == "painted":
-        shot = studio.picture(content["prompt"], content["seed"], heads=heads, detail=detail, noise_from=options.noise_from)
-        if stored is not None and stored.shape == shot.image.shape:
-            difference = round(float(np.abs(stored.astype(np.int16) - shot.image).mean()), 3)
+        sample = runner.picture(content["prompt"], content["seed"], keep=keep, noise_from=options.noise_from)
+        if stored is not None and stored.shape == sample.image.shape:
+            difference = round(float(np.abs(stored.astype(np.int16) - sample.image).mean()), 3)
     else:
         assert stored is not None
-        shot = studio.denoised(fitted(stored), content["prompt"], content["seed"], heads=heads, detail=detail)
-    masks = {word: read_mask(folder / file, shot.image.shape[:2]) for word, file in content["masks"].items()}
-    return shot, masks, difference
+        sample = runner.denoised(fitted(stored), content["prompt"], content["seed"], keep=keep)
+    masks = {word: read_mask(folder / file, sample.image.shape[:2]) for word, file in content["masks"].items()}
+    return sample, masks, difference
 
 
 def read_picture(path: Path) -> Pixels:

@@ -21,9 +21,9 @@ from ..prompt.prompt import Prompt, Word
 
 @dataclass(frozen=True)
 class Freeze:
-    """Picture ``copy`` of the batch attends to its columns ``to`` as picture ``source`` attends to its columns ``of``.
+    """Picture `copy` of the batch attends to its columns `to` as picture `source` attends to its columns `of`.
 
-    ``to[i]`` takes over ``of[i]``. The copy's other columns share what is left in their own proportions, so that every
+    `to[i]` takes over `of[i]`. The copy's other columns share what is left in their own proportions, so that every
     place still attends with a sum of one.
     """
 
@@ -40,9 +40,9 @@ class Freeze:
 
 
 def frozen(probabilities: Tensor, source: Tensor, of: Sequence[int], to: Sequence[int]) -> Tensor:
-    """Attention with some columns taken over: all ``[..., keys]``, rows that sum to one before and after.
+    """Attention with some columns taken over: all `[..., keys]`, rows that sum to one before and after.
 
-    ``P'[to] = S[of]``, and on the other columns ``P' = P (1 - sum S[of]) / (1 - sum P[to])``; a row that had nothing
+    `P'[to] = S[of]`, and on the other columns `P' = P (1 - sum S[of]) / (1 - sum P[to])`; a row that had nothing
     there shares what is left evenly. With every column taken over, nothing is left to share.
     """
     taken = source[..., list(of)]
@@ -90,12 +90,12 @@ def freeze(
     of: list[int] = []
     to: list[int] = []
     for theirs, ours in words:
-        if len(theirs.rows) != len(ours.rows):
+        if len(theirs.channels) != len(ours.channels):
             raise BadArgument(
-                f"{ours.text!r} has {len(theirs.rows)} tokens in {source.text!r} and {len(ours.rows)} in {copy.text!r}."
+                f"{ours.text!r} has {len(theirs.channels)} tokens in {source.text!r} and {len(ours.channels)} in {copy.text!r}."
             )
-        of += [source.tokens[row - 1].column for row in theirs.rows]
-        to += [copy.tokens[row - 1].column for row in ours.rows]
+        of += [source.tokens[row - 1].column for row in theirs.channels]
+        to += [copy.tokens[row - 1].column for row in ours.channels]
     if specials:
         for theirs_at, ours_at in ((source.start, copy.start), (source.end, copy.end), (source.padding, copy.padding)):
             of += theirs_at[: len(ours_at)]

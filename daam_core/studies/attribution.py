@@ -10,8 +10,8 @@ import numpy as np
 
 from ..cli.argument_types import whole_argument
 from ..files import file_name
-from ..prompt.alignment import pictured
-from ..render.overlay import glow
+from ..prompt.alignment import is_visible
+from ..render.overlay import blend_heatmap
 from . import attribution_report
 from .parsing import GRAMMAR, SPACY, aligned, chosen_parser
 from .prompts import DEFAULT_LIMIT, WORLD_SEED, Asked, asked_prompts, picture_units
@@ -22,7 +22,7 @@ from .trees import Tree
 from .word_masks import heat, shrunk
 
 if TYPE_CHECKING:
-    from .model_runner import Studio
+    from .model_runner import ModelRunner
 
 SIDE = 320
 """Pixels of the longer side of the sheet's pictures at most."""
@@ -69,19 +69,19 @@ class AttributionStudy(Study):
             Unit(unit.key, {**unit.content, "tree": trees[unit.content["prompt"]]}) for unit in picture_units(options, asked)
         ]
 
-    def measure(self, unit: Unit, studio: Studio, options: argparse.Namespace) -> Measured:
+    def measure(self, unit: Unit, runner: ModelRunner, options: argparse.Namespace) -> Measured:
         content = unit.content
         tree = Tree.from_dict(content["tree"])
-        shot = studio.picture(content["prompt"], content["seed"])
-        labels = aligned(tree.words, shot.maps.prompt)
-        known = [i for i, found in enumerate(labels) if found and pictured(tree.words[i])]
+        sample = runner.picture(content["prompt"], content["seed"])
+        labels = aligned(tree.words, sample.maps.prompt)
+        known = [i for i, found in enumerate(labels) if found and is_visible(tree.words[i])]
         rows: list[Row] = []
-        pictures: dict[str, Picture] = {"picture": shrunk(shot.image, SIDE)}
-        for i, one in zip(known, heat(shot.maps, [labels[i] for i in known]), strict=True):
+        pictures: dict[str, Picture] = {"picture": shrunk(sample.image, SIDE)}
+        for i, one in zip(known, heat(sample.maps, [labels[i] for i in known]), strict=True):
             name = f"{i:02d} {file_name(tree.words[i])}"
             about: Row = {"prompt": content["prompt"], "seed": content["seed"]}
             rows.append({**about, "place": i, "word": tree.words[i], "tag": tree.tags[i], "overlay": name})
-            pictures[name] = shrunk(glow(shot.image, one), SIDE)
+            pictures[name] = shrunk(blend_heatmap(sample.image, one), SIDE)
         return Measured(rows, pictures)
 
     def conclude(self, found: Found, options: argparse.Namespace) -> Report:

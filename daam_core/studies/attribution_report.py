@@ -222,7 +222,7 @@ def _setting(sheet: Sheet, found: Found, options: argparse.Namespace) -> str:
     pictures = len({item.picture for item in sheet.items})
     return (
         f"The sheet {sheet.id} has {len(sheet.items)} words of {pictures} pictures of {options.model} and {len(sheet.checks)} "
-        f"attention checks; {len(found.rows)} words were measured, maps by the {options.method} rule."
+        f"attention checks; {len(found.rows)} words were measured, maps by the aggregation “{options.aggregation}”."
     )
 
 

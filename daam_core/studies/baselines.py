@@ -42,11 +42,11 @@ def blind(size: Size, name: str) -> dict[str, Tensor]:
 
 def paper_masks(maps: HeatMaps, word: str, size: Size) -> Mapping[float, Tensor]:
     """Eq. 7, `D >= tau * max D`, by tau 0.1 to 0.9."""
-    heat = maps.word(word, size)
+    heat = maps.heat_map(word, size)
     return {tau: threshold(heat, tau) for tau in TAUS}
 
 
 def castorini_masks(maps: HeatMaps, word: str, size: Size) -> Mapping[float, Tensor]:
     """The castorini package's hard mask by tau: its map stretched to 0..1, then `>`."""
-    heat = minmax(maps.word(word, size))
+    heat = minmax(maps.heat_map(word, size))
     return {tau: heat > tau for tau in TAUS}

@@ -14,7 +14,7 @@ from ..diffusers.loading import MissingPackage
 from ..errors import BadArgument, NothingRecorded
 from .baselines import TAUS
 from .ground_truth import Observed
-from .model_runner import Studio
+from .model_runner import ModelRunner
 from .study import Unit
 
 NAME = "castorini/daam package"
@@ -30,7 +30,7 @@ def check() -> None:
     _module()
 
 
-def masks(unit: Unit, studio: Studio, seen: Observed) -> dict[str, dict[tuple[str, float | None], Tensor]]:
+def masks(unit: Unit, runner: ModelRunner, seen: Observed) -> dict[str, dict[tuple[str, float | None], Tensor]]:
     """Its masks by word, name and threshold, on the same picture, which it paints again with its own attention.
 
     Raises:
@@ -39,18 +39,18 @@ def masks(unit: Unit, studio: Studio, seen: Observed) -> dict[str, dict[tuple[st
     """
     if unit.content["truth"] == "rendered" or unit.content.get("route") == "denoised":
         raise BadArgument("castorini's package records pictures while they are painted: leave out --with-package here.")
-    pipe = studio.pipe
+    pipe = runner.pipe
     dice = torch.Generator("cpu").manual_seed(unit.content["seed"])
     with _module().trace(pipe) as tracer:
-        picture = np.asarray(pipe(unit.content["prompt"], generator=dice, **studio.how).images[0].convert("RGB"))
+        picture = np.asarray(pipe(unit.content["prompt"], generator=dice, **runner.how).images[0].convert("RGB"))
         whole = tracer.compute_global_heat_map(factors=FACTORS)
-    difference = float(np.abs(picture.astype(np.int16) - seen.shot.image).mean())
+    difference = float(np.abs(picture.astype(np.int16) - seen.sample.image).mean())
     if difference > SAME_PICTURE:
         raise NothingRecorded(f"castorini's package painted another picture (mean difference {difference:.1f} of 255).")
     found: dict[str, dict[tuple[str, float | None], Tensor]] = {}
     for word in seen.masks:
         heat = whole.compute_word_heat_map(word)
-        found[word] = {(NAME, tau): _hard(heat, seen.shot.image.shape[:2], tau) for tau in TAUS}
+        found[word] = {(NAME, tau): _hard(heat, seen.sample.image.shape[:2], tau) for tau in TAUS}
     return found
 
 

@@ -19,7 +19,7 @@ from .study import Found, Measured, Picture, Row, Study, Unit
 from .word_masks import heat, overlaps, panels, shrunk, word_masks
 
 if TYPE_CHECKING:
-    from .model_runner import Shot, Studio
+    from .model_runner import ModelRunner, Sample
 
 SEGMENTER, MAPS = "segmenter", "maps"
 APART = 0.5
@@ -74,19 +74,19 @@ class CohyponymsStudy(Study):
             read_labels(options.labels, {unit.key for unit in units})  # a wrong file is told before anything is painted
         return units
 
-    def measure(self, unit: Unit, studio: Studio, options: argparse.Namespace) -> Measured:
+    def measure(self, unit: Unit, runner: ModelRunner, options: argparse.Namespace) -> Measured:
         content = unit.content
-        shot = studio.picture(content["prompt"], content["seed"])
+        sample = runner.picture(content["prompt"], content["seed"])
         words = [(content["first"],), (content["second"],)]
-        masks = word_masks(shot.maps, words, options.tau)
+        masks = word_masks(sample.maps, words, options.tau)
         found = overlaps(masks[0], masks[1])
         row: Row = {name: content[name] for name in ("kind", "pair", "first", "second", "prompt", "seed")}
-        row |= {"iou": found["iou"], "iod": found["iod"], "ioh": found["ioh"], **_seen(shot, content, found, judge(options))}
+        row |= {"iou": found["iou"], "iod": found["iod"], "ioh": found["ioh"], **_seen(sample, content, found, judge(options))}
         pictures: dict[str, Picture] = {}
         if content["number"] < EXAMPLES and content["turn"] == 0:
-            pictures["panels"] = panels(shot.image, list(heat(shot.maps, words)), list(masks))
+            pictures["panels"] = panels(sample.image, list(heat(sample.maps, words)), list(masks))
         if judge(options) == MAPS:
-            pictures["picture"] = shrunk(shot.image, KEPT_SIDE)
+            pictures["picture"] = shrunk(sample.image, KEPT_SIDE)
         return Measured([row], pictures)
 
     def conclude(self, found: Found, options: argparse.Namespace) -> Report:
@@ -115,10 +115,10 @@ def _units(pairs: list[NounPair], options: argparse.Namespace) -> list[Unit]:
     return units
 
 
-def _seen(shot: Shot, content: dict[str, str], found: Row, who: str) -> Row:
+def _seen(sample: Sample, content: dict[str, str], found: Row, who: str) -> Row:
     """Whether each and both appear, and who says so."""
     if who == SEGMENTER:
-        seen = things_in(shot.image)
+        seen = things_in(sample.image)
         first, second = content["first"] in seen, content["second"] in seen
         return {"first_seen": first, "second_seen": second, "both": first and second, "judge": SEGMENTER}
     iou = found["iou"]

@@ -194,7 +194,7 @@ def _plot(rows: pd.DataFrame, judged: pd.DataFrame) -> Plot:
 def _setting(rows: pd.DataFrame, judged: pd.DataFrame, options: argparse.Namespace, judge: str) -> str:
     text = (
         f"{len(rows)} pictures of {options.model}, “a X and a Y” for {rows['pair'].nunique()} pairs of nouns; masks by Eq. 7 "
-        f"at tau {options.tau}, maps by the {options.method} rule; {WHO[judge]}."
+        f"at tau {options.tau}, maps by the aggregation “{options.aggregation}”; {WHO[judge]}."
     )
     if options.pairs is None:
         text += (

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from .. import masks
 from ..errors import DetailMissing
-from ..maps.heatmaps import HeatMaps, Size
+from ..maps.heatmaps import HeatMaps
 from ..masks.figure_ground import walked
+from ..types import Size
 
 Heat = Literal["sum", "late"]
 Decision = Literal["threshold", "otsu", "compete", "figure"]
@@ -106,8 +107,8 @@ class Workbench:
 
     def native(self, heat: Heat, walks: int) -> Tensor:
         """float32 `[words, h, w]` at the recorded grid, or at the self-attention's after a walk."""
-        maps = self.maps if heat == "sum" else dataclasses.replace(self.maps, sums=self.maps.late)
-        found = maps.stack(self.names)
+        maps = self.maps if heat == "sum" else dataclasses.replace(self.maps, sums=self.maps.time_weighted)
+        found = maps.heat_maps(self.names)
         if not walks:
             return found
         if not self.maps.self_attention:
@@ -129,7 +130,7 @@ class Workbench:
             return masks.best(native, 0, picture=self.maps.picture, size=self.size)
         # Eq. 6 upscales every resolution on its own; walked or late heat has one grid.
         plain = how.heat == "sum" and not how.walks
-        heat = self.maps.stack(self.names, self.size) if plain else masks.resized(native, self.size)
+        heat = self.maps.heat_maps(self.names, self.size) if plain else masks.resized(native, self.size)
         if how.snap == "none":
             return _decide(heat, how.decision, level)
         picture = self.maps.picture

@@ -38,10 +38,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--first-seed", type=whole_argument(0), default=0, metavar="N", help="seeds count from here (default: 0)"
     )
     parser.add_argument(
-        "--method",
-        choices=("paper", "castorini"),
-        default="paper",
-        help="heat maps by the paper's Eq. 6 (default) or by the rule of the castorini/daam package",
+        "--aggregation",
+        choices=("sum", "castorini"),
+        default="sum",
+        help="heat maps by the paper's Eq. 6 (default) or by that of the castorini/daam package",
     )
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, mps (default: cuda where there is one, else cpu)")
     parser.add_argument("--steps", type=whole_argument(1), help="sampling steps (default: the model's own)")

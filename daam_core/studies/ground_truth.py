@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..cli.argument_types import whole_argument
-from ..diffusers.trace import DetailAxis
+from ..diffusers.trace import KeptAxis
 from ..errors import BadArgument
 from ..tiny.shapes import NOUNS
 from . import annotated_folder as folders
-from .model_runner import Shot, Studio
+from .model_runner import ModelRunner, Sample
 from .prompts import SPLITS, WORLD_SEED, asked_prompts, picture_units
 from .segment import segmenter
 from .study import Measured, Unit
@@ -51,7 +51,7 @@ class Observed:
         difference: mean difference, 0..255, from the stored picture that the masks belong to, where there is one.
     """
 
-    shot: Shot
+    sample: Sample
     masks: Mapping[str, Tensor]
     unseen: tuple[str, ...] = ()
     segmented: Mapping[str, Tensor] | None = None
@@ -116,25 +116,24 @@ def truth_units(options: argparse.Namespace) -> list[Unit]:
 
 def observe(
     unit: Unit,
-    studio: Studio,
+    runner: ModelRunner,
     options: argparse.Namespace,
     *,
-    heads: bool = False,
-    detail: DetailAxis | Sequence[DetailAxis] = (),
+    keep: Sequence[KeptAxis] = (),
 ) -> Observed:
     """Record the picture of a unit and give the true masks of its words."""
     content = unit.content
     if content["truth"] == "rendered":
-        seen = _rendered(content, options.style, studio, heads, detail)
+        seen = _rendered(content, options.style, runner, keep)
     elif content["truth"] == "generated":
-        seen = _generated(content, studio, heads, detail)
+        seen = _generated(content, runner, keep)
     else:
-        shot, masks, difference = folders.observe(content, studio, options, heads=heads, detail=detail)
-        seen = Observed(shot, masks, difference=difference)
+        sample, masks, difference = folders.observe(content, runner, options, keep=keep)
+        seen = Observed(sample, masks, difference=difference)
     if options.words is None:
         return seen
     masks = {word: mask for word, mask in seen.masks.items() if word.casefold() in options.words}
-    return Observed(seen.shot, masks, tuple(w for w in seen.unseen if w in options.words), seen.segmented, seen.difference)
+    return Observed(seen.sample, masks, tuple(w for w in seen.unseen if w in options.words), seen.segmented, seen.difference)
 
 
 def segmenter_accuracy(scenes: int) -> dict[str, float]:
@@ -199,20 +198,18 @@ def _scene(scene: Mapping[str, Any], style: Any) -> Any:
     return scene_at(scene["seed"], scene["index"], two=float(scene["two"]), held_out=scene["held_out"], style=style)
 
 
-def _rendered(
-    content: Mapping[str, Any], style: str, studio: Studio, heads: bool, detail: DetailAxis | Sequence[DetailAxis]
-) -> Observed:
+def _rendered(content: Mapping[str, Any], style: str, runner: ModelRunner, keep: Sequence[KeptAxis]) -> Observed:
     scene = _scene(content["scene"], style)
-    shot = studio.denoised(scene.image, scene.caption, content["seed"], heads=heads, detail=detail)
+    sample = runner.denoised(scene.image, scene.caption, content["seed"], keep=keep)
     masks = {one.noun: torch.from_numpy(one.mask) for one in scene.objects}
-    return Observed(shot, masks, segmented=segmented(scene.image))
+    return Observed(sample, masks, segmented=segmented(scene.image))
 
 
-def _generated(content: Mapping[str, Any], studio: Studio, heads: bool, detail: DetailAxis | Sequence[DetailAxis]) -> Observed:
-    shot = studio.picture(content["prompt"], content["seed"], heads=heads, detail=detail)
-    seen, named = segmented(shot.image), world_nouns(content["prompt"])
+def _generated(content: Mapping[str, Any], runner: ModelRunner, keep: Sequence[KeptAxis]) -> Observed:
+    sample = runner.picture(content["prompt"], content["seed"], keep=keep)
+    seen, named = segmented(sample.image), world_nouns(content["prompt"])
     masks = {noun: seen[noun] for noun in named if noun in seen}
-    return Observed(shot, masks, tuple(noun for noun in named if noun not in seen), seen)
+    return Observed(sample, masks, tuple(noun for noun in named if noun not in seen), seen)
 
 
 def _check_words(words: Sequence[str] | None, units: Sequence[Unit]) -> None:

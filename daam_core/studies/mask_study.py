@@ -19,7 +19,7 @@ from .statistics import Interval, mean_interval
 from .study import Found, Measured, Row, Study, Unit
 
 if TYPE_CHECKING:
-    from .model_runner import Studio
+    from .model_runner import ModelRunner
 
 CASTORINI = "castorini's rule"
 DEFAULT = "best"
@@ -41,23 +41,23 @@ class MaskStudy(Study):
     def units(self, options: argparse.Namespace) -> list[Unit]:
         return truth_units(options)
 
-    def measure(self, unit: Unit, studio: Studio, options: argparse.Namespace) -> Measured:
+    def measure(self, unit: Unit, runner: ModelRunner, options: argparse.Namespace) -> Measured:
         if "scenes" in unit.content:
             return measured_segmenter(unit)
-        seen = observe(unit, studio, options, heads=True)
-        assert seen.shot.castorini is not None
+        seen = observe(unit, runner, options, keep=("heads",))
+        assert seen.sample.castorini is not None
         rows: list[Row] = []
         for word, truth in seen.masks.items():
             about = _about(unit, word)
             size = (truth.shape[0], truth.shape[1])
             try:
-                bench = Workbench.of(seen.shot.maps, word, size)
+                bench = Workbench.of(seen.sample.maps, word, size)
             except WordNotFound:
                 continue
             for how in combinations():
                 for tau in how.taus:
                     rows.append({**about, "mask": how.name, "tau": tau, **scores(bench.mask(how, tau), truth)})
-            for tau, mask in castorini_masks(seen.shot.castorini, word, size).items():
+            for tau, mask in castorini_masks(seen.sample.castorini, word, size).items():
                 rows.append({**about, "mask": CASTORINI, "tau": tau, **scores(mask, truth)})
         return Measured(rows)
 
@@ -183,9 +183,7 @@ def everything(scored: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(mask=frame["mask"].map(lambda mask: known.get(mask, mask)))
 
 
-def _summary(
-    scored: pd.DataFrame, reported: pd.DataFrame, picks: list[Chosen], rows: pd.DataFrame, truth: str
-) -> str:
+def _summary(scored: pd.DataFrame, reported: pd.DataFrame, picks: list[Chosen], rows: pd.DataFrame, truth: str) -> str:
     known = labels()
     winner = picks[0]
     default = next(pick for pick in picks if known.get(pick.mask, "").startswith(f"{DEFAULT}:"))

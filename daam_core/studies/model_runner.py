@@ -15,49 +15,48 @@ import torch
 from numpy.typing import NDArray
 
 from ..diffusers.loading import load_pipeline
-from ..diffusers.trace import DetailAxis, Lens, trace
+from ..diffusers.trace import AttentionTrace, KeptAxis, trace
 from ..errors import BadArgument, UnsupportedModel
-from ..maps.heatmaps import HeatMaps
+from ..maps.heatmaps import Aggregation, HeatMaps
 
-Rule = Literal["paper", "castorini"]
 NOISE_LEVELS = (900, 800, 700, 600, 500, 400, 300, 200, 100)
 """Training steps (of 1000) at which an existing picture is noised and denoised one step."""
 
 
 @dataclass(frozen=True)
-class Shot:
+class Sample:
     """One picture and who painted it.
 
     Attributes:
         image: uint8 `[H, W, 3]`.
         paper: the maps by the paper's Eq. 6.
         castorini: the maps by the castorini package's rule; only where heads were kept.
-        rule: which of the two the study was asked for (`--method`).
+        aggregation: which of the two the study was asked for (`--aggregation`).
     """
 
     image: NDArray[np.uint8]
     paper: HeatMaps
     castorini: HeatMaps | None
-    rule: Rule
+    aggregation: Aggregation
     prompt: str
     seed: int
 
     @property
     def maps(self) -> HeatMaps:
-        """The maps by the rule that `--method` names."""
-        if self.rule == "paper":
+        """The maps by the rule that `--aggregation` names."""
+        if self.aggregation == "sum":
             return self.paper
-        assert self.castorini is not None  # `Studio` keeps the heads whenever this rule is asked for
+        assert self.castorini is not None  # `ModelRunner` keeps the heads whenever this rule is asked for
         return self.castorini
 
 
-class Studio:
+class ModelRunner:
     """The model of a study. Making one costs nothing: weights are read when `pipe` is first used.
 
     Args:
         model: "tiny", a folder in diffusers' format, or a name on the hub.
         device: as in `load_pipeline`.
-        rule: what `Shot.maps` are, "paper" or "castorini".
+        aggregation: what `Sample.maps` are, "sum" or "castorini".
         how: arguments of every call of the pipeline (num_inference_steps, guidance_scale, height, width).
         threads: CPU threads of this process. One thread gives the same rows on any number of cores.
     """
@@ -66,11 +65,11 @@ class Studio:
         self,
         model: str = "tiny",
         device: str | None = None,
-        rule: Rule = "paper",
+        aggregation: Aggregation = "sum",
         how: dict[str, Any] | None = None,
         threads: int | None = 1,
     ) -> None:
-        self.model, self.device, self.rule = model, device, rule
+        self.model, self.device, self.aggregation = model, device, aggregation
         self.how = dict(how or {})
         self.threads = threads
 
@@ -107,17 +106,15 @@ class Studio:
         prompt: str,
         seed: int,
         *,
-        heads: bool = False,
-        detail: DetailAxis | Sequence[DetailAxis] = (),
+        keep: Sequence[KeptAxis] = (),
         noise_from: Literal["cpu", "device"] = "cpu",
         **how: Any,
-    ) -> Shot:
+    ) -> Sample:
         """Paint a picture and record it.
 
         Args:
             prompt, seed: what, and which noise to begin with (drawn on the CPU: the same noise on every device).
-            heads: keep heads apart, which `Shot.castorini` needs.
-            detail: "layers", "steps" or both: keep these apart.
+            keep: any of "layers", "steps" and "heads": keep these apart; `Sample.castorini` needs heads.
             noise_from: where that noise is drawn; "device" for seeds of programs that draw it on the card.
             how: further arguments of the pipeline for this call.
 
@@ -126,11 +123,11 @@ class Studio:
         """
         dice = torch.Generator("cpu" if noise_from == "cpu" else self.pipe.device).manual_seed(seed)
         arguments = {**self.how, **how, "generator": dice}
-        heads = heads or self.rule == "castorini"
-        with warnings.catch_warnings(), trace(self.pipe, heads=heads, detail=detail) as lens:
+        keep = self._kept(keep)
+        with warnings.catch_warnings(), trace(self.pipe, keep=keep) as recording:
             warnings.simplefilter("ignore")
             self.pipe(prompt, **arguments)
-        return self._shot(lens, heads, None, prompt, seed)
+        return self._sample(recording, keep, None, prompt, seed)
 
     @torch.no_grad()
     def denoised(
@@ -139,10 +136,9 @@ class Studio:
         caption: str,
         seed: int,
         *,
-        heads: bool = False,
-        detail: DetailAxis | Sequence[DetailAxis] = (),
+        keep: Sequence[KeptAxis] = (),
         levels: Sequence[int] = NOISE_LEVELS,
-    ) -> Shot:
+    ) -> Sample:
         """Record a picture that exists already: noised to each of `levels` and denoised one step each, with its caption.
 
         Args:
@@ -158,27 +154,36 @@ class Studio:
         height, width = image.shape[:2]
         if image.ndim != 3 or image.shape[2] != 3 or height % factor or width % factor:
             raise BadArgument(f"A picture to be denoised is [H, W, 3] with sides a multiple of {factor}, not {image.shape}.")
-        heads = heads or self.rule == "castorini"
+        keep = self._kept(keep)
         latent = _latent(pipe, image)
         noise_to = _noiser(pipe)
         dice = torch.Generator("cpu").manual_seed(seed)
-        with trace(pipe, heads=heads, detail=detail) as lens:
+        with trace(pipe, keep=keep) as recording:
             context, extra = _condition(pipe, caption, (height, width))
             for level in levels:
                 t = torch.tensor([level], device=latent.device)
                 noise = torch.randn(latent.shape, generator=dice).to(latent)
                 pipe.unet(noise_to(latent, noise, t), t, encoder_hidden_states=context, **extra)
             pipe.maybe_free_model_hooks()
-        return self._shot(lens, heads, image, caption, seed)
+        return self._sample(recording, keep, image, caption, seed)
 
-    def _shot(self, lens: Lens, heads: bool, image: NDArray[np.uint8] | None, prompt: str, seed: int) -> Shot:
-        paper = lens.heat_maps()
+    def _kept(self, keep: Sequence[KeptAxis]) -> Sequence[KeptAxis]:
+        return keep if self.aggregation == "sum" or "heads" in keep else (*keep, "heads")
+
+    def _sample(
+        self, recording: AttentionTrace, keep: Sequence[KeptAxis], image: NDArray[np.uint8] | None, prompt: str, seed: int
+    ) -> Sample:
+        paper = recording.heat_maps()
         if image is not None:
             paper = dataclasses.replace(paper, picture=image)
-        other = dataclasses.replace(lens.heat_maps(method="castorini"), picture=paper.picture) if heads else None
+        other = (
+            dataclasses.replace(recording.heat_maps(aggregation="castorini"), picture=paper.picture)
+            if "heads" in keep
+            else None
+        )
         picture = paper.picture
         assert picture is not None
-        return Shot(picture, paper, other, self.rule, prompt, seed)
+        return Sample(picture, paper, other, self.aggregation, prompt, seed)
 
 
 def _latent(pipe: Any, image: NDArray[np.uint8]) -> torch.Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import CannotWrite
 from ..files import writable_folder
 from .files import write_whole
-from .model_runner import Studio
+from .model_runner import ModelRunner
 from .processes import Processes, processes
 from .report import write_report
 from .shards import Cost, Kept, Shards
@@ -43,17 +43,19 @@ def run_study(study: Study, options: argparse.Namespace) -> list[Path]:
     units = study.units(options)
     _check_keys(units)
     here = processes(options.device)
-    studio = Studio(options.model, here.device or options.device, options.method, pipeline_arguments(options), options.threads)
-    shards = Shards(out, study.name, recipe(study, options, studio, units))
+    runner = ModelRunner(
+        options.model, here.device or options.device, options.aggregation, pipeline_arguments(options), options.threads
+    )
+    shards = Shards(out, study.name, recipe(study, options, runner, units))
     shards.open()
     done = shards.read(units)
     here.wait()  # nobody writes before all have seen the same state: they share out what is missing
-    _measure(study, units, done, studio, shards, here, options)
+    _measure(study, units, done, runner, shards, here, options)
     here.wait()
     if not here.first:
         return []
     kept = _all(units, shards)
-    return _conclude(study, units, kept, studio, options, out, here)
+    return _conclude(study, units, kept, runner, options, out, here)
 
 
 def pipeline_arguments(options: argparse.Namespace) -> dict[str, Any]:
@@ -68,14 +70,14 @@ def pipeline_arguments(options: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def recipe(study: Study, options: argparse.Namespace, studio: Studio, units: Sequence[Unit]) -> dict[str, Any]:
+def recipe(study: Study, options: argparse.Namespace, runner: ModelRunner, units: Sequence[Unit]) -> dict[str, Any]:
     """Everything that the rows of a unit depend on, besides the unit: settings, weights, version."""
     from .. import __version__
 
     skip = OUTSIDE | study.outside
     settings = {name: _plain(value) for name, value in sorted(vars(options).items()) if name not in skip}
     # A study without units (one that only reads files) needs no model.
-    weights = studio.weights_digest if units else None
+    weights = runner.weights_digest if units else None
     return {"study": study.name, "daam_lens": __version__, "weights": weights, **settings}
 
 
@@ -83,7 +85,7 @@ def _measure(
     study: Study,
     units: Sequence[Unit],
     done: Mapping[str, Kept],
-    studio: Studio,
+    runner: ModelRunner,
     shards: Shards,
     here: Processes,
     options: argparse.Namespace,
@@ -96,7 +98,7 @@ def _measure(
     )
     for unit in bar:
         start = (time.perf_counter(), time.process_time())
-        measured = study.measure(unit, studio, options)
+        measured = study.measure(unit, runner, options)
         cost = Cost(time.perf_counter() - start[0], time.process_time() - start[1], _peak_memory())
         shards.append(here.index, unit, measured, cost)
 
@@ -115,7 +117,7 @@ def _conclude(
     study: Study,
     units: Sequence[Unit],
     kept: Mapping[str, Kept],
-    studio: Studio,
+    runner: ModelRunner,
     options: argparse.Namespace,
     out: Path,
     here: Processes,
@@ -135,11 +137,11 @@ def _conclude(
         "units": len(units),
         "rows": len(frame),
         "seeds": sorted({int(unit.content["seed"]) for unit in units if "seed" in unit.content}),
-        "weights_sha256": studio.weights_digest if units else None,
+        "weights_sha256": runner.weights_digest if units else None,
         "versions": versions(),
         "machine": platform.machine(),
         "processes": here.count,
-        "device": studio.where,
+        "device": runner.where,
         "seconds_measuring": round(sum(k.cost.seconds for k in kept.values()), 1),
         "processor_seconds_measuring": round(sum(k.cost.processor for k in kept.values()), 1),
         "peak_memory_mb": max((k.cost.memory for k in kept.values() if k.cost.memory), default=None),

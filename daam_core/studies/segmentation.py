@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..cli.argument_types import whole_argument
 from ..errors import WordNotFound
-from ..render.overlay import glow
+from ..render.overlay import blend_heatmap
 from . import baselines, segmentation_report
 from . import castorini_package as package
 from .ground_truth import OUTSIDE, Observed, add_truth_options, measured_segmenter, observe, truth_units
@@ -20,7 +20,7 @@ from .scoring import no_scores, scores
 from .study import Found, Measured, Picture, Row, Study, Unit
 
 if TYPE_CHECKING:
-    from .model_runner import Studio
+    from .model_runner import ModelRunner
 
 EXAMPLES = 4
 """So many pictures of each split are kept for the report."""
@@ -53,11 +53,11 @@ class SegmentationStudy(Study):
             package.check()
         return truth_units(options)
 
-    def measure(self, unit: Unit, studio: Studio, options: argparse.Namespace) -> Measured:
+    def measure(self, unit: Unit, runner: ModelRunner, options: argparse.Namespace) -> Measured:
         if "scenes" in unit.content:
             return measured_segmenter(unit)
-        seen = observe(unit, studio, options, heads=True)
-        theirs = package.masks(unit, studio, seen) if options.with_package else {}
+        seen = observe(unit, runner, options, keep=("heads",))
+        theirs = package.masks(unit, runner, seen) if options.with_package else {}
         rows: list[Row] = []
         pictures: dict[str, Picture] = {}
         for word, truth in seen.masks.items():
@@ -88,12 +88,12 @@ def _about(unit: Unit, word: str, seen: Observed) -> Row:
 
 def _masks(seen: Observed, unit: Unit, word: str, size: tuple[int, int]) -> dict[tuple[str, float | None], Tensor]:
     """Every mask of one word by name and threshold. Raises WordNotFound."""
-    shot = seen.shot
-    assert shot.castorini is not None
+    sample = seen.sample
+    assert sample.castorini is not None
     masks: dict[tuple[str, float | None], Tensor] = {}
-    masks |= {("paper", tau): mask for tau, mask in baselines.paper_masks(shot.paper, word, size).items()}
-    masks |= {("castorini", tau): mask for tau, mask in baselines.castorini_masks(shot.castorini, word, size).items()}
-    masks["default", None] = shot.maps.mask(word, size=size)
+    masks |= {("paper", tau): mask for tau, mask in baselines.paper_masks(sample.paper, word, size).items()}
+    masks |= {("castorini", tau): mask for tau, mask in baselines.castorini_masks(sample.castorini, word, size).items()}
+    masks["default", None] = sample.maps.mask(word, size=size)
     masks |= {(name, None): mask for name, mask in baselines.blind(size, f"{unit.key}/{word}").items()}
     if seen.segmented is not None:
         masks[baselines.SEGMENTER, None] = seen.segmented.get(word, torch.zeros(size, dtype=torch.bool))
@@ -102,9 +102,9 @@ def _masks(seen: Observed, unit: Unit, word: str, size: tuple[int, int]) -> dict
 
 def _example(seen: Observed, word: str, truth: Tensor, mask: Tensor) -> Picture:
     """Picture, heat, true mask and default mask side by side: uint8 `[H, 4 W, 3]`."""
-    image = seen.shot.image
+    image = seen.sample.image
     size = (image.shape[0], image.shape[1])
-    heat = glow(image, seen.shot.maps.word(word, size))
+    heat = blend_heatmap(image, seen.sample.maps.heat_map(word, size))
     panels = [image, heat, _cut(image, truth), _cut(image, mask)]
     return np.concatenate(panels, axis=1)
 

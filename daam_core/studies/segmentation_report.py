@@ -171,7 +171,7 @@ def _setting(
         f"{_count(scored)} masks on {pictures} pictures of {options.model}. "
         f"Truth: {truth.get(options.truth, 'masks of a folder')}.",
     ]
-    if options.method != "paper":
+    if options.aggregation != "sum":
         texts.append("The default mask is made from maps by castorini's rule.")
     unseen = rows[rows["mask"] == "unseen"]
     absent = rows[rows["mask"] == "absent word"]

@@ -17,7 +17,7 @@ from .report import Report
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .model_runner import Studio
+    from .model_runner import ModelRunner
 
 Value = str | int | float | bool | None
 Row = dict[str, Value]
@@ -91,7 +91,7 @@ class Study(ABC):
         """
 
     @abstractmethod
-    def measure(self, unit: Unit, studio: Studio, options: argparse.Namespace) -> Measured:
+    def measure(self, unit: Unit, runner: ModelRunner, options: argparse.Namespace) -> Measured:
         """Measure one unit. Deterministic: a resumed run must give the same rows."""
 
     @abstractmethod

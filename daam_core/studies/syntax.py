@@ -19,7 +19,7 @@ from .trees import Pair, Tree, pairs
 from .word_masks import heat, overlaps, panels, word_masks
 
 if TYPE_CHECKING:
-    from .model_runner import Studio
+    from .model_runner import ModelRunner
 
 CONTENT = frozenset({"NOUN", "PROPN", "ADJ", "VERB", "NUM"})
 """Parts of speech of words that can be seen."""
@@ -63,10 +63,10 @@ class SyntaxStudy(Study):
             for unit in picture_units(options, list(trees))
         ]
 
-    def measure(self, unit: Unit, studio: Studio, options: argparse.Namespace) -> Measured:
+    def measure(self, unit: Unit, runner: ModelRunner, options: argparse.Namespace) -> Measured:
         content = unit.content
         tree = Tree.from_dict(content["tree"])
-        maps = (shot := studio.picture(content["prompt"], content["seed"])).maps
+        maps = (sample := runner.picture(content["prompt"], content["seed"])).maps
         labels = aligned(tree.words, maps.prompt)
         known = [i for i, found in enumerate(labels) if found]
         place = {word: k for k, word in enumerate(known)}
@@ -84,7 +84,7 @@ class SyntaxStudy(Study):
             both = [place[shown.dependent], place[shown.head]]
             found = heat(maps, [labels[shown.dependent], labels[shown.head]])
             name = f"{tree.relation(shown.dependent)}({tree.words[shown.head]}, {tree.words[shown.dependent]})"
-            pictures[name] = panels(shot.image, list(found), [masks[k] for k in both])
+            pictures[name] = panels(sample.image, list(found), [masks[k] for k in both])
         return Measured(rows, pictures)
 
     def conclude(self, found: Found, options: argparse.Namespace) -> Report:

@@ -170,9 +170,9 @@ def _words(compared: pd.DataFrame) -> str:
 def _setting(rows: pd.DataFrame, compared: pd.DataFrame, options: argparse.Namespace) -> str:
     text = (
         f"{len(compared)} pairs of words on {rows['unit'].nunique()} pictures of {options.model}; masks by Eq. 7 at tau "
-        f"{options.tau}, maps by the {options.method} rule. An unrelated pair is two words of one prompt without an arc "
-        "between them. Coreferents are found by two cautious rules (a noun said again under a definite word, a pronoun with "
-        "one possible noun), not by a resolver."
+        f"{options.tau}, maps by the aggregation “{options.aggregation}”. An unrelated pair is two words of one prompt without "
+        "an arc between them. Coreferents are found by two cautious rules (a noun said again under a definite word, a pronoun "
+        "with one possible noun), not by a resolver."
     )
     if options.prompts is None:
         text += (

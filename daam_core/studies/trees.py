@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..errors import BadArgument
-from ..prompt.alignment import pictured
+from ..prompt.alignment import is_visible
 from ..tiny.captions import Caption
 
 Kind = Literal["relation", "unrelated", "coreferent"]
@@ -23,7 +23,7 @@ _PRONOUNS = {"it": "Sing", "its": "Sing", "itself": "Sing", "they": "Plur", "the
 class Tree:
     """A parsed prompt: for word i its head's index (-1 for the root), its relation and its part of speech.
 
-    ``relations`` and ``tags`` are those of Universal Dependencies; ``numbers`` is "Sing", "Plur" or "" for each word.
+    `relations` and `tags` are those of Universal Dependencies; `numbers` is "Sing", "Plur" or "" for each word.
     """
 
     words: tuple[str, ...]
@@ -54,7 +54,7 @@ class Tree:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Tree:
-        """The inverse of ``to_dict``."""
+        """The inverse of `to_dict`."""
         return cls(
             tuple(map(str, data["words"])),
             tuple(map(int, data["heads"])),
@@ -72,7 +72,7 @@ class Tree:
         return [i for i, head in enumerate(self.heads) if head == word and self.relations[i] == relation]
 
     def relation(self, word: int) -> str:
-        """A word's relation to its head with its function word, as the paper writes it: ``conj:and``, ``nmod:next_to``."""
+        """A word's relation to its head with its function word, as the paper writes it: `conj:and`, `nmod:next_to`."""
         name = self.relations[word]
         if name not in _NAMED_BY:
             return name
@@ -100,7 +100,7 @@ def pairs(tree: Tree) -> list[Pair]:
     """Every pair of words that are more than punctuation or stand in a relation, each pair once.
 
     - relation: dependent and head (paper, Table 2, "all head-dependent pairs" and its ten relations);
-    - coreferent: two mentions of one thing, see ``coreferents``;
+    - coreferent: two mentions of one thing, see `coreferents`;
     - unrelated: no arc between them and not coreferent. Which of the two plays the dependent alternates, so that no
       place in the sentence is always the same role.
     """
@@ -110,7 +110,7 @@ def pairs(tree: Tree) -> list[Pair]:
         if frozenset((first, second)) not in taken:
             found.append(Pair("coreferent", "coreferent", second, first))
             taken.add(frozenset((first, second)))
-    shown = [i for i, word in enumerate(tree.words) if pictured(word)]
+    shown = [i for i, word in enumerate(tree.words) if is_visible(word)]
     for place, i in enumerate(shown):
         for j in shown[place + 1 :]:
             if frozenset((i, j)) not in taken:
@@ -146,10 +146,10 @@ def coreferents(tree: Tree) -> list[tuple[int, int]]:
 def universal(tree: Tree) -> Tree:
     """A tree in the style of spaCy's English pipelines (ClearNLP) as Universal Dependencies, where they differ for us.
 
-    - ``prep`` + ``pobj``: the object depends on what the preposition depended on (``nmod`` under a noun, else ``obl``),
-      and the preposition on it (``case``);
-    - ``cc`` hangs on the conjunct that follows it;
-    - ``dobj``, ``nsubjpass``, ``auxpass``, ``relcl``, ``poss``, ``neg``, ``dative``, ``nn`` get UD's names.
+    - `prep` + `pobj`: the object depends on what the preposition depended on (`nmod` under a noun, else `obl`),
+      and the preposition on it (`case`);
+    - `cc` hangs on the conjunct that follows it;
+    - `dobj`, `nsubjpass`, `auxpass`, `relcl`, `poss`, `neg`, `dative`, `nn` get UD's names.
 
     A tree that has none of them comes back unchanged.
     """
@@ -184,6 +184,6 @@ _UD_NAMES: Mapping[str, str] = {
 
 
 def most_common(relations: Sequence[str], count: int = 10) -> list[str]:
-    """The most frequent relations (the paper looks at ten), ties in alphabetical order; ``root`` is none."""
+    """The most frequent relations (the paper looks at ten), ties in alphabetical order; `root` is none."""
     kinds = sorted(set(relations) - {"root"}, key=lambda name: (-relations.count(name), name))
     return kinds[:count]

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import masks
 from ..maps.heatmaps import HeatMaps
 from ..masks import metrics as overlap
-from ..render.overlay import glow, outline
+from ..render.overlay import blend_heatmap, outline
 from .study import Picture, Row
 
 Labels = tuple[str, ...]
@@ -25,7 +25,7 @@ def heat(maps: HeatMaps, words: Sequence[Labels]) -> Tensor:
     if not words:
         return torch.zeros(0, *maps.size)
     flat = list(dict.fromkeys(label for labels in words for label in labels))
-    stack = maps.stack(flat, maps.size)
+    stack = maps.heat_maps(flat, maps.size)
     return torch.stack([stack[[flat.index(label) for label in labels]].sum(0) for labels in words])
 
 
@@ -55,7 +55,7 @@ def panels(image: Picture, heats: Sequence[Tensor], shown: Sequence[Tensor]) -> 
     """The picture, then it again under each heat with the outline of each mask: uint8 `[H, (1 + words) W, 3]`."""
     parts = [image]
     for one, mask in zip(heats, shown, strict=True):
-        under = glow(image, one)
+        under = blend_heatmap(image, one)
         parts.append(outline(under, mask.float()) if bool(mask.any()) else under)
     return np.concatenate(parts, axis=1)
 

@@ -1,7 +1,7 @@
 """The autoencoder: an AutoencoderTiny (TAESD's architecture, no norms) that keeps 4 numbers for each 8x8 pixels.
 
 Norms are wrong for flat art: a group norm removes the very mean that is the colour of a plain area. The latents are
-trained to zero mean and unit variance in every channel, so that ``scaling_factor`` is 1 and hosts that read TAESD
+trained to zero mean and unit variance in every channel, so that `scaling_factor` is 1 and hosts that read TAESD
 files can take them as they are.
 
 Two stages: encoder and decoder together, then (with the encoder frozen and its latents cached) the decoder alone.
@@ -27,12 +27,12 @@ _PLAIN = ("encoder.layers.0.", "encoder.layers.14.", "decoder.layers.0.", "decod
 
 
 def make_autoencoder(width: int = WIDTH) -> AutoencoderTiny:
-    """An AutoencoderTiny with ``width`` channels everywhere and random weights."""
+    """An AutoencoderTiny with `width` channels everywhere and random weights."""
     return AutoencoderTiny(encoder_block_out_channels=(width,) * 4, decoder_block_out_channels=(width,) * 4)
 
 
 def render(seed: int, count: int, held_out: bool = False) -> torch.Tensor:
-    """``count`` scenes as uint8 [count, 3, 128, 128]."""
+    """`count` scenes as uint8 [count, 3, 128, 128]."""
     return torch.stack([torch.from_numpy(scene_at(seed, k, held_out=held_out).image).permute(2, 0, 1) for k in range(count)])
 
 

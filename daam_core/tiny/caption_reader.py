@@ -11,7 +11,7 @@ _ARTICLES = {"a": "a", "an": "a", "the": "the"}
 
 
 def read_caption(text: str) -> Caption:
-    """The caption that says ``text``, with its dependency tree; upper and lower case are the same.
+    """The caption that says `text`, with its dependency tree; upper and lower case are the same.
 
     Raises:
         BadPrompt: the grammar has no such sentence; the text says at which word it stops to understand.

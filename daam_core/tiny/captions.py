@@ -61,7 +61,7 @@ HELD_OUT: frozenset[tuple[str, str]] = frozenset(
 
 
 class Thing(NamedTuple):
-    """What a caption says about one object. ``colour`` or ``size`` is ``None`` where the caption leaves it out."""
+    """What a caption says about one object. `colour` or `size` is `None` where the caption leaves it out."""
 
     noun: str
     colour: str | None = None
@@ -92,14 +92,14 @@ def cohyponyms(noun: str) -> tuple[str, ...]:
 
 
 def with_article(words: list[str], article: str) -> list[str]:
-    """Put ``article`` in front; ``"a"`` becomes ``"an"`` before a vowel, ``""`` adds nothing."""
+    """Put `article` in front; `"a"` becomes `"an"` before a vowel, `""` adds nothing."""
     if article == "a" and words[0][0] in "aeiou":
         article = "an"
     return [article, *words] if article else words
 
 
 def caption(things: list[Thing], relation: Relation = "and", background: Background = "plain", medium: str = "") -> Caption:
-    """Say one or two things; ``medium`` is ``""``, ``"picture"`` or ``"drawing"``."""
+    """Say one or two things; `medium` is `""`, `"picture"` or `"drawing"`."""
     nodes: list[Node] = []
     nouns: list[int] = []
     head = -1
@@ -131,9 +131,9 @@ def caption(things: list[Thing], relation: Relation = "and", background: Backgro
 
 
 def random_pairs(rng: np.random.Generator, count: int, held_out: bool = False) -> list[tuple[str, str]]:
-    """``count`` (colour, noun) pairs with different nouns.
+    """`count` (colour, noun) pairs with different nouns.
 
-    All of them are pairs of the training world; with ``held_out`` the first one is an unreal pair.
+    All of them are pairs of the training world; with `held_out` the first one is an unreal pair.
     """
     while True:
         nouns = rng.choice(len(NOUNS), count, replace=False)

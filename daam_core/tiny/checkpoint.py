@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 
 def write_state(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
-    """Write ``tensors`` and ``facts`` (anything JSON) to ``path``; an older file stays whole until the new one is."""
+    """Write `tensors` and `facts` (anything JSON) to `path`; an older file stays whole until the new one is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     dense = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
@@ -23,26 +23,26 @@ def write_state(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[
 
 
 def read_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """What ``write_state`` wrote."""
+    """What `write_state` wrote."""
     with safe_open(str(path), framework="pt") as file:
         facts: dict[str, Any] = json.loads((file.metadata() or {}).get("facts", "{}"))
         return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (not a dict)
 
 
 def module_tensors(modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
-    """Parameters and buffers of named modules as ``"name/parameter"``."""
+    """Parameters and buffers of named modules as `"name/parameter"`."""
     return {f"{name}/{key}": t for name, module in modules.items() for key, t in module.state_dict().items()}
 
 
 def load_modules(modules: Mapping[str, torch.nn.Module], tensors: Mapping[str, torch.Tensor]) -> None:
-    """The reverse of ``module_tensors``; missing or foreign names raise."""
+    """The reverse of `module_tensors`; missing or foreign names raise."""
     for name, module in modules.items():
         prefix = name + "/"
         module.load_state_dict({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
 
 
 def optimiser_tensors(optimisers: Sequence[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
-    """Momenta and step counts of optimisers as ``"optimiser/number/parameter/key"``."""
+    """Momenta and step counts of optimisers as `"optimiser/number/parameter/key"`."""
     found: dict[str, torch.Tensor] = {}
     for number, optimiser in enumerate(optimisers):
         for index, parameter in enumerate(_parameters(optimiser)):
@@ -52,7 +52,7 @@ def optimiser_tensors(optimisers: Sequence[torch.optim.Optimizer]) -> dict[str, 
 
 
 def load_optimisers(optimisers: Sequence[torch.optim.Optimizer], tensors: Mapping[str, torch.Tensor]) -> None:
-    """The reverse of ``optimiser_tensors``."""
+    """The reverse of `optimiser_tensors`."""
     for name, value in tensors.items():
         if name.startswith("optimiser/"):
             _, number, index, key = name.split("/")

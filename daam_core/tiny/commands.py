@@ -1,6 +1,6 @@
-"""``daam-lens tiny …``: train, evaluate, export and draw the embedded model.
+"""`daam-lens tiny …`: train, evaluate, export and draw the embedded model.
 
-Only argparse is imported at the top, so that ``--help`` answers at once.
+Only argparse is imported at the top, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Subparsers) -> None:
-    """Add ``train``, ``evaluate``, ``export`` and ``draw`` to the subparsers of ``daam-lens tiny``.
+    """Add `train`, `evaluate`, `export` and `draw` to the subparsers of `daam-lens tiny`.
 
-    Each parsed namespace has ``run``: a function of it that returns 0. What the user caused is raised as
-    ``DaamLensError``; the caller prints it and exits with 2.
+    Each parsed namespace has `run`: a function of it that returns 0. What the user caused is raised as
+    `DaamLensError`; the caller prints it and exits with 2.
     """
     _add_train(commands)
     _add_evaluate(commands)

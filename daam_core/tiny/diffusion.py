@@ -40,13 +40,13 @@ def _weights(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def noise_to(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """x_t from clean latents and noise, both [B, 4, h, w], at steps ``t`` int64 [B]."""
+    """x_t from clean latents and noise, both [B, 4, h, w], at steps `t` int64 [B]."""
     a, s = _weights(t)
     return a * x0 + s * noise
 
 
 def velocity(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """v_t, what the UNet predicts; same shape as ``x0``."""
+    """v_t, what the UNet predicts; same shape as `x0`."""
     a, s = _weights(t)
     return a * noise - s * x0
 

@@ -48,7 +48,7 @@ class Prompt:
 class SplitResult:
     """Figures of one split, all 0..1.
 
-    ``right``: every named noun in its named colour. ``clean``: right and nothing else in the picture. ``wrong`` lists
+    `right`: every named noun in its named colour. `clean`: right and nothing else in the picture. `wrong` lists
     what was asked for and what the segmenter saw.
     """
 
@@ -61,7 +61,7 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All figures; ``decibels`` and ``overlap_*`` are measured on unseen rendered scenes."""
+    """All figures; `decibels` and `overlap_*` are measured on unseen rendered scenes."""
 
     splits: dict[str, SplitResult]
     decibels: float
@@ -86,7 +86,7 @@ class Evaluation:
 
 
 def prompts(split: str, count: int, seed: int = SEED) -> list[Prompt]:
-    """The first ``count`` prompts of a split: every colour is named, relations and places vary."""
+    """The first `count` prompts of a split: every colour is named, relations and places vary."""
     if split not in SPLITS:
         raise BadArgument(f"There is no split {split!r}; there are {', '.join(SPLITS)}.")
     objects, held_out = SPLITS[split]
@@ -102,7 +102,7 @@ def prompts(split: str, count: int, seed: int = SEED) -> list[Prompt]:
 
 
 def verdict(prompt: Prompt, seen: dict[str, Found]) -> tuple[bool, bool]:
-    """(right, clean): see ``SplitResult``."""
+    """(right, clean): see `SplitResult`."""
     right = all(noun in seen and seen[noun].colour == colour for colour, noun in prompt.pairs)
     return right, right and len(seen) == len(prompt.pairs)
 
@@ -110,7 +110,7 @@ def verdict(prompt: Prompt, seen: dict[str, Found]) -> tuple[bool, bool]:
 def generate(
     pipe: StableDiffusionPipeline, texts: list[str], seed: int, batch: int = 16, fast: bool = True
 ) -> list[Image.Image]:
-    """Pictures of ``texts``; ``fast`` computes in bfloat16 where the device can."""
+    """Pictures of `texts`; `fast` computes in bfloat16 where the device can."""
     pictures: list[Image.Image] = []
     for start in range(0, len(texts), batch):
         generators = [torch.Generator().manual_seed(seed + k) for k in range(start, min(start + batch, len(texts)))]
@@ -132,9 +132,9 @@ def evaluate(
     fast: bool = True,
     scenes: int = 128,
 ) -> Evaluation:
-    """Draw ``count`` pictures a split, judge them; measure autoencoder and segmenter on ``scenes`` unseen scenes.
+    """Draw `count` pictures a split, judge them; measure autoencoder and segmenter on `scenes` unseen scenes.
 
-    With ``out``, writes ``evaluation.json`` and one contact sheet a split (wrong pictures framed in red).
+    With `out`, writes `evaluation.json` and one contact sheet a split (wrong pictures framed in red).
     """
     from .load import GUIDANCE, STEPS
 

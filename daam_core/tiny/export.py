@@ -27,10 +27,10 @@ NAME = "daam-lens-tiny"
 
 
 def export(folder: Path, vocab: Path | None = None, pipe: StableDiffusionPipeline | None = None) -> list[Path]:
-    """Write the files above into ``folder`` and return their paths.
+    """Write the files above into `folder` and return their paths.
 
-    ``vocab`` is the host's own CLIP ``vocab.json``: the token embedding is then re-indexed to it, so that the host's
-    stock tokenizer works. Without it the host must use the tokenizer in ``clip/``. ``pipe`` is another pipeline of
+    `vocab` is the host's own CLIP `vocab.json`: the token embedding is then re-indexed to it, so that the host's
+    stock tokenizer works. Without it the host must use the tokenizer in `clip/`. `pipe` is another pipeline of
     the same shape instead of the embedded one.
     """
     theirs = read_vocab(vocab) if vocab else None
@@ -52,7 +52,7 @@ def export(folder: Path, vocab: Path | None = None, pipe: StableDiffusionPipelin
 
 
 def read_vocab(path: Path) -> dict[str, int]:
-    """A CLIP ``vocab.json``: token -> row."""
+    """A CLIP `vocab.json`: token -> row."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -66,7 +66,7 @@ def _short(values: list[float]) -> str:
 class LatentCache:
     """Latents float16 [N, 4, 16, 16], number of objects uint8 [N], text states float16 [N, 77, 128].
 
-    ``empty`` float16 [77, 128] is what the text encoder says of the empty prompt.
+    `empty` float16 [77, 128] is what the text encoder says of the empty prompt.
     """
 
     latents: torch.Tensor
@@ -76,7 +76,7 @@ class LatentCache:
 
     @classmethod
     def load(cls, path: Path, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> LatentCache:
-        """Read what ``write_latents`` wrote; ``text_encoder`` reads all captions once, where it lies."""
+        """Read what `write_latents` wrote; `text_encoder` reads all captions once, where it lies."""
         tensors = load_file(str(path))
         none = tokenizer([""], padding="max_length", return_tensors="pt").input_ids
         context = _read(text_encoder.eval(), tensors["ids"].long())
@@ -85,7 +85,7 @@ class LatentCache:
     def batch(self, dice: Dice, count: int, singles: bool, drop: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Clean latents float32 [count, 4, 16, 16] and text states float32 [count, 77, 128].
 
-        ``singles`` takes one-object scenes only; ``drop`` is the share of captions replaced by the empty one, which
+        `singles` takes one-object scenes only; `drop` is the share of captions replaced by the empty one, which
         classifier-free guidance needs.
         """
         pool = torch.nonzero(self.objects == 1)[:, 0] if singles else torch.arange(len(self.latents))

@@ -23,12 +23,12 @@ GUIDANCE = 4.5
 
 
 class TinyPipeline(StableDiffusionPipeline):
-    """``StableDiffusionPipeline`` that draws 128x128 in 25 steps at guidance 4.5 unless told otherwise."""
+    """`StableDiffusionPipeline` that draws 128x128 in 25 steps at guidance 4.5 unless told otherwise."""
 
     own_defaults = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}  # noqa: RUF012 (read only)
 
     def __call__(self, prompt: str | list[str] | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Draw; every argument of ``StableDiffusionPipeline`` is understood.
+        """Draw; every argument of `StableDiffusionPipeline` is understood.
 
         Positional arguments after the prompt mean what they mean there: height, width, num_inference_steps,
         timesteps, sigmas, guidance_scale.
@@ -45,8 +45,8 @@ def load_tiny(
 ) -> TinyPipeline:
     """The embedded picture-book model: 128x128 pictures, latents [4, 16, 16], 12 nouns in 7 colours.
 
-    ``dtype`` is float32 by default: the files are float16, which a CPU computes slowly. ``weights`` is a folder that
-    ``daam-lens tiny train`` assembled, instead of the one in the package.
+    `dtype` is float32 by default: the files are float16, which a CPU computes slowly. `weights` is a folder that
+    `daam-lens tiny train` assembled, instead of the one in the package.
     """
     folder = (weights or WEIGHTS) / PIPELINE
     if not (folder / "model_index.json").is_file():
@@ -75,7 +75,7 @@ def _quiet() -> Iterator[None]:
 
 
 def load_segmenter(device: str | torch.device = "cpu", weights: Path | None = None) -> Segmenter:
-    """The judge of generated pictures, float32, ready to ``find``."""
+    """The judge of generated pictures, float32, ready to `find`."""
     path = (weights or WEIGHTS) / SEGMENTER
     if not path.is_file():
         raise UnsupportedModel(f"No segmenter lies at {path}. 'daam-lens tiny train' makes one.")

@@ -1,6 +1,6 @@
 """The training loop that all stages share: budget in images, resumption, checkpoints, progress lines.
 
-The batch and the noise of step n are drawn from generators seeded with ``(seed, n)``, so that a run that was killed
+The batch and the noise of step n are drawn from generators seeded with `(seed, n)`, so that a run that was killed
 and started again computes the very numbers of a run that was not.
 """
 
@@ -29,14 +29,14 @@ class Dice:
 
     @classmethod
     def of(cls, seed: int, step: int) -> Dice:
-        """The generators of ``step``."""
+        """The generators of `step`."""
         numpy = np.random.default_rng([seed, step])
         return cls(numpy, torch.Generator().manual_seed(int(numpy.integers(0, 2**62))))
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how fast a stage learns. ``images`` counts everything shown, captions or crops included."""
+    """How long and how fast a stage learns. `images` counts everything shown, captions or crops included."""
 
     images: int
     batch: int
@@ -58,7 +58,7 @@ class Stage(Protocol):
     optimisers: list[torch.optim.Optimizer]
 
     def loss(self, dice: Dice, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss of one batch and the figures for the progress line; ``done`` is the share of the budget, 0..1."""
+        """Loss of one batch and the figures for the progress line; `done` is the share of the budget, 0..1."""
         ...
 
 
@@ -104,7 +104,7 @@ def resume(stage: Stage, path: Path) -> Progress:
 
 
 def save(stage: Stage, path: Path, progress: Progress) -> None:
-    """Write all that ``resume`` needs."""
+    """Write all that `resume` needs."""
     tensors = {
         **checkpoint.module_tensors(stage.modules),
         **checkpoint.module_tensors({f"ema-{k}": m for k, m in stage.averaged.items()}),
@@ -114,7 +114,7 @@ def save(stage: Stage, path: Path, progress: Progress) -> None:
 
 
 def run(stage: Stage, work: Path, say: Say, every: float = 90.0, log_every: float = 20.0) -> Progress:
-    """Train ``stage`` until its budget of images is spent.
+    """Train `stage` until its budget of images is spent.
 
     The share of the budget sets the learning rate. A run that is started again with fewer images therefore cools down
     over what is left and ends as cleanly as one that was planned so.
@@ -168,13 +168,13 @@ def _average(stage: Stage, step: int) -> None:
 
 
 def fast_dtype(device: torch.device) -> torch.dtype | None:
-    """bfloat16 for autocast where the device computes in it, else ``None``."""
+    """bfloat16 for autocast where the device computes in it, else `None`."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """Autocast to ``fast_dtype``, or a context that does nothing."""
+    """Autocast to `fast_dtype`, or a context that does nothing."""
     dtype = fast_dtype(device)
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)

@@ -60,7 +60,7 @@ def orthogonalise(matrices: torch.Tensor, iterations: int = 4) -> torch.Tensor:
 
 
 def split(module: torch.nn.Module, plain: tuple[str, ...] = ()) -> tuple[list[Parameter], list[Parameter]]:
-    """(matrices for Muon, everything else for AdamW); names that start with one of ``plain`` go to AdamW."""
+    """(matrices for Muon, everything else for AdamW); names that start with one of `plain` go to AdamW."""
     matrices: list[Parameter] = []
     others: list[Parameter] = []
     for name, p in module.named_parameters():
@@ -75,7 +75,7 @@ def adamw(params: Iterable[Parameter], weight_decay: float = 0.01) -> torch.opti
 
 
 def cosine(step: int, done: float, peak: float, warm_up: int, constant: float) -> float:
-    """Learning rate: linear warm-up, ``constant`` share of the run at the peak, then a cosine to one percent."""
+    """Learning rate: linear warm-up, `constant` share of the run at the peak, then a cosine to one percent."""
     rise = min(1.0, (step + 1) / warm_up)
     fall = 0.0 if done < constant else min(1.0, (done - constant) / (1.0 - constant))
     return peak * rise * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * fall)))

@@ -30,7 +30,7 @@ def assemble(
     autoencoder: AutoencoderTiny,
     segmenter: Segmenter | None,
 ) -> None:
-    """Write ``out/pipeline`` and ``out/segmenter.safetensors``; what was there before is replaced whole or not at all."""
+    """Write `out/pipeline` and `out/segmenter.safetensors`; what was there before is replaced whole or not at all."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=".part-", dir=out))

@@ -1,7 +1,7 @@
 """The picture-book world: 128x128 scenes drawn by code, each with its caption, exact masks and grammar tree.
 
-A scene is a pure function of ``(seed, index)``: the same numbers give the same picture on every machine. Objects are
-polygons (see ``shapes``) filled at four times the size and averaged down.
+A scene is a pure function of `(seed, index)`: the same numbers give the same picture on every machine. Objects are
+polygons (see `shapes`) filled at four times the size and averaged down.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _GROUND: dict[Background, RGB] = {
 class SceneObject:
     """One drawn object.
 
-    ``centre`` is (x, y) and ``size`` the side of its unit frame, both in pixels; ``mask`` is bool [128, 128], true
+    `centre` is (x, y) and `size` the side of its unit frame, both in pixels; `mask` is bool [128, 128], true
     where at least half of a pixel shows the object.
     """
 
@@ -65,9 +65,9 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture (``image``, uint8 [128, 128, 3], RGB) and everything that is true about it.
+    """A picture (`image`, uint8 [128, 128, 3], RGB) and everything that is true about it.
 
-    ``objects`` are in the order in which the caption names them.
+    `objects` are in the order in which the caption names them.
     """
 
     image: Image
@@ -92,7 +92,7 @@ class _Placed:
 
 
 def size_name(size: float, alone: bool) -> str | None:
-    """``"small"``, ``"big"`` or ``None`` for an object of ``size`` pixels."""
+    """`"small"`, `"big"` or `None` for an object of `size` pixels."""
     small, big = (66.0, 82.0) if alone else (50.0, 58.0)
     return "small" if size < small else "big" if size > big else None
 
@@ -105,10 +105,10 @@ def draw(
     style: Style = "flat",
     wording: Literal["full", "random"] = "full",
 ) -> Scene:
-    """Draw one or two (colour, noun) pairs, placed at random as ``relation`` says.
+    """Draw one or two (colour, noun) pairs, placed at random as `relation` says.
 
-    ``style="shaded"`` draws the very same geometry with light, shadow, gradients and noise; the masks are the same.
-    ``wording="full"`` names every colour and the place; ``"random"`` leaves some of it out, as training captions do.
+    `style="shaded"` draws the very same geometry with light, shadow, gradients and noise; the masks are the same.
+    `wording="full"` names every colour and the place; `"random"` leaves some of it out, as training captions do.
     """
     _check(pairs)
     placed = _place(rng, pairs, relation)
@@ -136,10 +136,10 @@ def draw(
 
 
 def scene_at(seed: int, index: int, two: float = 0.4, held_out: bool = False, style: Style = "flat") -> Scene:
-    """Scene ``index`` of the endless world ``seed``.
+    """Scene `index` of the endless world `seed`.
 
-    ``two`` is the share of two-object scenes; ``held_out`` makes the first object an unreal pair, which the training
-    world never shows. The same numbers with ``style="shaded"`` give the same scene in another technique.
+    `two` is the share of two-object scenes; `held_out` makes the first object an unreal pair, which the training
+    world never shows. The same numbers with `style="shaded"` give the same scene in another technique.
     """
     rng = np.random.default_rng([seed, index])
     pairs = random_pairs(rng, 2 if rng.random() < two else 1, held_out)

@@ -81,7 +81,7 @@ class Segmenter(nn.Module):
     def find(self, pictures: torch.Tensor | Sequence[Image.Image]) -> list[dict[str, Found]]:
         """What each picture shows, by noun.
 
-        ``pictures`` are PIL images of 128x128 or uint8 [B, 3, 128, 128]. Objects under 1.2 % of the picture are left
+        `pictures` are PIL images of 128x128 or uint8 [B, 3, 128, 128]. Objects under 1.2 % of the picture are left
         out.
         """
         images = pictures if isinstance(pictures, torch.Tensor) else from_pil(pictures)
@@ -137,7 +137,7 @@ def exact_overlap(net: Segmenter, autoencoder: AutoencoderTiny | None, seed: int
 def _decoded(
     autoencoder: AutoencoderTiny, images: torch.Tensor, noise: float, generator: torch.Generator | None
 ) -> torch.Tensor:
-    """Pictures (uint8) after a round trip through the autoencoder, with up to ``noise`` on the latents."""
+    """Pictures (uint8) after a round trip through the autoencoder, with up to `noise` on the latents."""
     device = next(autoencoder.parameters()).device
     with autocast(device):
         z = autoencoder.encode(to_signed(images).to(device)).latents.float()

@@ -1,7 +1,7 @@
 """Silhouettes of the picture-book world: every noun as a few filled polygons in a unit frame.
 
-Coordinates are ``(x, y)`` in ``[-1, 1]`` with y pointing down. A shape is a tuple of ``(polygon, paint)`` from back to
-front; a paint is ``"main"``, ``"dark"`` or ``"light"`` (made from the colour that the caption names) or a fixed RGB.
+Coordinates are `(x, y)` in `[-1, 1]` with y pointing down. A shape is a tuple of `(polygon, paint)` from back to
+front; a paint is `"main"`, `"dark"` or `"light"` (made from the colour that the caption names) or a fixed RGB.
 Details are kept at least a tenth of a unit wide: thinner ones are lost by an autoencoder that keeps 4 numbers for
 each 8x8 pixels.
 """
@@ -30,7 +30,7 @@ LEAF: RGB = (72, 172, 84)
 
 
 def ellipse(cx: float, cy: float, rx: float, ry: float, start: float = 0.0, end: float = 360.0, points: int = 48) -> Polygon:
-    """An ellipse, or its arc from ``start`` to ``end`` degrees (clockwise from the right)."""
+    """An ellipse, or its arc from `start` to `end` degrees (clockwise from the right)."""
     t = np.deg2rad(np.linspace(start, end, points))
     return np.stack([cx + rx * np.cos(t), cy + ry * np.sin(t)], axis=1)
 
@@ -46,7 +46,7 @@ def polygon(*xy: float) -> Polygon:
 
 
 def ring(outer: float, inner: float, spikes: int) -> Polygon:
-    """A star with ``spikes`` tips, the first one pointing up."""
+    """A star with `spikes` tips, the first one pointing up."""
     t = np.deg2rad(-90.0 + np.arange(2 * spikes) * 180.0 / spikes)
     r = np.where(np.arange(2 * spikes) % 2 == 0, outer, inner)
     return np.stack([r * np.cos(t), r * np.sin(t)], axis=1)
@@ -212,18 +212,18 @@ TWO_SIDED: frozenset[str] = frozenset({"fish", "car", "boat"})
 
 @cache
 def shape(noun: str) -> Shape:
-    """The polygons of ``noun``, back to front."""
+    """The polygons of `noun`, back to front."""
     return _SHAPES[noun]()
 
 
 def mix(first: RGB, second: RGB, share: float) -> RGB:
-    """``first`` blended towards ``second`` by ``share`` in 0..1."""
+    """`first` blended towards `second` by `share` in 0..1."""
     r, g, b = (round(p * (1 - share) + q * share) for p, q in zip(first, second, strict=True))
     return r, g, b
 
 
 def fill_of(paint: Paint, main: RGB) -> RGB:
-    """The RGB of a paint when the caption's colour is ``main``."""
+    """The RGB of a paint when the caption's colour is `main`."""
     if paint == "main":
         return main
     if paint == "dark":

@@ -12,7 +12,7 @@ _PAPER, _INK, _WRONG = (255, 255, 255), (40, 40, 46), (205, 30, 40)
 def contact_sheet(
     pictures: Sequence[Image.Image], captions: Sequence[str], right: Sequence[bool] | None = None, columns: int = 8
 ) -> Image.Image:
-    """Pictures in rows of ``columns`` with captions; those whose ``right`` is false get a red frame."""
+    """Pictures in rows of `columns` with captions; those whose `right` is false get a red frame."""
     width, height = pictures[0].size if pictures else (128, 128)
     gap, band = 6, 26
     rows = max(1, -(-len(pictures) // columns))

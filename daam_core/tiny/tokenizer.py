@@ -1,7 +1,7 @@
 """A small CLIP tokenizer: every word of the world is one token, any other text still tokenises byte by byte.
 
-The vocabulary has CLIP's layout (256 bytes, 256 bytes with ``</w>``, merges, ``<|startoftext|>``, ``<|endoftext|>``),
-so that stock ``CLIPTokenizer`` classes read it.
+The vocabulary has CLIP's layout (256 bytes, 256 bytes with `</w>`, merges, `<|startoftext|>`, `<|endoftext|>`),
+so that stock `CLIPTokenizer` classes read it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def bpe(word: str, merges: list[tuple[str, str]]) -> list[str]:
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Write the tokenizer's files into ``folder`` and load them."""
+    """Write the tokenizer's files into `folder` and load them."""
     from transformers import CLIPTokenizer
 
     merges = merges_for(words())

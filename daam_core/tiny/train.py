@@ -40,9 +40,9 @@ _MALLOC = {
 class Settings:
     """What a training run is told.
 
-    ``work`` holds states and caches; ``out`` receives ``pipeline/`` and ``segmenter.safetensors``. ``images`` replaces
-    the UNet's budget; ``scale`` multiplies every budget (0.001: a trial of the machinery). ``only`` picks stages.
-    ``from_shipped`` starts an empty work folder from the weights in the package.
+    `work` holds states and caches; `out` receives `pipeline/` and `segmenter.safetensors`. `images` replaces
+    the UNet's budget; `scale` multiplies every budget (0.001: a trial of the machinery). `only` picks stages.
+    `from_shipped` starts an empty work folder from the weights in the package.
     """
 
     work: Path
@@ -64,7 +64,7 @@ class Settings:
 
 
 def train(settings: Settings, say: Say) -> None:
-    """Run the stages that are not finished; see ``Settings``."""
+    """Run the stages that are not finished; see `Settings`."""
     unknown = [name for name in settings.only if name not in STAGES]
     if unknown:
         raise BadArgument(f"There is no training stage {unknown[0]!r}; the stages are {', '.join(STAGES)}.")
@@ -98,7 +98,7 @@ def with_fast_malloc(arguments: Sequence[str]) -> None:
 
 
 def finished(work: Path, name: str, images: int) -> bool:
-    """Whether the state of a stage has seen at least ``images``."""
+    """Whether the state of a stage has seen at least `images`."""
     path = state_file(work, name)
     return path.exists() and int(checkpoint.read_state(path)[1]["images"]) >= images
 

@@ -18,7 +18,7 @@ from .loop import Recipe, Say, state_file
 
 
 def start_from_shipped(work: Path, say: Say, weights: Path | None = None) -> None:
-    """Put the shipped weights into ``work`` as states; what is already there stays as it is."""
+    """Put the shipped weights into `work` as states; what is already there stays as it is."""
     pipe = load_tiny(weights=weights)
     judge = load_segmenter(weights=weights)
     if not (work / "autoencoder" / "config.json").exists():
@@ -30,7 +30,7 @@ def start_from_shipped(work: Path, say: Say, weights: Path | None = None) -> Non
 
 
 def _put(work: Path, name: str, modules: dict[str, torch.nn.Module], spent: Recipe, say: Say) -> None:
-    """Write a state that has seen all the images of ``spent``."""
+    """Write a state that has seen all the images of `spent`."""
     path = state_file(work, name)
     if path.exists():
         return

@@ -32,7 +32,7 @@ _OUTER = {
 def unet_to_ldm(state: Mapping[str, torch.Tensor], levels: int, layers: int) -> State:
     """diffusers' UNet2DConditionModel -> LDM's UNetModel, for cross-attention at every level.
 
-    ``levels`` is the number of resolutions, ``layers`` the resnets of a down block.
+    `levels` is the number of resolutions, `layers` the resnets of a down block.
     """
     return {_unet_name(name, levels, layers): tensor for name, tensor in state.items()}
 
@@ -63,14 +63,14 @@ def _unet_name(name: str, levels: int, layers: int) -> str:
 
 
 def text_to_ldm(state: Mapping[str, torch.Tensor]) -> State:
-    """transformers' CLIPTextModel -> names under ``transformer.text_model.``, whichever version wrote it."""
+    """transformers' CLIPTextModel -> names under `transformer.text_model.`, whichever version wrote it."""
     return {f"transformer.text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in state.items()}
 
 
 def widen(tensor: torch.Tensor, name: str, width: int, inner: bool) -> torch.Tensor:
-    """Pad a convolution to ``width`` channels with zeros.
+    """Pad a convolution to `width` channels with zeros.
 
-    Exact: the added channels are zero, ReLU keeps them so, and there is no norm that would look at them. ``inner``
+    Exact: the added channels are zero, ReLU keeps them so, and there is no norm that would look at them. `inner`
     tells whether output channels are padded as well (not for the last convolution).
     """
     outputs = width - tensor.shape[0] if inner else 0
@@ -81,7 +81,7 @@ def widen(tensor: torch.Tensor, name: str, width: int, inner: bool) -> torch.Ten
 
 
 def taesd_parts(state: Mapping[str, torch.Tensor], width: int = 64) -> tuple[State, State]:
-    """diffusers' AutoencoderTiny -> (TAESD encoder, TAESD decoder), widened to ``width`` channels."""
+    """diffusers' AutoencoderTiny -> (TAESD encoder, TAESD decoder), widened to `width` channels."""
     encoder = {k.removeprefix("encoder.layers."): t for k, t in state.items() if k.startswith("encoder.")}
     decoder = {k.removeprefix("decoder.layers."): t for k, t in state.items() if k.startswith("decoder.")}
     wide_encoder = {k: widen(t, k, width, _number(k) != _last(encoder)) for k, t in encoder.items()}

@@ -1,4 +1,4 @@
-"""What one run has heard so far: recorders for the prompt and the negative prompt, and the layers that spoke.
+"""What one run has heard so far: accumulators for the prompt and the negative prompt, and the layers that spoke.
 
 Here an attention call becomes a share of Eq. 6: which of its rows, queries and keys are whose.
 """
@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...daam_core.capture.accumulator import Keep, Recorder, Source
+from ...daam_core.capture.accumulator import Accumulator, BatchSlice, StoreOptions
 from ...daam_core.capture.attention_call import Attention
 from ...daam_core.capture.families import Layout
-from ...daam_core.capture.recording import picture_run
+from ...daam_core.capture.recording import recorded_image
 from ...daam_core.errors import NothingRecorded
 from ...daam_core.maps.heatmaps import HeatMaps
-from ...daam_core.prompt.compose import joined, part_selection
+from ...daam_core.prompt.compose import concat, part_selection
 from ...daam_core.types import Block, Grid, Layer
 from .batch_rows import SIDES, Conds, Row, Side
 
@@ -39,18 +39,18 @@ class Call:
     """
 
     batch: int
-    wanted: list[tuple[Side, Source]]
-    own: Source | None
+    wanted: list[tuple[Side, BatchSlice]]
+    own: BatchSlice | None
     shape: tuple[int, ...]
     context: int
     attentions: int = field(default=0, init=False)
 
 
-def own_source(rows: Sequence[Row | None], sources: Sequence[Source]) -> Source | None:
+def own_slice(rows: Sequence[Row | None], slices: Sequence[BatchSlice]) -> BatchSlice | None:
     """The first rows that are the prompt on the whole picture."""
-    for row, source in zip(rows, sources, strict=True):
+    for row, batch_slice in zip(rows, slices, strict=True):
         if row is not None and row.side == "prompt" and row.area.whole:
-            return source if row.part == 0 else None
+            return batch_slice if row.part == 0 else None
     return None
 
 
@@ -60,8 +60,8 @@ def _grid(block: Mapping[str, Any]) -> Grid:
     return int(shape[-2]), int(shape[-1])
 
 
-class Sums:
-    """Sums what attention calls say.
+class AttentionRouter:
+    """AttentionRouter what attention calls say.
 
     Args:
         keep: what to keep apart.
@@ -69,27 +69,27 @@ class Sums:
         layout: the transformer's layout, None for a UNet.
     """
 
-    def __init__(self, keep: Keep, images: int, layout: Layout | None) -> None:
+    def __init__(self, keep: StoreOptions, images: int, layout: Layout | None) -> None:
         self._keep, self._images, self._layout = keep, images, layout
-        self._recorders: dict[Side, Recorder] = {}
+        self._accumulators: dict[Side, Accumulator] = {}
         self._layers: dict[Any, int] = {}
         self._described: list[Layer] = []
 
     @property
-    def own_step(self) -> bool:
+    def keeps_self_attention(self) -> bool:
         """Whether the picture's attention to itself is kept in this step."""
-        recorder = self._recorders.get("prompt")
-        return self._keep.self_attention if recorder is None else recorder.self_step
+        accumulator = self._accumulators.get("prompt")
+        return self._keep.self_attention if accumulator is None else accumulator.keeps_self_attention
 
-    def wants_own(self, block: Mapping[str, Any]) -> bool:
+    def wants_self(self, block: Mapping[str, Any]) -> bool:
         """The same of the layer of `block`."""
-        recorder = self._recorders.get("prompt")
-        return self._keep.self_attention if recorder is None else recorder.wants_self(_grid(block))
+        accumulator = self._accumulators.get("prompt")
+        return self._keep.self_attention if accumulator is None else accumulator.wants_self(_grid(block))
 
     def end_step(self) -> None:
         """A step is over."""
-        for recorder in self._recorders.values():
-            recorder.end_step()
+        for accumulator in self._accumulators.values():
+            accumulator.end_step()
 
     def add_unet(self, conds: Conds, call: Call, block: Mapping[str, Any], own: bool, a: Attention) -> None:
         """One attention of a UNet: the picture's to itself where `own`, else to the text.
@@ -112,13 +112,13 @@ class Sums:
                 f"picture has {grid[0]} x {grid[1]}. Record without that node."
             )
         if a.bias is None and not a.split:
-            for side, source in call.wanted:
-                self._side(side, conds).add_cross(layer, grid, a.q, a.k, a.heads, a.scale, source)
+            for side, batch_slice in call.wanted:
+                self._side(side, conds).add_cross(layer, grid, a.q, a.k, a.heads, a.scale, batch_slice)
             return
-        for side, source in call.wanted:
-            part = a.rows(source.start, source.stop, 0, a.queries)
+        for side, batch_slice in call.wanted:
+            part = a.select(batch_slice.start, batch_slice.stop, 0, a.queries)
             whole = slice(0, a.keys)
-            self._side(side, conds).add_joint(layer, grid, part.q, part.k, a.heads, a.scale, source, whole, part.bias)
+            self._side(side, conds).add_joint(layer, grid, part.q, part.k, a.heads, a.scale, batch_slice, whole, part.bias)
 
     def add_transformer(self, conds: Conds, call: Call, layout: Layout, a: Attention, lse: Tensor | None) -> None:
         """One attention of a transformer; `lse` as in `attention.add_joint`, of the whole batch and all queries."""
@@ -141,13 +141,13 @@ class Sums:
         if layer is None:
             layer = self._new_layer(number, f"attention.{number}", "mid", a)
         places = grid[0] * grid[1]
-        for side, source in call.wanted:
+        for side, batch_slice in call.wanted:
             for frame in range(frames):
                 at = first + frame * places
-                part = a.rows(source.start, source.stop, at, places)
-                own_lse = None if lse is None else lse[source.start : source.stop, :, at : at + places]
+                part = a.select(batch_slice.start, batch_slice.stop, at, places)
+                own_lse = None if lse is None else lse[batch_slice.start : batch_slice.stop, :, at : at + places]
                 self._side(side, conds).add_joint(
-                    layer, grid, part.q, part.k, a.heads, a.scale, source, slice(0, text), part.bias, own_lse
+                    layer, grid, part.q, part.k, a.heads, a.scale, batch_slice, slice(0, text), part.bias, own_lse
                 )
 
     def _unet_layer(self, key: tuple[Any, Any], a: Attention) -> int:
@@ -159,36 +159,36 @@ class Sums:
         self._described.append(Layer(name, block, a.heads, a.scale))
         return self._layers[key]
 
-    def _side(self, side: Side, conds: Conds) -> Recorder:
-        recorder = self._recorders.get(side)
-        if recorder is None:
+    def _side(self, side: Side, conds: Conds) -> Accumulator:
+        accumulator = self._accumulators.get(side)
+        if accumulator is None:
             select = part_selection(conds.prompts[side], pad=self._layout is not None)
 
             def of_images(keys: int, part: int) -> Tensor:
                 return select(keys, part).expand(self._images, -1, -1)
 
-            recorder = self._recorders[side] = Recorder(slice(0, self._images), of_images, self._keep)
-        return recorder
+            accumulator = self._accumulators[side] = Accumulator(slice(0, self._images), of_images, self._keep)
+        return accumulator
 
     def clear(self) -> None:
         """Let go of everything."""
-        self._recorders.clear()
+        self._accumulators.clear()
 
     def heat_maps(self, conds: Conds, size: Grid, sigmas: Sequence[Tensor]) -> list[HeatMaps] | None:
         """The maps of every picture of the batch, of (height, width) `size`, on the CPU; None if nothing was heard."""
-        if not self._recorders:
+        if not self._accumulators:
             return None
-        for recorder in self._recorders.values():
-            recorder.release()
+        for accumulator in self._accumulators.values():
+            accumulator.release()
         times = torch.stack([s.flatten()[0] for s in sigmas]).tolist()
-        sides = {side: self._pictures(side, conds, size, times) for side in SIDES if side in self._recorders}
+        sides = {side: self._pictures(side, conds, size, times) for side in SIDES if side in self._accumulators}
         prompts = sides.get("prompt") or sides["negative"]
         negatives = sides.get("negative")
         return [m.with_negative(negatives[i]) if negatives else m for i, m in enumerate(prompts)]
 
     def _pictures(self, side: Side, conds: Conds, size: Grid, times: list[float]) -> list[HeatMaps]:
-        prompts = [joined(conds.prompts[side])] * self._images
+        prompts = [concat(conds.prompts[side])] * self._images
         return [
-            HeatMaps.from_run(picture_run(self._recorders[side], self._described, prompts, i, size, None, times))
+            HeatMaps.from_run(recorded_image(self._accumulators[side], self._described, prompts, i, size, None, times))
             for i in range(self._images)
         ]

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...daam_core.capture.region import WHOLE, Area
 from ...daam_core.prompt.prompt import Prompt
 from .context_alignment import context_prompt
-from .default_cond import Remainders, is_default
+from .default_cond import DefaultAreas, is_default
 from .prompt_tokens import KEY
 
 Side = Literal["prompt", "negative"]
@@ -45,7 +45,7 @@ class Conds:
     def __init__(self, lists: Mapping[str, Any], asked: Mapping[str, Any], size: tuple[int, int]) -> None:
         self.prompts: dict[Side, list[Prompt]] = {side: [] for side in SIDES}
         self._rows: dict[str, dict[Any, Row]] = {}
-        self._remainders = Remainders()
+        self._default_areas = DefaultAreas()
         areas: dict[Any, Area] = {}
         for name, conds in lists.items():
             side = _side(name)
@@ -72,13 +72,13 @@ class Conds:
         Args:
             names: the lists that are predicted.
             lists: the sampler's prepared conditionings by name.
-            x, timestep: see `Remainders.area`.
+            x, timestep: see `DefaultAreas.area`.
         """
         for name in names:
             rows = self._rows.get(name, {})
             defaults = [cond["uuid"] for cond in lists[name] if is_default(cond) and cond["uuid"] in rows]
             if defaults:
-                area = self._remainders.area(lists[name], x, timestep)
+                area = self._default_areas.area(lists[name], x, timestep)
                 rows.update({uuid: replace(rows[uuid], area=area) for uuid in defaults})
 
     def rows(self, names: Mapping[int, str], indices: Sequence[int], uuids: Sequence[Any]) -> list[Row | None]:

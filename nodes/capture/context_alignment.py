@@ -7,26 +7,26 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from ...daam_core.errors import BadArgument
-from ...daam_core.prompt.compose import beside, fitted, joined, without_head
+from ...daam_core.prompt.compose import concat, concat_encoders, drop_prefix, pad_or_truncate
 from ...daam_core.prompt.prompt import Prompt
-from .prompt_tokens import REMEMBERED, Spoken
+from .prompt_tokens import ENCODINGS, PromptTokens
 
 
-def context_prompt(spoken: Spoken | None, context: Tensor) -> Prompt:
+def context_prompt(tokens: PromptTokens | None, context: Tensor) -> Prompt:
     """The prompt of a conditioning's context `[1, columns, d]`.
 
-    `spoken` is what the conditioning carries along. Where it does not cover the columns (ConditioningConcat), what is
+    `tokens` is what the conditioning carries along. Where it does not cover the columns (ConditioningConcat), what is
     remembered of the rest is put behind it; columns of which nothing is known count as padding. Without anything known
     at all, the columns' numbers are the words.
     """
     columns = context.shape[1]
-    if spoken and (whole := of_length(spoken, columns)) is not None:
+    if tokens and (whole := of_length(tokens, columns)) is not None:
         return whole
     parts: list[Prompt] = []
     at = 0
-    if spoken and (first := _shorter(spoken, columns)) is not None:
+    if tokens and (first := _shorter(tokens, columns)) is not None:
         parts, at = [first], first.length
-    while at < columns and (found := REMEMBERED.find(context, at)) is not None:
+    while at < columns and (found := ENCODINGS.find(context, at)) is not None:
         length, more = found
         prompt = of_length(more, length)
         if prompt is None:
@@ -35,34 +35,34 @@ def context_prompt(spoken: Spoken | None, context: Tensor) -> Prompt:
         at += length
     if not parts:
         return Prompt.by_index(columns)
-    return fitted(joined(parts), columns)
+    return pad_or_truncate(concat(parts), columns)
 
 
-def of_length(spoken: Spoken, columns: int) -> Prompt | None:
+def of_length(tokens: PromptTokens, columns: int) -> Prompt | None:
     """The reading of a prompt that fills exactly `columns` columns; None if no encoder or pair of encoders does.
 
     A chat model's encoder drops the head of its template: a single longer reading loses its first columns.
     """
-    for prompt in _readings(spoken):
+    for prompt in _readings(tokens):
         if prompt.length == columns:
             return prompt
-    if len(spoken) == 1 and (only := next(iter(spoken.values()))).length > columns:
-        return without_head(only, only.length - columns)
+    if len(tokens) == 1 and (only := next(iter(tokens.values()))).length > columns:
+        return drop_prefix(only, only.length - columns)
     return None
 
 
-def words_for(spoken: Spoken, columns: int) -> Prompt:
+def words_for(tokens: PromptTokens, columns: int) -> Prompt:
     """As `of_length`, for a text that was given afterwards; a repeated context is a whole multiple.
 
     Raises:
         BadArgument: no reading fits.
     """
-    for prompt in _readings(spoken):
+    for prompt in _readings(tokens):
         if columns % prompt.length == 0:
             return prompt
-    exact = of_length(spoken, columns)
+    exact = of_length(tokens, columns)
     if exact is None:
-        lengths = sorted({prompt.length for prompt in _readings(spoken)})
+        lengths = sorted({prompt.length for prompt in _readings(tokens)})
         raise BadArgument(
             f"The picture was made with a text of {columns} columns, and this one has {' or '.join(map(str, lengths))}: "
             "give the very text and CLIP that the sampler's positive prompt was made with."
@@ -70,18 +70,18 @@ def words_for(spoken: Spoken, columns: int) -> Prompt:
     return exact
 
 
-def _shorter(spoken: Spoken, columns: int) -> Prompt | None:
-    return next((prompt for prompt in _readings(spoken) if prompt.length < columns), None)
+def _shorter(tokens: PromptTokens, columns: int) -> Prompt | None:
+    return next((prompt for prompt in _readings(tokens) if prompt.length < columns), None)
 
 
-def _readings(spoken: Spoken) -> Iterator[Prompt]:
+def _readings(tokens: PromptTokens) -> Iterator[Prompt]:
     """The ways the encoders' outputs may stand in a context: CLIP before T5 (SD3), one alone, CLIP's two side by side."""
-    clip = [spoken[name] for name in ("g", "l") if name in spoken]
-    others = [prompt for name, prompt in spoken.items() if name not in ("g", "l", "h")]
+    clip = [tokens[name] for name in ("g", "l") if name in tokens]
+    others = [prompt for name, prompt in tokens.items() if name not in ("g", "l", "h")]
     # CLIP's two encoders share their columns; the longer one is cut to the shorter.
-    shared = fitted(clip[0], min(prompt.length for prompt in clip)) if clip else spoken.get("h")
+    shared = pad_or_truncate(clip[0], min(prompt.length for prompt in clip)) if clip else tokens.get("h")
     if shared is not None and others:
-        yield beside([shared, others[-1]])
+        yield concat_encoders([shared, others[-1]])
     yield from others
     if shared is not None:
         yield shared

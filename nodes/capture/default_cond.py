@@ -19,7 +19,7 @@ def is_default(cond: Cond) -> bool:
     return "default" in cond
 
 
-class Remainders:
+class DefaultAreas:
     """The areas of default prompts; one value for the same prompts at work, however often they are asked for."""
 
     def __init__(self) -> None:

@@ -13,30 +13,30 @@ from typing import Any
 
 from torch import Tensor
 
-from ...daam_core.prompt.compose import inside
+from ...daam_core.prompt.compose import mark_template
 from ...daam_core.prompt.prompt import Prompt
-from .tensor_hash import digest
+from .tensor_hash import tensor_hash
 
 logger = logging.getLogger("daam_lens")
 KEY = "daam_lens_prompts"
-Spoken = Mapping[str, Prompt]
+PromptTokens = Mapping[str, Prompt]
 """One prompt as each of a model's text encoders read it, by ComfyUI's names for these: "l", "g", "t5xxl", "qwen25_7b", …"""
 
 
-def listening(clip: Any) -> Any:
+def recording_clip(clip: Any) -> Any:
     """A clone of a CLIP whose encoder notes what it is told; everything else about it is the same."""
-    heard = clip.clone()
-    if not isinstance(heard.cond_stage_model, _Listening):
-        heard.cond_stage_model = _Listening(heard.cond_stage_model, heard.tokenizer)
-    return heard
+    recorded = clip.clone()
+    if not isinstance(recorded.cond_stage_model, _RecordingEncoder):
+        recorded.cond_stage_model = _RecordingEncoder(recorded.cond_stage_model, recorded.tokenizer)
+    return recorded
 
 
-def spoken_by(clip: Any, text: str) -> Spoken:
+def prompt_tokens(clip: Any, text: str) -> PromptTokens:
     """`text` as the encoders of `clip` read it; nothing is encoded."""
     return prompts_of(clip.tokenize(text), clip.tokenizer, clip.cond_stage_model, text)
 
 
-def prompts_of(tokens: Mapping[str, Any], tokenizer: Any, encoder: Any, text: str = "") -> Spoken:
+def prompts_of(tokens: Mapping[str, Any], tokenizer: Any, encoder: Any, text: str = "") -> PromptTokens:
     """ComfyUI's tokens `{encoder: [[(id or vector, weight, …), …], …]}` as prompts, for the encoders that are loaded."""
     found: dict[str, Prompt] = {}
     for name, batches in tokens.items():
@@ -50,7 +50,7 @@ def prompts_of(tokens: Mapping[str, Any], tokenizer: Any, encoder: Any, text: st
     return found
 
 
-class _Listening:
+class _RecordingEncoder:
     """Stands before a text encoder; only `encode_token_weights` is its own."""
 
     def __init__(self, encoder: Any, tokenizer: Any) -> None:
@@ -70,14 +70,14 @@ class _Listening:
             prompts = prompts_of(tokens, self._tokenizer, self._encoder)
             if not prompts:
                 return given
-            REMEMBERED.keep(given[0], prompts)
+            ENCODINGS.keep(given[0], prompts)
             return (given[0], given[1], {**(given[2] if len(given) > 2 else {}), KEY: prompts}, *given[3:])
         except Exception:
             logger.debug("The words of a prompt could not be read; its maps are kept by column.", exc_info=True)
             return given
 
 
-class Remembered:
+class EncodingCache:
     """The prompts of recent encodings, found again by the encoding itself.
 
     ConditioningConcat keeps the words of one side only, and some packs drop the dictionary: the numbers are still there.
@@ -85,29 +85,29 @@ class Remembered:
 
     def __init__(self, most: int = 256) -> None:
         self._most = most
-        self._prompts: OrderedDict[str, Spoken] = OrderedDict()
+        self._prompts: OrderedDict[str, PromptTokens] = OrderedDict()
         self._lengths: OrderedDict[int, None] = OrderedDict()
 
-    def keep(self, context: Tensor, prompts: Spoken) -> None:
+    def keep(self, context: Tensor, prompts: PromptTokens) -> None:
         """Remember that `context` `[1, columns, d]` says `prompts`."""
-        key = digest(context)
+        key = tensor_hash(context)
         self._prompts[key] = prompts
         self._prompts.move_to_end(key)
         self._lengths[context.shape[1]] = None
         while len(self._prompts) > self._most:
             self._prompts.popitem(last=False)
 
-    def find(self, context: Tensor, first: int = 0) -> tuple[int, Spoken] | None:
+    def find(self, context: Tensor, first: int = 0) -> tuple[int, PromptTokens] | None:
         """(columns, prompts) of an encoding that stands in `context` `[1, columns, d]` from column `first` on."""
         for columns in self._lengths:
             if first + columns <= context.shape[1]:
-                prompts = self._prompts.get(digest(context[:, first : first + columns]))
+                prompts = self._prompts.get(tensor_hash(context[:, first : first + columns]))
                 if prompts is not None:
                     return columns, prompts
         return None
 
 
-REMEMBERED = Remembered()
+ENCODINGS = EncodingCache()
 """Nodes have no state of their own, and a prompt is encoded long before it is sampled."""
 
 
@@ -161,4 +161,4 @@ def _without_template(prompt: Prompt, ids: Sequence[int | str], vocabulary: _Voc
         return prompt
     head = starts[-2] + 3  # <|im_start|> user \n
     last = starts[-2] + pieces[starts[-2] : starts[-1]].index("<|im_end|>")
-    return inside(prompt, head, prompt.length - last)
+    return mark_template(prompt, head, prompt.length - last)

@@ -1,4 +1,4 @@
-"""One run of a sampler: what its attention calls mean, summed by the core's recorders.
+"""One run of a sampler: what its attention calls mean, summed by the core's accumulators.
 
 The session listens; `hook` brings it the calls. Nothing here raises into the sampler: the first error ends the recording
 and becomes the sentence that the map nodes show.
@@ -13,12 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ...daam_core.capture.accumulator import Keep, Source
-from ...daam_core.capture.attention_call import SeenLse, attention_call
+from ...daam_core.capture.accumulator import BatchSlice, StoreOptions
+from ...daam_core.capture.attention_call import LseCapture, attention_call
 from ...daam_core.capture.families import READS, Layout
 from ...daam_core.errors import NothingRecorded, recording_failure
 from ...daam_core.maps.heatmaps import HeatMaps
-from .attention_router import Call, Sums, own_source
+from .attention_router import AttentionRouter, Call, own_slice
 from .batch_rows import Conds, Row, names_of
 
 logger = logging.getLogger("daam_lens")
@@ -28,13 +28,13 @@ logger = logging.getLogger("daam_lens")
 class Options:
     """What a Record node was asked for; `first_step` and `last_step` count sampling steps from 0, both included."""
 
-    keep: Keep
+    keep: StoreOptions
     negative: bool = False
     first_step: int = 0
     last_step: int = 10_000
 
 
-class Session:
+class RecordingSession:
     """Listens to one run.
 
     Args:
@@ -45,25 +45,25 @@ class Session:
         scale: pixels of the picture for each latent position.
 
     Attributes:
-        coming: what the next attention call is, None where it is not to be heard: what ComfyUI tells a UNet's block of
+        next_call: what the next attention call is, None where it is not to be heard: what ComfyUI tells a UNet's block of
             itself, and whether it is the picture's attention to itself. A transformer says nothing about its calls.
     """
 
     def __init__(self, options: Options, guider: Any, latent: Sequence[int], layout: Layout | None, scale: int) -> None:
         self.options, self.layout, self.failure = options, layout, ""
-        self.coming: tuple[Mapping[str, Any], bool] | None = None
+        self.next_call: tuple[Mapping[str, Any], bool] | None = None
         self.sampling_step = 0
         self._guider: Any = guider
         self._images, self._size = int(latent[0]), (int(latent[-2]), int(latent[-1]))
         self._scale = scale
         self._conds: Conds | None = None
-        self._sums = Sums(options.keep, self._images, layout)
+        self._router = AttentionRouter(options.keep, self._images, layout)
         self._sigmas: list[Tensor] = []
-        self._sources: dict[tuple[int, Row | None], Source] = {}
+        self._slices: dict[tuple[int, Row | None], BatchSlice] = {}
         self._names: dict[int, str] = {}
-        self._heard: set[str] = set()
+        self._predicted: set[str] = set()
         self._call: Call | None = None
-        self._hears_own = False
+        self._records_self = False
         self._between = True
         self._in_pieces = False
 
@@ -75,7 +75,7 @@ class Session:
 
     def begin_step(self, sigma: Tensor) -> None:
         """The sampler wants a prediction."""
-        self._heard, self._between = set(), False
+        self._predicted, self._between = set(), False
         if self.live:
             self._sigmas.append(sigma)
 
@@ -83,7 +83,7 @@ class Session:
         """The prediction is there."""
         self._between = True
         if self.live:
-            self._sums.end_step()
+            self._router.end_step()
 
     def begin_batch(self, lists: Sequence[Any], x: Tensor, timestep: Tensor) -> None:
         """The conditionings that are predicted next for the latent `x`; a second look at one (PAG, SAG) is another pack's."""
@@ -92,15 +92,15 @@ class Session:
             self._conds = Conds(known, self._guider.original_conds, self._size)
         names = names_of(lists, known)
         self._in_pieces |= not names  # copies of the sampler's lists, or somebody's own
-        self._names = {i: name for i, name in names.items() if name not in self._heard}
-        self._heard |= set(names.values())
+        self._names = {i: name for i, name in names.items() if name not in self._predicted}
+        self._predicted |= set(names.values())
         self._conds.begin(self._names.values(), known, x, timestep)
 
     def end_batch(self) -> None:
         self._names = {}
 
     def begin_model(self, x: Tensor, context: Tensor | None, options: Mapping[str, Any]) -> None:
-        """The diffusion model is called with `x` `[rows, c, …, h, w]`."""
+        """The diffusion model is called with `x` `[channels, c, …, h, w]`."""
         self.end_model()
         indices, uuids = options.get("cond_or_uncond") or [], options.get("uuids") or []
         if not self.live or self._between or self._conds is None or len(indices) != len(uuids) or not self._names:
@@ -113,52 +113,52 @@ class Session:
                 "Another node cuts the picture into parts or batches while it is sampled, "
                 "so that nobody can say which part of it the attention belongs to. Record without that node."
             )
-        sources = [self._source(i, row) for i, row in enumerate(rows)]
-        wanted = [(row.side, source) for row, source in zip(rows, sources, strict=True) if row is not None]
+        slices = [self._slice_of(i, row) for i, row in enumerate(rows)]
+        wanted = [(row.side, batch_slice) for row, batch_slice in zip(rows, slices, strict=True) if row is not None]
         columns = 0 if context is None else context.shape[1]
-        self._call = Call(x.shape[0], wanted, own_source(rows, sources), tuple(x.shape), columns)
-        self._hears_own = self._call.own is not None and self._sums.own_step
+        self._call = Call(x.shape[0], wanted, own_slice(rows, slices), tuple(x.shape), columns)
+        self._records_self = self._call.own is not None and self._router.keeps_self_attention
         if self.layout is not None:
-            self.coming = {}, False
+            self.next_call = {}, False
 
-    def _source(self, group: int, row: Row | None) -> Source:
-        """One value for the same rows of every call: recorders look up by it what is the same in every step."""
+    def _slice_of(self, group: int, row: Row | None) -> BatchSlice:
+        """One value for the same rows of every call: accumulators look up by it what is the same in every step."""
         key = (group, row)
-        if key not in self._sources:
+        if key not in self._slices:
             first = group * self._images
-            self._sources[key] = Source(first, first + self._images, row.part, row.area) if row else Source(0, 0)
-        return self._sources[key]
+            self._slices[key] = BatchSlice(first, first + self._images, row.part, row.area) if row else BatchSlice(0, 0)
+        return self._slices[key]
 
     def end_model(self) -> None:
-        self._call = self.coming = None
+        self._call = self.next_call = None
 
     def _wanted(self, row: Row | None) -> Row | None:
         return row if row is not None and (row.side == "prompt" or self.options.negative) else None
 
     # -- attention --------------------------------------------------------------------------------------------------
 
-    def mark(self, block: Mapping[str, Any], own: bool) -> None:
+    def set_next_call(self, block: Mapping[str, Any], own: bool) -> None:
         """A UNet's transformer block says that its next attention call is cross-attention (or the picture's own)."""
-        self.coming = None
+        self.next_call = None
         try:
-            if self._call is not None and (not own or (self._hears_own and self._sums.wants_own(block))):
-                self.coming = block, own
+            if self._call is not None and (not own or (self._records_self and self._router.wants_self(block))):
+                self.next_call = block, own
         except Exception as error:
             self.fail(error)
 
-    def hear(self, args: Sequence[Any], kwargs: Mapping[str, Any], seen: SeenLse | None = None) -> None:
-        """The attention call that was coming, with the arguments of `optimized_attention`."""
-        call, coming = self._call, self.coming
-        if call is None or coming is None or self._conds is None:
+    def on_attention(self, args: Sequence[Any], kwargs: Mapping[str, Any], seen: LseCapture | None = None) -> None:
+        """The attention call that was next_call, with the arguments of `optimized_attention`."""
+        call, next_call = self._call, self.next_call
+        if call is None or next_call is None or self._conds is None:
             return
         try:
             attention = attention_call(args, kwargs)
             if self.layout is not None:
                 lse = None if seen is None else seen.of(attention)
-                self._sums.add_transformer(self._conds, call, self.layout, attention, lse)
+                self._router.add_transformer(self._conds, call, self.layout, attention, lse)
             else:
-                self.coming = None
-                self._sums.add_unet(self._conds, call, *coming, attention)
+                self.next_call = None
+                self._router.add_unet(self._conds, call, *next_call, attention)
         except Exception as error:
             self.fail(error)
 
@@ -169,7 +169,7 @@ class Session:
         if self.failure:
             return
         self.failure = recording_failure(error)
-        self._sums.clear()
+        self._router.clear()
         self.end_model()
         logger.warning("DAAM Lens: %s", self.failure)
         logger.debug("Where recording stopped", exc_info=error)
@@ -183,7 +183,7 @@ class Session:
         if self.failure:
             raise NothingRecorded(self.failure)
         size = (self._size[0] * self._scale, self._size[1] * self._scale)
-        maps = None if self._conds is None else self._sums.heat_maps(self._conds, size, self._sigmas)
+        maps = None if self._conds is None else self._router.heat_maps(self._conds, size, self._sigmas)
         if maps is None:
             raise NothingRecorded(self._why_silent())
         return maps
@@ -202,6 +202,6 @@ class Session:
     def close(self) -> None:
         """Let go of everything that is the host's."""
         self._guider = None
-        self._conds = self._call = self.coming = None
-        self._sums.clear()
+        self._conds = self._call = self.next_call = None
+        self._router.clear()
         self._sigmas.clear()

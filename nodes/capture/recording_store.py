@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ...daam_core.errors import NothingRecorded
 from ...daam_core.maps.heatmaps import HeatMaps
-from ...daam_core.maps.relabel import by_index, reworded
+from ...daam_core.maps.relabel import by_index, relabel
 from .context_alignment import words_for
-from .prompt_tokens import Spoken
-from .tensor_hash import digest
+from .prompt_tokens import PromptTokens
+from .tensor_hash import tensor_hash
 
 MOST_PICTURES = 64
 MOST_BYTES = 512 * 2**20
@@ -31,7 +31,7 @@ class _Kept:
     bytes: int
 
 
-class Runs:
+class RecordingStore:
     """A bounded memory of recorded pictures; the oldest goes first. Holds no model and nothing on a device."""
 
     def __init__(self, pictures: int = MOST_PICTURES, most_bytes: int = MOST_BYTES) -> None:
@@ -46,7 +46,7 @@ class Runs:
             pictures = [_Kept(one, failure, one.nbytes) for one in maps or ()] or [_Kept(None, failure, 0)]
             for samples in latents:
                 for i, picture in enumerate(samples):
-                    key = digest(picture)
+                    key = tensor_hash(picture)
                     self._kept.pop(key, None)
                     self._kept[key] = pictures[min(i, len(pictures) - 1)]
             while len(held := self._held()) > 1 and (len(held) > self._pictures or self.bytes > self._most_bytes):
@@ -60,20 +60,20 @@ class Runs:
     def _held(self) -> list[_Kept]:
         return list({id(kept): kept for kept in self._kept.values()}.values())
 
-    def find(self, samples: Tensor, spoken: Spoken | None = None) -> tuple[HeatMaps, ...]:
+    def find(self, samples: Tensor, tokens: PromptTokens | None = None) -> tuple[HeatMaps, ...]:
         """The maps of each picture of a latent `[pictures, …]`.
 
-        `spoken` gives words to maps that were recorded without.
+        `tokens` gives words to maps that were recorded without.
 
         Raises:
             NothingRecorded: nobody recorded this latent, recording failed, or its words are not known; the text says what
                 to do.
         """
-        return tuple(_worded(self.recorded(picture), spoken) for picture in samples)
+        return tuple(_worded(self.recorded(picture), tokens) for picture in samples)
 
     def recorded(self, picture: Tensor) -> HeatMaps:
         """The maps of one picture's latent `[c, …]` as they were recorded, with or without words. Raises NothingRecorded."""
-        key = digest(picture)
+        key = tensor_hash(picture)
         with self._lock:
             kept, gone = self._kept.get(key), key in self._gone
         if gone and kept is None:
@@ -92,21 +92,21 @@ class Runs:
         return kept.maps
 
 
-RUNS = Runs()
+RECORDINGS = RecordingStore()
 """Nodes have no state of their own; a run is recorded in one node and asked for in another."""
 
 
-def maps_of(samples: Tensor, prompt: Spoken | None = None) -> tuple[HeatMaps, ...]:
-    """See `Runs.find`."""
-    return RUNS.find(samples, prompt)
+def maps_of(samples: Tensor, prompt: PromptTokens | None = None) -> tuple[HeatMaps, ...]:
+    """See `RecordingStore.find`."""
+    return RECORDINGS.find(samples, prompt)
 
 
-def _worded(maps: HeatMaps, spoken: Spoken | None) -> HeatMaps:
+def _worded(maps: HeatMaps, tokens: PromptTokens | None) -> HeatMaps:
     if not by_index(maps.prompt):
         return maps
-    if spoken is None:
+    if tokens is None:
         raise NothingRecorded(
             "This run was recorded, but without its words. Encode the prompt with the CLIP that comes out of Record, "
             "or give this node that CLIP and the text."
         )
-    return reworded(maps, words_for(spoken, maps.prompt.length))
+    return relabel(maps, words_for(tokens, maps.prompt.length))

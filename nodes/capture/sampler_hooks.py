@@ -15,11 +15,11 @@ import torch
 from comfy import patcher_extension
 from comfy.patcher_extension import WrappersMP
 
-from ...daam_core.capture.attention_call import SeenLse
+from ...daam_core.capture.attention_call import LseCapture
 from ...daam_core.capture.families import READS, is_unet, layout_of
 from ...daam_core.errors import NothingRecorded, recording_failure
-from .recording_session import Options, Session
-from .recording_store import RUNS
+from .recording_session import Options, RecordingSession
+from .recording_store import RECORDINGS
 
 KEY = "daam_lens"
 TORCH_COMPILE_KWARGS = "torch_compile_kwargs"
@@ -27,16 +27,16 @@ TORCH_COMPILE_KWARGS = "torch_compile_kwargs"
 _CALLBACK = 5  # position of `callback` among the arguments of outer_sample
 
 
-def recording(model: Any, options: Options) -> Any:
+def recording_model(model: Any, options: Options) -> Any:
     """A clone of a MODEL that records every run of a sampler; an earlier Record on it gives way."""
-    heard = model.clone()
-    heard.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    heard.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, Recording(options))
-    return heard
+    recorded = model.clone()
+    recorded.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+    recorded.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, Recording(options))
+    return recorded
 
 
 class Recording:
-    """The OUTER_SAMPLE wrapper: opens a session, samples, keeps what was heard under the hash of the latent."""
+    """The OUTER_SAMPLE wrapper: opens a session, samples, keeps what was recorded under the hash of the latent."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -59,7 +59,7 @@ class Recording:
             session.close()
 
 
-def _open(guider: Any, options: Options, noise: Any) -> Session:
+def _open(guider: Any, options: Options, noise: Any) -> RecordingSession:
     if TORCH_COMPILE_KWARGS in guider.model_options and torch.are_deterministic_algorithms_enabled():
         raise NothingRecorded(
             "a compiled model cannot be recorded while PyTorch is told to be deterministic. "
@@ -74,15 +74,15 @@ def _open(guider: Any, options: Options, noise: Any) -> Session:
             f"It reads {READS}"
         )
     scale = int(getattr(patcher.model.latent_format, "spacial_downscale_ratio", 8))
-    return Session(options, guider, noise.shape, layout, scale)
+    return RecordingSession(options, guider, noise.shape, layout, scale)
 
 
 @contextmanager
 def _compiled_apart(model_options: dict[str, Any]) -> Iterator[None]:
     """What is compiled during a recorded run is used in recorded runs alone, and the other way round.
 
-    Newer TorchCompileModel nodes tell PyTorch to compare no option of a run with those it compiled for. A model compiled
-    without Record would then never be heard, and one compiled with it would look for Record in a run that has none, and
+    Newer TorchCompileModel nodes call PyTorch to compare no option of a run with those it compiled for. A model compiled
+    without Record would then never be recorded, and one compiled with it would look for Record in a run that has none, and
     fail. Compiling it a second time does not help: PyTorch keeps what it compiled with the code it came from. But it always
     compares its global state: one bit of it, without effect while deterministic algorithms are off, tells the two apart.
     """
@@ -99,25 +99,25 @@ def _compiled_apart(model_options: dict[str, Any]) -> Iterator[None]:
 
 def _without(executor: Any, args: Any, kwargs: Any, error: Exception) -> Any:
     output = executor(*args, **kwargs)
-    RUNS.keep([output], None, recording_failure(error))
+    RECORDINGS.keep([output], None, recording_failure(error))
     return output
 
 
-def _keep(session: Session, output: Any, last: _Last, guider: Any) -> None:
+def _keep(session: RecordingSession, output: Any, last: _Last, guider: Any) -> None:
     """Remember the run under the latent that was sampled, and under the clean one that some samplers also give out."""
     latents = [output]
     try:
         if last.clean is not None and last.clean.shape == output.shape:
             latents.append(guider.model_patcher.model.process_latent_out(last.clean.cpu()))
-        RUNS.keep(latents, session.heat_maps())
+        RECORDINGS.keep(latents, session.heat_maps())
     except Exception as error:
-        RUNS.keep(latents, None, str(error) if isinstance(error, NothingRecorded) else recording_failure(error))
+        RECORDINGS.keep(latents, None, str(error) if isinstance(error, NothingRecorded) else recording_failure(error))
 
 
 class _Last:
     """The sampler's callback, which also tells which step it is and what the clean latent looks like."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: RecordingSession) -> None:
         self.clean: torch.Tensor | None = None
         self.below: Callable[..., Any] | None = None
         self._session = session
@@ -140,7 +140,7 @@ def _with_callback(args: tuple[Any, ...], kwargs: dict[str, Any], last: _Last) -
     return given, {**kwargs, "callback": last}
 
 
-def _install(session: Session, model_options: dict[str, Any]) -> None:
+def _install(session: RecordingSession, model_options: dict[str, Any]) -> None:
     """Put the listeners into the options of one run."""
     options = model_options.setdefault("transformer_options", {})
     for kind, wrapper in (
@@ -153,17 +153,17 @@ def _install(session: Session, model_options: dict[str, Any]) -> None:
     if session.layout is not None:
         return
     patches = dict(options.get("patches", {}))
-    patches["attn2_patch"] = [*patches.get("attn2_patch", []), _mark(session, own=False)]
+    patches["attn2_patch"] = [*patches.get("attn2_patch", []), _attention_patch(session, own=False)]
     if session.options.keep.self_attention:
-        patches["attn1_patch"] = [*patches.get("attn1_patch", []), _mark(session, own=True)]
+        patches["attn1_patch"] = [*patches.get("attn1_patch", []), _attention_patch(session, own=True)]
     options["patches"] = patches
     replaced = options.get("patches_replace", {}).get("attn2", {})
     if replaced:
-        wrapped = {block: _Heard(session, replacement) for block, replacement in replaced.items()}
+        wrapped = {block: _RecordedReplacement(session, replacement) for block, replacement in replaced.items()}
         options["patches_replace"] = {**options["patches_replace"], "attn2": wrapped}
 
 
-def _predict(session: Session) -> Callable[..., Any]:
+def _predict(session: RecordingSession) -> Callable[..., Any]:
     def predict(executor: Any, *args: Any, **kwargs: Any) -> Any:
         _safely(session, lambda: session.begin_step(_argument(args, kwargs, 1, "timestep")))
         out = executor(*args, **kwargs)
@@ -173,7 +173,7 @@ def _predict(session: Session) -> Callable[..., Any]:
     return predict
 
 
-def _batch(session: Session) -> Callable[..., Any]:
+def _batch(session: RecordingSession) -> Callable[..., Any]:
     def batch(executor: Any, *args: Any, **kwargs: Any) -> Any:
         names = ("model", "conds", "x_in", "timestep")
         _safely(session, lambda: session.begin_batch(*(_argument(args, kwargs, i, names[i]) for i in (1, 2, 3))))
@@ -185,7 +185,7 @@ def _batch(session: Session) -> Callable[..., Any]:
     return batch
 
 
-def _model(session: Session) -> Callable[..., Any]:
+def _model(session: RecordingSession) -> Callable[..., Any]:
     def model(executor: Any, *args: Any, **kwargs: Any) -> Any:
         def begin() -> None:
             context = _argument(args, kwargs, 3, "c_crossattn", None)
@@ -201,61 +201,63 @@ def _model(session: Session) -> Callable[..., Any]:
     return model
 
 
-def _override(session: Session, below: Callable[..., Any] | None) -> Callable[..., Any]:
+def _override(session: RecordingSession, below: Callable[..., Any] | None) -> Callable[..., Any]:
     """An attention override that calls what was there before, or the function itself, and only listens."""
 
     def unet(func: Any, *args: Any, **kwargs: Any) -> Any:
-        if session.coming is not None:  # before the function, which may do with its arguments what it likes
-            _apart(session.hear, args, kwargs)
+        if session.next_call is not None:  # before the function, which may do with its arguments what it likes
+            _outside_compile(session.on_attention, args, kwargs)
         return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
 
     def transformer(func: Any, *args: Any, **kwargs: Any) -> Any:
-        if session.coming is None:
+        if session.next_call is None:
             return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
-        seen = None if torch.compiler.is_compiling() else SeenLse()
+        seen = None if torch.compiler.is_compiling() else LseCapture()
         with nullcontext() if seen is None else seen:
             out = func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
-        _apart(session.hear, args, kwargs, seen)
+        _outside_compile(session.on_attention, args, kwargs, seen)
         return out
 
     return unet if session.layout is None else transformer
 
 
-def _mark(session: Session, own: bool) -> Callable[..., Any]:
+def _attention_patch(session: RecordingSession, own: bool) -> Callable[..., Any]:
     """A patch that hands its arguments on as they are: it tells that attention comes next, and where.
 
     UNets call patches with four arguments and take three back. Newer models add keywords and take back a dictionary of
     what was changed; no UNet does so today.
     """
 
-    def mark(*args: Any, **kwargs: Any) -> Any:
+    def patch(*args: Any, **kwargs: Any) -> Any:
         options = _argument(args, kwargs, 3, "extra_options", None)
         if isinstance(options, Mapping):
-            _apart(session.mark, options, own)
+            _outside_compile(session.set_next_call, options, own)
         return args[:3] if len(args) == 4 and not kwargs else {}
 
-    return mark
+    return patch
 
 
-def _apart(tell: Callable[..., None], *args: Any) -> None:
-    """Call `tell` where torch.compile does not look; the wrapper that sees to that costs too much where nothing is compiled."""
+def _outside_compile(call: Callable[..., None], *args: Any) -> None:
+    """Call `call` where torch.compile does not look; the wrapper that sees to that costs too much where nothing is compiled."""
     if torch.compiler.is_compiling():
-        torch.compiler.disable(tell)(*args)
+        torch.compiler.disable(call)(*args)
     else:
-        tell(*args)
+        call(*args)
 
 
-class _Heard:
-    """Another pack's replacement of a cross-attention (IP-Adapter and its like), heard before it does its work.
+class _RecordedReplacement:
+    """Another pack's replacement of a cross-attention (IP-Adapter and its like), recorded before it does its work.
 
     Such replacements call attention in ways an override does not see. Everything else about them shows through.
     """
 
-    def __init__(self, session: Session, replacement: Any) -> None:
+    def __init__(self, session: RecordingSession, replacement: Any) -> None:
         self._session, self._replacement = session, replacement
 
     def __call__(self, q: Any, k: Any, v: Any, extra_options: Any, *args: Any, **kwargs: Any) -> Any:
-        _safely(self._session, lambda: _apart(self._session.hear, (q, k, v, int(extra_options["n_heads"])), {}))
+        _safely(
+            self._session, lambda: _outside_compile(self._session.on_attention, (q, k, v, int(extra_options["n_heads"])), {})
+        )
         return self._replacement(q, k, v, extra_options, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -265,8 +267,8 @@ class _Heard:
         if name != "to":
             return found
 
-        def to(*args: Any, **kwargs: Any) -> _Heard:  # ComfyUI puts what `to` gives out in our place
-            return _Heard(self._session, found(*args, **kwargs))
+        def to(*args: Any, **kwargs: Any) -> _RecordedReplacement:  # ComfyUI puts what `to` gives out in our place
+            return _RecordedReplacement(self._session, found(*args, **kwargs))
 
         return to
 
@@ -285,8 +287,8 @@ def _argument(args: Sequence[Any], kwargs: Mapping[str, Any], index: int, name: 
     return default
 
 
-def _safely(session: Session, tell: Callable[..., None], *args: Any) -> None:
+def _safely(session: RecordingSession, call: Callable[..., None], *args: Any) -> None:
     try:
-        tell(*args)
+        call(*args)
     except Exception as error:
         session.fail(error)

@@ -7,7 +7,7 @@ import hashlib
 from torch import Tensor
 
 
-def digest(x: Tensor) -> str:
+def tensor_hash(x: Tensor) -> str:
     """A tensor's shape and numbers as a short text; the same for the same numbers, wherever they lie."""
     values = x.detach().float().cpu().contiguous()
     return hashlib.sha1(f"{tuple(values.shape)}".encode() + values.numpy().tobytes(), usedforsecurity=False).hexdigest()

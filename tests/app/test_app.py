@@ -13,42 +13,42 @@ import torch
 from PIL import Image
 
 from daam_core import load_tiny, trace
-from daam_core.cli.main import main
+from daam_core.cli import main
 from daam_core.errors import BadArgument, BadPrompt, NothingRecorded
 from daam_core.maps.heatmaps import HeatMaps
 
 gradio = pytest.importorskip("gradio", reason='the app needs gradio: pip install "daam-lens[app]"')
 testclient = pytest.importorskip("fastapi.testclient", reason="fastapi's test client needs httpx")
 
-from daam_core.app.page import Painter, _settings  # noqa: E402
+from daam_core.app.page import Generator, _settings  # noqa: E402
 from daam_core.app.server import build  # noqa: E402
 from daam_core.app.shelf import Shelf  # noqa: E402
-from daam_core.diffusers.generation import Settings, defaults, paint  # noqa: E402
+from daam_core.diffusers.generation import Settings, defaults, generate_recorded  # noqa: E402
 
 PROMPT = "a red house and a green tree"
 
 
 @pytest.fixture(scope="module")
 def maps() -> HeatMaps:
-    _picture, lens = paint(load_tiny(), PROMPT, Settings(seed=3, steps=4, detail=("steps", "layers")))
-    return lens.heat_maps()
+    _picture, recording = generate_recorded(load_tiny(), PROMPT, Settings(seed=3, steps=4, detail=("steps", "layers")))
+    return recording.heat_maps()
 
 
 def test_the_form_asks_the_pipeline_for_what_it_says() -> None:
     """Against the same call written out by hand."""
     pipe, shelf, heard = load_tiny(), Shelf(), []
     settings = Settings(seed=5, steps=3, size=(64, 96), guidance=2.0, negative="a car", detail=("steps",))
-    address, note = Painter(pipe, shelf)(PROMPT, settings, lambda done, desc, unit: heard.append(done))  # type: ignore[arg-type, return-value]
+    address, note = Generator(pipe, shelf)(PROMPT, settings, lambda done, desc, unit: heard.append(done))  # type: ignore[arg-type, return-value]
     ours = shelf.find(address.removeprefix("explorer/"))
-    with trace(load_tiny(), detail="steps", negative=True) as lens:
-        lens._pipe(
+    with trace(load_tiny(), keep="steps", negative=True) as recording:
+        recording._pipe(
             PROMPT, negative_prompt="a car", height=64, width=96, num_inference_steps=3, guidance_scale=2.0,
             generator=torch.Generator().manual_seed(5),
         )  # fmt: skip
-    theirs = lens.heat_maps()
+    theirs = recording.heat_maps()
     assert note == ""
     assert ours.picture is not None and np.array_equal(ours.picture, theirs.picture)
-    assert ours.negative is not None and torch.equal(ours.word("house"), theirs.word("house"))
+    assert ours.negative is not None and torch.equal(ours.heat_map("house"), theirs.heat_map("house"))
     assert heard == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -58,12 +58,12 @@ def test_defaults_are_the_models_own() -> None:
 
 def test_an_empty_prompt_is_one_sentence() -> None:
     with pytest.raises(BadPrompt, match="empty"):
-        Painter(load_tiny(), Shelf())("  ", Settings(steps=1))
+        Generator(load_tiny(), Shelf())("  ", Settings(steps=1))
 
 
 def test_a_size_that_cannot_be_is_one_sentence_with_the_nearest() -> None:
     with pytest.raises(BadArgument, match=r"100 x 130 pixels .* multiples of 8\. The nearest size is 96 x 128\."):
-        Painter(load_tiny(), Shelf())(PROMPT, Settings(steps=1, size=(130, 100)))
+        Generator(load_tiny(), Shelf())(PROMPT, Settings(steps=1, size=(130, 100)))
 
 
 def test_empty_boxes_leave_it_to_the_model() -> None:

@@ -210,7 +210,7 @@ def test_the_mask_of_the_explorer_is_the_core_s(server: Server) -> None:
     assert again["run"] == said["run"], "the same maps keep their name, so that a page need not load them again"
     assert again["missing"] == ["word:dragon"]
     for mask, one in zip(given, maps, strict=True):
-        soft = 1 - masks.soft(one.word("house", one.size))
+        soft = 1 - masks.soft(one.heat_map("house", one.size))
         assert float((torch.from_numpy(mask).float() / 255 - soft).abs().max()) < 1 / 254
 
 

@@ -29,30 +29,30 @@ def read(pack: Pack, tokens: Any, encoder: Any = None) -> Any:
 
 
 def places(prompt: Any, word: str) -> list[int]:
-    rows = prompt.find(word).rows
-    return [token.column for token in prompt.tokens if token.row in rows]
+    rows = prompt.find(word).channels
+    return [token.column for token in prompt.tokens if token.channel in rows]
 
 
 def test_sd3_reads_with_clip_and_t5(pack: Pack) -> None:
-    spoken = read(pack, {"l": [chunk([2, 3])], "g": [chunk([2, 3])], "t5xxl": [chunk([2, 3], 90, False)]})
-    prompt = pack("nodes.capture.context_alignment").of_length(spoken, 77 + 90)
+    tokens = read(pack, {"l": [chunk([2, 3])], "g": [chunk([2, 3])], "t5xxl": [chunk([2, 3], 90, False)]})
+    prompt = pack("nodes.capture.context_alignment").of_length(tokens, 77 + 90)
     assert prompt.labels == ["red", "house"]
     assert places(prompt, "house") == [2, 77 + 1]
 
 
 def test_flux_reads_with_t5_alone(pack: Pack) -> None:
-    spoken = read(pack, {"l": [chunk([2, 3])], "t5xxl": [chunk([2, 3], 256, False)]})
-    assert places(pack("nodes.capture.context_alignment").of_length(spoken, 256), "house") == [1]
+    tokens = read(pack, {"l": [chunk([2, 3])], "t5xxl": [chunk([2, 3], 256, False)]})
+    assert places(pack("nodes.capture.context_alignment").of_length(tokens, 256), "house") == [1]
 
 
 def test_an_encoder_that_is_not_loaded_says_nothing(pack: Pack) -> None:
-    spoken = read(pack, {"l": [chunk([2])], "t5xxl": [chunk([2], 77, False)]}, SimpleNamespace(t5xxl=None))
-    assert set(spoken) == {"l"}
+    tokens = read(pack, {"l": [chunk([2])], "t5xxl": [chunk([2], 77, False)]}, SimpleNamespace(t5xxl=None))
+    assert set(tokens) == {"l"}
 
 
 def test_sdxl_cuts_the_longer_encoder_to_the_shorter(pack: Pack) -> None:
-    spoken = read(pack, {"l": [chunk([2, 3])], "g": [chunk([2, 3]), chunk([4])]})
-    prompt = pack("nodes.capture.context_alignment").of_length(spoken, 77)
+    tokens = read(pack, {"l": [chunk([2, 3])], "g": [chunk([2, 3]), chunk([4])]})
+    prompt = pack("nodes.capture.context_alignment").of_length(tokens, 77)
     assert prompt.labels == ["red", "house"]
 
 
@@ -61,7 +61,7 @@ def test_a_concatenation_is_remembered(pack: Pack) -> None:
     spoken_module, columns = pack("nodes.capture.prompt_tokens"), pack("nodes.capture.context_alignment")
     first, second = read(pack, {"l": [chunk([2, 3])]}), read(pack, {"l": [chunk([4])]})
     contexts = torch.randn(3, 1, 77, 4, generator=torch.Generator().manual_seed(11))
-    spoken_module.REMEMBERED.keep(contexts[1], second)
+    spoken_module.ENCODINGS.keep(contexts[1], second)
     both = columns.context_prompt(first, torch.cat([contexts[0], contexts[1]], 1))
     assert both.labels == ["red", "house", "tree"]
     assert places(both, "tree") == [78]
@@ -76,7 +76,7 @@ def test_nothing_known_is_counted(pack: Pack) -> None:
 
 
 def test_memory_of_prompts_is_bounded(pack: Pack) -> None:
-    remembered = pack("nodes.capture.prompt_tokens").Remembered(most=2)
+    remembered = pack("nodes.capture.prompt_tokens").EncodingCache(most=2)
     contexts = [torch.full((1, 3, 2), float(k)) for k in range(3)]
     for context in contexts:
         remembered.keep(context, {})
@@ -84,9 +84,9 @@ def test_memory_of_prompts_is_bounded(pack: Pack) -> None:
 
 
 def test_a_text_that_does_not_fit_is_refused(pack: Pack) -> None:
-    spoken = read(pack, {"l": [chunk([2, 3])], "t5xxl": [chunk([2], 100, False)]})
+    tokens = read(pack, {"l": [chunk([2, 3])], "t5xxl": [chunk([2], 100, False)]})
     with pytest.raises(pack("daam_core.errors").BadArgument, match="90 columns, and this one has 77 or 100"):
-        pack("nodes.capture.context_alignment").words_for(spoken, 90)
+        pack("nodes.capture.context_alignment").words_for(tokens, 90)
 
 
 def test_a_chat_template_has_no_words(pack: Pack) -> None:
@@ -97,9 +97,9 @@ def test_a_chat_template_has_no_words(pack: Pack) -> None:
     names += ["<|im_start|>", "assistant", newline]
     own = SimpleNamespace(start_token=None, end_token=None, inv_vocab=dict(enumerate(names)))
     tokens = {"qwen25_7b": [[(i, 1.0) for i in range(len(names))]]}
-    spoken = pack("nodes.capture.prompt_tokens").prompts_of(tokens, SimpleNamespace(qwen25_7b=own), SimpleNamespace())
-    assert spoken["qwen25_7b"].labels == ["red", "house"]
-    cut = pack("nodes.capture.context_alignment").of_length(spoken, len(names) - 9)
+    tokens = pack("nodes.capture.prompt_tokens").prompts_of(tokens, SimpleNamespace(qwen25_7b=own), SimpleNamespace())
+    assert tokens["qwen25_7b"].labels == ["red", "house"]
+    cut = pack("nodes.capture.context_alignment").of_length(tokens, len(names) - 9)
     assert places(cut, "house") == [1]
 
 

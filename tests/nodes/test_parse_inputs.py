@@ -19,10 +19,10 @@ def maps(pack: Pack, words: str = "a red house and a house", negative: bool = Fa
     tokens = tuple(prompt_module.Token(i + 1, text, i + 1) for i, text in enumerate(texts))
     labels = prompt_module.labelled([(text, (i,)) for i, text in enumerate(texts)], tokens)
     prompt = prompt_module.Prompt(words, tokens, labels, (0,), (len(texts) + 1,), (), len(texts) + 2)
-    sums = {(2, 2): torch.zeros(prompt.rows, 2, 2)}
+    sums = {(2, 2): torch.zeros(prompt.num_channels, 2, 2)}
     made = heatmaps.HeatMaps(
-        sums=sums, late=sums, terms={(2, 2): 1}, layers=(), detail=None, heads=None, self_attention=None, size=(16, 16),
-        picture=None, prompt=prompt, steps=1, timesteps=(1.0,),
+        sums=sums, time_weighted=sums, num_terms={(2, 2): 1}, layers=(), detail=None, heads=None, self_attention=None,
+        size=(16, 16), picture=None, prompt=prompt, steps=1, timesteps=(1.0,),
     )  # fmt: skip
     return made.with_negative(maps(pack, "fog")) if negative else made
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from daam_core.studies.model_runner import Studio
+from daam_core.studies.model_runner import ModelRunner
 from daam_core.studies.report import Report, Table, Text
 from daam_core.studies.study import Found, Measured, Study, Unit
 
@@ -28,7 +28,7 @@ class Squares(Study):
     def units(self, options: argparse.Namespace) -> list[Unit]:
         return [Unit(f"unit {n}", {"seed": n}) for n in range(options.count)]
 
-    def measure(self, unit: Unit, studio: Studio, options: argparse.Namespace) -> Measured:
+    def measure(self, unit: Unit, runner: ModelRunner, options: argparse.Namespace) -> Measured:
         seed = unit.content["seed"]
         if seed == self.dies_at:
             raise KeyboardInterrupt
@@ -47,7 +47,7 @@ class Squares(Study):
 def options(out: Path, **changed: Any) -> argparse.Namespace:
     """Options as the command line gives them."""
     given: dict[str, Any] = {
-        "model": "tiny", "out": out, "prompts": None, "seeds": 1, "limit": None, "first_seed": 0, "method": "paper",
+        "model": "tiny", "out": out, "prompts": None, "seeds": 1, "limit": None, "first_seed": 0, "aggregation": "sum",
         "device": "cpu", "steps": None, "guidance": None, "size": None, "threads": 1, "count": 5,
     }  # fmt: skip
     return argparse.Namespace(**{**given, **changed})

@@ -1,4 +1,4 @@
-"""A studio that paints nothing: maps made up in code, so that a study's rows can be known beforehand."""
+"""A runner that paints nothing: maps made up in code, so that a study's rows can be known beforehand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from daam_core.studies.model_runner import Shot, Studio
+from daam_core.studies.model_runner import ModelRunner, Sample
 from daam_core.studies.runner import run_study
 from daam_core.studies.study import Found, Measured, Row, Study, Unit
 
@@ -31,19 +31,19 @@ class StagedStudio:
     def __init__(self, boxes: Mapping[str, tuple[int, int, int, int]], split: Callable[[str], list[str]] = str.split) -> None:
         self.boxes, self.split = boxes, split
 
-    def picture(self, prompt: str, seed: int, **how: Any) -> Shot:
+    def picture(self, prompt: str, seed: int, **how: Any) -> Sample:
         words = self.split(prompt)
         maps = heat_maps(words, (SIDE, SIDE), ((SIDE, SIDE),), seed=seed)
         heat = torch.zeros(len(words) + 3, SIDE, SIDE)
         for i, word in enumerate(words, 1):
             if word in self.boxes:
                 heat[i] = box(*self.boxes[word]).float()
-        maps = dataclasses.replace(maps, sums={(SIDE, SIDE): heat}, late={(SIDE, SIDE): heat})
+        maps = dataclasses.replace(maps, sums={(SIDE, SIDE): heat}, time_weighted={(SIDE, SIDE): heat})
         assert maps.picture is not None
-        return Shot(maps.picture, maps, None, "paper", prompt, seed)
+        return Sample(maps.picture, maps, None, "sum", prompt, seed)
 
-    def as_studio(self) -> Studio:
-        return cast(Studio, self)
+    def as_runner(self) -> ModelRunner:
+        return cast(ModelRunner, self)
 
 
 def box(top: int, left: int, bottom: int, right: int) -> Tensor:
@@ -55,18 +55,18 @@ def box(top: int, left: int, bottom: int, right: int) -> Tensor:
 
 def options(study: Study, *arguments: str, out: Path | str = "unused") -> argparse.Namespace:
     """What the command line gives this study."""
-    from daam_core.cli.main import build_parser
+    from daam_core.cli.parser import build_parser
 
     given = ["study", study.name, "--out", str(out), *arguments]
     return build_parser(given).parse_args(given)
 
 
-def measured(study: Study, studio: Studio, units: Sequence[Unit], given: argparse.Namespace, folder: Path) -> Found:
+def measured(study: Study, runner: ModelRunner, units: Sequence[Unit], given: argparse.Namespace, folder: Path) -> Found:
     """What the runner hands to `conclude`, without a model."""
     rows: list[Row] = []
     pictures: dict[tuple[str, str], Path] = {}
     for unit in units:
-        one: Measured = study.measure(unit, studio, given)
+        one: Measured = study.measure(unit, runner, given)
         assert one == one and all(
             value is None or isinstance(value, (str, int, float, bool)) for row in one.rows for value in row.values()
         )

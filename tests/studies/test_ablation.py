@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from daam_core.cli.main import main
+from daam_core.cli import main
 from daam_core.studies.ablation_variants import (
     FAMILIES,
     equal_resolutions,
@@ -19,60 +19,60 @@ from daam_core.studies.ablation_variants import (
     step_ranges,
     variants,
 )
-from daam_core.studies.model_runner import Shot, Studio
+from daam_core.studies.model_runner import ModelRunner, Sample
 
 SIZE = (128, 128)
 
 
 @pytest.fixture(scope="module")
-def shot() -> Shot:
-    studio = Studio(how={"num_inference_steps": 5})
-    return studio.picture("a red house and a green tree", 5, heads=True, detail=("layers", "steps"))
+def sample() -> Sample:
+    runner = ModelRunner(how={"num_inference_steps": 5})
+    return runner.picture("a red house and a green tree", 5, keep=("layers", "steps", "heads"))
 
 
-def found(shot: Shot) -> dict[tuple[str, str], torch.Tensor]:
-    assert shot.castorini is not None
-    return {(family, name): heat for family, name, heat in variants(shot.paper, shot.castorini, "house", SIZE)}
+def found(sample: Sample) -> dict[tuple[str, str], torch.Tensor]:
+    assert sample.castorini is not None
+    return {(family, name): heat for family, name, heat in variants(sample.paper, sample.castorini, "house", SIZE)}
 
 
 @pytest.mark.parametrize("family", ["resolution", "block", "layer", "steps", "head"])
-def test_parts_add_up_to_the_whole(shot: Shot, family: str) -> None:
+def test_parts_add_up_to_the_whole(sample: Sample, family: str) -> None:
     """Nothing of the attention is left out or counted twice (detail is kept in float16: 1e-3)."""
-    whole = found(shot)["all", "Eq. 6"]
-    parts = [heat for (kind, name), heat in found(shot).items() if kind == family and "half" not in name]
+    whole = found(sample)["all", "Eq. 6"]
+    parts = [heat for (kind, name), heat in found(sample).items() if kind == family and "half" not in name]
     torch.testing.assert_close(torch.stack(parts).sum(0), whole, rtol=0, atol=1e-3 * float(whole.max()))
     assert len(parts) >= 3
 
 
-def test_every_family_is_there(shot: Shot) -> None:
-    assert {family for family, _ in found(shot)} == set(FAMILIES)
+def test_every_family_is_there(sample: Sample) -> None:
+    assert {family for family, _ in found(sample)} == set(FAMILIES)
 
 
-def test_interpolations_are_torch_s(shot: Shot) -> None:
-    levels = native(shot.paper, "house")
-    assert {grid: tuple(level.shape) for grid, level in levels.items()} == {grid: grid for grid in shot.paper.sums}
-    word = shot.paper.prompt.find("house")
+def test_interpolations_are_torch_s(sample: Sample) -> None:
+    levels = native(sample.paper, "house")
+    assert {grid: tuple(level.shape) for grid, level in levels.items()} == {grid: grid for grid in sample.paper.sums}
+    word = sample.paper.prompt.find("house")
     for grid, level in levels.items():
-        torch.testing.assert_close(level, shot.paper.sums[grid][list(word.rows)].sum(0))
+        torch.testing.assert_close(level, sample.paper.sums[grid][list(word.channels)].sum(0))
     bilinear = sum(F.interpolate(x[None, None], SIZE, mode="bilinear")[0, 0] for x in levels.values())
-    torch.testing.assert_close(interpolated(shot.paper, "house", SIZE, "bilinear"), bilinear)
+    torch.testing.assert_close(interpolated(sample.paper, "house", SIZE, "bilinear"), bilinear)
     torch.testing.assert_close(
-        interpolated(shot.paper, "house", SIZE, "bicubic"), shot.paper.word("house", SIZE), rtol=0, atol=1e-4
+        interpolated(sample.paper, "house", SIZE, "bicubic"), sample.paper.heat_map("house", SIZE), rtol=0, atol=1e-4
     )
-    nearest = interpolated(shot.paper, "house", SIZE, "nearest")
+    nearest = interpolated(sample.paper, "house", SIZE, "nearest")
     assert float((nearest[:8, :8] - nearest[0, 0]).abs().max()) == 0
 
 
-def test_aggregations_written_out(shot: Shot) -> None:
-    heats = [shot.paper.select(grids=[grid]).word("house", SIZE) for grid in shot.paper.sums]
+def test_aggregations_written_out(sample: Sample) -> None:
+    heats = [sample.paper.select(grids=[grid]).heat_map("house", SIZE) for grid in sample.paper.sums]
     stretched = [(h - h.min()) / (h.max() - h.min()) for h in heats]
-    torch.testing.assert_close(equal_resolutions(shot.paper, "house", SIZE), torch.stack(stretched).sum(0))
+    torch.testing.assert_close(equal_resolutions(sample.paper, "house", SIZE), torch.stack(stretched).sum(0))
     product = stretched[0] * stretched[1] * stretched[2]
-    torch.testing.assert_close(geometric_mean(shot.paper, "house", SIZE), product ** (1 / 3), rtol=1e-4, atol=1e-5)
-    steps = [shot.paper.select(steps=[j]).word("house", SIZE) for j in range(5)]
-    torch.testing.assert_close(found(shot)["aggregation", "maximum of steps"], torch.stack(steps).max(0).values)
+    torch.testing.assert_close(geometric_mean(sample.paper, "house", SIZE), product ** (1 / 3), rtol=1e-4, atol=1e-5)
+    steps = [sample.paper.select(steps=[j]).heat_map("house", SIZE) for j in range(5)]
+    torch.testing.assert_close(found(sample)["aggregation", "maximum of steps"], torch.stack(steps).max(0).values)
     late = sum((j + 1) ** 2 * steps[j] for j in range(5))
-    heat = found(shot)["aggregation", "late steps (j²)"]
+    heat = found(sample)["aggregation", "late steps (j²)"]
     torch.testing.assert_close(heat, late, rtol=0, atol=1e-3 * float(heat.max()))
 
 

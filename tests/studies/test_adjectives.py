@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from daam_core.cli.main import main
+from daam_core.cli import main
 from daam_core.errors import BadPrompt
 from daam_core.studies.adjectives import FREE, NOUN, REPLACED, AdjectivesStudy, change_of, reach, side_by_side, world_templates
 from daam_core.studies.adjectives_report import change_table, reach_table
-from daam_core.studies.model_runner import Studio
+from daam_core.studies.model_runner import ModelRunner
 from daam_core.studies.report import markdown
 from daam_core.studies.study import Found
 from daam_core.studies.templates import Template, noun_and_adjective, read_templates
@@ -84,8 +84,8 @@ def test_noun_and_adjective_are_found_by_their_place() -> None:
 
 def test_reach_counted_by_hand() -> None:
     """The adjective has 16x16 pixels, the noun 8x8 of them, the noun's region is 16x8."""
-    studio = StagedStudio({"red": (0, 0, 16, 16), "house": (0, 0, 8, 8)})
-    maps = studio.picture("red house", 0).maps
+    runner = StagedStudio({"red": (0, 0, 16, 16), "house": (0, 0, 8, 8)})
+    maps = runner.picture("red house", 0).maps
     found = reach(maps, ("red",), ("house",), box(0, 0, 16, 8), 0.4)
     assert found == {
         "iod": 0.25, "ioh": 1.0, "iou": 0.25, "adjective_outside": 0.5, "noun_outside": 0.0, "area_outside": 1 - 128 / 1024,
@@ -174,16 +174,16 @@ def test_a_noun_that_no_picture_shows_leaves_no_number() -> None:
 
 def test_six_pictures_from_one_noise_and_a_model_that_is_as_before() -> None:
     """Free pictures equal those drawn one by one; the frozen ones do not; nothing stays behind."""
-    studio = Studio(how={"num_inference_steps": 2})
+    runner = ModelRunner(how={"num_inference_steps": 2})
     template = Template("a", ("red", "blue"), "house on grass")
-    processors = dict(studio.pipe.unet.attn_processors)
-    drawn = side_by_side(template, 5, studio)
-    assert studio.pipe.unet.attn_processors == processors
+    processors = dict(runner.pipe.unet.attn_processors)
+    drawn = side_by_side(template, 5, runner)
+    assert runner.pipe.unet.attn_processors == processors
     pictures = [maps.picture.astype(int) for maps in drawn]
     for place, adjective in ((0, "red"), (1, ""), (3, "blue")):
-        alone = studio.picture(template.prompt(adjective), 5)
+        alone = runner.picture(template.prompt(adjective), 5)
         assert np.abs(pictures[place] - alone.image).mean() < 0.5
-        assert torch.allclose(drawn[place].word("house"), alone.maps.word("house"), rtol=1e-3, atol=1e-3)
+        assert torch.allclose(drawn[place].heat_map("house"), alone.maps.heat_map("house"), rtol=1e-3, atol=1e-3)
     assert np.abs(pictures[2] - pictures[1]).max() > 2 and np.abs(pictures[4] - pictures[3]).max() > 2
     assert np.abs(pictures[5] - pictures[4]).max() > 2
 

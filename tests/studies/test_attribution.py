@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from daam_core.cli.main import main
+from daam_core.cli import main
 from daam_core.errors import BadArgument
 from daam_core.studies.attribution import AttributionStudy
 from daam_core.studies.attribution_report import SHEET, cut_at, opinion_table, sheet_of
@@ -34,8 +34,8 @@ def units() -> list[Unit]:
 
 @pytest.fixture
 def found(tmp_path: Path) -> Found:
-    studio = StagedStudio({word: (0, 0, 16, 16) for text in PROMPTS for word in text.split()})
-    return measured(STUDY, studio.as_studio(), units(), options(STUDY), tmp_path)
+    runner = StagedStudio({word: (0, 0, 16, 16) for text in PROMPTS for word in text.split()})
+    return measured(STUDY, runner.as_runner(), units(), options(STUDY), tmp_path)
 
 
 def write(path: Path, sheet: str, ratings: dict[str, dict[str, int | str]]) -> Path:
@@ -63,8 +63,8 @@ def test_parts_of_speech_share_a_short_sheet(found: Found) -> None:
 
 def test_other_pictures_make_another_sheet(found: Found, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    studio = StagedStudio({word: (8, 8, 16, 16) for text in PROMPTS for word in text.split()})
-    other = measured(STUDY, studio.as_studio(), units(), options(STUDY), tmp_path / "other")
+    runner = StagedStudio({word: (8, 8, 16, 16) for text in PROMPTS for word in text.split()})
+    other = measured(STUDY, runner.as_runner(), units(), options(STUDY), tmp_path / "other")
     assert sheet_of(found, 99)[0].id != sheet_of(other, 99)[0].id
 
 

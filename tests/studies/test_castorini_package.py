@@ -1,4 +1,4 @@
-"""`method="castorini"` on the embedded model: the numbers of the package `daam` of PyPI, prompt by prompt."""
+"""`aggregation="castorini"` on the embedded model: the numbers of the package `daam` of PyPI, prompt by prompt."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from daam_core import load_tiny
-from daam_core.cli.main import USER_ERROR, main
+from daam_core.cli.parser import USER_ERROR, main
 from daam_core.studies import castorini_package as package
-from daam_core.studies.model_runner import Studio
+from daam_core.studies.model_runner import ModelRunner
 
 PROMPTS = ("a red house and a green tree", "a purple sun at night", "a yellow car next to a pink star in snow")
 
@@ -28,16 +28,16 @@ def daam() -> Any:
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_maps_equal_the_package_s(daam: Any, prompt: str) -> None:
-    shot = Studio(rule="castorini", how={"num_inference_steps": 4}).picture(prompt, 3)
+    sample = ModelRunner(aggregation="castorini", how={"num_inference_steps": 4}).picture(prompt, 3)
     pipe = load_tiny()
     pipe.set_progress_bar_config(disable=True)
     with daam.trace(pipe) as tracer:
         picture = pipe(prompt, num_inference_steps=4, generator=torch.Generator().manual_seed(3)).images[0]
         theirs = tracer.compute_global_heat_map(factors=package.FACTORS)
-    assert np.abs(np.asarray(picture).astype(int) - shot.image).max() <= 2  # its own attention rounds otherwise
-    for word in shot.maps.content_words:
+    assert np.abs(np.asarray(picture).astype(int) - sample.image).max() <= 2  # its own attention rounds otherwise
+    for word in sample.maps.content_words:
         expected = theirs.compute_word_heat_map(word).heatmap
-        torch.testing.assert_close(shot.maps.word(word), expected, rtol=0, atol=1e-5 * float(expected.max()))
+        torch.testing.assert_close(sample.maps.heat_map(word), expected, rtol=0, atol=1e-5 * float(expected.max()))
 
 
 def test_study_scores_the_package_on_the_same_pictures(daam: Any, tmp_path: Path) -> None:

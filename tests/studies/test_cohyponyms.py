@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from daam_core.cli.main import main
+from daam_core.cli import main
 from daam_core.errors import BadArgument
 from daam_core.studies.cohyponyms import CohyponymsStudy
 from daam_core.studies.cohyponyms_report import groups_table, kinds_table, relation
@@ -117,9 +117,9 @@ def test_another_model_s_verdict_is_a_proxy_until_people_look(tmp_path: Path) ->
     """Cat and dog share a box, cat and fridge do not."""
     pairs = write(tmp_path / "pairs.csv", "first,second,relation\ncat,dog,cohyponym\ncat,fridge,other\n")
     given = options(STUDY, "--pairs", str(pairs), "--judge", "maps")
-    studio = StagedStudio({"cat": (0, 0, 16, 16), "dog": (0, 0, 16, 16), "fridge": (16, 16, 32, 32)})
+    runner = StagedStudio({"cat": (0, 0, 16, 16), "dog": (0, 0, 16, 16), "fridge": (16, 16, 32, 32)})
     units = STUDY.units(given)
-    found = measured(STUDY, studio.as_studio(), units, given, tmp_path)
+    found = measured(STUDY, runner.as_runner(), units, given, tmp_path)
     assert list(found.rows["iou"]) == [1.0, 0.0] and list(found.rows["both"]) == [False, True]
     report = STUDY.conclude(found, given)
     text = markdown(report)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from daam_core.cli.main import build_parser
+from daam_core.cli.parser import build_parser
 from daam_core.errors import BadArgument
 from daam_core.studies import plots
 from daam_core.studies.registry import STUDIES
@@ -61,9 +61,9 @@ def test_there_are_commands_to_try() -> None:
 
 def test_scripts_for_clusters_are_well_formed() -> None:
     text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
-    (slurm,) = re.findall(r"```bash\n(.*?)```", text, re.S)
+    (slurm,) = re.findall(r"``bash\n(.*?)``", text, re.S)
     assert subprocess.run(["bash", "-n"], input=slurm, text=True, capture_output=True).stderr == ""
-    (manifest,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    (manifest,) = re.findall(r"``yaml\n(.*?)``", text, re.S)
     service, job = yaml.safe_load_all(manifest)
     assert (service["kind"], job["kind"]) == ("Service", "Job")
     pod = job["spec"]["template"]["spec"]

@@ -16,7 +16,7 @@ from daam_core import trace
 from daam_core.errors import BadArgument
 from daam_core.studies import annotated_folder as folders
 from daam_core.studies.ground_truth import ACCURACY, observe, segmented, truth_units, world_nouns
-from daam_core.studies.model_runner import NOISE_LEVELS, Studio
+from daam_core.studies.model_runner import NOISE_LEVELS, ModelRunner
 from daam_core.tiny.diffusion import noise_to
 from daam_core.tiny.load import load_tiny
 from daam_core.tiny.scenes import scene_at
@@ -34,56 +34,56 @@ def truth_options(out: Path, **changed: Any) -> argparse.Namespace:
 
 
 @pytest.fixture(scope="module")
-def studio() -> Studio:
-    return Studio(how={"num_inference_steps": 3})
+def runner() -> ModelRunner:
+    return ModelRunner(how={"num_inference_steps": 3})
 
 
-def test_denoised_is_one_step_at_each_noise_level(studio: Studio) -> None:
+def test_denoised_is_one_step_at_each_noise_level(runner: ModelRunner) -> None:
     """Against the steps written out with the embedded model's own formulas."""
     scene = scene_at(5, 2)
-    shot = studio.denoised(scene.image, scene.caption, 11)
+    sample = runner.denoised(scene.image, scene.caption, 11)
     pipe = load_tiny()
     latent = pipe.vae.encode(torch.from_numpy(scene.image).permute(2, 0, 1)[None].float() / 127.5 - 1).latents
     dice = torch.Generator().manual_seed(11)
-    with torch.no_grad(), trace(pipe) as lens:
+    with torch.no_grad(), trace(pipe) as recording:
         context = pipe.encode_prompt(scene.caption, "cpu", 1, False)[0]
         for level in NOISE_LEVELS:
             t = torch.tensor([level])
             noise = torch.randn(latent.shape, generator=dice)
             pipe.unet(noise_to(latent, noise, t), t, encoder_hidden_states=context)
         pipe.maybe_free_model_hooks()
-    expected = lens.heat_maps()
-    assert shot.maps.steps == len(NOISE_LEVELS)
+    expected = recording.heat_maps()
+    assert sample.maps.steps == len(NOISE_LEVELS)
     noun = scene.objects[0].noun
-    torch.testing.assert_close(shot.maps.word(noun), expected.word(noun), rtol=1e-4, atol=1e-4)
-    assert np.array_equal(shot.image, scene.image)
+    torch.testing.assert_close(sample.maps.heat_map(noun), expected.heat_map(noun), rtol=1e-4, atol=1e-4)
+    assert np.array_equal(sample.image, scene.image)
 
 
 def test_denoised_works_with_sdxl_s_additional_conditions() -> None:
-    studio = Studio("sdxl")
-    studio.__dict__["pipe"] = pipeline("sdxl")
-    shot = studio.denoised(np.zeros((128, 192, 3), np.uint8), "a red house", 0, levels=(500,))
-    assert shot.maps.word("house", (128, 192)).shape == (128, 192)
+    runner = ModelRunner("sdxl")
+    runner.__dict__["pipe"] = pipeline("sdxl")
+    sample = runner.denoised(np.zeros((128, 192, 3), np.uint8), "a red house", 0, levels=(500,))
+    assert sample.maps.heat_map("house", (128, 192)).shape == (128, 192)
     with pytest.raises(BadArgument, match="multiple of 8"):
-        studio.denoised(np.zeros((100, 128, 3), np.uint8), "a red house", 0)
+        runner.denoised(np.zeros((100, 128, 3), np.uint8), "a red house", 0)
 
 
-def test_the_same_seed_is_the_picture_of_the_command_line(studio: Studio) -> None:
+def test_the_same_seed_is_the_picture_of_the_command_line(runner: ModelRunner) -> None:
     pipe = load_tiny()
     picture = pipe("a red house", num_inference_steps=3, generator=torch.Generator().manual_seed(4)).images[0]
-    shot = studio.picture("a red house", 4, heads=True)
-    assert np.array_equal(shot.image, np.asarray(picture))
-    assert shot.castorini is not None and shot.maps is shot.paper
-    assert Studio(rule="castorini", how=studio.how).picture("a red house", 4).maps.rule == "castorini"
+    sample = runner.picture("a red house", 4, keep=("heads",))
+    assert np.array_equal(sample.image, np.asarray(picture))
+    assert sample.castorini is not None and sample.maps is sample.paper
+    assert ModelRunner(aggregation="castorini", how=runner.how).picture("a red house", 4).maps.aggregation == "castorini"
 
 
-def test_rendered_scenes_have_their_exact_masks(studio: Studio, tmp_path: Path) -> None:
+def test_rendered_scenes_have_their_exact_masks(runner: ModelRunner, tmp_path: Path) -> None:
     asked = truth_options(tmp_path, truth="rendered", style="shaded")
     units = truth_units(asked)
     assert [unit.content["split"] for unit in units[:-1]] == ["one object", "two objects", "held-out one", "held-out two"]
     assert units[-1].key == ACCURACY
     two = units[1]
-    seen = observe(two, studio, asked)
+    seen = observe(two, runner, asked)
     scene = two.content["scene"]
     drawn = scene_at(scene["seed"], scene["index"], two=1.0, style="shaded")
     assert two.content["prompt"] == drawn.caption
@@ -93,12 +93,12 @@ def test_rendered_scenes_have_their_exact_masks(studio: Studio, tmp_path: Path) 
     assert seen.segmented is not None
 
 
-def test_generated_pictures_have_the_segmenter_s_masks(studio: Studio, tmp_path: Path) -> None:
+def test_generated_pictures_have_the_segmenter_s_masks(runner: ModelRunner, tmp_path: Path) -> None:
     """Only nouns of the prompt count; those that are not to be seen are named."""
     asked = truth_options(tmp_path)
     unit = truth_units(asked)[1]
-    seen = observe(unit, studio, asked)
-    judged = segmented(seen.shot.image)
+    seen = observe(unit, runner, asked)
+    judged = segmented(seen.sample.image)
     nouns = world_nouns(unit.content["prompt"])
     assert len(nouns) == 2
     assert set(seen.masks) | set(seen.unseen) == set(nouns)
@@ -106,12 +106,12 @@ def test_generated_pictures_have_the_segmenter_s_masks(studio: Studio, tmp_path:
         assert torch.equal(mask, judged[word])
 
 
-def test_words_limit_what_is_scored(studio: Studio, tmp_path: Path) -> None:
+def test_words_limit_what_is_scored(runner: ModelRunner, tmp_path: Path) -> None:
     asked = truth_options(tmp_path, truth="rendered")
     unit = truth_units(asked)[1]
-    first = next(iter(observe(unit, studio, asked).masks))
+    first = next(iter(observe(unit, runner, asked).masks))
     only = argparse.Namespace(**{**vars(asked), "words": [first]})
-    assert list(observe(unit, studio, only).masks) == [first]
+    assert list(observe(unit, runner, only).masks) == [first]
 
 
 @pytest.mark.parametrize(
@@ -153,12 +153,12 @@ def own_folder(folder: Path, size: tuple[int, int] = (128, 128)) -> Path:
     return folder
 
 
-def test_own_pictures_with_masks(studio: Studio, tmp_path: Path) -> None:
+def test_own_pictures_with_masks(runner: ModelRunner, tmp_path: Path) -> None:
     asked = truth_options(tmp_path, truth=str(own_folder(tmp_path / "mine", (130, 133))))
     (unit,) = truth_units(asked)
     assert unit.key == "one"
-    seen = observe(unit, studio, asked)
-    assert seen.shot.image.shape == (128, 128, 3)
+    seen = observe(unit, runner, asked)
+    assert seen.sample.image.shape == (128, 128, 3)
     assert {mask.shape for mask in seen.masks.values()} == {(128, 128)}
     scene = scene_at(3, 1, two=1.0)
     assert set(seen.masks) == {one.noun for one in scene.objects} | {"dragon"}
@@ -177,7 +177,7 @@ def test_a_changed_mask_is_other_content(tmp_path: Path) -> None:
     assert truth_units(asked)[0].content != before
 
 
-def experiment(folder: Path, studio: Studio, prompt: str, seed: int) -> Path:
+def experiment(folder: Path, runner: ModelRunner, prompt: str, seed: int) -> Path:
     """One picture in the layout of castorini/daam's experiments: a mask's alpha channel is what counts."""
     folder.mkdir(parents=True)
     (folder / "prompt.txt").write_text(prompt, encoding="utf-8")
@@ -186,32 +186,32 @@ def experiment(folder: Path, studio: Studio, prompt: str, seed: int) -> Path:
     mask[:64, :, 3] = 255
     mask[..., :3] = 255  # colour everywhere: only opacity tells
     Image.fromarray(mask).save(folder / "house.gt.png")
-    Image.fromarray(studio.picture(prompt, seed).image).save(folder / "output.png")
+    Image.fromarray(runner.picture(prompt, seed).image).save(folder / "output.png")
     return folder
 
 
-def test_castorini_experiments_are_painted_again(studio: Studio, tmp_path: Path) -> None:
-    experiment(tmp_path / "gen" / "17", studio, "a red house", 4)
+def test_castorini_experiments_are_painted_again(runner: ModelRunner, tmp_path: Path) -> None:
+    experiment(tmp_path / "gen" / "17", runner, "a red house", 4)
     asked = truth_options(tmp_path, truth=str(tmp_path / "gen"))
     (unit,) = truth_units(asked)
-    seen = observe(unit, studio, asked)
+    seen = observe(unit, runner, asked)
     assert unit.key == "17"
     assert seen.difference == 0.0
     expected = torch.zeros(128, 128, dtype=torch.bool)
     expected[:64] = True
     assert torch.equal(seen.masks["house"], expected)
     other = dataclasses.replace(unit, content={**unit.content, "seed": 5})
-    assert observe(other, studio, asked).difference > 1
+    assert observe(other, runner, asked).difference > 1
 
 
-def test_castorini_experiments_can_be_taken_as_they_are(studio: Studio, tmp_path: Path) -> None:
-    folder = experiment(tmp_path / "gen" / "17", studio, "a red house", 4)
+def test_castorini_experiments_can_be_taken_as_they_are(runner: ModelRunner, tmp_path: Path) -> None:
+    folder = experiment(tmp_path / "gen" / "17", runner, "a red house", 4)
     (folder / "seed.txt").unlink()
     with pytest.raises(BadArgument, match=r"no seed\.txt"):
         truth_units(truth_options(tmp_path, truth=str(tmp_path / "gen")))
     asked = truth_options(tmp_path, truth=str(tmp_path / "gen"), route="denoised")
-    seen = observe(truth_units(asked)[0], studio, asked)
-    assert seen.shot.maps.steps == len(NOISE_LEVELS)
+    seen = observe(truth_units(asked)[0], runner, asked)
+    assert seen.sample.maps.steps == len(NOISE_LEVELS)
     (folder / "output.png").unlink()
     with pytest.raises(BadArgument, match=r"no output\.png"):
         truth_units(asked)

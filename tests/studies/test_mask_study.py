@@ -11,28 +11,28 @@ import pandas as pd
 import pytest
 import torch
 
-from daam_core.cli.main import main
+from daam_core.cli import main
 from daam_core.masks.methods import METHODS
 from daam_core.studies.combinations import CORE, Combination, Workbench, combinations
 from daam_core.studies.ground_truth import ACCURACY
 from daam_core.studies.mask_study import CASTORINI, MaskStudy, difference, labels
-from daam_core.studies.model_runner import Shot, Studio
+from daam_core.studies.model_runner import ModelRunner, Sample
 from daam_core.studies.report import Report, Table, Text
 from daam_core.studies.study import Found
 
 
 @pytest.fixture(scope="module")
-def shot() -> Shot:
-    return Studio(how={"num_inference_steps": 4}).picture("a red house and a green tree", 5, heads=True)
+def sample() -> Sample:
+    return ModelRunner(how={"num_inference_steps": 4}).picture("a red house and a green tree", 5, keep=("heads",))
 
 
 @pytest.mark.parametrize(("how", "name"), CORE.items(), ids=lambda value: value if isinstance(value, str) else "")
-def test_combinations_are_the_core_s_methods(shot: Shot, how: Combination, name: str) -> None:
+def test_combinations_are_the_core_s_methods(sample: Sample, how: Combination, name: str) -> None:
     """The table speaks of the masks that users get."""
     size = (128, 128)
     for tau in how.taus:
-        ours = Workbench.of(shot.maps, "house", size).mask(how, tau)
-        core = shot.maps.mask("house", name, tau=0.4 if tau is None else tau)
+        ours = Workbench.of(sample.maps, "house", size).mask(how, tau)
+        core = sample.maps.mask("house", name, tau=0.4 if tau is None else tau)
         assert torch.equal(ours, core), (name, tau)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from daam_core.cli.main import main
+from daam_core.cli import main
 
 ROOT = Path(__file__).parents[2]
 PROMPTS = "a red house\na yellow sun and a blue boat\na green fish at sea\n"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from daam_core.errors import CannotWrite
-from daam_core.studies.model_runner import Studio
+from daam_core.studies.model_runner import ModelRunner
 from daam_core.studies.processes import Processes
 from daam_core.studies.runner import as_frame, run_study
 from daam_core.studies.shards import Cost, Shards
@@ -23,7 +23,7 @@ from .fakes import Squares, options
 def no_model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Most runs here need no model, whose digest would take a second each."""
     if "with_model" not in request.node.name:
-        monkeypatch.setattr(Studio, "weights_digest", "0" * 64)
+        monkeypatch.setattr(ModelRunner, "weights_digest", "0" * 64)
 
 
 RESULTS = {"rows.csv", "report.md", "report.html", "run.json"}
@@ -48,11 +48,11 @@ def test_other_weights_are_never_mixed_with_model(tmp_path: Path) -> None:
     """A model that was trained on is another model, whatever its folder is called."""
     run_study(Squares(), options(tmp_path, count=1))
     run = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
-    studio = Studio()
+    runner = ModelRunner()
     with torch.no_grad():
-        studio.pipe.unet.conv_in.bias[0] += 1
+        runner.pipe.unet.conv_in.bias[0] += 1
     assert len(run["weights_sha256"]) == 64
-    assert run["weights_sha256"] == Studio().weights_digest != studio.weights_digest
+    assert run["weights_sha256"] == ModelRunner().weights_digest != runner.weights_digest
 
 
 def test_rows_are_what_was_measured(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import jaccard_score
 
 from daam_core import load_tiny, trace
-from daam_core.cli.main import USER_ERROR, main
+from daam_core.cli.parser import USER_ERROR, main
 from daam_core.studies import segmentation_report
 from daam_core.studies.ground_truth import segmented
 from daam_core.studies.segmentation_paper import accuracy_beside_the_paper, beside_the_paper
@@ -38,13 +38,13 @@ def test_rows_are_the_overlap_of_the_paper_s_masks_written_out(study: Path) -> N
     rows = pd.read_csv(study / "rows.csv")
     one = rows[rows["split"] == "one object"].iloc[0]
     pipe = load_tiny()
-    with trace(pipe, heads=True) as lens:
+    with trace(pipe, keep="heads") as recording:
         picture = pipe(one["prompt"], num_inference_steps=4, generator=torch.Generator().manual_seed(int(one["seed"]))).images[
             0
         ]
     truth = segmented(np.asarray(picture))[one["word"]].numpy()
-    heat = lens.heat_maps().word(one["word"], (128, 128)).numpy()
-    other = lens.heat_maps(method="castorini").word(one["word"], (128, 128)).numpy()
+    heat = recording.heat_maps().heat_map(one["word"], (128, 128)).numpy()
+    other = recording.heat_maps(aggregation="castorini").heat_map(one["word"], (128, 128)).numpy()
     other = (other - other.min()) / (other.max() - other.min())
     of_word = rows[(rows["unit"] == one["unit"]) & (rows["word"] == one["word"])]
     for tau in (0.1, 0.4, 0.9):
@@ -93,7 +93,7 @@ def test_a_word_that_the_prompt_does_not_have_is_counted_apart(tmp_path: Path) -
     for word in (scene.objects[0].noun, "dragon"):
         mask.save(folder / f"one.{word}.png")
     out = tmp_path / "out"
-    assert main(["study", "segmentation", "--truth", str(folder), "--out", str(out), "--method", "castorini"]) == 0
+    assert main(["study", "segmentation", "--truth", str(folder), "--out", str(out), "--aggregation", "castorini"]) == 0
     rows = pd.read_csv(out / "rows.csv")
     absent = rows[rows["word"] == "dragon"]
     assert list(absent["mask"]) == ["absent word"]
@@ -138,7 +138,8 @@ def test_figures_beside_the_paper_are_the_rows_of_the_same_threshold() -> None:
 def test_nothing_to_score_is_a_report_that_says_so() -> None:
     rows = pd.DataFrame([{"unit": "u", "split": "x", "word": "house", "mask": "unseen", "tau": None, "iou": None}])
     found = Found(rows, {}, ())
-    report = segmentation_report.conclude(found, argparse.Namespace(closed=3, model="tiny", truth="generated", method="paper"))
+    options = argparse.Namespace(closed=3, model="tiny", truth="generated", aggregation="sum")
+    report = segmentation_report.conclude(found, options)
     assert any("Not one mask" in getattr(part, "text", "") for part in report.parts)
 
 
@@ -159,7 +160,7 @@ def test_nothing_to_score_is_a_report_that_says_so() -> None:
         (["segmentation", "--out", "{tmp}/gaps.txt"], "Cannot write into"),
         (["segmentation", "--out", "{tmp}/out", "--truth", "{tmp}/nowhere"], "no folder"),
         (["segmentation", "--out", "{tmp}/out", "--limit", "0"], "--limit"),
-        (["segmentation", "--out", "{tmp}/out", "--method", "other"], "--method"),
+        (["segmentation", "--out", "{tmp}/out", "--aggregation", "other"], "--aggregation"),
         (["masks", "--out", "{tmp}/out", "--words", "dragon"], "None of the"),
         (["masks", "--out", "{tmp}/out", "--prompts", "{tmp}/dragons.txt"], "None of the 1 prompts names a thing"),
         (["ablation", "--out", "{tmp}/out", "--prompts", "{tmp}/gaps.txt"], "empty lines (2)"),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from daam_core.cli.main import main
+from daam_core.cli import main
 from daam_core.errors import BadArgument
 from daam_core.studies.report import markdown
 from daam_core.studies.study import Found, Unit
@@ -30,8 +30,8 @@ def unit(text: str, key: str = "one") -> Unit:
 
 def test_overlaps_of_a_prompt_counted_by_hand(tmp_path: Path) -> None:
     """The adjective's box holds the noun's: all of the noun is covered, a quarter of the adjective lies in it."""
-    studio = StagedStudio({"red": (0, 0, 16, 16), "house": (0, 0, 8, 8), "tree": (16, 16, 32, 32), "and": (0, 0, 32, 32)})
-    found = measured(STUDY, studio.as_studio(), [unit("a red house and tree")], options(STUDY), tmp_path)
+    runner = StagedStudio({"red": (0, 0, 16, 16), "house": (0, 0, 8, 8), "tree": (16, 16, 32, 32), "and": (0, 0, 32, 32)})
+    found = measured(STUDY, runner.as_runner(), [unit("a red house and tree")], options(STUDY), tmp_path)
     rows = found.rows.set_index(["dependent", "head"])
     red = rows.loc[("red", "house")]
     assert (red["relation"], red["iod"], red["ioh"], red["iou"]) == ("amod", 0.25, 1.0, 0.25)
@@ -45,8 +45,8 @@ def test_overlaps_of_a_prompt_counted_by_hand(tmp_path: Path) -> None:
 
 
 def test_a_word_that_was_cut_off_leaves_empty_cells(tmp_path: Path) -> None:
-    studio = StagedStudio({"red": (0, 0, 9, 9), "house": (0, 0, 9, 9)}, split=lambda text: text.split()[:3])
-    found = measured(STUDY, studio.as_studio(), [unit("a red house and a tree")], options(STUDY), tmp_path)
+    runner = StagedStudio({"red": (0, 0, 9, 9), "house": (0, 0, 9, 9)}, split=lambda text: text.split()[:3])
+    found = measured(STUDY, runner.as_runner(), [unit("a red house and a tree")], options(STUDY), tmp_path)
     cut = found.rows[(found.rows["dependent"] == "tree") | (found.rows["head"] == "tree")]
     assert len(cut) == 5 and cut["iou"].isna().all()
     report = conclude(found, options(STUDY))

@@ -1,4 +1,4 @@
-"""``daam-lens tiny``: help a newcomer understands, one sentence for what a user can cause."""
+"""`daam-lens tiny`: help a newcomer understands, one sentence for what a user can cause."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from daam_core.cli.main import main
+from daam_core.cli import main
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "export", "draw"])

@@ -14,7 +14,6 @@ ROOT = "document.querySelector('daam-explorer').shadowRoot"
 PAGE = "document.querySelector('daam-explorer')"
 
 
-
 def box(page: Chromium, selector: str) -> list[float]:
     """Left, top, width and height on the screen."""
     found: list[float] = page.js(

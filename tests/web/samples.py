@@ -45,8 +45,8 @@ def heat_maps(
     n = len(words)
     return HeatMaps(
         sums=sums,
-        late=sums,
-        terms=dict.fromkeys(sums, STEPS * HEADS),
+        time_weighted=sums,
+        num_terms=dict.fromkeys(sums, STEPS * HEADS),
         layers=tuple(LayerInfo(f"block{i}", grid, HEADS, "up") for i, grid in enumerate(sums)),
         detail=Detail(apart, {grid: (i,) for i, grid in enumerate(sums)}, True) if detail else None,
         heads=None,

@@ -144,5 +144,5 @@ def test_a_stored_choice_comes_back(page: Chromium) -> None:
 
 def test_samples_are_what_they_claim(maps: HeatMaps) -> None:
     """Steps and layers of the sample add up to its sums, as a recording's do."""
-    parts = sum(maps.select(steps=[j]).word("house") for j in range(maps.steps))
-    assert torch.allclose(torch.as_tensor(parts), maps.word("house"), rtol=2e-3, atol=1e-3)
+    parts = sum(maps.select(steps=[j]).heat_map("house") for j in range(maps.steps))
+    assert torch.allclose(torch.as_tensor(parts), maps.heat_map("house"), rtol=2e-3, atol=1e-3)

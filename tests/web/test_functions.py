@@ -117,7 +117,7 @@ def _page(cases: Cases, name: str, maps: HeatMaps) -> dict[str, Any]:
     page = page_data(maps)
     exact = page.header["atlas"]["top"] == 65535
     both = {"word": maps, "special": maps, "negative": maps.negative}
-    every = [both[w["kind"]].word(w["label"], maps.size) for w in page.header["words"]]  # type: ignore[union-attr]
+    every = [both[w["kind"]].heat_map(w["label"], maps.size) for w in page.header["words"]]  # type: ignore[union-attr]
     # Coarser steps move a mask's edge where the map is that close to the level: so then the core is asked about maps of
     # the same steps. With the finest it is asked about the record itself.
     asked = maps if exact else _stepped(maps, page.header["atlas"]["top"])
@@ -153,7 +153,7 @@ def _masks(cases: Cases, maps: HeatMaps) -> list[dict[str, Any]]:
         rest = cases.tensor(masks.invert(masks.grow(maps.mask(word, "threshold", tau=0.5), 3)).byte())
         found.append({"picks": [[i]], "settings": {"tau": 0.5, "grow": 3, "invert": True}, "wanted": rest})
         soft = {"picks": [[i]], "settings": {"soft": True}, "kind": "float"}
-        found.append({**soft, "wanted": cases.tensor(masks.soft(maps.word(word, maps.size)))})
+        found.append({**soft, "wanted": cases.tensor(masks.soft(maps.heat_map(word, maps.size)))})
     phrase = " ".join(word.text for word in maps.prompt.words[1:3])
     both = maps.mask(phrase, "compete") | maps.mask(maps.words[5], "compete")
     found.append({"picks": [[1, 2], [5]], "settings": {"compete": True}, "wanted": cases.tensor(both.byte())})
@@ -189,7 +189,7 @@ def _details(cases: Cases, maps: HeatMaps) -> list[dict[str, Any]]:
         ask = [
             {
                 "words": list(words), "frames": part,
-                "wanted": cases.tensor(_part(maps, axis, part).word(" ".join(words), maps.size)),
+                "wanted": cases.tensor(_part(maps, axis, part).heat_map(" ".join(words), maps.size)),
             }
             for part in frames
             for words in (("house",), ("red", "house"))

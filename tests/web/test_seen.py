@@ -66,7 +66,7 @@ def test_each_kept_word_has_its_places_in_its_own_colour(two: Chromium, maps: He
     """The partition's winner at every pixel is the core's; the legend has the same colours."""
     shown = overlay(two)
     size = shown.shape[:2]
-    house, tree = (stretched(maps.word(word, size)) for word in ("house", "tree"))
+    house, tree = (stretched(maps.heat_map(word, size)) for word in ("house", "tree"))
     wanted = np.where(np.maximum(house, tree) < 0.4, 0, np.where(house >= tree, 1, 2))
     text = (web_folder() / "colours.js").read_text(encoding="utf-8")
     colours = re.findall(r'"#([0-9a-f]{6})"', text)[:2]
@@ -85,7 +85,7 @@ def test_kept_words_add_up(two: Chromium, maps: HeatMaps) -> None:
     two.until(f"{ROOT}.querySelector('.frame .overlay').width === {PAGE}.model.heatSize[1]")
     shown = overlay(two)
     size = shown.shape[:2]
-    heat = stretched(maps.word("house", size) + maps.word("tree", size))
+    heat = stretched(maps.heat_map("house", size) + maps.heat_map("tree", size))
     risen = np.clip((heat - 0.12) / 0.68, 0, 1)
     alpha = 255 * (0.3 + 0.56 * risen**2 * (3 - 2 * risen))
     assert float(np.abs(shown[..., 3] - alpha).max()) <= 3

@@ -102,13 +102,13 @@ def whole(maps: HeatMaps) -> None:
         for grid, sums in side.sums.items():
             found = sums.sum(0)
             found = found[found > 0]
-            assert len(found) and torch.allclose(found, torch.tensor(float(side.terms[grid])), rtol=1e-4), (
+            assert len(found) and torch.allclose(found, torch.tensor(float(side.num_terms[grid])), rtol=1e-4), (
                 grid,
-                side.terms[grid],
+                side.num_terms[grid],
             )
 
 
 def word_at(maps: HeatMaps, word: str) -> dict[int, torch.Tensor]:
     """A word's native sums by number of places: float32 `[h * w]`."""
-    rows = list(maps.prompt.find(word).rows)
+    rows = list(maps.prompt.find(word).channels)
     return {grid[0] * grid[1]: sums[rows].sum(0).flatten() for grid, sums in maps.sums.items()}

@@ -21,9 +21,9 @@ from daam_core.prompt.emphasis import chunks
 from daam_core.prompt.prompt import Prompt
 from daam_webui.batch_rows import Label, in_chunks, in_order, runs_of, stray
 from daam_webui.crop_region import area_of
-from daam_webui.drawing import look_at
-from daam_webui.prompt_schedule import Spoken
-from daam_webui.recording_store import Runs
+from daam_webui.drawing import draw
+from daam_webui.prompt_schedule import PromptSchedule
+from daam_webui.recording_store import RecordingStore
 from daam_webui.report_html import report_html
 from daam_webui.schedule import PassTexts, groups, text_at
 from daam_webui.settings import NAMES, Settings, field_name, pasted
@@ -107,16 +107,16 @@ def words_prompt(text: str) -> Prompt:
 
 
 def test_a_schedule_is_one_prompt_and_and_is_two() -> None:
-    schedule = Spoken([["a red house", "a blue house"]], words_prompt)
+    schedule = PromptSchedule([["a red house", "a blue house"]], words_prompt)
     assert schedule.prompt.labels == ["a", "red", "house", "blue"]
-    assert len(schedule.prompt.find("house").rows) == 2
-    joined = Spoken([["a red house"], ["a tree"]], words_prompt)
+    assert len(schedule.prompt.find("house").channels) == 2
+    joined = PromptSchedule([["a red house"], ["a tree"]], words_prompt)
     assert joined.prompt.labels == ["a", "red", "house", "a#2", "tree"]
 
 
 def test_selection_of_a_padded_and_of_a_repeated_context() -> None:
-    said = Spoken([["house tree"]], words_prompt)
-    tree = said.prompt.find("tree").rows[0]
+    said = PromptSchedule([["house tree"]], words_prompt)
+    tree = said.prompt.find("tree").channels[0]
     plain = said.selection(0, 77, 77, repeated=False)
     assert plain[2, tree] == 1 and plain[:, tree].sum() == 1
     padded = said.selection(0, 77, 154, repeated=False)
@@ -134,7 +134,7 @@ def test_endless_prompts_are_refused_before_they_are_read() -> None:
         raise AssertionError("read all the same")
 
     with pytest.raises(BadPrompt, match="too long"):
-        Spoken([["x" * 10_000_000]], never)
+        PromptSchedule([["x" * 10_000_000]], never)
 
 
 def test_what_is_said_when() -> None:
@@ -174,7 +174,7 @@ class Engine:
 def test_words_of_chunks_with_an_embedding() -> None:
     prompt = read(Engine(), "(red:1.3) house tree cat-toy")
     assert prompt.labels == ["red", "house", "tree", "cat-toy"]
-    assert prompt.find("tree").rows == (3, 4) and prompt.find("cat-toy").rows == (5, 6)
+    assert prompt.find("tree").channels == (3, 4) and prompt.find("cat-toy").channels == (5, 6)
     assert prompt.find("red").weight == pytest.approx(1.3)
 
 
@@ -215,16 +215,16 @@ def test_a_first_pass_is_cut_as_the_host_cuts_it() -> None:
 
 def maps_of(prompt: Prompt, side: int = 16) -> HeatMaps:
     generator = torch.Generator().manual_seed(1)
-    sums = {(side, side): torch.rand(prompt.rows, side, side, generator=generator)}
+    sums = {(side, side): torch.rand(prompt.num_channels, side, side, generator=generator)}
     return HeatMaps(
-        sums=sums, late=sums, terms={(side, side): 8}, layers=(), detail=None, heads=None, self_attention=None,
+        sums=sums, time_weighted=sums, num_terms={(side, side): 8}, layers=(), detail=None, heads=None, self_attention=None,
         size=(64, 64), picture=np.zeros((64, 64, 3), np.uint8), prompt=prompt, steps=2, timesteps=(1.0, 0.0),
     )  # fmt: skip
 
 
 def test_unknown_words_and_missing_detail_become_sentences() -> None:
     maps = maps_of(words_prompt("a red house"))
-    look = look_at(maps, Settings(True, words="house, zebra", masks=True, method="walk", layers="mid"))
+    look = draw(maps, Settings(True, words="house, zebra", masks=True, method="walk", layers="mid"))
     assert look.words == ["house"]
     assert [d.kind for d in look.drawn] == ["overlay"]
     assert any("zebra" in note for note in look.notes) and any("layer" in note for note in look.notes)
@@ -239,11 +239,11 @@ def test_what_a_user_wrote_is_never_html() -> None:
 
 def test_memory_of_runs_is_bounded() -> None:
     maps = maps_of(words_prompt("red house"))
-    runs = Runs(most=3)
+    runs = RecordingStore(most=3)
     kept = [runs.keep(maps, Settings(), ["house"], seed) for seed in range(5)]
     assert [run.seed for run in runs.newest_first()] == [4, 3, 2]
     assert runs.find(kept[0].id) is None and runs.find(kept[4].id) is kept[4]
-    one = Runs(most_bytes=1)
+    one = RecordingStore(most_bytes=1)
     one.keep(maps, Settings(), [], 1)
     last = one.keep(maps, Settings(), [], 2)
     assert one.newest_first() == [last]

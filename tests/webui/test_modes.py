@@ -122,7 +122,7 @@ def test_weights_change_no_words(live: Live) -> None:
 def test_embedding(live: Live) -> None:
     seen = live.compare(prompt="a cat-toy and a red house")
     assert "cat-toy" in seen.maps[0].words
-    assert len(seen.maps[0].prompt.find("cat-toy").rows) == 2
+    assert len(seen.maps[0].prompt.find("cat-toy").channels) == 2
 
 
 def test_lora_and_style(live: Live) -> None:
@@ -259,7 +259,7 @@ def test_inpaint(live: Live, only_masked: bool) -> None:
     maps = seen.maps[0]
     if only_masked:
         assert maps.size == (side, side)
-        heat = maps.word("house", size=(side, side))
+        heat = maps.heat_map("house", size=(side, side))
         assert float(heat[: side // 4, : side // 4].abs().max()) < 1e-3 * float(heat.max())  # nothing was painted there
         assert float(heat[side // 2 + 8 :, side // 2 + 8 :].mean()) > 0
 

@@ -122,7 +122,7 @@ def test_routes(live: Live) -> None:
     assert [w["word"] for w in one["report"]] == ["red", "house", "green", "tree"]
     assert sum(w["share"] for w in one["report"]) == pytest.approx(1, abs=1e-4)
     masks = live.server.post(f"{base}/masks", {"words": ["house"], "method": "threshold", "tau": 0.5})["masks"]
-    heat = seen.maps[0].word("house", size=(live.small, live.small))
+    heat = seen.maps[0].heat_map("house", size=(live.small, live.small))
     expected = (heat >= 0.5 * heat.max()).numpy()
     assert ((picture(masks["house"])[..., 0] > 0) == expected).mean() > 0.999
     assert picture(live.server.post(f"{base}/maps", {"words": ["red house"], "overlay": False})["maps"]["red house"]).shape[0]

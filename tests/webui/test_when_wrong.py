@@ -16,8 +16,8 @@ import torch
 from daam_core import HeatMaps
 from daam_webui import gallery, host
 from daam_webui import sampler_hooks as hook
-from daam_webui.recording_session import Session, Taken
-from daam_webui.recording_store import RUNS
+from daam_webui.recording_session import FinishedImage, RecordingSession
+from daam_webui.recording_store import RECORDINGS
 from daam_webui.settings import Settings
 
 from .test_adapter import maps_of, words_prompt
@@ -29,10 +29,10 @@ class Finished:
     """A session that has one picture, and its maps."""
 
     settings, failure = Settings(True, record=True), ""
-    taken = (Taken(0, 0, PICTURE, 7, "a red house"),)
+    finished = (FinishedImage(0, 0, PICTURE, 7, "a red house"),)
 
-    def heat_maps(self) -> Iterator[tuple[Taken, HeatMaps]]:
-        yield self.taken[0], maps_of(words_prompt("a red house"))
+    def heat_maps(self) -> Iterator[tuple[FinishedImage, HeatMaps]]:
+        yield self.finished[0], maps_of(words_prompt("a red house"))
 
 
 def results() -> tuple[Any, Any]:
@@ -52,7 +52,7 @@ def test_a_full_disk_leaves_everything_in_the_gallery(monkeypatch: pytest.Monkey
     shown = gallery.show(Finished(), p, processed)  # type: ignore[arg-type]
     assert len(shown.notes) == 1 and "No space left on device" in shown.notes[0]
     assert processed.images[0] == "picture" and len(processed.images) == len(processed.infotexts) == 3
-    assert RUNS.find(shown.runs[0].id) is not None
+    assert RECORDINGS.find(shown.runs[0].id) is not None
 
 
 class Model(torch.nn.Module):
@@ -64,7 +64,7 @@ class Model(torch.nn.Module):
         self.cond_stage_model = None
 
 
-def sampler(model: Any, session: Session | None) -> Any:
+def sampler(model: Any, session: RecordingSession | None) -> Any:
     """What a host tells before a prediction."""
     p = SimpleNamespace(sd_model=SimpleNamespace(model=model, cond_stage_model=None), iteration=0)
     p.prompts, p.negative_prompts, p.enable_hr = ["a red house"], [""], False
@@ -88,7 +88,7 @@ def parser() -> Any:
 
 def test_an_unknown_model_is_one_sentence_and_one_traceback(caplog: pytest.LogCaptureFixture) -> None:
     """The model's text encoder cannot be read: every step goes on, nothing hooked, and the user is told once."""
-    session = Session(Settings(True), parser(), lambda _p, _second: ())
+    session = RecordingSession(Settings(True), parser(), lambda _p, _second: ())
     model = Model()
     with caplog.at_level(logging.ERROR, "daam_lens"):
         for _ in range(3):
@@ -103,7 +103,7 @@ def test_an_unknown_model_is_one_sentence_and_one_traceback(caplog: pytest.LogCa
 
 
 def test_a_recorder_that_fails_is_one_sentence() -> None:
-    session = Session(Settings(True), parser(), lambda _p, _second: ())
+    session = RecordingSession(Settings(True), parser(), lambda _p, _second: ())
     session.take(0, 0, PICTURE, 7, "a red house")
     session.fail(RuntimeError("the first"))
     session.fail(RuntimeError("the second"))

@@ -49,7 +49,7 @@ def case_a_short_prompt_beside_a_long_negative_one() -> None:
     once = graphs.columns(clip("sd15"), PROMPT, "house")
     repeated = [column + 77 * k for k in range(next(iter(true.values())).shape[1] // 77) for column in once]
     expected = truth.at_size(true, 0, repeated, (128, 128))
-    ours = found[0].word("house", (128, 128)).double()
+    ours = found[0].heat_map("house", (128, 128)).double()
     assert float((ours - expected).abs().max() / expected.max()) < 1e-5
 
 
@@ -66,13 +66,13 @@ def case_weights() -> None:
 def case_repeated_words_and_punctuation() -> None:
     found = _plain_and_heard(_sampled("a cat, a dog's cat."))
     assert found[0].words == ["a", "cat", ",", "a#2", "dog's", "cat#2", "."], found[0].words
-    assert not torch.equal(found[0].word("cat"), found[0].word("cat#2"))
+    assert not torch.equal(found[0].heat_map("cat"), found[0].heat_map("cat#2"))
 
 
 def case_empty_prompt() -> None:
     found = _plain_and_heard(_sampled(""))
     assert found[0].words == []
-    assert float(found[0].word("<start>").sum()) > 0
+    assert float(found[0].heat_map("<start>").sum()) > 0
 
 
 def case_sdxl_with_two_texts() -> None:
@@ -104,7 +104,7 @@ def case_concat() -> None:
     assert found[0].words == [*PROMPT.replace("a green", "a#2 green").split(), "a#3", "blue", "boat"], found[0].words
     _, true = truth.unet_maps(unet("sd15"), lambda m: sample(m, clip("sd15")))
     expected = truth.at_size(true, 0, [77 + c for c in graphs.columns(clip("sd15"), "a blue boat", "boat")], (128, 128))
-    ours = found[0].word("boat", (128, 128)).double()
+    ours = found[0].heat_map("boat", (128, 128)).double()
     assert float((ours - expected).abs().max() / expected.max()) < 1e-5
 
 
@@ -147,11 +147,11 @@ def case_area() -> None:
         return ksampler(model, both, encode(encoder, "blurry"), empty(128, 128))
 
     found = _plain_and_heard(sample, negative=True)[0]
-    boat = found.word("boat")
+    boat = found.heat_map("boat")
     assert boat.shape == (16, 16)
     assert float(boat[:, :7].abs().max()) < 0.1 * float(boat[:, 9:].max())
-    assert float(found.sums[16, 16][list(found.prompt.find("boat").rows)][..., :8].abs().max()) == 0
-    assert float(found.word("house")[:, :8].max()) > 0
+    assert float(found.sums[16, 16][list(found.prompt.find("boat").channels)][..., :8].abs().max()) == 0
+    assert float(found.heat_map("house")[:, :8].max()) > 0
     same_words(found.negative.words, "blurry")
 
 
@@ -164,7 +164,7 @@ def case_area_in_per_cent_beyond_the_grid() -> None:
         return ksampler(model, both, encode(encoder, ""), empty(136, 104))
 
     found = _plain_and_heard(sample)[0]
-    assert found.word("boat", found.size).shape == (136, 104)
+    assert found.heat_map("boat", found.size).shape == (136, 104)
 
 
 def case_mask() -> None:
@@ -178,7 +178,7 @@ def case_mask() -> None:
         return ksampler(model, both, encode(encoder, ""), empty(128, 128))
 
     found = _plain_and_heard(sample)[0]
-    boat = found.sums[16, 16][list(found.prompt.find("boat").rows)].sum(0)
+    boat = found.sums[16, 16][list(found.prompt.find("boat").channels)].sum(0)
     assert float(boat[9:].abs().max()) == 0
     assert float(boat[:7].min()) > 0
 
@@ -194,10 +194,10 @@ def case_timestep_range() -> None:
         return ksampler(model, both, encode(encoder, ""), empty(128, 128), steps=4)
 
     found = _plain_and_heard(sample, detail="steps")[0]
-    heat = [float(found.select(steps=[step]).word("boat").abs().sum()) for step in range(found.steps)]
+    heat = [float(found.select(steps=[step]).heat_map("boat").abs().sum()) for step in range(found.steps)]
     assert heat[0] == 0
     assert heat[-1] > 0
-    assert float(found.select(steps=[0]).word("house").sum()) > 0
+    assert float(found.select(steps=[0]).heat_map("house").sum()) > 0
 
 
 def case_embedding_made_of_vectors() -> None:
@@ -213,7 +213,7 @@ def case_embedding_made_of_vectors() -> None:
 
     found = _plain_and_heard(sample)[0]
     assert found.words == ["a", "red", "house", "embedding"], found.words
-    assert len(found.prompt.find("embedding").rows) == 3
+    assert len(found.prompt.find("embedding").channels) == 3
 
 
 def case_an_encoder_node_that_drops_the_dictionary() -> None:
@@ -233,8 +233,8 @@ def case_without_clip_the_words_are_told_afterwards() -> None:
     text = "a purple snail on grass"
     sampled = ksampler(model, encode(blind, text), encode(blind, ""), empty(128, 128))
     assert "without its words" in graphs.refusal(sampled)
-    spoken = graphs.importlib.import_module("daam-lens.nodes.capture.prompt_tokens").spoken_by(blind, text)
-    found = runs.maps_of(sampled, spoken)
+    tokens = graphs.importlib.import_module("daam-lens.nodes.capture.prompt_tokens").prompt_tokens(blind, text)
+    found = runs.maps_of(sampled, tokens)
     same_words(found[0].words, text)
     _, true = truth.unet_maps(unet("sd15"), lambda m: ksampler(m, encode(blind, text), encode(blind, ""), empty(128, 128)))
     graphs.equal(found, true, blind, text, ["snail", "grass"])

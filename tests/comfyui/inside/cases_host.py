@@ -54,7 +54,7 @@ def case_lora_loader_with_a_file() -> None:
 
         plain = check(unet("sd15"), clip("sd15"), _through(lambda model: model), PROMPT)
         found = check(unet("sd15"), clip("sd15"), sample, PROMPT)
-        assert not torch.allclose(plain[0].word("house"), found[0].word("house"))
+        assert not torch.allclose(plain[0].heat_map("house"), found[0].heat_map("house"))
         check(*host_nodes.LoraLoader().load_lora(unet("sd15"), clip("sd15"), "ours.safetensors", 0.8, 0.8),
               _through(lambda model: model), PROMPT)  # fmt: skip
 
@@ -79,7 +79,7 @@ def case_embedding_from_a_file() -> None:
             name = next(word for word in found[0].words if "embedding" in word or "snail" in word)
             assert len(found[0].words) == 6, found[0].words
             expected = graphs.truth.at_size(true, 0, [3, 4, 5], found[0].size)
-            ours = found[0].word(name, found[0].size).double()
+            ours = found[0].heat_map(name, found[0].size).double()
             assert float((ours - expected).abs().max() / expected.max()) < 1e-5
         finally:
             tokenizer.embedding_directory = before
@@ -109,7 +109,7 @@ def case_controlnet_applied() -> None:
 
     found = check(unet("sd15"), clip("sd15"), sample, PROMPT)
     without = check(unet("sd15"), clip("sd15"), _through(lambda model: model), PROMPT)
-    assert not torch.allclose(found[0].word("house"), without[0].word("house"))
+    assert not torch.allclose(found[0].heat_map("house"), without[0].heat_map("house"))
     assert len(found[0].layers) == len(without[0].layers)
 
 
@@ -121,13 +121,13 @@ def case_torch_compile_node() -> None:
     for backend in ("eager", "aot_eager"):
         model, encoder, compiled = _compiled(backend)
         before = torch.is_deterministic_algorithms_warn_only_enabled()
-        expected = runs.maps_of(_of_flux(*listen(model, encoder)))[0].word("house")
+        expected = runs.maps_of(_of_flux(*listen(model, encoder)))[0].heat_map("house")
         for _ in range(2):
-            runs.RUNS._kept.clear()
+            runs.RECORDINGS._kept.clear()
             heard = _of_flux(*listen(compiled, encoder))
             plain = _of_flux(compiled, encoder)
             assert torch.equal(plain, heard), backend
-            torch.testing.assert_close(runs.maps_of(heard)[0].word("house"), expected, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(runs.maps_of(heard)[0].heat_map("house"), expected, rtol=1e-3, atol=1e-4)
         assert torch.is_deterministic_algorithms_warn_only_enabled() == before
     torch._dynamo.reset()
 
@@ -137,7 +137,7 @@ def case_torch_compile_while_pytorch_is_deterministic() -> None:
     _, encoder, compiled = _compiled("eager")
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        runs.RUNS._kept.clear()
+        runs.RECORDINGS._kept.clear()
         heard = _of_flux(*listen(compiled, encoder))
         assert "start ComfyUI without --deterministic" in graphs.refusal(heard)
         assert torch.equal(heard, _of_flux(compiled, encoder))
@@ -176,7 +176,7 @@ def case_easy_cache() -> None:
     easy = node("nodes_easycache", "EasyCacheNode")
     found = check(unet("sd15"), clip("sd15"), _through(lambda m: easy(m, 3.0, 0.1, 0.95, False)[0], 6), PROMPT)[0]
     heads = sum(layer.heads for layer in found.layers)
-    assert sum(found.terms.values()) < 6 * heads
+    assert sum(found.num_terms.values()) < 6 * heads
 
 
 def case_skip_layer_guidance() -> None:
@@ -192,7 +192,7 @@ def case_skip_layer_guidance() -> None:
     heard = sample(*listen(model, encoder))
     assert torch.equal(plain, heard)
     maps = runs.maps_of(heard)[0]
-    assert sum(maps.terms.values()) == 2 * sum(layer.heads for layer in maps.layers)
+    assert sum(maps.num_terms.values()) == 2 * sum(layer.heads for layer in maps.layers)
 
 
 def case_windows_over_a_video() -> None:

@@ -158,7 +158,7 @@ def case_save_and_load_stay_inside() -> None:
         names = load.define_schema().inputs[0].options
         name = next(n for n in names if paths[1].endswith(n.split(" [")[0]))
         found = run("LoadMaps", name)[0][0]
-        assert torch.equal(found.word("house"), maps[1].word("house"))
+        assert torch.equal(found.heat_map("house"), maps[1].heat_map("house"))
         assert found.picture is not None
         assert found.negative.words == ["boat"]
         seen = load.fingerprint_inputs(name)

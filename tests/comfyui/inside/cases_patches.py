@@ -44,7 +44,7 @@ def case_lora_after_record() -> None:
 
     found = check(unet("sd15"), clip("sd15"), _sample(with_lora), PROMPT)
     plain = check(unet("sd15"), clip("sd15"), _sample(), PROMPT)
-    assert not torch.allclose(found[0].word("house"), plain[0].word("house"))
+    assert not torch.allclose(found[0].heat_map("house"), plain[0].heat_map("house"))
 
 
 def case_lora_before_record() -> None:
@@ -245,7 +245,7 @@ def case_torch_compile() -> None:
     heard = sample(*listen(unet("sd15"), clip("sd15")))
     assert torch.equal(plain, heard)
     direct = _sample()(*listen(unet("sd15"), clip("sd15")))
-    a, b = (runs.maps_of(x)[0].word("house") for x in (heard, direct))
+    a, b = (runs.maps_of(x)[0].heat_map("house") for x in (heard, direct))
     torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
@@ -264,6 +264,6 @@ def case_self_attention_is_the_model_s_own() -> None:
 def case_the_zoo_is_random_enough() -> None:
     """A test of the tests: words of these models differ, so a wrong column would show."""
     maps = check(unet("sd15"), clip("sd15"), _sample(), PROMPT)[0]
-    a, b = maps.word("house"), maps.word("tree")
+    a, b = maps.heat_map("house"), maps.heat_map("tree")
     assert float((a - b).abs().max() / a.max()) > 0.05
     assert zoo.TEXT > 0

@@ -45,7 +45,7 @@ def _check(
     assert graphs.state(model) == before
     assert true, "the truth heard nothing"
     for image, latents in enumerate(heard):
-        maps = runs.RUNS.recorded(latents)
+        maps = runs.RECORDINGS.recorded(latents)
         ((found_grid, sums),) = maps.sums.items()
         assert found_grid == grid, (found_grid, grid)
         expected = true[grid][image]
@@ -100,7 +100,7 @@ def case_a_fused_kernel_gives_its_sum_away() -> Any:
     """With PyTorch's own attention the log-sum-exp is taken from the kernel: same maps, same picture."""
     calls = graphs.importlib.import_module("daam-lens.daam_core.capture.attention_call")
     seen = []
-    honest = calls.SeenLse.of
+    honest = calls.LseCapture.of
 
     def spied(self: Any, call: Any) -> Any:
         lse = honest(self, call)
@@ -110,12 +110,12 @@ def case_a_fused_kernel_gives_its_sum_away() -> Any:
     before = host_attention.optimized_attention
     import comfy.ldm.flux.math as flux_math
 
-    calls.SeenLse.of = spied
+    calls.LseCapture.of = spied
     flux_math.optimized_attention = host_attention.attention_pytorch
     try:
         _check("flux")
     finally:
-        calls.SeenLse.of = honest
+        calls.LseCapture.of = honest
         flux_math.optimized_attention = before
     assert seen
     assert all(seen), "no log-sum-exp was seen"

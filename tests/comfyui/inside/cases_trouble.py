@@ -147,7 +147,7 @@ def case_same_graph_twice_and_with_a_new_seed() -> None:
     model, encoder = listen(unet("sd15"), clip("sd15"))
     first, again, other = (_sample(model, encoder, seed=seed) for seed in (5, 5, 6))
     assert torch.equal(first, again)
-    maps = [runs.maps_of(x)[0].word("house") for x in (first, again, other)]
+    maps = [runs.maps_of(x)[0].heat_map("house") for x in (first, again, other)]
     assert torch.equal(maps[0], maps[1])
     assert not torch.equal(maps[0], maps[2])
 

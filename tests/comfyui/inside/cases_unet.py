@@ -45,7 +45,7 @@ def case_wide_sdxl() -> None:
 
 def case_batch_of_4() -> None:
     found = _basic("sd15", images=4)
-    assert not torch.equal(found[0].word("house"), found[3].word("house"))
+    assert not torch.equal(found[0].heat_map("house"), found[3].heat_map("house"))
 
 
 def case_one_picture_out_of_a_batch() -> None:
@@ -55,7 +55,7 @@ def case_one_picture_out_of_a_batch() -> None:
     whole = runs.maps_of(sampled)
     one = runs.maps_of(sampled[1:2])
     assert len(one) == 1
-    assert torch.equal(one[0].word("house"), whole[1].word("house"))
+    assert torch.equal(one[0].heat_map("house"), whole[1].heat_map("house"))
 
 
 def case_cfg_1() -> None:
@@ -110,9 +110,9 @@ def case_ksampler_advanced_in_two_stages() -> None:
     assert all(torch.equal(a, b) for a, b in zip(plain, heard, strict=True))
     maps = [runs.maps_of(latent)[0] for latent in heard]
     assert [m.steps for m in maps] == [2, 2]
-    assert not torch.equal(maps[0].word("house"), maps[1].word("house"))
+    assert not torch.equal(maps[0].heat_map("house"), maps[1].heat_map("house"))
     _, true = truth.unet_maps(unet("sd15"), lambda m: stages(m, clip("sd15")))
-    both = sum(m.word("house", m.size).double() for m in maps)
+    both = sum(m.heat_map("house", m.size).double() for m in maps)
     expected = truth.at_size(true, 0, graphs.columns(clip("sd15"), PROMPT, "house"), (128, 128))
     assert float((both - expected).abs().max() / expected.max()) < 1e-5
 
@@ -136,7 +136,7 @@ def case_sampler_custom_advanced_both_outputs() -> None:
 
     found = check(unet("sd15"), clip("sd15"), sample, PROMPT)
     clean = runs.maps_of(out["both"][1]["samples"])
-    assert torch.equal(clean[0].word("house"), found[0].word("house"))
+    assert torch.equal(clean[0].heat_map("house"), found[0].heat_map("house"))
 
 
 def case_basic_guider_without_negative() -> None:
@@ -208,12 +208,12 @@ def case_first_and_last_step() -> None:
         return ksampler(model, encode(encoder, PROMPT), encode(encoder, ""), empty(128, 128), steps=4)
 
     whole = sample(*listen(unet("sd15"), clip("sd15"), detail="steps"))
-    expected = runs.maps_of(whole)[0].select(steps=[1, 2]).word("house")
+    expected = runs.maps_of(whole)[0].select(steps=[1, 2]).heat_map("house")
     part = sample(*listen(unet("sd15"), clip("sd15"), first_step=1, last_step=2))
     assert torch.equal(whole, part)
     maps = runs.maps_of(part)[0]
     assert maps.steps == 2
-    torch.testing.assert_close(maps.word("house"), expected, rtol=2e-3, atol=1e-3)
+    torch.testing.assert_close(maps.heat_map("house"), expected, rtol=2e-3, atol=1e-3)
 
 
 def case_detail_of_layers_steps_and_heads() -> None:
@@ -223,12 +223,12 @@ def case_detail_of_layers_steps_and_heads() -> None:
         return ksampler(model, encode(encoder, PROMPT), encode(encoder, ""), empty(128, 128))
 
     found = check(unet("sd15"), clip("sd15"), sample, PROMPT, detail="layers + steps", heads=True)[0]
-    whole = found.word("house", (128, 128))
+    whole = found.heat_map("house", (128, 128))
     for parts in (
         [found.select(steps=[i]) for i in range(found.steps)],
         [found.select(layers=[i]) for i in range(len(found.layers))],
     ):
-        added = sum(part.word("house", (128, 128)) for part in parts)
+        added = sum(part.heat_map("house", (128, 128)) for part in parts)
         torch.testing.assert_close(added, whole, rtol=5e-3, atol=5e-3 * float(whole.max()))
     assert {layer.place for layer in found.layers} == {"down", "mid", "up"}
 

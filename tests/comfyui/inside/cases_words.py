@@ -85,7 +85,7 @@ def _check(
 def _same(kind: str, clip: Any, maps: Any, true: truth.Maps, image: int, text: str, words: Sequence[str], context: int) -> None:
     for word in words:
         expected = truth.at_size(true, image, _expected(kind, clip, text, word, context), maps.size)
-        worst = float((maps.word(word, maps.size).double() - expected).abs().max() / expected.abs().max())
+        worst = float((maps.heat_map(word, maps.size).double() - expected).abs().max() / expected.abs().max())
         assert worst < 1e-5, f"{kind}, picture {image}, {word}: off by {worst:.2e}"
 
 
@@ -120,7 +120,7 @@ def case_flux_with_two_texts() -> Any:
 def case_flux_with_a_reference_picture() -> None:
     """Flux Kontext: the reference's columns stand behind the picture's and count in the softmax."""
     found, without = _check("flux", references=1), _check("flux")
-    assert not torch.allclose(found[0].word("house"), without[0].word("house"))
+    assert not torch.allclose(found[0].heat_map("house"), without[0].heat_map("house"))
 
 
 def case_flux_negative_words() -> Any:
@@ -139,7 +139,7 @@ def case_qwen_image() -> Any:
 
 def case_qwen_image_edit() -> None:
     found, without = _check("qwen", references=2), _check("qwen")
-    assert not torch.allclose(found[0].word("house"), without[0].word("house"))
+    assert not torch.allclose(found[0].heat_map("house"), without[0].heat_map("house"))
 
 
 def case_lumina2() -> Any:
@@ -176,7 +176,7 @@ def case_sd3_without_t5() -> Any:
 
 def case_words_told_afterwards() -> None:
     """Record without CLIP: the map node's own clip and text give the same words to every family."""
-    spoken = graphs.importlib.import_module("daam-lens.nodes.capture.prompt_tokens").spoken_by
+    tokens = graphs.importlib.import_module("daam-lens.nodes.capture.prompt_tokens").prompt_tokens
     text = "a yellow house and a blue tree"  # said nowhere else: an encoding that was heard before is remembered
     for kind in _ENCODER:
         built, clip = transformer("sd3_wide" if kind == "sd3" else kind), text_encoder(kind)
@@ -194,21 +194,21 @@ def case_words_told_afterwards() -> None:
 
         blind = sample(None)
         assert "without its words" in graphs.refusal(blind), kind
-        (afterwards,) = runs.maps_of(blind, spoken(clip, text))
+        (afterwards,) = runs.maps_of(blind, tokens(clip, text))
         (at_once,) = runs.maps_of(sample(clip))
         same_words(afterwards.words, text)
         assert afterwards.words == at_once.words, kind
-        assert torch.equal(afterwards.word("house"), at_once.word("house")), kind
+        assert torch.equal(afterwards.heat_map("house"), at_once.heat_map("house")), kind
 
 
 def case_steps_layers_and_heads_of_a_transformer() -> None:
     """What is kept apart adds up to the whole."""
     maps = _check("flux", detail="layers + steps", heads=True)[0]
-    whole = maps.word("house", maps.size)
+    whole = maps.heat_map("house", maps.size)
     for parts in (
         [maps.select(steps=[i]) for i in range(maps.steps)],
         [maps.select(layers=[i]) for i in range(len(maps.layers))],
     ):
         assert len(parts) > 1
-        added = sum(part.word("house", maps.size) for part in parts)
+        added = sum(part.heat_map("house", maps.size) for part in parts)
         torch.testing.assert_close(added, whole, rtol=5e-3, atol=5e-3 * float(whole.max()))

@@ -127,7 +127,7 @@ def equal(found: Any, true: truth.Maps, clip: Any, text: str, words: Sequence[st
     for image, maps in enumerate(found):
         for word in words:
             expected = truth.at_size(true, image, columns(clip, text, word), maps.size)
-            ours = maps.word(word, maps.size).double()
+            ours = maps.heat_map(word, maps.size).double()
             worst = float((ours - expected).abs().max() / expected.abs().max())
             assert worst < 1e-5, f"picture {image}, {word}: off by {worst:.2e}"
 

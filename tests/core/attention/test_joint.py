@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from daam_core.attention.joint import add_joint
-from daam_core.capture.accumulator import Keep, Recorder, Source
+from daam_core.capture.accumulator import Accumulator, BatchSlice, StoreOptions
 
 IMAGES, HEADS, D, TEXT, PICTURE = 2, 3, 8, 5, 12
 
@@ -48,13 +48,13 @@ def test_equals_the_softmax_written_out(masked: bool, split: bool, with_lse: boo
 
 def test_a_prompt_that_comes_in_late_has_empty_steps_before() -> None:
     """A timestep range begins at the second step: its first step is empty, and steps stay aligned."""
-    recorder = Recorder(slice(0, 1), lambda keys, part: torch.eye(keys)[None], Keep(steps=True))
+    accumulator = Accumulator(slice(0, 1), lambda keys, part: torch.eye(keys)[None], StoreOptions(steps=True))
     q, k = torch.randn(1, 4, 8), torch.randn(1, 6, 8)
-    recorder.add_cross(0, (2, 2), q, k, 2, 0.5)
-    recorder.end_step()
-    recorder.add_cross(1, (1, 4), q, k, 2, 0.5)
-    recorder.end_step()
-    late = next(slot for slot in recorder.slots.values() if slot.grid == (1, 4))
+    accumulator.add_cross(0, (2, 2), q, k, 2, 0.5)
+    accumulator.end_step()
+    accumulator.add_cross(1, (1, 4), q, k, 2, 0.5)
+    accumulator.end_step()
+    late = next(buffer for buffer in accumulator.buffers.values() if buffer.grid == (1, 4))
     assert len(late.steps) == 2
     assert float(late.steps[0].abs().sum()) == 0
     assert float(late.steps[1].abs().sum()) > 0
@@ -65,10 +65,10 @@ def test_rows_of_several_prompts_in_one_batch() -> None:
     torch.manual_seed(1)
     q, k = torch.randn(3, 4, 8), torch.randn(3, 6, 8)
     parts = [torch.eye(12)[None, :6], torch.eye(12)[None, 6:]]
-    recorder = Recorder(slice(0, 1), lambda keys, part: parts[part], Keep())
-    recorder.add_cross(0, (2, 2), q, k, 1, 0.5, Source(2, 3, 0))
-    recorder.add_cross(0, (2, 2), q, k, 1, 0.5, Source(0, 1, 1))
-    recorder.end_step()
-    (part,) = recorder.sums.values()
+    accumulator = Accumulator(slice(0, 1), lambda keys, part: parts[part], StoreOptions())
+    accumulator.add_cross(0, (2, 2), q, k, 1, 0.5, BatchSlice(2, 3, 0))
+    accumulator.add_cross(0, (2, 2), q, k, 1, 0.5, BatchSlice(0, 1, 1))
+    accumulator.end_step()
+    (part,) = accumulator.sums.values()
     expected = torch.cat([torch.softmax(q[i] @ k[i].T * 0.5, -1) for i in (2, 0)], -1)
     torch.testing.assert_close(part.total[0], expected)

@@ -9,7 +9,7 @@ import torch
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from torch import Tensor, nn
 
-from daam_core.capture.forward_wrapper import Overheard, overhear
+from daam_core.capture.forward_wrapper import ForwardWrapper, wrap_forward
 
 
 class Seen:
@@ -30,7 +30,7 @@ def linear() -> nn.Linear:
 def test_it_sees_what_the_module_gives_out_and_leaves_nothing() -> None:
     module, seen, x = linear(), Seen(), torch.ones(1, 3)
     before = module(x)
-    heard = overhear(module, seen)
+    heard = wrap_forward(module, seen)
     assert torch.equal(module(x), before)
     assert torch.equal(module(input=x), before)
     assert [torch.equal(each, before) for each in seen.outputs] == [True, True]
@@ -44,7 +44,7 @@ def test_it_sees_what_the_module_gives_out_and_leaves_nothing() -> None:
 def test_two_listeners_come_off_in_any_order() -> None:
     for first in (0, 1):
         module, seen = linear(), (Seen(), Seen())
-        heard = [overhear(module, each) for each in seen]
+        heard = [wrap_forward(module, each) for each in seen]
         module(torch.ones(1, 3))
         heard[first].remove()
         module(torch.ones(1, 3))
@@ -63,7 +63,7 @@ def test_a_forward_that_accelerate_put_there_is_called_and_put_back() -> None:
     plain = module(x)
     add_hook_to_module(module, Doubles())
     offloaded = vars(module)["forward"]
-    heard = overhear(module, seen)
+    heard = wrap_forward(module, seen)
     assert torch.equal(module(x), 2 * plain)
     assert torch.equal(seen.outputs[0], 2 * plain)
     heard.remove()
@@ -75,8 +75,8 @@ def test_a_forward_that_accelerate_put_there_is_called_and_put_back() -> None:
 def test_wrapped_by_somebody_later_it_goes_deaf_and_the_module_still_works() -> None:
     module, seen, x = linear(), Seen(), torch.ones(1, 3)
     plain = module(x)
-    heard = overhear(module, seen)
-    assert isinstance(heard, Overheard)
+    heard = wrap_forward(module, seen)
+    assert isinstance(heard, ForwardWrapper)
     below = module.forward
     module.forward = lambda x: 2 * below(x)  # type: ignore[method-assign, assignment]
     assert not heard.in_place
@@ -88,7 +88,7 @@ def test_wrapped_by_somebody_later_it_goes_deaf_and_the_module_still_works() -> 
 def test_a_forward_exchanged_on_the_class_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the WebUI does with `Linear` for LoRA."""
     module, seen, x = linear(), Seen(), torch.ones(1, 3)
-    overhear(module, seen)
+    wrap_forward(module, seen)
     original = nn.Linear.forward
     monkeypatch.setattr(nn.Linear, "forward", lambda self, x: original(self, x) + 1)
     assert torch.equal(module(x), original(module, x) + 1)
@@ -97,12 +97,12 @@ def test_a_forward_exchanged_on_the_class_is_used(monkeypatch: pytest.MonkeyPatc
 
 def test_others_hooks_have_their_say_first() -> None:
     module, seen, x = linear(), Seen(), torch.ones(1, 3)
-    early = overhear(module, Seen())
+    early = wrap_forward(module, Seen())
     module.register_forward_hook(lambda m, args, output: 3 * output)
-    assert isinstance(early, Overheard)
-    assert not early.has_last_word
+    assert isinstance(early, ForwardWrapper)
+    assert not early.is_outermost
     early.remove()
-    heard = overhear(module, seen)
+    heard = wrap_forward(module, seen)
     assert torch.equal(module(x), seen.outputs[0])
     heard.remove()
     assert len(module._forward_hooks) == 1

@@ -8,26 +8,26 @@ from torch import Tensor
 
 from daam_core.attention import scores as attention
 from daam_core.capture import layer_batching as pool
-from daam_core.capture.accumulator import Keep, Recorder
+from daam_core.capture.accumulator import Accumulator, StoreOptions
 
 LAYERS, KEYS = 12, 6
 
 
-def summed(inference: bool = False, spoil: bool = False, keep: Keep | None = None, layers: int = LAYERS) -> Tensor:
+def summed(inference: bool = False, spoil: bool = False, keep: StoreOptions | None = None, layers: int = LAYERS) -> Tensor:
     """Four steps of many small layers, `[1, 4, KEYS]`; `spoil`: the model writes into what it gave out."""
-    recorder = Recorder(slice(1, 2), lambda keys, part: torch.eye(keys)[None], keep or Keep())
+    accumulator = Accumulator(slice(1, 2), lambda keys, part: torch.eye(keys)[None], keep or StoreOptions())
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(inference):
         for _ in range(4):
             for layer in range(layers):
                 q, k = torch.randn(2, 4, 8, generator=generator), torch.randn(2, KEYS, 8, generator=generator)
-                recorder.add_cross(layer, (2, 2), q, k, 2, 0.5)
+                accumulator.add_cross(layer, (2, 2), q, k, 2, 0.5)
                 if spoil:
                     q *= 0
                     k *= 0
-            recorder.end_step()
-        sums = list(recorder.sums.values())
-        recorder.release()
+            accumulator.end_step()
+        sums = list(accumulator.sums.values())
+        accumulator.release()
     return torch.stack([part.total for part in sums]).sum(0)
 
 
@@ -35,13 +35,13 @@ def summed(inference: bool = False, spoil: bool = False, keep: Keep | None = Non
 @pytest.mark.parametrize("spoil", [False, True])
 def test_gathered_layers_sum_to_the_same(inference: bool, spoil: bool) -> None:
     """One by one (layers kept apart) and together, and where queries and keys are written to afterwards."""
-    apart = summed(keep=Keep(layers=True))
+    apart = summed(keep=StoreOptions(layers=True))
     torch.testing.assert_close(summed(inference, spoil), apart, rtol=1e-5, atol=1e-6)
 
 
 def test_more_layers_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "_MANY", 5)
-    torch.testing.assert_close(summed(), summed(keep=Keep(layers=True)), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(summed(), summed(keep=StoreOptions(layers=True)), rtol=1e-5, atol=1e-6)
 
 
 def explicit(q: Tensor, k: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def test_steps_may_wait(room: int, images: int, interrupted: bool, looked_at: bo
     or of the run; a step that is never finished never counts. An explicit softmax in float64 says what is right."""
     monkeypatch.setattr(pool, "_MANY", room)
     generator = torch.Generator().manual_seed(0)
-    recorder = Recorder(slice(1, 1 + images), lambda keys, part: torch.eye(keys).expand(images, -1, -1), Keep())
+    accumulator = Accumulator(slice(1, 1 + images), lambda keys, part: torch.eye(keys).expand(images, -1, -1), StoreOptions())
     total, late = torch.zeros(2, images, 4, KEYS, dtype=torch.float64)
     counts = [LAYERS, LAYERS, 5, 5, LAYERS, 1, LAYERS, LAYERS]
     for step, count in enumerate(counts, 1):
@@ -67,22 +67,22 @@ def test_steps_may_wait(room: int, images: int, interrupted: bool, looked_at: bo
         for layer in range(count if whole else count - 3):
             q = torch.randn(3 + images, 4, 8, generator=generator)[1:]  # a part of a larger tensor
             k = torch.randn(2 + images, KEYS, 16, generator=generator)[..., 8:]  # keys and values in one, as some models have
-            recorder.add_cross(layer, (2, 2), q, k, 2, 0.5)
+            accumulator.add_cross(layer, (2, 2), q, k, 2, 0.5)
             if looked_at and layer % 5 == 3:
-                assert recorder.sums
+                assert accumulator.sums
             if whole:
                 share = explicit(q[1:-1], k[1:-1])
                 total, late = total + share, late + step**2 * share
         if whole:
-            recorder.end_step()
+            accumulator.end_step()
         if looked_at and step % 3 == 0:
-            (part,) = recorder.sums.values()
+            (part,) = accumulator.sums.values()
             torch.testing.assert_close(part.total.double(), total, rtol=1e-5, atol=1e-6)
-    recorder.release()
-    (part,) = recorder.sums.values()
+    accumulator.release()
+    (part,) = accumulator.sums.values()
     torch.testing.assert_close(part.total.double(), total, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(part.late.double(), late, rtol=1e-5, atol=1e-5)
-    assert part.terms == 2 * sum(counts[:-1] if interrupted else counts)
+    torch.testing.assert_close(part.time_weighted.double(), late, rtol=1e-5, atol=1e-5)
+    assert part.num_terms == 2 * sum(counts[:-1] if interrupted else counts)
 
 
 def test_several_steps_are_worked_off_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,17 +100,17 @@ def test_several_steps_are_worked_off_at_once(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_run_may_be_looked_at_outside_its_inference_mode() -> None:
-    recorder = Recorder(slice(0, 1), lambda keys, part: torch.eye(keys)[None], Keep(self_attention=True))
+    accumulator = Accumulator(slice(0, 1), lambda keys, part: torch.eye(keys)[None], StoreOptions(self_attention=True))
     with torch.inference_mode():
         for layer in range(LAYERS):
             q, k = torch.randn(1, 4, 8), torch.randn(1, KEYS, 8)
-            recorder.add_cross(layer, (2, 2), q, k, 2, 0.5)
-            recorder.add_self((2, 2), q, q, 2, 0.5)
-        recorder.end_step()
-    (part,) = recorder.sums.values()
+            accumulator.add_cross(layer, (2, 2), q, k, 2, 0.5)
+            accumulator.add_self((2, 2), q, q, 2, 0.5)
+        accumulator.end_step()
+    (part,) = accumulator.sums.values()
     torch.testing.assert_close(part.total.sum(-1), torch.full((1, 4), 2.0 * LAYERS))
-    assert recorder.self_attention is not None
-    torch.testing.assert_close(recorder.self_attention.sum(-1), torch.full((1, 4), 2.0 * LAYERS))
+    assert accumulator.self_attention is not None
+    torch.testing.assert_close(accumulator.self_attention.sum(-1), torch.full((1, 4), 2.0 * LAYERS))
 
 
 def test_without_copies_of_several_tensors_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,10 +121,10 @@ def test_without_copies_of_several_tensors_at_once(monkeypatch: pytest.MonkeyPat
 
 
 def test_layers_that_train_are_not_held_by_the_sums() -> None:
-    recorder = Recorder(slice(0, 1), lambda keys, part: torch.eye(keys)[None], Keep())
+    accumulator = Accumulator(slice(0, 1), lambda keys, part: torch.eye(keys)[None], StoreOptions())
     for layer in range(LAYERS):
         q, k = (torch.randn(1, n, 8, requires_grad=True) for n in (4, KEYS))
-        recorder.add_cross(layer, (2, 2), q, k, 2, 0.5)
-    recorder.end_step()
-    (part,) = recorder.sums.values()
+        accumulator.add_cross(layer, (2, 2), q, k, 2, 0.5)
+    accumulator.end_step()
+    (part,) = accumulator.sums.values()
     assert not part.total.requires_grad

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from daam_core import HeatMaps
-from daam_core.cli.main import INTERRUPTED, USER_ERROR, main
+from daam_core.cli.parser import INTERRUPTED, USER_ERROR, main
 from daam_core.files import LONGEST_NAME, file_name, file_names
 
 PROMPT = "a red house and a green tree"
@@ -236,7 +236,7 @@ def test_the_picture_is_kept_when_recording_fails(
     def no_memory(*_: object, **__: object) -> None:
         raise MemoryError("32 GB")
 
-    monkeypatch.setattr("daam_core.capture.accumulator.Recorder.add_cross", no_memory)
+    monkeypatch.setattr("daam_core.capture.accumulator.Accumulator.add_cross", no_memory)
     said = complaint(capsys, "generate", PROMPT, "--out", str(tmp_path), "--steps", "2")
     assert "memory" in said
     assert [p.name for p in tmp_path.iterdir()] == ["picture.png"]
@@ -248,7 +248,7 @@ def test_ctrl_c_says_so_without_a_traceback(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("daam_core.cli.commands._paint", interrupted)
+    monkeypatch.setattr("daam_core.cli.commands._generate", interrupted)
     assert main(["generate", PROMPT, "--out", str(tmp_path)]) == INTERRUPTED
     assert capsys.readouterr().err == "daam-lens: stopped.\n"
 
@@ -257,7 +257,7 @@ def test_no_memory_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     def full(*_: object, **__: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
-    monkeypatch.setattr("daam_core.cli.commands._paint", full)
+    monkeypatch.setattr("daam_core.cli.commands._generate", full)
     assert "--size" in complaint(capsys, "generate", PROMPT, "--out", str(tmp_path))
 
 
@@ -267,7 +267,7 @@ def test_an_error_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch, tmp_
     def faulty(*_: object, **__: object) -> None:
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr("daam_core.cli.commands._paint", faulty)
+    monkeypatch.setattr("daam_core.cli.commands._generate", faulty)
     with pytest.raises(RuntimeError, match="shapes"):
         main(["generate", PROMPT, "--out", str(tmp_path)])
 

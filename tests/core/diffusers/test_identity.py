@@ -46,7 +46,6 @@ def processed(processor: Any) -> Case:
     return pipe, {}
 
 
-
 def img2img(kind: str, cls: Any) -> Case:
     base = pipeline(kind)
     pipe = cls.from_pipe(base, vae=base.vae)
@@ -173,18 +172,18 @@ def test_the_picture_is_bit_identical_with_and_without_a_trace(way: str) -> None
     pipe, options = WAYS[way]()
     prompt = options.pop("prompt", PROMPT)
     before = paint(pipe, prompt, **options)
-    with trace(pipe, detail=("layers", "steps"), heads=True, negative=True) as lens:
+    with trace(pipe, keep=("layers", "steps", "heads"), negative=True) as recording:
         during = paint(pipe, prompt, **options)
     after = paint(pipe, prompt, **options)
     assert torch.equal(before, after), "the way itself does not repeat, so it can show nothing"
     assert torch.equal(before, during)
-    assert lens.failure is None
-    maps = lens.heat_maps(before.shape[0] - 1)
+    assert recording.failure is None
+    maps = recording.heat_maps(before.shape[0] - 1)
     assert maps.words[:3] == prompt.replace(",", " ,").split()[:3]
-    assert maps.stack().shape[0] == len(maps.words)
+    assert maps.heat_maps().shape[0] == len(maps.words)
     for grid, rows in maps.sums.items():
         # Every head, layer and step that was listened to is there, and nothing twice.
-        assert torch.allclose(rows.sum(0), torch.full(grid, float(maps.terms[grid])), rtol=2e-3)
+        assert torch.allclose(rows.sum(0), torch.full(grid, float(maps.num_terms[grid])), rtol=2e-3)
     listened = {layer.name for layer in maps.layers}
     assert listened == {n for n, m in pipe.unet.named_modules() if n.endswith(".attn2")}
 
@@ -193,9 +192,9 @@ def test_several_prompts_at_once_are_bit_identical() -> None:
     pipe = pipeline()
     prompts = [PROMPT, "", "a star"]
     before = paint(pipe, prompts, num_images_per_prompt=2)
-    with trace(pipe) as lens:
+    with trace(pipe) as recording:
         assert torch.equal(paint(pipe, prompts, num_images_per_prompt=2), before)
-    assert [len(lens.heat_maps(i).words) for i in range(6)] == [7, 7, 0, 0, 2, 2]
+    assert [len(recording.heat_maps(i).words) for i in range(6)] == [7, 7, 0, 0, 2, 2]
 
 
 def test_lora_loaded_inside_the_trace_is_heard() -> None:
@@ -203,14 +202,14 @@ def test_lora_loaded_inside_the_trace_is_heard() -> None:
     from peft import LoraConfig
 
     pipe = pipeline()
-    with trace(pipe) as lens:
+    with trace(pipe) as recording:
         paint(pipe)
         torch.manual_seed(0)
         pipe.unet.add_adapter(LoraConfig(r=4, target_modules=["to_q", "to_k"], init_lora_weights=False))
         paint(pipe)
-    assert lens.failure is None
-    plain_maps, with_lora = lens.heat_maps(run=0), lens.heat_maps(run=1)
-    assert not torch.allclose(plain_maps.word("house"), with_lora.word("house"), rtol=1e-2)
+    assert recording.failure is None
+    plain_maps, with_lora = recording.heat_maps(generation=0), recording.heat_maps(generation=1)
+    assert not torch.allclose(plain_maps.heat_map("house"), with_lora.heat_map("house"), rtol=1e-2)
     assert len(with_lora.layers) == len(plain_maps.layers)
 
 
@@ -220,9 +219,9 @@ def test_a_low_precision_model_gives_maps_close_to_the_full_one() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         pipe = pipeline().to(dtype)
         latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5)).to(dtype)
-        with trace(pipe) as lens:
+        with trace(pipe) as recording:
             paint(pipe, latents=latents, num_inference_steps=1)
-        maps.append(lens.heat_maps().stack())
+        maps.append(recording.heat_maps().heat_maps())
     assert (maps[0] - maps[1]).abs().max() < 0.05 * maps[0].max()
 
 
@@ -232,16 +231,16 @@ def test_a_compiled_unet_is_recorded_bit_identically(fullgraph: bool) -> None:
     """torch.compile before the trace, used before, inside and after it; fullgraph=True must not break."""
     pipe = pipeline()
     eager = pipe.unet
-    with trace(pipe) as lens:
+    with trace(pipe) as recording:
         paint(pipe)
-    expected = lens.heat_maps().stack()
+    expected = recording.heat_maps().heat_maps()
     pipe.unet = torch.compile(eager, fullgraph=fullgraph, backend="aot_eager")
     before = paint(pipe)
-    with trace(pipe) as lens:
+    with trace(pipe) as recording:
         during = paint(pipe)
     assert torch.equal(before, during)
-    assert lens.failure is None
-    assert torch.allclose(lens.heat_maps().stack(), expected, rtol=1e-4, atol=1e-4)
-    runs = lens.runs
+    assert recording.failure is None
+    assert torch.allclose(recording.heat_maps().heat_maps(), expected, rtol=1e-4, atol=1e-4)
+    runs = recording.num_generations
     assert torch.equal(paint(pipe), before)
-    assert lens.runs == runs
+    assert recording.num_generations == runs

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 
 from daam_core import trace
-from daam_core.capture.accumulator import Keep, Recorder
+from daam_core.capture.accumulator import Accumulator, StoreOptions
 from daam_core.errors import BadArgument, DetailMissing, NothingRecorded, UnsupportedModel
 
 from ..models import PROMPT, paint, pipeline
@@ -54,15 +54,15 @@ def test_maps_equal_the_equation_at_a_non_square_size(kind: str) -> None:
     levels = [(-(-latent[0] // 2**i), -(-latent[1] // 2**i)) for i in range(4)]
     sums: dict[int, torch.Tensor] = {}
     pipe.unet.set_attn_processor(Explicit(sums, size, {h * w: (h, w) for h, w in levels}))
-    with trace(pipe) as lens:
+    with trace(pipe) as recording:
         paint(pipe, [PROMPT, "a star"], height=size[0], width=size[1])
     for picture, words in enumerate(([*PROMPT.split()], ["a", "star"])):
-        maps = lens.heat_maps(picture)
+        maps = recording.heat_maps(picture)
         true = sums[picture][1 : len(words) + 1].float()
-        ours = maps.stack(size=size)
+        ours = maps.heat_maps(size=size)
         assert ours.shape == true.shape
         assert (ours - true).abs().max() <= 1e-6 * true.abs().max()
-        specials = maps.stack(["<start>", "<end>", "<padding>"], size)
+        specials = maps.heat_maps(["<start>", "<end>", "<padding>"], size)
         rest = torch.stack([sums[picture][0], sums[picture][len(words) + 1], sums[picture][len(words) + 2 :].sum(0)])
         assert (specials - rest).abs().max() <= 4e-6 * rest.abs().max()  # sums of 70 columns in float32
 
@@ -70,86 +70,89 @@ def test_maps_equal_the_equation_at_a_non_square_size(kind: str) -> None:
 def test_rows_add_up_to_one_probability_a_place() -> None:
     """Shares are honest: words, start, end and padding of one place sum to 1 for each head, layer and step."""
     pipe = pipeline()
-    with trace(pipe) as lens:
+    with trace(pipe) as recording:
         paint(pipe)
-    maps = lens.heat_maps()
+    maps = recording.heat_maps()
     for grid, rows in maps.sums.items():
-        assert torch.allclose(rows.sum(0), torch.full(grid, float(maps.terms[grid])), rtol=1e-5)
+        assert torch.allclose(rows.sum(0), torch.full(grid, float(maps.num_terms[grid])), rtol=1e-5)
 
 
 def test_late_steps_weigh_with_the_square_of_their_place() -> None:
     pipe = pipeline()
-    with trace(pipe, detail="steps") as lens:
+    with trace(pipe, keep="steps") as recording:
         paint(pipe, num_inference_steps=3)
-    maps = lens.heat_maps()
+    maps = recording.heat_maps()
     assert maps.detail is not None
     for grid, values in maps.detail.values.items():
         by_step = values[:, 0].float()
         expected = sum((j + 1) ** 2 * by_step[j] for j in range(3))
-        assert torch.allclose(maps.late[grid][1:-2], torch.as_tensor(expected), rtol=4e-3, atol=1e-3)
+        assert torch.allclose(maps.time_weighted[grid][1:-2], torch.as_tensor(expected), rtol=4e-3, atol=1e-3)
 
 
 def test_detail_adds_up_to_the_sums_and_can_be_chosen() -> None:
     """Layers, steps and heads kept apart are parts of the same whole."""
     pipe = pipeline()
-    with trace(pipe, detail=("layers", "steps"), heads=True) as lens:
+    with trace(pipe, keep=("layers", "steps", "heads")) as recording:
         paint(pipe, num_inference_steps=3)
-    maps = lens.heat_maps()
+    maps = recording.heat_maps()
     everything = maps.select(steps=range(3))
-    assert torch.allclose(everything.stack(), maps.stack(), rtol=5e-3, atol=1e-2)
-    parts = [maps.select(layers=[block]).stack(["house"], (64, 64)) for block in ("down", "mid", "up") if any(
-        layer.block == block for layer in maps.layers)]
-    assert torch.allclose(torch.stack(parts).sum(0), maps.stack(["house"], (64, 64)), rtol=5e-3, atol=1e-2)
+    assert torch.allclose(everything.heat_maps(), maps.heat_maps(), rtol=5e-3, atol=1e-2)
+    parts = [
+        maps.select(layers=[block]).heat_maps(["house"], (64, 64))
+        for block in ("down", "mid", "up")
+        if any(layer.block == block for layer in maps.layers)
+    ]
+    assert torch.allclose(torch.stack(parts).sum(0), maps.heat_maps(["house"], (64, 64)), rtol=5e-3, atol=1e-2)
     heads = maps.select(heads=range(8))
-    assert torch.allclose(heads.stack(size=(64, 64)), maps.stack(size=(64, 64)), rtol=1e-5, atol=1e-5)
-    assert maps.select(heads=[0]).word("house").sum() < maps.word("house").sum()
+    assert torch.allclose(heads.heat_maps(size=(64, 64)), maps.heat_maps(size=(64, 64)), rtol=1e-5, atol=1e-5)
+    assert maps.select(heads=[0]).heat_map("house").sum() < maps.heat_map("house").sum()
     with pytest.raises(BadArgument):
         maps.select(steps=[3])
 
 
 def test_negative_prompt_has_maps_of_its_own() -> None:
     pipe = pipeline()
-    with trace(pipe, negative=True) as lens:
+    with trace(pipe, negative=True) as recording:
         paint(pipe, negative_prompt="a blue moon")
-    maps = lens.heat_maps()
+    maps = recording.heat_maps()
     assert maps.negative is not None
     assert maps.negative.words == ["a", "blue", "moon"]
     assert maps.words == ["a", "red", "house", "and", "a#2", "green", "tree"]
     # Swapping the two prompts at guidance 1 (a mix of both) would swap the maps; here they must simply differ.
-    assert not torch.equal(maps.word("a"), maps.negative.word("a"))
+    assert not torch.equal(maps.heat_map("a"), maps.negative.heat_map("a"))
 
 
 def test_each_picture_has_its_own_prompt_and_maps() -> None:
     """Two prompts, two pictures each: picture 3 is the second prompt's second; one alone gives the same maps."""
     pipe = pipeline()
     latents = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(5))
-    with trace(pipe) as lens:
+    with trace(pipe) as recording:
         paint(pipe, [PROMPT, "a star"], num_images_per_prompt=2, latents=latents)
         paint(pipe, "a star", latents=latents[3:])
-    batch, alone = lens.heat_maps(3, run=0), lens.heat_maps()
-    assert lens.runs == 2
-    assert lens.images == 1
-    assert lens.heat_maps(1, run=0).words[2] == "house"
+    batch, alone = recording.heat_maps(3, generation=0), recording.heat_maps()
+    assert recording.num_generations == 2
+    assert recording.num_images == 1
+    assert recording.heat_maps(1, generation=0).words[2] == "house"
     assert batch.words == alone.words == ["a", "star"]
-    assert torch.allclose(batch.stack(), alone.stack(), rtol=1e-4, atol=1e-5)
+    assert torch.allclose(batch.heat_maps(), alone.heat_maps(), rtol=1e-4, atol=1e-5)
 
 
 def test_prompt_embeds_by_hand_give_words_by_index() -> None:
     pipe = pipeline()
     embeds = torch.randn(1, 154, 32)
-    with trace(pipe) as lens:
+    with trace(pipe) as recording:
         paint(pipe, None, prompt_embeds=embeds, negative_prompt_embeds=torch.zeros_like(embeds))
-    maps = lens.heat_maps()
+    maps = recording.heat_maps()
     assert len(maps.words) == 154
-    assert maps.stack(["0", "153"]).shape == (2, *maps.grid)
+    assert maps.heat_maps(["0", "153"]).shape == (2, *maps.grid)
 
 
 def test_without_guidance_every_row_is_the_prompt() -> None:
     pipe = pipeline()
-    with trace(pipe, negative=True) as lens:
+    with trace(pipe, negative=True) as recording:
         paint(pipe, guidance_scale=1.0)
-    assert lens.heat_maps().negative is None
-    assert lens.heat_maps().word("house").sum() > 0
+    assert recording.heat_maps().negative is None
+    assert recording.heat_maps().heat_map("house").sum() > 0
 
 
 def test_hooks_come_off_after_an_interrupt() -> None:
@@ -160,13 +163,13 @@ def test_hooks_come_off_after_an_interrupt() -> None:
     def interrupt(*_: Any) -> dict[str, Any]:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), trace(pipe) as lens:
+    with pytest.raises(KeyboardInterrupt), trace(pipe) as recording:
         assert _hooks(pipe) > clean
         paint(pipe, num_inference_steps=3, callback_on_step_end=interrupt)
     assert _hooks(pipe) == clean
     assert "encode_prompt" not in vars(pipe)
     assert "postprocess" not in vars(pipe.image_processor)
-    assert lens.heat_maps().steps == 1  # what was finished is still there
+    assert recording.heat_maps().steps == 1  # what was finished is still there
 
 
 def test_traces_nest_repeat_and_leave_in_any_order() -> None:
@@ -179,14 +182,14 @@ def test_traces_nest_repeat_and_leave_in_any_order() -> None:
     first.__exit__()
     paint(pipe, "a star")
     second.__exit__()
-    assert (first.runs, second.runs) == (1, 2)
+    assert (first.num_generations, second.num_generations) == (1, 2)
     assert second.heat_maps().words == ["a", "star"]
-    assert torch.equal(first.heat_maps().stack(), second.heat_maps(run=0).stack())
+    assert torch.equal(first.heat_maps().heat_maps(), second.heat_maps(generation=0).heat_maps())
     assert _hooks(pipe) == clean
     assert "encode_prompt" not in vars(pipe)
     with first:
         paint(pipe)
-    assert first.runs == 2
+    assert first.num_generations == 2
 
 
 def test_two_pipelines_at_once_do_not_mix() -> None:
@@ -205,11 +208,11 @@ def test_a_pipeline_that_shares_the_unet_is_not_recorded() -> None:
     pipe = pipeline()
     other = StableDiffusionImg2ImgPipeline.from_pipe(pipe, vae=pipe.vae)
     other.set_progress_bar_config(disable=True)
-    with trace(pipe) as lens:
+    with trace(pipe) as recording:
         paint(pipe)
         other("a star", image=torch.zeros(1, 3, 64, 64), num_inference_steps=2, output_type="pt")
-    assert lens.runs == 1
-    assert lens.heat_maps().steps == 2
+    assert recording.num_generations == 1
+    assert recording.heat_maps().steps == 2
 
 
 @pytest.mark.parametrize("error", [RuntimeError("odd"), MemoryError("full")])
@@ -223,39 +226,39 @@ def test_a_failing_recorder_still_gives_the_picture(error: Exception, monkeypatc
 
     monkeypatch.setattr("daam_core.capture.accumulator.add_head_sum", fail)
     monkeypatch.setattr("daam_core.capture.accumulator.add_weighted_head_sums", fail)
-    with trace(pipe) as lens:
+    with trace(pipe) as recording:
         assert torch.equal(paint(pipe), without)
-    assert lens.failure is not None
-    assert str(error) in lens.failure
+    assert recording.failure is not None
+    assert str(error) in recording.failure
     with pytest.raises(NothingRecorded, match="the picture was still made"):
-        lens.heat_maps()
+        recording.heat_maps()
 
 
 def test_attention_that_is_not_a_number_is_said() -> None:
     pipe = pipeline()
-    with trace(pipe) as lens:
+    with trace(pipe) as recording:
         pipe.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2.to_q.weight.data.fill_(float("nan"))
         paint(pipe)
     with pytest.raises(NothingRecorded, match="NaN"):
-        lens.heat_maps()
+        recording.heat_maps()
 
 
 def test_nothing_sampled_and_wrong_models_are_said_in_a_sentence() -> None:
     from diffusers import UNet2DModel
 
     pipe = pipeline()
-    with trace(pipe) as lens:
+    with trace(pipe) as recording:
         pass
     with pytest.raises(NothingRecorded, match="call the pipeline inside"):
-        lens.heat_maps()
+        recording.heat_maps()
     pipe.unet = UNet2DModel(block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2,
                             up_block_types=("UpBlock2D",) * 2)  # fmt: skip
     with pytest.raises(UnsupportedModel, match="no cross-attention"):
         trace(pipe)
     with pytest.raises(UnsupportedModel, match="no UNet"):
         trace(object())
-    with pytest.raises(BadArgument, match="detail"):
-        trace(pipeline(), detail="everything")  # type: ignore[arg-type]
+    with pytest.raises(BadArgument, match="keep is any of"):
+        trace(pipeline(), keep="everything")  # type: ignore[arg-type]
 
 
 def test_memory_is_flat_in_steps() -> None:
@@ -263,24 +266,26 @@ def test_memory_is_flat_in_steps() -> None:
     pipe = pipeline()
     held = []
     for steps in (2, 6):
-        with trace(pipe) as lens:
+        with trace(pipe) as recording:
             paint(pipe, num_inference_steps=steps)
-        maps = lens.heat_maps()
-        held.append(sum(x.numel() * 4 for part in (maps.sums, maps.late) for x in part.values()))
+        maps = recording.heat_maps()
+        held.append(sum(x.numel() * 4 for part in (maps.sums, maps.time_weighted) for x in part.values()))
     assert held[0] == held[1]
 
 
 def test_layers_and_steps_apart_stay_within_what_was_promised() -> None:
     """At most 100 MB for SDXL's 102,400 positions of all layers, 30 steps, 15 words: here a part of them, in proportion."""
     layers, positions = 60, 64
-    recorder = Recorder(slice(0, 1), lambda keys, part: torch.eye(keys)[None, :, :18], Keep(layers=True, steps=True))
+    accumulator = Accumulator(
+        slice(0, 1), lambda keys, part: torch.eye(keys)[None, :, :18], StoreOptions(layers=True, steps=True)
+    )
     q, k = torch.randn(1, positions, 8), torch.randn(1, 77, 8)
     for _ in range(30):
         for layer in range(layers):
-            recorder.add_cross(layer, (8, 8), q, k, 1, 0.5)
-        recorder.end_step()
-    recorder.release()
-    held = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in _tensors(vars(recorder))}
+            accumulator.add_cross(layer, (8, 8), q, k, 1, 0.5)
+        accumulator.end_step()
+    accumulator.release()
+    held = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in _tensors(vars(accumulator))}
     assert 80e6 < sum(held.values()) * 102_400 / (layers * positions) <= 100e6
 
 
@@ -320,9 +325,9 @@ def test_self_attention_equals_an_explicit_computation() -> None:
         if name.endswith(".attn1") and name.startswith(("down_blocks.0", "up_blocks.3")):
             handles += [module.to_q.register_forward_hook(keep("q")), module.to_k.register_forward_hook(keep("k"))]
             handles.append(module.register_forward_hook(add(module)))
-    with trace(pipe) as lens:
+    with trace(pipe) as recording:
         paint(pipe, num_inference_steps=10)
-    recorded = lens.heat_maps().self_attention
+    recorded = recording.heat_maps().self_attention
     assert recorded is not None
     assert list(recorded) == [(8, 8)]
     total = steps[0] + steps[3] + steps[8]
@@ -330,9 +335,9 @@ def test_self_attention_equals_an_explicit_computation() -> None:
     assert (recorded[8, 8] - expected).abs().max() < 1e-6
     for handle in handles:
         handle.remove()
-    with trace(pipe, self_attention=False) as lens:
+    with trace(pipe, self_attention=False) as recording:
         paint(pipe)
-    assert lens.heat_maps().self_attention is None
+    assert recording.heat_maps().self_attention is None
 
 
 def test_self_attention_on_other_grids_is_not_listened_to_after_the_first_step_of_a_run() -> None:
@@ -344,12 +349,12 @@ def test_self_attention_on_other_grids_is_not_listened_to_after_the_first_step_o
         heard.append(sum("forward" in vars(m.to_q) for n, m in pipe.unet.named_modules() if n.endswith("attn1")))
 
     handle = pipe.unet.register_forward_hook(note, always_call=True)
-    with trace(pipe) as lens:
+    with trace(pipe) as recording:
         for size in (64, 256):
             paint(pipe, num_inference_steps=2, height=size, width=size)
     handle.remove()
     layers = sum(n.endswith("attn1") for n, _ in pipe.unet.named_modules())
-    kept = [next(iter(lens.heat_maps(run=run).self_attention or ())) for run in (0, 1)]
+    kept = [next(iter(recording.heat_maps(generation=run).self_attention or ())) for run in (0, 1)]
     assert kept == [(8, 8), (16, 16)]
     assert heard[0] == heard[2] == layers
     assert 0 < heard[1] < layers and 0 < heard[3] < layers
@@ -360,7 +365,7 @@ def test_self_attention_on_other_grids_is_not_listened_to_after_the_first_step_o
 def test_one_axis_kept_does_not_stand_for_the_other(kept: Any, asked: Any) -> None:
     """Layers of a recording that kept only its steps were not kept: that is said, not drawn from nothing."""
     pipe = pipeline("sd15")
-    with trace(pipe, detail=kept) as lens:
+    with trace(pipe, keep=kept) as recording:
         paint(pipe)
     with pytest.raises(DetailMissing, match="not kept apart"):
-        lens.heat_maps().select(**asked)
+        recording.heat_maps().select(**asked)

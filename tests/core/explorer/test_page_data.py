@@ -41,7 +41,7 @@ def furthest(data: PageData, maps: HeatMaps) -> float:
     errors = []
     for i, entry in enumerate(data.header["words"]):
         if entry["kind"] == "word":
-            wanted = maps.word(entry["label"], maps.size)
+            wanted = maps.heat_map(entry["label"], maps.size)
             found = decoded(data, data.header["atlas"], i, entry["scales"], maps.size)
             errors.append(float((found - wanted).abs().max() / wanted.max()))
     return max(errors)
@@ -71,7 +71,7 @@ def test_numbers_of_the_words_are_the_core_s() -> None:
     header = page_data(maps).header
     shares = {r.word: r.share for r in prompt_report(maps).words}
     for entry in header["words"]:
-        wanted = maps.word(entry["label"], maps.size)
+        wanted = maps.heat_map(entry["label"], maps.size)
         assert entry["mean"] == pytest.approx(float(wanted.clamp(min=0).mean()), rel=1e-5)
         assert entry["peak"] == pytest.approx(float(wanted.max()), rel=1e-5)
         assert entry["low"] == pytest.approx(float(wanted.min()), rel=1e-5)
@@ -87,7 +87,7 @@ def test_negative_words_come_along_with_their_own_resolutions() -> None:
     assert data.header["negative"] == "snow"
     at = [w["kind"] for w in data.header["words"]].index("negative")
     found = decoded(data, data.header["atlas"], at, data.header["words"][at]["scales"], maps.size)
-    assert torch.allclose(found, negative.word("snow", maps.size), rtol=1e-3, atol=1e-3)
+    assert torch.allclose(found, negative.heat_map("snow", maps.size), rtol=1e-3, atol=1e-3)
 
 
 def test_the_header_is_json_whatever_the_prompt() -> None:
@@ -121,7 +121,7 @@ def test_detail_is_the_core_s_choice_of_steps_and_layers() -> None:
             tile = frame * len(words) + words.index("tree")
             found = decoded(data, data.header, tile, data.header["scales"][tile], maps.size)
             part = maps.select(steps=[frame]) if axis == "steps" else maps.select(layers=[frame])
-            wanted = part.word("tree", maps.size)
+            wanted = part.heat_map("tree", maps.size)
             assert float((found - wanted).abs().max()) <= float(wanted.max()) / 255
 
 

@@ -130,10 +130,10 @@ def test_steps_that_are_not_there_are_said(maps: HeatMaps) -> None:
 
 def test_a_pick_is_a_word_of_its_side(maps: HeatMaps) -> None:
     side, phrase = picked(maps, ["word:green", "word:tree"])
-    assert side is maps and phrase.rows == (6, 7) and phrase.label == "green tree"
-    assert picked(maps, ["word:a#2"])[1].rows == (5,)
+    assert side is maps and phrase.channels == (6, 7) and phrase.label == "green tree"
+    assert picked(maps, ["word:a#2"])[1].channels == (5,)
     side, snow = picked(maps, ["negative:snow"])
-    assert torch.equal(side.word(snow, maps.size), maps.negative.word("snow", maps.size))
+    assert torch.equal(side.heat_map(snow, maps.size), maps.negative.heat_map("snow", maps.size))
     assert side.picture is maps.picture
     for wrong in ([], ["house"], ["word:snow"], ["word:house", "negative:snow"], ["word:zebra"]):
         with pytest.raises(WordNotFound):

@@ -1,4 +1,4 @@
-"""`method="castorini"`: the rule of the package that published figures come from, so that they can be compared."""
+"""`aggregation="castorini"`: the rule of the package that published figures come from, so that they can be compared."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def paint(pipe: Any) -> None:
 
 
 def our_maps(pipe: Any) -> Any:
-    with trace(pipe, heads=True) as lens:
+    with trace(pipe, keep="heads") as recording:
         paint(pipe)
-    return lens.heat_maps(method="castorini")
+    return recording.heat_maps(aggregation="castorini")
 
 
 def word_columns(pipe: Any, word: str) -> list[int]:
@@ -89,7 +89,7 @@ def test_equals_the_rule_written_out(kind: str) -> None:
     ours, theirs = our_maps(pipe), written_maps(pipe)
     for word in WORDS:
         expected = theirs[word_columns(pipe, word)].mean(0)
-        torch.testing.assert_close(ours.word(word), expected, rtol=0, atol=1e-5 * float(expected.max()))
+        torch.testing.assert_close(ours.heat_map(word), expected, rtol=0, atol=1e-5 * float(expected.max()))
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sd2"])
@@ -105,23 +105,23 @@ def test_equals_the_package_itself(kind: str) -> None:
         theirs = tracer.compute_global_heat_map()
     for word in WORDS:
         expected = theirs.compute_word_heat_map(word).heatmap
-        torch.testing.assert_close(ours.word(word), expected, rtol=0, atol=1e-5 * float(expected.max()))
+        torch.testing.assert_close(ours.heat_map(word), expected, rtol=0, atol=1e-5 * float(expected.max()))
 
 
 def test_differs_from_the_paper_s_rule() -> None:
     """The choice of method does something: Eq. 6 keeps the 8 times smaller maps and the mid block."""
     pipe = pipeline("sd15")
-    with trace(pipe, heads=True) as lens:
+    with trace(pipe, keep="heads") as recording:
         paint(pipe)
-    paper, other = lens.heat_maps(), lens.heat_maps(method="castorini")
-    a, b = (maps.word("house", (64, 64)) for maps in (paper, other))
+    paper, other = recording.heat_maps(), recording.heat_maps(aggregation="castorini")
+    a, b = (maps.heat_map("house", (64, 64)) for maps in (paper, other))
     assert not torch.allclose(a / a.max(), b / b.max(), atol=1e-3)
 
 
 def test_needs_the_heads() -> None:
     """Asked for too late, it says how to record it."""
     pipe = pipeline("sd15")
-    with trace(pipe) as lens:
+    with trace(pipe) as recording:
         paint(pipe)
-    with pytest.raises(DetailMissing, match="heads=True"):
-        lens.heat_maps(method="castorini")
+    with pytest.raises(DetailMissing, match="heads"):
+        recording.heat_maps(aggregation="castorini")

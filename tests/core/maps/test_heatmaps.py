@@ -25,11 +25,11 @@ def made(text: str = "a red house and a green tree", **changes: object) -> HeatM
     tok = tokenizer()
     prompt = Prompt.from_ids(tok(text, padding="max_length", truncation=True).input_ids, tok, text=text)
     noise = torch.Generator().manual_seed(0)
-    sums = {g: torch.rand(prompt.rows, *g, generator=noise) for g in GRIDS}
+    sums = {g: torch.rand(prompt.num_channels, *g, generator=noise) for g in GRIDS}
     maps = HeatMaps(
         sums=sums,
-        late={g: x * 2 for g, x in sums.items()},
-        terms=dict.fromkeys(GRIDS, 16),
+        time_weighted={g: x * 2 for g, x in sums.items()},
+        num_terms=dict.fromkeys(GRIDS, 16),
         layers=(LayerInfo("down.0", GRIDS[0], 2, "down"), LayerInfo("mid.0", GRIDS[1], 2, "mid")),
         detail=None,
         heads=None,
@@ -51,44 +51,44 @@ def by_formula(maps: HeatMaps, rows: list[int], size: tuple[int, int]) -> torch.
 
 def test_a_word_is_its_row_upscaled_and_summed_over_resolutions() -> None:
     maps = made()
-    assert torch.allclose(maps.word("house", (64, 96)), by_formula(maps, [3], (64, 96)), rtol=1e-5, atol=1e-5)
-    assert torch.allclose(maps.word("HOUSE"), by_formula(maps, [3], GRIDS[0]), rtol=1e-5, atol=1e-5)
-    assert torch.allclose(maps.word("a#2", (30, 50)), by_formula(maps, [5], (30, 50)), rtol=1e-5, atol=1e-5)
+    assert torch.allclose(maps.heat_map("house", (64, 96)), by_formula(maps, [3], (64, 96)), rtol=1e-5, atol=1e-5)
+    assert torch.allclose(maps.heat_map("HOUSE"), by_formula(maps, [3], GRIDS[0]), rtol=1e-5, atol=1e-5)
+    assert torch.allclose(maps.heat_map("a#2", (30, 50)), by_formula(maps, [5], (30, 50)), rtol=1e-5, atol=1e-5)
 
 
 def test_a_phrase_sums_its_tokens() -> None:
     maps = made()
-    both = maps.word("red", (64, 96)) + maps.word("house", (64, 96))
-    assert torch.allclose(maps.word("red house", (64, 96)), both, rtol=1e-5, atol=1e-5)
+    both = maps.heat_map("red", (64, 96)) + maps.heat_map("house", (64, 96))
+    assert torch.allclose(maps.heat_map("red house", (64, 96)), both, rtol=1e-5, atol=1e-5)
 
 
 def test_a_word_of_several_tokens_is_their_sum() -> None:
     """The tiny vocabulary spells "zebra" in bytes: its map is all of them."""
     maps = made("a zebra")
-    rows = list(maps.prompt.find("zebra").rows)
+    rows = list(maps.prompt.find("zebra").channels)
     assert len(rows) > 1
-    assert torch.allclose(maps.word("zebra", (64, 96)), by_formula(maps, rows, (64, 96)), rtol=1e-5, atol=1e-5)
+    assert torch.allclose(maps.heat_map("zebra", (64, 96)), by_formula(maps, rows, (64, 96)), rtol=1e-5, atol=1e-5)
 
 
 def test_all_words_in_one_call_equal_each_alone() -> None:
     maps = made()
-    stacked = maps.stack(size=(64, 96))
+    stacked = maps.heat_maps(size=(64, 96))
     assert stacked.shape == (7, 64, 96)
     assert stacked.dtype == torch.float32
     for i, word in enumerate(maps.words):
-        assert torch.allclose(stacked[i], maps.word(word, (64, 96)), rtol=1e-5, atol=1e-6)
-    assert made("").stack(size=(64, 96)).shape == (0, 64, 96)
+        assert torch.allclose(stacked[i], maps.heat_map(word, (64, 96)), rtol=1e-5, atol=1e-6)
+    assert made("").heat_maps(size=(64, 96)).shape == (0, 64, 96)
 
 
 def test_a_missing_word_names_the_words_that_are() -> None:
     with pytest.raises(WordNotFound, match="house"):
-        made().word("zebra")
+        made().heat_map("zebra")
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5,), (-1, 2)])
 def test_a_size_that_is_none_is_said(size: tuple[int, ...]) -> None:
     with pytest.raises(BadArgument, match="height, width"):
-        made().word("house", size)  # type: ignore[arg-type]
+        made().heat_map("house", size)  # type: ignore[arg-type]
 
 
 def test_content_words_leave_out_articles() -> None:
@@ -98,7 +98,7 @@ def test_content_words_leave_out_articles() -> None:
 def test_one_resolution_can_be_chosen() -> None:
     maps = made().select(grids=[GRIDS[1]])
     assert maps.grid == GRIDS[1]
-    assert torch.equal(maps.word("house"), maps.sums[GRIDS[1]][3])
+    assert torch.equal(maps.heat_map("house"), maps.sums[GRIDS[1]][3])
     with pytest.raises(BadArgument, match="was recorded"):
         made().select(grids=[(99, 99)])
 
@@ -106,23 +106,24 @@ def test_one_resolution_can_be_chosen() -> None:
 def test_choices_of_detail() -> None:
     """Steps and layers are picked where kept, and the error says how to keep them."""
     plain = made()
-    with pytest.raises(DetailMissing, match="detail="):
+    with pytest.raises(DetailMissing, match="keep="):
         plain.select(steps=[0])
-    with pytest.raises(DetailMissing, match="heads=True"):
+    with pytest.raises(DetailMissing, match="heads"):
         plain.select(heads=[0])
-    values = {g: torch.rand(8, 1, plain.prompt.rows - 3, *g).half() for g in GRIDS}
+    values = {g: torch.rand(8, 1, plain.prompt.num_channels - 3, *g).half() for g in GRIDS}
     maps = made(detail=Detail(values, {GRIDS[0]: (0,), GRIDS[1]: (1,)}, True))
     last = maps.select(steps=[-1])
-    expected = values[GRIDS[0]][7, 0, 2].float() + F.interpolate(
-        values[GRIDS[1]][7, 0, 2].float()[None, None], size=GRIDS[0], mode="bicubic"
-    )[0, 0]
-    assert torch.allclose(last.word("house"), expected, rtol=1e-5, atol=1e-5)
-    assert last.terms == {GRIDS[0]: 2, GRIDS[1]: 2}
+    expected = (
+        values[GRIDS[0]][7, 0, 2].float()
+        + F.interpolate(values[GRIDS[1]][7, 0, 2].float()[None, None], size=GRIDS[0], mode="bicubic")[0, 0]
+    )
+    assert torch.allclose(last.heat_map("house"), expected, rtol=1e-5, atol=1e-5)
+    assert last.num_terms == {GRIDS[0]: 2, GRIDS[1]: 2}
     mid = maps.select(layers=["mid"])
     assert list(mid.sums) == [GRIDS[1]]
-    assert torch.allclose(mid.word("house"), values[GRIDS[1]][:, 0, 2].float().sum(0), rtol=1e-5)
+    assert torch.allclose(mid.heat_map("house"), values[GRIDS[1]][:, 0, 2].float().sum(0), rtol=1e-5)
     with pytest.raises(DetailMissing, match="<start>"):
-        mid.word("<start>")
+        mid.heat_map("<start>")
     with pytest.raises(BadArgument, match="no layer"):
         maps.select(layers=["nowhere"])
     with pytest.raises(BadArgument, match="no step"):
@@ -146,11 +147,11 @@ def test_a_record_keeps_everything(tmp_path: Path) -> None:
     assert back.detail is not None and back.heads is not None and back.self_attention is not None
     assert full.detail is not None and full.heads is not None and full.self_attention is not None
     assert np.array_equal(back.picture, picture)
-    assert torch.equal(back.stack(), full.stack())
+    assert torch.equal(back.heat_maps(), full.heat_maps())
     assert torch.equal(back.detail.values[g], full.detail.values[g])
     assert torch.equal(back.heads[0], full.heads[0])
     assert torch.equal(back.self_attention[g], full.self_attention[g])
-    for name in ("terms", "layers", "size", "steps", "timesteps", "prompt", "rule"):
+    for name in ("num_terms", "layers", "size", "steps", "timesteps", "prompt", "aggregation"):
         assert getattr(back, name) == getattr(full, name), name
 
 

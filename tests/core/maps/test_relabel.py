@@ -10,7 +10,7 @@ import torch
 from daam_core import trace
 from daam_core.errors import BadArgument
 from daam_core.maps.heatmaps import HeatMaps
-from daam_core.maps.relabel import by_index, reworded
+from daam_core.maps.relabel import by_index, relabel
 from daam_core.prompt.prompt import Prompt
 
 from ..models import PROMPT, paint, pipeline, tokenizer
@@ -21,9 +21,9 @@ def recorded(pipe: Any, by_hand: bool) -> HeatMaps:
     if by_hand:
         embeds, negative = pipe.encode_prompt(PROMPT, "cpu", 1, True)
         options = {"prompt": None, "prompt_embeds": embeds, "negative_prompt_embeds": negative}
-    with trace(pipe, detail=("layers", "steps"), heads=True) as lens:
+    with trace(pipe, keep=("layers", "steps", "heads")) as recording:
         paint(pipe, **options)
-    return lens.heat_maps()
+    return recording.heat_maps()
 
 
 def test_equals_a_recording_that_knew_the_words() -> None:
@@ -33,12 +33,12 @@ def test_equals_a_recording_that_knew_the_words() -> None:
     assert by_index(blind.prompt)
     assert not by_index(known.prompt)
     ids = tokenizer()(PROMPT, padding="max_length", max_length=77).input_ids
-    told = reworded(blind, Prompt.from_ids(ids, tokenizer(), text=PROMPT))
+    told = relabel(blind, Prompt.from_ids(ids, tokenizer(), text=PROMPT))
     assert told.words == known.words
     for grid, sums in known.sums.items():
         torch.testing.assert_close(told.sums[grid], sums, rtol=1e-5, atol=1e-6)
     for choice in ({"layers": ["up"]}, {"steps": [1]}, {"heads": [0]}):
-        chosen = [maps.select(**choice).word("house") for maps in (known, told)]  # type: ignore[arg-type]
+        chosen = [maps.select(**choice).heat_map("house") for maps in (known, told)]  # type: ignore[arg-type]
         torch.testing.assert_close(chosen[1], chosen[0], rtol=2e-3, atol=1e-5)
 
 
@@ -47,6 +47,6 @@ def test_words_fit_or_are_refused() -> None:
     blind = recorded(pipeline("sd15"), True)
     ids = tokenizer()(PROMPT, padding="max_length", max_length=30).input_ids
     with pytest.raises(BadArgument, match="77 columns and this prompt has 30"):
-        reworded(blind, Prompt.from_ids(ids, tokenizer()))
+        relabel(blind, Prompt.from_ids(ids, tokenizer()))
     with pytest.raises(BadArgument, match="words already"):
-        reworded(recorded(pipeline("sd15"), False), blind.prompt)
+        relabel(recorded(pipeline("sd15"), False), blind.prompt)

@@ -28,10 +28,10 @@ GRID = (8, 12)
 def drawn(**words: torch.Tensor) -> HeatMaps:
     """Maps of "a red house and a green tree" at one resolution; words not given are even."""
     maps = made()
-    rows = torch.full((maps.prompt.rows, *GRID), 0.5)
+    rows = torch.full((maps.prompt.num_channels, *GRID), 0.5)
     for word, heat in words.items():
-        rows[maps.prompt.find(word).rows[0]] = heat
-    return dataclasses.replace(maps, sums={GRID: rows}, late={GRID: rows}, terms={GRID: 16})
+        rows[maps.prompt.find(word).channels[0]] = heat
+    return dataclasses.replace(maps, sums={GRID: rows}, time_weighted={GRID: rows}, num_terms={GRID: 16})
 
 
 def left() -> torch.Tensor:
@@ -53,7 +53,7 @@ def test_shares_of_a_place_sum_to_one() -> None:
 
 
 def test_the_words_of_a_region_are_ranked_by_what_is_special_there() -> None:
-    """"and" has the most attention everywhere; "house" still drives the left half."""
+    """ "and" has the most attention everywhere; "house" still drives the left half."""
     maps = drawn(house=left(), tree=right(), **{"and": torch.full(GRID, 50.0)})
     ranked = rank_region(maps, box_region(maps, 0, 0, 40, 64), ["and", "house", "tree"])
     assert [r.word for r in ranked] == ["house", "and", "tree"]
@@ -104,7 +104,7 @@ def test_an_empty_prompt_has_an_empty_report() -> None:
 def test_two_runs_are_compared_per_term() -> None:
     """A run of twice the steps has twice the sums and no difference."""
     short = drawn(house=left())
-    longer = dataclasses.replace(short, sums={GRID: short.sums[GRID] * 2}, terms={GRID: 32})
+    longer = dataclasses.replace(short, sums={GRID: short.sums[GRID] * 2}, num_terms={GRID: 32})
     assert difference(longer, short, "house").abs().max() < 1e-6
     assert difference(drawn(house=right()), short, "house")[0, -1] == pytest.approx(4 / 16)
     assert difference(drawn(house=right()), short, "house")[0, 0] == pytest.approx(-4 / 16)

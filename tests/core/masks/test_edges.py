@@ -33,7 +33,7 @@ def paint(picture: Picture, top: int, left: int, bottom: int, right: int, colour
 
 
 def heat_of(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """What a recorder would give: the mask in coarse cells, blurred over the neighbouring ones."""
+    """What a accumulator would give: the mask in coarse cells, blurred over the neighbouring ones."""
     coarse = torch.nn.functional.adaptive_avg_pool2d(mask[None, None].float(), grid)
     return torch.nn.functional.avg_pool2d(coarse, 3, stride=1, padding=1, count_include_pad=False)[0, 0]
 

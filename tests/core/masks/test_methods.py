@@ -26,20 +26,20 @@ def scene(picture: bool = True, walk: bool = True) -> HeatMaps:
     maps = made(size=SIZE)
     image = np.full((*SIZE, 3), 210, np.uint8)
     image[HOUSE], image[TREE] = (200, 30, 30), (30, 150, 40)
-    rows = torch.full((maps.prompt.rows, *GRID), 0.2)
+    rows = torch.full((maps.prompt.num_channels, *GRID), 0.2)
     for words, place in ((("red", "house"), HOUSE), (("green", "tree"), TREE)):
         exact = torch.zeros(SIZE)
         exact[place] = 1
         heat = torch.nn.functional.adaptive_avg_pool2d(exact[None, None], GRID)
         heat = torch.nn.functional.avg_pool2d(heat, 3, stride=1, padding=1)[0, 0]
         for word in words:
-            rows[maps.prompt.find(word).rows[0]] += 4 * heat
+            rows[maps.prompt.find(word).channels[0]] += 4 * heat
     n = GRID[0] * GRID[1]
     return dataclasses.replace(
         maps,
         sums={GRID: rows},
-        late={GRID: rows},
-        terms={GRID: 16},
+        time_weighted={GRID: rows},
+        num_terms={GRID: 16},
         picture=image if picture else None,
         self_attention={GRID: torch.eye(n)} if walk else None,
     )
@@ -70,7 +70,7 @@ def test_the_default_reaches_the_pictures_edges() -> None:
 
 def test_equation_7_by_hand() -> None:
     maps = scene()
-    heat = maps.word("house", SIZE)
+    heat = maps.heat_map("house", SIZE)
     assert torch.equal(maps.mask("house", method="threshold", tau=0.4), heat >= 0.4 * heat.max())
 
 
@@ -110,5 +110,5 @@ def test_self_attention_of_a_coarser_grid_that_divides_nothing_still_serves() ->
 
 def test_rivals_can_be_named() -> None:
     maps = scene(picture=False)
-    alone = maps.mask("house", "compete", against=[])
-    assert torch.equal(alone, maps.mask("house", "compete", against=["and"]) | alone)
+    alone = maps.mask("house", "compete", competitors=[])
+    assert torch.equal(alone, maps.mask("house", "compete", competitors=["and"]) | alone)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from daam_core.errors import BadArgument
-from daam_core.prompt.compose import beside, fitted, inside, joined, part_selection, without_head
+from daam_core.prompt.compose import concat, concat_encoders, drop_prefix, mark_template, pad_or_truncate, part_selection
 from daam_core.prompt.prompt import Prompt
 
 from ..models import tokenizer
@@ -22,13 +22,13 @@ def prompt(text: str, length: int = 77) -> Prompt:
 
 def columns_of(one: Prompt, word: str) -> list[int]:
     """The context columns of a word."""
-    rows = one.find(word).rows
-    return [token.column for token in one.tokens if token.row in rows]
+    rows = one.find(word).channels
+    return [token.column for token in one.tokens if token.channel in rows]
 
 
 def test_joined_prompts_number_repeated_words_on() -> None:
     """Two regions may both hold a house: the second is house#2, in its own columns."""
-    whole = joined([prompt("a red house"), prompt("a green house")])
+    whole = concat([prompt("a red house"), prompt("a green house")])
     assert whole.labels == ["a", "red", "house", "a#2", "green", "house#2"]
     assert columns_of(whole, "house") == [3]
     assert columns_of(whole, "house#2") == [77 + 3]
@@ -38,14 +38,14 @@ def test_joined_prompts_number_repeated_words_on() -> None:
 def test_each_part_selects_its_own_columns() -> None:
     """The second prompt's attention goes to the second prompt's words, start tokens together."""
     first, second = prompt("a red house"), prompt("a tree")
-    whole, select = joined([first, second]), part_selection([first, second])
+    whole, select = concat([first, second]), part_selection([first, second])
     probabilities = torch.rand(77)
     for part, own in enumerate((first, second)):
         rows = probabilities @ select(77, part)
         for word in own.labels:
             label = {("a", 1): "a#2"}.get((word, part), word)
             expected = probabilities[columns_of(own, word)].sum()
-            torch.testing.assert_close(rows[list(whole.find(label).rows)].sum(), expected)
+            torch.testing.assert_close(rows[list(whole.find(label).channels)].sum(), expected)
         torch.testing.assert_close(rows.sum(), probabilities.sum())
         torch.testing.assert_close(rows[0], probabilities[0])
 
@@ -68,13 +68,13 @@ def test_transformers_pad_or_cut_instead() -> None:
     longer = p @ select(96, 0)
     torch.testing.assert_close(longer[-1], p[list(one.padding)].sum() + p[77:].sum())
     shorter = p[:6] @ select(6, 0)
-    torch.testing.assert_close(shorter[one.find("house").rows[0]], p[3])
+    torch.testing.assert_close(shorter[one.find("house").channels[0]], p[3])
 
 
 def test_two_encoders_of_one_text_share_their_words() -> None:
     """SD3 reads a prompt with CLIP and T5: "house" is both encoders' tokens, not a second house."""
     clip, t5 = prompt("a red house"), prompt("a red house in snow", 40)
-    both = beside([clip, t5])
+    both = concat_encoders([clip, t5])
     assert both.labels == ["a", "red", "house", "in", "snow"]
     assert columns_of(both, "house") == [3, 77 + 3]
     assert columns_of(both, "snow") == [77 + 5]
@@ -84,15 +84,15 @@ def test_two_encoders_of_one_text_share_their_words() -> None:
 def test_what_one_encoder_cut_off_the_other_may_have_read() -> None:
     """No word counts as cut off that some encoder read."""
     clip = replace(prompt("a red house"), truncated=("snow", "moon"))
-    assert beside([clip, prompt("snow", 40)]).truncated == ("moon",)
+    assert concat_encoders([clip, prompt("snow", 40)]).truncated == ("moon",)
 
 
 def test_fitted_pads_behind_and_cuts_behind() -> None:
     """Longer contexts gain padding, shorter ones lose their end and say which words went."""
     one = prompt("a red house")
-    assert fitted(one, 77) is one
-    assert fitted(one, 80).padding[-3:] == (77, 78, 79)
-    cut = fitted(one, 3)
+    assert pad_or_truncate(one, 77) is one
+    assert pad_or_truncate(one, 80).padding[-3:] == (77, 78, 79)
+    cut = pad_or_truncate(one, 3)
     assert (cut.labels, cut.length, cut.truncated) == (["a", "red"], 3, ("house",))
 
 
@@ -100,16 +100,16 @@ def test_fitted_pads_behind_and_cuts_behind() -> None:
 def test_an_encoder_that_drops_its_head(head: int) -> None:
     """Qwen-Image reads a template first and drops it: the words move forward."""
     one = prompt("a red house")
-    cut = without_head(one, head)
+    cut = drop_prefix(one, head)
     assert columns_of(cut, "house") == [3 - head]
     assert cut.length == 77 - head
     assert cut.truncated == ()
 
 
 def test_a_template_has_no_words() -> None:
-    """"user" and "assistant" around a prompt are nobody's words."""
+    """ "user" and "assistant" around a prompt are nobody's words."""
     one = prompt("moon a red house star", 8)  # <start> moon a red house star <end> <padding>
-    bare = inside(one, 2, 3)
+    bare = mark_template(one, 2, 3)
     assert bare.labels == ["a", "red", "house"]
     assert columns_of(bare, "house") == [4]
     assert bare.start == (0, 1)
@@ -117,7 +117,7 @@ def test_a_template_has_no_words() -> None:
     assert bare.length == 8
 
 
-@pytest.mark.parametrize("make", [lambda p: joined([p, p]), lambda p: fitted(p, 90), lambda p: inside(p, 1, 2)])
+@pytest.mark.parametrize("make", [lambda p: concat([p, p]), lambda p: pad_or_truncate(p, 90), lambda p: mark_template(p, 1, 2)])
 def test_the_result_is_a_whole_prompt(make: Any) -> None:
     """Every column has one role: the constructor checks, and a record keeps it."""
     made = make(prompt("a red house and a green tree"))
@@ -126,4 +126,4 @@ def test_the_result_is_a_whole_prompt(make: Any) -> None:
 
 def test_nothing_to_join() -> None:
     with pytest.raises(BadArgument, match="no prompt"):
-        joined([])
+        concat([])

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from daam_core.errors import BadArgument
-from daam_core.prompt.alignment import piece_bytes, spell, words_of
+from daam_core.prompt.alignment import align_tokens, piece_bytes, words_of
 from daam_core.prompt.emphasis import Syntax, chunks, parse_weights
 
 
@@ -56,7 +56,7 @@ def test_ten_thousand_characters_are_read_at_once(text: str) -> None:
     for _ in range(3):  # the least of three: a collector's pause inside a long test run is not the prompt's fault
         begun = time.thread_time()  # this thread alone; other threads may still be spinning from an earlier test
         runs = parse_weights(text)
-        spell([plain.encode() for plain, _ in runs], text)
+        align_tokens([plain.encode() for plain, _ in runs], text)
         taken.append(time.thread_time() - begun)
     assert min(taken) < 0.5  # many times what it takes; anything quadratic takes seconds
 
@@ -83,4 +83,4 @@ def test_chunks() -> None:
     ],
 )
 def test_pieces_of_any_tokenizer_become_words(pieces: list[str], words: list[tuple[str, tuple[int, ...]]]) -> None:
-    assert words_of(spell(piece_bytes(pieces))) == words
+    assert words_of(align_tokens(piece_bytes(pieces))) == words

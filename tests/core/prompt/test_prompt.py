@@ -89,14 +89,14 @@ def test_hosts_syntax_in_the_text_is_no_obstacle(clip: Any) -> None:
 
 def test_find_by_label_phrase_case_and_special(clip: Any) -> None:
     prompt = read(clip, "a red house, a dog's red house and 日本語")
-    assert prompt.find("HOUSE").rows == (3,)
-    assert prompt.find("house#2").rows == (9,)
-    assert prompt.find("Red  house").rows == (2, 3) and prompt.find("red house").label == "red house"
-    assert prompt.find("red house#2").rows == (8, 9)
-    assert prompt.find("dog’s").rows == (6, 7)
-    assert len(prompt.find("日本").rows) == 6
-    ends = {name: prompt.find(name).rows[0] for name in ("<start>", "<end>", "<padding>")}
-    assert ends == {"<start>": 0, "<end>": prompt.rows - 2, "<padding>": prompt.rows - 1}
+    assert prompt.find("HOUSE").channels == (3,)
+    assert prompt.find("house#2").channels == (9,)
+    assert prompt.find("Red  house").channels == (2, 3) and prompt.find("red house").label == "red house"
+    assert prompt.find("red house#2").channels == (8, 9)
+    assert prompt.find("dog’s").channels == (6, 7)
+    assert len(prompt.find("日本").channels) == 6
+    ends = {name: prompt.find(name).channels[0] for name in ("<start>", "<end>", "<padding>")}
+    assert ends == {"<start>": 0, "<end>": prompt.num_channels - 2, "<padding>": prompt.num_channels - 1}
 
 
 @pytest.mark.parametrize("query", ["zebra", "", "redhouse", "house#2", "house red"])
@@ -125,7 +125,7 @@ def test_an_adjective_does_not_compete_with_its_noun(clip: Any, text: str, query
 def test_cut_words_are_named(clip: Any) -> None:
     prompt = read(clip, "dog " * 74 + "skyscraper Red zebra")
     assert prompt.truncated == ("skyscraper", "Red", "zebra")
-    assert prompt.find("skyscraper").rows == (75,)  # its first half was read
+    assert prompt.find("skyscraper").channels == (75,)  # its first half was read
     assert prompt.padding == ()
     with pytest.raises(WordNotFound, match="cut off"):
         prompt.find("zebra")
@@ -158,14 +158,14 @@ def test_chunks_of_77_and_break(clip: Any, flat: bool) -> None:
     prompt = Prompt.from_ids(ids, clip)
     assert prompt.length == 3 * 77 and prompt.start == (0, 77, 154) and prompt.end == (3, 153, 160)
     assert prompt.labels[:3] == ["red", "house", "dog"] and prompt.tokens[2].column == 78
-    assert prompt.tokens[prompt.find("dog#76").rows[0] - 1].column == 155
+    assert prompt.tokens[prompt.find("dog#76").channels[0] - 1].column == 155
 
 
 def test_weights_and_named_embeddings(clip: Any) -> None:
     start, end = clip.convert_tokens_to_ids([START, END])
     dog, red = (clip(word).input_ids[1] for word in ("dog", "red"))
     prompt = Prompt.from_ids([start, dog, "my-Cat", "", red, end], clip, weights=[1, 1.3, 0.5, 0.5, 1, 1])
-    assert prompt.labels == ["dog", "my-Cat", "red"] and prompt.find("my-cat").rows == (2, 3)
+    assert prompt.labels == ["dog", "my-Cat", "red"] and prompt.find("my-cat").channels == (2, 3)
     assert [word.weight for word in prompt.words] == [1.3, 0.5, 1.0]
     with pytest.raises(BadArgument, match="6 tokens, 1 weights"):
         Prompt.from_ids([start, dog, red, red, red, end], clip, weights=[1.0])
@@ -177,14 +177,14 @@ def test_textual_inversion_of_several_vectors_is_one_word(tmp_path: Path) -> Non
     ids = clip("a <cat-toy> <cat-toy>_1 <cat-toy>_2 dog").input_ids
     for text in ("", "a <cat-toy> dog"):
         prompt = Prompt.from_ids(ids, clip, text=text)
-        assert prompt.labels == ["a", "<cat-toy>", "dog"] and prompt.find("<cat-toy>").rows == (2, 3, 4)
+        assert prompt.labels == ["a", "<cat-toy>", "dog"] and prompt.find("<cat-toy>").channels == (2, 3, 4)
 
 
 def test_selection_folds_a_repeated_context_by_summing(clip: Any) -> None:
     prompt = read(clip, "a red house")
     probabilities = torch.rand(5, 154, dtype=torch.float32)
     folded = probabilities @ prompt.selection(154)
-    assert folded.shape == (5, prompt.rows) and prompt.selection().shape == (77, 6)
+    assert folded.shape == (5, prompt.num_channels) and prompt.selection().shape == (77, 6)
     torch.testing.assert_close(folded[:, 2], probabilities[:, 2] + probabilities[:, 79])
     torch.testing.assert_close(folded[:, 5], probabilities[:, 5:77].sum(1) + probabilities[:, 82:].sum(1))
     for length in (76, 81):
@@ -220,7 +220,7 @@ def test_every_column_has_one_row_and_every_token_one_word(clip: Any, text: str)
     for typed in (True, False):
         prompt = read(clip, text, typed)
         assert torch.equal(prompt.selection().sum(1), torch.ones(77))
-        rows = sorted(row for word in prompt.words for row in word.rows)
+        rows = sorted(row for word in prompt.words for row in word.channels)
         assert rows == list(range(1, len(prompt.tokens) + 1)) or not prompt.words
         assert len(set(prompt.labels)) == len(prompt.labels)
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from daam_core.errors import BadArgument
-from daam_core.render import ColourMap, colour_table, paint
+from daam_core.render import ColourMap, apply_colormap, colour_table
 from daam_core.render.colormaps import oklab_to_srgb, srgb_to_oklab
 
 ONE_SIDED: list[ColourMap] = ["ember", "lagoon", "gray"]
@@ -73,7 +73,7 @@ def test_difference_is_balanced() -> None:
 
 
 def test_paint_and_unknown_names() -> None:
-    painted = paint(np.array([-1, 0, 1, 7], dtype=np.float32), "ember")
+    painted = apply_colormap(np.array([-1, 0, 1, 7], dtype=np.float32), "ember")
     assert (painted == colour_table("ember")[[0, 0, 255, 255]]).all()
     with pytest.raises(BadArgument, match="ember, lagoon, gray, tide"):
         colour_table("jet")  # type: ignore[arg-type]

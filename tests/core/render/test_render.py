@@ -21,7 +21,7 @@ from daam_core import render
 from daam_core.errors import BadArgument, CannotWrite
 from daam_core.maps.statistics import PromptReport, WordReport
 from daam_core.render import text as lettering
-from daam_core.render.overlay import blend, ground_of
+from daam_core.render.overlay import background_of, blend
 
 Picture = NDArray[np.uint8]
 
@@ -100,7 +100,7 @@ def test_a_ground_serves_many_words() -> None:
     """Each word over the prepared picture is what it is over the picture itself, and the picture stays untouched."""
     picture = np.random.default_rng(4).integers(0, 256, (300, 280, 3), np.uint8)
     before = picture.copy()
-    ground = render.caption_ground(picture)
+    ground = render.caption_background(picture)
     for seed in (1, 2):
         heat = np.random.default_rng(seed).random((16, 16)).astype(np.float32)
         assert (render.overlay(ground, heat, label="house") == render.overlay(picture, heat, label="house")).all()
@@ -112,7 +112,7 @@ def test_the_blend_is_the_formula() -> None:
     rng = np.random.default_rng(5)
     picture, colours = (rng.integers(0, 256, (40, 48, 3), np.uint8) for _ in range(2))
     strength = rng.random((40, 48)).astype(np.float32)
-    ground = ground_of(picture)
+    ground = background_of(picture)
     drawn = blend(ground, colours, strength, 0.7)
     for y, x in rng.integers(0, 40, (200, 2)):
         base, weight = picture[y, x].astype(float), float(strength[y, x])
@@ -361,8 +361,8 @@ def test_maps_and_reports_become_pictures() -> None:
         content_words=list(heats),
         prompt=SimpleNamespace(text="a house and a tree"),
         steps=3,
-        word=lambda w, size=None: torch.from_numpy(heats[w]),
-        stack=lambda ws: torch.stack([torch.from_numpy(heats[w]) for w in ws]),
+        heat_map=lambda w, size=None: torch.from_numpy(heats[w]),
+        heat_maps=lambda ws: torch.stack([torch.from_numpy(heats[w]) for w in ws]),
         select=lambda steps: maps,
     )
     assert (render.word_overlay(maps, "tree") == render.overlay(scene(), heats["tree"], label="tree", bar=True)).all()  # type: ignore[arg-type]
