@@ -1,0 +1,187 @@
+"""Every class of `comfy.supported_models`: reduced and random, built by the host, sampled with Record and without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.supported_models as models
+import comfy.supported_models_base
+import graphs
+import torch
+import truth
+import zoo
+from comfy.patcher_extension import WrappersMP
+from families_films import FILMS, OTHERS, SEVERAL_TENSORS
+from families_settings import PICTURES, UNET, UNETS, Cross, Family, Joint
+
+GROUPS: dict[str, tuple[Family, ...]] = UNETS | PICTURES | FILMS | OTHERS | SEVERAL_TENSORS
+"""The classes of each case."""
+
+
+def of_the_host() -> set[str]:
+    """Names of the classes that this ComfyUI knows models by."""
+    classes = {c for c in vars(models).values() if isinstance(c, type) and c.__module__ == models.__name__}
+    return {c.__name__ for c in classes if issubclass(c, comfy.supported_models_base.BASE)}
+
+
+def _host(name: str, settings: dict[str, Any]) -> Any:
+    known = getattr(models, name)
+    host = known({**known.unet_config, **settings})
+    host.unet_config |= settings  # which the class fills up with what its checkpoints have
+    host.set_inference_dtype(torch.float32, None)
+    return host
+
+
+def build(family: Family) -> Any:
+    """MODEL of a class, with random weights."""
+    settings = family.settings if family.params is None else zoo._known(*family.params, family.settings)
+    weights = {name: _random(shape, 3) for name, shape in family.weights.items()}
+    with torch.inference_mode(False), torch.no_grad():
+        patcher = zoo._patcher(_host(family.name, settings).get_model(weights, ""))
+    for name, weight in patcher.model.diffusion_model.named_parameters():
+        if "register_tokens" in name:  # large, so that maps of them in place of the text are far off
+            weight.data *= 50
+    return patcher
+
+
+def weightless(name: str) -> torch.nn.Module:
+    """The network of a class in the size its code says, on the device without memory."""
+    with torch.inference_mode(False):
+        return _host(name, {}).get_model({}, "", device="meta").diffusion_model
+
+
+def _random(shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _context(family: Family, seed: int) -> Any:
+    more = {"pooled_output": _random((1, family.pooled), seed)} if family.pooled else {}
+    for i, (name, value) in enumerate(family.given.items()):
+        more[name] = _random(value, seed + 10 * i) if isinstance(value, tuple) else value
+        if name == "clip_vision_output":
+            more[name] = SimpleNamespace(penultimate_hidden_states=more[name])
+    return [[_random((1, family.columns, family.width), seed), more]]
+
+
+def _empty(family: Family, model: Any) -> Any:
+    """Samples of an empty LATENT."""
+    if len(family.shapes) > 1:
+        from comfy.nested_tensor import NestedTensor  # only in ComfyUIs that have such models
+
+        return NestedTensor([torch.zeros(shape) for shape in family.shapes])
+    latents = model.model.latent_format
+    frames = (family.frames,) if latents.latent_dimensions == 3 else ()
+    return torch.zeros(family.shapes[0] if family.shapes else (family.images, latents.latent_channels, *frames, *family.size))
+
+
+def sampling(family: Family, model: Any) -> Callable[[Any], Any]:
+    """A function that samples with a clone of `model`; always the same."""
+    empty = _empty(family, model)
+
+    def sample(watched: Any) -> Any:
+        positive, negative = _context(family, 1), _context(family, 2)
+        return graphs.ksampler(watched, positive, negative, {"samples": empty}, cfg=3.0, scheduler="simple")
+
+    return sample
+
+
+def check(group: str) -> Any:
+    """Sample with every class of a group, with Record and without: see `_same` and `_proved`."""
+    here = [family for family in GROUPS[group] if hasattr(models, family.name)]
+    for family in here:
+        model = build(family)
+        sample = sampling(family, model)
+        heard = _same(family, model, sample)
+        if len(family.shapes) < 2:
+            _proved(family, model, sample, heard)
+    return None if here else "absent"
+
+
+def _same(family: Family, model: Any, sample: Callable[[Any], Any]) -> Any:
+    """Latents with Record: exactly those without, and nothing is left on the model."""
+    plain = sample(model)
+    before = graphs.state(model)
+    heard = sample(graphs.listen(model, None)[0])
+    for without, recorded in zip(_tensors(plain), _tensors(heard), strict=True):
+        assert bool(without.isfinite().all()), f"{family.name}: a latent without numbers proves nothing"
+        assert float(without.std()) > 0, f"{family.name}: a latent of one number proves nothing"
+        assert torch.equal(without, recorded), f"{family.name}: recording changed the picture"
+    assert graphs.state(model) == before, f"{family.name}: something was left on the model"
+    return heard
+
+
+def _tensors(samples: Any) -> list[torch.Tensor]:
+    return samples.unbind() if hasattr(samples, "tensors") else [samples]
+
+
+def _proved(family: Family, model: Any, sample: Callable[[Any], Any], heard: torch.Tensor) -> None:
+    """The maps are the equation's; where there is no proof of them there are none, and the reason names the network."""
+    true, deaf = _truth(family, model, sample)
+    assert true or deaf or family.maps is None, f"{family.name}: the truth heard nothing"
+    for image, latents in enumerate(heard):
+        maps, reason = _recorded(latents)
+        if maps is None:
+            assert not true or family.refusable, f"{family.name}: {reason}"
+            unnamed = deaf or not family.named
+            assert unnamed or type(model.model.diffusion_model).__name__ in reason, f"{family.name} has no name in: {reason}"
+            continue
+        assert true, f"{family.name}: maps that nothing proves"
+        assert set(maps.sums) == set(true), (family.name, set(maps.sums), set(true))
+        for grid, sums in maps.sums.items():
+            expected = true[grid][image]
+            worst = float((sums[1 : 1 + expected.shape[0]].double() - expected).abs().max() / expected.abs().max())
+            assert worst < 1e-5, f"{family.name}, {grid}: off by {worst:.2e}"
+
+
+def _recorded(latents: torch.Tensor) -> tuple[Any, str]:
+    """(the maps of a picture, None where there are none; the sentence that says why)."""
+    try:
+        return graphs.runs.RECORDINGS.recorded(latents), ""
+    except graphs.errors.NothingRecorded as error:
+        return None, str(error)
+
+
+def _truth(family: Family, model: Any, sample: Callable[[Any], Any]) -> tuple[truth.Maps, bool]:
+    """(the equation's maps, whether the network hands its options to no attention, so that nobody can hear one)."""
+    if family.maps is None:
+        return {}, False
+    if family.maps == UNET:
+        return truth.unet_maps(model, sample)[1], False
+    calls, maps, heard = truth.Calls(), {}, []
+    watched = model.clone()
+    watched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "truth", calls.wrapper)
+
+    def override(func: Any, *args: Any, **kwargs: Any) -> Any:
+        heard.append(func)
+        if calls.rows:
+            _add(maps, family, calls.rows, args, kwargs)
+        return func(*args, **kwargs)
+
+    watched.model_options["transformer_options"]["optimized_attention_override"] = override
+    sample(watched)
+    return maps, not heard
+
+
+def _add(maps: truth.Maps, family: Family, rows: list[int], args: Any, kwargs: Any) -> None:
+    """Add one call of attention, if it is one that the family's layout speaks of."""
+    where = family.maps
+    assert isinstance(where, (Joint, Cross))
+    q, k = args[:2]
+    heads = args[3] if len(args) > 3 else kwargs["heads"]
+    mask = args[4] if len(args) > 4 else kwargs.get("mask")
+    if kwargs.get("skip_reshape"):
+        q, k = (x.transpose(1, 2).flatten(2) for x in (q, k))
+    keys = where.places if isinstance(where, Joint) else family.columns
+    if (q.shape[1], k.shape[1]) != (where.places, keys):
+        return
+    if k.shape[2] != q.shape[2]:  # grouped heads
+        k = k.unflatten(2, (-1, q.shape[2] // heads)).repeat_interleave(q.shape[2] // k.shape[2], 2).flatten(2)
+    text = where.text if isinstance(where, Joint) else 0
+    for image, row in enumerate(rows):
+        bias = None if mask is None else truth.mask_row(mask, row)
+        for frame in range(family.frames):
+            at = where.picture + frame * where.grid[0] * where.grid[1]
+            p = truth.softmax(q[row, at : at + where.grid[0] * where.grid[1]], k[row], heads, bias)
+            truth.add(maps, where.grid, len(rows), image, p[:, text : text + family.columns])
