@@ -29,7 +29,7 @@ _PIXELS = {SDXL_1024.name: 1024, SD15_512.name: 512}
 
 def our_maps(work: Work) -> HeatMaps:
     """Heat maps of one recorded step of that work."""
-    from daam_core.capture.recording import recorded_image
+    from daam_core.capture.extraction import recorded_image
 
     accumulator = drive(work, StoreOptions(), steps=1)
     layers = [Layer(f"layer {i}", "down", heads, 1.0) for count, _, heads, _ in work.layers for i in range(count)]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, stack
 
 from daam_core.capture.accumulator import Accumulator, BatchSlice, StoreOptions
-from daam_core.capture.recording import recorded_image
+from daam_core.capture.extraction import recorded_image
 from daam_core.capture.region import WHOLE, Area
 from daam_core.errors import NothingRecorded
 from daam_core.maps.heatmaps import HeatMaps

@@ -1,110 +1,199 @@
-"""One recording, finished: takes one picture out of an accumulator and brings it to the CPU."""
+"""One recording: groups of pictures with their prompts and accumulators, layers, steps, the first error, the maps at the end.
+
+Every host drives the same class: it adds a group for each side (prompt, negative prompt) whose rows it can tell apart, adds
+attention to the groups' accumulators, counts steps, and asks for the maps of each picture when the sampler is done.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import BadArgument, NothingRecorded, recording_failure
-from ..maps.data import Detail, LayerInfo, RecordedImage
+from ..errors import BadArgument, DaamLensError, NothingRecorded, recording_failure
+from ..maps.heatmaps import HeatMaps
 from ..prompt.prompt import Prompt
-from ..types import Grid, Layer
-from .accumulator import Accumulator
+from ..types import Block, Grid, Layer, Side, Size
+from .accumulator import Accumulator, StoreOptions
+from .extraction import recorded_image
+
+logger = logging.getLogger("daam_lens")
+NO_STEP = "Not one sampling step was finished, so there is no heat map. Let the sampler run on."
 
 
-def recorded_image(
-    accumulator: Accumulator,
-    layers: Sequence[Layer],
-    prompts: Sequence[Prompt],
-    image: int,
-    size: tuple[int, int],
-    picture: NDArray[np.uint8] | None,
-    timesteps: Sequence[float],
-) -> RecordedImage:
-    """Take one picture out of a accumulator and bring it to the CPU.
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Pictures of one side that stand side by side in the model's batch and share an accumulator.
 
-    Raises:
-        BadArgument: there is no such picture.
-        NothingRecorded: not one step was finished, or the attention was not finite.
+    Attributes:
+        side: prompt or negative prompt.
+        images: their numbers in the recording.
+        prompts: the words of each.
+        accumulator: the sums of their attention.
     """
-    if not 0 <= image < accumulator.images:
-        raise BadArgument(f"There is no picture {image}: this run made {accumulator.images}, counted from 0.")
-    try:
-        recorded = accumulator.sums
-    except Exception as error:  # what waited in batches is worked off only now
-        raise NothingRecorded(recording_failure(error)) from error
-    if accumulator.step_count == 0 or not recorded:
-        raise NothingRecorded("Not one sampling step was finished, so there is no heat map. Let the sampler run on.")
-    channels = prompts[image].num_channels
-    sums: dict[Grid, Tensor] = {}
-    time_weighted: dict[Grid, Tensor] = {}
-    num_terms: dict[Grid, int] = {}
-    for part in recorded.values():
-        grid = part.area.canvas(part.grid)
-        total, weighted = (part.area.put(_planes(x[image], part.grid, channels)) for x in (part.total, part.time_weighted))
-        sums[grid] = sums[grid] + total if grid in sums else total
-        time_weighted[grid] = time_weighted[grid] + weighted if grid in time_weighted else weighted
-        num_terms[grid] = num_terms.get(grid, 0) + part.num_terms
-    if not all(bool(x.isfinite().all()) for x in sums.values()):
-        raise NothingRecorded(
-            "The model's attention was not a number (NaN) in this run, so there is no heat map. "
-            "That happens in half precision: try float32 or bfloat16, or a lower guidance scale."
-        )
-    seen = sorted(accumulator.grids)
-    position = {index: i for i, index in enumerate(seen)}
-    return RecordedImage(
-        sums=sums,
-        time_weighted=time_weighted,
-        num_terms=num_terms,
-        layers=tuple(LayerInfo(layers[i].name, accumulator.grids[i], layers[i].heads, layers[i].block) for i in seen),
-        detail=_detail(accumulator, image, channels, position),
-        heads={
-            position[i]: _planes(x.unflatten(0, (accumulator.images, -1))[image], accumulator.grids[i], channels)
-            for i, x in accumulator.heads.items()
-        }
-        or None,
-        self_attention=_self_attention(accumulator, image),
-        size=size,
-        picture=picture,
-        prompt=prompts[image],
-        steps=accumulator.step_count,
-        timesteps=tuple(timesteps),
-    )
+
+    side: Side
+    images: tuple[int, ...]
+    prompts: Sequence[Prompt]
+    accumulator: Accumulator
 
 
-def _planes(x: Tensor, grid: Grid, channels: int) -> Tensor:
-    """`[..., n, channels]` on the device -> `[..., channels, h, w]` on the CPU, cut to this prompt's own channels."""
-    return x[..., :channels].transpose(-1, -2).unflatten(-1, grid).contiguous().cpu()
+class Recording:
+    """What a model attended to while it made one batch of pictures.
+
+    An error ends the recording and never the picture: `fail` keeps the first one as the sentence that is shown where maps
+    are asked for, and lets go of everything recorded so far.
+
+    Args:
+        keep: what to keep apart.
+
+    Attributes:
+        failure: why recording stopped, empty while it goes on.
+        groups: in the order in which they were added.
+    """
+
+    def __init__(self, keep: StoreOptions) -> None:
+        self.keep = keep
+        self.failure = ""
+        self.groups: list[Group] = []
+        self.layers: list[Layer] = []
+        self._numbers: dict[Hashable, int] = {}
+        self._times: list[Any] = []
+
+    # -- while the model runs ---------------------------------------------------------------------------------------
+
+    def add_group(
+        self,
+        side: Side,
+        images: Sequence[int],
+        prompts: Sequence[Prompt],
+        select: Callable[[int, int], Tensor] | None = None,
+        index: slice | None = None,
+    ) -> Group:
+        """Pictures of one side, from now on.
+
+        Args:
+            side: prompt or negative prompt.
+            images: their numbers in the recording; a picture is in one group of a side.
+            prompts: the words of each picture.
+            select: which context columns make up which channel, see `Accumulator`; by default each prompt's own.
+            index: rows of the model's batch that are these pictures, where they are the same in every call.
+        """
+        chosen = slice(0, len(images)) if index is None else index
+        accumulator = Accumulator(chosen, select or prompt_selection(prompts), self.keep)
+        accumulator.step_count = len(self._times)
+        group = Group(side, tuple(images), tuple(prompts), accumulator)
+        self.groups.append(group)
+        return group
+
+    def layer(self, key: Hashable, name: str, block: Block, heads: int, scale: float) -> int:
+        """The number of an attention layer; a new `key` is a new layer."""
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self.layers)
+            self.layers.append(Layer(name, block, heads, scale))
+        return number
+
+    def describe(self, layers: list[Layer]) -> None:
+        """Layers that the host numbers itself."""
+        self.layers = layers
+
+    @property
+    def keeps_self_attention(self) -> bool:
+        """Whether the picture's attention to itself is kept in the step that comes."""
+        prompts = [group.accumulator for group in self.groups if group.side == "prompt"]
+        return any(one.keeps_self_attention for one in prompts) if prompts else self.keep.self_attention
+
+    def wants_self(self, grid: Grid) -> bool:
+        """The same, of layers that work at `grid`."""
+        prompts = [group.accumulator for group in self.groups if group.side == "prompt"]
+        return any(one.wants_self(grid) for one in prompts) if prompts else self.keep.self_attention
+
+    def end_step(self, time: Any) -> None:
+        """A step is over; `time` is its timestep or noise level as the sampler has it: reading it now would make it wait."""
+        self._times.append(time)
+        for group in self.groups:
+            group.accumulator.end_step()
+
+    def fail(self, error: Exception) -> None:
+        """Stop recording; the sampler goes on. What was foreseen is one line in the log, anything else has a traceback."""
+        if self.failure:
+            return
+        self.failure = recording_failure(error)
+        logger.warning("DAAM Lens: %s", self.failure, exc_info=None if isinstance(error, DaamLensError) else error)
+        self.clear()
+
+    # -- at the end -------------------------------------------------------------------------------------------------
+
+    @property
+    def num_images(self) -> int:
+        """How many pictures were recorded."""
+        return max((1 + max(group.images) for group in self.groups), default=0)
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps were finished."""
+        return len(self._times)
+
+    def release(self) -> None:
+        """Give back what only a running sampler needs."""
+        for group in self.groups:
+            group.accumulator.release()
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self.groups.clear()
+        self._times.clear()
+
+    def finish(self, image: int, size: Size, picture: NDArray[np.uint8] | None = None) -> HeatMaps:
+        """The maps of one picture, both sides, on the CPU.
+
+        Args:
+            image: its number, from 0.
+            size: (height, width) of the finished picture in pixels.
+            picture: uint8 `[H, W, 3]`, where it is known.
+
+        Raises:
+            NothingRecorded: recording failed, or not one step was finished; the text says why.
+            BadArgument: there is no such picture.
+        """
+        if self.failure:
+            raise NothingRecorded(self.failure)
+        mine = [group for group in self.groups if image in group.images]
+        if self.groups and not mine:
+            raise BadArgument(f"There is no picture {image}: {self.num_images} were recorded, counted from 0.")
+        sides: dict[Side, HeatMaps] = {}
+        for group in mine:
+            if group.accumulator.buffers and group.side not in sides:
+                sides[group.side] = self._side(group, image, size, picture)
+        maps = sides.get("prompt") or sides.get("negative")
+        if maps is None:
+            raise NothingRecorded(NO_STEP)
+        negative = sides.get("negative")
+        return maps.with_negative(negative) if negative is not None and maps is not negative else maps
+
+    def _side(self, group: Group, image: int, size: Size, picture: NDArray[np.uint8] | None) -> HeatMaps:
+        accumulator = group.accumulator
+        accumulator.release()
+        times = [float(torch.as_tensor(time).flatten()[0]) for time in self._times[: accumulator.step_count]]
+        position = group.images.index(image)
+        taken = recorded_image(accumulator, self.layers, group.prompts, position, size, picture, times)
+        return HeatMaps.from_run(taken)
 
 
-def _detail(accumulator: Accumulator, image: int, channels: int, position: dict[int, int]) -> Detail | None:
-    keep = accumulator.keep
-    if not (keep.layers or keep.steps):
-        return None
-    tokens = channels - 3
-    kept: dict[Grid, dict[int, Tensor]] = {}
-    for buffer in accumulator.buffers.values():
-        steps = [x[image, :, :tokens] for x in buffer.steps]
-        if buffer.total is not None:
-            steps = [buffer.total[image, :, 1 : tokens + 1]]
-        # Layer sums over many steps pass float16's range of whole numbers, not its range: 3 digits stay.
-        stacked = torch.stack([buffer.area.put(_planes(x.half(), buffer.grid, tokens)) for x in steps])
-        grid, number = buffer.area.canvas(buffer.grid), -1 if buffer.layer is None else position[buffer.layer]
-        same = kept.setdefault(grid, {})
-        same[number] = same[number] + stacked if number in same else stacked
-    return Detail(
-        values={grid: torch.stack([x for _, x in sorted(same.items())], 1) for grid, same in kept.items()},
-        layers={grid: tuple(sorted(same)) for grid, same in kept.items()} if keep.layers else {},
-        by_step=keep.steps,
-    )
+def prompt_selection(prompts: Sequence[Prompt]) -> Callable[[int, int], Tensor]:
+    """Selections of several pictures side by side, padded with empty channels to the longest prompt:
+    `select(keys, part)` gives float32 `[images, keys, channels]`; there is one part."""
+    channels = max(prompt.num_channels for prompt in prompts)
 
+    def select(keys: int, _part: int) -> Tensor:
+        each = [prompt.selection(keys) for prompt in prompts]
+        return torch.stack([torch.nn.functional.pad(x, (0, channels - x.shape[1])) for x in each])
 
-def _self_attention(accumulator: Accumulator, image: int) -> dict[Grid, Tensor] | None:
-    if accumulator.self_attention is None or accumulator.self_grid is None:
-        return None
-    walk = accumulator.self_attention[image].cpu()
-    return {accumulator.self_grid: walk / walk.sum(-1, keepdim=True)}
+    return select

@@ -131,6 +131,10 @@ class UNetAttentionHooks:
         except Exception as error:
             self._stop(error)
 
+    def resume(self) -> None:
+        """Record again after a failure: it belonged to one call of the pipeline."""
+        self._live = bool(self._handles)
+
     def reattach(self) -> None:
         """Listen to every layer again, those too that were muted or that somebody else took the tap off."""
         if self._self_detached or any(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,16 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..capture.accumulator import Accumulator, StoreOptions
+from ..capture.accumulator import StoreOptions
 from ..capture.method_hook import MethodHook
-from ..capture.recording import recorded_image
+from ..capture.recording import Group, Recording
 from ..capture.unet_hooks import UNetAttentionHooks
-from ..errors import BadArgument, NothingRecorded, UnsupportedModel, recording_failure
+from ..errors import BadArgument, NothingRecorded, UnsupportedModel
 from ..maps.heatmaps import Aggregation, HeatMaps
 from ..prompt.prompt import Prompt
-from ..types import Grid, Layer
+from ..types import Grid, Size
 
-logger = logging.getLogger("daam_lens")
 KeptAxis = Literal["layers", "steps", "heads"]
 
 
@@ -38,25 +36,28 @@ class _Request:
 
 @dataclass
 class _Generation:
-    """One call of the pipeline."""
+    """One call of the pipeline.
 
-    layers: list[Layer]
-    images: int
-    size: tuple[int, int]
-    prompts: list[Prompt]
-    cond: Accumulator
-    negatives: list[Prompt] = field(default_factory=list)
-    uncond: Accumulator | None = None
-    timesteps: list[Any] = field(default_factory=list)
+    Attributes:
+        recording: what was recorded of it, or why nothing was.
+        images, size: pictures it makes, (height, width) of each in pixels.
+        prompt, negative: the groups of both sides.
+        pictures: what the pipeline's image processor gave out.
+    """
+
+    recording: Recording
+    images: int = 0
+    size: Size = (0, 0)
+    prompt: Group | None = None
+    negative: Group | None = None
     pictures: Any = None
 
 
 class AttentionTrace:
-    """The accumulator's handle: `with trace(pipe) as recording: …`, then `recording.heat_maps()`.
+    """What `trace` gives: `with trace(pipe) as recording: pipe(…)`, then `recording.heat_maps()`, or `for maps in recording`.
 
-    Attributes:
-        runs: how many calls of the pipeline were recorded.
-        failure: why recording stopped, if it did; the picture was made all the same.
+    Every call of the pipeline inside the block is a generation of its own; one that fails to be recorded says why and does
+    not touch the next.
     """
 
     def __init__(self, pipe: Any, keep: StoreOptions, negative: bool) -> None:
@@ -65,7 +66,6 @@ class AttentionTrace:
             raise UnsupportedModel(
                 f"{type(pipe).__name__} has no UNet. DAAM Lens reads the cross-attention of Stable Diffusion 1, 2 and XL."
             )
-        self.failure: str | None = None
         self._pipe, self._keep, self._negative = pipe, keep, negative
         self._hooks = UNetAttentionHooks(
             unet, self._on_attention, self._begin_step, self._end_step, self._fail, keep.self_attention
@@ -74,16 +74,26 @@ class AttentionTrace:
         self._request: _Request | None = None
         self._generation: _Generation | None = None
         self._generations: list[_Generation] = []
+        self._timestep: Any = 0
 
     @property
     def num_generations(self) -> int:
-        """How many calls of the pipeline were recorded."""
+        """How many calls of the pipeline were seen, those included that could not be recorded."""
         return len(self._generations)
 
     @property
     def num_images(self) -> int:
         """How many pictures the last generation made: `[recording.heat_maps(i) for i in range(recording.num_images)]`."""
         return self._generations[-1].images if self._generations else 0
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last generation could not be recorded, None if it was; the picture was made all the same."""
+        return (self._generations[-1].recording.failure or None) if self._generations else None
+
+    def __iter__(self) -> Iterator[HeatMaps]:
+        """The maps of every picture of the last generation."""
+        return (self.heat_maps(image) for image in range(self.num_images))
 
     def __enter__(self) -> AttentionTrace:
         try:
@@ -108,11 +118,9 @@ class AttentionTrace:
             aggregation: "sum" is Eq. 6; "castorini" is the rule of the castorini/daam package (needs `keep="heads"`).
 
         Raises:
-            NothingRecorded: nothing was sampled inside the trace, or recording stopped (the text says why).
+            NothingRecorded: nothing was sampled inside the trace, or that call could not be recorded (the text says why).
             BadArgument: no such picture or generation.
         """
-        if self.failure and generation == -1:
-            raise NothingRecorded(self.failure)
         if not self._generations:
             raise NothingRecorded(
                 "Nothing was recorded: call the pipeline inside `with trace(pipe) as recording:` and let it take a step."
@@ -121,17 +129,8 @@ class AttentionTrace:
             chosen = self._generations[generation]
         except IndexError:
             raise BadArgument(f"There is no generation {generation}: {self.num_generations} were recorded.") from None
-        maps = self._side(chosen, chosen.cond, chosen.prompts, image)
-        if chosen.uncond is not None:
-            maps = maps.with_negative(self._side(chosen, chosen.uncond, chosen.negatives, image))
+        maps = chosen.recording.finish(image, chosen.size, _picture(chosen.pictures, image))
         return maps.as_castorini(self._castorini_side()) if aggregation == "castorini" else maps
-
-    def _side(self, generation: _Generation, accumulator: Accumulator, prompts: list[Prompt], image: int) -> HeatMaps:
-        picture = _picture(generation.pictures, image)
-        times = [float(t) for t in generation.timesteps[: accumulator.step_count]]
-        return HeatMaps.from_run(
-            recorded_image(accumulator, generation.layers, prompts, image, generation.size, picture, times)
-        )
 
     def _castorini_side(self) -> int:
         # That package knows two latent sizes: 64 where the model's own picture is 512 or 1024 px, else 96.
@@ -140,11 +139,12 @@ class AttentionTrace:
 
     # -- what the pipeline tells ------------------------------------------------------------------------------------
 
-    def _hook_method(self, owner: Any, name: str, seen: Any) -> None:
+    def _hook_method(self, owner: Any, name: str, on_return: Any) -> None:
         if hasattr(owner, name):
-            self._stack.callback(MethodHook(owner, name, seen, self._fail).remove)
+            self._stack.callback(MethodHook(owner, name, on_return, self._fail).remove)
 
     def _on_encode_prompt(self, given: dict[str, Any], result: Any) -> None:
+        self._hooks.resume()  # an earlier call may have failed
         by_hand = given.get("prompt_embeds") is not None
         prompts = None if by_hand else _texts(given.get("prompt") or given.get("prompt_2") or "")
         by_hand = given.get("negative_prompt_embeds") is not None
@@ -158,17 +158,15 @@ class AttentionTrace:
 
     def _finish(self) -> None:
         if self._generation is not None:
-            for accumulator in filter(None, (self._generation.cond, self._generation.uncond)):
-                accumulator.release()
+            self._generation.recording.release()
         self._generation = self._request = None
 
     def _fail(self, error: Exception) -> None:
-        if self._generation is not None:
-            self._generations = [generation for generation in self._generations if generation is not self._generation]
+        if self._generation is None:
+            self._generation = _Generation(Recording(self._keep))
+            self._generations.append(self._generation)
+        self._generation.recording.fail(error)
         self._generation = self._request = None
-        self.failure = recording_failure(error)
-        logger.warning("%s", self.failure)
-        logger.debug("Where recording stopped", exc_info=error)
 
     # -- what the UNet tells ----------------------------------------------------------------------------------------
 
@@ -176,49 +174,44 @@ class AttentionTrace:
         if self._generation is None and self._request is not None and context is not None:
             self._generation = self._start(self._request, sample, context)
             self._generations.append(self._generation)
-        if self._generation is not None:
-            # Kept as it came: reading a number off the device now would make the sampler wait.
-            self._generation.timesteps.append(timestep)
+        self._timestep = timestep
 
     def _end_step(self) -> None:
-        if self._generation is None:
+        if self._generation is None or self._generation.prompt is None:
             return
-        self._generation.cond.end_step()
-        self._hooks.detach_self_attention(but=self._generation.cond.self_grid)
-        if self._generation.uncond is not None:
-            self._generation.uncond.end_step()
+        self._generation.recording.end_step(self._timestep)
+        self._hooks.detach_self_attention(but=self._generation.prompt.accumulator.self_grid)
 
     def _on_attention(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
         generation = self._generation
-        if generation is None:
+        if generation is None or generation.prompt is None:
             return
         layer = self._hooks.layers[index]
         if not cross:
-            generation.cond.add_self(grid, q, k, layer.heads, layer.scale)
+            generation.prompt.accumulator.add_self(grid, q, k, layer.heads, layer.scale)
             return
-        generation.cond.add_cross(index, grid, q, k, layer.heads, layer.scale)
-        if generation.uncond is not None:
-            generation.uncond.add_cross(index, grid, q, k, layer.heads, layer.scale)
+        generation.prompt.accumulator.add_cross(index, grid, q, k, layer.heads, layer.scale)
+        if generation.negative is not None:
+            generation.negative.accumulator.add_cross(index, grid, q, k, layer.heads, layer.scale)
 
     def _start(self, request: _Request, sample: Tensor, context: Tensor) -> _Generation:
         perturbed = bool(getattr(self._pipe, "do_perturbed_attention_guidance", False))
         # Rows are stacked as [negative, prompt, perturbed]; the first and the last only where their guidance is on.
         images = sample.shape[0] // (1 + request.guided + perturbed)
         factor = int(getattr(self._pipe, "vae_scale_factor", 8))
-        prompts = self._prompts(request.prompts, images, context.shape[1])
-        self._hooks.reattach()  # an earlier generation muted what it had no use for
-        rows = slice(images, 2 * images) if request.guided else slice(0, images)
-        generation = _Generation(
-            layers=self._hooks.layers,
-            images=images,
-            size=(sample.shape[2] * factor, sample.shape[3] * factor),
-            prompts=prompts,
-            cond=Accumulator(rows, _selector(prompts), self._keep),
-        )
+        keys = context.shape[1]
+        self._hooks.reattach()  # an earlier generation left out what it had no use for
+        recording = Recording(self._keep)
+        recording.describe(self._hooks.layers)
+        first = images if request.guided else 0
+        prompts = self._prompts(request.prompts, images, keys)
+        prompt = recording.add_group("prompt", range(images), prompts, index=slice(first, first + images))
+        negative = None
         if self._negative and request.guided:
-            generation.negatives = self._prompts(request.negatives, images, context.shape[1])
-            generation.uncond = Accumulator(slice(0, images), _selector(generation.negatives), self._keep)
-        return generation
+            negatives = self._prompts(request.negatives, images, keys)
+            negative = recording.add_group("negative", range(images), negatives, index=slice(0, images))
+        size = (sample.shape[2] * factor, sample.shape[3] * factor)
+        return _Generation(recording, images, size, prompt, negative)
 
     def _prompts(self, texts: list[str] | None, images: int, keys: int) -> list[Prompt]:
         tokenizer = getattr(self._pipe, "tokenizer", None) or getattr(self._pipe, "tokenizer_2", None)
@@ -266,17 +259,6 @@ def trace(
 
 def _texts(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else [str(text) for text in value]
-
-
-def _selector(prompts: list[Prompt]) -> Any:
-    """Selections of all pictures, padded with empty rows to the longest prompt: `[images, keys, channels]`."""
-    rows = max(prompt.num_channels for prompt in prompts)
-
-    def select(keys: int, _part: int) -> Tensor:
-        each = [prompt.selection(keys) for prompt in prompts]
-        return torch.stack([torch.nn.functional.pad(x, (0, rows - x.shape[1])) for x in each])
-
-    return select
 
 
 def _picture(pictures: Any, image: int) -> NDArray[np.uint8] | None:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ...daam_core.capture.accumulator import Accumulator, BatchSlice, StoreOptions
 from ...daam_core.capture.attention_call import Attention
+from ...daam_core.capture.extraction import recorded_image
 from ...daam_core.capture.families import Layout
-from ...daam_core.capture.recording import recorded_image
 from ...daam_core.errors import NothingRecorded
 from ...daam_core.maps.heatmaps import HeatMaps
 from ...daam_core.prompt.compose import concat, part_selection

@@ -234,6 +234,28 @@ def test_a_failing_recorder_still_gives_the_picture(error: Exception, monkeypatc
         recording.heat_maps()
 
 
+def test_a_failure_belongs_to_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same trace gives maps again after one call that could not be recorded; the failed call keeps its sentence."""
+    pipe = pipeline()
+    with trace(pipe) as alone:
+        paint(pipe)
+    with trace(pipe) as recording:
+        with monkeypatch.context() as patch:
+            patch.setattr("daam_core.capture.accumulator.Accumulator.add_cross", _odd)
+            paint(pipe)
+        assert recording.failure is not None
+        paint(pipe)
+    assert recording.failure is None and recording.num_generations == 2
+    assert torch.equal(recording.heat_maps().heat_maps(), alone.heat_maps().heat_maps())
+    assert [torch.equal(maps.heat_maps(), alone.heat_maps().heat_maps()) for maps in recording] == [True]
+    with pytest.raises(NothingRecorded, match="odd"):
+        recording.heat_maps(generation=0)
+
+
+def _odd(*_: Any, **__: Any) -> None:
+    raise RuntimeError("odd")
+
+
 def test_attention_that_is_not_a_number_is_said() -> None:
     pipe = pipeline()
     with trace(pipe) as recording:

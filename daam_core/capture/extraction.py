@@ -1,0 +1,110 @@
+"""Takes one picture out of an accumulator and brings it to the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import BadArgument, NothingRecorded, recording_failure
+from ..maps.data import Detail, LayerInfo, RecordedImage
+from ..prompt.prompt import Prompt
+from ..types import Grid, Layer
+from .accumulator import Accumulator
+
+
+def recorded_image(
+    accumulator: Accumulator,
+    layers: Sequence[Layer],
+    prompts: Sequence[Prompt],
+    image: int,
+    size: tuple[int, int],
+    picture: NDArray[np.uint8] | None,
+    timesteps: Sequence[float],
+) -> RecordedImage:
+    """Take one picture out of an accumulator and bring it to the CPU.
+
+    Raises:
+        BadArgument: there is no such picture.
+        NothingRecorded: not one step was finished, or the attention was not finite.
+    """
+    if not 0 <= image < accumulator.images:
+        raise BadArgument(f"There is no picture {image}: this run made {accumulator.images}, counted from 0.")
+    try:
+        recorded = accumulator.sums
+    except Exception as error:  # what waited in batches is worked off only now
+        raise NothingRecorded(recording_failure(error)) from error
+    if accumulator.step_count == 0 or not recorded:
+        raise NothingRecorded("Not one sampling step was finished, so there is no heat map. Let the sampler run on.")
+    channels = prompts[image].num_channels
+    sums: dict[Grid, Tensor] = {}
+    time_weighted: dict[Grid, Tensor] = {}
+    num_terms: dict[Grid, int] = {}
+    for part in recorded.values():
+        grid = part.area.canvas(part.grid)
+        total, weighted = (part.area.put(_planes(x[image], part.grid, channels)) for x in (part.total, part.time_weighted))
+        sums[grid] = sums[grid] + total if grid in sums else total
+        time_weighted[grid] = time_weighted[grid] + weighted if grid in time_weighted else weighted
+        num_terms[grid] = num_terms.get(grid, 0) + part.num_terms
+    if not all(bool(x.isfinite().all()) for x in sums.values()):
+        raise NothingRecorded(
+            "The model's attention was not a number (NaN) in this run, so there is no heat map. "
+            "That happens in half precision: try float32 or bfloat16, or a lower guidance scale."
+        )
+    seen = sorted(accumulator.grids)
+    position = {index: i for i, index in enumerate(seen)}
+    return RecordedImage(
+        sums=sums,
+        time_weighted=time_weighted,
+        num_terms=num_terms,
+        layers=tuple(LayerInfo(layers[i].name, accumulator.grids[i], layers[i].heads, layers[i].block) for i in seen),
+        detail=_detail(accumulator, image, channels, position),
+        heads={
+            position[i]: _planes(x.unflatten(0, (accumulator.images, -1))[image], accumulator.grids[i], channels)
+            for i, x in accumulator.heads.items()
+        }
+        or None,
+        self_attention=_self_attention(accumulator, image),
+        size=size,
+        picture=picture,
+        prompt=prompts[image],
+        steps=accumulator.step_count,
+        timesteps=tuple(timesteps),
+    )
+
+
+def _planes(x: Tensor, grid: Grid, channels: int) -> Tensor:
+    """`[..., n, channels]` on the device -> `[..., channels, h, w]` on the CPU, cut to this prompt's own channels."""
+    return x[..., :channels].transpose(-1, -2).unflatten(-1, grid).contiguous().cpu()
+
+
+def _detail(accumulator: Accumulator, image: int, channels: int, position: dict[int, int]) -> Detail | None:
+    keep = accumulator.keep
+    if not (keep.layers or keep.steps):
+        return None
+    tokens = channels - 3
+    kept: dict[Grid, dict[int, Tensor]] = {}
+    for buffer in accumulator.buffers.values():
+        steps = [x[image, :, :tokens] for x in buffer.steps]
+        if buffer.total is not None:
+            steps = [buffer.total[image, :, 1 : tokens + 1]]
+        # Layer sums over many steps pass float16's range of whole numbers, not its range: 3 digits stay.
+        stacked = torch.stack([buffer.area.put(_planes(x.half(), buffer.grid, tokens)) for x in steps])
+        grid, number = buffer.area.canvas(buffer.grid), -1 if buffer.layer is None else position[buffer.layer]
+        same = kept.setdefault(grid, {})
+        same[number] = same[number] + stacked if number in same else stacked
+    return Detail(
+        values={grid: torch.stack([x for _, x in sorted(same.items())], 1) for grid, same in kept.items()},
+        layers={grid: tuple(sorted(same)) for grid, same in kept.items()} if keep.layers else {},
+        by_step=keep.steps,
+    )
+
+
+def _self_attention(accumulator: Accumulator, image: int) -> dict[Grid, Tensor] | None:
+    if accumulator.self_attention is None or accumulator.self_grid is None:
+        return None
+    walk = accumulator.self_attention[image].cpu()
+    return {accumulator.self_grid: walk / walk.sum(-1, keepdim=True)}
