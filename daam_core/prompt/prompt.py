@@ -12,13 +12,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadArgument, BadPrompt, BadRecord, WordNotFound
+from ..errors import BadArgument, BadPrompt, WordNotFound
 from .alignment import align_tokens, is_visible, is_word_boundary, readable, search_key, unspelled, words_of
 from .stopwords import STOP_WORDS
 from .tokenization import SPECIALS, Tokenizer, as_chunks, flattened, roles, spelling
@@ -75,6 +75,8 @@ class Prompt:
             raise BadPrompt(f"Token channels must count from 1 to {len(channels)}; seen: {_short(channels)}.")
         if any(not 1 <= channel <= len(channels) for word in self.words for channel in word.channels):
             raise BadPrompt(f"A word names a channel outside 1 to {len(channels)}.")
+        if any(not word.channels for word in self.words):
+            raise BadPrompt("A word has no channel.")
 
     @classmethod
     def from_ids(
@@ -126,34 +128,6 @@ class Prompt:
         tokens = tuple(Token(column, str(column), column + 1) for column in range(length))
         words = tuple(Word(token.text, token.text, (token.channel,)) for token in tokens)
         return cls("", tokens, words, (), (), (), length)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Prompt:
-        """The inverse of `to_dict`. Raises BadRecord for anything that `to_dict` cannot have written."""
-        try:
-            return cls(
-                text=str(data["text"]),
-                tokens=tuple(
-                    Token(int(t["column"]), str(t["text"]), int(t["row"]), float(t["weight"])) for t in data["tokens"]
-                ),
-                words=tuple(Word(str(w["label"]), str(w["text"]), _ints(w["rows"]), float(w["weight"])) for w in data["words"]),
-                start=_ints(data["start"]),
-                end=_ints(data["end"]),
-                padding=_ints(data["padding"]),
-                length=len(data["start"]) + len(data["end"]) + len(data["padding"]) + len(data["tokens"]),
-                truncated=tuple(map(str, data["truncated"])),
-            )
-        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-            raise BadRecord(f"The record's prompt cannot be read ({error}); the file was damaged or changed.") from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, ready for JSON. Records call a channel a row."""
-        data = asdict(self)
-        for one in data["tokens"]:
-            one["row"] = one.pop("channel")
-        for one in data["words"]:
-            one["rows"] = one.pop("channels")
-        return data
 
     @property
     def num_channels(self) -> int:
@@ -313,10 +287,6 @@ def _spelled_until(key: str, cuts: Set[int], keys: Sequence[str], first: int) ->
         if at == len(key):
             return last + 1 if key else first
     return first
-
-
-def _ints(values: Sequence[Any]) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)
 
 
 def _short(values: Sequence[Any]) -> str:

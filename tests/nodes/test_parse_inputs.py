@@ -14,16 +14,17 @@ Pack = Callable[[str], ModuleType]
 
 def maps(pack: Pack, words: str = "a red house and a house", negative: bool = False) -> Any:
     """Maps of a prompt, nothing in them."""
-    prompt_module, heatmaps = pack("daam_core.prompt.prompt"), pack("daam_core.maps.heatmaps")
+    prompt_module, heatmaps, data = (pack(f"daam_core.{name}") for name in ("prompt.prompt", "maps.heatmaps", "maps.data"))
     texts = words.split()
     tokens = tuple(prompt_module.Token(i + 1, text, i + 1) for i, text in enumerate(texts))
     labels = prompt_module.labelled([(text, (i,)) for i, text in enumerate(texts)], tokens)
     prompt = prompt_module.Prompt(words, tokens, labels, (0,), (len(texts) + 1,), (), len(texts) + 2)
     sums = {(2, 2): torch.zeros(prompt.num_channels, 2, 2)}
-    made = heatmaps.HeatMaps(
+    side = data.RecordedImage(
         sums=sums, time_weighted=sums, num_terms={(2, 2): 1}, layers=(), detail=None, heads=None, self_attention=None,
-        size=(16, 16), picture=None, prompt=prompt, steps=1, timesteps=(1.0,),
+        prompt=prompt, steps=1, timesteps=(1.0,),
     )  # fmt: skip
+    made = heatmaps.HeatMaps({"prompt": side}, (16, 16), None)
     return made.with_negative(maps(pack, "fog")) if negative else made
 
 

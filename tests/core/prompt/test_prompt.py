@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
-from daam_core.errors import BadArgument, BadPrompt, BadRecord, WordNotFound
+from daam_core.errors import BadArgument, BadPrompt, WordNotFound
 from daam_core.prompt.emphasis import chunks
 from daam_core.prompt.prompt import Prompt
 
@@ -198,15 +198,6 @@ def test_embeddings_by_hand_are_words_by_index() -> None:
     assert torch.equal(prompt.selection()[:, 1:-2], torch.eye(5))
     with pytest.raises(WordNotFound):
         prompt.find("<end>")
-
-
-def test_records_carry_a_prompt_and_damaged_ones_say_so(clip: Any) -> None:
-    prompt = read(clip, "a Dog's red house 🦊")
-    data = json.loads(json.dumps(prompt.to_dict()))
-    assert Prompt.from_dict(data) == prompt
-    for damage in ({"start": [1]}, {"tokens": 3}, {"words": [{"label": "a", "text": "a", "rows": [99], "weight": 1}]}):
-        with pytest.raises(BadRecord):
-            Prompt.from_dict({**data, **damage})
 
 
 def test_a_tokenizer_of_another_model_is_named(clip: Any) -> None:
