@@ -19,6 +19,7 @@ from torch import Tensor
 from ..errors import BadArgument, DaamLensError, NothingRecorded, recording_failure
 from ..maps.data import RecordedImage
 from ..maps.heatmaps import HeatMaps
+from ..prompt.context import batch_selection
 from ..prompt.prompt import Prompt
 from ..types import Block, Grid, Layer, Side, Size
 from .accumulator import Accumulator, StoreOptions
@@ -188,12 +189,5 @@ class Recording:
 
 
 def prompt_selection(prompts: Sequence[Prompt]) -> Callable[[int, int], Tensor]:
-    """Selections of several pictures side by side, padded with empty channels to the longest prompt:
-    `select(keys, part)` gives float32 `[images, keys, channels]`; there is one part."""
-    channels = max(prompt.num_channels for prompt in prompts)
-
-    def select(keys: int, _part: int) -> Tensor:
-        each = [prompt.selection(keys) for prompt in prompts]
-        return torch.stack([torch.nn.functional.pad(x, (0, channels - x.shape[1])) for x in each])
-
-    return select
+    """`select(keys, part)` of several pictures side by side, see `context.batch_selection`; there is one part."""
+    return lambda keys, _part: batch_selection(prompts, keys)

@@ -18,7 +18,6 @@ from daam_core import HeatMaps
 from daam_core.errors import BadArgument, BadPrompt, NothingRecorded, UnsupportedModel
 from daam_core.maps.data import RecordedImage
 from daam_core.maps.statistics import prompt_report
-from daam_core.prompt.emphasis import chunks
 from daam_core.prompt.prompt import Prompt
 from daam_webui.batch_rows import Label, in_chunks, in_order, runs_of, stray
 from daam_webui.crop_region import area_of
@@ -30,6 +29,7 @@ from daam_webui.schedule import PassTexts, groups, text_at
 from daam_webui.settings import NAMES, Settings, field_name, pasted
 from daam_webui.tokenization import engine_of, read
 
+from ..core.prompt.chunks import chunks
 from .hosts import ROOT
 
 # -- settings ----------------------------------------------------------------------------------------------------------

@@ -172,17 +172,12 @@ def test_a_number_that_is_named_twice_counts_once() -> None:
         assert torch.equal(a.heat_map("house"), b.heat_map("house")) and a.num_terms == b.num_terms
     twice_layers = maps.select(layers=[0, "down.0", "down"])
     assert torch.equal(twice_layers.heat_map("house"), maps.select(layers=[0]).heat_map("house"))
-    for wrong in (
-        {"steps": [1.5]},
-        {"steps": ["1"]},
-        {"steps": []},
-        {"heads": []},
-        {"heads": [None]},
-        {"layers": []},
-        {"grids": []},
-    ):
+    wrong: list[dict[str, list[Any]]] = [
+        {"steps": [1.5]}, {"steps": ["1"]}, {"steps": []}, {"heads": []}, {"heads": [None]}, {"layers": []}, {"grids": []}
+    ]  # fmt: skip
+    for choice in wrong:
         with pytest.raises(BadArgument):
-            maps.select(**wrong)  # type: ignore[arg-type]
+            maps.select(**choice)  # type: ignore[arg-type]
 
 
 def test_a_record_keeps_rule_specials_and_choice_of_both_sides(tmp_path: Path) -> None:
