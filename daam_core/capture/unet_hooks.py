@@ -131,6 +131,11 @@ class UNetAttentionHooks:
         except Exception as error:
             self._stop(error)
 
+    @property
+    def compiled(self) -> bool:
+        """Whether the UNet runs through `torch.compile`."""
+        return self._op is not None
+
     def resume(self) -> None:
         """Record again after a failure: it belonged to one call of the pipeline."""
         self._live = bool(self._handles)
