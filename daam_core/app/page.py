@@ -15,8 +15,6 @@ from ..validate import checked_prompt, checked_size
 from .shelf import Shelf
 
 PROMPT = "a red house and a green tree"
-EXAMPLES = (PROMPT, "a yellow sun above a blue boat", "a big orange mushroom on grass", "a purple fish and a pink heart")
-"""Prompts of the model inside, which knows no more words than a picture book."""
 LARGEST_SEED = 2**32 - 1
 _EMPTY = '<p class="daam-empty">Type a prompt and press Paint. Then point at a word, or at the picture.</p>'
 STYLE = """

@@ -12,15 +12,11 @@ import gradio as gr
 import uvicorn
 
 from ..diffusers.generation import defaults
+from ..diffusers.loading import example_prompts, model_sentence
 from ..errors import BadArgument
-from ..tiny.load import TinyPipeline
-from ..tiny.scenes import COLOURS
-from ..tiny.shapes import NOUNS
-from .page import EXAMPLES, STYLE, Generator, form
+from .page import STYLE, Generator, form
 from .routes import routes
 from .shelf import Shelf
-
-ABOUT = "The model inside draws a picture book and nothing else: {nouns}; {colours}. `--model` takes another."
 
 
 def build(pipe: Any, model: str) -> fastapi.FastAPI:
@@ -28,9 +24,7 @@ def build(pipe: Any, model: str) -> fastapi.FastAPI:
     shelf = Shelf()
     app = fastapi.FastAPI(title="DAAM Lens", docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(routes(shelf))
-    inside = isinstance(pipe, TinyPipeline)
-    about = ABOUT.format(nouns=", ".join(NOUNS), colours=", ".join(COLOURS)) if inside else f"Model: `{model}`"
-    blocks = form(Generator(pipe, shelf), about, defaults(pipe), EXAMPLES if inside else ())
+    blocks = form(Generator(pipe, shelf), model_sentence(model), defaults(pipe), example_prompts(model))
     return gr.mount_gradio_app(app, blocks, path="/", css=STYLE, footer_links=[])
 
 
