@@ -41,9 +41,13 @@ OWN_FLAGS = {
     "forge": ["--always-cpu", "--all-in-fp32"],
     "reforge": ["--always-cpu", "--all-in-fp32"],
     "neo": ["--cpu", "--force-fp32"],
+    "classic": ["--always-cpu", "--all-in-fp32"],
 }
 # Flags that a host has dropped, and refuses.
-DROPPED = {"neo": {"--no-download-sd-model", "--do-not-download-clip", "--disable-nan-check"}}
+DROPPED = {
+    "neo": {"--no-download-sd-model", "--do-not-download-clip", "--disable-nan-check"},
+    "classic": {"--do-not-download-clip"},
+}
 SETTINGS = {
     "live_previews_enable": False, "samples_save": True, "save_to_dirs": False, "enable_pnginfo": True,
     "auto_launch_browser": "Disable",
@@ -112,8 +116,8 @@ class Server:
         if extension and not (data / "extensions" / "daam-lens").exists():
             (data / "extensions" / "daam-lens").symlink_to(ROOT, target_is_directory=True)
         (data / "outputs").mkdir(exist_ok=True)
-        if host.name == "neo" and not (data / "output").exists():
-            (data / "output").symlink_to(data / "outputs", target_is_directory=True)  # the name that this host gives it
+        if host.name in ("neo", "classic") and not (data / "output").exists():
+            (data / "output").symlink_to(data / "outputs", target_is_directory=True)  # their name for it
         (data / "config.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
