@@ -56,7 +56,7 @@ def _operator() -> Callable[[Tensor, Tensor, Tensor, int, int, int, int, bool], 
 
 
 class HookOp:
-    """The call of the operator: a dispatcher's number, and the tensor whose (pretended) change keeps the compiler from dropping it."""
+    """The operator of one dispatcher: its number, and a tensor whose (pretended) change keeps the compiler from dropping it."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._hand = _operator()
