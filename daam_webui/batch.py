@@ -206,6 +206,5 @@ class Batch:
         times = [float(sigma.flatten()[0]) for sigma in self._sigmas]
         position = group.images.index(image)
         picture = self.pictures.get(image)
-        return HeatMaps.from_run(
-            recorded_image(group.accumulator, self._described, group.prompts, position, size, picture, times)
-        )
+        side = recorded_image(group.accumulator, self._described, group.prompts, position, times)
+        return HeatMaps({"prompt": side}, size, picture)

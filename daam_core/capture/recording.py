@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import BadArgument, DaamLensError, NothingRecorded, recording_failure
+from ..maps.data import RecordedImage
 from ..maps.heatmaps import HeatMaps
+from ..prompt.context import batch_selection
 from ..prompt.prompt import Prompt
 from ..types import Block, Grid, Layer, Side, Size
 from .accumulator import Accumulator
@@ -170,32 +172,24 @@ class Recording:
         mine = [group for group in self.groups if image in group.images]
         if self.groups and not mine:
             raise BadArgument(f"There is no picture {image}: {self.num_images} were recorded, counted from 0.")
-        sides: dict[Side, HeatMaps] = {}
+        sides: dict[Side, RecordedImage] = {}
         for group in mine:
             if group.accumulator.buffers and group.side not in sides:
-                sides[group.side] = self._side(group, image, size, picture)
-        maps = sides.get("prompt") or sides.get("negative")
-        if maps is None:
+                sides[group.side] = self._side(group, image)
+        if not sides:
             raise NothingRecorded(NO_STEP)
-        negative = sides.get("negative")
-        return maps.with_negative(negative) if negative is not None and maps is not negative else maps
+        if "prompt" not in sides:
+            sides = {"prompt": sides["negative"]}
+        return HeatMaps(sides, size, picture)
 
-    def _side(self, group: Group, image: int, size: Size, picture: NDArray[np.uint8] | None) -> HeatMaps:
+    def _side(self, group: Group, image: int) -> RecordedImage:
         accumulator = group.accumulator
         accumulator.release()
         times = [float(torch.as_tensor(time).flatten()[0]) for time in self._times[: accumulator.step_count]]
         position = group.images.index(image)
-        taken = recorded_image(accumulator, self.layers, group.prompts, position, size, picture, times)
-        return HeatMaps.from_run(taken)
+        return recorded_image(accumulator, self.layers, group.prompts, position, times)
 
 
 def prompt_selection(prompts: Sequence[Prompt]) -> Callable[[int, int], Tensor]:
-    """Selections of several pictures side by side, padded with empty channels to the longest prompt:
-    `select(keys, part)` gives float32 `[images, keys, channels]`; there is one part."""
-    channels = max(prompt.num_channels for prompt in prompts)
-
-    def select(keys: int, _part: int) -> Tensor:
-        each = [prompt.selection(keys) for prompt in prompts]
-        return torch.stack([torch.nn.functional.pad(x, (0, channels - x.shape[1])) for x in each])
-
-    return select
+    """`select(keys, part)` of several pictures side by side, see `context.batch_selection`; there is one part."""
+    return lambda keys, _part: batch_selection(prompts, keys)

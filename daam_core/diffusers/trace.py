@@ -130,7 +130,7 @@ class AttentionTrace:
         except IndexError:
             raise BadArgument(f"There is no generation {generation}: {self.num_generations} were recorded.") from None
         maps = chosen.recording.finish(image, chosen.size, _picture(chosen.pictures, image))
-        return maps.as_castorini(self._castorini_side()) if aggregation == "castorini" else maps
+        return maps.aggregate(aggregation, self._castorini_side())
 
     def _castorini_side(self) -> int:
         # That package knows two latent sizes: 64 where the model's own picture is 512 or 1024 px, else 96.

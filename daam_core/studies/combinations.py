@@ -5,7 +5,6 @@ Every method of `mask_methods` is one of these combinations, under its own name 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -107,7 +106,7 @@ class Workbench:
 
     def native(self, heat: Heat, walks: int) -> Tensor:
         """float32 `[words, h, w]` at the recorded grid, or at the self-attention's after a walk."""
-        maps = self.maps if heat == "sum" else dataclasses.replace(self.maps, sums=self.maps.time_weighted)
+        maps = self.maps if heat == "sum" else self.maps.weighted_by_time()
         found = maps.heat_maps(self.names)
         if not walks:
             return found
