@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..attention.upsample import bicubic
 from ..errors import BadArgument, DetailMissing
-from ..masks.methods import MaskInputs, make_mask
+from ..masks.methods import MaskInputs, MaskResult, make_mask
 from ..prompt.prompt import Word
 from ..types import Grid, Size
 from . import aggregation as castorini
@@ -209,8 +209,8 @@ class HeatMaps(RecordedImage):
 
         Args:
             query: word or phrase.
-            method: "best" (the product's default), "threshold" (Eq. 7: `D >= tau * max D`), "otsu", "compete", "walk",
-                "guided" or "grabcut"; see `mask_methods.METHODS`.
+            method: "best" (the product's default), "threshold" (Eq. 7: `D >= tau * max D`), "late", "otsu", "compete",
+                "walk", "guided" or "grabcut"; see `masks.methods.MASK_METHODS`.
             tau: level as a share of the maximum, 0..1 (not used by "best" and "otsu").
             image: uint8 `[H, W, 3]` picture to snap to; the recorded one by default.
             competitors: the words it competes with; by default the last word of each other noun group of the prompt.
@@ -222,20 +222,32 @@ class HeatMaps(RecordedImage):
         Raises:
             WordNotFound, BadArgument; DetailMissing where the method needs what was not recorded.
         """
+        return self.mask_result(query, method, tau=tau, image=image, competitors=competitors, size=size).mask
+
+    def mask_result(
+        self,
+        query: str | Word,
+        method: str = "best",
+        *,
+        tau: float = 0.4,
+        image: NDArray[np.uint8] | None = None,
+        competitors: Sequence[str] | None = None,
+        size: Size | None = None,
+    ) -> MaskResult:
+        """As `mask`, with the name of the method that made it: a simpler one where the mask would contradict its map."""
         picture = self.picture if image is None else image
         if picture is not None and size is not None and picture.shape[:2] != tuple(size):
             picture = cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA).astype(np.uint8)
         if size is None:
             size = self.size if picture is None else (picture.shape[0], picture.shape[1])
         names = [query, *(self.prompt.rivals(query) if competitors is None else competitors)]
-        levels = self._all_levels(self.sums, names)
-        inputs = MaskInputs(
-            levels, bicubic(self._all_levels(self.time_weighted, names), self.grid), self._walks(), picture, size
-        )
-        return make_mask(inputs, method, tau)
+        return make_mask(self.mask_inputs(names, picture, size), method, tau)
 
-    def _walks(self) -> tuple[Grid, Tensor] | None:
-        return next(iter(self.self_attention.items())) if self.self_attention else None
+    def mask_inputs(self, names: Sequence[str | Word], picture: NDArray[np.uint8] | None, size: Size) -> MaskInputs:
+        """What the mask methods are given: of the word itself (the first of `names`) and of those it may compete with."""
+        late = bicubic(self._all_levels(self.time_weighted, names), self.grid)
+        walks = next(iter(self.self_attention.items())) if self.self_attention else None
+        return MaskInputs(self._all_levels(self.sums, names), late, walks, picture, size)
 
     def save(self, path: str | Path) -> Path:
         """Write one `.safetensors` record, the picture and the negative prompt's maps included. Raises CannotWrite."""
