@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..attention.upsample import bicubic
+from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument, DetailMissing
 from ..masks.methods import MaskInputs, make_mask
 from ..prompt.prompt import Word
@@ -200,7 +201,7 @@ class HeatMaps(RecordedImage):
         query: str | Word,
         method: str = "best",
         *,
-        tau: float = 0.4,
+        tau: float = DEFAULT_TAU,
         image: NDArray[np.uint8] | None = None,
         competitors: Sequence[str] | None = None,
         size: Size | None = None,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import masks
 from ..attention.upsample import bicubic
+from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument, DetailMissing
 
 Size = tuple[int, int]
@@ -42,7 +43,7 @@ class MaskInputs:
         return bicubic(self.levels, self.size)
 
 
-def make_mask(inputs: MaskInputs, method: str = "best", tau: float = 0.4) -> Tensor:
+def make_mask(inputs: MaskInputs, method: str = "best", tau: float = DEFAULT_TAU) -> Tensor:
     """The mask of the first word: bool `[H, W]`.
 
     Raises:

@@ -13,6 +13,7 @@ from typing import Literal
 from torch import Tensor
 
 from .. import masks
+from ..defaults import DEFAULT_TAU
 from ..errors import DetailMissing
 from ..maps.heatmaps import HeatMaps
 from ..masks.figure_ground import walked
@@ -124,7 +125,7 @@ class Workbench:
         Raises:
             DetailMissing: the recording has no picture or no self-attention.
         """
-        level = 0.4 if tau is None else tau
+        level = DEFAULT_TAU if tau is None else tau
         native = self.native(how.heat, how.walks)
         if how.decision == "figure":
             return masks.best(native, 0, picture=self.maps.picture, size=self.size)
