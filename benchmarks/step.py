@@ -42,7 +42,7 @@ class OwnTime:
         self.steps = 0
 
     def __enter__(self) -> OwnTime:
-        self._kept = {name: getattr(AttentionTrace, name) for name in ("_hear", "_begin_step", "_end_step")}
+        self._kept = {name: getattr(AttentionTrace, name) for name in ("_on_attention", "_begin_step", "_end_step")}
         for name, method in self._kept.items():
             setattr(AttentionTrace, name, self._clocked(method, name == "_end_step"))
         return self

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, stack
 
-from daam_core.capture.accumulator import Accumulator, BatchSlice, StoreOptions
+from daam_core.capture.accumulator import Accumulator
+from daam_core.capture.buffers import BatchSlice, StoreOptions
 from daam_core.capture.extraction import recorded_image
 from daam_core.capture.region import WHOLE, Area
 from daam_core.errors import NothingRecorded

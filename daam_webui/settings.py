@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from daam_core.capture.accumulator import StoreOptions
+from daam_core.capture.buffers import StoreOptions
 from daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
 from daam_core.errors import BadArgument
 from daam_core.masks.methods import METHODS

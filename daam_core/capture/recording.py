@@ -20,7 +20,8 @@ from ..errors import BadArgument, DaamLensError, NothingRecorded, recording_fail
 from ..maps.heatmaps import HeatMaps
 from ..prompt.prompt import Prompt
 from ..types import Block, Grid, Layer, Side, Size
-from .accumulator import Accumulator, StoreOptions
+from .accumulator import Accumulator
+from .buffers import StoreOptions
 from .extraction import recorded_image
 
 logger = logging.getLogger("daam_lens")
@@ -52,14 +53,15 @@ class Recording:
 
     Args:
         keep: what to keep apart.
+        hold: whether small layers may be held by reference until the step ends: eager models only, see `LayerBatch`.
 
     Attributes:
         failure: why recording stopped, empty while it goes on.
         groups: in the order in which they were added.
     """
 
-    def __init__(self, keep: StoreOptions) -> None:
-        self.keep = keep
+    def __init__(self, keep: StoreOptions, hold: bool = False) -> None:
+        self.keep, self._hold = keep, hold
         self.failure = ""
         self.groups: list[Group] = []
         self.layers: list[Layer] = []
@@ -86,7 +88,7 @@ class Recording:
             index: rows of the model's batch that are these pictures, where they are the same in every call.
         """
         chosen = slice(0, len(images)) if index is None else index
-        accumulator = Accumulator(chosen, select or prompt_selection(prompts), self.keep)
+        accumulator = Accumulator(chosen, select or prompt_selection(prompts), self.keep, self._hold)
         accumulator.step_count = len(self._times)
         group = Group(side, tuple(images), tuple(prompts), accumulator)
         self.groups.append(group)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..capture.accumulator import StoreOptions
+from ..capture.buffers import StoreOptions
 from ..capture.method_hook import MethodHook
 from ..capture.recording import Group, Recording
 from ..capture.unet_hooks import UNetAttentionHooks
@@ -201,7 +201,7 @@ class AttentionTrace:
         factor = int(getattr(self._pipe, "vae_scale_factor", 8))
         keys = context.shape[1]
         self._hooks.reattach()  # an earlier generation left out what it had no use for
-        recording = Recording(self._keep)
+        recording = Recording(self._keep, hold=not self._hooks.compiled)
         recording.describe(self._hooks.layers)
         first = images if request.guided else 0
         prompts = self._prompts(request.prompts, images, keys)

@@ -25,7 +25,7 @@ from daam_webui.drawing import draw
 from daam_webui.prompt_schedule import PromptSchedule
 from daam_webui.recording_store import RecordingStore
 from daam_webui.report_html import report_html
-from daam_webui.schedule import PassTexts, groups, text_at
+from daam_webui.schedule import PassTexts, groups, pass_texts, text_at
 from daam_webui.settings import NAMES, Settings, field_name, pasted
 from daam_webui.tokenization import engine_of, read
 
@@ -200,6 +200,24 @@ def test_only_masked_is_put_back_at_its_place() -> None:
     p.overlay_images = [SimpleNamespace(size=(9000, 9000))]
     with pytest.raises(NothingRecorded, match="too small beside its picture"):
         area_of(p, False)
+
+
+@pytest.mark.parametrize(
+    ("schedules", "given"),
+    [
+        (lambda prompts, base_steps, hires_steps=None, use_old_scheduling=False: [[[use_old_scheduling, "house"]]], 1),
+        (lambda prompts, base_steps, hires_steps=None: [[[hires_steps, "house"]]], 40),
+        (lambda *every: [[[every[3], "house"]]], 1),
+    ],
+)
+def test_a_hosts_parser_gets_as_many_arguments_as_it_takes(schedules: Any, given: int) -> None:
+    """Forge Neo's function takes one fewer than A1111's."""
+    parser = SimpleNamespace(
+        get_multicond_prompt_list=lambda prompts: ([[(0, 1.0)]], prompts, None),
+        get_learned_conditioning_prompt_schedules=schedules,
+    )
+    seen = pass_texts(parser, ["house"], ["tree"], (20, 40, True))
+    assert seen.prompts[0][0] == seen.negatives[0] == ((given, "house"),)
 
 
 def test_a_first_pass_is_cut_as_the_host_cuts_it() -> None:
