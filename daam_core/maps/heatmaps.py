@@ -20,6 +20,7 @@ import PIL.Image
 from torch import Tensor
 
 from ..attention.upsample import bicubic
+from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument, DetailMissing
 from ..masks.methods import MaskInputs, MaskResult, make_mask
 from ..prompt.prompt import Prompt, Word
@@ -208,7 +209,7 @@ class HeatMaps(PromptSide):
         query: str | Word,
         method: str = "best",
         *,
-        tau: float = 0.4,
+        tau: float = DEFAULT_TAU,
         image: Image | None = None,
         competitors: Sequence[str] | None = None,
         size: Size | None = None,
@@ -237,7 +238,7 @@ class HeatMaps(PromptSide):
         query: str | Word,
         method: str = "best",
         *,
-        tau: float = 0.4,
+        tau: float = DEFAULT_TAU,
         image: Image | None = None,
         competitors: Sequence[str] | None = None,
         size: Size | None = None,
