@@ -19,6 +19,7 @@ from torch import Tensor
 from ..errors import BadArgument, DaamLensError, NothingRecorded, recording_failure
 from ..maps.data import RecordedImage
 from ..maps.heatmaps import HeatMaps
+from ..maps.succession import join_in_succession
 from ..prompt.context import batch_selection
 from ..prompt.prompt import Prompt
 from ..types import Block, Grid, Layer, Side, Size
@@ -27,6 +28,7 @@ from .buffers import StoreOptions
 from .extraction import recorded_image
 
 logger = logging.getLogger("daam_lens")
+SIDES: tuple[Side, ...] = ("prompt", "negative")
 NO_STEP = "Not one sampling step was finished, so there is no heat map. Let the sampler run on."
 
 
@@ -84,7 +86,8 @@ class Recording:
 
         Args:
             side: prompt or negative prompt.
-            images: their numbers in the recording; a picture is in one group of a side.
+            images: their numbers in the recording; a picture is in several groups of a side where it is made of several
+                prompts in succession.
             prompts: the words of each picture.
             select: which context columns make up which channel, see `Accumulator`; by default each prompt's own.
             index: rows of the model's batch that are these pictures, where they are the same in every call.
@@ -173,16 +176,17 @@ class Recording:
         if self.groups and not mine:
             raise BadArgument(f"There is no picture {image}: {self.num_images} were recorded, counted from 0.")
         sides: dict[Side, RecordedImage] = {}
-        for group in mine:
-            if group.accumulator.buffers and group.side not in sides:
-                sides[group.side] = self._side(group, image)
+        for side in SIDES:
+            parts = [self._part(group, image) for group in mine if group.side == side and group.accumulator.buffers]
+            if parts:
+                sides[side] = join_in_succession(parts)
         if not sides:
             raise NothingRecorded(NO_STEP)
         if "prompt" not in sides:
             sides = {"prompt": sides["negative"]}
         return HeatMaps(sides, size, picture)
 
-    def _side(self, group: Group, image: int) -> RecordedImage:
+    def _part(self, group: Group, image: int) -> RecordedImage:
         accumulator = group.accumulator
         accumulator.release()
         times = [float(torch.as_tensor(time).flatten()[0]) for time in self._times[: accumulator.step_count]]

@@ -17,7 +17,7 @@ from ..validate import checked_prompt
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..diffusers.trace import AttentionTrace
+    from ..diffusers.attention_trace import AttentionTrace
     from ..maps.heatmaps import HeatMaps
 
 DETAILS: dict[str, tuple[Literal["layers", "steps"], ...]] = {
