@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from daam_core import HeatMaps, Prompt
-from daam_core.capture.accumulator import StoreOptions
+from daam_core.capture.buffers import StoreOptions
 from daam_core.types import Layer
 
 from . import castorini

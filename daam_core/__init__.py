@@ -23,7 +23,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .diffusers.trace import AttentionTrace as AttentionTrace
+    from .diffusers.attention_trace import AttentionTrace as AttentionTrace
     from .diffusers.trace import trace as trace
     from .errors import BadArgument as BadArgument
     from .errors import BadPrompt as BadPrompt
@@ -36,17 +36,15 @@ if TYPE_CHECKING:
     from .errors import WordNotFound as WordNotFound
     from .maps.aggregation import AGGREGATIONS as AGGREGATIONS
     from .maps.heatmaps import HeatMaps as HeatMaps
-    from .masks.methods import METHODS as _METHODS
+    from .masks.methods import MASK_METHODS as MASK_METHODS
     from .prompt.prompt import Prompt as Prompt
     from .prompt.words import Word as Word
     from .tiny.load import load_tiny as load_tiny
 
-    MASK_METHODS = _METHODS
-
 __version__ = "0.1.0"
 _HOMES = {
     "AGGREGATIONS": "maps.aggregation",
-    "AttentionTrace": "diffusers.trace",
+    "AttentionTrace": "diffusers.attention_trace",
     "BadArgument": "errors",
     "BadPrompt": "errors",
     "BadRecord": "errors",
@@ -63,12 +61,10 @@ _HOMES = {
     "load_tiny": "tiny.load",
     "trace": "diffusers.trace",
 }
-_NAMES = {"MASK_METHODS": "METHODS"}
-"""What a name is called at home, where that differs."""
 __all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), _NAMES.get(name, name))
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

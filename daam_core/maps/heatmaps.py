@@ -20,8 +20,9 @@ import PIL.Image
 from torch import Tensor
 
 from ..attention.upsample import bicubic
+from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument, DetailMissing, WordNotFound
-from ..masks.methods import MaskInputs, make_mask
+from ..masks.methods import MaskInputs, MaskResult, make_mask
 from ..prompt.prompt import Prompt, Word
 from ..types import Grid, Image, Side, Size
 from . import combine, safetensors_file, serialization, subset
@@ -385,7 +386,7 @@ class HeatMaps(PromptSide):
         query: str | Word,
         method: str = "best",
         *,
-        tau: float = 0.4,
+        tau: float = DEFAULT_TAU,
         image: Image | None = None,
         competitors: Sequence[str] | None = None,
         size: Size | None = None,
@@ -394,8 +395,8 @@ class HeatMaps(PromptSide):
 
         Args:
             query: word or phrase.
-            method: "best" (the product's default), "threshold" (Eq. 7: `D >= tau * max D`), "otsu", "compete", "walk",
-                "guided" or "grabcut"; see `MASK_METHODS`.
+            method: "best" (the product's default), "threshold" (Eq. 7: `D >= tau * max D`), "late", "otsu", "compete",
+                "walk", "guided" or "grabcut"; see `MASK_METHODS`.
             tau: level as a share of the maximum, 0..1 (not used by "best" and "otsu").
             image: uint8 `[H, W, 3]` picture to snap to; the recorded one by default.
             competitors: the words it competes with; by default the last word of each other noun group of the prompt.
@@ -417,15 +418,38 @@ class HeatMaps(PromptSide):
             >>> bool((mask == (heat >= 0.5 * heat.max())).all())
             True
         """
+        return self.mask_result(query, method, tau=tau, image=image, competitors=competitors, size=size).mask
+
+    def mask_result(
+        self,
+        query: str | Word,
+        method: str = "best",
+        *,
+        tau: float = DEFAULT_TAU,
+        image: Image | None = None,
+        competitors: Sequence[str] | None = None,
+        size: Size | None = None,
+    ) -> MaskResult:
+        """As `mask`, with the name of the method that made it: a simpler one where the mask would contradict its map.
+
+        Example:
+            >>> result = maps.mask_result("house", "threshold")
+            >>> result.method, tuple(result.mask.shape)
+            ('threshold', (32, 64))
+        """
         picture = self.picture if image is None else image
         if picture is not None and size is not None and picture.shape[:2] != tuple(size):
             picture = cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA).astype(np.uint8)
         if size is None:
             size = self.size if picture is None else (picture.shape[0], picture.shape[1])
         names = [query, *(self.prompt.rivals(query) if competitors is None else competitors)]
+        return make_mask(self.mask_inputs(names, picture, size), method, tau)
+
+    def mask_inputs(self, names: Sequence[str | Word], picture: Image | None, size: Size) -> MaskInputs:
+        """What the mask methods are given: of the word itself (the first of `names`) and of those it may compete with."""
         late = bicubic(self._levels(self.time_weighted, names), self.grid)
         walks = next(iter(self.self_attention.items())) if self.self_attention else None
-        return make_mask(MaskInputs(self._levels(self.sums, names), late, walks, picture, size), method, tau)
+        return MaskInputs(self._levels(self.sums, names), late, walks, picture, size)
 
     def overlay(self, query: str, **options: Any) -> PIL.Image.Image:
         """The heat of a word or phrase over the picture, with its name and a colour bar.

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument
 from ..masks import minmax, threshold
 from ..types import Size
@@ -181,7 +182,7 @@ def prompt_report(maps: HeatMaps, words: Sequence[str] | None = None) -> PromptR
     if not names:
         return PromptReport((), (), ())
     heat = mean_probability(maps, names).clamp(min=0)
-    masks = threshold(minmax(heat), 0.4)
+    masks = threshold(minmax(heat), DEFAULT_TAU)
     mean = heat.mean((1, 2))
     peak = heat.amax((1, 2))
     contrast = peak / mean.clamp(min=torch.finfo(mean.dtype).tiny) - 1

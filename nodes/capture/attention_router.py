@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...daam_core.capture.accumulator import Accumulator, BatchSlice, StoreOptions
+from ...daam_core.capture.accumulator import Accumulator
 from ...daam_core.capture.attention_call import Attention
+from ...daam_core.capture.buffers import BatchSlice, StoreOptions
 from ...daam_core.capture.extraction import recorded_image
 from ...daam_core.capture.families import Layout
 from ...daam_core.errors import NothingRecorded

@@ -29,7 +29,7 @@ MODULES = [
     "daam_core.prompt.words",
     "daam_core.tiny.load",
 ]
-WITHOUT = {"nbytes", "each_side", "with_negative", "weighted_by_time", "words", "content_words", "grid"}
+WITHOUT = {"nbytes", "each_side", "with_negative", "weighted_by_time", "words", "content_words", "grid", "mask_inputs"}
 """Said in a line, without arguments that need showing."""
 
 

@@ -8,7 +8,7 @@ import torch
 
 from daam_core.errors import BadArgument, DetailMissing, WordNotFound
 from daam_core.maps.heatmaps import HeatMaps
-from daam_core.masks.methods import METHODS
+from daam_core.masks.methods import MASK_METHODS
 from daam_core.masks.metrics import iou
 
 from ..maps.test_heatmaps import changed, made
@@ -49,7 +49,7 @@ def exact(place: tuple[slice, slice]) -> torch.Tensor:
     return mask
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MASK_METHODS)
 def test_every_method_finds_each_box(method: str) -> None:
     maps = scene()
     for word, place in (("house", HOUSE), ("tree", TREE)):
