@@ -10,14 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import BadArgument, CannotWrite
-from ..files import file_name, file_names, shown, writable_folder, write_text
+from ..errors import BadArgument
+from ..files import file_name, file_names, shown, writable_folder, write_png, write_text
 from ..validate import checked_prompt
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..diffusers.trace import AttentionTrace
+    from ..diffusers.attention_trace import AttentionTrace
     from ..maps.heatmaps import HeatMaps
 
 DETAILS: dict[str, tuple[Literal["layers", "steps"], ...]] = {
@@ -33,7 +33,7 @@ def generate(args: argparse.Namespace) -> None:
     _check_method(args.method)
     picture, recording = _generate(prompt, args)
     # First what took long: whatever happens to the maps, the picture and then the record are there.
-    paths = [_save_picture(folder / "picture.png", picture)] if "picture" in args.save else []
+    paths = [write_png(folder / "picture.png", picture)] if "picture" in args.save else []
     maps = recording.heat_maps()
     _warn_of_lost_words(maps)
     if "record" in args.save:
@@ -49,7 +49,7 @@ def mask(args: argparse.Namespace) -> None:
     folder = writable_folder(args.out or Path(args.record).parent)
     masks = [_clean(maps.mask(word, args.method, tau=args.tau), args) for word in args.words]
     for name, one in zip(file_names(args.words), masks, strict=True):
-        print(shown(_save_picture(folder / f"mask_{name}.png", _grey(one))))
+        print(shown(write_png(folder / f"mask_{name}.png", _grey(one))))
 
 
 def words(args: argparse.Namespace) -> None:
@@ -129,7 +129,7 @@ def _write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpa
             paths.append(_save_overlay(maps, word, folder / f"overlay_{name}.png"))
         if "masks" in args.save:
             one = maps.mask(word, args.method, tau=args.tau)
-            paths.append(_save_picture(folder / f"mask_{name}.png", _grey(one)))
+            paths.append(write_png(folder / f"mask_{name}.png", _grey(one)))
         if "animation" in args.save and maps.detail is not None and maps.detail.by_step:
             paths.append(_save_animation(maps, word, folder / f"steps_{name}.gif"))
     if "sheet" in args.save:
@@ -146,7 +146,7 @@ def _write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpa
 def _save_overlay(maps: HeatMaps, word: str, path: Path) -> Path:
     from ..render import overlay
 
-    return _save_picture(path, overlay(_picture(maps), maps.heat_map(word, maps.size), label=word, bar=True))
+    return write_png(path, overlay(_picture(maps), maps.heat_map(word, maps.size), label=word, bar=True))
 
 
 def _save_animation(maps: HeatMaps, word: str, path: Path) -> Path:
@@ -237,7 +237,7 @@ def _save_sheet(maps: HeatMaps, words: Sequence[str], folder: Path) -> Path:
     from ..render import contact_sheet
 
     heats = dict(zip(words, maps.heat_maps(words, maps.size), strict=True))
-    return _save_picture(folder / "contact_sheet.png", contact_sheet(_picture(maps), heats, maps.prompt.text))
+    return write_png(folder / "contact_sheet.png", contact_sheet(_picture(maps), heats, maps.prompt.text))
 
 
 def _picture(maps: HeatMaps) -> Any:
@@ -245,16 +245,6 @@ def _picture(maps: HeatMaps) -> Any:
     import numpy as np
 
     return maps.picture if maps.picture is not None else np.full((*maps.size, 3), 128, np.uint8)
-
-
-def _save_picture(path: Path, pixels: Any) -> Path:
-    from PIL import Image
-
-    try:
-        Image.fromarray(pixels).save(path)
-    except OSError as error:
-        raise CannotWrite(f"Cannot write {path}: {error.strerror or error}.") from None
-    return path
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
+from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument, DaamLensError
 from .argument_types import (
     SAVES,
@@ -251,7 +252,7 @@ def _add_method(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--tau",
         type=number_argument(0, 1),
-        default=0.4,
+        default=DEFAULT_TAU,
         help="keep what is above this part of the maximum, 0 to 1; for all but best and otsu (default: %(default)s)",
     )
 

@@ -8,6 +8,11 @@ from typing import Any
 from ..errors import DaamLensError, UnsupportedModel
 
 TINY = "tiny"
+EXAMPLES = (
+    "a red house and a green tree", "a yellow sun above a blue boat", "a big orange mushroom on grass",
+    "a purple fish and a pink heart",
+)  # fmt: skip
+"""Prompts of the model inside, which knows no more words than a picture book."""
 INSTALL_HINT = 'Making pictures needs more packages: pip install "daam-lens[demo]".'
 
 
@@ -45,6 +50,22 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
         if "memory" in str(error):
             raise
         raise UnsupportedModel(f"The model cannot run on {where!r}: {_first_line(error)}") from error
+
+
+def model_sentence(name: str) -> str:
+    """What a page says about the model of that name, Markdown."""
+    if name != TINY:
+        return f"Model: `{name}`"
+    from ..tiny.scenes import COLOURS
+    from ..tiny.shapes import NOUNS
+
+    known = f"{', '.join(NOUNS)}; {', '.join(COLOURS)}"
+    return f"The model inside draws a picture book and nothing else: {known}. `--model` takes another."
+
+
+def example_prompts(name: str) -> tuple[str, ...]:
+    """Prompts to try with the model of that name; none where we do not know what it draws."""
+    return EXAMPLES if name == TINY else ()
 
 
 def _tiny() -> Any:

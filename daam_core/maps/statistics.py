@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument
 from ..masks import minmax, threshold
 from ..masks.metrics import iou
@@ -173,7 +174,7 @@ def prompt_report(maps: HeatMaps, words: Sequence[str] | None = None) -> PromptR
     if not names:
         return PromptReport((), (), ())
     heat = mean_probability(maps, names).clamp(min=0)
-    masks = threshold(minmax(heat), 0.4)
+    masks = threshold(minmax(heat), DEFAULT_TAU)
     mean = heat.mean((1, 2))
     peak = heat.amax((1, 2))
     contrast = peak / mean.clamp(min=torch.finfo(mean.dtype).tiny) - 1

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..attention.upsample import bicubic
+from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument, DetailMissing
 from ..types import Size
 from .figure_ground import figure_mask
@@ -101,7 +102,7 @@ class MaskMethod:
         if self != EQUATION_7:
             yield EQUATION_7
 
-    def apply(self, inputs: MaskInputs, tau: float = 0.4) -> Tensor | None:
+    def apply(self, inputs: MaskInputs, tau: float = DEFAULT_TAU) -> Tensor | None:
         """The mask of the first word by this method and no other: bool `[H, W]`.
 
         None where self-attention was to be used and says nothing of this picture.
@@ -185,7 +186,7 @@ class MaskResult:
     note: str = ""
 
 
-def make_mask(inputs: MaskInputs, method: str = "best", tau: float = 0.4) -> MaskResult:
+def make_mask(inputs: MaskInputs, method: str = "best", tau: float = DEFAULT_TAU) -> MaskResult:
     """The mask of the first word by a named method, or by a simpler one where that contradicts the word's own map.
 
     Raises:

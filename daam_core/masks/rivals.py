@@ -34,7 +34,7 @@ def rivals(maps: Tensor, index: int) -> list[int]:
     ]
 
 
-def compete_with_rivals(maps: Tensor, tau: float = 0.4) -> Tensor:
+def compete_with_rivals(maps: Tensor, tau: float = DEFAULT_TAU) -> Tensor:
     """The mask of the first of `maps` `[words, h, w]` (Eq. 6) among its rivals: bool `[h, w]`.
 
     Words that are no rivals are left out of :func:`compete`; a word without any rival has the paper's threshold. The

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument
 from .validate import checked_maps, checked_positive, checked_share
 
@@ -33,7 +34,7 @@ def stretched(maps: Tensor) -> Tensor:
     return minmax(maps) * ((high - low) / most.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1.0)
 
 
-def threshold(maps: Tensor, tau: float = 0.4) -> Tensor:
+def threshold(maps: Tensor, tau: float = DEFAULT_TAU) -> Tensor:
     """Eq. 7 of the paper: `D >= tau * max D`, bool `[..., h, w]`.
 
     A map without any heat (`max D <= 0`) gives an empty mask, where the letter of the equation would take it all.
@@ -67,7 +68,7 @@ def otsu(maps: Tensor, bins: int = 256) -> Tensor:
     return upper.reshape(scaled.shape)
 
 
-def winners(maps: Tensor, background: float = 0.4) -> Tensor:
+def winners(maps: Tensor, background: float = DEFAULT_TAU) -> Tensor:
     """Which map is the hottest at each pixel: int64 `[..., h, w]`, -1 for the background.
 
     `maps` is `[..., words, h, w]`. Each is stretched to 0..1 first, so that a word with much attention everywhere
@@ -83,14 +84,14 @@ def winners(maps: Tensor, background: float = 0.4) -> Tensor:
     return torch.where((heat >= background) & (heat > 0), word, -1)
 
 
-def compete(maps: Tensor, background: float = 0.4) -> Tensor:
+def compete(maps: Tensor, background: float = DEFAULT_TAU) -> Tensor:
     """One mask a word, no pixel in two: bool `[..., words, h, w]` from maps of that shape. See :func:`winners`."""
     winner = winners(maps, background)
     words = torch.arange(maps.shape[-3], device=maps.device)
     return winner.unsqueeze(-3) == words[:, None, None]
 
 
-def soft(maps: Tensor, tau: float = 0.4, width: float = 0.3) -> Tensor:
+def soft(maps: Tensor, tau: float = DEFAULT_TAU, width: float = 0.3) -> Tensor:
     """A mask with grey edges, float32 0..1 `[..., h, w]`: a linear ramp of `width` around level `tau` of min-max.
 
     `tau=0.5, width=1` is the stretched map itself.

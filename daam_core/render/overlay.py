@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument
 from .colormaps import ColourMap, apply_colormap
 
@@ -72,7 +73,7 @@ def background_of(picture: ArrayLike | Image.Image) -> Background:
 def blend_heatmap(
     picture: ArrayLike | Image.Image | Background,
     heat: Heat,
-    opacity: float = 0.85,
+    opacity: float = DEFAULT_OPACITY,
     colormap: ColourMap = "ember",
     *,
     top: float | None = None,
@@ -98,7 +99,7 @@ def blend_heatmap(
 
 
 def blend_difference(
-    picture: ArrayLike | Image.Image | Background, change: Heat, opacity: float = 0.85, *, top: float | None = None
+    picture: ArrayLike | Image.Image | Background, change: Heat, opacity: float = DEFAULT_OPACITY, *, top: float | None = None
 ) -> Picture:
     """A signed map over one picture: orange where it gained, blue where it lost, only quieter where nothing changed.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cli.argument_types import number_argument
+from ..defaults import DEFAULT_TAU
 from ..diffusers.loading import TINY
 from ..errors import BadArgument
 from . import cohyponyms_report
@@ -55,7 +56,10 @@ class CohyponymsStudy(Study):
             "--labels", type=Path, metavar="FILE", help="CSV with the columns unit and both (yes or no): what people saw"
         )
         parser.add_argument(
-            "--tau", type=number_argument(0, 1), default=0.4, help="threshold of the masks, Eq. 7 (default: %(default)s)"
+            "--tau",
+            type=number_argument(0, 1),
+            default=DEFAULT_TAU,
+            help="threshold of the masks, Eq. 7 (default: %(default)s)",
         )
 
     def units(self, options: argparse.Namespace) -> list[Unit]:

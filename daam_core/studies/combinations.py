@@ -8,6 +8,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from ..defaults import DEFAULT_TAU
 from ..maps.heatmaps import HeatMaps
 from ..masks.methods import MASK_METHODS, Decision, Edge, Heat, MaskInputs, MaskMethod
 from ..types import Size
@@ -74,4 +75,4 @@ class Workbench:
         Raises:
             DetailMissing: the recording has no picture or no self-attention.
         """
-        return how.apply(self.inputs, 0.4 if tau is None else tau)
+        return how.apply(self.inputs, DEFAULT_TAU if tau is None else tau)

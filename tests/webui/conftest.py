@@ -18,7 +18,7 @@ from .running import Live
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-HOSTS = ("a1111", "forge", "reforge")
+HOSTS = ("a1111", "forge", "reforge", "neo", "classic")
 WITNESS = Path(__file__).with_name("witness_script.py")
 
 

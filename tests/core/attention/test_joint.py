@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from daam_core.attention.joint import add_joint
-from daam_core.capture.accumulator import Accumulator, BatchSlice, StoreOptions
+from daam_core.capture.accumulator import Accumulator
+from daam_core.capture.buffers import BatchSlice, StoreOptions
 
 IMAGES, HEADS, D, TEXT, PICTURE = 2, 3, 8, 5, 12
 

@@ -47,8 +47,8 @@ def test_a_constant_map_has_nothing_to_lose() -> None:
 
 @pytest.mark.parametrize(("method", "simpler"), [("best", "late + figure"), ("walk", "late + compete")])
 def test_the_result_names_the_simpler_method(method: str, simpler: str) -> None:
-    maps = dataclasses.replace(scene(), self_attention={GRID: nearly_even()})
-    without = dataclasses.replace(scene(), self_attention={})
+    maps = scene().each_side(lambda side: dataclasses.replace(side, self_attention={GRID: nearly_even()}))
+    without = scene().each_side(lambda side: dataclasses.replace(side, self_attention={}))
     found = maps.mask_result("house", method)
     assert found.method == simpler
     assert method in found.note and "self-attention" in found.note
