@@ -22,7 +22,7 @@ from daam_core import render
 from daam_core.errors import BadArgument, CannotWrite, WordNotFound
 from daam_core.maps.statistics import PromptReport, WordReport
 from daam_core.render import text as lettering
-from daam_core.render.overlay import background_of, blend
+from daam_core.render.overlay import LONGEST_ENLARGED, background_of, blend
 
 from ..maps.test_heatmaps import made
 
@@ -165,7 +165,7 @@ def test_any_size(size: tuple[int, int]) -> None:
         lambda: render.overlay(scene(), np.array([["a"]])),
         lambda: render.overlay(scene(), blob(), opacity=1.5),
         lambda: render.overlay(scene(), blob(), opacity=float("nan")),
-        lambda: render.overlay(scene(), blob(), colormap="jet"),  # type: ignore[arg-type]
+        lambda: render.overlay(scene(), blob(), colormap="jets"),
         lambda: render.overlay(scene(), blob(), label="a", theme="pink"),  # type: ignore[arg-type]
         lambda: render.overlay(scene(), blob(), label="a", enlarge="magic"),  # type: ignore[arg-type]
         lambda: render.contact_sheet(scene(), {"a": blob()}, columns=0),
@@ -265,6 +265,20 @@ def test_small_pictures_grow_by_a_whole_factor_to_carry_a_caption() -> None:
     assert (drawn[:288] == picture.repeat(3, 0).repeat(3, 1)).all()
     large = render.overlay(scene(300, 400), blob(), label="house")
     assert large.shape[1] == 400
+
+
+@pytest.mark.parametrize("size", [(8, 1024), (1024, 8), (1, 300), (300, 1), (1, 1), (3000, 2), (64, 64), (200, 512)])
+def test_long_pictures_do_not_grow_without_bound(size: tuple[int, int]) -> None:
+    """A picture of 8 x 1024 had 126 million pixels with its caption, one of 1 x 300 took 2 GB."""
+    card = render.overlay(scene(*size), blob(), label="house", bar=True)
+    longer, shorter = max(size), min(size)
+    assert max(card.shape[:2]) <= max(longer, LONGEST_ENLARGED) * 1.12 + 34
+    factor = card.shape[1] / size[1]
+    assert factor == int(factor) >= 1
+    if 256 / shorter * longer <= LONGEST_ENLARGED - 256:
+        assert min(card.shape[1], size[0] * factor) >= 256, "a picture of usual shape still carries readable letters"
+    sheet = render.contact_sheet(scene(*size), {"house": blob(), "tree": blob()}, "a house and a tree")
+    assert sheet.size < 3 * 2**25
 
 
 def test_bar_shows_the_colours_and_other_numbers_other_tops() -> None:
