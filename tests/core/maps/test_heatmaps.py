@@ -202,6 +202,52 @@ def test_the_negative_side_lies_over_the_same_picture(tmp_path: Path) -> None:
         maps.with_picture(picture.astype(float))  # type: ignore[arg-type]
 
 
+def halves(left: float, right: float) -> torch.Tensor:
+    """`[8, 12]`: one value on each half."""
+    return torch.cat([torch.full((8, 6), left), torch.full((8, 6), right)], 1)
+
+
+def two_objects() -> HeatMaps:
+    """A house on the left that reaches over to the right, and a tree on the right; other words are even."""
+    maps = made()
+    rows = torch.full((maps.prompt.num_channels, *GRIDS[0]), 0.5)
+    rows[maps.prompt.find("house").channels[0]] = halves(4.0, 2.0)
+    rows[maps.prompt.find("tree").channels[0]] = halves(0.1, 6.0)
+    return changed(maps, sums={GRIDS[0]: rows}, time_weighted={GRIDS[0]: rows}, num_terms={GRIDS[0]: 16})
+
+
+def test_a_mask_gives_way_to_the_competitors_that_are_named() -> None:
+    """The house alone has both halves at tau 0.4; against the tree it keeps its own."""
+    maps = two_objects()
+    left = slice(0, 40), slice(56, 96)  # columns that lie clear of the border between the halves
+    alone = maps.mask("house", "compete", competitors=[])
+    against = maps.mask("house", "compete", competitors=["tree"])
+    assert alone.all()
+    assert against[:, left[0]].all() and not against[:, left[1]].any()
+    assert torch.equal(maps.mask("house", "compete"), against)  # the tree is the other noun of the prompt
+    with pytest.raises(WordNotFound, match="zebra"):
+        maps.mask("house", "compete", competitors=["zebra"])
+
+
+@pytest.mark.parametrize("method", ["guided", "grabcut", "best"])
+def test_a_mask_snaps_to_the_picture_that_is_given(method: str) -> None:
+    """Two pictures whose objects end at different columns: the mask follows the one it is given."""
+    maps = two_objects().with_picture(pictured(40))
+    there = maps.mask("house", method, image=pictured(56))
+    assert torch.equal(there, two_objects().with_picture(pictured(56)).mask("house", method))
+    assert not torch.equal(there, maps.mask("house", method))
+    larger = np.repeat(np.repeat(pictured(56), 2, 0), 2, 1)
+    assert maps.mask("house", method, image=larger).shape == (128, 192)
+    assert maps.mask("house", method, image=larger, size=(64, 96)).shape == (64, 96)
+
+
+def pictured(edge: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """uint8 `[64, 96, 3]`: red up to a column, green behind it, with a little noise."""
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:, :edge], picture[:, edge:] = (200, 40, 40), (30, 150, 40)
+    return picture + np.random.default_rng(0).integers(0, 20, picture.shape, dtype=np.uint8)
+
+
 def test_a_record_keeps_everything(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     g = GRIDS[0]
