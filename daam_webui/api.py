@@ -12,6 +12,7 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
 from daam_core.maps.statistics import box_region, prompt_report, rank_region
 from daam_core.masks.methods import METHODS
 
@@ -29,7 +30,7 @@ class MaskRequest(BaseModel):
 
     words: list[str] = Field(..., description=f"words or phrases of the prompt, up to {MOST_PICKS}")
     method: str = Field("best", description="one of " + ", ".join(METHODS))
-    tau: float = Field(0.4, ge=0, le=1, description="threshold as a share of the maximum; not used by best and otsu")
+    tau: float = Field(DEFAULT_TAU, ge=0, le=1, description="threshold as a share of the maximum; not used by best and otsu")
 
 
 class MapRequest(BaseModel):
@@ -37,7 +38,7 @@ class MapRequest(BaseModel):
 
     words: list[str] = Field([], description="words or phrases; none is all content words")
     overlay: bool = Field(True, description="over the picture, or the map alone")
-    opacity: float = Field(0.85, ge=0, le=1)
+    opacity: float = Field(DEFAULT_OPACITY, ge=0, le=1)
     colormap: str = Field("ember", description="one of " + ", ".join(COLORMAPS))
     colours: str | None = Field(None, description="the former name of colormap")
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, stack
 
-from daam_core.capture.accumulator import BatchSlice, StoreOptions
+from daam_core.capture.buffers import BatchSlice, StoreOptions
 from daam_core.capture.recording import Recording
 from daam_core.capture.region import Area
 from daam_core.errors import NothingRecorded

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -10,9 +9,9 @@ import numpy as np
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from numpy.typing import NDArray
-from PIL import Image
 
 from daam_core.errors import DaamLensError
+from daam_core.files import png_bytes
 
 from .recording_store import RECORDINGS, StoredRecording
 
@@ -59,6 +58,4 @@ def or_422(make: Callable[..., T], *args: Any) -> T:
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
     """uint8 `[H, W]` or `[H, W, 3]` as a PNG file."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
+    return png_bytes(pixels, level=3)

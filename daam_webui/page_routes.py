@@ -15,6 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from daam_core.defaults import DEFAULT_TAU
 from daam_core.errors import DaamLensError
 from daam_core.explorer.page_data import detail_data, page_data
 from daam_core.explorer.selection import picked, server_methods, united_pixels
@@ -38,7 +39,7 @@ class PicksRequest(BaseModel):
 
     words: list[list[str]] = Field([], description="none is all content words")
     method: str = Field("threshold", description="one of " + ", ".join(METHODS))
-    tau: float = Field(0.4, ge=0, le=1)
+    tau: float = Field(DEFAULT_TAU, ge=0, le=1)
 
 
 def login_of(app: Any) -> list[Any] | None:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from daam_core.capture.accumulator import StoreOptions
+from daam_core.capture.buffers import StoreOptions
+from daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
 from daam_core.errors import BadArgument
 from daam_core.masks.methods import METHODS
 
@@ -45,10 +46,10 @@ class Settings:
     overlays: bool = True
     maps: bool = False
     masks: bool = False
-    opacity: float = 0.85
+    opacity: float = DEFAULT_OPACITY
     colormap: str = "ember"
     method: str = "best"
-    tau: float = 0.4
+    tau: float = DEFAULT_TAU
     negative: bool = False
     hires: str = "both"
     detail: bool = False

@@ -7,6 +7,7 @@ from typing import Any
 import comfy.utils
 from comfy_api.latest import io
 
+from ..daam_core.defaults import DEFAULT_OPACITY
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.masks import minmax
 from ..daam_core.render import overlay
@@ -35,7 +36,12 @@ class HeatMapsNode(io.ComfyNode):
                 ),
                 io.String.Input("words", multiline=True, default="", tooltip=WORDS_HELP),
                 io.Float.Input(
-                    "opacity", default=0.85, min=0.0, max=1.0, step=0.05, tooltip="How strongly the heat covers the picture."
+                    "opacity",
+                    default=DEFAULT_OPACITY,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="How strongly the heat covers the picture.",
                 ),
                 io.Combo.Input("colour_map", options=COLOURS, default="ember", tooltip="Colours of the heat."),
                 io.String.Input(
@@ -71,7 +77,7 @@ class HeatMapsNode(io.ComfyNode):
         latent: dict[str, Any],
         image: Any = None,
         words: str = "",
-        opacity: float = 0.85,
+        opacity: float = DEFAULT_OPACITY,
         colour_map: str = "ember",
         layers: str = "",
         steps: str = "",

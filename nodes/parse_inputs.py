@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 
-from ..daam_core.errors import BadArgument, DetailMissing, NothingRecorded
+from ..daam_core.errors import BadArgument, DetailMissing, NothingRecorded, WordNotFound
 from ..daam_core.maps.heatmaps import HeatMaps
 
 NEGATIVE = "negative:"
@@ -34,9 +35,31 @@ def words_in(text: str, maps: HeatMaps) -> list[str]:
     if not found:
         raise NothingRecorded("The prompt has no words, so there is no map to show. Write a prompt, or ask for <start>.")
     for word in found:
-        side, query = side_of(word, maps)
-        side.prompt.find(query)
+        _check_word(word, maps)
     return list(dict.fromkeys(found))
+
+
+def _check_word(word: str, maps: HeatMaps) -> None:
+    """Raises WordNotFound; words that stand in the prompt, but not side by side, were meant one by one."""
+    side, query = side_of(word, maps)
+    try:
+        side.prompt.find(query)
+    except WordNotFound as error:
+        parts = query.split()
+        if len(parts) > 1 and all(_has(side, part) for part in parts):
+            raise WordNotFound(
+                f"{query!r} does not stand in the prompt in one piece. For the words one by one, put commas between them: "
+                f"{', '.join(parts)}."
+            ) from error
+        raise
+
+
+def _has(maps: HeatMaps, word: str) -> bool:
+    try:
+        maps.prompt.find(word)
+    except WordNotFound:
+        return False
+    return True
 
 
 def side_of(word: str, maps: HeatMaps) -> tuple[HeatMaps, str]:
@@ -61,24 +84,61 @@ def chosen(maps: HeatMaps, layers: str, steps: str, heads: str) -> HeatMaps:
         BadArgument: no such layer, step or head.
     """
     wanted = [part.strip() for part in layers.split(",") if part.strip()]
-    asked_layers = [n for part in wanted for n in (numbers(part, "layers") if _is_range(part) else [part])] or None
-    asked_steps = numbers(steps, "steps") or None
+    asked: list[str | int] = []
+    for part in wanted:
+        asked += numbers(part, "layers") if _is_range(part) else [_layer_name(part, maps)]
+    asked_layers = asked or None
+    # A step that is named twice, once from each end, counts once.
+    counted = [n + maps.steps if -maps.steps <= n < 0 else n for n in numbers(steps, "steps")]
+    asked_steps = list(dict.fromkeys(counted)) or None
     asked_heads = numbers(heads, "heads") or None
     try:
         picked = maps.select(layers=asked_layers, steps=asked_steps, heads=asked_heads)
     except DetailMissing as error:
         if asked_heads and asked_steps:
             raise
-        name = "heads" if asked_heads else "steps" if asked_steps else "layers"
-        how = "Switch `heads` on" if asked_heads else "Set `detail` to 'layers + steps'"
-        raise DetailMissing(f"The {name} were not kept apart. {how} in the Record node and queue again.") from error
+        missing = " and ".join(name for name, given in (("layers", asked_layers), ("steps", asked_steps)) if given)
+        if asked_heads:
+            raise DetailMissing(
+                "The heads were not kept apart. Switch `heads` on in the Record node and queue again."
+            ) from error
+        raise DetailMissing(
+            f"The {missing} were not kept apart. Set `detail` to {_detail_for(maps, layers, steps)} in the Record node and "
+            "queue again."
+        ) from error
     if picked is not maps and maps.negative is not None:
         picked = picked.with_negative(chosen(maps.negative, layers, steps, heads))
     return picked
 
 
+def _detail_for(maps: HeatMaps, layers: str, steps: str) -> str:
+    """The least that Record's `detail` has to be for what is asked, keeping what it was."""
+    by_layer = bool(layers.strip()) or (maps.detail is not None and any(maps.detail.layers.values()))
+    by_step = bool(steps.strip()) or (maps.detail is not None and maps.detail.by_step)
+    return "'layers + steps'" if by_layer and by_step else "'layers'" if by_layer else "'steps'"
+
+
+_BLOCKS = {"input": "down", "encoder": "down", "middle": "mid", "center": "mid", "output": "up", "decoder": "up"}
+
+
+def _layer_name(part: str, maps: HeatMaps) -> str:
+    """`down`, `mid`, `up` or the name of a layer of these maps.
+
+    Raises:
+        BadArgument: there is none; the text names the nearest.
+    """
+    names = list(dict.fromkeys(layer.name for layer in maps.layers))
+    if part in names or part.lower() in ("down", "mid", "up"):
+        return part if part in names else part.lower()
+    near = _BLOCKS.get(part.lower()) or next(iter(difflib.get_close_matches(part, ["down", "mid", "up", *names], 1)), None)
+    hint = f" Did you mean {near!r}?" if near else ""
+    raise BadArgument(
+        f"There is no layer {part!r}.{hint} Layers are down, mid, up, or numbers from 0 to {len(maps.layers) - 1}, such as 0-4."
+    )
+
+
 def numbers(text: str, what: str) -> list[int]:
-    """`"0-4, 7, -1"` -> `[0, 1, 2, 3, 4, 7, -1]`.
+    """`"0-4, 7, -1, 3"` -> `[0, 1, 2, 3, 4, 7, -1]`, each number once.
 
     Raises:
         BadArgument: something else than numbers and ranges.
@@ -94,7 +154,7 @@ def numbers(text: str, what: str) -> list[int]:
         if last is not None and not 0 <= low <= high:
             raise BadArgument(f"{what} go from the smaller number to the larger, such as '4-9', not {part!r}.")
         found += range(low, high + 1)
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _is_range(part: str) -> bool:

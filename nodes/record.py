@@ -6,7 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..daam_core.capture.accumulator import StoreOptions
+from ..daam_core.capture.buffers import StoreOptions
+from ..daam_core.errors import BadArgument
 from .capture.prompt_tokens import recording_clip
 from .capture.recording_session import Options
 from .capture.sampler_hooks import recording_model
@@ -68,7 +69,15 @@ class Record(io.ComfyNode):
         first_step: int = 0,
         last_step: int = 10_000,
     ) -> io.NodeOutput:
-        """Give out clones that listen."""
+        """Give out clones that listen.
+
+        Raises:
+            BadArgument: no step lies between the first and the last one.
+        """
+        if first_step > last_step:
+            raise BadArgument(
+                f"No step lies between first_step {first_step} and last_step {last_step}: set first_step to at most last_step."
+            )
         keep = StoreOptions("layers" in detail, "steps" in detail, heads, self_attention)
         options = Options(keep, negative, first_step, last_step)
         return io.NodeOutput(recording_model(model, options), None if clip is None else recording_clip(clip))

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...daam_core.capture.accumulator import Accumulator, BatchSlice, StoreOptions
+from ...daam_core.capture.accumulator import Accumulator
 from ...daam_core.capture.attention_call import Attention
+from ...daam_core.capture.buffers import BatchSlice, StoreOptions
 from ...daam_core.capture.extraction import recorded_image
 from ...daam_core.capture.families import Layout
 from ...daam_core.errors import NothingRecorded
@@ -189,6 +190,6 @@ class AttentionRouter:
     def _pictures(self, side: Side, conds: Conds, size: Grid, times: list[float]) -> list[HeatMaps]:
         prompts = [concat(conds.prompts[side])] * self._images
         return [
-            HeatMaps.from_run(recorded_image(self._accumulators[side], self._described, prompts, i, size, None, times))
+            HeatMaps({"prompt": recorded_image(self._accumulators[side], self._described, prompts, i, times)}, size)
             for i in range(self._images)
         ]

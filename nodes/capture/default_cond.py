@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from comfy.samplers import get_area_and_mult
 from torch import Tensor
 
 from ...daam_core.capture.region import Area
@@ -19,10 +18,22 @@ def is_default(cond: Cond) -> bool:
     return "default" in cond
 
 
-class DefaultAreas:
-    """The areas of default prompts; one value for the same prompts at work, however often they are asked for."""
+def area_and_weight(cond: Cond, x: Tensor, timestep: Tensor) -> Any:
+    """What ComfyUI says of a conditioning at work: its `area` and its weights `mult` there; None where it is not at work."""
+    from comfy.samplers import get_area_and_mult  # everything else of this folder's bookkeeping runs without the host
 
-    def __init__(self) -> None:
+    return get_area_and_mult(cond, x, timestep)
+
+
+class DefaultAreas:
+    """The areas of default prompts; one value for the same prompts at work, however often they are asked for.
+
+    Args:
+        at_work: see `area_and_weight`.
+    """
+
+    def __init__(self, at_work: Callable[[Cond, Tensor, Tensor], Any] = area_and_weight) -> None:
+        self._at_work = at_work
         self._areas: dict[tuple[Any, ...], Area] = {}
 
     def area(self, conds: Sequence[Cond], x: Tensor, timestep: Tensor) -> Area:
@@ -34,11 +45,11 @@ class DefaultAreas:
             timestep: of the prediction, as the sampler has it; prompts may be at work in a part of the run.
         """
         others = [cond for cond in conds if not is_default(cond)]
-        found = [(cond["uuid"], at) for cond in others if (at := get_area_and_mult(cond, x, timestep)) is not None]
-        at_work = tuple(uuid for uuid, _ in found)
-        if at_work not in self._areas:
-            self._areas[at_work] = Area(mask=_left_over([at for _, at in found], x))
-        return self._areas[at_work]
+        found = [(cond["uuid"], at) for cond in others if (at := self._at_work(cond, x, timestep)) is not None]
+        uuids = tuple(uuid for uuid, _ in found)
+        if uuids not in self._areas:
+            self._areas[uuids] = Area(mask=_left_over([at for _, at in found], x))
+        return self._areas[uuids]
 
 
 def _left_over(found: Sequence[Any], x: Tensor) -> Tensor:

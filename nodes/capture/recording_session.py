@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...daam_core.capture.accumulator import BatchSlice, StoreOptions
 from ...daam_core.capture.attention_call import LseCapture, attention_call
+from ...daam_core.capture.buffers import BatchSlice, StoreOptions
 from ...daam_core.capture.families import READS, Layout
 from ...daam_core.errors import NothingRecorded, recording_failure
 from ...daam_core.maps.heatmaps import HeatMaps

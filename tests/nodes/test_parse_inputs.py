@@ -12,18 +12,22 @@ import torch
 Pack = Callable[[str], ModuleType]
 
 
-def maps(pack: Pack, words: str = "a red house and a house", negative: bool = False) -> Any:
-    """Maps of a prompt, nothing in them."""
-    prompt_module, heatmaps = pack("daam_core.prompt.prompt"), pack("daam_core.maps.heatmaps")
+def maps(pack: Pack, words: str = "a red house and a house", negative: bool = False, detail: str = "") -> Any:
+    """Maps of a prompt, nothing in them but step j in step j, counted from 1; `detail` as in Record."""
+    prompt_module, heatmaps, data = (pack(f"daam_core.{name}") for name in ("prompt.prompt", "maps.heatmaps", "maps.data"))
     texts = words.split()
     tokens = tuple(prompt_module.Token(i + 1, text, i + 1) for i, text in enumerate(texts))
     labels = prompt_module.labelled([(text, (i,)) for i, text in enumerate(texts)], tokens)
     prompt = prompt_module.Prompt(words, tokens, labels, (0,), (len(texts) + 1,), (), len(texts) + 2)
     sums = {(2, 2): torch.zeros(prompt.num_channels, 2, 2)}
-    made = heatmaps.HeatMaps(
-        sums=sums, time_weighted=sums, num_terms={(2, 2): 1}, layers=(), detail=None, heads=None, self_attention=None,
-        size=(16, 16), picture=None, prompt=prompt, steps=1, timesteps=(1.0,),
+    layers = tuple(data.LayerInfo(f"{block}.0", (2, 2), 1, block) for block in ("down", "mid", "up"))
+    values = torch.ones(4, 1, len(texts), 2, 2) * torch.arange(1, 5).reshape(4, 1, 1, 1, 1)
+    kept = data.Detail({(2, 2): values.half()}, {}, True) if detail == "steps" else None
+    side = data.RecordedImage(
+        sums=sums, time_weighted=sums, num_terms={(2, 2): 1}, layers=layers, detail=kept, heads=None, self_attention=None,
+        prompt=prompt, steps=4, timesteps=(4.0, 3.0, 2.0, 1.0),
     )  # fmt: skip
+    made = heatmaps.HeatMaps({"prompt": side}, (16, 16), None)
     return made.with_negative(maps(pack, "fog")) if negative else made
 
 
@@ -54,7 +58,8 @@ def test_words_that_are_not_there(pack: Pack) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("", []), ("3", [3]), ("0-4, 7, -1", [0, 1, 2, 3, 4, 7, -1]), (" 2 - 3 ,", [2, 3])]
+    ("text", "found"),
+    [("", []), ("3", [3]), ("0-4, 7, -1", [0, 1, 2, 3, 4, 7, -1]), (" 2 - 3 ,", [2, 3]), ("0-4, 3, 3", [0, 1, 2, 3, 4])],
 )
 def test_numbers(pack: Pack, text: str, found: list[int]) -> None:
     assert pack("nodes.parse_inputs").numbers(text, "steps") == found
@@ -87,3 +92,43 @@ def test_records_stay_inside(pack: Pack, tmp_path: Any) -> None:
             paths.inside(root, name)
     assert paths.records_in(root, "output") == ["a/own.safetensors [output]"]
     assert paths.records_in(tmp_path / "none", "input") == []
+
+
+def test_phrases_that_were_meant_one_by_one(pack: Pack) -> None:
+    with pytest.raises(pack("daam_core.errors").WordNotFound, match="put commas between them: red, house, and"):
+        pack("nodes.parse_inputs").words_in("red house and", maps(pack, "a red big house and"))
+    with pytest.raises(pack("daam_core.errors").WordNotFound, match=r"'red boat'.* is not in the prompt"):
+        pack("nodes.parse_inputs").words_in("red boat", maps(pack))
+
+
+@pytest.mark.parametrize("text", ["0, 3", "3, 0-0, 3", "0, -1", "-1, 3, 0"])
+def test_a_step_that_is_named_twice_counts_once(pack: Pack, text: str) -> None:
+    picked = pack("nodes.parse_inputs").chosen(maps(pack, detail="steps"), "", text, "")
+    assert float(picked.sums[2, 2][1].max()) == 1 + 4
+
+
+@pytest.mark.parametrize(
+    ("layers", "steps", "heads", "hint"),
+    [
+        ("", "0", "", "detail` to 'steps' in"),
+        ("down", "", "", "detail` to 'layers' in"),
+        ("down", "0", "", "layers and steps were not kept apart. Set `detail` to 'layers . steps'"),
+        ("", "", "0", "Switch `heads` on"),
+    ],
+)
+def test_what_record_has_to_keep_is_said_and_no_more(pack: Pack, layers: str, steps: str, heads: str, hint: str) -> None:
+    with pytest.raises(pack("daam_core.errors").DetailMissing, match=hint):
+        pack("nodes.parse_inputs").chosen(maps(pack), layers, steps, heads)
+
+
+def test_layers_beside_steps_that_are_kept_need_both(pack: Pack) -> None:
+    with pytest.raises(pack("daam_core.errors").DetailMissing, match=r"The layers were .* 'layers \+ steps'"):
+        pack("nodes.parse_inputs").chosen(maps(pack, detail="steps"), "mid", "", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "near"), [("middle", "'mid'"), ("input", "'down'"), ("dwon", "'down'"), ("down.1", "'down.0'")]
+)
+def test_a_layer_that_is_not_there_has_a_neighbour(pack: Pack, text: str, near: str) -> None:
+    with pytest.raises(pack("daam_core.errors").BadArgument, match=f"no layer {text!r}. Did you mean {near}"):
+        pack("nodes.parse_inputs").chosen(maps(pack), text, "", "")

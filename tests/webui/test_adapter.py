@@ -17,8 +17,8 @@ import torch
 
 from daam_core import HeatMaps
 from daam_core.errors import BadArgument, BadPrompt, NothingRecorded, UnsupportedModel
+from daam_core.maps.data import LayerInfo, RecordedImage
 from daam_core.maps.statistics import prompt_report
-from daam_core.prompt.emphasis import chunks
 from daam_core.prompt.prompt import Prompt
 from daam_webui import hosts, options
 from daam_webui.batch_rows import Label, in_chunks, in_order, runs_of, stray
@@ -34,6 +34,7 @@ from daam_webui.schedule import PassTexts, groups, text_at
 from daam_webui.settings import NAMES, Settings, field_name, pasted
 from daam_webui.tokenization import engine_of, read
 
+from ..core.prompt.chunks import chunks
 from .hosts import ROOT
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -267,13 +268,15 @@ def test_a_first_pass_is_cut_as_the_host_cuts_it() -> None:
 # -- what is shown -------------------------------------------------------------------------------------------------------
 
 
-def maps_of(prompt: Prompt, side: int = 16) -> HeatMaps:
+def maps_of(prompt: Prompt, n: int = 16) -> HeatMaps:
     generator = torch.Generator().manual_seed(1)
-    sums = {(side, side): torch.rand(prompt.num_channels, side, side, generator=generator)}
-    return HeatMaps(
-        sums=sums, time_weighted=sums, num_terms={(side, side): 8}, layers=(), detail=None, heads=None, self_attention=None,
-        size=(64, 64), picture=np.zeros((64, 64, 3), np.uint8), prompt=prompt, steps=2, timesteps=(1.0, 0.0),
+    sums = {(n, n): torch.rand(prompt.num_channels, n, n, generator=generator)}
+    side = RecordedImage(
+        sums=sums, time_weighted=sums, num_terms={(n, n): 8}, layers=(LayerInfo("mid.0", (n, n), 4, "mid"),),
+        detail=None, heads=None, self_attention=None,
+        prompt=prompt, steps=2, timesteps=(1.0, 0.0),
     )  # fmt: skip
+    return HeatMaps({"prompt": side}, (64, 64), np.zeros((64, 64, 3), np.uint8))
 
 
 def test_unknown_words_and_missing_detail_become_sentences() -> None:

@@ -11,7 +11,7 @@ import torch
 from cases_nodes import NODES, painted, run
 from graphs import pack
 
-shown = importlib.import_module(f"{pack.__name__}.nodes.shown")
+shown = importlib.import_module(f"{pack.__name__}.nodes.explorer_store")
 
 
 def _sentence(memory: Any, name: str, picture: int) -> str:
@@ -28,7 +28,7 @@ def case_explorer_remembers_a_few_runs() -> None:
     plain = run("HeatMaps", latent, None)[0]
     pictured = run("HeatMaps", latent, image)[0]
     other = run("HeatMaps", latent, 1 - image)[0]
-    memory = shown.Shown(runs=2)
+    memory = shown.ExplorerStore(runs=2)
     first, second = memory.keep(plain), memory.keep(pictured)
     assert len({first, second, memory.keep(plain)}) == 2
     assert memory.keep(run("HeatMaps", latent, image.clone())[0]) == second
@@ -39,7 +39,7 @@ def case_explorer_remembers_a_few_runs() -> None:
     assert "Queue the graph again" in _sentence(memory, second, 0)
     for picture in (2, -1):
         assert "no heat maps for this picture" in _sentence(memory, third, picture)
-    small = shown.Shown(most_bytes=1)
+    small = shown.ExplorerStore(most_bytes=1)
     kept = [small.keep(handle) for handle in (plain, pictured)]
     assert small.maps(kept[1], 0) is pictured[0], "the newest stays, however large"
     assert _sentence(small, kept[0], 0)

@@ -26,8 +26,8 @@ def case_an_error_in_the_recorder() -> None:
     """Whatever goes wrong while listening, and wherever, the sampler never sees it."""
     plain = _sample(unet("sd15"), clip("sd15"))
     errors = (RuntimeError("boom"), MemoryError("full"), torch.cuda.OutOfMemoryError("full"))
-    steps = ("wants_own", "add_unet", "end_step", "heat_maps")
-    for owner, name in ((session, "attention_call"), *((session.Sums, step) for step in steps)):
+    steps = ("wants_self", "add_unet", "end_step", "heat_maps")
+    for owner, name in ((session, "attention_call"), *((session.AttentionRouter, step) for step in steps)):
         honest = getattr(owner, name)
         for error in errors:
 
@@ -47,16 +47,16 @@ def case_an_error_in_the_recorder() -> None:
 
 def case_an_error_before_the_first_step() -> None:
     plain = _sample(unet("sd15"), clip("sd15"))
-    honest = session.Session.__init__
+    honest = session.RecordingSession.__init__
 
     def broken(self: Any, *_: Any) -> None:
         raise ValueError("no session")
 
-    session.Session.__init__ = broken
+    session.RecordingSession.__init__ = broken
     try:
         heard = _sample(*listen(unet("sd15"), clip("sd15")))
     finally:
-        session.Session.__init__ = honest
+        session.RecordingSession.__init__ = honest
     assert torch.equal(plain, heard)
     assert "no session" in refusal(heard)
 
@@ -121,7 +121,7 @@ def case_nan_in_the_attention() -> None:
 
     model.set_model_attn2_patch(patch)
     heard = _sample(*listen(model, clip("sd15")))
-    assert "not a number" in refusal(heard)
+    assert "not a number" in refusal(heard), refusal(heard)
 
 
 def case_a_node_that_cuts_the_picture_into_tiles() -> None:

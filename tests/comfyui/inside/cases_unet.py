@@ -230,7 +230,7 @@ def case_detail_of_layers_steps_and_heads() -> None:
     ):
         added = sum(part.heat_map("house", (128, 128)) for part in parts)
         torch.testing.assert_close(added, whole, rtol=5e-3, atol=5e-3 * float(whole.max()))
-    assert {layer.place for layer in found.layers} == {"down", "mid", "up"}
+    assert {layer.block for layer in found.layers} == {"down", "mid", "up"}
 
 
 def case_two_records_in_one_graph() -> None:
