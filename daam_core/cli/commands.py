@@ -17,7 +17,8 @@ from .parts import Written, grey, says_nothing, write_parts, write_sheet
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..diffusers.attention_trace import AttentionTrace, KeptAxis
+    from ..diffusers.attention_trace import AttentionTrace
+    from ..diffusers.trace import KeptAxis
     from ..maps.heatmaps import HeatMaps
 
 DETAILS: dict[str, tuple[Literal["layers", "steps"], ...]] = {
