@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .diffusers.trace import AttentionTrace as AttentionTrace
+    from .diffusers.attention_trace import AttentionTrace as AttentionTrace
     from .diffusers.trace import trace as trace
     from .errors import DaamLensError as DaamLensError
     from .maps.heatmaps import HeatMaps as HeatMaps
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _HOMES = {
+    "AttentionTrace": "diffusers.attention_trace",
     "DaamLensError": "errors",
     "HeatMaps": "maps.heatmaps",
-    "Lens": "diffusers.trace",
     "Prompt": "prompt.prompt",
     "load_tiny": "tiny.load",
     "trace": "diffusers.trace",

@@ -9,7 +9,7 @@ import gradio as gr
 
 from daam_core.masks.methods import METHODS
 
-from . import host
+from . import hosts
 from .options import defaults
 from .settings import COLOURS, NAMES, PASSES, Settings, field_name, pasted
 
@@ -21,7 +21,7 @@ def build(elem: Any) -> tuple[list[Any], list[tuple[Any, Any]], list[str]]:
         elem: gives a component's element id from a short name.
     """
     chosen = defaults()
-    with host.ticked_accordion("DAAM Lens", elem("enabled")) as enabled:
+    with hosts.current().ticked_accordion("DAAM Lens", elem("enabled")) as enabled:
         made = {"enabled": enabled, **_components(elem, chosen)}
     for name, part in made.items():
         # The host's ui-config.json remembers the first value it saw; a default that was chosen later must win.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +27,8 @@ def pass_texts(parser: Any, prompts: Sequence[str], negatives: Sequence[str], st
         steps: the arguments after the prompts of the host's `get_learned_conditioning_prompt_schedules`.
     """
     indexes, flat, _ = parser.get_multicond_prompt_list(list(prompts))
-    asked = parser.get_learned_conditioning_prompt_schedules
-    steps = _taken(asked, steps)
-    schedules = [_frozen(s) for s in asked(list(flat), *steps)]
-    others = [_frozen(s) for s in asked(list(negatives), *steps)]
+    schedules = [_frozen(s) for s in parser.get_learned_conditioning_prompt_schedules(list(flat), *steps)]
+    others = [_frozen(s) for s in parser.get_learned_conditioning_prompt_schedules(list(negatives), *steps)]
     return PassTexts(tuple(tuple(schedules[i] for i, _weight in parts) for parts in indexes), tuple(others))
 
 
@@ -49,15 +46,6 @@ def groups(passes: Sequence[PassTexts], image: int, negative: bool = False) -> l
         [text for one in passes if group < len(one.prompts[image]) for _, text in one.prompts[image][group]]
         for group in range(count)
     ]
-
-
-def _taken(function: Callable[..., Any], steps: Sequence[Any]) -> Sequence[Any]:
-    """Those arguments after the prompts that a host's function still takes: Forge Neo has dropped the last one."""
-    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
-    if inspect.Parameter.VAR_POSITIONAL in kinds:
-        return steps
-    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return steps[: sum(kind in by_place for kind in kinds) - 1]
 
 
 def _frozen(schedule: Sequence[Sequence[Any]]) -> Texts:

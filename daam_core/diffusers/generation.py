@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .trace import AttentionTrace, KeptAxis, trace
+from .attention_trace import AttentionTrace
+from .trace import KeptAxis, trace
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import pandas as pd
 from ..errors import WordNotFound
 from . import plots
 from .baselines import castorini_masks
-from .combinations import CORE, Workbench, combinations
+from .combinations import CORE, Workbench, combinations, levels_of
 from .cross_validation import CHOOSING, REPORTING, Chosen, chosen, half_of
 from .ground_truth import ACCURACY, OUTSIDE, add_truth_options, measured_segmenter, observe, truth_units
 from .report import Part, Plot, Report, Table, Text
-from .scoring import scores
+from .scoring import no_scores, scores
 from .statistics import Interval, mean_interval
 from .study import Found, Measured, Row, Study, Unit
 from .tables import csv_bytes
@@ -55,10 +55,12 @@ class MaskStudy(Study):
             except WordNotFound:
                 continue
             for how in combinations():
-                for tau in how.taus:
-                    rows.append({**about, "mask": how.name, "tau": tau, **scores(bench.mask(how, tau), truth)})
-            for tau, mask in castorini_masks(seen.sample.castorini, word, size).items():
-                rows.append({**about, "mask": CASTORINI, "tau": tau, **scores(mask, truth)})
+                for tau in levels_of(how):
+                    mask = bench.mask(how, tau)
+                    measured = no_scores() if mask is None else scores(mask, truth)
+                    rows.append({**about, "mask": how.name, "tau": tau, **measured})
+            for level, theirs in castorini_masks(seen.sample.castorini, word, size).items():
+                rows.append({**about, "mask": CASTORINI, "tau": level, **scores(theirs, truth)})
         return Measured(rows)
 
     def conclude(self, found: Found, options: argparse.Namespace) -> Report:

@@ -190,6 +190,6 @@ class AttentionRouter:
     def _pictures(self, side: Side, conds: Conds, size: Grid, times: list[float]) -> list[HeatMaps]:
         prompts = [concat(conds.prompts[side])] * self._images
         return [
-            HeatMaps.from_run(recorded_image(self._accumulators[side], self._described, prompts, i, size, None, times))
+            HeatMaps({"prompt": recorded_image(self._accumulators[side], self._described, prompts, i, times)}, size)
             for i in range(self._images)
         ]

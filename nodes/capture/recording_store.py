@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...daam_core.errors import NothingRecorded
 from ...daam_core.maps.heatmaps import HeatMaps
-from ...daam_core.maps.relabel import by_index, relabel
+from ...daam_core.maps.relabel import by_index
 from .context_alignment import words_for
 from .prompt_tokens import PromptTokens
 from .tensor_hash import tensor_hash
@@ -109,4 +109,4 @@ def _worded(maps: HeatMaps, tokens: PromptTokens | None) -> HeatMaps:
             "This run was recorded, but without its words. Encode the prompt with the CLIP that comes out of Record, "
             "or give this node that CLIP and the text."
         )
-    return relabel(maps, words_for(tokens, maps.prompt.length))
+    return maps.with_prompt(words_for(tokens, maps.prompt.length))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.error
 import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ class Result:
     info: dict[str, Any]
     maps: list[HeatMaps] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
     hooks: int = 0
 
     @property
@@ -59,7 +61,7 @@ class Live:
         if body.get("enable_hr") and self.name == "forge":
             asked["hr_additional_modules"] = ["Use same choices"]  # its API has no default
         asked |= body
-        before = self._records()
+        before, known = self._records(), self.runs()
         if lens is not None:
             args = {"enabled": True, "record": True, "overlays": False, "report": False, **lens}
             asked["alwayson_scripts"] = {**asked.get("alwayson_scripts", {}), "DAAM Lens": {"args": [args]}}
@@ -73,6 +75,7 @@ class Live:
             result.calls = torch.load(path, weights_only=True)
         new = sorted(self._records() - before, key=lambda p: p.stat().st_mtime_ns)
         result.maps = [HeatMaps.load(path) for path in new]
+        result.runs = [run for run in self.runs() if run not in known]
         return result
 
     def compare(self, page: str = "txt2img", lens: dict[str, Any] | None = None, **body: Any) -> Result:
@@ -90,6 +93,13 @@ class Live:
         for maps in seen.maps:
             whole(maps)
         return seen
+
+    def runs(self) -> list[str]:
+        """Ids of the recordings that the host still has, newest first."""
+        try:
+            return [str(run["id"]) for run in self.server.get("/daam-lens/v1/runs")["runs"]]
+        except urllib.error.HTTPError:  # a host without our routes
+            return []
 
     def _records(self) -> set[Path]:
         return set((self.server.data / "outputs").rglob("*.safetensors"))

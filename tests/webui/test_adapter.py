@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -16,19 +17,24 @@ import torch
 
 from daam_core import HeatMaps
 from daam_core.errors import BadArgument, BadPrompt, NothingRecorded, UnsupportedModel
+from daam_core.maps.data import RecordedImage
 from daam_core.maps.statistics import prompt_report
-from daam_core.prompt.emphasis import chunks
 from daam_core.prompt.prompt import Prompt
+from daam_webui import hosts
 from daam_webui.batch_rows import Label, in_chunks, in_order, runs_of, stray
 from daam_webui.crop_region import area_of
 from daam_webui.drawing import draw
+from daam_webui.hosts.a1111 import A1111
+from daam_webui.hosts.forge import Forge
+from daam_webui.hosts.forge_neo import ForgeNeo
 from daam_webui.prompt_schedule import PromptSchedule
 from daam_webui.recording_store import RecordingStore
 from daam_webui.report_html import report_html
-from daam_webui.schedule import PassTexts, groups, pass_texts, text_at
+from daam_webui.schedule import PassTexts, groups, text_at
 from daam_webui.settings import NAMES, Settings, field_name, pasted
 from daam_webui.tokenization import engine_of, read
 
+from ..core.prompt.chunks import chunks
 from .hosts import ROOT
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -202,22 +208,42 @@ def test_only_masked_is_put_back_at_its_place() -> None:
         area_of(p, False)
 
 
+def three(prompts: Any, base_steps: int, hires_steps: Any = None) -> Any:
+    """Forge Neo's parser: one argument fewer than A1111's."""
+    return [[[hires_steps or base_steps, "house"]]]
+
+
+def four(prompts: Any, base_steps: int, hires_steps: Any = None, use_old_scheduling: bool = False) -> Any:
+    return [[[int(use_old_scheduling), "house"]]]
+
+
 @pytest.mark.parametrize(
-    ("schedules", "given"),
-    [
-        (lambda prompts, base_steps, hires_steps=None, use_old_scheduling=False: [[[use_old_scheduling, "house"]]], 1),
-        (lambda prompts, base_steps, hires_steps=None: [[[hires_steps, "house"]]], 40),
-        (lambda *every: [[[every[3], "house"]]], 1),
-    ],
+    ("parse", "forge", "kind", "last"), [(three, True, ForgeNeo, 40), (four, True, Forge, 1), (four, False, A1111, 1)]
 )
-def test_a_hosts_parser_gets_as_many_arguments_as_it_takes(schedules: Any, given: int) -> None:
-    """Forge Neo's function takes one fewer than A1111's."""
+def test_a_host_is_known_by_what_it_has(
+    monkeypatch: pytest.MonkeyPatch, parse: Any, forge: bool, kind: type, last: int
+) -> None:
+    """Its parser gets as many arguments as it takes."""
     parser = SimpleNamespace(
         get_multicond_prompt_list=lambda prompts: ([[(0, 1.0)]], prompts, None),
-        get_learned_conditioning_prompt_schedules=schedules,
+        get_learned_conditioning_prompt_schedules=parse,
     )
-    seen = pass_texts(parser, ["house"], ["tree"], (20, 40, True))
-    assert seen.prompts[0][0] == seen.negatives[0] == ((given, "house"),)
+    parts = {
+        "prompt_parser": parser, "sd_models": SimpleNamespace(**({"forge_loader": None} if forge else {})),
+        "shared": SimpleNamespace(opts=SimpleNamespace(use_old_scheduling=True)),
+        "sd_samplers": SimpleNamespace(find_sampler_config=lambda name: None),
+    }  # fmt: skip
+    monkeypatch.setitem(sys.modules, "modules", SimpleNamespace(**parts))
+    hosts.current.cache_clear()
+    host = hosts.current()
+    hosts.current.cache_clear()
+    assert type(host) is kind
+    p = SimpleNamespace(
+        prompts=["x"], negative_prompts=["x"], hr_prompts=["x"], hr_negative_prompts=["x"], sampler_name="", steps=20,
+        hr_second_pass_steps=40,
+    )  # fmt: skip
+    seen = host.pass_texts(p, True)
+    assert seen.prompts[0][0] == seen.negatives[0] == ((last, "house"),)
 
 
 def test_a_first_pass_is_cut_as_the_host_cuts_it() -> None:
@@ -231,13 +257,14 @@ def test_a_first_pass_is_cut_as_the_host_cuts_it() -> None:
 # -- what is shown -------------------------------------------------------------------------------------------------------
 
 
-def maps_of(prompt: Prompt, side: int = 16) -> HeatMaps:
+def maps_of(prompt: Prompt, n: int = 16) -> HeatMaps:
     generator = torch.Generator().manual_seed(1)
-    sums = {(side, side): torch.rand(prompt.num_channels, side, side, generator=generator)}
-    return HeatMaps(
-        sums=sums, time_weighted=sums, num_terms={(side, side): 8}, layers=(), detail=None, heads=None, self_attention=None,
-        size=(64, 64), picture=np.zeros((64, 64, 3), np.uint8), prompt=prompt, steps=2, timesteps=(1.0, 0.0),
+    sums = {(n, n): torch.rand(prompt.num_channels, n, n, generator=generator)}
+    side = RecordedImage(
+        sums=sums, time_weighted=sums, num_terms={(n, n): 8}, layers=(), detail=None, heads=None, self_attention=None,
+        prompt=prompt, steps=2, timesteps=(1.0, 0.0),
     )  # fmt: skip
+    return HeatMaps({"prompt": side}, (64, 64), np.zeros((64, 64, 3), np.uint8))
 
 
 def test_unknown_words_and_missing_detail_become_sentences() -> None:
@@ -289,10 +316,11 @@ def test_install_asks_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_only_the_door_and_the_page_import_the_host() -> None:
-    allowed = {"host.py", "script.py", "options.py", "xyz.py", "api.py"}
-    for path in (ROOT / "daam_webui").glob("*.py"):
-        if "from modules import" in path.read_text(encoding="utf-8"):
-            assert path.name in allowed, path.name
+    allowed = {"hosts/a1111.py", "hosts/__init__.py", "script.py", "options.py", "xyz.py", "api.py"}
+    folder = ROOT / "daam_webui"
+    for path in folder.rglob("*.py"):
+        if re.search(r"\b(from|import) modules\b", path.read_text(encoding="utf-8")):
+            assert path.relative_to(folder).as_posix() in allowed, path
 
 
 def test_every_file_of_the_extension_is_there() -> None:

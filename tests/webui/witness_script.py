@@ -54,7 +54,7 @@ def _watch(params: Any) -> None:
 
 def _hooks() -> int:
     def ours(m: Any) -> bool:
-        return "overhear" in str(getattr(vars(m).get("forward"), "__module__", ""))
+        return "forward_wrapper" in str(getattr(vars(m).get("forward"), "__module__", ""))
 
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + ours(m) for m in unet().modules())
 

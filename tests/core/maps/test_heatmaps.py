@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import torch.nn.functional as F
 
 from daam_core import HeatMaps
 from daam_core.errors import BadArgument, BadRecord, DetailMissing, WordNotFound
-from daam_core.maps.data import Detail, LayerInfo
+from daam_core.maps.data import Detail, LayerInfo, RecordedImage
+from daam_core.maps.serialization import prompt_to_dict
 from daam_core.prompt.prompt import Prompt
 
 from ..models import tokenizer
@@ -26,7 +28,7 @@ def made(text: str = "a red house and a green tree", **changes: object) -> HeatM
     prompt = Prompt.from_ids(tok(text, padding="max_length", truncation=True).input_ids, tok, text=text)
     noise = torch.Generator().manual_seed(0)
     sums = {g: torch.rand(prompt.num_channels, *g, generator=noise) for g in GRIDS}
-    maps = HeatMaps(
+    side = RecordedImage(
         sums=sums,
         time_weighted={g: x * 2 for g, x in sums.items()},
         num_terms=dict.fromkeys(GRIDS, 16),
@@ -34,13 +36,31 @@ def made(text: str = "a red house and a green tree", **changes: object) -> HeatM
         detail=None,
         heads=None,
         self_attention=None,
-        size=(64, 96),
-        picture=None,
         prompt=prompt,
         steps=8,
         timesteps=tuple(float(t) for t in range(8, 0, -1)),
     )
-    return dataclasses.replace(maps, **changes)  # type: ignore[arg-type]
+    return changed(HeatMaps({"prompt": side}, (64, 96)), **changes)
+
+
+def changed(maps: HeatMaps, **changes: Any) -> HeatMaps:
+    """Maps with other fields: `size` and `picture` of the picture, all else of the prompt's side."""
+    own = {name: changes.pop(name) for name in ("size", "picture") if name in changes}
+    side = dataclasses.replace(maps.positive, **changes)
+    return dataclasses.replace(maps, sides={**maps.sides, "prompt": side}, **own)
+
+
+def detailed() -> HeatMaps:
+    """Maps with layers, steps and heads apart on both sides; the negative prompt is "a star"."""
+    return _detailed(made()).with_negative(_detailed(made("a star")))
+
+
+def _detailed(maps: HeatMaps) -> HeatMaps:
+    noise = torch.Generator().manual_seed(1)
+    n = maps.prompt.num_channels
+    values = {g: torch.rand(8, 1, n - 3, *g, generator=noise).half() for g in GRIDS}
+    heads = {i: torch.rand(2, n, *layer.grid, generator=noise) for i, layer in enumerate(maps.layers)}
+    return changed(maps, heads=heads, detail=Detail(values, {g: (i,) for i, g in enumerate(GRIDS)}, True))
 
 
 def by_formula(maps: HeatMaps, rows: list[int], size: tuple[int, int]) -> torch.Tensor:
@@ -130,13 +150,65 @@ def test_choices_of_detail() -> None:
         maps.select(steps=[8])
 
 
+def test_choices_and_aggregations_are_of_both_sides() -> None:
+    """Whoever chooses steps, heads or a rule gets the negative prompt's maps by the same choice."""
+    maps = detailed()
+    assert maps.negative is not None
+    own = maps.negative.select(steps=[1])
+    both = maps.select(steps=[1]).negative
+    assert both is not None and not both.specials
+    assert torch.equal(both.heat_map("star"), own.heat_map("star"))
+    assert not torch.equal(both.heat_map("star"), maps.negative.heat_map("star"))
+    other = maps.aggregate("castorini").negative
+    assert other is not None and other.aggregation == "castorini" and other.grid == (64, 64)
+    lost = maps.with_negative(made("a star"))  # recorded without detail
+    assert lost.select(steps=[1]).negative is None
+
+
+def test_a_number_that_is_named_twice_counts_once() -> None:
+    maps = detailed()
+    for twice, once in (({"steps": [0, 0, -8, 3]}, {"steps": [3, 0]}), ({"heads": [1, 1]}, {"heads": [1]})):
+        a, b = maps.select(**twice), maps.select(**once)  # type: ignore[arg-type]
+        assert torch.equal(a.heat_map("house"), b.heat_map("house")) and a.num_terms == b.num_terms
+    twice_layers = maps.select(layers=[0, "down.0", "down"])
+    assert torch.equal(twice_layers.heat_map("house"), maps.select(layers=[0]).heat_map("house"))
+    wrong: list[dict[str, list[Any]]] = [
+        {"steps": [1.5]}, {"steps": ["1"]}, {"steps": []}, {"heads": []}, {"heads": [None]}, {"layers": []}, {"grids": []}
+    ]  # fmt: skip
+    for choice in wrong:
+        with pytest.raises(BadArgument):
+            maps.select(**choice)  # type: ignore[arg-type]
+
+
+def test_a_record_keeps_rule_specials_and_choice_of_both_sides(tmp_path: Path) -> None:
+    maps = detailed()
+    for changed_maps in (maps, maps.select(steps=[0, 3]), maps.select(heads=[0]), maps.aggregate("castorini")):
+        back = HeatMaps.load(changed_maps.save(tmp_path / "run"))
+        for before, after in ((changed_maps, back), (changed_maps.negative, back.negative)):
+            assert before is not None and after is not None
+            for name in ("num_terms", "layers", "steps", "timesteps", "prompt", "aggregation", "specials", "words", "size"):
+                assert getattr(after, name) == getattr(before, name), name
+            assert torch.equal(after.heat_maps(), before.heat_maps())
+            assert (after.detail is None) == (before.detail is None) and (after.heads is None) == (before.heads is None)
+            assert after.nbytes == before.nbytes
+
+
+def test_the_negative_side_lies_over_the_same_picture(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    maps = detailed().with_picture(picture)
+    assert maps.negative is not None and maps.negative.picture is picture
+    assert maps.size == maps.negative.size == (20, 30) and maps.mask("house").shape == maps.negative.mask("star").shape
+    with pytest.raises(BadArgument, match="uint8"):
+        maps.with_picture(picture.astype(float))  # type: ignore[arg-type]
+
+
 def test_a_record_keeps_everything(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     g = GRIDS[0]
     full = made(
         picture=picture,
-        heads={0: torch.rand(2, 10, *g)},
-        self_attention={g: torch.rand(96, 96)},
+        heads={0: torch.rand(2, 10, *g), 1: torch.rand(2, 10, *GRIDS[1])},
+        self_attention={g: torch.rand(96, 96).softmax(1)},
         detail=Detail({g: torch.rand(8, 1, 7, *g).half()}, {g: (0,)}, True),
     ).with_negative(made("a star"))
     back = HeatMaps.load(full.save(tmp_path / "run.safetensors"))
@@ -167,7 +239,7 @@ def test_a_record_whose_parts_do_not_fit_is_said(tmp_path: Path) -> None:
         {"size": [0, 4]},
         {"prompt": None},
         {"terms": {"8by12": 3}},
-        {"prompt": made("a star").prompt.to_dict()},
+        {"prompt": prompt_to_dict(made("a star").prompt)},
     ):
         clean = {k: v for k, v in header.items() if k not in ("format", "version")} | change
         with pytest.raises(BadRecord):

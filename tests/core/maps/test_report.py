@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -20,7 +18,7 @@ from daam_core.maps.statistics import (
     share,
 )
 
-from .test_heatmaps import made
+from .test_heatmaps import changed, made
 
 GRID = (8, 12)
 
@@ -31,7 +29,7 @@ def drawn(**words: torch.Tensor) -> HeatMaps:
     rows = torch.full((maps.prompt.num_channels, *GRID), 0.5)
     for word, heat in words.items():
         rows[maps.prompt.find(word).channels[0]] = heat
-    return dataclasses.replace(maps, sums={GRID: rows}, time_weighted={GRID: rows}, num_terms={GRID: 16})
+    return changed(maps, sums={GRID: rows}, time_weighted={GRID: rows}, num_terms={GRID: 16})
 
 
 def left() -> torch.Tensor:
@@ -104,7 +102,7 @@ def test_an_empty_prompt_has_an_empty_report() -> None:
 def test_two_runs_are_compared_per_term() -> None:
     """A run of twice the steps has twice the sums and no difference."""
     short = drawn(house=left())
-    longer = dataclasses.replace(short, sums={GRID: short.sums[GRID] * 2}, num_terms={GRID: 32})
+    longer = changed(short, sums={GRID: short.sums[GRID] * 2}, num_terms={GRID: 32})
     assert difference(longer, short, "house").abs().max() < 1e-6
     assert difference(drawn(house=right()), short, "house")[0, -1] == pytest.approx(4 / 16)
     assert difference(drawn(house=right()), short, "house")[0, 0] == pytest.approx(-4 / 16)

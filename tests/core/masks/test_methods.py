@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 
 from daam_core.errors import BadArgument, DetailMissing, WordNotFound
 from daam_core.maps.heatmaps import HeatMaps
-from daam_core.masks.methods import METHODS
+from daam_core.masks.methods import MASK_METHODS
 from daam_core.masks.metrics import iou
 
-from ..maps.test_heatmaps import made
+from ..maps.test_heatmaps import changed, made
 
 GRID = (16, 24)
 SIZE = (128, 192)
@@ -35,7 +33,7 @@ def scene(picture: bool = True, walk: bool = True) -> HeatMaps:
         for word in words:
             rows[maps.prompt.find(word).channels[0]] += 4 * heat
     n = GRID[0] * GRID[1]
-    return dataclasses.replace(
+    return changed(
         maps,
         sums={GRID: rows},
         time_weighted={GRID: rows},
@@ -51,7 +49,7 @@ def exact(place: tuple[slice, slice]) -> torch.Tensor:
     return mask
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MASK_METHODS)
 def test_every_method_finds_each_box(method: str) -> None:
     maps = scene()
     for word, place in (("house", HOUSE), ("tree", TREE)):
@@ -104,7 +102,7 @@ def test_a_mask_can_have_another_size_and_another_picture() -> None:
 
 def test_self_attention_of_a_coarser_grid_that_divides_nothing_still_serves() -> None:
     """264 x 320 pixels give grids of 33 x 40 and 17 x 20: no whole division, no crash."""
-    maps = dataclasses.replace(scene(), self_attention={(7, 11): torch.eye(77)})
+    maps = changed(scene(), self_attention={(7, 11): torch.eye(77)})
     assert iou(maps.mask("house"), exact(HOUSE)) > 0.6
 
 
