@@ -14,8 +14,9 @@ from torch import Tensor
 from daam_core import trace
 from daam_core.errors import NothingRecorded, UnsupportedModel
 from daam_core.types import Side
-from tests.core.capture.attention_witness import Witness
-from tests.core.diffusers import transformer_pipelines as made
+
+from ..capture.attention_witness import Witness
+from . import transformer_pipelines as made
 
 PROMPTS, NEGATIVES = made.PROMPTS, made.NEGATIVES
 HEIGHT, WIDTH, PATCHES = 64, 96, 24
