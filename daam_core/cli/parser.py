@@ -49,8 +49,9 @@ examples:
 
 `daam-lens COMMAND --help` explains one command."""
 _METHOD_HELP = (
-    "how a heat map becomes a mask: best (the default), threshold (the paper's Eq. 7), late (Eq. 7 of the late steps), otsu, compete (the hottest word "
-    "wins), walk (compete along self-attention), guided or grabcut (compete, snapped to the picture's edges)"
+    "how a heat map becomes a mask: best (the default), threshold (the paper's Eq. 7), late (Eq. 7 of late steps), otsu, "
+    "compete (the hottest word wins), walk (compete along self-attention), guided or grabcut (compete, snapped to the "
+    "picture's edges)"
 )
 
 

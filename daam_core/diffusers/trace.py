@@ -172,6 +172,17 @@ def trace(
     Raises:
         UnsupportedModel: the pipeline has no UNet with cross-attention.
         BadArgument: `keep` names something else.
+
+    Example:
+        >>> from daam_core import load_tiny
+        >>> pipe = load_tiny()
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> with trace(pipe, negative=True) as recording:
+        ...     images = pipe(["a red house", "a green tree"], num_inference_steps=2).images
+        >>> [maps.words for maps in recording]
+        [['a', 'red', 'house'], ['a', 'green', 'tree']]
+        >>> tuple(recording.heat_maps(1).mask("tree").shape)
+        (128, 128)
     """
     axes = (keep,) if isinstance(keep, str) else tuple(keep)
     if unknown := set(axes) - {"layers", "steps", "heads"}:

@@ -172,7 +172,7 @@ def _one(side: HeatMaps, word: Word, choice: Choice, positive: bool) -> Tensor:
     if not settings.compete:
         return masks.soft(heat, settings.tau) if settings.soft else masks.threshold(heat, settings.tau)
     rivals = [part.heat_map(rival, side.size) for rival in side.prompt.rivals(word)]
-    won = masks.compete(torch.stack([heat, *rivals]), settings.tau)[0]
+    won = masks.compete_with_rivals(torch.stack([heat, *rivals]), settings.tau)
     return masks.soft(heat, settings.tau) * won if settings.soft else won
 
 

@@ -36,6 +36,7 @@ from . import edge_smoothing as smoother
 from .grabcut import enlarged_mask
 from .propagate import propagated
 from .resize import resized, working_picture
+from .rivals import rivals
 from .threshold import compete, minmax
 from .validate import Array, Picture, checked_maps, checked_picture
 
@@ -132,28 +133,6 @@ def figure_mask(chosen: Tensor, picture: Picture | None, size: Size, settings: S
     if done.shape != (height, width):
         done = torch.nn.functional.interpolate(done[None, None].float(), (height, width), mode="area")[0, 0] >= 0.5
     return done
-
-
-def rivals(maps: Tensor, index: int) -> list[int]:
-    """Which other words of `maps` `[words, h, w]` stand for another object, as far as their heat can tell.
-
-    A rival's heat spans a range comparable to the word's own (within a factor of 3: on the embedded model nouns stay
-    within 1.6 of each other, adjectives reach a sixth and places a twentieth); it is not spread over half of the picture;
-    and it is hottest elsewhere. Two words whose hottest places (from 0.8 of min-max) share half are one object, as
-    the halves of a compound are, while different objects of one colour leak into each other without ever sharing these.
-    """
-    maps = checked_maps(maps)
-    span = (maps.amax((-1, -2)) - maps.amin((-1, -2))).tolist()
-    scaled = minmax(maps).flatten(1)
-    wide = ((scaled > 0.5).float().mean(1) >= 0.5).tolist()
-    hot = (scaled >= 0.8).float()
-    size = hot.sum(1)
-    shared = (hot @ hot[index] / torch.minimum(size, size[index]).clamp(min=1)).tolist()
-    return [
-        k
-        for k in range(len(maps))
-        if k != index % len(maps) and 0 < span[k] <= 3 * span[index] <= 9 * span[k] and not wide[k] and shared[k] <= 0.5
-    ]
 
 
 def grid_of(self_attention: Tensor, finest: Grid) -> Grid:

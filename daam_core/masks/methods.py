@@ -4,7 +4,7 @@
 
 1. *Heat.* "sum" is Eq. 6; "late" weights step j by j squared.
 2. *Propagation* along the model's own self-attention, where that says something of this picture (`propagate`).
-3. *Rivals.* Of the words that might compete for a place only those that stand for another object do (`figure_ground.rivals`).
+3. *Rivals.* Of the words that might compete for a place only those that stand for another object do (`rivals`).
 4. *Decision.* Eq. 7, Otsu's level, the hottest word, or figure and ground told apart by the picture (`figure_ground`).
 5. *Edge.* What moves the mask's outline to the picture's: nothing, the guided filter, GrabCut.
 
@@ -28,12 +28,13 @@ from ..attention.upsample import bicubic
 from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument, DetailMissing
 from ..types import Size
-from .figure_ground import figure_mask, rivals
+from .figure_ground import figure_mask
 from .grabcut import snap_grabcut
 from .guided_filter import snap_guided
 from .propagate import propagated
 from .resize import resized
-from .threshold import compete, minmax, otsu, threshold
+from .rivals import rivals
+from .threshold import compete, otsu, stretched, threshold
 from .validate import checked_share
 
 Heat = Literal["sum", "late"]
@@ -77,7 +78,8 @@ class MaskMethod:
     Attributes:
         heat: "sum" is Eq. 6; "late" weights step j by j squared.
         walks: steps along self-attention.
-        decision: "threshold" (Eq. 7), "otsu", "compete" (the hottest word wins, from tau on), or "figure" (figure and
+        decision: "threshold" (Eq. 7), "otsu", "compete" (the hottest word wins, from tau of
+            its range on; a word without rivals has Eq. 7), or "figure" (figure and
             ground told apart by the picture's colours, see `masks.best`; it brings its own level and edge).
         edge: what moves the edge to the picture's.
     """
@@ -110,18 +112,18 @@ class MaskMethod:
         """
         if self.edge != "none" and inputs.picture is None:
             raise DetailMissing("This method snaps to the picture, and the recording has none: give `image=`.")
-        native = self._propagated(inputs)
-        if native is None:
+        maps = self._propagated(inputs)
+        if maps is None:
             return None
-        chosen = [0, *rivals(native, 0)]
+        chosen = maps[[0, *rivals(maps, 0)]]
         if self.decision == "figure":
-            return figure_mask(native[chosen], inputs.picture, inputs.size)
-        # Eq. 6 upscales every resolution on its own; walked or late heat has one grid.
-        heat = inputs.maps[chosen] if self._is_equation_6 else resized(native[chosen], inputs.size)
+            return figure_mask(chosen, inputs.picture, inputs.size)
+        heat = resized(chosen, inputs.size)
         if inputs.picture is None or self.edge == "none":
             return self._decided(heat, tau)
         if self.edge == "guided":
-            return self._decided(snap_guided(minmax(heat), inputs.picture), tau)
+            # Linear in the map: a word without rivals keeps its own scale for Eq. 7, several need a common one.
+            return self._decided(snap_guided(heat if len(heat) == 1 else stretched(heat), inputs.picture), tau)
         return snap_grabcut(heat[:1], inputs.picture, where=self._decided(heat, tau)[None])[0]
 
     @property
@@ -129,7 +131,8 @@ class MaskMethod:
         return self.heat == "sum" and not self.walks
 
     def _propagated(self, inputs: MaskInputs) -> Tensor | None:
-        native = inputs.native(self.heat)
+        # Eq. 6 upscales every resolution on its own; walked or late heat has one grid.
+        native = inputs.maps if self._is_equation_6 and self.decision != "figure" else inputs.native(self.heat)
         if not self.walks:
             return native
         if inputs.self_attention is None:
@@ -143,6 +146,8 @@ class MaskMethod:
                 return threshold(heat[0], tau)
             case "otsu":
                 return otsu(heat[0])
+            case _ if len(heat) == 1 and self._is_equation_6:
+                return threshold(heat[0], tau)  # nobody to compete with, as in `compete_with_rivals`
             case _:
                 return compete(heat, tau)[0]
 

@@ -12,6 +12,10 @@ from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument
 from .validate import checked_maps, checked_positive, checked_share
 
+# Maps of words that stand for something span half of their largest value and more; self-attention that says nothing
+# leaves a hundredth.
+FLAT = 0.1
+
 
 def minmax(maps: Tensor) -> Tensor:
     """Each map stretched to 0..1, float32 `[..., h, w]`. A constant map becomes all zero: it points nowhere."""
@@ -19,6 +23,15 @@ def minmax(maps: Tensor) -> Tensor:
     low, high = maps.amin((-1, -2), keepdim=True), maps.amax((-1, -2), keepdim=True)
     spread = high - low
     return torch.where(spread > 0, (maps - low) / spread.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
+
+
+def stretched(maps: Tensor) -> Tensor:
+    """As :func:`minmax`, but a flat map stays flat: one whose range is less than `FLAT` of its largest value reaches only
+    that share of 1. What differs by rounding or by a ripple must not look like an object."""
+    maps = checked_maps(maps)
+    low, high = maps.amin((-1, -2), keepdim=True), maps.amax((-1, -2), keepdim=True)
+    most = FLAT * torch.maximum(low.abs(), high.abs())
+    return minmax(maps) * ((high - low) / most.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1.0)
 
 
 def threshold(maps: Tensor, tau: float = DEFAULT_TAU) -> Tensor:
@@ -59,13 +72,14 @@ def winners(maps: Tensor, background: float = DEFAULT_TAU) -> Tensor:
     """Which map is the hottest at each pixel: int64 `[..., h, w]`, -1 for the background.
 
     `maps` is `[..., words, h, w]`. Each is stretched to 0..1 first, so that a word with much attention everywhere
-    does not win by its weight; the rest of the prompt counts as one more competitor of constant heat `background`.
+    does not win by its weight; a flat one stays flat (see :func:`stretched`).
+    The rest of the prompt counts as one more competitor of constant heat `background`.
     The earlier word wins a tie.
     """
     background = checked_share(background, "background")
     if maps.ndim < 3 or maps.shape[-3] == 0:
         raise BadArgument(f"maps must be [..., words, height, width] with at least one word, got {list(maps.shape)}.")
-    scaled = minmax(maps)
+    scaled = stretched(maps)
     heat, word = scaled.max(-3)
     return torch.where((heat >= background) & (heat > 0), word, -1)
 

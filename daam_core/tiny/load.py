@@ -46,6 +46,14 @@ def load_tiny(
 
     `dtype` is float32 by default: the files are float16, which a CPU computes slowly. `weights` is a folder that
     `daam-lens tiny train` assembled, instead of the one in the package.
+
+    Raises:
+        UnsupportedModel: no model lies there.
+
+    Example:
+        >>> pipe = load_tiny()
+        >>> pipe.unet.config.sample_size, pipe.vae_scale_factor
+        (16, 8)
     """
     folder = (weights or WEIGHTS) / PIPELINE
     if not (folder / "model_index.json").is_file():

@@ -17,7 +17,7 @@ import torch
 
 from daam_core import HeatMaps
 from daam_core.errors import BadArgument, BadPrompt, NothingRecorded, UnsupportedModel
-from daam_core.maps.data import RecordedImage
+from daam_core.maps.data import LayerInfo, RecordedImage
 from daam_core.maps.statistics import prompt_report
 from daam_core.prompt.prompt import Prompt
 from daam_webui import hosts
@@ -261,7 +261,8 @@ def maps_of(prompt: Prompt, n: int = 16) -> HeatMaps:
     generator = torch.Generator().manual_seed(1)
     sums = {(n, n): torch.rand(prompt.num_channels, n, n, generator=generator)}
     side = RecordedImage(
-        sums=sums, time_weighted=sums, num_terms={(n, n): 8}, layers=(), detail=None, heads=None, self_attention=None,
+        sums=sums, time_weighted=sums, num_terms={(n, n): 8}, layers=(LayerInfo("mid.0", (n, n), 4, "mid"),),
+        detail=None, heads=None, self_attention=None,
         prompt=prompt, steps=2, timesteps=(1.0, 0.0),
     )  # fmt: skip
     return HeatMaps({"prompt": side}, (64, 64), np.zeros((64, 64, 3), np.uint8))
