@@ -29,7 +29,7 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
         device: "cpu", "cuda", "mps", …; by default cuda where there is one, else the CPU.
 
     Raises:
-        UnsupportedModel: the folder is no pipeline, the name leads nowhere, or its pipeline has neither a UNet nor a transformer.
+        UnsupportedModel: the folder is no pipeline, the name leads nowhere, or the pipeline has no UNet and no transformer.
         MissingPackage: diffusers or transformers is not installed.
     """
     import torch
