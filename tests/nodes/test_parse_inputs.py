@@ -57,7 +57,8 @@ def test_words_that_are_not_there(pack: Pack) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("", []), ("3", [3]), ("0-4, 7, -1", [0, 1, 2, 3, 4, 7, -1]), (" 2 - 3 ,", [2, 3]), ("0-4, 3, 3", [0, 1, 2, 3, 4])]
+    ("text", "found"),
+    [("", []), ("3", [3]), ("0-4, 7, -1", [0, 1, 2, 3, 4, 7, -1]), (" 2 - 3 ,", [2, 3]), ("0-4, 3, 3", [0, 1, 2, 3, 4])],
 )
 def test_numbers(pack: Pack, text: str, found: list[int]) -> None:
     assert pack("nodes.parse_inputs").numbers(text, "steps") == found
@@ -124,7 +125,9 @@ def test_layers_beside_steps_that_are_kept_need_both(pack: Pack) -> None:
         pack("nodes.parse_inputs").chosen(maps(pack, detail="steps"), "mid", "", "")
 
 
-@pytest.mark.parametrize(("text", "near"), [("middle", "'mid'"), ("input", "'down'"), ("dwon", "'down'"), ("down.1", "'down.0'")])
+@pytest.mark.parametrize(
+    ("text", "near"), [("middle", "'mid'"), ("input", "'down'"), ("dwon", "'down'"), ("down.1", "'down.0'")]
+)
 def test_a_layer_that_is_not_there_has_a_neighbour(pack: Pack, text: str, near: str) -> None:
     with pytest.raises(pack("daam_core.errors").BadArgument, match=f"no layer {text!r}. Did you mean {near}"):
         pack("nodes.parse_inputs").chosen(maps(pack), text, "", "")

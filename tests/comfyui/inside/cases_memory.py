@@ -70,7 +70,10 @@ def case_runs_are_kept_by_number_and_by_bytes() -> None:
     maps = runs.maps_of(_small())[0]
     size = maps.nbytes
     latents = [torch.full((1, 4, 2, 2), float(k)) for k in range(5)]
-    by_number, by_bytes = runs.RecordingStore(pictures=3, most_bytes=10**9), runs.RecordingStore(pictures=64, most_bytes=2 * size)
+    by_number, by_bytes = (
+        runs.RecordingStore(pictures=3, most_bytes=10**9),
+        runs.RecordingStore(pictures=64, most_bytes=2 * size),
+    )
     tiny = runs.RecordingStore(pictures=64, most_bytes=size // 2)
     for latent in latents:
         own = runs.maps_of(_small())[0]
