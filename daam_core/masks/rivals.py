@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument
 from .threshold import compete, minmax, threshold
 from .validate import checked_maps

@@ -162,9 +162,7 @@ def z_image() -> Any:
         in_channels=4, dim=16, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=WIDTH,
         axes_dims=[2, 2, 4], axes_lens=[256, 32, 32],
     )  # fmt: skip
-    return _spread(
-        ZImagePipeline(FlowMatchEulerDiscreteScheduler(), None, TextEncoder(len(tokenizer)), tokenizer, transformer)
-    )
+    return _spread(ZImagePipeline(FlowMatchEulerDiscreteScheduler(), None, TextEncoder(len(tokenizer)), tokenizer, transformer))
 
 
 def pixart() -> Any:

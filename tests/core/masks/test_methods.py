@@ -115,7 +115,7 @@ def test_rivals_can_be_named() -> None:
     rows[rival] = 0.2
     rows[rival, 8:12, 2:9] = 3.0
     rows[rival, 13:16, 2:9] = 4.0
-    maps = dataclasses.replace(maps, sums={GRID: rows}, time_weighted={GRID: rows})
+    maps = changed(maps, sums={GRID: rows}, time_weighted={GRID: rows})
     alone = maps.mask("house", "compete", competitors=[])
     against = maps.mask("house", "compete", competitors=["tree"])
     assert torch.equal(alone, maps.mask("house", "threshold"))
@@ -132,6 +132,6 @@ def test_a_place_word_takes_no_place_by_any_method() -> None:
     place = maps.prompt.find("and").channels[0]
     rows[place] = 0.2
     rows[place, 4:8, 2:5] += 0.05  # faint, and nowhere hotter than over the house
-    there = dataclasses.replace(maps, sums={GRID: rows}, time_weighted={GRID: rows})
+    there = changed(maps, sums={GRID: rows}, time_weighted={GRID: rows})
     for method in MASK_METHODS:
         assert torch.equal(there.mask("house", method, competitors=["tree", "and"]), there.mask("house", method)), method
