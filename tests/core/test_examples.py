@@ -24,9 +24,11 @@ MODULES = [
     "daam_core.maps.aggregation",
     "daam_core.maps.heatmaps",
     "daam_core.maps.statistics",
+    "daam_core.masks.metrics",
     "daam_core.prompt.context",
     "daam_core.prompt.prompt",
     "daam_core.prompt.words",
+    "daam_core.render.colormaps",
     "daam_core.tiny.load",
 ]
 WITHOUT = {"nbytes", "each_side", "with_negative", "weighted_by_time", "words", "content_words", "grid", "mask_inputs"}
