@@ -58,7 +58,7 @@ class Live:
             "cfg_scale": 5, "sampler_name": "Euler",
             "save_images": True,
         }  # fmt: skip
-        if body.get("enable_hr") and self.name == "forge":
+        if body.get("enable_hr") and self.name in ("forge", "neo"):
             asked["hr_additional_modules"] = ["Use same choices"]  # its API has no default
         asked |= body
         before, known = self._records(), self.runs()

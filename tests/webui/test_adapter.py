@@ -20,7 +20,7 @@ from daam_core.errors import BadArgument, BadPrompt, NothingRecorded, Unsupporte
 from daam_core.maps.data import LayerInfo, RecordedImage
 from daam_core.maps.statistics import prompt_report
 from daam_core.prompt.prompt import Prompt
-from daam_webui import hosts
+from daam_webui import hosts, options
 from daam_webui.batch_rows import Label, in_chunks, in_order, runs_of, stray
 from daam_webui.crop_region import area_of
 from daam_webui.drawing import draw
@@ -60,6 +60,17 @@ def test_infotext_comes_back_as_the_same_settings() -> None:
     params = {name: str(value) for name, value in asked.infotext().items()}  # the host reads texts
     assert Settings(**{name: pasted(name, params) for name in NAMES}) == asked
     assert field_name("words") in params
+
+
+def test_names_of_version_0_1_0_are_still_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.from_args([{"enabled": True, "colours": "lagoon"}]).colormap == "lagoon"
+    assert pasted("colormap", {"DAAM Lens": "on", "DAAM Lens colours": "gray"}) == "gray"
+    assert pasted("colormap", {"DAAM Lens": "on", "DAAM Lens colours": "gray", "DAAM Lens colormap": "lagoon"}) == "lagoon"
+    saved = SimpleNamespace(data={"daam_lens_colours": "lagoon"}, daam_lens_colormap="ember")
+    monkeypatch.setitem(sys.modules, "modules", SimpleNamespace(shared=SimpleNamespace(opts=saved)))
+    assert options.defaults().colormap == "lagoon"
+    saved.data["daam_lens_colormap"] = "ember"
+    assert options.defaults().colormap == "ember"
 
 
 def test_a_foreign_infotext_changes_nothing() -> None:
