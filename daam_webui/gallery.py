@@ -50,8 +50,11 @@ def show(session: RecordingSession, p: Any, processed: Any, append: bool = True)
                 _append(processed, drawing, finished)
             if session.host.saves(p):
                 shown.notes += _save(session, p, drawing, maps, finished, _infotext(processed, finished))
-            typed = (str(texts[_number(processed, finished)]) for texts in (p.all_prompts, p.all_negative_prompts))
-            shown.runs.append(RECORDINGS.keep(maps, session.settings, drawing.words, finished.seed, *typed))
+            prompt, negative = (str(texts[_number(processed, finished)]) for texts in (p.all_prompts, p.all_negative_prompts))
+            kept = RECORDINGS.keep(
+                maps, session.settings, drawing.words, finished.seed, prompt, negative, report=drawing.report
+            )
+            shown.runs.append(kept)
         if shown.runs and not append:
             shown.notes.append(INNER)
         if not session.finished and not session.failure:
