@@ -61,12 +61,10 @@ _HOMES = {
     "load_tiny": "tiny.load",
     "trace": "diffusers.trace",
 }
-_NAMES = {"MASK_METHODS": "METHODS"}
-"""What a name is called at home, where that differs."""
 __all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), _NAMES.get(name, name))
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

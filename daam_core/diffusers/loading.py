@@ -29,7 +29,7 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
         device: "cpu", "cuda", "mps", …; by default cuda where there is one, else the CPU.
 
     Raises:
-        UnsupportedModel: the folder is no pipeline, the name leads nowhere, or its pipeline has no UNet.
+        UnsupportedModel: the folder is no pipeline, the name leads nowhere, or the pipeline has no UNet and no transformer.
         MissingPackage: diffusers or transformers is not installed.
     """
     import torch
@@ -41,10 +41,8 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
         if (error.name or "").startswith((__package__ or "daam_core").rpartition(".")[0]):
             raise
         raise MissingPackage(f"{INSTALL_HINT} ({error})") from error
-    if getattr(pipe, "unet", None) is None:
-        raise UnsupportedModel(
-            f"{name} is a {type(pipe).__name__} without a UNet. DAAM Lens reads Stable Diffusion 1, 2 and XL."
-        )
+    if getattr(pipe, "unet", None) is None and getattr(pipe, "transformer", None) is None:
+        raise UnsupportedModel(f"{name} is a {type(pipe).__name__}, which has no UNet and no transformer to read.")
     try:
         return pipe.to(where)
     except (RuntimeError, AssertionError) as error:

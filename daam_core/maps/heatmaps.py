@@ -430,7 +430,13 @@ class HeatMaps(PromptSide):
         competitors: Sequence[str] | None = None,
         size: Size | None = None,
     ) -> MaskResult:
-        """As `mask`, with the name of the method that made it: a simpler one where the mask would contradict its map."""
+        """As `mask`, with the name of the method that made it: a simpler one where the mask would contradict its map.
+
+        Example:
+            >>> result = maps.mask_result("house", "threshold")
+            >>> result.method, tuple(result.mask.shape)
+            ('threshold', (32, 64))
+        """
         picture = self.picture if image is None else image
         if picture is not None and size is not None and picture.shape[:2] != tuple(size):
             picture = cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA).astype(np.uint8)

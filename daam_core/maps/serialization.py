@@ -249,7 +249,7 @@ def prompt_from_dict(values: Values) -> Prompt:
         for w in values.each("words")
     )
     start, end, padding = (tuple(values.wholes(name, 0, most)) for name in ("start", "end", "padding"))
-    length = len(start) + len(end) + len(padding) + len(tokens)
+    length = values.whole("length", 0, most)
     try:
         return Prompt(values.text("text"), tokens, words, start, end, padding, length, tuple(values.texts("truncated")))
     except BadPrompt as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -36,6 +37,47 @@ def context_prompt(tokens: PromptTokens | None, context: Tensor) -> Prompt:
     if not parts:
         return Prompt.by_index(columns)
     return pad_or_truncate(concat(parts), columns)
+
+
+def placed(prompt: Prompt, encoded: Tensor, given: Tensor) -> Prompt:
+    """A prompt at the columns of what the model is given.
+
+    Args:
+        prompt: of the encoder's columns.
+        encoded: `[1, columns, d]` of the encoder.
+        given: `[1, more columns, d]`, which a model may pad on either side, or make of the first. Where the encoder's columns
+            are found in it, the rest counts as padding; where they are not, and their number is another, its columns are known
+            by number only.
+    """
+    columns, more = encoded.shape[1], given.shape[1]
+    if more == columns:
+        return prompt
+    at = next((at for at in (0, more - columns) if more > columns and _stands(encoded, given, at)), None)
+    if at is None:
+        return Prompt.by_index(more)
+    return mark_padding(prompt, at, more - columns - at)
+
+
+def _stands(encoded: Tensor, given: Tensor, at: int) -> bool:
+    part = given[:, at : at + encoded.shape[1]]
+    return part.shape == encoded.shape and bool((part == encoded.to(part.device, part.dtype)).all())
+
+
+def mark_padding(prompt: Prompt, before: int, behind: int) -> Prompt:
+    """`prompt` with columns of padding ahead of it and behind it."""
+    length = before + prompt.length + behind
+
+    def moved(columns: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(column + before for column in columns)
+
+    return replace(
+        prompt,
+        tokens=tuple(replace(token, column=token.column + before) for token in prompt.tokens),
+        start=moved(prompt.start),
+        end=moved(prompt.end),
+        padding=(*range(before), *moved(prompt.padding), *range(length - behind, length)),
+        length=length,
+    )
 
 
 def of_length(tokens: PromptTokens, columns: int) -> Prompt | None:

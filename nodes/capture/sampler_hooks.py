@@ -16,7 +16,7 @@ from comfy import patcher_extension
 from comfy.patcher_extension import WrappersMP
 
 from ...daam_core.capture.attention_call import LseCapture
-from ...daam_core.capture.families import READS, is_unet, layout_of
+from ...daam_core.capture.families import READS, family_of, is_unet
 from ...daam_core.errors import NothingRecorded, recording_failure
 from .recording_session import Options, RecordingSession
 from .recording_store import RECORDINGS
@@ -66,15 +66,27 @@ def _open(guider: Any, options: Options, noise: Any) -> RecordingSession:
             "Leave out TorchCompileModel, or start ComfyUI without --deterministic"
         )
     patcher = guider.model_patcher
-    model = patcher.model.diffusion_model
-    layout = layout_of(model)
-    if layout is None and not is_unet(model):
+    model = patcher.get_model_object("diffusion_model")  # the attribute may still be that of a clone that ran before
+    family = family_of(model)
+    if family is None and not is_unet(model):
         raise NothingRecorded(
             f"this model, {type(model).__name__}, is not one that DAAM Lens reads, so nothing of it was touched. "
             f"It reads {READS}"
         )
+    if _kind(patcher.model) in _PICTURES_ONLY:
+        raise NothingRecorded(
+            f"this model, {type(patcher.model).__name__}, is given a picture and no text, so there are no words to map"
+        )
     scale = int(getattr(patcher.model.latent_format, "spacial_downscale_ratio", 8))
-    return RecordingSession(options, guider, noise.shape, layout, scale)
+    return RecordingSession(options, guider, noise.shape, model, family, scale)
+
+
+_PICTURES_ONLY = {"comfy.model_base.SVD_img2vid", "comfy.model_base.SV3D_u", "comfy.model_base.SV3D_p"}
+"""UNets whose cross-attention reads a picture."""
+
+
+def _kind(model: Any) -> str:
+    return f"{type(model).__module__}.{type(model).__name__}"
 
 
 @contextmanager
@@ -150,9 +162,10 @@ def _install(session: RecordingSession, model_options: dict[str, Any]) -> None:
     ):
         patcher_extension.add_wrapper_with_key(kind, KEY, wrapper, model_options, is_model_options=True)
     options["optimized_attention_override"] = _override(session, options.get("optimized_attention_override"))
-    if session.layout is not None:
+    if session.family is not None:
         return
     patches = dict(options.get("patches", {}))
+    session.same_text = not all(map(_is_columnwise, patches.get("attn2_patch") or [None]))
     patches["attn2_patch"] = [*patches.get("attn2_patch", []), _attention_patch(session, own=False)]
     if session.options.keep.self_attention:
         patches["attn1_patch"] = [*patches.get("attn1_patch", []), _attention_patch(session, own=True)]
@@ -161,6 +174,14 @@ def _install(session: RecordingSession, model_options: dict[str, Any]) -> None:
     if replaced:
         wrapped = {block: _RecordedReplacement(session, replacement) for block, replacement in replaced.items()}
         options["patches_replace"] = {**options["patches_replace"], "attn2": wrapped}
+
+
+def _is_columnwise(patch: Any) -> bool:
+    """Whether another patch changes each column of the text by itself, so that words stay where they are: ComfyUI's own
+    hypernetworks do."""
+    return type(patch).__module__.endswith("nodes_hypernetwork") or getattr(patch, "__module__", "").endswith(
+        "nodes_hypernetwork"
+    )
 
 
 def _predict(session: RecordingSession) -> Callable[..., Any]:
@@ -190,15 +211,20 @@ def _model(session: RecordingSession) -> Callable[..., Any]:
         def begin() -> None:
             context = _argument(args, kwargs, 3, "c_crossattn", None)
             options = _argument(args, kwargs, 5, "transformer_options", None)
-            session.begin_model(_argument(args, kwargs, 0, "x"), context, options or {})
+            more = {name: value for name, value in kwargs.items() if name not in _MODEL_ARGUMENTS}
+            session.begin_model(_argument(args, kwargs, 0, "x"), context, options or {}, more)
 
         _safely(session, begin)
         try:
             return executor(*args, **kwargs)
         finally:
-            session.end_model()
+            _safely(session, session.end_model)
 
     return model
+
+
+_MODEL_ARGUMENTS = ("x", "t", "c_concat", "c_crossattn", "control", "transformer_options")
+"""Named arguments of ComfyUI's `apply_model`; a family of models adds its own."""
 
 
 def _override(session: RecordingSession, below: Callable[..., Any] | None) -> Callable[..., Any]:
@@ -218,7 +244,7 @@ def _override(session: RecordingSession, below: Callable[..., Any] | None) -> Ca
         _outside_compile(session.on_attention, args, kwargs, seen)
         return out
 
-    return unet if session.layout is None else transformer
+    return unet if session.family is None else transformer
 
 
 def _attention_patch(session: RecordingSession, own: bool) -> Callable[..., Any]:
@@ -231,7 +257,7 @@ def _attention_patch(session: RecordingSession, own: bool) -> Callable[..., Any]
     def patch(*args: Any, **kwargs: Any) -> Any:
         options = _argument(args, kwargs, 3, "extra_options", None)
         if isinstance(options, Mapping):
-            _outside_compile(session.set_next_call, options, own)
+            _outside_compile(session.set_next_call, options, own, _argument(args, kwargs, 1, "context", None))
         return args[:3] if len(args) == 4 and not kwargs else {}
 
     return patch

@@ -19,11 +19,17 @@ from daam_core.maps.statistics import Statistics
 
 RECORD = Path(__file__).parent / "maps" / "data" / "record-0.1.0.safetensors"
 MODULES = [
-    "daam_core", "daam_core.diffusers.trace", "daam_core.tiny.load", "daam_core.maps.aggregation", "daam_core.maps.heatmaps",
+    "daam_core",
+    "daam_core.diffusers.trace",
+    "daam_core.maps.aggregation",
+    "daam_core.maps.heatmaps",
     "daam_core.maps.statistics",
-    "daam_core.prompt.context", "daam_core.prompt.prompt", "daam_core.prompt.words",
-]  # fmt: skip
-WITHOUT = {"nbytes", "each_side", "with_negative", "weighted_by_time", "words", "content_words", "grid"}
+    "daam_core.prompt.context",
+    "daam_core.prompt.prompt",
+    "daam_core.prompt.words",
+    "daam_core.tiny.load",
+]
+WITHOUT = {"nbytes", "each_side", "with_negative", "weighted_by_time", "words", "content_words", "grid", "mask_inputs"}
 """Said in a line, without arguments that need showing."""
 
 

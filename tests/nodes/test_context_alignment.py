@@ -103,26 +103,17 @@ def test_a_chat_template_has_no_words(pack: Pack) -> None:
     assert places(cut, "house") == [1]
 
 
-@pytest.mark.parametrize(
-    ("name", "latent", "keys", "expected"),
-    [
-        ("Flux", (2, 16, 12, 20), 24 + 60, (24, 24)),
-        ("Flux", (2, 16, 12, 20), 24 + 60 + 60, (24, 24)),  # a reference picture behind the picture
-        ("NextDiT", (1, 16, 12, 20), 17 + 60, (17, 17)),  # padding left out
-    ],
-)
-def test_where_the_picture_stands(pack: Pack, name: str, latent: tuple[int, ...], keys: int, expected: tuple[int, int]) -> None:
-    model = type(name, (torch.nn.Module,), {"patch_size": 2})()
-    layout = pack("daam_core.capture.families").layout_of(model)
-    frames, grid = layout.grid(latent)
-    assert (frames, grid) == (1, (6, 10))
-    assert layout.text(24, keys, 60) == expected
-
-
-def test_z_image_pads_its_text(pack: Pack) -> None:
-    model = type("NextDiT", (torch.nn.Module,), {"patch_size": 2, "pad_tokens_multiple": 32})()
-    assert pack("daam_core.capture.families").layout_of(model).text(24, 96, 60) == (24, 32)
-
-
-def test_a_unet_has_no_layout(pack: Pack) -> None:
-    assert pack("daam_core.capture.families").layout_of(torch.nn.Linear(1, 1)) is None
+def test_columns_that_the_model_pads(pack: Pack) -> None:
+    """Flux.2 dev puts padding ahead of a short text; a model may as well put it behind. What is neither is known by number."""
+    columns = pack("nodes.capture.context_alignment")
+    prompt = pack("daam_core.prompt.prompt").Prompt.by_index(4)
+    text = torch.randn(1, 4, 8)
+    nothing = torch.zeros(1, 6, 8)
+    left = columns.placed(prompt, text, torch.cat([nothing, text], 1))
+    assert [token.column for token in left.tokens] == [token.column + 6 for token in prompt.tokens]
+    assert (left.length, left.padding) == (10, tuple(range(6)))
+    right = columns.placed(prompt, text, torch.cat([text, nothing], 1))
+    assert [token.column for token in right.tokens] == [token.column for token in prompt.tokens]
+    assert (right.length, right.padding) == (10, tuple(range(4, 10)))
+    assert columns.placed(prompt, text, torch.randn(1, 10, 8)) == pack("daam_core.prompt.prompt").Prompt.by_index(10)
+    assert columns.placed(prompt, text, torch.randn(1, 4, 8)) is prompt

@@ -26,8 +26,9 @@ def case_an_error_in_the_recorder() -> None:
     """Whatever goes wrong while listening, and wherever, the sampler never sees it."""
     plain = _sample(unet("sd15"), clip("sd15"))
     errors = (RuntimeError("boom"), MemoryError("full"), torch.cuda.OutOfMemoryError("full"))
-    steps = ("wants_self", "add_unet", "end_step", "heat_maps")
-    for owner, name in ((session, "attention_call"), *((session.AttentionRouter, step) for step in steps)):
+    routes = [(session.AttentionRouter, name) for name in ("add_unet", "finish_call")]
+    steps = [(session.Recording, name) for name in ("wants_self", "end_step", "finish")]
+    for owner, name in ((session, "attention_call"), *routes, *steps):
         honest = getattr(owner, name)
         for error in errors:
 

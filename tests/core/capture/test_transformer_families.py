@@ -16,8 +16,9 @@ from daam_core.capture.transformer_families import FAMILIES, Family, family_of
 from daam_core.capture.transformer_hooks import TransformerHooks
 from daam_core.capture.transformer_recording import ModelListener, TransformerRecording
 from daam_core.prompt.prompt import Prompt
-from tests.core.capture.attention_witness import Witness, text_and_picture
-from tests.core.capture.transformer_models import CASES, Case, build
+
+from .attention_witness import Witness, text_and_picture
+from .transformer_models import CASES, Case, build
 
 
 def run(model: nn.Module, given: dict[str, Any]) -> Tensor:

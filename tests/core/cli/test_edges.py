@@ -21,7 +21,7 @@ from daam_core.cli.parser import PIPE_CLOSED, USER_ERROR, main
 from daam_core.cli.parts import EVEN, says_nothing
 from daam_core.diffusers import loading
 from daam_core.errors import UnsupportedModel
-from daam_core.maps.heatmaps import RULES
+from daam_core.maps.aggregation import AGGREGATIONS
 from daam_core.studies.registry import STUDIES, load_study
 from daam_core.tiny.load import WEIGHTS
 from daam_core.tiny.package_weights import PIPELINE
@@ -202,7 +202,7 @@ def test_python_and_command_line_have_the_same_rules(capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         main(["generate", "--help"])
     printed = capsys.readouterr().out
-    assert all(rule in printed for rule in RULES)
+    assert all(name in printed for name in AGGREGATIONS)
 
 
 # -- a folder that is used twice -------------------------------------------------------------------------------------

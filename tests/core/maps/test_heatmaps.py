@@ -202,6 +202,53 @@ def test_the_negative_side_lies_over_the_same_picture(tmp_path: Path) -> None:
         maps.with_picture(picture.astype(float))  # type: ignore[arg-type]
 
 
+def thirds(*values: float) -> torch.Tensor:
+    """`[8, 12]`: one value on each third, from left to right."""
+    return torch.tensor(values).repeat_interleave(4).expand(8, 12).clone()
+
+
+def two_objects() -> HeatMaps:
+    """A house on the left that reaches over to the right, and a tree on the right; other words are even."""
+    maps = made()
+    rows = torch.full((maps.prompt.num_channels, *GRIDS[0]), 0.5)
+    rows[maps.prompt.find("house").channels[0]] = thirds(5.0, 0.5, 2.5)
+    rows[maps.prompt.find("tree").channels[0]] = thirds(0.1, 0.1, 6.0)
+    return changed(maps, sums={GRIDS[0]: rows}, time_weighted={GRIDS[0]: rows}, num_terms={GRIDS[0]: 16})
+
+
+def test_a_mask_gives_way_to_the_competitors_that_are_named() -> None:
+    """The house alone has both outer thirds at tau 0.4; against the tree it keeps its own."""
+    maps = two_objects()
+    alone = maps.mask("house", "compete", competitors=[])
+    against = maps.mask("house", "compete", competitors=["tree"])
+    left, middle, right = slice(0, 28), slice(40, 56), slice(72, 96)  # columns clear of the borders
+    for mask in (alone, against):
+        assert mask[:, left].all() and not mask[:, middle].any()
+    assert alone[:, right].all() and not against[:, right].any()
+    assert torch.equal(maps.mask("house", "compete"), against)  # the tree is the other noun of the prompt
+    with pytest.raises(WordNotFound, match="zebra"):
+        maps.mask("house", "compete", competitors=["zebra"])
+
+
+@pytest.mark.parametrize("method", ["grabcut", "best"])
+def test_a_mask_snaps_to_the_picture_that_is_given(method: str) -> None:
+    """Two pictures whose objects end at different columns: the mask follows the one it is given."""
+    maps = two_objects().with_picture(pictured(24))
+    there = maps.mask("house", method, image=pictured(40))
+    assert torch.equal(there, two_objects().with_picture(pictured(40)).mask("house", method))
+    assert not torch.equal(there, maps.mask("house", method))
+    larger = np.repeat(np.repeat(pictured(40), 2, 0), 2, 1)
+    assert maps.mask("house", method, image=larger).shape == (128, 192)
+    assert maps.mask("house", method, image=larger, size=(64, 96)).shape == (64, 96)
+
+
+def pictured(edge: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """uint8 `[64, 96, 3]`: red up to a column, green behind it, with a little noise."""
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:, :edge], picture[:, edge:] = (200, 40, 40), (30, 150, 40)
+    return picture + np.random.default_rng(0).integers(0, 20, picture.shape, dtype=np.uint8)
+
+
 def test_a_record_keeps_everything(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     g = GRIDS[0]
