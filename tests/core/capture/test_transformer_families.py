@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from daam_core.capture.buffers import StoreOptions
 from daam_core.capture.text_rows import EncodedText
@@ -77,6 +79,41 @@ def test_the_sums_are_those_of_the_equation(case: Case) -> None:
         error = (maps[:, 1 : wanted.shape[1] + 1].double() - wanted).abs().max() / got.num_terms
         assert error < 1e-5
         assert float(wanted.std() / wanted.mean()) > 0.02, "maps that are alike everywhere prove nothing"
+
+
+@pytest.mark.parametrize("name", ["flux", "chroma", "lumina 2", "krea 2", "pixart"])
+def test_a_kernel_that_gives_no_log_sum_exp_away(name: str) -> None:
+    """The whole softmax is computed then: without a mask, with one that is added or a choice, with grouped keys."""
+    case = CASES[name]
+    model = build(case)
+    wanted, _, _ = recorded(model, case)
+    with sdpa_kernel(SDPBackend.MATH):
+        before = run(model, case.given)
+        got, during, errors = recorded(model, case)
+    assert not errors and torch.equal(during, before)
+    for one, other in zip(got.recording.groups, wanted.recording.groups, strict=True):
+        (a,), (b,) = one.accumulator.sums.values(), other.accumulator.sums.values()
+        assert (a.total - b.total).abs().max() / a.num_terms < 1e-5
+
+
+@pytest.mark.parametrize("name", ["flux", "sd3", "pixart", "z-image"])
+def test_half_precision(name: str) -> None:
+    case = CASES[name]
+    model = build(case).bfloat16()
+
+    def half(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            return x.bfloat16() if x.is_floating_point() else x
+        return [half(y) for y in x] if isinstance(x, list) else x
+
+    halved = replace(case, given={name: half(value) for name, value in case.given.items()})
+    before = run(model, halved.given)
+    got, during, errors = recorded(model, halved)
+    assert not errors and torch.equal(during, before)
+    wanted, _, _ = recorded(build(case), case)
+    for one, other in zip(got.recording.groups, wanted.recording.groups, strict=True):
+        (a,), (b,) = one.accumulator.sums.values(), other.accumulator.sums.values()
+        assert (a.total - b.total).abs().max() / a.num_terms < 0.05
 
 
 def expected(witness: Witness, found: tuple[int, Tensor, Tensor], case: Case, row: int, columns: int) -> Tensor:
