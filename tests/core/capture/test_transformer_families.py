@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from daam_core.capture.buffers import StoreOptions
 from daam_core.capture.text_rows import EncodedText
-from daam_core.capture.transformer_families import FAMILIES, Family, family_of
+from daam_core.capture.transformer_families import FAMILIES, REFUSED, Family, family_of
 from daam_core.capture.transformer_hooks import TransformerHooks
 from daam_core.capture.transformer_recording import ModelListener, TransformerRecording
 from daam_core.prompt.prompt import Prompt
@@ -150,3 +151,11 @@ def expected(witness: Witness, found: tuple[int, Tensor, Tensor], case: Case, ro
 def test_every_family_has_a_case_and_every_case_a_family() -> None:
     families = {family_of(build(case)).name for case in CASES.values()}
     assert {family.name for family in FAMILIES} == families
+
+
+def test_the_table_of_models_lists_every_family_and_every_refusal() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| ") and "`" in line]
+    assert {cells[1].strip() for cells in rows} == {family.name for family in FAMILIES}
+    assert all("NO" not in cells for cells in rows)
+    assert all(f"`{path.rsplit('.', 1)[1]}`: {reason}." in text for path, reason in REFUSED.items())
