@@ -48,7 +48,7 @@ def row(name: str, case: Case) -> str:
         error = max(error, float((maps[:, 1 : wanted.shape[1] + 1].double() - wanted).abs().max()) / sums.num_terms)
     _, keys, queries = found
     alone = keys.shape[1] == int(keys[-1].sum())
-    kind = "cross-attention" if alone or queries.shape[1] != keys.shape[1] and "prx" not in name else "joint"
+    kind = "cross-attention" if alone or (queries.shape[1] != keys.shape[1] and "prx" not in name) else "joint"
     passed = "yes" if error < 1e-5 else "NO"
     shown = f"`{case.module.rsplit('.', 1)[1]}` ({name})"
     return f"| {family.name} | {shown} | {kind} | {'yes' if same else 'NO'} | {passed} | {error:.0e} |"
