@@ -11,7 +11,8 @@ import torch
 from tqdm import tqdm
 
 from daam_core import trace
-from daam_core.capture.accumulator import Accumulator, StoreOptions
+from daam_core.capture.accumulator import Accumulator
+from daam_core.capture.buffers import StoreOptions
 
 from .measure import Step, calls_a_step, peak_bytes, run, tensor_bytes
 from .report import table, write

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 
 from daam_core import HeatMaps, Prompt
-from daam_core.capture.accumulator import StoreOptions
-from daam_core.maps.data import RecordedImage
+from daam_core.capture.buffers import StoreOptions
 from daam_core.types import Layer
 
 from . import castorini
@@ -34,8 +33,7 @@ def our_maps(work: Work) -> HeatMaps:
     accumulator = drive(work, StoreOptions(), steps=1)
     layers = [Layer(f"layer {i}", "down", heads, 1.0) for count, _, heads, _ in work.layers for i in range(count)]
     side = _PIXELS[work.name]
-    found: RecordedImage = recorded_image(accumulator, layers, [_prompt()], 0, (side, side), None, [0.0])
-    return HeatMaps.from_run(found)
+    return HeatMaps({"prompt": recorded_image(accumulator, layers, [_prompt()], 0, [0.0])}, (side, side))
 
 
 def _prompt() -> Prompt:

@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from daam_core import trace
-from daam_core.diffusers.trace import AttentionTrace
+from daam_core.diffusers.trace import UNetTrace
 
 from . import castorini
 from .measure import median, run, step_times
@@ -42,14 +42,14 @@ class OwnTime:
         self.steps = 0
 
     def __enter__(self) -> OwnTime:
-        self._kept = {name: getattr(AttentionTrace, name) for name in ("_hear", "_begin_step", "_end_step")}
+        self._kept = {name: getattr(UNetTrace, name) for name in ("_on_attention", "_begin_step", "_end_step")}
         for name, method in self._kept.items():
-            setattr(AttentionTrace, name, self._clocked(method, name == "_end_step"))
+            setattr(UNetTrace, name, self._clocked(method, name == "_end_step"))
         return self
 
     def __exit__(self, *_: object) -> None:
         for name, method in self._kept.items():
-            setattr(AttentionTrace, name, method)
+            setattr(UNetTrace, name, method)
 
     def _clocked(self, method: Callable[..., Any], ends_step: bool) -> Callable[..., Any]:
         def clocked(*args: Any) -> Any:

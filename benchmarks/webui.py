@@ -20,6 +20,7 @@ import torch
 
 from daam_core import HeatMaps
 from daam_core.attention.upsample import bicubic
+from daam_core.maps.data import RecordedImage
 from daam_webui.drawing import draw, map_of
 from daam_webui.settings import Settings
 from tests.webui.checkpoints import full_shape_checkpoint, ldm_checkpoint
@@ -159,10 +160,11 @@ def bench_maps(picture: np.ndarray[Any, Any], generator: torch.Generator) -> Hea
         far = (axis[None, :, None] - centres[:, :1, None]) ** 2 + (axis[None, None] - centres[:, 1:, None]) ** 2
         sums[side, side] = (-far / 0.03).exp() * 30 + torch.rand(prompt.num_channels, side, side, generator=generator)
     walk = torch.softmax(3 * torch.randn(1024, 1024, generator=generator), -1)
-    return HeatMaps(
+    recorded = RecordedImage(
         sums=sums, time_weighted=sums, num_terms=dict.fromkeys(sums, 8), layers=(), detail=None, heads=None,
-        self_attention={(32, 32): walk}, size=(512, 512), picture=picture, prompt=prompt, steps=20, timesteps=(1.0,) * 20,
+        self_attention={(32, 32): walk}, prompt=prompt, steps=20, timesteps=(1.0,) * 20,
     )  # fmt: skip
+    return HeatMaps({"prompt": recorded}, (512, 512), picture)
 
 
 def _median(make: Callable[[], Any], rounds: int = 5) -> float:

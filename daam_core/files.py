@@ -1,14 +1,23 @@
-"""Folders and file names of what a command writes."""
+"""What every part writes files with: whole or not at all, under safe names, with one sentence for what goes wrong."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import secrets
+import stat
 import tempfile
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from .errors import CannotWrite
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LONGEST_NAME = 40
 """Characters of a file name made from a word; 40 of four bytes each stay inside every file system's 255 bytes."""
@@ -55,13 +64,84 @@ def file_names(words: Sequence[str]) -> list[str]:
     return names
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Raises CannotWrite."""
+@contextlib.contextmanager
+def writing(path: str | Path, advice: str = "") -> Iterator[None]:
+    """What goes wrong with a file inside the block, as one sentence that ends with `advice`.
+
+    Raises:
+        CannotWrite: any OSError, or the ValueError of a name that no file can have.
+    """
     try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CannotWrite(f"Cannot write {path}: {error.strerror or error}.") from None
+        yield
+    except CannotWrite:
+        raise
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise CannotWrite(f"Cannot write {path}: {reason[:1].lower()}{reason[1:]}. {advice}".rstrip()) from error
+
+
+def atomic_write(
+    path: str | Path, content: bytes | Callable[[BinaryIO], object], *, durable: bool = False, advice: str = ""
+) -> Path:
+    """Write a file whole or not at all: an older file of that name stays until the new one is complete.
+
+    Args:
+        path: the file. A link is followed; what is no ordinary file (`/dev/stdout`, a pipe) is written to directly.
+        content: the bytes, or what writes them into an open binary file.
+        durable: wait until the disk has it, so that not even a power cut leaves half a file.
+        advice: a sentence for the end of the complaint.
+
+    Returns:
+        `path`.
+
+    Raises:
+        CannotWrite: no such folder, no permission, disk full.
+    """
+    path = Path(path)
+    with writing(path, advice):
+        target = Path(os.path.realpath(path))
+        if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+            with target.open("wb") as file:
+                _fill(file, content)
+            return path
+        # Its own short name: the file's may already be as long as a name can be.
+        beside = target.with_name(f".{secrets.token_hex(8)}.part")
+        try:
+            with beside.open("xb") as file:
+                _fill(file, content)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            beside.replace(target)
+        except BaseException:
+            with contextlib.suppress(OSError, ValueError):
+                beside.unlink(missing_ok=True)
+            raise
     return path
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """`atomic_write` of UTF-8; half a surrogate pair, which no file can hold, becomes a question mark. Raises CannotWrite."""
+    return atomic_write(path, text.encode("utf-8", "replace"))
+
+
+def png_bytes(pixels: NDArray[np.uint8], level: int = 6) -> bytes:
+    """A picture as a PNG file in memory.
+
+    Args:
+        pixels: uint8 `[H, W]` (grey) or `[H, W, 3]`.
+        level: 1 (quick) .. 9 (small).
+    """
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=level)
+    return file.getvalue()
+
+
+def write_png(path: str | Path, pixels: NDArray[np.uint8]) -> Path:
+    """`atomic_write` of `png_bytes`. Raises CannotWrite."""
+    return atomic_write(path, png_bytes(pixels))
 
 
 def shown(path: Path) -> str:
@@ -75,3 +155,10 @@ def shown(path: Path) -> str:
 def _fits(c: str) -> bool:
     # Letters, marks (vowel signs of many scripts), digits, and pictures such as emoji.
     return unicodedata.category(c)[0] in "LMN" or unicodedata.category(c) == "So" or c == "_"
+
+
+def _fill(file: BinaryIO, content: bytes | Callable[[BinaryIO], object]) -> None:
+    if callable(content):
+        content(file)
+    else:
+        file.write(content)

@@ -1,23 +1,77 @@
-"""What a person typed, a prompt and a size, looked at before anything heavy starts."""
+"""What a person typed (prompts, size, model, device), looked at before anything heavy is imported."""
 
 from __future__ import annotations
 
-from .errors import BadArgument, BadPrompt
+import re
+from pathlib import Path
+
+from .errors import BadArgument, BadPrompt, UnsupportedModel
 
 LONGEST_PROMPT = 2000
 """Characters of a prompt. A text encoder reads some 75 words; ten times as much is a pasted file."""
 
 
-def checked_prompt(prompt: str) -> str:
-    """The prompt. Raises BadPrompt where it is empty or a pasted file."""
+DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu", "xla", "mtia", "musa", "mlu")
+"""Kinds of devices that PyTorch knows by name, its own and those of plug-ins."""
+LONGEST_MODEL_NAME = 96
+"""Characters of a name on the hub, by its own rule."""
+_HUB_NAME = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
+
+
+def checked_prompt(prompt: str, name: str = "prompt") -> str:
+    """The prompt. Raises BadPrompt where it is empty, a pasted file, or no text."""
     if not prompt.strip():
-        raise BadPrompt('The prompt is empty; say what to paint, for example "a red house and a green tree".')
+        raise BadPrompt(f'The {name} is empty; say what to draw, for example "a red house and a green tree".')
+    return _checked_text(prompt, name)
+
+
+def checked_negative(prompt: str) -> str:
+    """The negative prompt, which may be empty. Raises BadPrompt where it is a pasted file or no text."""
+    return _checked_text(prompt, "negative prompt")
+
+
+def _checked_text(prompt: str, name: str) -> str:
     if len(prompt) > LONGEST_PROMPT:
         raise BadPrompt(
-            f"The prompt has {len(prompt)} characters and a text encoder reads about 75 words; shorten it to at most "
+            f"The {name} has {len(prompt)} characters and a text encoder reads about 75 words; shorten it to at most "
             f"{LONGEST_PROMPT} characters."
         )
+    # A byte of another encoding in a shell, half an emoji from a page: no tokenizer takes it.
+    stray = next((i for i, c in enumerate(prompt) if 0xD800 <= ord(c) <= 0xDFFF), None)
+    if stray is not None:
+        before = prompt[max(0, stray - 20) : stray]
+        raise BadPrompt(
+            f"The {name} is not text after {before!r}: it holds a broken character there. Type it again (as UTF-8)."
+        )
     return prompt
+
+
+def checked_device(name: str) -> str:
+    """The name of a device such as "cpu" or "cuda:1". Raises BadArgument where it cannot be one."""
+    kind, colon, number = name.partition(":")
+    if kind not in DEVICES or (colon and not (number.isascii() and number.isdecimal() and len(number) <= 3)):
+        raise BadArgument(
+            f"{name!r} is no device; there are {', '.join(DEVICES)}, with a number where there are several: cuda:1."
+        )
+    return name
+
+
+def checked_model(name: str) -> str:
+    """The name of a model: the one inside, a folder in diffusers' format, or a name on the hub.
+
+    Raises:
+        UnsupportedModel: it is a folder without a pipeline, a path where nothing is, or no name.
+    """
+    folder = Path(name).expanduser()
+    try:
+        here = bool(name) and folder.exists()
+    except (OSError, ValueError):
+        here = False
+    if here and not (folder / "model_index.json").is_file():
+        raise UnsupportedModel(f"{folder} is not a pipeline: it has no model_index.json. Give a folder in diffusers' format.")
+    if not here and (len(name) > LONGEST_MODEL_NAME or not _HUB_NAME.fullmatch(name)):
+        raise UnsupportedModel(f"There is no folder {name!r:.120}, and it is no name on the hub (OWNER/NAME) either.")
+    return name
 
 
 def checked_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -25,7 +79,7 @@ def checked_size(size: tuple[int, int]) -> tuple[int, int]:
     height, width = (max(8, round(side / 8) * 8) for side in size)
     if (height, width) != size:
         raise BadArgument(
-            f"A picture of {size[1]} x {size[0]} pixels (width x height) cannot be painted: both sides are multiples of 8. "
+            f"A picture of {size[1]} x {size[0]} pixels (width x height) cannot be made: both sides are multiples of 8. "
             f"The nearest size is {width} x {height}."
         )
     return size

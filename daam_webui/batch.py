@@ -1,4 +1,4 @@
-"""One batch of pictures while it is sampled: which accumulator hears which rows, in what words, and the maps at the end."""
+"""One batch of pictures while it is sampled: which rows are whose, in what words, and the maps at the end."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, stack
 
-from daam_core.capture.accumulator import Accumulator, BatchSlice, StoreOptions
-from daam_core.capture.extraction import recorded_image
-from daam_core.capture.region import WHOLE, Area
+from daam_core.capture.buffers import BatchSlice, StoreOptions
+from daam_core.capture.recording import Recording
+from daam_core.capture.region import Area
 from daam_core.errors import NothingRecorded
 from daam_core.maps.heatmaps import HeatMaps
-from daam_core.prompt.prompt import Prompt
-from daam_core.types import Grid, Layer
+from daam_core.types import Grid, Layer, Size
 
 from .batch_rows import Label, Side, runs_of, stray
+from .context_proof import ContextProof
 from .prompt_schedule import PromptSchedule
+from .sampling_step import SamplingStep
 
-Size = tuple[int, int]
+NO_STEP = (
+    "Not one sampling step was recorded, so there are no heat maps: the run was stopped before its first step, "
+    "or something other than the checkpoint's own UNet did the work."
+)
+SWITCH_OFF = "Switch it off to get heat maps."
 
 
 @dataclass(frozen=True)
@@ -34,29 +39,46 @@ class ContextKey:
     repeated: bool
 
 
-class Group:
+@dataclass(frozen=True)
+class Call:
+    """One call of the UNet, as it was begun.
+
+    Attributes:
+        rows: of its batch.
+        area: the part of the finished picture that is sampled; the same object in every call of a pass.
+        context: the text that the model was given, `[rows, columns, width]`, where it is known.
+        slices: the rows of each group.
+        layers: cross-attention layers that have been asked.
+    """
+
+    rows: int
+    area: Area
+    context: Tensor | None
+    slices: tuple[tuple[PictureGroup, BatchSlice], ...]
+    layers: set[str]
+
+
+class PictureGroup:
     """Pictures that stand side by side in the batch and share one accumulator.
 
     Args:
+        recording: what they are recorded in.
         side: prompt or negative prompt.
         images: their numbers in the batch.
         schedules: their texts.
-        keep: what the accumulator keeps apart.
     """
 
-    def __init__(self, side: Side, images: tuple[int, ...], schedules: Sequence[PromptSchedule], keep: StoreOptions) -> None:
+    def __init__(self, recording: Recording, side: Side, images: tuple[int, ...], schedules: Sequence[PromptSchedule]) -> None:
         self.side, self.images, self.schedules = side, images, schedules
-        self.accumulator = Accumulator(slice(0, len(images)), self._select, keep)
         self._contexts: list[ContextKey] = []
         self._rows = max(one.prompt.num_channels for one in schedules)
+        self.accumulator = recording.add_group(side, images, [one.prompt for one in schedules], self._select).accumulator
 
-    def slices(
-        self, labels: Sequence[Label | None], texts: dict[Label, str], base: int, repeated: bool, area: Area
-    ) -> list[BatchSlice]:
+    def slices(self, labels: Sequence[Label | None], step: SamplingStep, repeated: bool) -> list[BatchSlice]:
         """Where this group stands in a call.
 
         Raises:
-            NothingRecorded: its rows are torn apart.
+            NothingRecorded: its rows are torn apart, or the host gave the model another number of columns than its words take.
         """
         if stray(labels, self.side, self.images):
             raise NothingRecorded(
@@ -64,13 +86,24 @@ class Group:
                 "Switch it off, or make one picture at a time."
             )
         found = []
+        base = step.columns[self.side]
         for first, groups in runs_of(labels, self.side, self.images):
             parts = tuple(
-                one.part(group, texts[Label(self.side, image, group)])
+                one.part(group, step.texts[Label(self.side, image, group)])
                 for image, group, one in zip(self.images, groups, self.schedules, strict=True)
             )
-            found.append(BatchSlice(first, first + len(self.images), self._number(ContextKey(parts, base, repeated)), area))
+            key = ContextKey(parts, base, repeated)
+            found.append(BatchSlice(first, first + len(self.images), self._number(key), step.area))
         return found
+
+    def columns(self, step: SamplingStep) -> int:
+        """Columns of the longest text that is told now."""
+        return max(
+            one.lengths[one.part(label.group, step.texts[label])]
+            for image, one in zip(self.images, self.schedules, strict=True)
+            for label in step.rows
+            if (label.side, label.image) == (self.side, image)
+        )
 
     def _number(self, context: ContextKey) -> int:
         if context not in self._contexts:
@@ -85,100 +118,130 @@ class Group:
         ]
         return stack([F.pad(x, (0, self._rows - x.shape[1])) for x in each])
 
-    @property
-    def prompts(self) -> list[Prompt]:
-        return [one.prompt for one in self.schedules]
-
 
 class Batch:
     """The pictures that are sampled together.
 
     Args:
-        groups: accumulators and their pictures; every picture is in one group of the prompt side.
+        keep: what their recording keeps apart.
+        groups: side, pictures and texts of each group; every picture is in one group of the prompt side.
     """
 
-    def __init__(self, groups: Sequence[Group]) -> None:
-        self.groups = groups
+    def __init__(self, keep: StoreOptions, groups: Sequence[tuple[Side, tuple[int, ...], Sequence[PromptSchedule]]]) -> None:
+        self.recording = Recording(keep)
+        self.groups = [PictureGroup(self.recording, *group) for group in groups]
         self.pictures: dict[int, NDArray[np.uint8]] = {}
-        self._layers: dict[tuple[str, Grid, int, float], int] = {}
-        self._described: list[Layer] = []
-        self._slices: list[tuple[Group, BatchSlice]] = []
-        self._rows = 0
-        self._area = WHOLE
-        self._sigmas: list[Any] = []
+        self.proof = ContextProof()
+        self._call: Call | None = None
 
     @property
     def wants_self(self) -> bool:
         """Whether self-attention is kept in the step that comes; nobody has to listen to it in the others."""
-        return any(group.accumulator.keeps_self_attention for group in self.groups if group.side == "prompt")
+        return self.recording.keeps_self_attention
 
     # -- while the model runs ---------------------------------------------------------------------------------------
 
+    def begin_step(self, step: SamplingStep) -> None:
+        """Prove that the host encoded the words that were read.
+
+        Raises:
+            NothingRecorded: the conditioning has other columns than the words.
+        """
+        for side, columns in step.columns.items():
+            words = [group.columns(step) for group in self.groups if group.side == side]
+            if words and columns != max(words):
+                raise NothingRecorded(
+                    f"Another extension changed the text of the {'prompt' if side == 'prompt' else 'negative prompt'}: the "
+                    f"model is given {columns} columns where its words take {max(words)}. {SWITCH_OFF}"
+                )
+
     def begin_call(
-        self,
-        labels: Sequence[Label | None],
-        texts: dict[Label, str],
-        bases: dict[Side, int],
-        repeated: bool,
-        area: Area = WHOLE,
+        self, labels: Sequence[Label | None], step: SamplingStep, size: Grid, context: Tensor | None, repeated: bool
     ) -> None:
-        """The UNet is called with these rows.
+        """The UNet is called.
 
         Args:
-            labels: what each row stands for.
-            texts: what each label says now.
-            bases: columns of the host's own conditioning on each side; a side that is missing is not sampled.
+            labels: what each row of its batch stands for.
+            step: what is sampled.
+            size: (h, w) of the latent that it is given.
+            context: the text that it is given, `[rows, columns, width]`.
             repeated: whether a longer context repeats the conditioning, see `PromptSchedule.selection`.
-            area: the part of the finished picture that is sampled; the same object in every call of a pass.
+
+        Raises:
+            NothingRecorded: another extension works on tiles or gives other texts.
         """
-        self._rows, self._area = len(labels), area
-        self._slices = [
-            (group, batch_slice)
-            for group in self.groups
-            if group.side in bases
-            for batch_slice in group.slices(labels, texts, bases[group.side], repeated, area)
-        ]
+        self._call = None
+        if size != step.size:
+            raise NothingRecorded(
+                f"Another extension paints the picture in tiles or at another size: the model is given {size[1]} x {size[0]} "
+                f"latent positions where the sampler works on {step.size[1]} x {step.size[0]} (Tiled Diffusion, "
+                f"MultiDiffusion and their like do). {SWITCH_OFF}"
+            )
+        groups = [group for group in self.groups if group.side in step.conditioning]
+        slices = tuple((group, one) for group in groups for one in group.slices(labels, step, repeated))
+        for group, one in slices:
+            if context is not None:
+                rows = [step.rows[label] for label in labels[one.start : one.stop] if label is not None]
+                self.proof.require(context[one.start : one.stop], step.conditioning[group.side][rows])
+        if not self.recording.num_steps:
+            self.proof.check()  # what is wrong from the first call on costs no memory
+        self._call = Call(len(labels), step.area, context, slices, set())
 
     def end_call(self) -> None:
-        self._slices = []
+        self._call = None
+
+    def on_context(self, context: Tensor) -> None:
+        """What a cross-attention layer is about to make its keys of.
+
+        Raises:
+            NothingRecorded: it is shorter than what the model was given; or it has other numbers (told at the end).
+        """
+        given = self._call.context if self._call else None
+        if given is None or not self._call or not self._call.slices:
+            return
+        if context.shape[0] == given.shape[0] and context.shape[1] < given.shape[1]:
+            raise NothingRecorded(
+                f"Another extension gives a part of the text to a part of the picture: a layer sees {context.shape[1]} columns "
+                f"of the {given.shape[1]} that the model is given (Regional Prompter's Attention mode does). {SWITCH_OFF}"
+            )
+        if context.shape[0] == given.shape[0]:  # else the layer's queries tell
+            self.proof.require(context, given)
 
     def on_attention(self, layer: Layer, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
-        """One attention layer, see `daam_core.capture.unet_hooks.Hear`.
+        """One attention layer, see `daam_core.capture.unet_hooks.OnAttention`.
 
         Raises:
             NothingRecorded: another extension changed what the layer sees.
         """
-        whole = q.shape[0] == self._rows and q.shape[1] == grid[0] * grid[1]
+        call = self._call
+        if call is None:
+            return
+        whole = q.shape[0] == call.rows and q.shape[1] == grid[0] * grid[1]
         # A hypernetwork gives self-attention keys of its own, so `cross` alone does not tell.
         if layer.name.endswith("attn1") or not cross:
-            if whole and q.shape == k.shape and self._area.whole:  # else merged or tiled (ToMe, Hypertile)
-                for group, batch_slice in self._slices:
+            if whole and q.shape == k.shape and call.area.whole:  # else merged or tiled (ToMe, Hypertile)
+                for group, batch_slice in call.slices:
                     if group.side == "prompt":
                         group.accumulator.add_self(grid, q, k, layer.heads, layer.scale, batch_slice)
             return
-        if not self._slices:
+        if not call.slices:
             return
         if not whole:
+            raise NothingRecorded(f"Another extension changed the cross-attention of {layer.name}: {_seen(q, call, grid)}")
+        if layer.name in call.layers:
             raise NothingRecorded(
-                f"Another extension changed the cross-attention of {layer.name}: {q.shape[0]} rows of {q.shape[1]} places "
-                f"where {self._rows} of {grid[0]} x {grid[1]} were expected. Switch it off to get heat maps."
+                f"Another extension asks {layer.name} more than once in one step (prompts by region do), so nobody can say "
+                f"which answer painted the picture. {SWITCH_OFF}"
             )
-        number = self._number(layer, grid)
-        for group, batch_slice in self._slices:
-            group.accumulator.add_cross(number, grid, q, k, layer.heads, layer.scale, batch_slice)
-
-    def _number(self, layer: Layer, grid: Grid) -> int:
+        call.layers.add(layer.name)
         key = (layer.name, grid, layer.heads, layer.scale)
-        if key not in self._layers:
-            self._layers[key] = len(self._layers)
-            self._described.append(layer)
-        return self._layers[key]
+        number = self.recording.layer(key, layer.name, layer.block, layer.heads, layer.scale)
+        for group, batch_slice in call.slices:
+            group.accumulator.add_cross(number, grid, q, k, layer.heads, layer.scale, batch_slice)
 
     def end_step(self, sigma: Any) -> None:
         """The sampler has its prediction."""
-        self._sigmas.append(sigma)
-        for group in self.groups:
-            group.accumulator.end_step()
+        self.recording.end_step(sigma)
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
@@ -189,22 +252,19 @@ class Batch:
             size: (height, width) of the finished picture.
 
         Raises:
-            NothingRecorded: no step was finished, or nothing was heard.
+            NothingRecorded: no step was recorded, or a layer saw another text.
         """
-        sides = {g.side: self._side(g, image, size) for g in self.groups if image in g.images and g.accumulator.sums}
-        if "prompt" not in sides:
-            raise NothingRecorded(
-                "Not one sampling step was heard, so there are no heat maps: the run was stopped before its first step, "
-                "or something other than the checkpoint's own UNet did the work."
-            )
-        negative = sides.get("negative")
-        return sides["prompt"].with_negative(negative) if negative is not None else sides["prompt"]
+        self.proof.check()
+        if not any(group.accumulator.buffers for group in self.groups if group.side == "prompt" and image in group.images):
+            raise NothingRecorded(NO_STEP)
+        return self.recording.finish(image, size, self.pictures.get(image))
 
-    def _side(self, group: Group, image: int, size: Size) -> HeatMaps:
-        group.accumulator.release()
-        times = [float(sigma.flatten()[0]) for sigma in self._sigmas]
-        position = group.images.index(image)
-        picture = self.pictures.get(image)
-        return HeatMaps.from_run(
-            recorded_image(group.accumulator, self._described, group.prompts, position, size, picture, times)
+
+def _seen(q: Tensor, call: Call, grid: Grid) -> str:
+    """What is wrong with a layer's queries, and what to do."""
+    if q.shape[0] != call.rows:
+        return (
+            f"it was asked about {q.shape[0]} of the {call.rows} rows that the model was given, as NegPiP and regional prompts "
+            f"do. {SWITCH_OFF}"
         )
+    return f"it was asked about {q.shape[1]} positions where the picture has {grid[1]} x {grid[0]}. {SWITCH_OFF}"

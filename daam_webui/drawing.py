@@ -85,11 +85,11 @@ def mask_of(maps: HeatMaps, word: str | Word, method: str, tau: float) -> Pictur
     return maps.mask(word, method, tau=tau).numpy().astype(np.uint8) * 255
 
 
-def map_of(maps: HeatMaps, word: str | Word, colours: str) -> Picture:
+def map_of(maps: HeatMaps, word: str | Word, colormap: str) -> Picture:
     """The map alone at the picture's size, each word to its own maximum: uint8 `[H, W, 3]`."""
     heat = np.clip(as_heat(maps.heat_map(word, maps.size)), 0, None)
     top = float(heat.max())
-    return apply_colormap(heat / top if top > 0 else heat, colours)  # type: ignore[arg-type]
+    return apply_colormap(heat / top if top > 0 else heat, colormap)  # type: ignore[arg-type]
 
 
 def background_for(maps: HeatMaps) -> Background:
@@ -103,7 +103,7 @@ def background_for(maps: HeatMaps) -> Background:
     return caption_background(maps.picture)
 
 
-def overlay_of(maps: HeatMaps, word: str | Word, opacity: float, colours: str, ground: Background | None = None) -> Picture:
+def overlay_of(maps: HeatMaps, word: str | Word, opacity: float, colormap: str, ground: Background | None = None) -> Picture:
     """The map over its picture, with a caption: uint8 `[H, W, 3]`.
 
     Args:
@@ -113,7 +113,7 @@ def overlay_of(maps: HeatMaps, word: str | Word, opacity: float, colours: str, g
         DetailMissing: the picture is not known.
     """
     below, label = ground or background_for(maps), word if isinstance(word, str) else word.label
-    return overlay(below, maps.heat_map(word, maps.size), opacity, colours, label, True)  # type: ignore[arg-type]
+    return overlay(below, maps.heat_map(word, maps.size), opacity, colormap, label, True)  # type: ignore[arg-type]
 
 
 def _drawn(maps: HeatMaps, words: list[str], settings: Settings, notes: list[str]) -> list[Drawn]:
@@ -122,9 +122,9 @@ def _drawn(maps: HeatMaps, words: list[str], settings: Settings, notes: list[str
     for word in words:
         try:
             if settings.overlays:
-                drawn.append(Drawn("overlay", word, overlay_of(maps, word, settings.opacity, settings.colours, ground)))
+                drawn.append(Drawn("overlay", word, overlay_of(maps, word, settings.opacity, settings.colormap, ground)))
             if settings.maps:
-                drawn.append(Drawn("map", word, map_of(maps, word, settings.colours)))
+                drawn.append(Drawn("map", word, map_of(maps, word, settings.colormap)))
             if settings.masks:
                 drawn.append(Drawn("mask", word, mask_of(maps, word, settings.method, settings.tau)))
         except DetailMissing:

@@ -13,11 +13,9 @@ from daam_core.errors import DaamLensError
 from daam_core.files import file_names
 from daam_core.maps.heatmaps import HeatMaps
 
-from . import host
 from .drawing import Drawing, draw
 from .recording_session import FinishedImage, RecordingSession
 from .recording_store import RECORDINGS, StoredRecording
-from .settings import Settings
 
 logger = logging.getLogger("daam_lens")
 
@@ -50,8 +48,8 @@ def show(session: RecordingSession, p: Any, processed: Any, append: bool = True)
             shown.notes += drawing.notes
             if append:
                 _append(processed, drawing, finished)
-            if host.saves(p):
-                shown.notes += _save(p, drawing, maps, finished, session.settings, _infotext(processed, finished))
+            if session.host.saves(p):
+                shown.notes += _save(session, p, drawing, maps, finished, _infotext(processed, finished))
             typed = (str(texts[_number(processed, finished)]) for texts in (p.all_prompts, p.all_negative_prompts))
             shown.runs.append(RECORDINGS.keep(maps, session.settings, drawing.words, finished.seed, *typed))
         if shown.runs and not append:
@@ -96,16 +94,16 @@ def _quoted(word: str) -> str:
     return json.dumps(word, ensure_ascii=False) if any(c in word for c in ',:\n"') else word
 
 
-def _save(p: Any, drawing: Drawing, maps: HeatMaps, finished: FinishedImage, settings: Settings, info: str) -> list[str]:
+def _save(session: RecordingSession, p: Any, drawing: Drawing, maps: HeatMaps, finished: FinishedImage, info: str) -> list[str]:
     """Write the drawn images, and the record where asked for. Returns what went wrong."""
     names = file_names([f"{drawn.kind}-{drawn.word}" for drawn in drawing.drawn])
     try:
         for drawn, name in zip(drawing.drawn, names, strict=True):
             image = Image.fromarray(drawn.pixels).convert("RGB")
             text = f"{info}, DAAM Lens shows: {drawn.kind} {_quoted(drawn.word)}"
-            saved = host.save(image, p, finished.file, f"-daam-{name}", finished.seed, finished.prompt, text)
+            saved = session.host.save(image, p, finished.file, f"-daam-{name}", finished.seed, finished.prompt, text)
             finished.file = finished.file or _picture_of(saved, f"-daam-{name}")
-        if settings.record:
+        if session.settings.record:
             maps.save(_record_path(p, finished))
     except Exception as error:  # the host's saver calls other extensions
         logger.error("DAAM Lens could not write its files", exc_info=error)

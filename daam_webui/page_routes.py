@@ -15,6 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from daam_core.defaults import DEFAULT_TAU
 from daam_core.errors import DaamLensError
 from daam_core.explorer.page_data import detail_data, page_data
 from daam_core.explorer.selection import picked, server_methods, united_pixels
@@ -24,15 +25,13 @@ from daam_core.maps.heatmaps import HeatMaps
 from daam_core.masks.methods import METHODS
 
 from .drawing import background_for, map_of, mask_of, overlay_of
-from .http import find_run, or_422, png
+from .http import LARGEST_BODY, MOST_PICKS, BoundedRoute, find_run, or_422, png
 from .recording_store import RECORDINGS, StoredRecording
-from .settings import COLOURS, Settings
+from .settings import COLORMAPS, Settings
 
 PREFIX = "/daam-lens/v1/page"
 LARGEST_UPLOAD = 256 * 2**20
 RECORD_TYPE = "application/octet-stream"
-LARGEST_CHOICE = 64 * 1024
-MOST_PICKS = 64
 
 
 class PicksRequest(BaseModel):
@@ -40,7 +39,7 @@ class PicksRequest(BaseModel):
 
     words: list[list[str]] = Field([], description="none is all content words")
     method: str = Field("threshold", description="one of " + ", ".join(METHODS))
-    tau: float = Field(0.4, ge=0, le=1)
+    tau: float = Field(DEFAULT_TAU, ge=0, le=1)
 
 
 def login_of(app: Any) -> list[Any] | None:
@@ -50,7 +49,7 @@ def login_of(app: Any) -> list[Any] | None:
 
 def page_routes(login: list[Any]) -> APIRouter:
     """The routes, each with these dependencies."""
-    router = APIRouter(prefix=PREFIX, dependencies=login, include_in_schema=False)
+    router = APIRouter(prefix=PREFIX, dependencies=login, include_in_schema=False, route_class=BoundedRoute)
     _add_views(router)
     _add_files(router)
     return router
@@ -85,8 +84,8 @@ def _add_views(router: APIRouter) -> None:
     @router.post("/runs/{run}/mask")
     async def mask(run: str, request: Request) -> Response:
         """The union of the chosen words' masks before clean-up, which the page does by itself."""
-        if int(request.headers.get("content-length") or LARGEST_CHOICE + 1) > LARGEST_CHOICE:
-            raise HTTPException(413, f"A choice of words has at most {LARGEST_CHOICE // 1024} kB.")
+        if int(request.headers.get("content-length") or LARGEST_BODY + 1) > LARGEST_BODY:
+            raise HTTPException(413, f"A choice of words has at most {LARGEST_BODY // 1024} kB.")
         choice = (await request.body()).decode("utf-8", "replace")
         return await run_in_threadpool(_mask, find_run(run).maps, choice)
 
@@ -95,7 +94,7 @@ def _add_files(router: APIRouter) -> None:
     @router.post("/runs/{run}/files")
     def files(run: str, body: PicksRequest) -> Response:
         maps = find_run(run).maps
-        picks = _picks(body) or [[f"word:{word}"] for word in maps.content_words or maps.words]
+        picks = _picks(body) or [[f"word:{word}"] for word in (maps.content_words or maps.words)[:MOST_PICKS]]
         return _download(_zipped(maps, picks, body), "application/zip", "daam-lens.zip")
 
     @router.get("/runs/{run}/record")
@@ -128,9 +127,10 @@ def _add_files(router: APIRouter) -> None:
 
 
 def _picks(body: PicksRequest) -> list[list[str]]:
-    if len(body.words) > MOST_PICKS:
+    """Each pick once."""
+    if len(body.words) > MOST_PICKS or any(len(pick) > MOST_PICKS for pick in body.words):
         raise HTTPException(422, f"Up to {MOST_PICKS} words at a time.")
-    return body.words
+    return [list(pick) for pick in dict.fromkeys(map(tuple, body.words))]
 
 
 def _mask(maps: HeatMaps, choice: str) -> Response:
@@ -144,8 +144,8 @@ def _zipped(maps: HeatMaps, picks: Sequence[Sequence[str]], body: PicksRequest) 
     for pick in picks:
         side, word = or_422(picked, maps, pick)
         if ground is not None:
-            images.append((f"overlay-{word.label}", or_422(overlay_of, side, word, Settings().opacity, COLOURS[0], ground)))
-        images.append((f"map-{word.label}", or_422(map_of, side, word, COLOURS[0])))
+            images.append((f"overlay-{word.label}", or_422(overlay_of, side, word, Settings().opacity, COLORMAPS[0], ground)))
+        images.append((f"map-{word.label}", or_422(map_of, side, word, COLORMAPS[0])))
         images.append((f"mask-{word.label}", or_422(mask_of, side, word, body.method, body.tau)))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

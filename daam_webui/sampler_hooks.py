@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import weakref
 from typing import Any
 
@@ -23,34 +22,37 @@ _attached: _Attached | None = None
 class _Attached:
     """Hooks of one prediction."""
 
-    def __init__(self, session: RecordingSession, params: Any, unet: nn.Module, model: Any) -> None:
+    def __init__(self, session: RecordingSession, params: Any, model: Any) -> None:
         self.session = session
+        self._stopped = False
         self._stack = contextlib.ExitStack()
+        unet = session.host.unet(model)
         hooks = session.begin_step(params, unet, model)
-        if hooks is None:
+        if not hooks:
             return
         with contextlib.ExitStack() as stack:
-            # Ours first: it reads which rows are whose, and the hooks's hooks need that.
+            # Ours first: it reads which rows are whose, and the others need that.
             stack.callback(unet.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
             stack.callback(unet.register_forward_hook(self._end, always_call=True).remove)
-            stack.enter_context(hooks)
+            for one in hooks:
+                stack.enter_context(one)
             self._stack = stack.pop_all()
 
     def _begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._stopped:
+            return
         try:
             sample = args[0] if args else kwargs["x"]
             context = kwargs.get("context", args[2] if len(args) > 2 else None)
-            self.session.begin_call(int(sample.shape[0]), kwargs.get("transformer_options"), context)
+            height, width = sample.shape[-2:]
+            self.session.begin_call(int(sample.shape[0]), (int(height), int(width)), kwargs.get("transformer_options"), context)
         except Exception as error:
             self.session.fail(error)
 
     def _end(self, _module: nn.Module, _args: Any, output: Any) -> None:
-        if output is None:
-            # The model raised, and a host may hold on to the traceback (Forge does). Torch is walking through the hooks
-            # just now, so they come off a moment later.
-            later = threading.Timer(0.05, _left, (self,))
-            later.daemon = True
-            later.start()
+        # Without an output the model raised. Torch is walking through the hooks just now, so that none may come off; the
+        # prediction will never be finished, and whoever comes next takes them off.
+        self._stopped = self._stopped or output is None
 
     def remove(self) -> None:
         self._stack.close()
@@ -76,7 +78,7 @@ def attach(params: Any) -> None:
     if session is None or session.failure:
         return
     try:
-        _attached = _Attached(session, params, unet_of(p.sd_model), p.sd_model)
+        _attached = _Attached(session, params, p.sd_model)
         # `params` lives as long as this one prediction: where it ends in an exception, nobody calls `finish`.
         weakref.finalize(params, _left, _attached).atexit = False
     except Exception as error:
@@ -107,9 +109,3 @@ def detach() -> RecordingSession | None:
         return None
     current.remove()
     return current.session
-
-
-def unet_of(model: Any) -> nn.Module:
-    """The UNet of a loaded checkpoint, in A1111 and in Forge and reForge."""
-    forge = getattr(model, "forge_objects", None)
-    return forge.unet.model.diffusion_model if forge is not None else model.model.diffusion_model

@@ -10,16 +10,15 @@ from modules import scripts
 
 from daam_core.errors import DaamLensError
 
-from . import host
+from . import hosts
 from . import sampler_hooks as hook
 from .gallery import show
 from .nested_runs import is_inner_run
+from .plot_overrides import asked_by_plot, with_overrides
 from .recording_session import RecordingSession
 from .settings import INFOTEXT, NOTE_FIELD, RUNS_FIELD, Settings
 
 logger = logging.getLogger("daam_lens")
-OVERRIDES = "daam_lens_overrides"
-"""On the host's processing object: settings that an XYZ plot asks for, by name."""
 
 
 class DaamLensScript(scripts.Script):  # type: ignore[misc]
@@ -46,10 +45,9 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
         session, p.daam_lens_note = None, ""
         try:
             settings = Settings.from_args(args)
-            overrides = getattr(p, OVERRIDES, None)
-            settings = _overridden(settings, overrides) if overrides else settings
+            settings = with_overrides(settings, asked_by_plot(p))
             if settings.enabled:
-                session = RecordingSession(settings, host.parser(), host.schedule_steps)
+                session = RecordingSession(settings, hosts.current())
                 p.extra_generation_params.update(settings.infotext())
         except DaamLensError as error:
             p.daam_lens_note = f"{error} The picture was made without heat maps."
@@ -60,7 +58,7 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
         session = hook.session_of(p)
         if session is not None:
             at = int(p.batch_index)
-            session.take(int(p.iteration), at, host.pixels(pp.image), int(p.seeds[at]), str(p.prompts[at]))
+            session.take(int(p.iteration), at, session.host.pixels(pp.image), int(p.seeds[at]), str(p.prompts[at]))
 
     def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
         hook.detach()
@@ -68,7 +66,7 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
         notes = [p.daam_lens_note] if getattr(p, "daam_lens_note", "") else []
         if session is not None:
             before = len(processed.images)
-            plotted = bool(getattr(p, OVERRIDES, None))
+            plotted = bool(asked_by_plot(p))
             inner = is_inner_run()
             shown = show(session, p, processed, append=plotted or not inner)
             notes += shown.notes
@@ -81,15 +79,8 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
         if notes:
             processed.comments += "".join(f"\n{note}" for note in notes)
             if inner:  # the script's own result reads the comments that stand at the processing object
-                host.comment(p, notes)
+                hosts.current().comment(p, notes)
             p.extra_generation_params[NOTE_FIELD] = " ".join(notes)
-
-
-def _overridden(settings: Settings, values: dict[str, Any]) -> Settings:
-    """A plot's values over the panel's; a plot of thresholds means a method that has one."""
-    chosen = settings.changed(**values)
-    without_threshold = "tau" in values and "method" not in values and chosen.method in ("best", "otsu")
-    return chosen.changed(method="threshold") if without_threshold else chosen
 
 
 def _first(processed: Any, drawn: int) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from daam_core.errors import BadArgument, DaamLensError
 from daam_core.maps.statistics import prompt_report
 
-from . import host
+from . import hosts
 from .drawing import chosen_layers, mask_of
 from .recording_store import RECORDINGS, StoredRecording
 from .report_html import report_html
@@ -87,7 +87,7 @@ def _mask_image(encoded: str, run: StoredRecording) -> Image.Image:
 def _sent(run: StoredRecording, mask: Image.Image) -> Sent:
     picture = gr.update() if run.maps.picture is None else Image.fromarray(run.maps.picture)
     height, width = run.maps.size
-    sides = [gr.update(value=side) if host.sends_size() else gr.update() for side in (width, height)]
+    sides = [gr.update(value=side) if hosts.current().sends_size() else gr.update() for side in (width, height)]
     return [picture, mask, run.prompt or run.maps.prompt.text, run.negative_prompt, *sides, ""]
 
 

@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from daam_core.capture.accumulator import StoreOptions
+from daam_core.capture.buffers import StoreOptions
+from daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
 from daam_core.errors import BadArgument
 from daam_core.masks.methods import METHODS
 
-COLOURS = ("ember", "lagoon", "gray")
+COLORMAPS = ("ember", "lagoon", "gray")
+FORMER_NAMES = {"colours": "colormap"}
+"""Names of version 0.1.0 that are still taken: in arguments, infotexts and requests."""
 PASSES = ("first", "second", "both")
 INFOTEXT = "DAAM Lens"
 RUNS_FIELD, NOTE_FIELD = f"{INFOTEXT} runs", f"{INFOTEXT} note"
@@ -27,7 +30,7 @@ class Settings:
         words: words and phrases, separated by commas; empty is every content word of the prompt.
         overlays, maps, masks: what goes into the gallery and beside the picture, one image per word.
         opacity: of the overlays, 0..1.
-        colours: colour map, one of COLOURS.
+        colormap: one of COLORMAPS.
         method: how masks are made, see `daam_core.masks.methods.METHODS`.
         tau: threshold as a share of the maximum, 0..1.
         negative: the negative prompt too.
@@ -43,10 +46,10 @@ class Settings:
     overlays: bool = True
     maps: bool = False
     masks: bool = False
-    opacity: float = 0.85
-    colours: str = "ember"
+    opacity: float = DEFAULT_OPACITY
+    colormap: str = "ember"
     method: str = "best"
-    tau: float = 0.4
+    tau: float = DEFAULT_TAU
     negative: bool = False
     hires: str = "both"
     detail: bool = False
@@ -62,7 +65,7 @@ class Settings:
             BadArgument: an argument of another type or outside its range.
         """
         if args and isinstance(args[0], Mapping):
-            named = dict(args[0])
+            named = {FORMER_NAMES.get(str(name), str(name)): value for name, value in args[0].items()}
             if unknown := sorted(set(map(str, named)) - set(NAMES)):
                 raise BadArgument(f"There is no setting {unknown[0]!r}; there are {', '.join(NAMES)}.")
         else:
@@ -113,7 +116,8 @@ def pasted(name: str, params: Mapping[str, Any]) -> Any:
     if name == "enabled":
         return True
     default = getattr(Settings(), name)
-    value = params.get(field_name(name), default)
+    former = next((old for old, new in FORMER_NAMES.items() if new == name), name)
+    value = params.get(field_name(name), params.get(field_name(former), default))
     try:
         return value if isinstance(default, bool) and isinstance(value, bool) else _checked(name, _typed(default, value))
     except BadArgument:
@@ -143,7 +147,7 @@ def _checked(name: str, value: Any) -> Any:
         return float(value)
     if not isinstance(value, str):
         raise BadArgument(f"DAAM Lens: {name} is a text, not {_shown(value)}.")
-    known = {"colours": COLOURS, "hires": PASSES, "method": tuple(METHODS)}.get(name)
+    known = {"colormap": COLORMAPS, "hires": PASSES, "method": tuple(METHODS)}.get(name)
     if known and value not in known:
         raise BadArgument(f"DAAM Lens: {name} is one of {', '.join(known)}, not {_shown(value)}.")
     if name == "layers" and (wrong := [p for p in value.split(",") if p.strip() not in ("", "down", "mid", "up")]):

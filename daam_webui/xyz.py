@@ -9,7 +9,7 @@ from typing import Any
 
 from daam_core.masks.methods import METHODS
 
-from .script import OVERRIDES
+from .plot_overrides import override
 
 logger = logging.getLogger("daam_lens")
 LABEL = "[DAAM Lens] "
@@ -47,7 +47,6 @@ def _plot() -> Any:
 
 def _apply(name: str, **shown: bool) -> Callable[[Any, Any, Any], None]:
     def apply(p: Any, value: Any, _values: Any) -> None:
-        chosen = {**getattr(p, OVERRIDES, {}), "enabled": True, **shown, name: value}
-        setattr(p, OVERRIDES, chosen)
+        override(p, **shown, **{name: value})
 
     return apply

@@ -11,6 +11,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
 from ..daam_core.errors import BadArgument
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.masks import minmax
@@ -51,7 +52,12 @@ class HeatMapsNode(io.ComfyNode):
                 ),
                 io.String.Input("words", multiline=True, default="", tooltip=DRAWN_WORDS_HELP),
                 io.Float.Input(
-                    "opacity", default=0.85, min=0.0, max=1.0, step=0.05, tooltip="How strongly the heat covers the picture."
+                    "opacity",
+                    default=DEFAULT_OPACITY,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="How strongly the heat covers the picture.",
                 ),
                 io.Combo.Input("colour_map", options=COLOURS, default="ember", tooltip="Colours of the heat."),
                 io.String.Input(
@@ -93,7 +99,7 @@ class HeatMapsNode(io.ComfyNode):
         latent: dict[str, Any],
         image: Any = None,
         words: str = "",
-        opacity: float = 0.85,
+        opacity: float = DEFAULT_OPACITY,
         colour_map: str = "ember",
         layers: str = "",
         steps: str = "",
@@ -146,7 +152,7 @@ def drawn_overlays(
 
 def edged(maps: HeatMaps, name: str) -> HeatMaps:
     """Maps whose picture has the edge of a word's best mask."""
-    mask = united(maps, [name], "best", 0.4, None)
+    mask = united(maps, [name], "best", DEFAULT_TAU, None)
     return dataclasses.replace(maps, picture=outline(ground(maps), mask.float().numpy()))
 
 

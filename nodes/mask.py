@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..daam_core import masks as core
+from ..daam_core.defaults import DEFAULT_TAU
 from ..daam_core.errors import BadArgument, DetailMissing
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.masks.methods import METHODS
@@ -43,7 +44,7 @@ class MaskNode(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "tau",
-                    default=0.4,
+                    default=DEFAULT_TAU,
                     min=0.0,
                     max=1.0,
                     step=0.01,
@@ -83,7 +84,7 @@ class MaskNode(io.ComfyNode):
         maps: MapsHandle,
         words: str = "",
         method: str = "best",
-        tau: float = 0.4,
+        tau: float = DEFAULT_TAU,
         against: str = "",
         image: Any = None,
         grow: int = 0,

@@ -7,6 +7,7 @@ from typing import Any
 import comfy.utils
 from comfy_api.latest import io
 
+from ..daam_core.defaults import DEFAULT_OPACITY
 from ..daam_core.errors import DetailMissing
 from ..daam_core.render import step_frames
 from .convert import MAPS, MapsHandle, ground, hidden, image_of, with_pictures
@@ -31,7 +32,9 @@ class Overlay(io.ComfyNode):
                 io.Image.Input("image", optional=True, tooltip="The picture; without it the recorded one, or an even ground."),
                 io.String.Input("words", multiline=True, default="", tooltip=DRAWN_WORDS_HELP),
                 io.Combo.Input("colour_map", options=COLOURS, default="ember", tooltip="Colours of the heat."),
-                io.Float.Input("opacity", default=0.85, min=0.0, max=1.0, step=0.05, tooltip="How strongly the heat covers."),
+                io.Float.Input(
+                    "opacity", default=DEFAULT_OPACITY, min=0.0, max=1.0, step=0.05, tooltip="How strongly the heat covers."
+                ),
                 io.Boolean.Input("edge", default=False, tooltip="Draw the edge of the word's best mask, too."),
                 io.Boolean.Input("caption", default=True, optional=True, tooltip=CAPTION_HELP),
             ],
@@ -45,7 +48,7 @@ class Overlay(io.ComfyNode):
         image: Any = None,
         words: str = "",
         colour_map: str = "ember",
-        opacity: float = 0.85,
+        opacity: float = DEFAULT_OPACITY,
         edge: bool = False,
         caption: bool = True,
     ) -> io.NodeOutput:
@@ -74,7 +77,9 @@ class Timeline(io.ComfyNode):
                 io.Image.Input("image", optional=True, tooltip="The picture; without it the recorded one, or an even ground."),
                 io.Boolean.Input("cumulative", default=False, tooltip="Each frame holds all steps until then."),
                 io.Combo.Input("colour_map", options=COLOURS, default="ember", tooltip="Colours of the heat."),
-                io.Float.Input("opacity", default=0.85, min=0.0, max=1.0, step=0.05, tooltip="How strongly the heat covers."),
+                io.Float.Input(
+                    "opacity", default=DEFAULT_OPACITY, min=0.0, max=1.0, step=0.05, tooltip="How strongly the heat covers."
+                ),
             ],
             outputs=[io.Image.Output(display_name="frames", tooltip="One picture a step; go on to any video node.")],
         )
@@ -87,7 +92,7 @@ class Timeline(io.ComfyNode):
         image: Any = None,
         cumulative: bool = False,
         colour_map: str = "ember",
-        opacity: float = 0.85,
+        opacity: float = DEFAULT_OPACITY,
     ) -> io.NodeOutput:
         """All frames of the first picture, then of the second, …"""
         frames = []

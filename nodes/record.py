@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..daam_core.capture.accumulator import StoreOptions
+from ..daam_core.capture.buffers import StoreOptions
 from ..daam_core.errors import BadArgument
 from .capture.prompt_tokens import recording_clip
 from .capture.recording_session import Options

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from comfy_api.latest import io
 
+from ..daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
 from ..daam_core.maps.statistics import difference, prompt_report
 from ..daam_core.render import difference as difference_overlay
 from ..daam_core.render import report_table
@@ -65,13 +66,15 @@ class CompareMaps(io.ComfyNode):
                 io.String.Input("word", default="", tooltip="A word or phrase that stands in both prompts."),
                 io.Float.Input(
                     "level",
-                    default=0.4,
+                    default=DEFAULT_TAU,
                     min=0.0,
                     max=1.0,
                     step=0.01,
                     tooltip="The mask holds what rose by this share of the largest rise.",
                 ),
-                io.Float.Input("opacity", default=0.85, min=0.0, max=1.0, step=0.05, tooltip="How strongly the colours cover."),
+                io.Float.Input(
+                    "opacity", default=DEFAULT_OPACITY, min=0.0, max=1.0, step=0.05, tooltip="How strongly the colours cover."
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="change", tooltip="Signed overlay: one colour rose, the other fell."),
@@ -82,7 +85,7 @@ class CompareMaps(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, after: MapsHandle, before: MapsHandle, word: str = "", level: float = 0.4, opacity: float = 0.85
+        cls, after: MapsHandle, before: MapsHandle, word: str = "", level: float = DEFAULT_TAU, opacity: float = DEFAULT_OPACITY
     ) -> io.NodeOutput:
         """Picture by picture; a shorter recording's last picture stands for the rest."""
         drawn, masks, lines = [], [], []

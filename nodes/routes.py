@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import numpy as np
 from aiohttp import web
-from PIL import Image
+from numpy.typing import NDArray
 
 from ..daam_core.errors import BadArgument, DaamLensError, NothingRecorded
 from ..daam_core.explorer.page_data import detail_data
 from ..daam_core.explorer.selection import server_methods, united_pixels
+from ..daam_core.files import png_bytes
 from .explorer_store import EXPLORED
 from .server import server
 
@@ -71,7 +72,7 @@ def _picture(run: str, picture: int, _: None) -> web.Response:
     found = EXPLORED.maps(run, picture).picture
     if found is None:
         raise NothingRecorded("The picture is not known: connect it to Heat Maps or to Explorer.")
-    return _png(Image.fromarray(found))
+    return _png(found)
 
 
 def _detail(run: str, picture: int, axis: str) -> web.Response:
@@ -82,10 +83,8 @@ def _detail(run: str, picture: int, axis: str) -> web.Response:
 
 def _mask(run: str, picture: int, body: str) -> web.Response:
     """The union of the words' masks by the asked method, before clean-up (the page does that itself, live)."""
-    return _png(Image.fromarray(united_pixels(EXPLORED.maps(run, picture), body)))
+    return _png(united_pixels(EXPLORED.maps(run, picture), body))
 
 
-def _png(picture: Image.Image) -> web.Response:
-    file = io.BytesIO()
-    picture.save(file, "PNG", compress_level=1)
-    return web.Response(body=file.getvalue(), content_type="image/png")
+def _png(pixels: NDArray[np.uint8]) -> web.Response:
+    return web.Response(body=png_bytes(pixels, level=1), content_type="image/png")

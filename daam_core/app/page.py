@@ -11,12 +11,11 @@ import gradio as gr
 from ..diffusers.generation import Settings, generate_recorded
 from ..diffusers.trace import KeptAxis
 from ..errors import DaamLensError
-from ..validate import checked_prompt, checked_size
-from .shelf import Shelf
+from ..lru_cache import LRUCache
+from ..maps.heatmaps import HeatMaps
+from ..validate import checked_negative, checked_prompt, checked_size
 
 PROMPT = "a red house and a green tree"
-EXAMPLES = (PROMPT, "a yellow sun above a blue boat", "a big orange mushroom on grass", "a purple fish and a pink heart")
-"""Prompts of the model inside, which knows no more words than a picture book."""
 LARGEST_SEED = 2**32 - 1
 _EMPTY = '<p class="daam-empty">Type a prompt and press Paint. Then point at a word, or at the picture.</p>'
 STYLE = """
@@ -28,10 +27,10 @@ footer { display: none !important; }
 
 
 class Generator:
-    """Paints with one pipeline, one picture after another, and puts the maps on the shelf."""
+    """Makes pictures with one pipeline, one after another, and keeps their maps."""
 
-    def __init__(self, pipe: Any, shelf: Shelf) -> None:
-        self._pipe, self._shelf = pipe, shelf
+    def __init__(self, pipe: Any, kept: LRUCache[HeatMaps]) -> None:
+        self._pipe, self._kept = pipe, kept
         pipe.set_progress_bar_config(disable=True)
 
     def __call__(self, prompt: str, settings: Settings, bar: gr.Progress | None = None) -> tuple[str, str]:
@@ -46,13 +45,14 @@ class Generator:
             if bar is not None:
                 bar((done, max(total or done, done)), desc="Painting", unit="steps")
 
+        checked_negative(settings.negative)
         if settings.size is not None:
             checked_size(settings.size)
         _picture, recording = generate_recorded(self._pipe, checked_prompt(prompt), settings, step)
         maps = recording.heat_maps()
         lost = maps.prompt.truncated
         note = f"The model did not read the last {len(lost)} words, from “{lost[0]}” on." if lost else ""
-        return f"explorer/{self._shelf.keep(maps)}", note
+        return f"explorer/{self._kept.keep(maps)}", note
 
 
 def form(generate: Generator, about: str, usual: Settings, examples: Sequence[str] = ()) -> gr.Blocks:
@@ -70,7 +70,7 @@ def form(generate: Generator, about: str, usual: Settings, examples: Sequence[st
             prompt = gr.Textbox(PROMPT, label="Prompt", lines=3, autofocus=True)
             go = gr.Button("Paint", variant="primary")
             if examples:
-                gr.Examples([[text] for text in examples], prompt, label="Try")
+                gr.Examples([[text] for text in examples], prompt, label="Try", api_visibility="private")
             with gr.Row(elem_classes="daam-seed"):
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=120)
                 dice = gr.Button("Other seed", min_width=100)
@@ -93,8 +93,11 @@ def form(generate: Generator, about: str, usual: Settings, examples: Sequence[st
             return f'<iframe class="daam" src="{address}" title="Explorer"></iframe>', said or about
 
         boxes = [prompt, seed, negative, steps_box, guidance_box, width, height, detail]
-        dice.click(lambda: random.randint(0, LARGEST_SEED), outputs=seed).then(run, boxes, [view, note], show_progress_on=view)
-        gr.on([go.click, prompt.submit], run, boxes, [view, note], show_progress_on=view)
+        # Private: the page calls them, and no program is meant to.
+        private: dict[str, Any] = {"api_visibility": "private"}
+        drawn = dice.click(lambda: random.randint(0, LARGEST_SEED), outputs=seed, **private)
+        drawn.then(run, boxes, [view, note], show_progress_on=view, **private)
+        gr.on([go.click, prompt.submit], run, boxes, [view, note], show_progress_on=view, **private)
     return blocks
 
 

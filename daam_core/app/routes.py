@@ -3,49 +3,99 @@
 from __future__ import annotations
 
 import asyncio
-import io
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from PIL import Image
 
-from ..errors import DaamLensError, NothingRecorded
-from ..explorer.selection import united_pixels
+from ..errors import BadArgument, DaamLensError, NothingRecorded
+from ..explorer.selection import LONGEST, united_pixels
 from ..explorer.standalone import explorer_html
-from .shelf import Shelf
+from ..files import png_bytes
+from ..lru_cache import LRUCache
+from ..maps.heatmaps import HeatMaps
+
+LARGEST_BODY = 4 * LONGEST
+"""Bytes of a request: a choice of the most characters that are read, each of four bytes."""
+_LOOK_EVERY = 0.25
+"""Seconds between two looks whether the page still waits for its mask."""
 
 
-def routes(shelf: Shelf) -> APIRouter:
+def routes(kept: LRUCache[HeatMaps]) -> APIRouter:
     """`GET /explorer/NAME` is the page, `POST /explorer/NAME/mask` the union of the chosen words' masks as a grey PNG."""
     router = APIRouter()
 
     async def page(request: Request) -> Response:
-        return await _answer(_page, shelf, request.path_params["name"])
+        name = request.path_params["name"]
+        return await _answer(request, lambda _: _page(_find(kept, name), name))
 
     async def mask(request: Request) -> Response:
-        body = await request.body()
-        return await _answer(_mask, shelf, request.path_params["name"], body)
+        try:
+            # The name first: whoever does not know one gets nothing read.
+            maps = _find(kept, request.path_params["name"])
+            body = await read_body(request, LARGEST_BODY)
+        except DaamLensError as error:
+            return _complaint(error)
+        return await _answer(request, lambda stopped: _mask(maps, body, stopped))
 
     router.add_api_route("/explorer/{name}", page, methods=["GET"], include_in_schema=False)
     router.add_api_route("/explorer/{name}/mask", mask, methods=["POST"], include_in_schema=False)
     return router
 
 
-async def _answer(work: Callable[..., Response], *args: Any) -> Response:
+async def read_body(request: Request, most: int) -> bytes:
+    """The body of a request of at most `most` bytes; no more than that is ever held.
+
+    Raises:
+        BadArgument: it is longer, by its header or in truth.
+    """
+    too_long = BadArgument(f"A choice of words has at most {most} bytes. Choose again on the page.")
+    told = request.headers.get("content-length", "0")
+    if told.isdecimal() and int(told[:20]) > most:
+        raise too_long
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise too_long
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _answer(request: Request, work: Callable[[Callable[[], bool]], Response]) -> Response:
+    """What `work(stopped)` gives, made in a thread; `stopped` says whether nobody waits for it any more."""
+    gone = threading.Event()
+    task: asyncio.Task[Response] = asyncio.create_task(asyncio.to_thread(work, gone.is_set))
     try:
-        return await asyncio.to_thread(work, *args)
+        while not task.done():
+            await asyncio.wait({task}, timeout=_LOOK_EVERY)
+            if not task.done() and await request.is_disconnected():
+                gone.set()
+        return task.result()
     except DaamLensError as error:
-        return JSONResponse({"error": str(error)}, status_code=404 if isinstance(error, NothingRecorded) else 400)
+        return _complaint(error)
+    finally:
+        gone.set()
 
 
-def _page(shelf: Shelf, name: str) -> Response:
-    return HTMLResponse(explorer_html(shelf.find(name), masks_from=f"{name}/mask"))
+def _complaint(error: DaamLensError) -> Response:
+    return JSONResponse({"error": str(error)}, status_code=404 if isinstance(error, NothingRecorded) else 400)
 
 
-def _mask(shelf: Shelf, name: str, body: bytes) -> Response:
-    pixels = united_pixels(shelf.find(name), body.decode("utf-8", "replace"))
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
-    return Response(file.getvalue(), media_type="image/png")
+def _find(kept: LRUCache[HeatMaps], name: Any) -> HeatMaps:
+    maps = kept.find(name)
+    if maps is None:
+        raise NothingRecorded("This picture is not here any more; make it again with the same seed.")
+    return maps
+
+
+def _page(maps: HeatMaps, name: str) -> Response:
+    return HTMLResponse(explorer_html(maps, masks_from=f"{name}/mask"))
+
+
+def _mask(maps: HeatMaps, body: bytes, stopped: Callable[[], bool]) -> Response:
+    pixels = united_pixels(maps, body.decode("utf-8", "replace"), stopped)
+    return Response(png_bytes(pixels, level=1), media_type="image/png")

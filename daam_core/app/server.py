@@ -12,26 +12,26 @@ import gradio as gr
 import uvicorn
 
 from ..diffusers.generation import defaults
+from ..diffusers.loading import example_prompts, model_sentence
 from ..errors import BadArgument
-from ..tiny.load import TinyPipeline
-from ..tiny.scenes import COLOURS
-from ..tiny.shapes import NOUNS
-from .page import EXAMPLES, STYLE, Generator, form
+from ..lru_cache import LRUCache
+from ..maps.heatmaps import HeatMaps
+from .guard import guarded
+from .page import STYLE, Generator, form
 from .routes import routes
-from .shelf import Shelf
 
-ABOUT = "The model inside draws a picture book and nothing else: {nouns}; {colours}. `--model` takes another."
+MOST_PICTURES = 16
+MOST_BYTES = 256 * 2**20
+"""What the app remembers; the picture that was not asked for the longest goes first."""
 
 
-def build(pipe: Any, model: str) -> fastapi.FastAPI:
-    """The whole app around one pipeline."""
-    shelf = Shelf()
+def build(pipe: Any, model: str, host: str = "127.0.0.1") -> fastapi.FastAPI:
+    """The whole app around one pipeline, to be reached at `host`."""
+    kept = LRUCache[HeatMaps](MOST_PICTURES, MOST_BYTES, lambda maps: maps.nbytes)
     app = fastapi.FastAPI(title="DAAM Lens", docs_url=None, redoc_url=None, openapi_url=None)
-    app.include_router(routes(shelf))
-    inside = isinstance(pipe, TinyPipeline)
-    about = ABOUT.format(nouns=", ".join(NOUNS), colours=", ".join(COLOURS)) if inside else f"Model: `{model}`"
-    blocks = form(Generator(pipe, shelf), about, defaults(pipe), EXAMPLES if inside else ())
-    return gr.mount_gradio_app(app, blocks, path="/", css=STYLE, footer_links=[])
+    app.include_router(routes(kept))
+    blocks = form(Generator(pipe, kept), model_sentence(model), defaults(pipe), example_prompts(model))
+    return guarded(gr.mount_gradio_app(app, blocks, path="/", css=STYLE, footer_links=[], max_file_size=1), host)
 
 
 def serve(pipe: Any, model: str, host: str, port: int, open_browser: bool) -> None:
@@ -45,7 +45,7 @@ def serve(pipe: Any, model: str, host: str, port: int, open_browser: bool) -> No
     print(f"DAAM Lens: {address} (Ctrl-C ends it)", flush=True)
     if open_browser:
         threading.Timer(1.5, webbrowser.open, [address]).start()
-    uvicorn.run(build(pipe, model), host=host, port=port, log_level="warning")
+    uvicorn.run(build(pipe, model, host), host=host, port=port, log_level="warning")
 
 
 def _check_free(host: str, port: int) -> None:

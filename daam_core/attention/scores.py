@@ -90,11 +90,15 @@ def add_weighted_head_sums(
     """
     sums, images = into.shape[:2]
     channels, selections = into.flatten(0, 1), selection.repeat(sums, 1, 1)
+    per_head = weights.repeat_interleave(heads, 1)
     with full_precision(q.device):
         for cut, p in _in_slices(q, k, scale):
-            summed = p.unflatten(0, (-1, images, heads)).sum(2)
-            weighted = (weights @ summed.flatten(1)).unflatten(1, summed.shape[1:])
-            channels[:, cut].baddbmm_(weighted.flatten(0, 1), selections)
+            if images == 1:  # layers and heads side by side: one product sums and weighs them
+                weighted = (per_head @ p.flatten(1)).unflatten(1, p.shape[1:])
+            else:
+                summed = p.unflatten(0, (-1, images, heads)).sum(2)
+                weighted = (weights @ summed.flatten(1)).unflatten(1, summed.shape[1:]).flatten(0, 1)
+            channels[:, cut].baddbmm_(weighted, selections)
 
 
 def add_self_attention(into: Tensor, q: Tensor, k: Tensor, heads: int, scale: float) -> None:

@@ -8,131 +8,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..attention.joint import add_joint
-from ..attention.scores import add_head_sum, add_per_head, add_self_attention, add_weighted_head_sums, split_heads
+from ..errors import NothingRecorded
 from ..types import Grid
-from .layer_batching import FlushFn, LayerBatch
-from .region import WHOLE, Area
+from .buffers import BatchSlice, GridSums, StepBuffer, StoreOptions
+from .layer_batching import LayerBatch
+from .layer_plan import CrossSums, LayerPlan, SelfSums
+from .region import Area
 
 SELF_ATTENTION_POSITIONS = 576
 """Self-attention is kept at the finest grid of at most this many positions (24 x 24): n x n float32, at most 1.3 MB."""
 
 
-@dataclass(frozen=True)
-class StoreOptions:
-    """What is kept beyond the sums of Eq. 6.
-
-    Attributes:
-        layers: the layers apart.
-        steps: the steps apart.
-        heads: the heads apart (summed over steps; the aggregation "castorini" needs it).
-        self_attention: the attention of the picture to itself.
-    """
-
-    layers: bool = False
-    steps: bool = False
-    heads: bool = False
-    self_attention: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class BatchSlice:
-    """Which part of a model's batch is recorded, and what it is about; one value serves all layers and steps.
-
-    Attributes:
-        start, stop: the rows of the batch, one for each picture.
-        part: which prompt, where a picture is made of several (AND, regions, schedules).
-        area: which part of the picture these rows paint.
-    """
-
-    start: int
-    stop: int
-    part: int = 0
-    area: Area = WHOLE
-
-    @property
-    def index(self) -> slice:
-        return slice(self.start, self.stop)
-
-
-@dataclass
-class GridSums:
-    """The sums of Eq. 6 at one resolution and in one area of the picture, `[2, images, n, channels]` float32.
-
-    Attributes:
-        both: `total` over heads, layers and steps, and `late`: the same with step j = 1, 2, … weighted by j squared.
-        num_terms: heads x layers x steps that went into them.
-    """
-
-    grid: Grid
-    area: Area
-    both: Tensor
-    num_terms: int = 0
-
-    @property
-    def total(self) -> Tensor:
-        return self.both[0]
-
-    @property
-    def time_weighted(self) -> Tensor:
-        return self.both[1]
-
-
-@dataclass
-class StepBuffer:
-    """What is dirty in this step: of a resolution, or of a layer where layers are kept apart.
-
-    Attributes:
-        now: running sum of this step `[images, n, channels]`, of what did not wait in a batch.
-        dirty: whether there is anything in it.
-        into: where the step goes when it is done.
-        total: this layer's own sum over steps, where steps are not kept.
-        steps: float16 `[images, n, words]` each.
-    """
-
-    grid: Grid
-    area: Area
-    layer: int | None
-    now: Tensor
-    into: GridSums
-    total: Tensor | None
-    dirty: bool = False
-    step_terms: int = 0
-    steps: list[Tensor] = field(default_factory=list)
-
-
-@dataclass
-class LayerPlan:
-    """What is the same for one layer in every step: its sum, its selection `[images, keys, channels]`,
-    the batch it may wait in."""
-
-    q_shape: torch.Size
-    k_shape: torch.Size
-    buffer: StepBuffer
-    selection: Tensor
-    batch: LayerBatch | None
-
-
 class Accumulator:
-    """GridSums attention while the model samples. Small layers wait in batches (see `batch`) unless layers are kept apart.
+    """Sums attention while the model samples. Small layers wait in batches (see `LayerBatch`) unless layers are kept apart.
 
     Args:
         index: which rows of the model's batch are the pictures, unless a call says otherwise.
         select: gives, for a context of that many keys and the number of a prompt (0 where there is one), the selection
             `[images, keys, channels]` float32 (see `Prompt.selection`).
         keep: what to keep apart.
+        hold: whether small layers may be held by reference until the step ends, see `LayerBatch`.
     """
 
-    def __init__(self, index: slice, select: Callable[[int, int], Tensor], keep: StoreOptions) -> None:
+    def __init__(self, index: slice, select: Callable[[int, int], Tensor], keep: StoreOptions, hold: bool = False) -> None:
         self.batch_slice = BatchSlice(index.start, index.stop)
         self.images: int = index.stop - index.start
-        self.keep = keep
+        self.keep, self._hold = keep, hold
         self.step_count = 0
         self._sums: dict[tuple[Grid, Area], GridSums] = {}
         self.buffers: dict[tuple[Grid | int, Area], StepBuffer] = {}
@@ -142,8 +48,9 @@ class Accumulator:
         self.self_grid: Grid | None = None
         self._select = select
         self._selections: dict[tuple[int, int, torch.device], Tensor] = {}
-        self._batches: dict[tuple[Any, ...], LayerBatch] = {}
+        self._batches: dict[tuple[object, ...], LayerBatch] = {}
         self._plans: dict[tuple[int, BatchSlice], LayerPlan] = {}
+        self._self_plans: dict[tuple[torch.Size, BatchSlice], LayerPlan] = {}
 
     @property
     def sums(self) -> dict[tuple[Grid, Area], GridSums]:
@@ -163,64 +70,49 @@ class Accumulator:
             batch.flush()
 
     def add_cross(
-        self,
-        layer: int,
-        grid: Grid,
-        q: Tensor,
-        k: Tensor,
-        heads: int,
-        scale: float,
-        batch_slice: BatchSlice | None = None,
+        self, layer: int, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, batch_slice: BatchSlice | None = None
     ) -> None:
         """One cross-attention layer of one step: q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`.
 
         Raises:
-            ValueError: the grid does not cover the queries.
+            NothingRecorded: the grid does not cover the queries, or the batch has not the rows that are recorded.
         """
-        batch_slice = batch_slice or self.batch_slice
-        plan = self._plans.get((layer, batch_slice))
-        if plan is None or plan.q_shape != q.shape or plan.k_shape != k.shape:
-            plan = self._plans[layer, batch_slice] = self._new_plan(layer, grid, q, k, heads, scale, batch_slice)
-        plan.buffer.step_terms += heads
-        if plan.batch is not None:
-            plan.batch.add(q, k)
-            return
-        plan.buffer.dirty = True
-        q, k = split_heads(q[batch_slice.index], heads), split_heads(k[batch_slice.index], heads)
-        add_head_sum(plan.buffer.now, q, k, plan.selection, heads, scale)
-        if self.keep.heads:
-            self._add_heads(layer, q, k, plan.selection, heads, scale)
+        where = batch_slice or self.batch_slice
+        plan = self._plans.get((layer, where))
+        if plan is None or not plan.fits(q, k):
+            plan = self._plans[layer, where] = self._cross_plan(layer, grid, q, k, heads, scale, where)
+        plan.add(q, k)
 
-    def _new_plan(
-        self, layer: int, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, batch_slice: BatchSlice
+    def _cross_plan(
+        self, layer: int, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, where: BatchSlice
     ) -> LayerPlan:
-        n, keys = q.shape[1], k.shape[1]
-        if grid[0] * grid[1] != n:
-            raise ValueError(f"{n} queries do not fill a grid of {grid[0]} x {grid[1]}")
-        selection = self._selection(keys, batch_slice.part, q.device)
-        buffer = self._buffer(layer, grid, batch_slice.area, selection)
+        if grid[0] * grid[1] != q.shape[1]:
+            raise NothingRecorded(
+                f"a layer attended from {q.shape[1]} positions where the picture has {grid[0]} x {grid[1]} at its size"
+            )
+        selection = self._selection(k.shape[1], where.part, q.device)
+        per_head = None
+        if self.keep.heads:
+            if layer not in self.heads:
+                self.heads[layer] = torch.zeros(self.images * heads, q.shape[1], selection.shape[-1], device=q.device)
+            per_head = self.heads[layer]
+        target = CrossSums(self._buffer(layer, grid, where.area, selection), selection, heads, scale, per_head)
+        return self._plan(("text", grid), q, k, target, where)
+
+    def _plan(self, what: object, q: Tensor, k: Tensor, target: CrossSums | SelfSums, where: BatchSlice) -> LayerPlan:
+        """The plan of a layer; layers of one kind and shape share a batch, and large ones have none."""
+        if where.stop > min(q.shape[0], k.shape[0]):
+            raise NothingRecorded(
+                f"the model was called with {min(q.shape[0], k.shape[0])} rows where at least {where.stop} were expected: "
+                "guidance or the batch changed while it was sampled"
+            )
         batch = None
         if not (self.keep.layers or self.keep.heads):
-
-            def flush_fn(q: Tensor, k: Tensor, weights: Tensor | None) -> None:
-                if weights is None:
-                    buffer.dirty = True
-                    add_head_sum(buffer.now, q, k, selection, heads, scale)
-                else:
-                    add_weighted_head_sums(buffer.into.both, q, k, selection, heads, scale, weights)
-
-            batch = self._batch_of(("text", grid), q, k, heads, scale, batch_slice, flush_fn)
-        return LayerPlan(q.shape, k.shape, buffer, selection, batch)
-
-    def _batch_of(
-        self, what: object, q: Tensor, k: Tensor, heads: int, scale: float, batch_slice: BatchSlice, flush_fn: FlushFn
-    ) -> LayerBatch | None:
-        """The batch of layers of one shape; None where they are too large to wait."""
-        key = (what, q.shape, k.shape, heads, scale, batch_slice)
-        if key not in self._batches:
-            self._batches[key] = LayerBatch(q.shape, k.shape, batch_slice.index, heads, q.device, flush_fn, not self.keep.steps)
-        batch = self._batches[key]
-        return batch if batch.enabled else None
+            key = (what, q.shape, k.shape, q.dtype, target.heads, target.scale, where)
+            if key not in self._batches:
+                self._batches[key] = LayerBatch(q, k, where.index, target, not self.keep.steps, self._hold)
+            batch = self._batches[key] if self._batches[key].enabled else None
+        return LayerPlan(q.shape, k.shape, where.index, target, batch)
 
     def add_joint(
         self,
@@ -265,19 +157,13 @@ class Accumulator:
         if self._self_attention is None:
             n = q.shape[1]
             self.self_grid, self._self_attention = grid, torch.zeros(self.images, n, n, device=q.device)
-        into = self._self_attention
-        batch_slice = batch_slice or self.batch_slice
-
-        def flush_fn(q: Tensor, k: Tensor, weights: Tensor | None) -> None:
-            add_self_attention(into, q, k, heads, scale)
-
-        batch = None
-        if not (self.keep.layers or self.keep.heads):
-            batch = self._batch_of("self", q, k, heads, scale, batch_slice, flush_fn)
-        if batch is not None:
-            batch.add(q, k)
-        else:
-            flush_fn(split_heads(q[batch_slice.index], heads), split_heads(k[batch_slice.index], heads), None)
+        where = batch_slice or self.batch_slice
+        key = (q.shape, where)
+        plan = self._self_plans.get(key)
+        if plan is None or not plan.fits(q, k):
+            target = SelfSums(self._self_attention, heads, scale)
+            plan = self._self_plans[key] = self._plan("self", q, k, target, where)
+        plan.add(q, k)
 
     def end_step(self) -> None:
         """Fold the step into the sums; an interrupted step is simply never folded."""
@@ -289,7 +175,7 @@ class Accumulator:
             if buffer.total is not None:
                 buffer.total += buffer.now
             if self.keep.steps:
-                # Rows 1..-2 are the words: the detail of start, end and padding would cost a fifth more memory.
+                # Channels 1..-2 are the words: the detail of start, end and padding would cost a fifth more memory.
                 buffer.steps.append(buffer.now[..., 1:-2].half())
         dirty = [buffer for buffer in self.buffers.values() if buffer.dirty]
         # Where layers are kept apart, several buffers go into the same sums, which one launch must not do.
@@ -309,6 +195,7 @@ class Accumulator:
         self._selections.clear()
         self._batches.clear()
         self._plans.clear()
+        self._self_plans.clear()
 
     def _buffer(self, layer: int, grid: Grid, area: Area, selection: Tensor) -> StepBuffer:
         self.grids.setdefault(layer, grid)
@@ -324,11 +211,6 @@ class Accumulator:
                 buffer.steps = [now[..., 1:-2].half()] * self.step_count
             self.buffers[key] = buffer
         return self.buffers[key]
-
-    def _add_heads(self, layer: int, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float) -> None:
-        if layer not in self.heads:
-            self.heads[layer] = torch.zeros(self.images * heads, q.shape[1], selection.shape[-1], device=q.device)
-        add_per_head(self.heads[layer], q, k, selection, heads, scale)
 
     def _selection(self, keys: int, part: int, device: torch.device) -> Tensor:
         known = (keys, part, device)

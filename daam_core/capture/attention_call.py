@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from .sdpa_call import AttentionCall
+
 _FUSED = tuple(f"_scaled_dot_product_{kind}_attention" for kind in ("flash", "efficient", "cudnn"))
 
 
@@ -84,7 +86,7 @@ class LseCapture(TorchDispatchMode):
             self._seen.append(out[1])
         return out
 
-    def of(self, call: Attention) -> Tensor | None:
+    def of(self, call: Attention | AttentionCall) -> Tensor | None:
         """float32 `[batch, heads, n]`, None where the kernel gave none away, or padded it."""
         if len(self._seen) != 1:
             return None

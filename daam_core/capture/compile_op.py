@@ -1,7 +1,7 @@
-"""How the tap listens inside `torch.compile`: one opaque operator, so that no graph breaks and `fullgraph=True` holds.
+"""Recording inside `torch.compile`: one opaque operator, so that no graph breaks and `fullgraph=True` holds.
 
-A compiled UNet bakes its hooks into the graph when it is traced and does not look at them again, so the tap makes it
-forget its graphs when listening starts and when it ends.
+A compiled UNet bakes its hooks into the graph when it is traced and does not look at them again, so the
+hooks make it drop its graphs when they come and when they go.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ..errors import UnsupportedModel
 
 
 class Dispatcher(Protocol):
-    """Whoever takes a layer's projections: the tap."""
+    """Takes a layer's projections: `UNetAttentionHooks`."""
 
     def dispatch(self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool) -> None:
         """Take the projections of layer `index`."""
 
 
 # The operator receives tensors and numbers only, so a graph names its dispatcher by a number. Weak: a graph that outlives
-# its trace finds nobody and does nothing.
+# its trace finds none and does nothing.
 _DISPATCHERS: weakref.WeakValueDictionary[int, Dispatcher] = weakref.WeakValueDictionary()
 _NUMBERS = itertools.count()
 
@@ -56,7 +56,7 @@ def _operator() -> Callable[[Tensor, Tensor, Tensor, int, int, int, int, bool], 
 
 
 class HookOp:
-    """A dispatcher's number and the tensor whose (pretended) change keeps the compiler from dropping the operator."""
+    """The operator of one dispatcher: its number, and a tensor whose (pretended) change keeps the compiler from dropping it."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._hand = _operator()
@@ -65,7 +65,7 @@ class HookOp:
         _DISPATCHERS[self._number] = dispatcher
 
     def call(self, q: Tensor, k: Tensor, index: int, grid: tuple[int, int], cross: bool) -> None:
-        """Give one layer's projections to the dispatcher from inside a compiled graph."""
+        """Hand one layer's projections to the dispatcher from inside a compiled graph."""
         self._hand(self._mark, q, k, self._number, index, grid[0], grid[1], cross)
 
 

@@ -1,12 +1,10 @@
-"""Takes one picture out of an accumulator and brings it to the CPU."""
+"""Takes one side of one picture out of an accumulator and brings it to the CPU."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import BadArgument, NothingRecorded, recording_failure
@@ -21,11 +19,9 @@ def recorded_image(
     layers: Sequence[Layer],
     prompts: Sequence[Prompt],
     image: int,
-    size: tuple[int, int],
-    picture: NDArray[np.uint8] | None,
     timesteps: Sequence[float],
 ) -> RecordedImage:
-    """Take one picture out of an accumulator and bring it to the CPU.
+    """Take one side of one picture out of an accumulator and bring it to the CPU.
 
     Raises:
         BadArgument: there is no such picture.
@@ -68,8 +64,6 @@ def recorded_image(
         }
         or None,
         self_attention=_self_attention(accumulator, image),
-        size=size,
-        picture=picture,
         prompt=prompts[image],
         steps=accumulator.step_count,
         timesteps=tuple(timesteps),

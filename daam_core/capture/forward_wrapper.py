@@ -16,7 +16,7 @@ OnForward = Callable[[nn.Module, tuple[Any, ...], Tensor], None]
 
 
 class ForwardWrapper:
-    """Listens at one module until `remove`, as the handle of a forward hook does.
+    """Wraps one module's `forward` until `remove`; a handle like that of a forward hook.
 
     What was there is called as it was: a `forward` of the instance (accelerate's offloading sets one), else the class's,
     looked up at every call, since a WebUI exchanges that of `Linear` for LoRA.
@@ -43,11 +43,11 @@ class ForwardWrapper:
 
     @property
     def is_outermost(self) -> bool:
-        """Whether what it sees is what the module gives out: a forward hook may still change that."""
+        """Whether what it gets is what the module gives out: a forward hook may still change that."""
         return self.in_place and not self._module._forward_hooks
 
     def remove(self) -> None:
-        """Put back what was there. Where somebody wrapped this one, it stays below, deaf, for them to call."""
+        """Put back what was there. Where somebody wrapped this one, it stays below, detached, for them to call."""
         self._attached = False
         own = self._module.__dict__
         top = own.get("forward")
@@ -60,7 +60,7 @@ class ForwardWrapper:
 
 
 def wrap_forward(module: nn.Module, on_forward: OnForward, by_hook: bool = False) -> ForwardWrapper | RemovableHandle:
-    """Listen at a module: by its `forward`, or by a hook where that is asked for or others' hooks come first."""
+    """Call `on_forward` after a module's forward: by wrapping it, or by a hook where asked for or where others' hooks are."""
     if by_hook or module._forward_hooks:
         return module.register_forward_hook(on_forward)
     return ForwardWrapper(module, on_forward)

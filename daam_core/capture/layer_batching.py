@@ -1,17 +1,19 @@
 """Small attention layers of one shape, gathered and worked off together, over several steps where they may be.
 
 One by one they would cost a small model more time than its own work: most of it is the start of kernels, not their run.
-They are copied: a model may write into its queries, and what it lets go of is still warm in the cache when it asks again.
+A model may write into the queries and keys that it gave out, so they are copied: at the end of the step, all layers
+at once, where PyTorch's version counters show that nobody wrote into them until then; else at once.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ..attention.scores import CPU_BYTES
+from ..errors import NothingRecorded
 
 BATCH_BYTES = 16 * 2**20
 """Upper bound of what the layers of one shape take together: their copies and the temporaries of working them off.
@@ -21,47 +23,58 @@ _FEW = 4  # fewer layers than these are not worth the copies
 _MANY = 128  # SDXL has 70
 
 
-class FlushFn(Protocol):
-    """Where waiting layers go."""
+class Target(Protocol):
+    """What sums the layers that waited."""
 
-    def __call__(self, q: Tensor, k: Tensor, weights: Tensor | None) -> None:
+    @property
+    def heads(self) -> int:
+        """Attention heads of one layer."""
+
+    def add(self, q: Tensor, k: Tensor, weights: Tensor | None) -> None:
         """q `[layers * images * heads, n, d]`, k `[layers * images * heads, keys, d]`; `weights` `[2, layers]`, of layers
         of finished steps: 1 and the square of the step's number. None where the step is not over yet."""
+
+
+class _Held(NamedTuple):
+    """Queries and keys as the model gave them out, and how often each had been written to then."""
+
+    q: Tensor
+    k: Tensor
+    q_version: int
+    k_version: int
+
+    @property
+    def untouched(self) -> bool:
+        return self.q._version == self.q_version and self.k._version == self.k_version
 
 
 class LayerBatch:
     """Waiting layers: side by side they are one layer of more heads.
 
     Args:
-        q_shape, k_shape: of one layer's queries `[batch, n, heads * d]` and keys `[batch, keys, heads * d]`.
+        q, k: one layer's queries `[batch, n, heads * d]` and keys `[batch, keys, heads * d]`; others have their shapes.
         index: the rows of the batch that are recorded.
-        heads: attention heads of one layer.
-        device: where the copies lie, float32.
-        flush_fn: takes what waited.
+        target: takes what waited.
         across_steps: finished steps wait too, until there is no room for another.
+        hold: hold what eager code gave out by reference until the step ends. Not for a compiled model: what it gives out
+            lies in memory that it may use again without a word.
     """
 
-    def __init__(
-        self,
-        q_shape: torch.Size,
-        k_shape: torch.Size,
-        index: slice,
-        heads: int,
-        device: torch.device,
-        flush_fn: FlushFn,
-        across_steps: bool,
-    ) -> None:
-        self._work_off, self._patient = flush_fn, across_steps
-        images = index.stop - index.start
-        scores, width = images * heads * q_shape[1] * k_shape[1], images * q_shape[2]
-        on_cpu = device.type == "cpu"
-        room = (CPU_BYTES if on_cpu else BATCH_BYTES) // (4 * (width * (q_shape[1] + k_shape[1]) + 2 * scores))
+    def __init__(self, q: Tensor, k: Tensor, index: slice, target: Target, across_steps: bool, hold: bool = False) -> None:
+        self._target, self._across_steps = target, across_steps
+        images, heads = index.stop - index.start, target.heads
+        scores, width = images * heads * q.shape[1] * k.shape[1], images * q.shape[2]
+        on_cpu = q.device.type == "cpu"
+        room = (CPU_BYTES if on_cpu else BATCH_BYTES) // (4 * (width * (q.shape[1] + k.shape[1]) + 2 * scores))
         self._room = 0 if room < _FEW or (on_cpu and scores > _CPU_SCORES) else min(_MANY, room)
-        self._q = _Stack(q_shape, index, heads, device, self._room)
-        self._k = _Stack(k_shape, index, heads, device, self._room)
-        self._weights = torch.ones(2, self._room, device=device)
+        self._q, self._k = _Stack(q, index, heads, self._room), _Stack(k, index, heads, self._room)
+        self._weights = torch.ones(2, self._room, device=q.device)
         self._at_once = hasattr(torch, "_foreach_copy_")  # from PyTorch 2.1 on
         self._finished = self._waiting = 0
+        # Tensors of inference mode have no version counter: what they hold later cannot be proved.
+        self._may_hold = False
+        self._on_trial = hold and not (q.is_inference() or k.is_inference())
+        self._held: list[_Held] = []
 
     @property
     def enabled(self) -> bool:
@@ -70,22 +83,25 @@ class LayerBatch:
 
     def add(self, q: Tensor, k: Tensor) -> None:
         """Let a layer wait, q and k in the shapes of the batch, any float dtype; a full batch is worked off first."""
-        if self._waiting == self._room:
-            if self._finished:
-                self.flush()
-            else:
-                self._empty(self._waiting, None)
-        (q_place, q), (k_place, k) = self._q.to_copy(self._waiting, q), self._k.to_copy(self._waiting, k)
+        if self._waiting + (len(self._held) if self._may_hold else 0) == self._room:
+            self._make_room()
+        if self._may_hold:
+            self._held.append(_Held(q, k, q._version, k._version))
+            return
+        (q_place, own_q), (k_place, own_k) = self._q.to_copy(self._waiting, q), self._k.to_copy(self._waiting, k)
         if self._at_once:
-            torch._foreach_copy_([q_place, k_place], [q, k])
+            torch._foreach_copy_([q_place, k_place], [own_q, own_k])
         else:
-            q_place.copy_(q)
-            k_place.copy_(k)
+            q_place.copy_(own_q)
+            k_place.copy_(own_k)
         self._waiting += 1
+        if self._on_trial:
+            self._held.append(_Held(q, k, q._version, k._version))
 
     def end_step(self, number: int) -> None:
         """All that waits belongs to step `number` (from 1) or one before it."""
-        if not self._patient:
+        self._take_held()
+        if not self._across_steps:
             self._empty(self._waiting, None)
             return
         layers = self._waiting - self._finished
@@ -96,30 +112,59 @@ class LayerBatch:
                 self.flush()
 
     def flush(self) -> None:
-        """Work off the finished steps; what was heard of the present one goes on waiting."""
+        """Work off the finished steps; what was added in the present one goes on waiting."""
         if self._finished:
             self._empty(self._finished, self._weights[:, : self._finished])
+
+    def _make_room(self) -> None:
+        """Work off what is finished, else what there is."""
+        self._take_held()
+        if self._finished:
+            self.flush()
+        else:
+            self._empty(self._waiting, None)
+
+    def _take_held(self) -> None:
+        """Copy what was held by reference; after the first step, decide whether the next may be held.
+
+        Raises:
+            NothingRecorded: somebody wrote into queries or keys that nobody wrote into before.
+        """
+        held, self._held = self._held, []
+        untouched = all(one.untouched for one in held)
+        if self._on_trial:
+            self._on_trial, self._may_hold = False, bool(held) and untouched
+            return
+        if not held:
+            return
+        if not untouched:
+            raise NothingRecorded("something began to write into the model's queries or keys in the middle of the run")
+        self._q.copy_all(self._waiting, [one.q for one in held])
+        self._k.copy_all(self._waiting, [one.k for one in held])
+        self._waiting += len(held)
 
     def _empty(self, layers: int, weights: Tensor | None) -> None:
         if not layers:
             return
         # A run may be looked at outside the inference mode that it was sampled in.
         with torch.inference_mode(self._weights.is_inference()):
-            self._work_off(self._q.heads(layers), self._k.heads(layers), weights)
+            self._target.add(self._q.heads(layers), self._k.heads(layers), weights)
             for stack in (self._q, self._k):
                 stack.shift(layers, self._waiting)
         self._waiting, self._finished = self._waiting - layers, 0
 
 
 class _Stack:
-    """Room for the recorded rows of the queries or the keys of layers of one shape, `[layers, images, heads, n, d]`."""
+    """Room for the recorded rows of the queries or the keys of layers of one shape, float32 `[layers, images, heads, n, d]`."""
 
-    def __init__(self, shape: torch.Size, index: slice, heads: int, device: torch.device, room: int) -> None:
-        images, (_, n, width) = index.stop - index.start, shape
+    def __init__(self, like: Tensor, index: slice, heads: int, room: int) -> None:
+        images, (_, n, width) = index.stop - index.start, like.shape
         self._index, self._shape = index, (images, n, heads, width // heads)
         self._strides, self._first = (n * width, width, width // heads, 1), index.start * n * width
-        self._all = torch.empty(room, images, heads, n, width // heads, device=device)
+        self._all = torch.empty(room, images, heads, n, width // heads, device=like.device)
         self._places = [layer.transpose(1, 2) for layer in self._all]
+        # Taking few rows out of each tensor costs a view each; out of all of them together, once.
+        self._rows_first = like.shape[0] > 2 * images
 
     def to_copy(self, at: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """(where one layer's tensor `[batch, n, heads * d]` goes, what of it goes there), `[images, n, heads, d]`."""
@@ -127,6 +172,15 @@ class _Stack:
         if x.is_contiguous():  # one view instead of two, for every layer of every step
             return self._places[at], x.as_strided(self._shape, self._strides, x.storage_offset() + self._first)
         return self._places[at], x[self._index].unflatten(-1, self._shape[2:])
+
+    def copy_all(self, at: int, tensors: list[Tensor]) -> None:
+        """Copy the recorded rows of several layers' tensors behind the first `at` layers."""
+        with torch.no_grad():
+            if self._rows_first:
+                stacked = torch.stack([x[self._index] for x in tensors])
+            else:
+                stacked = torch.stack(tensors)[:, self._index]
+            self._all[at : at + len(tensors)].copy_(stacked.unflatten(-1, self._shape[2:]).transpose(2, 3))
 
     def heads(self, layers: int) -> Tensor:
         """The first layers, `[layers * images * heads, n, d]`."""

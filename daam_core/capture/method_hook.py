@@ -1,4 +1,4 @@
-"""See what goes in and out of one method of one object, and leave no trace afterwards, in whatever order watchers leave."""
+"""A callback after one method of one object, removable in any order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 class MethodHook:
     """Calls `on_return(arguments, result)` after every call of `owner.name`; `arguments` are by name, defaults filled in.
 
-    An exception of the method passes through unseen; an exception of `on_return` goes to `failed` and the method's result is
+    An exception of the method passes through untouched; an exception of `on_return` goes to `failed` and the method's result is
     returned all the same.
     """
 
@@ -49,7 +49,7 @@ class MethodHook:
         return below(*args, **kwargs)
 
     def remove(self) -> None:
-        """Take this watcher out; others, above or below it, stay."""
+        """Take this hook out; others, above or below it, stay."""
         top = vars(self._owner).get(self._name)
         if top is self._hooked:
             if self._below is None:

@@ -1,4 +1,4 @@
-"""What listens inside a UNet: at a spatial transformer for its grid, at an attention layer for its queries and keys."""
+"""Hooks inside a UNet: on a spatial transformer for its grid, on an attention layer for its queries and keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .forward_wrapper import ForwardWrapper, wrap_forward
 
 
 class GridHook:
-    """Listens at one spatial transformer: the true (h, w), which no square root of n can tell."""
+    """Reads from one spatial transformer's input the true (h, w), which no square root of n can tell."""
 
     def __init__(self, dispatcher: compiled.Dispatcher, owner: nn.Module) -> None:
         self.dispatcher, self.owner = dispatcher, owner
@@ -27,7 +27,7 @@ class GridHook:
 
 
 class QKHook:
-    """Listens at one attention layer: pairs the queries with the keys of the same call."""
+    """Hooks on one attention layer's projections: pairs the queries with the keys of the same call."""
 
     def __init__(self, grid_hook: GridHook, attn: Any, index: int, op: compiled.HookOp | None, is_self: bool) -> None:
         self.is_self = is_self
@@ -37,13 +37,13 @@ class QKHook:
         self._source: Any = None
 
     def attach(self) -> list[ForwardWrapper | RemovableHandle]:
-        """Listen at the layer's projections as they are now.
+        """Put hooks on the layer's projections as they are now.
 
         A compiled graph has its hooks baked in, and knows nothing of a `forward` set later.
         """
         on_key = self.on_fused_key_value if self.key_name == "to_kv" else self.on_key
         pairs = ((self._attn.to_q, self.on_query), (getattr(self._attn, self.key_name), on_key))
-        return [wrap_forward(module, see, self._op is not None) for module, see in pairs]
+        return [wrap_forward(module, on_forward, self._op is not None) for module, on_forward in pairs]
 
     def on_query(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         self._q, self._source = output, args[0] if args else None

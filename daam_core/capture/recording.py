@@ -17,13 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import BadArgument, DaamLensError, NothingRecorded, recording_failure
+from ..maps.data import RecordedImage
 from ..maps.heatmaps import HeatMaps
+from ..maps.succession import join_in_succession
+from ..prompt.context import batch_selection
 from ..prompt.prompt import Prompt
 from ..types import Block, Grid, Layer, Side, Size
-from .accumulator import Accumulator, StoreOptions
+from .accumulator import Accumulator
+from .buffers import StoreOptions
 from .extraction import recorded_image
 
 logger = logging.getLogger("daam_lens")
+SIDES: tuple[Side, ...] = ("prompt", "negative")
 NO_STEP = "Not one sampling step was finished, so there is no heat map. Let the sampler run on."
 
 
@@ -52,14 +57,15 @@ class Recording:
 
     Args:
         keep: what to keep apart.
+        hold: whether small layers may be held by reference until the step ends: eager models only, see `LayerBatch`.
 
     Attributes:
         failure: why recording stopped, empty while it goes on.
         groups: in the order in which they were added.
     """
 
-    def __init__(self, keep: StoreOptions) -> None:
-        self.keep = keep
+    def __init__(self, keep: StoreOptions, hold: bool = False) -> None:
+        self.keep, self._hold = keep, hold
         self.failure = ""
         self.groups: list[Group] = []
         self.layers: list[Layer] = []
@@ -80,13 +86,14 @@ class Recording:
 
         Args:
             side: prompt or negative prompt.
-            images: their numbers in the recording; a picture is in one group of a side.
+            images: their numbers in the recording; a picture is in several groups of a side where it is made of several
+                prompts in succession.
             prompts: the words of each picture.
             select: which context columns make up which channel, see `Accumulator`; by default each prompt's own.
             index: rows of the model's batch that are these pictures, where they are the same in every call.
         """
         chosen = slice(0, len(images)) if index is None else index
-        accumulator = Accumulator(chosen, select or prompt_selection(prompts), self.keep)
+        accumulator = Accumulator(chosen, select or prompt_selection(prompts), self.keep, self._hold)
         accumulator.step_count = len(self._times)
         group = Group(side, tuple(images), tuple(prompts), accumulator)
         self.groups.append(group)
@@ -168,32 +175,25 @@ class Recording:
         mine = [group for group in self.groups if image in group.images]
         if self.groups and not mine:
             raise BadArgument(f"There is no picture {image}: {self.num_images} were recorded, counted from 0.")
-        sides: dict[Side, HeatMaps] = {}
-        for group in mine:
-            if group.accumulator.buffers and group.side not in sides:
-                sides[group.side] = self._side(group, image, size, picture)
-        maps = sides.get("prompt") or sides.get("negative")
-        if maps is None:
+        sides: dict[Side, RecordedImage] = {}
+        for side in SIDES:
+            parts = [self._part(group, image) for group in mine if group.side == side and group.accumulator.buffers]
+            if parts:
+                sides[side] = join_in_succession(parts)
+        if not sides:
             raise NothingRecorded(NO_STEP)
-        negative = sides.get("negative")
-        return maps.with_negative(negative) if negative is not None and maps is not negative else maps
+        if "prompt" not in sides:
+            sides = {"prompt": sides["negative"]}
+        return HeatMaps(sides, size, picture)
 
-    def _side(self, group: Group, image: int, size: Size, picture: NDArray[np.uint8] | None) -> HeatMaps:
+    def _part(self, group: Group, image: int) -> RecordedImage:
         accumulator = group.accumulator
         accumulator.release()
         times = [float(torch.as_tensor(time).flatten()[0]) for time in self._times[: accumulator.step_count]]
         position = group.images.index(image)
-        taken = recorded_image(accumulator, self.layers, group.prompts, position, size, picture, times)
-        return HeatMaps.from_run(taken)
+        return recorded_image(accumulator, self.layers, group.prompts, position, times)
 
 
 def prompt_selection(prompts: Sequence[Prompt]) -> Callable[[int, int], Tensor]:
-    """Selections of several pictures side by side, padded with empty channels to the longest prompt:
-    `select(keys, part)` gives float32 `[images, keys, channels]`; there is one part."""
-    channels = max(prompt.num_channels for prompt in prompts)
-
-    def select(keys: int, _part: int) -> Tensor:
-        each = [prompt.selection(keys) for prompt in prompts]
-        return torch.stack([torch.nn.functional.pad(x, (0, channels - x.shape[1])) for x in each])
-
-    return select
+    """`select(keys, part)` of several pictures side by side, see `context.batch_selection`; there is one part."""
+    return lambda keys, _part: batch_selection(prompts, keys)

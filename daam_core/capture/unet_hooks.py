@@ -1,4 +1,4 @@
-"""Listens at every cross-attention of a UNet: reads the projections and changes nothing.
+"""Hooks on every cross-attention of a UNet: they read the projections and change nothing.
 
 Works on any UNet whose spatial transformers own `transformer_blocks` with `attn1` and `attn2` (diffusers, ldm, sgm and
 the WebUI forks): LoRA, hypernetworks and every attention optimisation act before, inside or after `to_q` / `to_k`, so
@@ -37,8 +37,8 @@ class UNetAttentionHooks:
             `[batch, keys, dim]`.
         after: called when the UNet is done.
         failed: called once with the exception if one of the others raised; nothing is recorded from then on, and the
-            UNet goes on as if nobody were looking.
-        self_attention: listen to `attn1` too.
+            UNet goes on as if there were no hooks.
+        self_attention: hooks on `attn1` too.
 
     Raises:
         UnsupportedModel: the model has no cross-attention in spatial transformers.
@@ -131,12 +131,17 @@ class UNetAttentionHooks:
         except Exception as error:
             self._stop(error)
 
+    @property
+    def compiled(self) -> bool:
+        """Whether the UNet runs through `torch.compile`."""
+        return self._op is not None
+
     def resume(self) -> None:
         """Record again after a failure: it belonged to one call of the pipeline."""
         self._live = bool(self._handles)
 
     def reattach(self) -> None:
-        """Listen to every layer again, those too that were muted or that somebody else took the tap off."""
+        """Put hooks on every layer again, also on those that were left out and those that somebody else replaced."""
         if self._self_detached or any(
             isinstance(handle, ForwardWrapper) and not handle.is_outermost for handle in self._layer_handles
         ):
@@ -144,9 +149,9 @@ class UNetAttentionHooks:
             self._attach_layers()
 
     def detach_self_attention(self, but: Grid | None) -> None:
-        """Take the hooks off every self-attention layer that was not on this grid when it was last heard.
+        """Take the hooks off every self-attention layer that was not on this grid in its last call.
 
-        A compiled UNet keeps listening: its hooks are part of its graph.
+        A compiled UNet keeps them: its hooks are part of its graph.
         """
         if self._self_detached or self._op is not None:
             return
@@ -156,7 +161,7 @@ class UNetAttentionHooks:
                 for handle in handles:
                     handle.remove()
 
-    # -- ears at the layers ------------------------------------------------------------------------------------------
+    # -- hooks on the layers ---------------------------------------------------------------------------------------
 
     def _exchanged(self) -> bool:
         """Whether a projection is another module than it was: a LoRA loaded inside the trace puts new ones there."""

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from ..capture.accumulator import StoreOptions
+from ..capture.buffers import StoreOptions
 from ..capture.method_hook import MethodHook
-from ..capture.recording import Group, Recording
+from ..capture.recording import Recording
 from ..capture.unet_hooks import UNetAttentionHooks
-from ..errors import BadArgument, NothingRecorded, UnsupportedModel
-from ..maps.heatmaps import Aggregation, HeatMaps
+from ..errors import BadArgument, UnsupportedModel
 from ..prompt.prompt import Prompt
-from ..types import Grid, Size
+from ..types import Grid
+from .attention_trace import AttentionTrace, Generation
+from .transformer_trace import MODELS, TransformerTrace
 
 KeptAxis = Literal["layers", "steps", "heads"]
 
@@ -34,103 +31,28 @@ class _Request:
     guided: bool
 
 
-@dataclass
-class _Generation:
-    """One call of the pipeline.
-
-    Attributes:
-        recording: what was recorded of it, or why nothing was.
-        images, size: pictures it makes, (height, width) of each in pixels.
-        prompt, negative: the groups of both sides.
-        pictures: what the pipeline's image processor gave out.
-    """
-
-    recording: Recording
-    images: int = 0
-    size: Size = (0, 0)
-    prompt: Group | None = None
-    negative: Group | None = None
-    pictures: Any = None
-
-
-class AttentionTrace:
-    """What `trace` gives: `with trace(pipe) as recording: pipe(…)`, then `recording.heat_maps()`, or `for maps in recording`.
-
-    Every call of the pipeline inside the block is a generation of its own; one that fails to be recorded says why and does
-    not touch the next.
-    """
+class UNetTrace(AttentionTrace):
+    """The trace of a pipeline with a cross-attention UNet."""
 
     def __init__(self, pipe: Any, keep: StoreOptions, negative: bool) -> None:
+        super().__init__(pipe, keep, negative)
         unet = getattr(pipe, "unet", None)
         if not isinstance(unet, torch.nn.Module):
             raise UnsupportedModel(
-                f"{type(pipe).__name__} has no UNet. DAAM Lens reads the cross-attention of Stable Diffusion 1, 2 and XL."
+                f"{type(pipe).__name__} has no UNet and no transformer. DAAM Lens reads pipelines that have one of them."
             )
-        self._pipe, self._keep, self._negative = pipe, keep, negative
         self._hooks = UNetAttentionHooks(
             unet, self._on_attention, self._begin_step, self._end_step, self._fail, keep.self_attention
         )
-        self._stack = ExitStack()
         self._request: _Request | None = None
-        self._generation: _Generation | None = None
-        self._generations: list[_Generation] = []
+        self._generation: Generation | None = None
         self._timestep: Any = 0
 
-    @property
-    def num_generations(self) -> int:
-        """How many calls of the pipeline were seen, those included that could not be recorded."""
-        return len(self._generations)
-
-    @property
-    def num_images(self) -> int:
-        """How many pictures the last generation made: `[recording.heat_maps(i) for i in range(recording.num_images)]`."""
-        return self._generations[-1].images if self._generations else 0
-
-    @property
-    def failure(self) -> str | None:
-        """Why the last generation could not be recorded, None if it was; the picture was made all the same."""
-        return (self._generations[-1].recording.failure or None) if self._generations else None
-
-    def __iter__(self) -> Iterator[HeatMaps]:
-        """The maps of every picture of the last generation."""
-        return (self.heat_maps(image) for image in range(self.num_images))
-
-    def __enter__(self) -> AttentionTrace:
-        try:
-            self._stack.enter_context(self._hooks)
-            self._hook_method(self._pipe, "encode_prompt", self._on_encode_prompt)
-            self._hook_method(self._pipe, "maybe_free_model_hooks", lambda *_: self._finish())
-            self._hook_method(getattr(self._pipe, "image_processor", None), "postprocess", self._on_postprocess)
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def heat_maps(self, image: int = 0, *, generation: int = -1, aggregation: Aggregation = "sum") -> HeatMaps:
-        """The maps of one picture.
-
-        Args:
-            image: which picture of the generation, from 0.
-            generation: which call of the pipeline; the last one by default.
-            aggregation: "sum" is Eq. 6; "castorini" is the rule of the castorini/daam package (needs `keep="heads"`).
-
-        Raises:
-            NothingRecorded: nothing was sampled inside the trace, or that call could not be recorded (the text says why).
-            BadArgument: no such picture or generation.
-        """
-        if not self._generations:
-            raise NothingRecorded(
-                "Nothing was recorded: call the pipeline inside `with trace(pipe) as recording:` and let it take a step."
-            )
-        try:
-            chosen = self._generations[generation]
-        except IndexError:
-            raise BadArgument(f"There is no generation {generation}: {self.num_generations} were recorded.") from None
-        maps = chosen.recording.finish(image, chosen.size, _picture(chosen.pictures, image))
-        return maps.as_castorini(self._castorini_side()) if aggregation == "castorini" else maps
+    def _attach(self) -> None:
+        self._stack.enter_context(self._hooks)
+        self._hook_method(self._pipe, "encode_prompt", self._on_encode_prompt)
+        self._hook_method(self._pipe, "maybe_free_model_hooks", lambda *_: self._finish())
+        self._hook_method(getattr(self._pipe, "image_processor", None), "postprocess", self._on_postprocess)
 
     def _castorini_side(self) -> int:
         # That package knows two latent sizes: 64 where the model's own picture is 512 or 1024 px, else 96.
@@ -163,7 +85,7 @@ class AttentionTrace:
 
     def _fail(self, error: Exception) -> None:
         if self._generation is None:
-            self._generation = _Generation(Recording(self._keep))
+            self._generation = Generation(Recording(self._keep))
             self._generations.append(self._generation)
         self._generation.recording.fail(error)
         self._generation = self._request = None
@@ -194,14 +116,14 @@ class AttentionTrace:
         if generation.negative is not None:
             generation.negative.accumulator.add_cross(index, grid, q, k, layer.heads, layer.scale)
 
-    def _start(self, request: _Request, sample: Tensor, context: Tensor) -> _Generation:
+    def _start(self, request: _Request, sample: Tensor, context: Tensor) -> Generation:
         perturbed = bool(getattr(self._pipe, "do_perturbed_attention_guidance", False))
         # Rows are stacked as [negative, prompt, perturbed]; the first and the last only where their guidance is on.
         images = sample.shape[0] // (1 + request.guided + perturbed)
         factor = int(getattr(self._pipe, "vae_scale_factor", 8))
         keys = context.shape[1]
         self._hooks.reattach()  # an earlier generation left out what it had no use for
-        recording = Recording(self._keep)
+        recording = Recording(self._keep, hold=not self._hooks.compiled)
         recording.describe(self._hooks.layers)
         first = images if request.guided else 0
         prompts = self._prompts(request.prompts, images, keys)
@@ -211,7 +133,7 @@ class AttentionTrace:
             negatives = self._prompts(request.negatives, images, keys)
             negative = recording.add_group("negative", range(images), negatives, index=slice(0, images))
         size = (sample.shape[2] * factor, sample.shape[3] * factor)
-        return _Generation(recording, images, size, prompt, negative)
+        return Generation(recording, images, size, prompt, negative)
 
     def _prompts(self, texts: list[str] | None, images: int, keys: int) -> list[Prompt]:
         tokenizer = getattr(self._pipe, "tokenizer", None) or getattr(self._pipe, "tokenizer_2", None)
@@ -250,25 +172,27 @@ def trace(
     Raises:
         UnsupportedModel: the pipeline has no UNet with cross-attention.
         BadArgument: `keep` names something else.
+
+    Example:
+        >>> from daam_core import load_tiny
+        >>> pipe = load_tiny()
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> with trace(pipe, negative=True) as recording:
+        ...     images = pipe(["a red house", "a green tree"], num_inference_steps=2).images
+        >>> [maps.words for maps in recording]
+        [['a', 'red', 'house'], ['a', 'green', 'tree']]
+        >>> tuple(recording.heat_maps(1).mask("tree").shape)
+        (128, 128)
     """
     axes = (keep,) if isinstance(keep, str) else tuple(keep)
     if unknown := set(axes) - {"layers", "steps", "heads"}:
         raise BadArgument(f"keep is any of 'layers', 'steps' and 'heads', not {sorted(unknown)}.")
-    return AttentionTrace(pipe, StoreOptions("layers" in axes, "steps" in axes, "heads" in axes, self_attention), negative)
+    options = StoreOptions("layers" in axes, "steps" in axes, "heads" in axes, self_attention)
+    transformers = [getattr(pipe, name, None) for name in MODELS]
+    if getattr(pipe, "unet", None) is None and any(isinstance(model, torch.nn.Module) for model in transformers):
+        return TransformerTrace(pipe, options, negative)
+    return UNetTrace(pipe, options, negative)
 
 
 def _texts(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else [str(text) for text in value]
-
-
-def _picture(pictures: Any, image: int) -> NDArray[np.uint8] | None:
-    """One finished picture as uint8 `[H, W, 3]`, whatever the pipeline's `output_type` was."""
-    if pictures is None or image >= len(pictures):
-        return None
-    one = pictures[image]
-    if isinstance(one, Image.Image):
-        return np.asarray(one.convert("RGB"))
-    values = one.detach().float().cpu().permute(1, 2, 0).numpy() if isinstance(one, Tensor) else np.asarray(one)
-    if values.ndim != 3 or values.shape[-1] != 3:
-        return None  # output_type="latent"
-    return (np.nan_to_num(values).clip(0, 1) * 255).round().astype(np.uint8)

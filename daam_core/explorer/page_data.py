@@ -8,7 +8,6 @@ to the right of the high ones. Tile k of grid g lies at column `columns[g]`, row
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from ..attention.upsample import bicubic
 from ..errors import DetailMissing
+from ..files import png_bytes
 from ..maps.heatmaps import RULES, HeatMaps
 from ..maps.statistics import prompt_report
 from ..prompt.alignment import search_key
@@ -218,7 +217,5 @@ def _encode(levels: dict[tuple[int, int], Tensor], top: int) -> tuple[bytes, dic
         unit = values / np.where(scales[:, g] > 0, scales[:, g], 1)[:, None, None]
         plane[: tiles * h, columns[g] : columns[g] + w] = np.rint(unit * top).reshape(tiles * h, w)
     pixels = plane.astype(np.uint8) if top <= 255 else np.hstack([plane >> 8, plane & 255]).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=9)
     layout = {"top": top, "grids": [list(g) for g in grids], "columns": columns, "scales": scales.tolist()}
-    return file.getvalue(), layout
+    return png_bytes(pixels, 9), layout

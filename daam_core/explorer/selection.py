@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +17,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import masks
-from ..errors import BadArgument, WordNotFound
+from ..defaults import DEFAULT_TAU
+from ..errors import BadArgument, DaamLensError, WordNotFound
 from ..maps.heatmaps import HeatMaps
 from ..masks.methods import METHODS
 from ..prompt.prompt import Word
+from ..prompt.tokenization import SPECIALS
 from .page_data import Axis, detail_words
 
-_LONGEST = 64 * 1024
-_MOST_PICKS = 512
+LONGEST = 64 * 1024
+"""Characters of a choice as JSON."""
+MOST_PICKS = 64
+"""Words and phrases of a choice; a mask of each is made."""
+_MOST_WORDS = 512
+
+
+class Stopped(DaamLensError):
+    """A mask that nobody waits for any more."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +44,10 @@ class Settings:
         tau: level, 0..1.
         soft, compete, invert: switches of the page; soft and compete count without a `method` only.
         grow, feather: pixels of the picture.
-        method: "" for levels alone, or one of `mask_methods.METHODS`.
+        method: "" for levels alone, or one of `masks.methods.METHODS`.
     """
 
-    tau: float = 0.4
+    tau: float = DEFAULT_TAU
     soft: bool = False
     compete: bool = False
     invert: bool = False
@@ -65,8 +73,8 @@ def read_choice(text: str) -> Choice:
     """
     if not text.strip():
         return Choice()
-    if len(text) > _LONGEST:
-        raise BadArgument(f"A choice of words has at most {_LONGEST} characters, not {len(text)}. Choose again on the page.")
+    if len(text) > LONGEST:
+        raise BadArgument(f"A choice of words has at most {LONGEST} characters, not {len(text)}. Choose again on the page.")
     try:
         return _choice(json.loads(text))
     except (ValueError, RecursionError) as error:
@@ -77,10 +85,13 @@ def read_choice(text: str) -> Choice:
 def _choice(data: Any) -> Choice:
     if not isinstance(data, Mapping) or not isinstance(data.get("words"), list):
         raise BadArgument("it has no list of words")
-    picks = data["words"]
-    if len(picks) > _MOST_PICKS or not all(_is_pick(pick) for pick in picks):
+    if not all(_is_pick(pick) for pick in data["words"]):
         raise BadArgument("its words are not lists of texts such as 'word:house'")
-    return Choice(tuple(tuple(pick) for pick in picks), _settings(data.get("settings", {})), _part(data.get("part")))
+    # Each once: a mask of the same word again changes nothing and takes as long.
+    picks = list(dict.fromkeys(tuple(dict.fromkeys(pick)) for pick in data["words"]))
+    if len(picks) > MOST_PICKS:
+        raise BadArgument(f"it has {len(picks)} words and phrases, and a mask is made of at most {MOST_PICKS}")
+    return Choice(tuple(picks), _settings(data.get("settings", {})), _part(data.get("part")))
 
 
 def server_methods(maps: HeatMaps) -> list[str]:
@@ -114,24 +125,38 @@ def choice_mask(maps: HeatMaps, choice: Choice) -> Tensor:
     return masks.feather(mask, settings.feather) if settings.feather else mask
 
 
-def united(maps: HeatMaps, choice: Choice) -> Tensor:
-    """The union of the words' masks before clean-up. See `choice_mask`."""
+def united(maps: HeatMaps, choice: Choice, stopped: Callable[[], bool] | None = None) -> Tensor:
+    """The union of the words' masks before clean-up. See `choice_mask`.
+
+    Raises:
+        Stopped: `stopped` said yes between two words.
+    """
     found = [side for pick in choice.picks if (side := _found(maps, pick)) is not None]
     if not found:
         return torch.zeros(maps.size, dtype=torch.bool)
-    parts = [_one(side, word, choice, side is maps) for side, word in found]
+    parts = []
+    for one, word in found:
+        if stopped is not None and stopped():
+            raise Stopped("Nobody waits for this mask any more.")
+        parts.append(_one(one, word, choice, one is maps))
     if parts[0].is_floating_point():
         return torch.stack(parts).amax(0)
     return torch.stack(parts).any(0)
 
 
-def united_pixels(maps: HeatMaps, text: str) -> NDArray[np.uint8]:
+def united_pixels(maps: HeatMaps, text: str, stopped: Callable[[], bool] | None = None) -> NDArray[np.uint8]:
     """What a server answers to a page's choice (JSON): `united` as uint8 `[H, W]`, 255 inside.
+
+    Args:
+        maps: one picture's.
+        text: the choice.
+        stopped: asked before each word; True where the page does not wait any more.
 
     Raises:
         BadArgument, DetailMissing: see `read_choice` and `choice_mask`.
+        Stopped: `stopped` said yes.
     """
-    pixels: NDArray[np.uint8] = (united(maps, read_choice(text)).float() * 255).round().numpy().astype(np.uint8)
+    pixels: NDArray[np.uint8] = (united(maps, read_choice(text), stopped).float() * 255).round().numpy().astype(np.uint8)
     return pixels
 
 
@@ -147,7 +172,7 @@ def _one(side: HeatMaps, word: Word, choice: Choice, positive: bool) -> Tensor:
     if not settings.compete:
         return masks.soft(heat, settings.tau) if settings.soft else masks.threshold(heat, settings.tau)
     rivals = [part.heat_map(rival, side.size) for rival in side.prompt.rivals(word)]
-    won = masks.compete(torch.stack([heat, *rivals]), settings.tau)[0]
+    won = masks.compete_with_rivals(torch.stack([heat, *rivals]), settings.tau)
     return masks.soft(heat, settings.tau) * won if settings.soft else won
 
 
@@ -183,8 +208,8 @@ def _found(maps: HeatMaps, pick: tuple[str, ...]) -> tuple[HeatMaps, Word] | Non
     # Only the prompt of the picture itself has a picture; the negative one's maps lie over the same.
     side = side if side is maps else dataclasses.replace(side, picture=maps.picture, size=maps.size)
     labels = [name.partition(":")[2] for name in pick]
-    known = {*side.prompt.labels, "<start>", "<end>", "<padding>"}
-    if not known.issuperset(labels):
+    # Start, end and padding stand for themselves: they are no part of a phrase.
+    if not (set(side.prompt.labels).issuperset(labels) or (len(labels) == 1 and labels[0] in SPECIALS)):
         return None
     try:
         return side, side.prompt.phrase(labels)
@@ -193,7 +218,7 @@ def _found(maps: HeatMaps, pick: tuple[str, ...]) -> tuple[HeatMaps, Word] | Non
 
 
 def _is_pick(pick: Any) -> bool:
-    return isinstance(pick, list) and 0 < len(pick) <= _MOST_PICKS and all(isinstance(name, str) for name in pick)
+    return isinstance(pick, list) and 0 < len(pick) <= _MOST_WORDS and all(isinstance(name, str) for name in pick)
 
 
 def _settings(data: Any) -> Settings:
@@ -203,13 +228,9 @@ def _settings(data: Any) -> Settings:
     values: dict[str, Any] = {}
     for name, (least, most) in ranges.items():
         value = data.get(name, getattr(Settings, name))
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not math.isfinite(value)
-            or not least <= value <= most
-        ):
-            raise BadArgument(f"{name} is a number from {least:g} to {most:g}, not {value!r}")
+        # Compared first: a whole number of 400 digits is larger than `most`, but no float can hold it.
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+            raise BadArgument(f"{name} is a number from {least:g} to {most:g}, not {value!a:.40}")
         values[name] = float(value)
     for name in ("soft", "compete", "invert"):
         values[name] = bool(data.get(name, False))
@@ -223,7 +244,9 @@ def _part(data: Any) -> tuple[Axis, tuple[int, ...]] | None:
     if data is None:
         return None
     frames = data.get("frames") if isinstance(data, Mapping) else None
-    numbers = isinstance(frames, list) and 0 < len(frames) <= 10_000 and all(isinstance(i, int) and i >= 0 for i in frames)
+    numbers = (
+        isinstance(frames, list) and 0 < len(frames) <= 10_000 and all(isinstance(i, int) and 0 <= i < 10_000 for i in frames)
+    )
     if not isinstance(frames, list) or not numbers or data.get("axis") not in ("steps", "layers"):
         raise BadArgument("its part is not a list of steps or layers")
     return data["axis"], tuple(frames)

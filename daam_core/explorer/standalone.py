@@ -15,9 +15,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from ..errors import CannotWrite
+from ..files import png_bytes, write_text
 from ..maps.heatmaps import HeatMaps
 from .page_data import Axis, PageData, detail_data, page_data
 from .selection import server_methods
@@ -93,11 +95,7 @@ def explorer_html(maps: HeatMaps, masks_from: str | None = None) -> str:
 
 def write_explorer(maps: HeatMaps, path: Path) -> Path:
     """Raises CannotWrite."""
-    try:
-        path.write_text(explorer_html(maps), encoding="utf-8")
-    except OSError as error:
-        raise CannotWrite(f"Cannot write {path}: {error.strerror or error}.") from None
-    return path
+    return write_text(path, explorer_html(maps))
 
 
 def _details(maps: HeatMaps, page: PageData) -> dict[Axis, PageData]:
@@ -113,10 +111,14 @@ def _picture_address(maps: HeatMaps) -> str | None:
     picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     # A small picture stays exact; a photograph of megapixels would make the file ten times as large for nothing.
     small = max(picture.size) <= 512
+    kind, content = ("png", png_bytes(np.asarray(picture))) if small else ("jpeg", _jpeg(picture))
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _jpeg(picture: Image.Image) -> bytes:
     file = io.BytesIO()
-    picture.save(file, "PNG" if small else "JPEG", quality=92)
-    kind = "png" if small else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+    picture.save(file, "JPEG", quality=92)
+    return file.getvalue()
 
 
 def _safe_json(data: Any) -> str:

@@ -1,15 +1,18 @@
-"""One recording, finished: what the model attended to while it made one batch of pictures."""
+"""One recording, finished: what the model attended to while it made one picture, for one of the picture's two texts."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..prompt.prompt import Prompt
-from ..types import Block, Grid, Size
+from ..types import Block, Grid, Side
+
+Aggregation = Literal["sum", "castorini"]
+"""Names of `AGGREGATIONS`."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,14 @@ class Detail:
         by_step: whether the first axis is steps.
     """
 
-    values: dict[Grid, Tensor]
-    layers: dict[Grid, tuple[int, ...]]
+    values: Mapping[Grid, Tensor]
+    layers: Mapping[Grid, tuple[int, ...]]
     by_step: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RecordedImage:
-    """What one recording holds of one picture; all tensors on the CPU.
+    """One side (prompt or negative prompt) of one picture; all tensors on the CPU.
 
     Attributes:
         sums: per grid (h, w), float32 `[channels, h, w]`: sum over heads, layers and steps (Eq. 6 before upscaling). Channels
@@ -51,22 +54,100 @@ class RecordedImage:
         detail: layers and steps apart, where kept.
         heads: per layer, float32 `[heads, channels, h, w]` summed over steps, where kept.
         self_attention: per grid, float32 `[n, n]` (query, key), rows sum to 1, where kept.
-        size: (height, width) of the picture in pixels.
-        picture: uint8 `[H, W, 3]`, where the picture is known.
         prompt: the words and which channels are theirs.
         steps: calls of the model that were finished.
         timesteps: the timestep of each.
+        aggregation: how heads, layers and steps became `sums`, a name of `AGGREGATIONS`.
+        specials: whether the channels of start, end and padding are there (a choice of steps or layers has only words).
     """
 
-    sums: dict[Grid, Tensor]
-    time_weighted: dict[Grid, Tensor]
-    num_terms: dict[Grid, int]
+    sums: Mapping[Grid, Tensor]
+    time_weighted: Mapping[Grid, Tensor]
+    num_terms: Mapping[Grid, int]
     layers: tuple[LayerInfo, ...]
     detail: Detail | None
-    heads: dict[int, Tensor] | None
-    self_attention: dict[Grid, Tensor] | None
-    size: Size
-    picture: NDArray[np.uint8] | None
+    heads: Mapping[int, Tensor] | None
+    self_attention: Mapping[Grid, Tensor] | None
     prompt: Prompt
     steps: int
     timesteps: tuple[float, ...]
+    aggregation: Aggregation = "sum"
+    specials: bool = True
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        detail = None if self.detail is None else self.detail.values
+        groups = (self.sums, self.time_weighted, self.heads, self.self_attention, detail)
+        return sum(int(x.nbytes) for group in groups if group for x in group.values())
+
+
+class PromptSide:
+    """What `HeatMaps` shows of its prompt's side, under the names of `RecordedImage`."""
+
+    sides: Mapping[Side, RecordedImage]
+
+    @property
+    def positive(self) -> RecordedImage:
+        """The prompt's side."""
+        return self.sides["prompt"]
+
+    @property
+    def sums(self) -> Mapping[Grid, Tensor]:
+        """Per grid (h, w), float32 `[channels, h, w]`: Eq. 6 before upscaling."""
+        return self.positive.sums
+
+    @property
+    def time_weighted(self) -> Mapping[Grid, Tensor]:
+        """The same with step j = 1, 2, … weighted by j squared."""
+        return self.positive.time_weighted
+
+    @property
+    def num_terms(self) -> Mapping[Grid, int]:
+        """Per grid, heads x layers x steps summed."""
+        return self.positive.num_terms
+
+    @property
+    def layers(self) -> tuple[LayerInfo, ...]:
+        """Every recorded layer, in the order of the forward pass."""
+        return self.positive.layers
+
+    @property
+    def detail(self) -> Detail | None:
+        """Layers and steps apart, where kept."""
+        return self.positive.detail
+
+    @property
+    def heads(self) -> Mapping[int, Tensor] | None:
+        """Per layer, float32 `[heads, channels, h, w]` summed over steps, where kept."""
+        return self.positive.heads
+
+    @property
+    def self_attention(self) -> Mapping[Grid, Tensor] | None:
+        """Per grid, float32 `[n, n]` (query, key), rows sum to 1, where kept."""
+        return self.positive.self_attention
+
+    @property
+    def prompt(self) -> Prompt:
+        """The words and which channels are theirs."""
+        return self.positive.prompt
+
+    @property
+    def steps(self) -> int:
+        """Calls of the model that were finished."""
+        return self.positive.steps
+
+    @property
+    def timesteps(self) -> tuple[float, ...]:
+        """The timestep of each."""
+        return self.positive.timesteps
+
+    @property
+    def aggregation(self) -> Aggregation:
+        """How heads, layers and steps became `sums`, a name of `AGGREGATIONS`."""
+        return self.positive.aggregation
+
+    @property
+    def specials(self) -> bool:
+        """Whether the channels of start, end and padding are there (a choice of steps or layers has only words)."""
+        return self.positive.specials

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ..errors import BadArgument
 from ..prompt.prompt import Prompt
-from .data import Detail
-
-if TYPE_CHECKING:
-    from .heatmaps import HeatMaps
+from .data import Detail, RecordedImage
 
 
 def by_index(prompt: Prompt) -> bool:
@@ -20,33 +16,42 @@ def by_index(prompt: Prompt) -> bool:
     return bool(prompt.words) and not prompt.text and prompt == Prompt.by_index(prompt.length)
 
 
-def relabel(maps: HeatMaps, prompt: Prompt) -> HeatMaps:
-    """Maps of `Prompt.by_index`, with the channels and words of `prompt`; exact, because channels are sums of columns.
+def relabel(image: RecordedImage, prompt: Prompt) -> RecordedImage:
+    """One side recorded under `Prompt.by_index`, with the channels and words of `prompt`; exact, because channels are sums of
+    columns.
 
     Raises:
         BadArgument: the maps have words already, or the prompt has another number of columns than was recorded.
     """
-    if not by_index(maps.prompt):
+    if not by_index(image.prompt):
         raise BadArgument("These maps have their words already; words can only be given to maps recorded without them.")
-    if maps.prompt.length % prompt.length:
+    length = image.prompt.length
+    if prompt.length < 1 or length % prompt.length:
         raise BadArgument(
-            f"The model read {maps.prompt.length} columns and this prompt has {prompt.length}: "
+            f"The model read {length} columns and this prompt has {prompt.length}: "
             "give the very text (and CLIP) that the picture was made with."
         )
-    selection = prompt.selection(maps.prompt.length)  # [columns, channels]
-    tokens = [token.column for token in prompt.tokens]
+    selection = prompt.selection(length)  # [columns, channels]
 
     def merged(x: Tensor) -> Tensor:
         """`[..., columns + 3, h, w]` -> `[..., channels, h, w]`."""
-        columns = x[..., 1 : maps.prompt.length + 1, :, :].movedim(-3, -1)
-        return (columns @ selection.to(x.dtype)).movedim(-1, -3).contiguous()
+        return merged_columns(x[..., 1 : length + 1, :, :])
 
-    detail = maps.detail
+    def merged_columns(x: Tensor) -> Tensor:
+        """`[..., columns, h, w]` -> `[..., channels, h, w]`."""
+        return (x.float().movedim(-3, -1) @ selection).movedim(-1, -3).contiguous()
+
+    def detailed(x: Tensor) -> Tensor:
+        """`[steps, layers, columns, h, w]` float16 -> the same of the prompt's own tokens."""
+        return merged_columns(x)[:, :, 1:-2].half()
+
+    detail = image.detail
     return dataclasses.replace(
-        maps,
+        image,
         prompt=prompt,
-        sums={grid: merged(x) for grid, x in maps.sums.items()},
-        time_weighted={grid: merged(x) for grid, x in maps.time_weighted.items()},
-        heads=maps.heads and {i: merged(x) for i, x in maps.heads.items()},
-        detail=detail and Detail({grid: x[:, :, tokens] for grid, x in detail.values.items()}, detail.layers, detail.by_step),
+        sums={grid: merged(x) for grid, x in image.sums.items()},
+        time_weighted={grid: merged(x) for grid, x in image.time_weighted.items()},
+        heads=image.heads and {i: merged(x) for i, x in image.heads.items()},
+        detail=detail and Detail({grid: detailed(x) for grid, x in detail.values.items()}, detail.layers, detail.by_step),
+        specials=True,  # every column was a word, so a choice of steps or layers held them all
     )

@@ -11,11 +11,9 @@ What is written is plain safetensors: any reader of that format can open it.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
-import secrets
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument, BadRecord, CannotWrite
+from ..files import atomic_write
 
 FORMAT = "daam-lens record"
 VERSION = "1"
@@ -70,19 +69,13 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, 
     """
     target = with_suffix(path)
     head, payloads = _encode(tensors, header)
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with beside.open("xb") as file:
-            file.write(head)
-            for tensor in payloads:
-                file.write(_raw(tensor))
-        os.replace(beside, target)
-    except (OSError, ValueError) as error:
-        raise CannotWrite(f"The record {target} cannot be written: {_reason(error)}. Choose another place.") from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            beside.unlink()
-    return target
+
+    def fill(file: BinaryIO) -> None:
+        file.write(head)
+        for tensor in payloads:
+            file.write(_raw(tensor))
+
+    return atomic_write(target, fill, advice="Choose another place.")
 
 
 def read(path: str | Path, max_bytes: int = LARGEST_RECORD) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,42 +1,103 @@
-"""A recording as named tensors and a JSON header, and back: what `records` writes and reads."""
+"""A recording as named tensors and a JSON header, and back: what `safetensors_file` writes and reads.
+
+The schema of a record, version 1. Names are those of version 0.1.0: `late` is `time_weighted`, `place` a layer's block, `row` a
+channel, `rule` the aggregation.
+
+    sums/HxW, late/HxW            float32 [channels, H, W]
+    detail/HxW                    float16 [steps or 1, layers or 1, tokens, H, W]
+    heads/I                       float32 [heads, channels, H, W] of layer I
+    self/HxW                      float32 [H * W, H * W]
+    picture/png                   uint8 [bytes]
+    negative/...                  the same of the negative prompt
+    header                        prompt, size, steps, timesteps, terms, layers, detail, rule, specials, negative
+
+A record may come from a stranger. `unpack` checks every part before anything is made of it, so that whatever loads can be
+used: no later step meets a shape, number or name that it does not expect.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import BadRecord
-from ..prompt.prompt import Prompt
-from ..types import Grid
-from .data import Detail, LayerInfo, RecordedImage
+from ..errors import BadArgument, BadPrompt, BadRecord
+from ..prompt.prompt import Prompt, Token, Word
+from ..types import Grid, Image, Side, Size
+from .data import Aggregation, Detail, LayerInfo, RecordedImage
+from .record_values import Values, by_grid, finite
+
+if TYPE_CHECKING:
+    from .heatmaps import HeatMaps
 
 LARGEST_PICTURE = 2**27
 """Pixels of the largest picture a record may hold (11585 x 11585)."""
+MOST_STEPS = 100_000
+MOST_TERMS = 2**53
+RULES: Mapping[Aggregation, str] = {"sum": "paper", "castorini": "castorini"}
+"""What records and pages call the aggregations."""
+_BLOCKS = ("down", "mid", "up")
 
 Packed = tuple[dict[str, Tensor], dict[str, Any]]
+Unpacked = tuple[dict[Side, RecordedImage], Size, Image | None]
 
 
-def pack(image: RecordedImage) -> Packed:
-    """A recording -> (tensors by name, JSON-able header)."""
+def pack(maps: HeatMaps) -> Packed:
+    """Both sides, the picture and its size -> (tensors by name, JSON-able header).
+
+    Raises:
+        BadArgument: a picture or size that no record may hold.
+    """
+    if maps.size[0] * maps.size[1] > LARGEST_PICTURE:
+        raise BadArgument(f"A record holds pictures of up to {LARGEST_PICTURE} pixels, not {maps.size[1]} x {maps.size[0]}.")
+    tensors, header = _pack_side(maps.positive, maps.size)
+    header["negative"] = None
+    if "negative" in maps.sides:
+        more, header["negative"] = _pack_side(maps.sides["negative"], maps.size)
+        tensors |= {f"negative/{name}": x for name, x in more.items()}
+    if maps.picture is not None:
+        tensors["picture/png"] = _to_png(maps.picture)
+    return tensors, header
+
+
+def unpack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Unpacked:
+    """(sides, size, picture) out of a record.
+
+    Raises:
+        BadRecord: a part is missing, is nothing that a recording holds, or does not fit the others.
+    """
+    values = Values(header, "this record")
+    height, width = values.wholes("size", 1, 2**24, count=2)
+    if height * width > LARGEST_PICTURE:
+        raise BadRecord(f"This record's picture of {width} x {height} pixels is larger than any that can be shown.")
+    picture = _from_png(tensors["picture/png"]) if "picture/png" in tensors else None
+    if picture is not None and picture.shape[:2] != (height, width):
+        seen = f"{picture.shape[1]} x {picture.shape[0]}"
+        raise BadRecord(f"This record's picture has {seen} pixels where {width} x {height} were promised.")
+    sides: dict[Side, RecordedImage] = {"prompt": _unpack_side(tensors, values)}
+    if header.get("negative") is not None:
+        beside = {n.removeprefix("negative/"): x for n, x in tensors.items() if n.startswith("negative/")}
+        sides["negative"] = _unpack_side(beside, values.inside("negative"))
+    return sides, (height, width), picture
+
+
+# -- one side ------------------------------------------------------------------------------------------------------
+
+
+def _pack_side(image: RecordedImage, size: Size) -> Packed:
     tensors: dict[str, Tensor] = {}
-    for part, by_grid in (("sums", image.sums), ("late", image.time_weighted)):
-        tensors |= {f"{part}/{_name(g)}": x for g, x in by_grid.items()}
+    for part, maps in (("sums", image.sums), ("late", image.time_weighted), ("self", image.self_attention or {})):
+        tensors |= {f"{part}/{_name(g)}": x for g, x in maps.items()}
     if image.detail is not None:
         tensors |= {f"detail/{_name(g)}": x for g, x in image.detail.values.items()}
-    for i, x in (image.heads or {}).items():
-        tensors[f"heads/{i}"] = x
-    tensors |= {f"self/{_name(g)}": x for g, x in (image.self_attention or {}).items()}
-    if image.picture is not None:
-        tensors["picture/png"] = _to_png(image.picture)
+    tensors |= {f"heads/{i}": x for i, x in (image.heads or {}).items()}
     header = {
-        "prompt": image.prompt.to_dict(),
-        "size": list(image.size),
+        "prompt": prompt_to_dict(image.prompt),
+        "size": list(size),
         "steps": image.steps,
         "timesteps": list(image.timesteps),
         "terms": {_name(g): n for g, n in image.num_terms.items()},
@@ -47,85 +108,164 @@ def pack(image: RecordedImage) -> Packed:
             "by_step": image.detail.by_step,
             "layers": {_name(g): list(x) for g, x in image.detail.layers.items()},
         },
+        "rule": RULES[image.aggregation],
+        "specials": image.specials,
     }
     # One tensor may stand for two parts (late = sums after a choice of layers); a file holds each by itself.
     return {name: x.clone() for name, x in tensors.items()}, header
 
 
-def unpack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `RecordedImage` out of a record.
-
-    Raises:
-        BadRecord: a part is missing or does not fit the others.
-    """
-    try:
-        fields = _fields(tensors, header)
-    except (KeyError, OverflowError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise BadRecord(f"This record's parts do not fit together ({error}); record the picture again.") from error
-    _check(fields)
-    return fields
-
-
-def _fields(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> dict[str, Any]:
-    detail = header["detail"]
-    values = _part(tensors, "detail")
-    return {
-        "sums": _part(tensors, "sums"),
-        "time_weighted": _part(tensors, "late"),
-        "num_terms": {_grid(name): int(n) for name, n in header["terms"].items()},
-        "layers": tuple(_layer(layer) for layer in header["layers"]),
-        "detail": None
-        if detail is None
-        else Detail(values, {_grid(g): tuple(map(int, x)) for g, x in detail["layers"].items()}, bool(detail["by_step"])),
-        "heads": {int(n.split("/")[1]): x for n, x in tensors.items() if n.startswith("heads/")} or None,
-        "self_attention": _part(tensors, "self") or None,
-        "size": (int(header["size"][0]), int(header["size"][1])),
-        "picture": _from_png(tensors["picture/png"]) if "picture/png" in tensors else None,
-        "prompt": Prompt.from_dict(header["prompt"]),
-        "steps": int(header["steps"]),
-        "timesteps": tuple(float(t) for t in header["timesteps"]),
-    }
-
-
-def _check(fields: Mapping[str, Any]) -> None:
-    channels = fields["prompt"].num_channels
-    for part in ("sums", "time_weighted"):
-        if not fields[part]:
-            raise BadRecord("This record holds no heat maps; record the picture again.")
-        for (h, w), x in fields[part].items():
-            if tuple(x.shape) != (channels, h, w) or x.dtype != torch.float32:
-                raise BadRecord(f"This record's maps are {tuple(x.shape)} where {(channels, h, w)} was promised.")
-    if min(fields["size"]) < 1 or max(fields["size"]) > 65536:
-        raise BadRecord(f"This record's picture size {fields['size']} is not one.")
-    if any(not 0 <= channel < channels for word in fields["prompt"].words for channel in word.channels):
-        raise BadRecord("This record's words point outside its maps; record the picture again.")
+def _unpack_side(tensors: Mapping[str, Tensor], values: Values) -> RecordedImage:
+    prompt = prompt_from_dict(values.inside("prompt"))
+    channels = prompt.num_channels
+    sums = _maps(tensors, "sums", channels)
+    time_weighted = _maps(tensors, "late", channels)
+    terms = by_grid(values.inside("terms").wholes_by_name(1, MOST_TERMS))
+    if not sums:
+        raise BadRecord("This record holds no heat maps; record the picture again.")
+    if not sums.keys() == time_weighted.keys() == terms.keys():
+        raise BadRecord("This record's maps, weighted maps and terms are not of the same resolutions.")
+    layers = tuple(_layer(layer) for layer in values.each("layers"))
+    if not layers:
+        raise BadRecord("This record names no layer of the model; record the picture again.")
+    timesteps = tuple(values.numbers("timesteps"))
+    steps = values.whole("steps", 1, MOST_STEPS)
+    if steps > len(timesteps):
+        raise BadRecord(f"This record has {steps} steps and the times of {len(timesteps)}.")
+    rules = {name: aggregation for aggregation, name in RULES.items()}
+    rule = values.get("rule", "paper")
+    if not isinstance(rule, str) or rule not in rules:
+        raise BadRecord(f"This record's maps are by a rule that this DAAM Lens does not know ({str(rule)[:40]!r}). Update it.")
+    return RecordedImage(
+        sums=sums,
+        time_weighted=time_weighted,
+        num_terms=terms,
+        layers=layers,
+        detail=_detail(tensors, values, layers, steps, channels - 3),
+        heads=_heads(tensors, layers, channels),
+        self_attention=_self_attention(tensors),
+        prompt=prompt,
+        steps=steps,
+        timesteps=timesteps,
+        aggregation=rules[rule],
+        specials=values.flag("specials", True),
+    )
 
 
 def _part(tensors: Mapping[str, Tensor], part: str) -> dict[Grid, Tensor]:
-    return {_grid(name.split("/")[1]): x for name, x in tensors.items() if name.startswith(f"{part}/")}
+    return by_grid({name.removeprefix(f"{part}/"): x for name, x in tensors.items() if name.startswith(f"{part}/")})
+
+
+def _maps(tensors: Mapping[str, Tensor], part: str, channels: int) -> dict[Grid, Tensor]:
+    return {g: finite(x, f"{part}/{_name(g)}", torch.float32, (channels, *g)) for g, x in _part(tensors, part).items()}
+
+
+def _layer(values: Values) -> LayerInfo:
+    h, w = values.wholes("grid", 1, 2**20, count=2)
+    block = values.text("place")
+    if block not in _BLOCKS:
+        raise BadRecord(f"This record has a layer in {block[:40]!r}; there are {', '.join(_BLOCKS)}.")
+    return LayerInfo(values.text("name"), (h, w), values.whole("heads", 1, 2**16), block)  # type: ignore[arg-type]
+
+
+def _detail(
+    tensors: Mapping[str, Tensor], values: Values, layers: tuple[LayerInfo, ...], steps: int, tokens: int
+) -> Detail | None:
+    maps = _part(tensors, "detail")
+    if values.get("detail") is None:
+        return None
+    about = values.inside("detail")
+    by_step = about.flag("by_step")
+    kept = {g: tuple(x) for g, x in by_grid(about.inside("layers").whole_lists(0, len(layers) - 1)).items()}
+    if not maps or (kept and kept.keys() != maps.keys()) or not (by_step or kept):
+        raise BadRecord("This record's steps and layers do not fit its maps; record the picture again.")
+    for (h, w), held in kept.items():
+        if list(held) != sorted(set(held)) or any(layers[i].grid != (h, w) for i in held):
+            raise BadRecord(f"This record's layers of resolution {h} x {w} are not those that it names.")
+    checked = {
+        g: finite(
+            x, f"detail/{_name(g)}", torch.float16, (steps if by_step else 1, len(kept[g]) if kept else 1, tokens, *g)
+        )
+        for g, x in maps.items()
+    }  # fmt: skip
+    return Detail(checked, kept, by_step)
+
+
+def _heads(tensors: Mapping[str, Tensor], layers: tuple[LayerInfo, ...], channels: int) -> dict[int, Tensor] | None:
+    found = {name.removeprefix("heads/"): x for name, x in tensors.items() if name.startswith("heads/")}
+    if not found:
+        return None
+    if found.keys() != {str(i) for i in range(len(layers))}:
+        raise BadRecord(f"This record has heads of {len(found)} layers, and not of each of its {len(layers)}.")
+    return {
+        i: finite(found[str(i)], f"heads/{i}", torch.float32, (layer.heads, channels, *layer.grid))
+        for i, layer in enumerate(layers)
+    }
+
+
+def _self_attention(tensors: Mapping[str, Tensor]) -> dict[Grid, Tensor] | None:
+    found = _part(tensors, "self")
+    for (h, w), x in found.items():
+        finite(x, f"self/{h}x{w}", torch.float32, (h * w, h * w))
+        if float(x.min()) < 0 or not torch.allclose(x.sum(-1), torch.ones(h * w), atol=0.01):
+            raise BadRecord("This record's self-attention does not add up to 1; record the picture again.")
+    return found or None
 
 
 def _name(grid: Grid) -> str:
     return f"{grid[0]}x{grid[1]}"
 
 
-def _grid(name: str) -> Grid:
-    h, w = name.split("x")
-    return int(h), int(w)
+# -- the prompt ----------------------------------------------------------------------------------------------------
 
 
-def _layer(layer: Mapping[str, Any]) -> LayerInfo:
-    h, w = layer["grid"]
-    return LayerInfo(str(layer["name"]), (int(h), int(w)), int(layer["heads"]), layer["place"])
+def prompt_to_dict(prompt: Prompt) -> dict[str, Any]:
+    """Plain numbers, strings and lists, ready for JSON. Records call a channel a row."""
+    return {
+        "text": prompt.text,
+        "tokens": [{"column": t.column, "text": t.text, "weight": t.weight, "row": t.channel} for t in prompt.tokens],
+        "words": [{"label": w.label, "text": w.text, "weight": w.weight, "rows": list(w.channels)} for w in prompt.words],
+        "start": list(prompt.start),
+        "end": list(prompt.end),
+        "padding": list(prompt.padding),
+        "length": prompt.length,
+        "truncated": list(prompt.truncated),
+    }
 
 
-def _to_png(picture: NDArray[np.uint8]) -> Tensor:
+def prompt_from_dict(values: Values) -> Prompt:
+    """The inverse of `prompt_to_dict`.
+
+    Raises:
+        BadRecord: anything that `prompt_to_dict` cannot have written.
+    """
+    most = 2**20
+    tokens = tuple(
+        Token(t.whole("column", 0, most), t.text("text"), t.whole("row", 1, most), t.number("weight"))
+        for t in values.each("tokens")
+    )
+    words = tuple(
+        Word(w.text("label"), w.text("text"), tuple(w.wholes("rows", 1, most)), w.number("weight"))
+        for w in values.each("words")
+    )
+    start, end, padding = (tuple(values.wholes(name, 0, most)) for name in ("start", "end", "padding"))
+    length = values.whole("length", 0, most)
+    try:
+        return Prompt(values.text("text"), tokens, words, start, end, padding, length, tuple(values.texts("truncated")))
+    except BadPrompt as error:
+        raise BadRecord(f"The record's prompt cannot be read ({error}); the file was damaged or changed.") from error
+
+
+# -- the picture ---------------------------------------------------------------------------------------------------
+
+
+def _to_png(picture: Image) -> Tensor:
     _, data = cv2.imencode(".png", picture[..., ::-1])
     return torch.from_numpy(data.reshape(-1).copy())
 
 
-def _from_png(data: Tensor) -> NDArray[np.uint8]:
-    raw = data.contiguous().numpy().tobytes()
+def _from_png(data: Tensor) -> Image:
+    raw = data.contiguous().numpy().tobytes() if data.dtype is torch.uint8 and data.dim() == 1 else b""
     # A PNG of a few bytes can promise gigabytes: its own header is believed only up to a size people paint.
     pixels = int.from_bytes(raw[16:20], "big") * int.from_bytes(raw[20:24], "big")
     picture = None

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument
 from ..masks import minmax, threshold
-from ..masks.metrics import iou
 from ..types import Size
-from .heatmaps import HeatMaps
+from .word_maps import default_words
+
+if TYPE_CHECKING:
+    from .heatmaps import HeatMaps
 
 NEGLECTED_CONTRAST = 1.0
 """A word whose hottest place holds less than this much more than its average did almost nothing to the layout. On the model
@@ -23,6 +28,10 @@ ENTANGLED_IOU = 0.75
 """Two words whose maps (Eq. 7, tau 0.4) overlap by more than this cannot be told apart by place. No two objects that were both
 drawn do on the model inside; 0.28 would be enough there, but in Stable Diffusion unrelated words share 0.48 on average and two
 words for one thing 0.67 (the paper's Table 2)."""
+
+
+MOST_PAIRS = 100
+"""Pairs that a report names; a long prompt may have thousands."""
 
 
 def share(maps: HeatMaps, words: Sequence[str] | None = None, size: Size | None = None) -> Tensor:
@@ -44,8 +53,8 @@ def difference(after: HeatMaps, before: HeatMaps, word: str, size: Size | None =
     return mean_probability(after, [word], size)[0] - mean_probability(before, [word], size)[0]
 
 
-def cond_minus_uncond(maps: HeatMaps, word: str, size: Size | None = None) -> Tensor:
-    """A word's attention above what the negative prompt's words get at that place on average: `[H, W]`.
+def above_negative(maps: HeatMaps, word: str, size: Size | None = None) -> Tensor:
+    """A word's attention above what the negative prompt's words get at that place on average: `[H, W]`, in mean probability.
 
     Raises:
         BadArgument: the negative prompt was not recorded.
@@ -54,8 +63,8 @@ def cond_minus_uncond(maps: HeatMaps, word: str, size: Size | None = None) -> Te
         raise BadArgument("The negative prompt was not recorded. Record with `trace(pipe, negative=True)`.")
     size = size or maps.grid
     other = maps.negative
-    rows = other.words or ["<end>"]
-    return mean_probability(maps, [word], size)[0] - mean_probability(other, rows, size).mean(0)
+    words = other.words or ["<end>"]
+    return mean_probability(maps, [word], size)[0] - mean_probability(other, words, size).mean(0)
 
 
 def mean_probability(maps: HeatMaps, words: Sequence[str] | None = None, size: Size | None = None) -> Tensor:
@@ -173,11 +182,11 @@ def prompt_report(maps: HeatMaps, words: Sequence[str] | None = None) -> PromptR
     if not names:
         return PromptReport((), (), ())
     heat = mean_probability(maps, names).clamp(min=0)
-    masks = threshold(minmax(heat), 0.4)
+    masks = threshold(minmax(heat), DEFAULT_TAU)
     mean = heat.mean((1, 2))
     peak = heat.amax((1, 2))
     contrast = peak / mean.clamp(min=torch.finfo(mean.dtype).tiny) - 1
-    pairs = np.nan_to_num(iou(masks[:, None], masks[None]).numpy(), nan=0.0)
+    pairs = _overlaps(masks)
     np.fill_diagonal(pairs, -1.0)
     reports = []
     for i, name in enumerate(names):
@@ -187,14 +196,151 @@ def prompt_report(maps: HeatMaps, words: Sequence[str] | None = None) -> PromptR
         spread = float(masks[i].float().mean())
         reports.append(WordReport(name, part, float(peak[i]), float(contrast[i]), spread, closest))
     idle = tuple(r.word for r in reports if r.contrast < NEGLECTED_CONTRAST)
-    entangled = tuple(
-        (names[i], names[j], float(pairs[i, j]))
-        for i in range(len(names))
-        for j in range(i + 1, len(names))
-        if pairs[i, j] > ENTANGLED_IOU
-    )
+    close = np.argwhere(np.triu(pairs, 1) > ENTANGLED_IOU)[:MOST_PAIRS]
+    entangled = tuple((names[i], names[j], float(pairs[i, j])) for i, j in close)
     return PromptReport(tuple(reports), idle, entangled)
 
 
+def _overlaps(masks: Tensor) -> NDArray[np.float32]:
+    """IoU of every two masks `[n, h, w]`: float32 `[n, n]`, 0 where both are empty."""
+    flat = masks.flatten(1).float()
+    both = flat @ flat.T
+    size = flat.sum(1)
+    either = size[:, None] + size[None] - both
+    found: NDArray[np.float32] = torch.where(either > 0, both / either.clamp(min=1), 0.0).numpy()
+    return found
+
+
 def _content(maps: HeatMaps, words: Sequence[str] | None) -> list[str]:
-    return list(words) if words is not None else maps.content_words or maps.words
+    return list(words) if words is not None else default_words(maps)
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Figures about the maps of one picture, of the prompt's side: what `maps.statistics()` gives.
+
+    Attributes:
+        maps: the picture's maps.
+    """
+
+    maps: HeatMaps
+
+    def share(self, words: Sequence[str] | None = None, size: Size | None = None) -> Tensor:
+        """Each word's share of the attention at each position, among the chosen words: `D_k / sum over chosen words of D`.
+
+        Args:
+            words: content words by default.
+            size: (height, width); the finest recorded resolution by default.
+
+        Returns:
+            float32 `[words, h, w]`, 0..1, sums to 1 over the words; 0 where none of them got any attention.
+
+        Raises:
+            WordNotFound: the prompt has no such word.
+
+        Example:
+            >>> share = maps.statistics().share(["house", "tree"])
+            >>> tuple(share.shape), bool((share.sum(0) - 1).abs().max() < 1e-5)
+            ((2, 4, 8), True)
+        """
+        return share(self.maps, words, size)
+
+    def mean_probability(self, words: Sequence[str] | None = None, size: Size | None = None) -> Tensor:
+        """The probability that a position attends to a word, mean over heads, layers and steps: `D_k / number of terms`.
+
+        Args:
+            words: all words of the prompt by default.
+            size: (height, width); the finest recorded resolution by default.
+
+        Returns:
+            float32 `[words, h, w]`, 0..1 but for bicubic overshoot.
+
+        Raises:
+            WordNotFound: the prompt has no such word.
+
+        Example:
+            >>> every = maps.statistics().mean_probability([*maps.words, "<start>", "<end>", "<padding>"])
+            >>> bool((every.sum(0) - 1).abs().max() < 0.02)  # whatever a position attends to, it adds up to 1
+            True
+        """
+        return mean_probability(self.maps, words, size)
+
+    def above_negative(self, word: str, size: Size | None = None) -> Tensor:
+        """A word's mean probability above that of the negative prompt's words at the same position.
+
+        Returns:
+            float32 `[h, w]`, -1..1.
+
+        Raises:
+            BadArgument: the negative prompt was not recorded.
+            WordNotFound: the prompt has no such word.
+
+        Example:
+            >>> tuple(maps.statistics().above_negative("house", size=(32, 64)).shape)
+            (32, 64)
+        """
+        return above_negative(self.maps, word, size)
+
+    def difference(self, before: HeatMaps, word: str, size: Size | None = None) -> Tensor:
+        """Where a word gained (> 0) and lost (< 0) attention since another recording, in mean probability.
+
+        Returns:
+            float32 `[h, w]`, -1..1.
+
+        Raises:
+            WordNotFound: one of the prompts has no such word.
+
+        Example:
+            >>> float(maps.statistics().difference(maps, "house").abs().max())
+            0.0
+        """
+        return difference(self.maps, before, word, size)
+
+    def rank(self, region: Tensor, words: Sequence[str] | None = None) -> list[RankedWord]:
+        """Which words drive a region, strongest first; see `rank_region`.
+
+        Args:
+            region: bool or 0..1 weights `[H, W]` over the picture.
+            words: candidates; the content words by default.
+
+        Raises:
+            BadArgument: the region is empty.
+            WordNotFound: the prompt has no such word.
+
+        Example:
+            >>> ranked = maps.statistics().rank(maps.mask("house", "threshold"))
+            >>> sorted(one.word for one in ranked)
+            ['green', 'house', 'red', 'tree']
+        """
+        return rank_region(self.maps, region, words)
+
+    def rank_box(self, x: int, y: int, width: int, height: int, words: Sequence[str] | None = None) -> list[RankedWord]:
+        """The same for a rectangle of the picture in pixels, cut to the picture.
+
+        Raises:
+            BadArgument: nothing of it lies in the picture.
+            WordNotFound: the prompt has no such word.
+
+        Example:
+            >>> [one.word for one in maps.statistics().rank_box(0, 0, 16, 32, words=["house"])]
+            ['house']
+        """
+        return rank_region(self.maps, box_region(self.maps, x, y, width, height), words)
+
+    def report(self, words: Sequence[str] | None = None) -> PromptReport:
+        """What each word did to the picture: share, peak, spread, the word it overlaps with most; idle and entangled words.
+
+        Args:
+            words: content words by default.
+
+        Raises:
+            WordNotFound: the prompt has no such word.
+
+        Example:
+            >>> report = maps.statistics().report()
+            >>> [one.word for one in report.words]
+            ['red', 'house', 'green', 'tree']
+            >>> round(sum(one.share for one in report.words), 4)
+            1.0
+        """
+        return prompt_report(self.maps, words)

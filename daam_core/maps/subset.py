@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,65 @@ class Subset:
     specials: bool = True
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What is asked for; None is all. See `HeatMaps.select`."""
+
+    layers: Sequence[str | int] | None = None
+    steps: Sequence[int] | None = None
+    heads: Sequence[int] | None = None
+    grids: Sequence[Grid] | None = None
+
+
+def select(image: RecordedImage, choice: Choice) -> RecordedImage:
+    """One side from a choice of layers, steps, heads and resolutions.
+
+    Raises:
+        DetailMissing: the recording did not keep what is asked for.
+        BadArgument: no such layer, step, head or resolution.
+    """
+    layers, steps, heads, grids = choice.layers, choice.steps, choice.heads, choice.grids
+    if grids is not None:
+        image = of_grids(image, grids)
+    if layers is None and steps is None and heads is None:
+        return image
+    if image.aggregation != "sum":
+        raise DetailMissing(f"Maps by the aggregation {image.aggregation!r} have no parts; choose them from the sum (Eq. 6).")
+    if heads is not None and steps is not None:
+        raise DetailMissing("Heads are kept summed over steps: choose heads or steps, not both.")
+    numbers = None if layers is None else layer_numbers(image, layers)
+    if heads is not None:
+        part = of_heads(image, range(len(image.layers)) if numbers is None else numbers, heads)
+    else:
+        part = of_detail(image, numbers, steps)
+    return dataclasses.replace(
+        image,
+        sums=part.sums,
+        time_weighted=part.sums,
+        num_terms=part.num_terms,
+        specials=part.specials,
+        detail=None,
+        heads=None,
+    )
+
+
+def of_grids(image: RecordedImage, grids: Sequence[Grid]) -> RecordedImage:
+    """Some resolutions.
+
+    Raises:
+        BadArgument: none was chosen, or one that was not recorded.
+    """
+    if not grids or (missing := [grid for grid in grids if grid not in image.sums]):
+        seen = f"of size {missing[0]} was recorded" if grids else "is left by this choice"
+        raise BadArgument(f"No attention {seen}; there is {sorted(image.sums)}.")
+    return dataclasses.replace(
+        image,
+        sums={grid: image.sums[grid] for grid in grids},
+        time_weighted={grid: image.time_weighted[grid] for grid in grids},
+        num_terms={grid: image.num_terms[grid] for grid in grids},
+    )
+
+
 def layer_numbers(image: RecordedImage, layers: Iterable[str | int]) -> list[int]:
     """Positions in `image.layers` of layers named by position, module path, or "down", "mid", "up".
 
@@ -38,7 +98,7 @@ def layer_numbers(image: RecordedImage, layers: Iterable[str | int]) -> list[int
 
 
 def of_heads(image: RecordedImage, layers: Sequence[int], heads: Sequence[int]) -> Subset:
-    """Some heads of some layers, all steps.
+    """Some heads of some layers, all steps; a head that is named twice counts once.
 
     Raises:
         DetailMissing: heads were not kept apart.
@@ -46,22 +106,43 @@ def of_heads(image: RecordedImage, layers: Sequence[int], heads: Sequence[int]) 
     """
     if image.heads is None:
         raise DetailMissing("Heads were not kept apart. Record with `trace(pipe, keep='heads')`.")
+    _check_numbers(heads, "heads")
     sums: dict[Grid, Tensor] = {}
     num_terms: dict[Grid, int] = {}
     for i in layers:
         grid = image.layers[i].grid
-        there = [h for h in heads if 0 <= h < image.layers[i].heads]
+        there = [h for h in range(image.layers[i].heads) if h in heads]
         if there and grid in image.sums:
             part = image.heads[i][there].sum(0)
             sums[grid] = sums[grid] + part if grid in sums else part
             num_terms[grid] = num_terms.get(grid, 0) + len(there) * image.steps
     if not sums:
-        raise BadArgument(f"No recorded layer has a head {heads}.")
+        raise BadArgument(f"No recorded layer has a head {', '.join(map(str, heads)) or 'of this choice'}.")
     return Subset(sums, num_terms)
 
 
+def step_numbers(image: RecordedImage, steps: Sequence[int]) -> list[int]:
+    """Steps from 0 in order, each once; negative ones are counted from the end.
+
+    Raises:
+        BadArgument: none was chosen, or one that was not recorded.
+    """
+    _check_numbers(steps, "steps")
+    if wrong := [j for j in steps if not -image.steps <= j < image.steps]:
+        raise BadArgument(f"There is no step {wrong[0]}: {image.steps} were recorded, counted from 0.")
+    if not steps:
+        raise BadArgument(f"The choice leaves no step; {image.steps} were recorded, counted from 0.")
+    return sorted({j % image.steps for j in steps})
+
+
+def _check_numbers(values: Sequence[int], what: str) -> None:
+    if wrong := [value for value in values if not isinstance(value, int)]:
+        raise BadArgument(f"{what} are whole numbers, not {wrong[0]!r}.")
+
+
 def of_detail(image: RecordedImage, layers: Sequence[int] | None, steps: Sequence[int] | None) -> Subset:
-    """Some layers and some steps (None is all); only the prompt's own words are in it.
+    """Some layers and some steps (None is all); only the prompt's own words are in it. A step that is named twice, from the
+    front or from the end, counts once.
 
     Raises:
         DetailMissing: they were not kept apart.
@@ -71,8 +152,8 @@ def of_detail(image: RecordedImage, layers: Sequence[int] | None, steps: Sequenc
     if detail is None or (steps is not None and not detail.by_step) or (layers is not None and not detail.layers):
         axis = "steps" if layers is None else "layers"
         raise DetailMissing(f"The {axis} were not kept apart. Record with `trace(pipe, keep=('layers', 'steps'))`.")
-    if steps is not None and (wrong := [j for j in steps if not -image.steps <= j < image.steps]):
-        raise BadArgument(f"There is no step {wrong[0]}: {image.steps} were recorded, counted from 0.")
+    if steps is not None:
+        steps = step_numbers(image, steps)
     sums: dict[Grid, Tensor] = {}
     num_terms: dict[Grid, int] = {}
     for grid, values in detail.values.items():
@@ -80,7 +161,7 @@ def of_detail(image: RecordedImage, layers: Sequence[int] | None, steps: Sequenc
         columns = list(range(values.shape[1])) if layers is None else [c for c, i in enumerate(held) if i in layers]
         if not columns or grid not in image.sums:
             continue
-        chosen = values[:, columns] if steps is None else values[list(steps)][:, columns]
+        chosen = values[:, columns] if steps is None else values[steps][:, columns]
         # Start, end and padding channels are empty: detail holds the words alone.
         sums[grid] = torch.nn.functional.pad(chosen.float().sum((0, 1)), (0, 0, 0, 0, 1, 2))
         heads = sum(

@@ -1,18 +1,20 @@
 """From heat maps to masks: pure functions over float32 `[..., h, w]` maps and uint8 `[H, W, 3]` pictures."""
 
-from .figure_ground import DEFAULT, Settings, best, rivals
+from .figure_ground import DEFAULT, Settings, best
 from .grabcut import snap_grabcut
 from .guided_filter import snap_guided
 from .morphology import drop_small, feather, fill_holes, grow, invert, shrink
 from .propagate import walk
 from .resize import resized
-from .threshold import compete, minmax, otsu, soft, threshold, winners
+from .rivals import compete_with_rivals, rivals
+from .threshold import compete, minmax, otsu, soft, stretched, threshold, winners
 
 __all__ = [
     "DEFAULT",
     "Settings",
     "best",
     "compete",
+    "compete_with_rivals",
     "drop_small",
     "feather",
     "fill_holes",
@@ -26,6 +28,7 @@ __all__ = [
     "snap_grabcut",
     "snap_guided",
     "soft",
+    "stretched",
     "threshold",
     "walk",
     "winners",

@@ -3,7 +3,7 @@
 A recorded map knows where an object is, but only by cells of 8 and more pixels, and it is faint on parts that the word
 needs little (the stem of a flower, the sail of a boat). The picture knows every edge, but not what is an object. So:
 
-1. Heat walks one step along the model's own self-attention (`refine.walk`).
+1. Heat walks one step along the model's own self-attention (`propagate.walk`), where that keeps its contrast.
 2. *Figure or ground.* A pixel's chance of being object starts from the heat of the word and of its rivals together. The
    ground must explain itself: its colours are learnt where there is no heat and along the picture's border, while the
    object may have any colour. A pixel that looks unlike all the ground and has some heat is figure. The chances are
@@ -30,11 +30,13 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument
+from ..types import Grid, Size
 from . import color_model as colours
 from . import edge_smoothing as smoother
 from .grabcut import enlarged_mask
-from .propagate import walk
+from .propagate import propagated
 from .resize import resized, working_picture
+from .rivals import rivals
 from .threshold import compete, minmax
 from .validate import Array, Picture, checked_maps, checked_picture
 
@@ -106,10 +108,19 @@ def best(
     if height < 1 or width < 1:
         raise BadArgument(f"size must be at least one pixel each way, got {size}.")
     if self_attention is not None:
-        maps = walked(maps, self_attention)
-    chosen = maps[[index, *rivals(maps, index)]]
+        grid = grid_of(self_attention, (maps.shape[-2], maps.shape[-1]))
+        order = [index, *(k for k in range(len(maps)) if k != index)]
+        maps, index = maps[order], 0
+        walked = propagated(maps, self_attention, grid)
+        maps = maps if walked is None else walked
+    return figure_mask(maps[[index, *rivals(maps, index)]], picture, (height, width), settings)
+
+
+def figure_mask(chosen: Tensor, picture: Picture | None, size: Size, settings: Settings = DEFAULT) -> Tensor:
+    """The mask of the first of `chosen` `[words, h, w]`, a word and its rivals after propagation: bool `[H, W]` of `size`."""
+    height, width = size
     if not bool((minmax(chosen[0]) > 0).any()):
-        return torch.zeros(height, width, dtype=torch.bool, device=maps.device)
+        return torch.zeros(height, width, dtype=torch.bool, device=chosen.device)
     if picture is None:
         return compete(resized(chosen, (height, width)), settings.level)[0]
     small = working_picture(picture, SIDE)
@@ -118,42 +129,19 @@ def best(
     mask = snapped(heat.numpy(), small, settings)
     if _overlap(mask, plain) < settings.agreement:
         mask = plain
-    done = torch.from_numpy(enlarged_mask(mask, picture)).to(maps.device)
+    done = torch.from_numpy(enlarged_mask(mask, picture)).to(chosen.device)
     if done.shape != (height, width):
         done = torch.nn.functional.interpolate(done[None, None].float(), (height, width), mode="area")[0, 0] >= 0.5
     return done
 
 
-def rivals(maps: Tensor, index: int) -> list[int]:
-    """Which other words of `maps` `[words, h, w]` stand for another object, as far as their heat can tell.
-
-    A rival's heat spans a range comparable to the word's own (within a factor of 3: on the embedded model nouns stay
-    within 1.6 of each other, adjectives reach a sixth and places a twentieth); it is not spread over half of the picture;
-    and it is hottest elsewhere. Two words whose hottest places (from 0.8 of min-max) share half are one object, as
-    the halves of a compound are, while different objects of one colour leak into each other without ever sharing these.
-    """
-    maps = checked_maps(maps)
-    span = (maps.amax((-1, -2)) - maps.amin((-1, -2))).tolist()
-    scaled = minmax(maps).flatten(1)
-    wide = ((scaled > 0.5).float().mean(1) >= 0.5).tolist()
-    hot = (scaled >= 0.8).float()
-    size = hot.sum(1)
-    shared = (hot @ hot[index] / torch.minimum(size, size[index]).clamp(min=1)).tolist()
-    return [
-        k
-        for k in range(len(maps))
-        if k != index % len(maps) and 0 < span[k] <= 3 * span[index] <= 9 * span[k] and not wide[k] and shared[k] <= 0.5
-    ]
-
-
-def walked(maps: Tensor, self_attention: Tensor) -> Tensor:
-    """One step of `maps` `[words, h, w]` along self-attention of the same or a coarser grid, at that grid."""
-    h, w = maps.shape[-2:]
-    n = self_attention.shape[-1]
+def grid_of(self_attention: Tensor, finest: Grid) -> Grid:
+    """The grid (h, w) of self-attention `[n, n]`: `finest`, or one a whole number of times coarser. Raises BadArgument."""
+    h, w = finest
+    n = self_attention.shape[-1] if self_attention.ndim else 0
     for factor in range(1, min(h, w) + 1):
         if h % factor == 0 and w % factor == 0 and (h // factor) * (w // factor) == n:
-            coarse = maps if factor == 1 else torch.nn.functional.avg_pool2d(maps, factor)
-            return walk(coarse, self_attention.to(maps.device))
+            return h // factor, w // factor
     raise BadArgument(f"Self-attention of {list(self_attention.shape)} belongs to no whole division of a {h}x{w} grid.")
 
 

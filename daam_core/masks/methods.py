@@ -1,21 +1,45 @@
-"""The ways from what is known of a word to its mask, by name."""
+"""The one way from what is known of a word to its mask: heat, propagation, decision, edge; and the named methods on it.
+
+`MASK_METHODS` are points of this pipeline, and the study of combinations enumerates the others (`MaskMethod` each):
+
+1. *Heat.* "sum" is Eq. 6; "late" weights step j by j squared.
+2. *Propagation* along the model's own self-attention, where that says something of this picture (`propagate`).
+3. *Rivals.* Of the words that might compete for a place only those that stand for another object do (`rivals`).
+4. *Decision.* Eq. 7, Otsu's level, the hottest word, or figure and ground told apart by the picture (`figure_ground`).
+5. *Edge.* What moves the mask's outline to the picture's: nothing, the guided filter, GrabCut.
+
+A mask that contradicts its own map is not given: the next simpler method makes it, and the result says which.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
-import torch.nn.functional as F
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .. import masks
 from ..attention.upsample import bicubic
+from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument, DetailMissing
+from ..types import Size
+from .figure_ground import figure_mask
+from .grabcut import snap_grabcut
+from .guided_filter import snap_guided
+from .propagate import propagated
+from .resize import resized
+from .rivals import rivals
+from .threshold import compete, otsu, stretched, threshold
+from .validate import checked_share
 
-Size = tuple[int, int]
+Heat = Literal["sum", "late"]
+Decision = Literal["threshold", "otsu", "compete", "figure"]
+Edge = Literal["none", "guided", "grabcut"]
 
 
 @dataclass(frozen=True)
@@ -41,74 +65,164 @@ class MaskInputs:
         """float32 `[words, H, W]`, Eq. 6 at the size of the mask; upscaled only for the methods that look at it."""
         return bicubic(self.levels, self.size)
 
+    def native(self, heat: Heat) -> Tensor:
+        """float32 `[words, h, w]` at the finest recorded grid."""
+        grid = (int(self.time_weighted.shape[-2]), int(self.time_weighted.shape[-1]))
+        return self.time_weighted if heat == "late" else bicubic(self.levels, grid)
 
-def make_mask(inputs: MaskInputs, method: str = "best", tau: float = 0.4) -> Tensor:
-    """The mask of the first word: bool `[H, W]`.
+
+@dataclass(frozen=True)
+class MaskMethod:
+    """A point of the pipeline.
+
+    Attributes:
+        heat: "sum" is Eq. 6; "late" weights step j by j squared.
+        walks: steps along self-attention.
+        decision: "threshold" (Eq. 7), "otsu", "compete" (the hottest word wins, from tau of
+            its range on; a word without rivals has Eq. 7), or "figure" (figure and
+            ground told apart by the picture's colours, see `masks.best`; it brings its own level and edge).
+        edge: what moves the edge to the picture's.
+    """
+
+    heat: Heat = "sum"
+    walks: int = 0
+    decision: Decision = "threshold"
+    edge: Edge = "none"
+
+    @property
+    def name(self) -> str:
+        """For tables: "late + walk + compete + grabcut"."""
+        walk = "" if not self.walks else "walk" if self.walks == 1 else f"{self.walks} walks"
+        return " + ".join(part for part in (self.heat, walk, self.decision, self.edge) if part and part != "none")
+
+    def simpler(self) -> Iterator[MaskMethod]:
+        """What is tried when this method's mask contradicts its map, down to Eq. 7."""
+        if self.walks:
+            yield dataclasses.replace(self, walks=0)
+        if self != EQUATION_7:
+            yield EQUATION_7
+
+    def apply(self, inputs: MaskInputs, tau: float = DEFAULT_TAU) -> Tensor | None:
+        """The mask of the first word by this method and no other: bool `[H, W]`.
+
+        None where self-attention was to be used and says nothing of this picture.
+
+        Raises:
+            DetailMissing: the method needs the picture or self-attention, and the recording has none.
+        """
+        if self.edge != "none" and inputs.picture is None:
+            raise DetailMissing("This method snaps to the picture, and the recording has none: give `image=`.")
+        maps = self._propagated(inputs)
+        if maps is None:
+            return None
+        chosen = maps[[0, *rivals(maps, 0)]]
+        if self.decision == "figure":
+            return figure_mask(chosen, inputs.picture, inputs.size)
+        heat = resized(chosen, inputs.size)
+        if inputs.picture is None or self.edge == "none":
+            return self._decided(heat, tau)
+        if self.edge == "guided":
+            # Linear in the map: a word without rivals keeps its own scale for Eq. 7, several need a common one.
+            return self._decided(snap_guided(heat if len(heat) == 1 else stretched(heat), inputs.picture), tau)
+        return snap_grabcut(heat[:1], inputs.picture, where=self._decided(heat, tau)[None])[0]
+
+    @property
+    def _is_equation_6(self) -> bool:
+        return self.heat == "sum" and not self.walks
+
+    def _propagated(self, inputs: MaskInputs) -> Tensor | None:
+        # Eq. 6 upscales every resolution on its own; walked or late heat has one grid.
+        native = inputs.maps if self._is_equation_6 and self.decision != "figure" else inputs.native(self.heat)
+        if not self.walks:
+            return native
+        if inputs.self_attention is None:
+            raise DetailMissing("Self-attention was not recorded. Record with `trace(pipe, self_attention=True)`.")
+        grid, attention = inputs.self_attention
+        return propagated(native, attention, grid, self.walks)
+
+    def _decided(self, heat: Tensor, tau: float) -> Tensor:
+        match self.decision:
+            case "threshold":
+                return threshold(heat[0], tau)
+            case "otsu":
+                return otsu(heat[0])
+            case _ if len(heat) == 1 and self._is_equation_6:
+                return threshold(heat[0], tau)  # nobody to compete with, as in `compete_with_rivals`
+            case _:
+                return compete(heat, tau)[0]
+
+
+EQUATION_7 = MaskMethod()
+
+MASK_METHODS: dict[str, MaskMethod] = {
+    "best": MaskMethod("late", 1, "figure"),
+    "threshold": EQUATION_7,
+    "late": MaskMethod("late"),
+    "otsu": MaskMethod("sum", 0, "otsu"),
+    "compete": MaskMethod("sum", 0, "compete"),
+    "walk": MaskMethod("late", 1, "compete"),
+    "guided": MaskMethod("sum", 0, "compete", "guided"),
+    "grabcut": MaskMethod("sum", 0, "compete", "grabcut"),
+}
+"""best: the product's default (`masks.best`); threshold: Eq. 7; late: Eq. 7 of late steps, as cheap and mostly better; otsu:
+Otsu's level; compete: the hottest of the competing words, from tau on; walk: compete after one step along self-attention;
+guided, grabcut: compete, snapped to the picture's edges."""
+
+METHODS = MASK_METHODS  # what hosts of version 0.1 call it
+
+
+@dataclass(frozen=True)
+class MaskResult:
+    """A mask and what made it.
+
+    Attributes:
+        mask: bool `[H, W]`.
+        method: what made it: the method that was asked for, or a simpler one (a name of `MASK_METHODS`, or of its parts).
+        note: one sentence that says why it is a simpler one; empty where it is not.
+    """
+
+    mask: Tensor
+    method: str
+    note: str = ""
+
+
+def make_mask(inputs: MaskInputs, method: str = "best", tau: float = DEFAULT_TAU) -> MaskResult:
+    """The mask of the first word by a named method, or by a simpler one where that contradicts the word's own map.
 
     Raises:
         BadArgument: an unknown method (the text lists those that are), or tau outside 0..1.
         DetailMissing: the method needs the picture or self-attention, and the recording has none.
     """
-    if method not in METHODS:
-        raise BadArgument(f"There is no mask method {method!r}; there are {', '.join(METHODS)}.")
-    return METHODS[method](inputs, tau)
+    if method not in MASK_METHODS:
+        raise BadArgument(f"There is no mask method {method!r}; there are {', '.join(MASK_METHODS)}.")
+    checked_share(tau, "tau")
+    asked = MASK_METHODS[method]
+    if asked.decision == "figure" and inputs.self_attention is None:
+        asked = dataclasses.replace(asked, walks=0)  # the default takes what there is
+    mask = asked.apply(inputs, tau)
+    if mask is not None and (asked == EQUATION_7 or not contradicts(mask, inputs.maps[0])):
+        return MaskResult(mask, method)
+    reason = "the recorded self-attention says nothing of this picture" if mask is None else "its mask contradicted the map"
+    for other in asked.simpler():
+        mask = other.apply(inputs, tau)
+        if mask is not None and (other == EQUATION_7 or not contradicts(mask, inputs.maps[0])):
+            break
+    assert mask is not None  # Eq. 7 needs nothing that could be missing
+    name = method_name(other)
+    return MaskResult(mask, name, f"The method {method!r} gave way to {name!r}: {reason}.")
 
 
-def _threshold(e: MaskInputs, tau: float) -> Tensor:
-    return masks.threshold(e.maps[0], tau)
+def method_name(method: MaskMethod) -> str:
+    """Its name in `MASK_METHODS`, else that of its parts."""
+    return next((name for name, known in MASK_METHODS.items() if known == method), method.name)
 
 
-def _otsu(e: MaskInputs, tau: float) -> Tensor:
-    return masks.otsu(e.maps[0])
+def contradicts(mask: Tensor, heat: Tensor) -> bool:
+    """Whether a mask, bool `[H, W]`, contradicts its word's own map `[H, W]`: most of its area lies outside the upper half.
 
-
-def _compete(e: MaskInputs, tau: float) -> Tensor:
-    return masks.compete(e.maps, tau)[0]
-
-
-def _walk(e: MaskInputs, tau: float) -> Tensor:
-    if e.self_attention is None:
-        raise DetailMissing("Self-attention was not recorded. Record with `trace(pipe, self_attention=True)`.")
-    heat = masks.walk(_pooled(e.time_weighted, e.self_attention[0]), e.self_attention[1])
-    return masks.compete(masks.resized(heat, e.size), tau)[0]
-
-
-def _guided(e: MaskInputs, tau: float) -> Tensor:
-    return masks.compete(masks.snap_guided(masks.minmax(e.maps), _picture(e)), tau)[0]
-
-
-def _grabcut(e: MaskInputs, tau: float) -> Tensor:
-    return masks.snap_grabcut(e.maps[:1], _picture(e), where=masks.compete(e.maps, tau)[:1])[0]
-
-
-def _best(e: MaskInputs, tau: float) -> Tensor:
-    late, walk = e.time_weighted, None
-    if e.self_attention is not None:
-        grid, walk = e.self_attention
-        late = _pooled(late, grid)
-    return masks.best(late, 0, picture=e.picture, self_attention=walk, size=e.size)
-
-
-METHODS: dict[str, Callable[[MaskInputs, float], Tensor]] = {
-    "best": _best,
-    "threshold": _threshold,
-    "otsu": _otsu,
-    "compete": _compete,
-    "walk": _walk,
-    "guided": _guided,
-    "grabcut": _grabcut,
-}
-"""best: the product's default (`masks.best`); threshold: Eq. 7; otsu: Otsu's level; compete: the hottest of the competing
-words, from tau on; walk: compete after one step along self-attention; guided, grabcut: compete, snapped to the picture's
-edges."""
-
-
-def _pooled(maps: Tensor, grid: Size) -> Tensor:
-    """Native maps `[words, h, w]` brought to the grid of the self-attention by area averaging."""
-    return maps if maps.shape[-2:] == grid else F.adaptive_avg_pool2d(maps, grid)
-
-
-def _picture(e: MaskInputs) -> NDArray[np.uint8]:
-    if e.picture is None:
-        raise DetailMissing("This method snaps to the picture, and the recording has none: give `image=`.")
-    return e.picture
+    The upper half of a map is what is at least as hot as its mean, or as the middle of its range where that is lower (a word
+    of most of the picture). Of true masks 0.68 and more of the area lies there, of masks made from a map that had lost its
+    contrast at most 0.52. An empty mask contradicts nothing.
+    """
+    level = torch.minimum(heat.mean(), (heat.amin() + heat.amax()) / 2)
+    return 2 * int((mask & (heat >= level)).sum()) < int(mask.sum())

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import BadArgument
+from ..types import Grid
 from .validate import checked_maps, checked_positive
+
+# A layer that a model uses keeps 0.42 to 0.87 of a map's contrast and a correlation of 0.74 to 0.97 with it; one that
+# attends evenly to the whole picture (a layer at a size that the model was not trained for) keeps 0.009 to 0.017 and
+# -0.44 to 0.22. Of such a map only rounding is left, which must not be stretched to a mask.
+LEAST_CONTRAST = 0.1
+LEAST_CORRELATION = 0.5
 
 
 def walk(maps: Tensor, self_attention: Tensor, steps: int = 1, power: float = 2.0) -> Tensor:
@@ -38,3 +46,25 @@ def walk(maps: Tensor, self_attention: Tensor, steps: int = 1, power: float = 2.
     for _ in range(steps):
         heat = heat @ attention.transpose(-1, -2)
     return heat.reshape(*heat.shape[:-1], h, w)
+
+
+def propagated(maps: Tensor, self_attention: Tensor, grid: Grid, steps: int = 1) -> Tensor | None:
+    """`maps` `[words, h, w]` after `steps` of :func:`walk` at the `grid` of the self-attention; float32 `[words, *grid]`.
+
+    Maps of a finer grid are brought there by area averaging. None where self-attention says nothing of the first map: it
+    would be even all over, or have nothing to do with what it was.
+    """
+    pooled = checked_maps(maps)
+    if tuple(pooled.shape[-2:]) != tuple(grid):
+        pooled = F.adaptive_avg_pool2d(pooled, grid)
+    walked = walk(pooled, self_attention.to(pooled.device), steps)
+    return walked if _is_kept(pooled[0], walked[0]) else None
+
+
+def _is_kept(before: Tensor, after: Tensor) -> bool:
+    """Whether `after` `[h, w]` still has the contrast of `before` and resembles it. A map without contrast has none to lose."""
+    a, b = (one.flatten().double() - one.double().mean() for one in (before, after))
+    contrast, left = float(a.norm()), float(b.norm())
+    if contrast == 0:
+        return True
+    return left >= LEAST_CONTRAST * contrast and float(a @ b) >= LEAST_CORRELATION * contrast * left

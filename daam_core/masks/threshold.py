@@ -8,8 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument
 from .validate import checked_maps, checked_positive, checked_share
+
+# Maps of words that stand for something span half of their largest value and more; self-attention that says nothing
+# leaves a hundredth.
+FLAT = 0.1
 
 
 def minmax(maps: Tensor) -> Tensor:
@@ -20,7 +25,16 @@ def minmax(maps: Tensor) -> Tensor:
     return torch.where(spread > 0, (maps - low) / spread.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
 
 
-def threshold(maps: Tensor, tau: float = 0.4) -> Tensor:
+def stretched(maps: Tensor) -> Tensor:
+    """As :func:`minmax`, but a flat map stays flat: one whose range is less than `FLAT` of its largest value reaches only
+    that share of 1. What differs by rounding or by a ripple must not look like an object."""
+    maps = checked_maps(maps)
+    low, high = maps.amin((-1, -2), keepdim=True), maps.amax((-1, -2), keepdim=True)
+    most = FLAT * torch.maximum(low.abs(), high.abs())
+    return minmax(maps) * ((high - low) / most.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1.0)
+
+
+def threshold(maps: Tensor, tau: float = DEFAULT_TAU) -> Tensor:
     """Eq. 7 of the paper: `D >= tau * max D`, bool `[..., h, w]`.
 
     A map without any heat (`max D <= 0`) gives an empty mask, where the letter of the equation would take it all.
@@ -54,29 +68,30 @@ def otsu(maps: Tensor, bins: int = 256) -> Tensor:
     return upper.reshape(scaled.shape)
 
 
-def winners(maps: Tensor, background: float = 0.4) -> Tensor:
+def winners(maps: Tensor, background: float = DEFAULT_TAU) -> Tensor:
     """Which map is the hottest at each pixel: int64 `[..., h, w]`, -1 for the background.
 
     `maps` is `[..., words, h, w]`. Each is stretched to 0..1 first, so that a word with much attention everywhere
-    does not win by its weight; the rest of the prompt counts as one more competitor of constant heat `background`.
+    does not win by its weight; a flat one stays flat (see :func:`stretched`).
+    The rest of the prompt counts as one more competitor of constant heat `background`.
     The earlier word wins a tie.
     """
     background = checked_share(background, "background")
     if maps.ndim < 3 or maps.shape[-3] == 0:
         raise BadArgument(f"maps must be [..., words, height, width] with at least one word, got {list(maps.shape)}.")
-    scaled = minmax(maps)
+    scaled = stretched(maps)
     heat, word = scaled.max(-3)
     return torch.where((heat >= background) & (heat > 0), word, -1)
 
 
-def compete(maps: Tensor, background: float = 0.4) -> Tensor:
+def compete(maps: Tensor, background: float = DEFAULT_TAU) -> Tensor:
     """One mask a word, no pixel in two: bool `[..., words, h, w]` from maps of that shape. See :func:`winners`."""
     winner = winners(maps, background)
     words = torch.arange(maps.shape[-3], device=maps.device)
     return winner.unsqueeze(-3) == words[:, None, None]
 
 
-def soft(maps: Tensor, tau: float = 0.4, width: float = 0.3) -> Tensor:
+def soft(maps: Tensor, tau: float = DEFAULT_TAU, width: float = 0.3) -> Tensor:
     """A mask with grey edges, float32 0..1 `[..., h, w]`: a linear ramp of `width` around level `tau` of min-max.
 
     `tau=0.5, width=1` is the stretched map itself.

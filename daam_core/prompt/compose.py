@@ -7,9 +7,9 @@ from dataclasses import replace
 from itertools import accumulate
 
 import torch
-import torch.nn.functional as F
 
 from ..errors import BadArgument
+from .context import Fit, context_channels, one_hot
 from .prompt import Prompt, Token, Word, labelled
 
 
@@ -75,17 +75,13 @@ def part_selection(prompts: Sequence[Prompt], pad: bool = False) -> Callable[[in
     is padded behind instead, and a shorter one lost its last columns, as transformers do.
     """
     whole = concat(prompts)
-    channels = torch.tensor(whole.column_channels(), dtype=torch.long)
+    channels = whole.column_channels()
     first = list(accumulate((p.length for p in prompts), initial=0))
+    fit: Fit = "pad" if pad else "repeat"
 
     def select(keys: int, part: int) -> torch.Tensor:
         own = channels[first[part] : first[part + 1]]
-        if pad:
-            more = torch.full((max(0, keys - len(own)),), whole.num_channels - 1)
-            return F.one_hot(torch.cat([own[:keys], more]), whole.num_channels).float()
-        if not len(own) or keys % len(own):
-            raise BadArgument(f"The model's context has {keys} columns and this prompt {len(own)}, which does not fit into it.")
-        return F.one_hot(own.repeat(keys // len(own)), whole.num_channels).float()
+        return one_hot(context_channels(own, keys, whole.num_channels - 1, fit), whole.num_channels)
 
     return select
 

@@ -1,4 +1,4 @@
-"""Hosts' prompt syntax: weights in brackets, and chunks of 77 tokens."""
+"""Hosts' prompt syntax: weights in brackets."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from ..errors import BadArgument
-
 Syntax = Literal["webui", "comfyui"]
 
 _STEP = 1.1
-_NUMBER = r":\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)"
+LARGEST_WEIGHT = 1e6
+"""Weights beyond it are cut to it: no picture comes of them, and a number of 400 digits is infinite."""
+# Digits in one run each: `\d+\.?\d*` would try every way to cut a long number in two.
+_NUMBER = r":\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\)"
 _LEXEMES = {
     "webui": re.compile(rf"\\[()\[\]\\]|{_NUMBER}|[()\[\]]|[^\\()\[\]:]+|.", re.DOTALL),
     "comfyui": re.compile(rf"\\[()]|{_NUMBER}|[()]|[^\\():]+|.", re.DOTALL),
@@ -24,7 +25,8 @@ def parse_weights(text: str, syntax: Syntax = "webui") -> list[tuple[str, float]
     `(a)` weighs 1.1, `((a))` 1.21, `(a:1.3)` 1.3; `\(` and `\)` are plain brackets.
     "webui" (A1111, Forge): `[a]` weighs 1/1.1, weights of nested brackets multiply, a bracket left open closes at
     the end. "comfyui": `[` is plain text, a number replaces what surrounds it, a bracket left open is plain text.
-    A closing bracket that nothing opened is plain text. BREAK is left in the text. Linear in its length.
+    A closing bracket that nothing opened is plain text. BREAK is left in the text. Linear in its length; weights are finite,
+    at most `LARGEST_WEIGHT`.
     """
     lexemes = list(_LEXEMES[syntax].finditer(text))
     opens, closes = _match_brackets(lexemes, syntax)
@@ -33,25 +35,13 @@ def parse_weights(text: str, syntax: Syntax = "webui") -> list[tuple[str, float]
     for i, lexeme in enumerate(lexemes):
         if i in opens:
             factor, absolute = opens[i]
-            weights.append(factor if absolute else weights[-1] * factor)
+            weights.append(_clamped(factor if absolute else weights[-1] * factor))
         elif i in closes:
             del weights[len(weights) - closes[i] :]
         else:
             plain = lexeme[0][1:] if lexeme[0][0] == "\\" and len(lexeme[0]) > 1 else lexeme[0]
             runs.append((plain, weights[-1]))
     return _joined(runs)
-
-
-def chunks(ids: Sequence[int], start: int, end: int, padding: int | None = None, size: int = 75) -> list[list[int]]:
-    """Cut token ids (without start and end) into chunks `[start, up to size ids, end, padding ...]` of size + 2.
-
-    `padding` defaults to `end`, as in SD 1. No ids give one empty chunk. For BREAK, add the chunks of each part.
-    """
-    if size < 1:
-        raise BadArgument(f"A chunk holds at least 1 token, not {size}.")
-    fill = end if padding is None else padding
-    parts = [list(ids[i : i + size]) for i in range(0, max(len(ids), 1), size)]
-    return [[start, *part, end, *[fill] * (size - len(part))] for part in parts]
 
 
 def _match_brackets(lexemes: Sequence[re.Match[str]], syntax: Syntax) -> tuple[dict[int, tuple[float, bool]], dict[int, int]]:
@@ -77,10 +67,14 @@ def _match_brackets(lexemes: Sequence[re.Match[str]], syntax: Syntax) -> tuple[d
                 closes[i] += 1
                 opens[opener] = (_STEP if kind == "(" else 1 / _STEP, False)
             if lexeme[1] is not None:
-                opens[opener] = (float(lexeme[1]), syntax == "comfyui")
+                opens[opener] = (_clamped(float(lexeme[1])), syntax == "comfyui")
     if syntax == "webui":
         opens.update({i: (_STEP if kind == "(" else 1 / _STEP, False) for i, kind in stack})
     return opens, closes
+
+
+def _clamped(weight: float) -> float:
+    return min(max(weight, -LARGEST_WEIGHT), LARGEST_WEIGHT)
 
 
 def _joined(runs: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:

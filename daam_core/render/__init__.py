@@ -5,7 +5,7 @@ Needs NumPy, OpenCV and Pillow only; maps may be arrays or tensors.
 
 from .animation import animate, step_frames
 from .colormaps import ColourMap, apply_colormap, colour_table
-from .from_maps import report_table, word_overlay, word_sheet, word_steps
+from .from_maps import notebook_html, report_table, word_overlay, word_sheet
 from .overlay import Background, Enlarge, Picture, as_heat, as_picture, enlarged, outline
 from .sheets import caption_background, colour_bar, contact_sheet, difference, overlay
 from .tables import table
@@ -27,6 +27,7 @@ __all__ = [
     "contact_sheet",
     "difference",
     "enlarged",
+    "notebook_html",
     "outline",
     "overlay",
     "apply_colormap",
@@ -35,5 +36,4 @@ __all__ = [
     "table",
     "word_overlay",
     "word_sheet",
-    "word_steps",
 ]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from ..errors import BadArgument, CannotWrite
+from ..defaults import DEFAULT_OPACITY
+from ..errors import BadArgument
+from ..files import atomic_write
 from .colormaps import ColourMap
 from .overlay import Enlarge, Heat, Picture, as_heat, as_picture
 from .sheets import caption_background, overlay
@@ -26,7 +25,7 @@ def step_frames(
     picture: ArrayLike | Image.Image,
     heats: Sequence[Heat],
     label: str,
-    opacity: float = 0.85,
+    opacity: float = DEFAULT_OPACITY,
     colormap: ColourMap = "ember",
     *,
     same_scale: bool = True,
@@ -83,17 +82,11 @@ def animate(frames: Sequence[ArrayLike | Image.Image], path: str | Path, seconds
         palette = _shared_palette(pictures)
         images = [im.quantize(palette=palette, dither=Image.Dither.NONE) for im in images]
         options = {"optimize": False, "disposal": 1}
-    beside = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{kind}")
-    try:
-        images[0].save(beside, save_all=True, append_images=images[1:], duration=durations, loop=0, **options)
-        os.replace(beside, target)
-    except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) and error.strerror else str(error)).lower()
-        raise CannotWrite(f"The animation {target} cannot be written: {reason}. Choose another place.") from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            beside.unlink()
-    return target
+
+    def fill(file: BinaryIO) -> None:
+        images[0].save(file, kind[1:].upper(), save_all=True, append_images=images[1:], duration=durations, loop=0, **options)
+
+    return atomic_write(target, fill, advice="Choose another place.")
 
 
 def _shared_palette(pictures: Sequence[Picture]) -> Image.Image:

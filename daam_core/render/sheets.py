@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument
 from .colormaps import ColourMap, colour_table
 from .overlay import (
@@ -36,7 +37,7 @@ LARGEST_SHEET = 2**26
 def overlay(
     picture: ArrayLike | Image.Image | Background,
     heat: Heat,
-    opacity: float = 0.85,
+    opacity: float = DEFAULT_OPACITY,
     colormap: ColourMap = "ember",
     label: str | None = None,
     bar: bool = False,
@@ -94,7 +95,7 @@ def caption_background(picture: ArrayLike | Image.Image, enlarge: Enlarge = "lan
 def difference(
     picture: ArrayLike | Image.Image,
     change: Heat,
-    opacity: float = 0.85,
+    opacity: float = DEFAULT_OPACITY,
     label: str | None = None,
     bar: bool = False,
     *,
@@ -110,7 +111,7 @@ def contact_sheet(
     picture: ArrayLike | Image.Image,
     heats: Mapping[str, Heat],
     title: str = "",
-    opacity: float = 0.85,
+    opacity: float = DEFAULT_OPACITY,
     colormap: ColourMap = "ember",
     *,
     same_scale: bool = False,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from torch import Tensor
 
+from ..defaults import DEFAULT_TAU
 from ..errors import WordNotFound
 from ..masks import minmax, threshold
 from . import plots
@@ -24,7 +25,7 @@ from .study import Found, Measured, Row, Study, Unit
 if TYPE_CHECKING:
     from .model_runner import ModelRunner
 
-PAPER_TAU = 0.4
+PAPER_TAU = DEFAULT_TAU
 EQ_7, STRETCHED = "Eq. 7", "stretched"
 """`D >= tau max D`, and the castorini package's: the map stretched to 0..1 first, then `> tau`."""
 SEPARATOR = ": "
@@ -34,7 +35,6 @@ class AblationStudy(Study):
     """IoU of Eq. 7's mask for each part of Eq. 6 alone or done otherwise."""
 
     name = "ablation"
-    help = "which layers, steps, heads, interpolation and aggregation the masks owe their fit to (appendix)"
     outside = OUTSIDE
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
@@ -83,7 +82,7 @@ def interpolated(maps: HeatMaps, word: str, size: Size, mode: Mode) -> Tensor:
 def _aggregations(maps: HeatMaps, castorini: HeatMaps, word: str, size: Size) -> Iterator[tuple[str, str, Tensor]]:
     family = "aggregation"
     yield family, "sum (Eq. 6)", maps.heat_map(word, size)
-    yield family, "late steps (j²)", dataclasses.replace(maps, sums=maps.time_weighted).heat_map(word, size)
+    yield family, "late steps (j²)", maps.weighted_by_time().heat_map(word, size)
     yield family, "castorini's rule", castorini.heat_map(word, size)
     yield family, "equal resolutions", equal_resolutions(maps, word, size)
     yield family, "geometric mean", geometric_mean(maps, word, size)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import masks
 from ..cli.argument_types import number_argument
+from ..defaults import DEFAULT_TAU
 from ..diffusers.loading import TINY
 from ..diffusers.trace import trace
 from ..errors import BadPrompt
@@ -47,11 +48,13 @@ class AdjectivesStudy(Study):
     """One noise, with an adjective, without it, with another, and with the noun's attention frozen."""
 
     name = "adjectives"
-    help = "how far an adjective reaches past its noun (section 5.2, Fig. 9 and 10)"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "--tau", type=number_argument(0, 1), default=0.4, help="threshold of the masks, Eq. 7 (default: %(default)s)"
+            "--tau",
+            type=number_argument(0, 1),
+            default=DEFAULT_TAU,
+            help="threshold of the masks, Eq. 7 (default: %(default)s)",
         )
         parser.epilog = (
             'A line of --prompts has a gap: "a {rusty,metallic,wooden} shovel sitting in a clean shed". The first adjective is '

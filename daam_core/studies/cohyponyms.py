@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cli.argument_types import number_argument
+from ..defaults import DEFAULT_TAU
 from ..diffusers.loading import TINY
 from ..errors import BadArgument
 from . import cohyponyms_report
@@ -33,7 +34,6 @@ class CohyponymsStudy(Study):
     """How often both things appear, how far their maps overlap, and whether the two go together."""
 
     name = "cohyponyms"
-    help = 'do two alike things get in each other\'s way: "a X and a Y" (section 5.1, Fig. 8)'
     outside = frozenset({"pairs", "labels"})
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -55,7 +55,10 @@ class CohyponymsStudy(Study):
             "--labels", type=Path, metavar="FILE", help="CSV with the columns unit and both (yes or no): what people saw"
         )
         parser.add_argument(
-            "--tau", type=number_argument(0, 1), default=0.4, help="threshold of the masks, Eq. 7 (default: %(default)s)"
+            "--tau",
+            type=number_argument(0, 1),
+            default=DEFAULT_TAU,
+            help="threshold of the masks, Eq. 7 (default: %(default)s)",
         )
 
     def units(self, options: argparse.Namespace) -> list[Unit]:

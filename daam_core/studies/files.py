@@ -2,52 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import BadPrompt, CannotWrite
+from ..errors import BadPrompt
+from ..files import atomic_write
 
 LONGEST_PROMPT = 2000
 
 
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """What goes wrong with a file as one sentence.
-
-    Raises:
-        CannotWrite: any OSError inside.
-    """
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, CannotWrite):
-            raise
-        raise CannotWrite(
-            f"Cannot write {path}: {error.strerror or error}. What was measured before is kept: the same command goes on."
-        ) from None
+KEPT = "What was measured before is kept: the same command goes on."
+"""What a complaint about a file of a study ends with."""
 
 
 def write_whole(path: Path, content: bytes) -> Path:
-    """Write under another name, then rename: whoever finds `path` finds all of it.
-
-    Raises:
-        CannotWrite: the disk is full, or the folder cannot be written.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with writing(path):
-        try:
-            with beside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
-            raise
-    return path
+    """`files.atomic_write` that not even a power cut leaves half done. Raises CannotWrite."""
+    return atomic_write(path, content, durable=True, advice=KEPT)
 
 
 def read_prompts(path: Path) -> list[str]:

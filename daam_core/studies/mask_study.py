@@ -10,13 +10,14 @@ import pandas as pd
 from ..errors import WordNotFound
 from . import plots
 from .baselines import castorini_masks
-from .combinations import CORE, Workbench, combinations
+from .combinations import CORE, Workbench, combinations, levels_of
 from .cross_validation import CHOOSING, REPORTING, Chosen, chosen, half_of
 from .ground_truth import ACCURACY, OUTSIDE, add_truth_options, measured_segmenter, observe, truth_units
 from .report import Part, Plot, Report, Table, Text
-from .scoring import scores
+from .scoring import no_scores, scores
 from .statistics import Interval, mean_interval
 from .study import Found, Measured, Row, Study, Unit
+from .tables import csv_bytes
 
 if TYPE_CHECKING:
     from .model_runner import ModelRunner
@@ -32,7 +33,6 @@ class MaskStudy(Study):
     """IoU of every mask method and combination, with intervals over prompts."""
 
     name = "masks"
-    help = "mean IoU of every mask method and combination, chosen on one half of the prompts, reported on the other"
     outside = OUTSIDE
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -55,10 +55,12 @@ class MaskStudy(Study):
             except WordNotFound:
                 continue
             for how in combinations():
-                for tau in how.taus:
-                    rows.append({**about, "mask": how.name, "tau": tau, **scores(bench.mask(how, tau), truth)})
-            for tau, mask in castorini_masks(seen.sample.castorini, word, size).items():
-                rows.append({**about, "mask": CASTORINI, "tau": tau, **scores(mask, truth)})
+                for tau in levels_of(how):
+                    mask = bench.mask(how, tau)
+                    measured = no_scores() if mask is None else scores(mask, truth)
+                    rows.append({**about, "mask": how.name, "tau": tau, **measured})
+            for level, theirs in castorini_masks(seen.sample.castorini, word, size).items():
+                rows.append({**about, "mask": CASTORINI, "tau": level, **scores(theirs, truth)})
         return Measured(rows)
 
     def conclude(self, found: Found, options: argparse.Namespace) -> Report:
@@ -72,7 +74,7 @@ class MaskStudy(Study):
             return Report("Mask methods", [Text("Two prompts of a kind are the least: one to choose on and one to report.")])
         parts: list[Part] = [Text(_summary(scored, reported, picks, rows, options.truth))]
         parts += [_table(reported, picks), _goal_table(scored, picks), _plot(reported, picks)]
-        files = {"combinations.csv": everything(scored).to_csv(index=False, lineterminator="\n").encode()}
+        files = {"combinations.csv": csv_bytes(everything(scored))}
         return Report("Mask methods", parts, files, {"winner": picks[0].mask, "winner_tau": picks[0].tau})
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..diffusers.attention_trace import AttentionTrace
 from ..diffusers.loading import load_pipeline
-from ..diffusers.trace import AttentionTrace, KeptAxis, trace
+from ..diffusers.trace import KeptAxis, trace
 from ..errors import BadArgument, UnsupportedModel
 from ..maps.heatmaps import Aggregation, HeatMaps
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from ..files import png_bytes
 from .files import write_whole
 
 if TYPE_CHECKING:
@@ -173,12 +173,11 @@ def _one_line(text: str) -> str:
 
 
 def _png(part: Plot | Example) -> bytes:
+    if isinstance(part, Example):
+        return png_bytes(part.picture)
     into = io.BytesIO()
-    if isinstance(part, Plot):
-        # Without the name of the program and its version two equal plots are equal files.
-        part.figure.savefig(into, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight", metadata={"Software": None})
-    else:
-        Image.fromarray(part.picture).save(into, format="png")
+    # Without the name of the program and its version two equal plots are equal files.
+    part.figure.savefig(into, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight", metadata={"Software": None})
     return into.getvalue()
 
 

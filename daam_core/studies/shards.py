@@ -7,7 +7,6 @@ other settings lie in another folder, named after a digest of the settings.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -15,10 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from ..files import file_name
-from .files import write_whole, writing
+from ..files import file_name, png_bytes, writing
+from .files import KEPT, write_whole
 from .study import Measured, Picture, Row, Unit
 
 Recipe = Mapping[str, Any]
@@ -63,7 +60,7 @@ class Shards:
 
     def open(self) -> None:
         """Make the folder and note the recipe in it. Raises CannotWrite."""
-        with writing(self.folder):
+        with writing(self.folder, KEPT):
             self.folder.mkdir(parents=True, exist_ok=True)
         note = self.folder / "recipe.json"
         if not note.exists():
@@ -100,7 +97,7 @@ class Shards:
         # NaN is no JSON, and a study that lets one through has not decided what it means.
         line = json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         path = self.folder / f"part-{process}.jsonl"
-        with writing(path):
+        with writing(path, KEPT):
             _drop_half_line(path)
             with path.open("ab") as file:
                 file.write(line)
@@ -108,10 +105,8 @@ class Shards:
                 os.fsync(file.fileno())
 
     def _keep_picture(self, unit: Unit, name: str, pixels: Picture) -> str:
-        into = io.BytesIO()
-        Image.fromarray(pixels).save(into, format="png")
         file = f"{file_name(unit.key)}-{digest([unit.key, name])[:8]}.png"
-        write_whole(self.folder / file, into.getvalue())
+        write_whole(self.folder / file, png_bytes(pixels))
         return file
 
 

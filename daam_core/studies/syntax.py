@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..cli.argument_types import number_argument
+from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument
 from ..tiny.captions import Caption, Node
 from . import syntax_report
@@ -32,7 +33,6 @@ class SyntaxStudy(Study):
     """mIoD, mIoH and mIoU by relation, against unrelated and coreferent pairs."""
 
     name = "syntax"
-    help = "how the maps of words that depend on each other overlap, by relation (Table 2)"
     outside = frozenset({"parser"})  # the trees are in the units
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,10 @@ class SyntaxStudy(Study):
             "English pipeline; default with --prompts), or the name or folder of a spaCy pipeline",
         )
         parser.add_argument(
-            "--tau", type=number_argument(0, 1), default=0.4, help="threshold of the masks, Eq. 7 (default: %(default)s)"
+            "--tau",
+            type=number_argument(0, 1),
+            default=DEFAULT_TAU,
+            help="threshold of the masks, Eq. 7 (default: %(default)s)",
         )
 
     def units(self, options: argparse.Namespace) -> list[Unit]:

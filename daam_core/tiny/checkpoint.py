@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
+
+from ..files import atomic_write
 
 
 def write_state(path: Path, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> None:
     """Write `tensors` and `facts` (anything JSON) to `path`; an older file stays whole until the new one is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     dense = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    save_file(dense, str(part), {"facts": json.dumps(dict(facts))})
-    os.replace(part, path)
+    atomic_write(path, save(dense, {"facts": json.dumps(dict(facts))}))
 
 
 def read_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

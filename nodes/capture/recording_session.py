@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from ...daam_core.capture.accumulator import BatchSlice, StoreOptions
 from ...daam_core.capture.attention_call import LseCapture, attention_call
+from ...daam_core.capture.buffers import BatchSlice, StoreOptions
 from ...daam_core.capture.families import READS, Family, ModelCall, TokenLayout
 from ...daam_core.capture.recording import Recording
 from ...daam_core.errors import NothingRecorded

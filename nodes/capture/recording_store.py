@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...daam_core.errors import NothingRecorded
 from ...daam_core.maps.heatmaps import HeatMaps
-from ...daam_core.maps.relabel import by_index, relabel
+from ...daam_core.maps.relabel import by_index
 from .context_alignment import words_for
 from .prompt_tokens import PromptTokens
 from .tensor_hash import tensor_hash
@@ -175,4 +175,4 @@ def _worded(maps: HeatMaps, tokens: PromptTokens | None) -> HeatMaps:
             "that were encoded. Encoder nodes that weigh words by themselves (ADV_CLIP_emb, comfy++, down_weight) drop them on "
             "the way; with ComfyUI's own, it is enough to encode with the CLIP that comes out of Record."
         )
-    return relabel(maps, words_for(tokens, maps.prompt.length))
+    return maps.with_prompt(words_for(tokens, maps.prompt.length))

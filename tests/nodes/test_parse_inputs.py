@@ -15,19 +15,20 @@ Pack = Callable[[str], ModuleType]
 
 def maps(pack: Pack, words: str = "a red house and a house", negative: bool = False, detail: str = "") -> Any:
     """Maps of a prompt, nothing in them but step j in step j, counted from 1; `detail` as in Record."""
-    prompt_module, heatmaps = pack("daam_core.prompt.prompt"), pack("daam_core.maps.heatmaps")
+    prompt_module, heatmaps, data = (pack(f"daam_core.{name}") for name in ("prompt.prompt", "maps.heatmaps", "maps.data"))
     texts = words.split()
     tokens = tuple(prompt_module.Token(i + 1, text, i + 1) for i, text in enumerate(texts))
     labels = prompt_module.labelled([(text, (i,)) for i, text in enumerate(texts)], tokens)
     prompt = prompt_module.Prompt(words, tokens, labels, (0,), (len(texts) + 1,), (), len(texts) + 2)
     sums = {(2, 2): torch.zeros(prompt.num_channels, 2, 2)}
-    layers = tuple(pack("daam_core.maps.data").LayerInfo(f"{block}.0", (2, 2), 1, block) for block in ("down", "mid", "up"))
+    layers = tuple(data.LayerInfo(f"{block}.0", (2, 2), 1, block) for block in ("down", "mid", "up"))
     values = torch.ones(4, 1, len(texts), 2, 2) * torch.arange(1, 5).reshape(4, 1, 1, 1, 1)
-    kept = pack("daam_core.maps.data").Detail({(2, 2): values.half()}, {}, True) if detail == "steps" else None
-    made = heatmaps.HeatMaps(
+    kept = data.Detail({(2, 2): values.half()}, {}, True) if detail == "steps" else None
+    side = data.RecordedImage(
         sums=sums, time_weighted=sums, num_terms={(2, 2): 1}, layers=layers, detail=kept, heads=None, self_attention=None,
-        size=(16, 16), picture=None, prompt=prompt, steps=4, timesteps=(4.0, 3.0, 2.0, 1.0),
+        prompt=prompt, steps=4, timesteps=(4.0, 3.0, 2.0, 1.0),
     )  # fmt: skip
+    made = heatmaps.HeatMaps({"prompt": side}, (16, 16), None)
     return made.with_negative(maps(pack, "fog")) if negative else made
 
 

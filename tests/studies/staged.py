@@ -38,7 +38,9 @@ class StagedStudio:
         for i, word in enumerate(words, 1):
             if word in self.boxes:
                 heat[i] = box(*self.boxes[word]).float()
-        maps = dataclasses.replace(maps, sums={(SIDE, SIDE): heat}, time_weighted={(SIDE, SIDE): heat})
+        maps = maps.each_side(
+            lambda side: dataclasses.replace(side, sums={(SIDE, SIDE): heat}, time_weighted={(SIDE, SIDE): heat})
+        )
         assert maps.picture is not None
         return Sample(maps.picture, maps, None, "sum", prompt, seed)
 

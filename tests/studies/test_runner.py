@@ -153,7 +153,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     (folder / "part-0.jsonl").symlink_to("/dev/full")
-    with pytest.raises(CannotWrite, match="No space left on device"):
+    with pytest.raises(CannotWrite, match="no space left on device"):
         run_study(Squares(), options(tmp_path))
     assert not (tmp_path / "run.json").exists()
 
@@ -168,7 +168,7 @@ def test_a_disk_that_fills_up_while_results_are_written_leaves_no_half_of_one(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(CannotWrite, match="No space left"):
+    with pytest.raises(CannotWrite, match="no space left"):
         run_study(Squares(), options(tmp_path))
     assert not (tmp_path / "run.json").exists()
     assert not list(tmp_path.glob(".*.part"))

@@ -190,10 +190,15 @@ test("an empty or even map gives no mask", () => {
 });
 
 test("the earlier word wins a tie and overlap is counted by hand", () => {
-  const a = Float32Array.of(0, 1, 1, 0.2);
-  const b = Float32Array.of(0, 1, 0.5, 0.9);
-  assert.deepEqual([...winners([a, b], 0.4)], [-1, 0, 0, 1]);
-  assert.deepEqual([...competed([b, a], 0.4)], [0, 1, 0, 1]);
+  const a = Float32Array.of(0, 1, 1, 0.2, 0, 0);
+  const b = Float32Array.of(0, 1, 0.5, 0.9, 0, 0);
+  assert.deepEqual([...winners([a, b], 0.4)], [-1, 0, 0, 1, -1, -1]);
+  assert.deepEqual([...competed([b, a], 0.4)], [0, 1, 0, 1, 0, 0]);
+  // No rivals: the same map again, a faint one, one that lies over most of the picture.
+  const others = [b, a.map((v) => v / 5), Float32Array.of(0, 1, 1, 1, 1, 0.9)];
+  assert.deepEqual([...competed([b, ...others], 0.4)], [...threshold(b, 0.4)]);
+  const ripple = Float32Array.of(1, 1.001, 1, 1, 1, 1);
+  assert.deepEqual([...winners([ripple, a], 0.4)], [-1, 1, 1, -1, -1, -1]);
   assert.equal(iou(threshold(a, 0.5), threshold(b, 0.5)), 2 / 3);
 });
 

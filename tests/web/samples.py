@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from daam_core import HeatMaps
-from daam_core.maps.data import Detail, LayerInfo
+from daam_core.maps.data import Detail, LayerInfo, RecordedImage
 from daam_core.prompt.prompt import Prompt, Token, Word
 
 STEPS = 4
@@ -43,7 +43,7 @@ def heat_maps(
         seen[word] += 1
         entries.append(Word(word if seen[word] == 1 else f"{word}#{seen[word]}", word, (i + 1,)))
     n = len(words)
-    return HeatMaps(
+    side = RecordedImage(
         sums=sums,
         time_weighted=sums,
         num_terms=dict.fromkeys(sums, STEPS * HEADS),
@@ -51,8 +51,6 @@ def heat_maps(
         detail=Detail(apart, {grid: (i,) for i, grid in enumerate(sums)}, True) if detail else None,
         heads=None,
         self_attention=None,
-        size=size,
-        picture=np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8),
         prompt=Prompt(
             " ".join(words), tuple(Token(i + 1, w, i + 1) for i, w in enumerate(words)), tuple(entries),
             (0,), (n + 1,), (n + 2,), n + 3,
@@ -60,3 +58,4 @@ def heat_maps(
         steps=STEPS,
         timesteps=tuple(float(i) for i in range(STEPS)),
     )  # fmt: skip
+    return HeatMaps({"prompt": side}, size, np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -140,7 +141,8 @@ def _stepped(maps: HeatMaps, steps: int) -> HeatMaps:
     for grid, x in maps.sums.items():
         top = x.amax((1, 2), keepdim=True)
         sums[grid] = (x.double() / top * steps).round().div(steps).mul(top).float()
-    return HeatMaps(**{**maps.__dict__, "sums": sums})
+    side = dataclasses.replace(maps.positive, sums=sums)
+    return dataclasses.replace(maps, sides={**maps.sides, "prompt": side})
 
 
 def _masks(cases: Cases, maps: HeatMaps) -> list[dict[str, Any]]:

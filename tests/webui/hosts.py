@@ -40,12 +40,20 @@ OWN_FLAGS = {
     "a1111": ["--no-half", "--precision", "full", "--use-cpu", "all"],
     "forge": ["--always-cpu", "--all-in-fp32"],
     "reforge": ["--always-cpu", "--all-in-fp32"],
+    "neo": ["--cpu", "--force-fp32"],
+    "classic": ["--always-cpu", "--all-in-fp32"],
+}
+# Flags that a host has dropped, and refuses.
+DROPPED = {
+    "neo": {"--no-download-sd-model", "--do-not-download-clip", "--disable-nan-check"},
+    "classic": {"--do-not-download-clip"},
 }
 SETTINGS = {
     "live_previews_enable": False, "samples_save": True, "save_to_dirs": False, "enable_pnginfo": True,
     "auto_launch_browser": "Disable",
     "show_progress_every_n_steps": -1, "enable_console_prompts": False, "return_grid": True, "CLIP_stop_at_last_layers": 1,
     "sd_model_checkpoint": "tiny",
+    "VERSION_UID": "PY313",  # Forge Neo waits for a key press where its settings are those of an older version
     # A1111 gives back an overridden setting only if it was written down before.
     "batch_cond_uncond": True, "pad_cond_uncond": False, "token_merging_ratio": 0, "s_min_uncond": 0,
 }  # fmt: skip
@@ -107,13 +115,17 @@ class Server:
         (data / "extensions").mkdir(parents=True, exist_ok=True)
         if extension and not (data / "extensions" / "daam-lens").exists():
             (data / "extensions" / "daam-lens").symlink_to(ROOT, target_is_directory=True)
+        (data / "outputs").mkdir(exist_ok=True)
+        if host.name in ("neo", "classic") and not (data / "output").exists():
+            (data / "output").symlink_to(data / "outputs", target_is_directory=True)  # their name for it
         (data / "config.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
         environment |= {"PYTHONPATH": "", "PYTHONUNBUFFERED": "1", "no_proxy": "127.0.0.1,localhost"}
-        command = [str(host.python), "launch.py", *flags, *OWN_FLAGS[host.name]]
+        known = [flag for flag in flags if flag not in DROPPED.get(host.name, ())]
+        command = [str(host.python), "launch.py", *known, *OWN_FLAGS[host.name]]
         command += ["--port", str(self.port), "--data-dir", str(data)]
         # With its data elsewhere, a host must be told that its own page files may be served.
         command += ["--gradio-allowed-path", str(folder), "--gradio-allowed-path", str(ROOT)]

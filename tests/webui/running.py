@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.error
 import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ class Result:
     info: dict[str, Any]
     maps: list[HeatMaps] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
     hooks: int = 0
 
     @property
@@ -56,15 +58,16 @@ class Live:
             "cfg_scale": 5, "sampler_name": "Euler",
             "save_images": True,
         }  # fmt: skip
-        if body.get("enable_hr") and self.name == "forge":
+        if body.get("enable_hr") and self.name in ("forge", "neo"):
             asked["hr_additional_modules"] = ["Use same choices"]  # its API has no default
         asked |= body
-        before = self._records()
+        before, known = self._records(), self.runs()
         if lens is not None:
             args = {"enabled": True, "record": True, "overlays": False, "report": False, **lens}
             asked["alwayson_scripts"] = {**asked.get("alwayson_scripts", {}), "DAAM Lens": {"args": [args]}}
         if watch:
             self.server.get("/witness/start")
+        self.server.get("/witness/seed")
         answer = self.server.post(f"/sdapi/v1/{page}", asked)
         result = Result([picture(x) for x in answer["images"]], json.loads(answer["info"]))
         path = self.server.data / "witness.pt" if watch else ""
@@ -73,13 +76,11 @@ class Live:
             result.calls = torch.load(path, weights_only=True)
         new = sorted(self._records() - before, key=lambda p: p.stat().st_mtime_ns)
         result.maps = [HeatMaps.load(path) for path in new]
+        result.runs = [run for run in self.runs() if run not in known]
         return result
 
     def compare(self, page: str = "txt2img", lens: dict[str, Any] | None = None, **body: Any) -> Result:
         """With and without DAAM Lens: asserts that pictures and infotexts are the same and nothing stays hooked."""
-        if page == "img2img":
-            # Hosts encode the start picture with noise that goes on from the run before: let that be the same run, too.
-            self.make(page, None, **body)
         bare = self.make(page, None, **body)
         seen = self.make(page, lens or {}, **body)
         assert len(seen.images) >= len(bare.images)
@@ -90,6 +91,13 @@ class Live:
         for maps in seen.maps:
             whole(maps)
         return seen
+
+    def runs(self) -> list[str]:
+        """Ids of the recordings that the host still has, newest first."""
+        try:
+            return [str(run["id"]) for run in self.server.get("/daam-lens/v1/runs")["runs"]]
+        except urllib.error.HTTPError:  # a host without our routes
+            return []
 
     def _records(self) -> set[Path]:
         return set((self.server.data / "outputs").rglob("*.safetensors"))

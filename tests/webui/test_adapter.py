@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -16,12 +17,16 @@ import torch
 
 from daam_core import HeatMaps
 from daam_core.errors import BadArgument, BadPrompt, NothingRecorded, UnsupportedModel
+from daam_core.maps.data import LayerInfo, RecordedImage
 from daam_core.maps.statistics import prompt_report
-from daam_core.prompt.emphasis import chunks
 from daam_core.prompt.prompt import Prompt
+from daam_webui import hosts, options
 from daam_webui.batch_rows import Label, in_chunks, in_order, runs_of, stray
 from daam_webui.crop_region import area_of
 from daam_webui.drawing import draw
+from daam_webui.hosts.a1111 import A1111
+from daam_webui.hosts.forge import Forge
+from daam_webui.hosts.forge_neo import ForgeNeo
 from daam_webui.prompt_schedule import PromptSchedule
 from daam_webui.recording_store import RecordingStore
 from daam_webui.report_html import report_html
@@ -29,6 +34,7 @@ from daam_webui.schedule import PassTexts, groups, text_at
 from daam_webui.settings import NAMES, Settings, field_name, pasted
 from daam_webui.tokenization import engine_of, read
 
+from ..core.prompt.chunks import chunks
 from .hosts import ROOT
 
 # -- settings ----------------------------------------------------------------------------------------------------------
@@ -54,6 +60,17 @@ def test_infotext_comes_back_as_the_same_settings() -> None:
     params = {name: str(value) for name, value in asked.infotext().items()}  # the host reads texts
     assert Settings(**{name: pasted(name, params) for name in NAMES}) == asked
     assert field_name("words") in params
+
+
+def test_names_of_version_0_1_0_are_still_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.from_args([{"enabled": True, "colours": "lagoon"}]).colormap == "lagoon"
+    assert pasted("colormap", {"DAAM Lens": "on", "DAAM Lens colours": "gray"}) == "gray"
+    assert pasted("colormap", {"DAAM Lens": "on", "DAAM Lens colours": "gray", "DAAM Lens colormap": "lagoon"}) == "lagoon"
+    saved = SimpleNamespace(data={"daam_lens_colours": "lagoon"}, daam_lens_colormap="ember")
+    monkeypatch.setitem(sys.modules, "modules", SimpleNamespace(shared=SimpleNamespace(opts=saved)))
+    assert options.defaults().colormap == "lagoon"
+    saved.data["daam_lens_colormap"] = "ember"
+    assert options.defaults().colormap == "ember"
 
 
 def test_a_foreign_infotext_changes_nothing() -> None:
@@ -202,6 +219,44 @@ def test_only_masked_is_put_back_at_its_place() -> None:
         area_of(p, False)
 
 
+def three(prompts: Any, base_steps: int, hires_steps: Any = None) -> Any:
+    """Forge Neo's parser: one argument fewer than A1111's."""
+    return [[[hires_steps or base_steps, "house"]]]
+
+
+def four(prompts: Any, base_steps: int, hires_steps: Any = None, use_old_scheduling: bool = False) -> Any:
+    return [[[int(use_old_scheduling), "house"]]]
+
+
+@pytest.mark.parametrize(
+    ("parse", "forge", "kind", "last"), [(three, True, ForgeNeo, 40), (four, True, Forge, 1), (four, False, A1111, 1)]
+)
+def test_a_host_is_known_by_what_it_has(
+    monkeypatch: pytest.MonkeyPatch, parse: Any, forge: bool, kind: type, last: int
+) -> None:
+    """Its parser gets as many arguments as it takes."""
+    parser = SimpleNamespace(
+        get_multicond_prompt_list=lambda prompts: ([[(0, 1.0)]], prompts, None),
+        get_learned_conditioning_prompt_schedules=parse,
+    )
+    parts = {
+        "prompt_parser": parser, "sd_models": SimpleNamespace(**({"forge_loader": None} if forge else {})),
+        "shared": SimpleNamespace(opts=SimpleNamespace(use_old_scheduling=True)),
+        "sd_samplers": SimpleNamespace(find_sampler_config=lambda name: None),
+    }  # fmt: skip
+    monkeypatch.setitem(sys.modules, "modules", SimpleNamespace(**parts))
+    hosts.current.cache_clear()
+    host = hosts.current()
+    hosts.current.cache_clear()
+    assert type(host) is kind
+    p = SimpleNamespace(
+        prompts=["x"], negative_prompts=["x"], hr_prompts=["x"], hr_negative_prompts=["x"], sampler_name="", steps=20,
+        hr_second_pass_steps=40,
+    )  # fmt: skip
+    seen = host.pass_texts(p, True)
+    assert seen.prompts[0][0] == seen.negatives[0] == ((last, "house"),)
+
+
 def test_a_first_pass_is_cut_as_the_host_cuts_it() -> None:
     """17 rows of the enlarged latent of which the host cuts 3: one above, two below."""
     p = SimpleNamespace(enable_hr=True, truncate_x=0, truncate_y=3, hr_upscale_to_x=64, hr_upscale_to_y=17 * 8)
@@ -213,13 +268,15 @@ def test_a_first_pass_is_cut_as_the_host_cuts_it() -> None:
 # -- what is shown -------------------------------------------------------------------------------------------------------
 
 
-def maps_of(prompt: Prompt, side: int = 16) -> HeatMaps:
+def maps_of(prompt: Prompt, n: int = 16) -> HeatMaps:
     generator = torch.Generator().manual_seed(1)
-    sums = {(side, side): torch.rand(prompt.num_channels, side, side, generator=generator)}
-    return HeatMaps(
-        sums=sums, time_weighted=sums, num_terms={(side, side): 8}, layers=(), detail=None, heads=None, self_attention=None,
-        size=(64, 64), picture=np.zeros((64, 64, 3), np.uint8), prompt=prompt, steps=2, timesteps=(1.0, 0.0),
+    sums = {(n, n): torch.rand(prompt.num_channels, n, n, generator=generator)}
+    side = RecordedImage(
+        sums=sums, time_weighted=sums, num_terms={(n, n): 8}, layers=(LayerInfo("mid.0", (n, n), 4, "mid"),),
+        detail=None, heads=None, self_attention=None,
+        prompt=prompt, steps=2, timesteps=(1.0, 0.0),
     )  # fmt: skip
+    return HeatMaps({"prompt": side}, (64, 64), np.zeros((64, 64, 3), np.uint8))
 
 
 def test_unknown_words_and_missing_detail_become_sentences() -> None:
@@ -271,10 +328,11 @@ def test_install_asks_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_only_the_door_and_the_page_import_the_host() -> None:
-    allowed = {"host.py", "script.py", "options.py", "xyz.py", "api.py"}
-    for path in (ROOT / "daam_webui").glob("*.py"):
-        if "from modules import" in path.read_text(encoding="utf-8"):
-            assert path.name in allowed, path.name
+    allowed = {"hosts/a1111.py", "hosts/__init__.py", "script.py", "options.py", "xyz.py", "api.py"}
+    folder = ROOT / "daam_webui"
+    for path in folder.rglob("*.py"):
+        if re.search(r"\b(from|import) modules\b", path.read_text(encoding="utf-8")):
+            assert path.relative_to(folder).as_posix() in allowed, path
 
 
 def test_every_file_of_the_extension_is_there() -> None:

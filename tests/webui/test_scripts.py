@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import urllib.error
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from daam_webui import nested_runs as nesting
 
@@ -23,48 +25,62 @@ def _start(live: Live) -> dict[str, Any]:
     return {"init_images": [encoded(np.stack([rows, columns, rows * 0 + 90], -1).astype(np.uint8))], "denoising_strength": 0.6}
 
 
-def _scripts(live: Live) -> dict[str, tuple[str, list[Any], dict[str, Any]]]:
-    """Name -> (page, arguments of the script, more of the request)."""
-    start = _start(live)
-    large = np.asarray(np.kron(np.arange(16).reshape(4, 4, 1) * 16, np.ones((live.small // 2, live.small // 2, 3))), np.uint8)
-    plot = ["", "", "", "", "", True, False, False, False, False, False, False, 0, False]
-    return {
-        "sd upscale": ("img2img", ["", 16, "None", 2.0], {**start, "init_images": [encoded(large)]}),
-        "poor man's outpainting": ("img2img", [64, 4, "fill", ["left", "down"]], start),
-        "outpainting mk2": ("img2img", ["", 64, 8, ["left"], 1.0, 0.05], start),
-        "loopback": ("img2img", [2, 0.5, "Linear", "None"], start),
-        "img2img alternative test": (
-            "img2img", ["", True, True, PROMPT, "", True, 3, True, 1.0, 0.0, False], start
-        ),
-        "prompt matrix": ("txt2img", [False, False, "positive", "comma", 0], {"prompt": "a house|red|green", "batch_size": 2}),
-        "prompts from file or textbox": ("txt2img", [False, False, "start", "a red house\na green tree"], {"prompt": ""}),
-        "x/y/z plot": ("txt2img", [4, "2,3", "", 0, *plot], {}),
+def _asked(live: Live, script: dict[str, Any]) -> dict[str, Any]:
+    """A request for one of the host's scripts: what its page would send, with less to do and something to see."""
+    labels = [str(arg["label"]) for arg in script["args"]]
+    axes = script["args"][0]["choices"] if "X type" in labels else []
+    chosen = {
+        "Loops": 2, "Tile overlap": 16, "Pixels to expand": live.small // 2, "Decode steps": 3, "Original prompt": PROMPT,
+        "Original negative prompt": "",
+        "Outpainting direction": ["left", "up"], "List of prompt inputs": "a red house\na green tree",
+        "X type": axes.index("Steps") if axes else 0, "X values": "2,3", "Y type": 0, "Z type": 0,
     }  # fmt: skip
+    args = [chosen.get(label, arg["value"]) for label, arg in zip(labels, script["args"], strict=True)]
+    if axes:  # two components of this name: the text, then the dropdown
+        args[labels.index("X values") + 1] = []
+    more: dict[str, Any] = _start(live) if script["is_img2img"] else {}
+    if script["name"] == "sd upscale":
+        large = np.kron(np.arange(16).reshape(4, 4, 1) * 16, np.ones((live.small // 2, live.small // 2, 3)))
+        more["init_images"] = [encoded(np.asarray(large, np.uint8))]
+    if script["name"] == "prompt matrix":
+        more |= {"prompt": "a house|red|green", "batch_size": 2}
+    return {**more, "script_name": script["name"], "script_args": args}
+
+
+def _selectable(live: Live) -> list[dict[str, Any]]:
+    """What stands in the lists of scripts below txt2img and img2img, in every host its own."""
+    return [script for script in live.server.get("/sdapi/v1/script-info") if not script["is_alwayson"]]
+
+
+def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
+    assert one.shape == other.shape
+    return int(np.abs(one.astype(int) - other).max())
 
 
 @pytest.mark.host
 @pytest.mark.slow
 def test_every_script_of_the_host(live: Live) -> None:
     """Pixel by pixel the same pictures, as many of them, with every overlay, mask and map switched on."""
-    offered = live.server.get("/sdapi/v1/scripts")
-    ours = _scripts(live)
-    selectable = {"txt2img": set(offered["txt2img"]), "img2img": set(offered["img2img"])}
-    tried = []
-    for name, (page, args, more) in ours.items():
-        if name not in selectable[page]:
+    tried, broken = [], []
+    for script in _selectable(live):
+        page, name = ("img2img" if script["is_img2img"] else "txt2img"), str(script["name"])
+        asked = _asked(live, script)
+        try:
+            bare, again = live.make(page, None, **asked), live.make(page, None, **asked)
+        except urllib.error.HTTPError:
+            broken.append(name)  # without us
             continue
-        tried.append(name)
-        asked = {**more, "script_name": name, "script_args": args}
-        if page == "img2img":
-            live.make(page, None, **asked)
-        bare = live.make(page, None, **asked)
         seen = live.make(page, LENS, **asked)
+        tried.append(name)
         assert len(seen.images) == len(bare.images), f"{name}: {len(seen.images)} images instead of {len(bare.images)}"
-        for plain, found in zip(bare.images, seen.images, strict=True):
-            assert plain.shape == found.shape and (plain == found).all(), f"{name}: the picture changed"
-        assert seen.maps, f"{name}: nothing was recorded"
+        for plain, repeated, found in zip(bare.images, again.images, seen.images, strict=True):
+            # 0, but for Forge's Loopback: it does not repeat itself in the last bit.
+            assert _difference(plain, found) <= _difference(plain, repeated), f"{name}: the picture changed"
+        assert seen.runs, f"{name}: nothing was recorded"
         assert "tab DAAM Lens" in str(seen.info), f"{name}: nobody says where the maps are"
-    assert {"sd upscale", "prompt matrix"} <= set(tried)
+    # Forge and its relatives still carry a script that reads what their models no longer have.
+    assert set(broken) <= (set() if live.name == "a1111" else {"img2img alternative test"})
+    assert {"sd upscale", "prompt matrix", "prompts from file or textbox", "loopback"} <= set(tried)
 
 
 @pytest.mark.host

@@ -14,10 +14,12 @@ import pytest
 import torch
 
 from daam_core import HeatMaps
-from daam_webui import gallery, host
+from daam_webui import gallery
 from daam_webui import sampler_hooks as hook
+from daam_webui.hosts.a1111 import A1111
 from daam_webui.recording_session import FinishedImage, RecordingSession
 from daam_webui.recording_store import RECORDINGS
+from daam_webui.schedule import PassTexts
 from daam_webui.settings import Settings
 
 from .test_adapter import maps_of, words_prompt
@@ -25,10 +27,26 @@ from .test_adapter import maps_of, words_prompt
 PICTURE = np.zeros((64, 64, 3), np.uint8)
 
 
+class Host(A1111):
+    """A host without a program around it: its disk is full, and each prompt is told in every step."""
+
+    def saves(self, p: Any) -> bool:
+        return hasattr(p, "outpath_samples")
+
+    def save(self, *_: Any) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def changes_keys(self) -> bool:
+        return False
+
+    def pass_texts(self, p: Any, second: bool) -> PassTexts:
+        return PassTexts(tuple((((9, text),),) for text in p.prompts), tuple(((9, text),) for text in p.negative_prompts))
+
+
 class Finished:
     """A session that has one picture, and its maps."""
 
-    settings, failure = Settings(True, record=True), ""
+    settings, failure, host = Settings(True, record=True), "", Host()
     finished = (FinishedImage(0, 0, PICTURE, 7, "a red house"),)
 
     def heat_maps(self) -> Iterator[tuple[FinishedImage, HeatMaps]]:
@@ -42,12 +60,7 @@ def results() -> tuple[Any, Any]:
     return p, processed
 
 
-def test_a_full_disk_leaves_everything_in_the_gallery(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> str:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(host, "saves", lambda _p: True)
-    monkeypatch.setattr(host, "save", full)
+def test_a_full_disk_leaves_everything_in_the_gallery() -> None:
     p, processed = results()
     shown = gallery.show(Finished(), p, processed)  # type: ignore[arg-type]
     assert len(shown.notes) == 1 and "No space left on device" in shown.notes[0]
@@ -78,32 +91,24 @@ def sampler(model: Any, session: RecordingSession | None) -> Any:
     return Params()
 
 
-def parser() -> Any:
-    """The host's parser of prompts without any grammar."""
-    return SimpleNamespace(
-        get_multicond_prompt_list=lambda prompts: ([[(i, 1.0)] for i in range(len(prompts))], prompts, None),
-        get_learned_conditioning_prompt_schedules=lambda prompts, *_: [[(9, text)] for text in prompts],
-    )
-
-
-def test_an_unknown_model_is_one_sentence_and_one_traceback(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_model_is_one_sentence_and_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
     """The model's text encoder cannot be read: every step goes on, nothing hooked, and the user is told once."""
-    session = RecordingSession(Settings(True), parser(), lambda _p, _second: ())
+    session = RecordingSession(Settings(True), Host())
     model = Model()
-    with caplog.at_level(logging.ERROR, "daam_lens"):
+    with caplog.at_level(logging.INFO, "daam_lens"):
         for _ in range(3):
             params = sampler(model, session)
             hook.attach(params)
             model.diffusion_model(torch.zeros(2, 4, 8, 8))
             hook.finish(params)
-    assert len([r for r in caplog.records if r.exc_info]) == 1
+    assert len(caplog.records) == 1 and not caplog.records[0].exc_info and "text encoder" in caplog.text
     assert not model.diffusion_model._forward_hooks and not model.diffusion_model._forward_pre_hooks
     shown = gallery.show(session, *results())
     assert len(shown.notes) == 1 and "text encoder" in shown.notes[0] and not shown.runs
 
 
 def test_a_recorder_that_fails_is_one_sentence() -> None:
-    session = RecordingSession(Settings(True), parser(), lambda _p, _second: ())
+    session = RecordingSession(Settings(True), Host())
     session.take(0, 0, PICTURE, 7, "a red house")
     session.fail(RuntimeError("the first"))
     session.fail(RuntimeError("the second"))

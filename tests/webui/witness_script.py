@@ -4,8 +4,10 @@ them, counts hooks, and fails on request. Knows nothing of DAAM Lens."""
 from __future__ import annotations
 
 import os
+import random
 from typing import Any
 
+import numpy as np
 import torch
 from modules import script_callbacks, scripts, shared
 
@@ -54,7 +56,7 @@ def _watch(params: Any) -> None:
 
 def _hooks() -> int:
     def ours(m: Any) -> bool:
-        return "overhear" in str(getattr(vars(m).get("forward"), "__module__", ""))
+        return "forward_wrapper" in str(getattr(vars(m).get("forward"), "__module__", ""))
 
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + ours(m) for m in unet().modules())
 
@@ -94,12 +96,20 @@ def _routes(_demo: Any, app: Any) -> None:
             torch.save(calls, path)
         return {"hooks": _hooks(), "calls": len(calls), "there": bool(path) and os.path.isfile(path)}
 
+    def seed() -> dict[str, int]:
+        """Hosts encode a start picture with noise that goes on from the run before: let it begin anew."""
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        return {"seed": 0}
+
     def fail(where: str) -> dict[str, str]:
         NOTES["fail"] = where
         return {"fail": where}
 
     app.add_api_route("/witness/start", start, methods=["GET"])
     app.add_api_route("/witness/stop", stop, methods=["GET"])
+    app.add_api_route("/witness/seed", seed, methods=["GET"])
     app.add_api_route("/witness/fail", fail, methods=["GET"])
 
 

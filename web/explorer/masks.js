@@ -18,6 +18,14 @@ export function minmax(map) {
   return spread > 0 ? map.map((v) => (v - low) / spread) : new Float32Array(map.length);
 }
 
+/** As minmax, but a map whose range is less than a tenth of its largest value reaches only that share of 1. @param {Float32Array} map */
+export function unlessFlat(map) {
+  const { low, peak } = extremes(map);
+  const most = 0.1 * Math.max(Math.abs(low), Math.abs(peak));
+  const share = most > 0 ? Math.min((peak - low) / most, 1) : 1;
+  return share < 1 ? minmax(map).map((v) => v * share) : minmax(map);
+}
+
 /** Eq. 7: D >= tau max D; empty where there is no heat. @param {Float32Array} map @param {number} tau @returns {Uint8Array} */
 export function threshold(map, tau) {
   const { peak } = extremes(map);
@@ -41,7 +49,7 @@ export function winners(maps, background) {
   const best = new Float32Array(maps[0].length);
   const winner = new Int16Array(maps[0].length).fill(-1);
   maps.forEach((map, word) => {
-    const scaled = minmax(map);
+    const scaled = unlessFlat(map);
     for (let i = 0; i < scaled.length; i++) {
       if (scaled[i] > best[i]) {
         best[i] = scaled[i];
@@ -53,9 +61,40 @@ export function winners(maps, background) {
   return winner;
 }
 
-/** The first map's pixels in the competition. @param {Float32Array[]} maps @param {number} background @returns {Uint8Array} */
+/**
+ * Which of the other maps stand for another object than the first (daam_core/masks/rivals.py): of a comparable range, not
+ * over half of the picture, and hottest elsewhere. @param {Float32Array[]} maps @returns {Float32Array[]}
+ */
+export function heatRivals([own, ...others]) {
+  const about = (/** @type {Float32Array} */ map) => {
+    const { low, peak } = extremes(map);
+    return { span: Math.fround(peak - low), scaled: minmax(map) };
+  };
+  const hot = Math.fround(0.8);
+  const count = (/** @type {Float32Array} */ scaled, /** @type {(v: number, i: number) => boolean} */ test) => {
+    let sum = 0;
+    for (let i = 0; i < scaled.length; i++) if (test(scaled[i], i)) sum++;
+    return sum;
+  };
+  const first = about(own);
+  const size = count(first.scaled, (v) => v >= hot);
+  return others.filter((map) => {
+    const other = about(map);
+    if (!(other.span > 0 && other.span <= 3 * first.span && first.span <= 3 * other.span)) return false;
+    if (count(other.scaled, (v) => v > 0.5) >= 0.5 * map.length) return false;
+    const shared = count(other.scaled, (v, i) => v >= hot && first.scaled[i] >= hot);
+    return shared <= 0.5 * Math.max(1, Math.min(size, count(other.scaled, (v) => v >= hot)));
+  });
+}
+
+/**
+ * The first map's pixels in the competition with its rivals; Eq. 7 where it has none.
+ * @param {Float32Array[]} maps @param {number} background @returns {Uint8Array}
+ */
 export function competed(maps, background) {
-  return Uint8Array.from(winners(maps, background), (word) => (word === 0 ? 1 : 0));
+  const others = heatRivals(maps);
+  if (!others.length) return threshold(maps[0], background);
+  return Uint8Array.from(winners([maps[0], ...others], background), (word) => (word === 0 ? 1 : 0));
 }
 
 /** Intersection over union; NaN where both are empty. @param {ArrayLike<number>} a @param {ArrayLike<number>} b */

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from daam_core.attention.joint import add_joint
-from daam_core.capture.accumulator import Accumulator, BatchSlice, StoreOptions
+from daam_core.capture.accumulator import Accumulator
+from daam_core.capture.buffers import BatchSlice, StoreOptions
 
 IMAGES, HEADS, D, TEXT, PICTURE = 2, 3, 8, 5, 12
 
@@ -72,3 +73,15 @@ def test_rows_of_several_prompts_in_one_batch() -> None:
     (part,) = accumulator.sums.values()
     expected = torch.cat([torch.softmax(q[i] @ k[i].T * 0.5, -1) for i in (2, 0)], -1)
     torch.testing.assert_close(part.total[0], expected)
+
+
+@pytest.mark.parametrize("with_lse", [False, True])
+def test_text_that_stands_behind_other_keys(with_lse: bool) -> None:
+    """Registers first, then text, then the picture: only the text's own columns are taken, normalised over all keys."""
+    torch.manual_seed(2)
+    q, k = torch.randn(1, HEADS, 4, D), torch.randn(1, HEADS, 3 + TEXT + 4, D)
+    found = torch.zeros(1, 4, TEXT)
+    lse = (q @ k.transpose(-1, -2) * 0.3).logsumexp(-1) if with_lse else None
+    add_joint(found, q, k, torch.eye(TEXT)[None], HEADS, 0.3, slice(3, 3 + TEXT), None, lse)
+    whole = torch.softmax(q.double() @ k.double().transpose(-1, -2) * 0.3, -1).sum(1)
+    torch.testing.assert_close(found.double(), whole[..., 3 : 3 + TEXT], rtol=0, atol=1e-6)

@@ -8,14 +8,18 @@ from torch import Tensor
 
 from daam_core.attention import scores as attention
 from daam_core.capture import layer_batching as pool
-from daam_core.capture.accumulator import Accumulator, StoreOptions
+from daam_core.capture.accumulator import Accumulator
+from daam_core.capture.buffers import StoreOptions
+from daam_core.errors import NothingRecorded
 
 LAYERS, KEYS = 12, 6
 
 
-def summed(inference: bool = False, spoil: bool = False, keep: StoreOptions | None = None, layers: int = LAYERS) -> Tensor:
+def summed(
+    inference: bool = False, spoil: bool = False, keep: StoreOptions | None = None, layers: int = LAYERS, hold: bool = True
+) -> Tensor:
     """Four steps of many small layers, `[1, 4, KEYS]`; `spoil`: the model writes into what it gave out."""
-    accumulator = Accumulator(slice(1, 2), lambda keys, part: torch.eye(keys)[None], keep or StoreOptions())
+    accumulator = Accumulator(slice(1, 2), lambda keys, part: torch.eye(keys)[None], keep or StoreOptions(), hold)
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(inference):
         for _ in range(4):
@@ -33,10 +37,11 @@ def summed(inference: bool = False, spoil: bool = False, keep: StoreOptions | No
 
 @pytest.mark.parametrize("inference", [False, True])
 @pytest.mark.parametrize("spoil", [False, True])
-def test_gathered_layers_sum_to_the_same(inference: bool, spoil: bool) -> None:
+@pytest.mark.parametrize("hold", [False, True])
+def test_gathered_layers_sum_to_the_same(inference: bool, spoil: bool, hold: bool) -> None:
     """One by one (layers kept apart) and together, and where queries and keys are written to afterwards."""
     apart = summed(keep=StoreOptions(layers=True))
-    torch.testing.assert_close(summed(inference, spoil), apart, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(summed(inference, spoil, hold=hold), apart, rtol=1e-5, atol=1e-6)
 
 
 def test_more_layers_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,13 +58,18 @@ def explicit(q: Tensor, k: Tensor) -> Tensor:
 @pytest.mark.parametrize("looked_at", [False, True])
 @pytest.mark.parametrize("interrupted", [False, True])
 @pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("hold", [False, True])
 @pytest.mark.parametrize("room", [4, 12, 13, 29, 128])
-def test_steps_may_wait(room: int, images: int, interrupted: bool, looked_at: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_may_wait(
+    room: int, hold: bool, images: int, interrupted: bool, looked_at: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Steps of one number of layers or another (caches leave layers out); the sums may be looked at in the middle of a step
     or of the run; a step that is never finished never counts. An explicit softmax in float64 says what is right."""
     monkeypatch.setattr(pool, "_MANY", room)
     generator = torch.Generator().manual_seed(0)
-    accumulator = Accumulator(slice(1, 1 + images), lambda keys, part: torch.eye(keys).expand(images, -1, -1), StoreOptions())
+    accumulator = Accumulator(
+        slice(1, 1 + images), lambda keys, part: torch.eye(keys).expand(images, -1, -1), StoreOptions(), hold
+    )
     total, late = torch.zeros(2, images, 4, KEYS, dtype=torch.float64)
     counts = [LAYERS, LAYERS, 5, 5, LAYERS, 1, LAYERS, LAYERS]
     for step, count in enumerate(counts, 1):
@@ -128,3 +138,36 @@ def test_layers_that_train_are_not_held_by_the_sums() -> None:
     accumulator.end_step()
     (part,) = accumulator.sums.values()
     assert not part.total.requires_grad
+
+
+def test_writing_that_begins_in_the_middle_of_a_run_is_refused() -> None:
+    """What was held by reference has been changed by somebody: no map is better than a wrong one."""
+    accumulator = Accumulator(slice(0, 1), lambda keys, part: torch.eye(keys)[None], StoreOptions(), hold=True)
+    for step in range(2):
+        for layer in range(LAYERS):
+            q, k = torch.randn(1, 4, 8), torch.randn(1, KEYS, 8)
+            accumulator.add_cross(layer, (2, 2), q, k, 2, 0.5)
+            if step == 1 and layer == 3:
+                q.mul_(2)
+        if step == 0:
+            accumulator.end_step()
+    with pytest.raises(NothingRecorded, match="began to write"):
+        accumulator.end_step()
+
+
+@pytest.mark.parametrize("contiguous", [False, True])
+def test_a_batch_that_shrinks_is_refused_and_reads_no_foreign_memory(contiguous: bool) -> None:
+    """Guidance that is switched off leaves one row where the second was recorded; a part of a larger tensor has
+    more behind it."""
+    accumulator = Accumulator(slice(1, 2), lambda keys, part: torch.eye(keys)[None], StoreOptions())
+    for rows in (2, 1):
+        whole_q, whole_k = torch.randn(4, 4, 8), torch.randn(4, KEYS, 8)
+        q, k = whole_q[:rows], whole_k[:rows]
+        if not contiguous:
+            q, k = q.transpose(1, 2).contiguous().transpose(1, 2), k.transpose(1, 2).contiguous().transpose(1, 2)
+        if rows == 1:
+            with pytest.raises(NothingRecorded, match="1 rows where at least 2"):
+                accumulator.add_cross(0, (2, 2), q, k, 2, 0.5)
+        else:
+            accumulator.add_cross(0, (2, 2), q, k, 2, 0.5)
+        accumulator.end_step()

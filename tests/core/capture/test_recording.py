@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from daam_core.capture.accumulator import StoreOptions
+from daam_core.capture.buffers import StoreOptions
 from daam_core.capture.recording import NO_STEP, Recording
 from daam_core.errors import BadArgument, NothingRecorded
 from daam_core.prompt.prompt import Prompt

@@ -46,3 +46,12 @@ def test_a_mask_weighs_the_map() -> None:
     mask[:, 4:] = 1
     placed = Area(mask=mask).put(torch.ones(1, 4, 4))
     torch.testing.assert_close(placed[0], torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(4, 4))
+
+
+def test_height_and_width_are_not_exchanged() -> None:
+    """A low, wide rectangle in the lower left: half the height, a quarter of the width."""
+    area = Area(top=0.5, left=0.0, height=0.5, width=0.25)
+    placed = area.put(torch.ones(1, 4, 3))
+    assert placed.shape == (1, 8, 12)
+    assert float(placed[0, 4:, :3].min()) == 1
+    assert float(placed.sum()) == 4 * 3

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 
 from daam_core import trace
-from daam_core.capture.accumulator import Accumulator, StoreOptions
+from daam_core.capture.accumulator import Accumulator
+from daam_core.capture.buffers import StoreOptions
 from daam_core.errors import BadArgument, DetailMissing, NothingRecorded, UnsupportedModel
 
 from ..models import PROMPT, paint, pipeline
@@ -224,8 +225,8 @@ def test_a_failing_recorder_still_gives_the_picture(error: Exception, monkeypatc
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("daam_core.capture.accumulator.add_head_sum", fail)
-    monkeypatch.setattr("daam_core.capture.accumulator.add_weighted_head_sums", fail)
+    monkeypatch.setattr("daam_core.capture.layer_plan.add_head_sum", fail)
+    monkeypatch.setattr("daam_core.capture.layer_plan.add_weighted_head_sums", fail)
     with trace(pipe) as recording:
         assert torch.equal(paint(pipe), without)
     assert recording.failure is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 
@@ -19,6 +18,7 @@ from daam_core.explorer.page_data import BUDGET, PageData, detail_data, page_dat
 from daam_core.maps.statistics import prompt_report
 
 from ...web.samples import heat_maps
+from ..maps.test_heatmaps import changed
 
 SDXL = ((64, 64), (32, 32))
 
@@ -98,7 +98,7 @@ def test_the_header_is_json_whatever_the_prompt() -> None:
 
 def test_a_map_without_any_heat() -> None:
     maps = heat_maps(["house"], (64, 64), ((8, 8),))
-    maps = dataclasses.replace(maps, sums={g: torch.zeros_like(x) for g, x in maps.sums.items()})
+    maps = changed(maps, sums={g: torch.zeros_like(x) for g, x in maps.sums.items()})
     assert page_data(maps).header["words"][0]["scales"] == [0.0]
 
 

@@ -150,7 +150,7 @@ def test_missing_folder_and_folder_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(CannotWrite, match="no such file or directory"):
         records.write(tmp_path / "nowhere" / "x", {}, {})
     (tmp_path / "x.safetensors").mkdir()
-    with pytest.raises(CannotWrite, match="cannot be written"):
+    with pytest.raises(CannotWrite, match="Cannot write"):
         records.write(tmp_path / "x", {}, {})
     with pytest.raises(CannotWrite):
         records.write(tmp_path / "a\0b", {}, {})

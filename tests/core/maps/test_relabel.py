@@ -10,7 +10,7 @@ import torch
 from daam_core import trace
 from daam_core.errors import BadArgument
 from daam_core.maps.heatmaps import HeatMaps
-from daam_core.maps.relabel import by_index, relabel
+from daam_core.maps.relabel import by_index
 from daam_core.prompt.prompt import Prompt
 
 from ..models import PROMPT, paint, pipeline, tokenizer
@@ -33,7 +33,7 @@ def test_equals_a_recording_that_knew_the_words() -> None:
     assert by_index(blind.prompt)
     assert not by_index(known.prompt)
     ids = tokenizer()(PROMPT, padding="max_length", max_length=77).input_ids
-    told = relabel(blind, Prompt.from_ids(ids, tokenizer(), text=PROMPT))
+    told = blind.with_prompt(Prompt.from_ids(ids, tokenizer(), text=PROMPT))
     assert told.words == known.words
     for grid, sums in known.sums.items():
         torch.testing.assert_close(told.sums[grid], sums, rtol=1e-5, atol=1e-6)
@@ -47,6 +47,6 @@ def test_words_fit_or_are_refused() -> None:
     blind = recorded(pipeline("sd15"), True)
     ids = tokenizer()(PROMPT, padding="max_length", max_length=30).input_ids
     with pytest.raises(BadArgument, match="77 columns and this prompt has 30"):
-        relabel(blind, Prompt.from_ids(ids, tokenizer()))
+        blind.with_prompt(Prompt.from_ids(ids, tokenizer()))
     with pytest.raises(BadArgument, match="words already"):
-        relabel(recorded(pipeline("sd15"), False), blind.prompt)
+        recorded(pipeline("sd15"), False).with_prompt(blind.prompt)

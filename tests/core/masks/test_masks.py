@@ -254,3 +254,33 @@ def test_a_position_that_looked_nowhere_keeps_its_heat() -> None:
 def test_self_attention_that_does_not_fit_is_refused(attention: Tensor) -> None:
     with pytest.raises(BadArgument, match=r"elf-attention|self_attention"):
         masks.walk(RAMP, attention)
+
+
+# -- rivals ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_flat_map_is_not_stretched_to_an_object() -> None:
+    """A word that lies evenly over the picture, with a ripple of a thousandth, takes no place from a faint true one."""
+    ripple = 1 + 1e-3 * torch.rand(6, 8, generator=torch.Generator().manual_seed(0))
+    true = torch.zeros(6, 8)
+    true[2:4, 3:6] = 0.01
+    won = masks.winners(torch.stack([ripple, true]), 0.4)
+    assert torch.equal(won == 1, true > 0)
+    assert not (won == 0).any()
+    assert float(masks.stretched(ripple).max()) == pytest.approx(10 * float(ripple.max() - ripple.min()) / float(ripple.max()))
+    assert torch.allclose(masks.stretched(RAMP), masks.minmax(RAMP))
+
+
+def test_competition_is_with_rivals_only_and_equation_7_without() -> None:
+    """A place word, hot on the rim of the object and faint as a whole, takes nothing; another object takes its own."""
+    own = torch.zeros(8, 12)
+    own[2:6, 1:5], own[2:6, 5] = 1.0, 0.6
+    place, other = torch.zeros(8, 12), torch.zeros(8, 12)
+    place[:, 5] = 0.05  # all words but rivals would win column 5: it is their maximum
+    other[2:6, 7:11], other[2:6, 5] = 1.2, 0.9
+    assert torch.equal(masks.compete_with_rivals(torch.stack([own, place])), masks.threshold(own))
+    alone = masks.compete(torch.stack([own, place]))[0]
+    assert not alone[:, 5].any()
+    both = masks.compete_with_rivals(torch.stack([own, place, other]))
+    assert torch.equal(both, masks.compete(torch.stack([own, other]))[0])
+    assert not both[:, 5].any() and both[2:6, 1:5].all()

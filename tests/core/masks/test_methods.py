@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 
 from daam_core.errors import BadArgument, DetailMissing, WordNotFound
 from daam_core.maps.heatmaps import HeatMaps
-from daam_core.masks.methods import METHODS
+from daam_core.masks.methods import MASK_METHODS
 from daam_core.masks.metrics import iou
 
-from ..maps.test_heatmaps import made
+from ..maps.test_heatmaps import changed, made
 
 GRID = (16, 24)
 SIZE = (128, 192)
@@ -35,7 +33,7 @@ def scene(picture: bool = True, walk: bool = True) -> HeatMaps:
         for word in words:
             rows[maps.prompt.find(word).channels[0]] += 4 * heat
     n = GRID[0] * GRID[1]
-    return dataclasses.replace(
+    return changed(
         maps,
         sums={GRID: rows},
         time_weighted={GRID: rows},
@@ -51,7 +49,7 @@ def exact(place: tuple[slice, slice]) -> torch.Tensor:
     return mask
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MASK_METHODS)
 def test_every_method_finds_each_box(method: str) -> None:
     maps = scene()
     for word, place in (("house", HOUSE), ("tree", TREE)):
@@ -104,11 +102,17 @@ def test_a_mask_can_have_another_size_and_another_picture() -> None:
 
 def test_self_attention_of_a_coarser_grid_that_divides_nothing_still_serves() -> None:
     """264 x 320 pixels give grids of 33 x 40 and 17 x 20: no whole division, no crash."""
-    maps = dataclasses.replace(scene(), self_attention={(7, 11): torch.eye(77)})
+    maps = changed(scene(), self_attention={(7, 11): torch.eye(77)})
     assert iou(maps.mask("house"), exact(HOUSE)) > 0.6
 
 
-def test_rivals_can_be_named() -> None:
-    maps = scene(picture=False)
-    alone = maps.mask("house", "compete", competitors=[])
-    assert torch.equal(alone, maps.mask("house", "compete", competitors=["and"]) | alone)
+def test_a_place_word_takes_no_place_by_any_method() -> None:
+    """Words that stand for no object are left out of every competition, not of the default's alone."""
+    maps = scene()
+    rows = maps.sums[GRID].clone()
+    place = maps.prompt.find("and").channels[0]
+    rows[place] = 0.2
+    rows[place, 4:8, 2:5] += 0.05  # faint, and nowhere hotter than over the house
+    there = changed(maps, sums={GRID: rows}, time_weighted={GRID: rows})
+    for method in MASK_METHODS:
+        assert torch.equal(there.mask("house", method, competitors=["tree", "and"]), there.mask("house", method)), method

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from daam_core.errors import BadArgument
+from daam_core.maps.record_values import Values
+from daam_core.maps.serialization import prompt_from_dict, prompt_to_dict
 from daam_core.prompt.compose import concat, concat_encoders, drop_prefix, mark_template, pad_or_truncate, part_selection
 from daam_core.prompt.prompt import Prompt
 
@@ -121,7 +124,7 @@ def test_a_template_has_no_words() -> None:
 def test_the_result_is_a_whole_prompt(make: Any) -> None:
     """Every column has one role: the constructor checks, and a record keeps it."""
     made = make(prompt("a red house and a green tree"))
-    assert Prompt.from_dict(made.to_dict()) == made
+    assert prompt_from_dict(Values(json.loads(json.dumps(prompt_to_dict(made))), "here")) == made
 
 
 def test_nothing_to_join() -> None:

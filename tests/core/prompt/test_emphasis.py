@@ -6,9 +6,8 @@ import time
 
 import pytest
 
-from daam_core.errors import BadArgument
 from daam_core.prompt.alignment import align_tokens, piece_bytes, words_of
-from daam_core.prompt.emphasis import Syntax, chunks, parse_weights
+from daam_core.prompt.emphasis import LARGEST_WEIGHT, Syntax, parse_weights
 
 
 @pytest.mark.parametrize(
@@ -50,7 +49,17 @@ def check(text: str, syntax: Syntax, runs: list[tuple[str, float]]) -> None:
     assert [weight for _, weight in parsed] == pytest.approx([weight for _, weight in runs])
 
 
-@pytest.mark.parametrize("text", ["(" * 5000 + ")" * 5000, "(a" * 2500 + ":1.3)" * 1250, "red house, " * 910])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 5000 + ")" * 5000,
+        "(a" * 2500 + ":1.3)" * 1250,
+        "red house, " * 910,
+        "(a:" + "1" * 32000,
+        "(a:1" + " " * 9999,
+        ":1." * 9999,
+    ],
+)
 def test_ten_thousand_characters_are_read_at_once(text: str) -> None:
     taken = []
     for _ in range(3):  # the least of three: a collector's pause inside a long test run is not the prompt's fault
@@ -61,11 +70,11 @@ def test_ten_thousand_characters_are_read_at_once(text: str) -> None:
     assert min(taken) < 0.5  # many times what it takes; anything quadratic takes seconds
 
 
-def test_chunks() -> None:
-    assert chunks([5, 6, 7], start=1, end=2, padding=0, size=2) == [[1, 5, 6, 2], [1, 7, 2, 0]]
-    assert chunks([], start=1, end=2, size=2) == [[1, 2, 2, 2]]
-    with pytest.raises(BadArgument):
-        chunks([1], 1, 2, size=0)
+@pytest.mark.parametrize("syntax", ["webui", "comfyui"])
+@pytest.mark.parametrize("text", ["(a:" + "9" * 400 + ")", "(a:-" + "9" * 400 + ")", "(" * 9000 + "a" + ")" * 9000])
+def test_weights_are_finite_and_clamped(text: str, syntax: Syntax) -> None:
+    """A weight of 400 digits, or brackets 9000 deep, is the largest weight and not infinity."""
+    assert [(part, abs(weight)) for part, weight in parse_weights(text, syntax)] == [("a", LARGEST_WEIGHT)]
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
-from daam_core.errors import BadArgument, BadPrompt, BadRecord, WordNotFound
-from daam_core.prompt.emphasis import chunks
-from daam_core.prompt.prompt import Prompt
+from daam_core.errors import BadArgument, BadPrompt, WordNotFound
+from daam_core.prompt.prompt import Prompt, Word
+
+from .chunks import chunks
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
@@ -200,13 +201,37 @@ def test_embeddings_by_hand_are_words_by_index() -> None:
         prompt.find("<end>")
 
 
-def test_records_carry_a_prompt_and_damaged_ones_say_so(clip: Any) -> None:
-    prompt = read(clip, "a Dog's red house 🦊")
-    data = json.loads(json.dumps(prompt.to_dict()))
-    assert Prompt.from_dict(data) == prompt
-    for damage in ({"start": [1]}, {"tokens": 3}, {"words": [{"label": "a", "text": "a", "rows": [99], "weight": 1}]}):
-        with pytest.raises(BadRecord):
-            Prompt.from_dict({**data, **damage})
+def test_a_phrase_of_special_tokens_is_their_channels(clip: Any) -> None:
+    """What a page picks may hold start, end and padding; they weigh 1 and have no token of their own."""
+    prompt = read(clip, "red house")
+    n = prompt.num_channels
+    assert prompt.phrase(["<start>", "<padding>"]).channels == (0, n - 1)
+    assert prompt.phrase(["<start>", "<end>", "red"]) == Word("<start> <end> red", "<start> <end> red", (0, n - 2, 1), 1.0)
+    assert prompt.phrase(["red", "red", "house"]).channels == (1, 2)
+    with pytest.raises(BadArgument, match="at least one word"):
+        prompt.phrase([])
+
+
+@pytest.mark.parametrize("query", [0, None, 3.5, ["red"]])
+def test_what_is_no_text_is_no_word(clip: Any, query: Any) -> None:
+    with pytest.raises(BadArgument, match="by its text"):
+        read(clip, "red house").find(query)
+
+
+def test_a_word_of_another_prompt_is_said(clip: Any) -> None:
+    long = read(clip, "a red dog and a red house")
+    with pytest.raises(WordNotFound, match="another prompt"):
+        read(clip, "red").find(long.find("house"))
+
+
+@pytest.mark.parametrize("query", ["purple cat", "purple", "cat", "dog purple cat", "dog#78", "dog purple"])
+def test_what_was_cut_off_is_said_so(clip: Any, query: str) -> None:
+    """77 columns hold 75 tokens: a word, a phrase behind them or across the cut, or a numbered word was not read."""
+    prompt = read(clip, "dog " * 80 + "purple cat")
+    with pytest.raises(WordNotFound, match="was cut off: the text encoder reads 75 tokens"):
+        prompt.find(query)
+    with pytest.raises(WordNotFound, match="is not in the prompt"):
+        prompt.find("cat dog")
 
 
 def test_a_tokenizer_of_another_model_is_named(clip: Any) -> None:

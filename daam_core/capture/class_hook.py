@@ -1,0 +1,54 @@
+"""Sees every call of one method of a class, whichever object of it, or copy of an object, is called."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .shared_wrapper import SharedWrapper
+
+Finish = Callable[[Any], None]
+"""Is told what the method gave out, None where it raised. It must not raise."""
+Begin = Callable[[Any, Sequence[Any], Mapping[str, Any]], Finish | None]
+"""Is told (object, positional arguments, named arguments) before a call; gives what is to be told of its end, or None where
+this call is of no interest. It must not raise."""
+
+_LISTENERS: dict[tuple[type, str], list[Begin]] = {}
+
+
+class ClassHook:
+    """Calls `begin` before every call of `owner.name`, and what it gave after it, until `remove`.
+
+    An object keeps no sign of it, so that a copy of the object, made inside a trace, calls its own method.
+    """
+
+    def __init__(self, owner: type, name: str, begin: Begin) -> None:
+        self._key, self._begin = (owner, name), begin
+        _LISTENERS.setdefault(self._key, []).append(begin)
+        self._wrapper = SharedWrapper(owner, name, functools.partial(_hooked, self._key))
+
+    def remove(self) -> None:
+        """Stop listening. Does nothing the second time."""
+        listeners = _LISTENERS.get(self._key, [])
+        if self._begin in listeners:
+            listeners.remove(self._begin)
+        if not listeners:
+            _LISTENERS.pop(self._key, None)
+        self._wrapper.remove()
+
+
+def _hooked(key: tuple[type, str], below: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(below)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        begun = [begin(self, args, kwargs) for begin in list(_LISTENERS.get(key, ()))]
+        output = None
+        try:
+            output = below(self, *args, **kwargs)
+        finally:
+            for finish in reversed(begun):
+                if finish is not None:
+                    finish(output)
+        return output
+
+    return call

@@ -1,0 +1,125 @@
+"""One call of PyTorch's attention, or of one of diffusers' attention backends: q, k, scale, bias, log-sum-exp."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UnsupportedModel
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionCall:
+    """What one attention is computed from: softmax over the keys of q . k * scale + bias.
+
+    Attributes:
+        q: `[batch, heads, n, d]`, a view of what the model gave.
+        k: `[batch, key heads, keys, d]`; with grouped keys, several query heads read one key head.
+        scale: factor on the scores.
+        bias: what is added to the scores, broadcastable to `[batch, heads, n, keys]`; None is nothing.
+        lse: float32 `[batch, heads, n]`, log of the sum of exp(scores) over all keys, where the kernel gave it away.
+    """
+
+    q: Tensor
+    k: Tensor
+    scale: float
+    bias: Tensor | None = None
+    lse: Tensor | None = None
+
+    @property
+    def batch(self) -> int:
+        return self.q.shape[0]
+
+    @property
+    def heads(self) -> int:
+        return self.q.shape[1]
+
+    @property
+    def queries(self) -> int:
+        return self.q.shape[2]
+
+    @property
+    def keys(self) -> int:
+        return self.k.shape[2]
+
+    def part(self, index: slice, first: int, queries: int, text: slice) -> tuple[AttentionCall, slice]:
+        """Some rows of the batch, `queries` queries from `first` on, every query head with its own key head, and where the
+        keys `text` stand in it. Of the other keys only where the log-sum-exp is not known."""
+        q, k, bias, lse = self.q[index].narrow(2, first, queries), self.k[index], self.bias, self.lse
+        if bias is not None:
+            bias = bias if bias.shape[0] == 1 else bias[index]
+            bias = bias if bias.shape[2] == 1 else bias.narrow(2, first, queries)
+        if lse is not None:
+            lse = lse[index].narrow(2, first, queries)
+            k, bias = k[:, :, text], bias if bias is None or bias.shape[3] == 1 else bias[..., text]
+            text = slice(0, text.stop - text.start)
+        if k.shape[1] != q.shape[1]:
+            k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+        return AttentionCall(q, k, self.scale, bias, lse), text
+
+    def with_lse(self, lse: Tensor | None) -> AttentionCall:
+        """The same with the log-sum-exp; a query that may attend to nothing has infinity, and so no attention."""
+        if lse is not None and self.bias is not None:
+            lse = lse.masked_fill(torch.isneginf(self.bias).all(-1), float("inf"))
+        return replace(self, lse=lse)
+
+
+def from_sdpa(args: Sequence[Any], kwargs: Mapping[str, Any]) -> AttentionCall:
+    """Read the arguments of `torch.nn.functional.scaled_dot_product_attention`: q and k `[..., heads, n, d]`.
+
+    Raises:
+        UnsupportedModel: tensors that are not `[batch, heads, n, d]`.
+    """
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    q, k = given["query"], given["key"]
+    if q.dim() == 3:
+        q, k = q[:, None], k[:, None]
+    if q.dim() != 4:
+        raise UnsupportedModel(f"An attention with queries of shape {tuple(q.shape)} cannot be read.")
+    bias = _bias(given.get("attn_mask"))
+    if bias is not None:
+        bias = bias.reshape((1,) * (4 - bias.dim()) + tuple(bias.shape))
+    return _made(q, k, given.get("scale"), bias, bool(given.get("is_causal")))
+
+
+def from_dispatch(kwargs: Mapping[str, Any]) -> AttentionCall:
+    """Read the arguments of one of diffusers' attention backends: q and k `[batch, n, heads, d]`.
+
+    Raises:
+        UnsupportedModel: a mask that is no tensor, or attention spread over several devices.
+    """
+    if kwargs.get("_parallel_config") is not None:
+        raise UnsupportedModel("Context parallel spreads one attention over several devices, which cannot be read.")
+    q, k = kwargs["query"].transpose(1, 2), kwargs["key"].transpose(1, 2)
+    mask = kwargs.get("attn_mask")
+    if mask is not None and mask.dim() == 2 and mask.shape == (q.shape[0], k.shape[2]):
+        mask = mask[:, None, None]
+    bias = _bias(mask)
+    if bias is not None:
+        bias = bias.reshape((1,) * (4 - bias.dim()) + tuple(bias.shape))
+    return _made(q, k, kwargs.get("scale"), bias, bool(kwargs.get("is_causal")))
+
+
+def _made(q: Tensor, k: Tensor, scale: float | None, bias: Tensor | None, causal: bool) -> AttentionCall:
+    if causal:
+        allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+        bias = _bias(allowed)
+        assert bias is not None
+        bias = bias[None, None]
+    return AttentionCall(q, k, q.shape[-1] ** -0.5 if scale is None else float(scale), bias)
+
+
+def _bias(mask: Any) -> Tensor | None:
+    """A mask as what is added to the scores, in float32: True is 0 and False minus infinity; numbers are added."""
+    if mask is None:
+        return None
+    if not isinstance(mask, Tensor):
+        raise UnsupportedModel(f"An attention mask of the class {type(mask).__name__} cannot be read.")
+    if mask.dtype == torch.bool:
+        return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, float("-inf"))
+    return mask.detach().float()

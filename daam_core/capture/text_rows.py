@@ -1,0 +1,81 @@
+"""Which rows of a model's batch are whose: found by comparing the text of each row with what the encoder gave out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..types import Side
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedText:
+    """One row that a text encoder gave out.
+
+    Attributes:
+        side: whether it is the prompt or the negative prompt.
+        image: for which picture, from 0.
+        part: which of the prompts that this picture is made of in succession.
+        rows: `[columns, …]`, what the model is to be given.
+    """
+
+    side: Side
+    image: int
+    part: int
+    rows: Tensor
+
+
+def match_rows(given: Sequence[Tensor], known: Sequence[EncodedText]) -> list[tuple[EncodedText, ...]]:
+    """The encoded text of each row of a batch, and behind it those of the other side that are exactly alike; nothing for a
+    row that is none of the texts, or one of them once more.
+
+    Args:
+        given: `[columns, …]` for each row of the batch. It may hold padding behind the encoded columns, or lack columns at
+            the end.
+        known: what was encoded. Where several are alike, rows are theirs in order.
+    """
+    free = list(range(len(known)))
+    found: list[tuple[EncodedText, ...]] = []
+    for alike in _equal(given, known):
+        # Most columns alike first; of those, in order.
+        best = max(free, key=lambda i: (alike[i], -i), default=None)
+        if best is None or alike[best] == 0:
+            found.append(())
+            continue
+        free.remove(best)
+        own = known[best]
+        twins = [known[i] for i, n in enumerate(alike) if n == alike[best] and known[i].side != own.side]
+        found.append((own, *twins))
+    return found
+
+
+def _equal(given: Sequence[Tensor], known: Sequence[EncodedText]) -> list[list[int]]:
+    """For each given row and each known text how many columns are alike, 0 where one of the common ones is not.
+
+    Rows of the very same length count for one more. All comparisons cost one wait for the device.
+    """
+    rows = [without_single_axes(row) for row in given]
+    columns, marks = [], []
+    for row in rows:
+        for text in known:
+            own = without_single_axes(text.rows)
+            n = min(len(row), len(own))
+            same_kind = row.shape[1:] == own.shape[1:] and n > 0
+            columns.append(n + (len(row) == len(own)) if same_kind else 0)
+            if same_kind:
+                marks.append((row[:n] == own[:n].to(row.device, row.dtype)).all())
+            else:
+                marks.append(torch.zeros((), dtype=torch.bool, device=row.device))
+    alike = torch.stack(marks).tolist() if marks else []
+    counts = [n if same else 0 for n, same in zip(columns, alike, strict=True)]
+    return [counts[i * len(known) : (i + 1) * len(known)] for i in range(len(rows))]
+
+
+def without_single_axes(row: Tensor) -> Tensor:
+    """A row without axes of size 1 ahead, which some pipelines add."""
+    while row.dim() > 2 and row.shape[0] == 1:
+        row = row[0]
+    return row

@@ -1,0 +1,105 @@
+"""What a pipeline's tokenizers were given and gave, while one of its prompts is encoded."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from .shared_wrapper import SharedWrapper
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """One text that a tokenizer read.
+
+    Attributes:
+        component: the name that the pipeline knows the tokenizer by.
+        tokenizer: itself.
+        text: what it was given, a chat template's text included.
+        ids: the tokens.
+        mask: for each of them whether it is a token, not padding.
+    """
+
+    component: str
+    tokenizer: Any
+    text: str
+    ids: tuple[int, ...]
+    mask: tuple[bool, ...]
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.watchers: list[tuple[Mapping[int, str], list[Tokenized]]] = []
+
+
+_THREAD = _Thread()
+
+
+class TokenizerWatch:
+    """Wraps the `__call__` of the tokenizers of one pipeline until `remove`; chat templates end there too."""
+
+    def __init__(self, pipe: Any) -> None:
+        self._names: dict[int, str] = {}
+        self._handles: list[SharedWrapper] = []
+        for name, part in dict(getattr(pipe, "components", {})).items():
+            tokenizer = getattr(part, "tokenizer", part)  # a processor of text and pictures has one inside
+            if not hasattr(tokenizer, "convert_ids_to_tokens") or not callable(tokenizer):
+                continue
+            self._names.setdefault(id(tokenizer), name)
+            owner = next(c for c in type(tokenizer).__mro__ if "__call__" in vars(c))
+            self._handles.append(SharedWrapper(owner, "__call__", _watched))
+
+    def remove(self) -> None:
+        """Put back what was there."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    @contextmanager
+    def record(self) -> Iterator[list[Tokenized]]:
+        """A list that fills with what this pipeline's tokenizers read in this thread, inside the block."""
+        seen: list[Tokenized] = []
+        entry = (self._names, seen)
+        _THREAD.watchers.append(entry)
+        try:
+            yield seen
+        finally:
+            _THREAD.watchers.remove(entry)
+
+
+def _watched(below: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(below)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = below(self, *args, **kwargs)
+        for names, seen in _THREAD.watchers:
+            if (name := names.get(id(self))) is not None:
+                seen += _read(name, self, args[0] if args else kwargs.get("text"), result)
+        return result
+
+    return call
+
+
+def _read(name: str, tokenizer: Any, text: Any, result: Any) -> list[Tokenized]:
+    """What one call read; nothing where its form is not that of texts in and ids out."""
+    texts = [text] if isinstance(text, str) else list(text) if isinstance(text, (list, tuple)) else []
+    try:
+        ids, mask = result["input_ids"], result.get("attention_mask")
+    except (KeyError, TypeError, AttributeError):
+        return []
+    rows, masks = _rows(ids), _rows(mask)
+    if len(rows) != len(texts) or not all(isinstance(t, str) for t in texts):
+        return []
+    return [
+        Tokenized(name, tokenizer, t, tuple(row), tuple(bool(x) for x in masks[i]) if i < len(masks) else (True,) * len(row))
+        for i, (t, row) in enumerate(zip(texts, rows, strict=True))
+    ]
+
+
+def _rows(values: Any) -> list[Sequence[int]]:
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if not values:
+        return []
+    return [list(row) for row in values] if isinstance(values[0], (list, tuple)) else [list(values)]

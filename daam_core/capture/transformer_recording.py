@@ -1,0 +1,294 @@
+"""Attention of a pipeline's transformers, summed for each picture and each of its two texts, while the pipeline runs once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import NothingRecorded, UnsupportedModel
+from ..prompt.prompt import Prompt
+from ..types import Side
+from .buffers import BatchSlice, StoreOptions
+from .recording import Recording
+from .sdpa_call import AttentionCall
+from .text_rows import EncodedText, match_rows
+from .token_layout import RowLayout, TokenLayout
+from .transformer_families import Family
+
+_KNOWN = 8
+"""So many different arguments of a model are remembered with what they mean."""
+TIMES = ("timestep", "timesteps", "t")
+"""What transformers call the argument that says how noisy the picture is."""
+
+
+class PictureText:
+    """One text of one picture, and the sums of the attention to it.
+
+    Attributes:
+        prompt: the words of its columns.
+        group: its part of the recording.
+        pending: whether something of the step that runs is in it.
+    """
+
+    def __init__(self, recording: Recording, side: Side, image: int, prompt: Prompt) -> None:
+        self.prompt, self.pending = prompt, False
+        self.group = recording.add_group(side, [image], [prompt], lambda keys, number: self._selections[number])
+        self._selections: list[Tensor] = []
+        self._numbers: dict[RowLayout, int] = {}
+        self._by_columns: dict[tuple[int, ...], int] = {}
+
+    def source(self, row: RowLayout) -> BatchSlice:
+        """What the accumulator is to select from the text keys of one row."""
+        if row not in self._numbers:
+            if len(self._numbers) >= _KNOWN**2:
+                self._numbers.clear()
+            columns = tuple(row.columns)
+            if columns not in self._by_columns:
+                self._by_columns[columns] = len(self._selections)
+                self._selections.append(self._selection(columns))
+            self._numbers[row] = self._by_columns[columns]
+        return BatchSlice(0, 1, self._numbers[row])
+
+    def _selection(self, columns: Sequence[int]) -> Tensor:
+        """float32 `[1, text keys, channels]` of zeros and ones: the channel of the maps that each text key goes into."""
+        channels = self.prompt.column_channels()
+        picked = torch.zeros(1, len(columns), self.prompt.num_channels)
+        for key, column in enumerate(columns):
+            if column >= 0:
+                picked[0, key, channels[column]] = 1.0
+        return picked
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """One call of a model, as far as it is recorded.
+
+    Attributes:
+        layout: where its tokens stand.
+        texts: for each row of its batch whose it is.
+    """
+
+    layout: TokenLayout
+    texts: Sequence[PictureText | None]
+
+
+class TransformerRecording:
+    """One call of a pipeline, in the thread that makes it.
+
+    Attributes:
+        recording: groups, layers and steps; a group for each text of each picture.
+
+    Args:
+        texts: gives what the pipeline has encoded so far.
+        prompt: gives the words of an encoded row, for so many columns of each of the family's text arguments.
+        keep: what to keep apart.
+        sides: whose texts are recorded.
+    """
+
+    def __init__(
+        self,
+        texts: Callable[[], Sequence[EncodedText]],
+        prompt: Callable[[EncodedText, Family, Sequence[int]], Prompt],
+        keep: StoreOptions,
+        sides: Sequence[Side] = ("prompt", "negative"),
+    ) -> None:
+        self.thread = threading.get_ident()
+        self.recording = Recording(keep)
+        self.texts, self.sides = texts, sides
+        self._prompt = prompt
+        self._own: dict[tuple[Side, int, int], PictureText] = {}
+        self._time: Any = None
+
+    def end_step(self, timestep: Any = None) -> None:
+        """A step is over, if anything of it was recorded."""
+        if not any(text.pending for text in self._own.values()):
+            return
+        self.recording.end_step(self._time if timestep is None else timestep)
+        for text in self._own.values():
+            text.pending = False
+
+    def fail(self, error: Exception) -> None:
+        """Stop recording; the pipeline goes on."""
+        self.recording.fail(error)
+        self._own.clear()
+
+    def begin_call(
+        self, rows: Sequence[Sequence[EncodedText]], own: Sequence[Tensor], family: Family, given: Mapping[str, Any]
+    ) -> list[PictureText | None]:
+        """Whose sums the rows of a call go into; ends the step where the next one begins.
+
+        Args:
+            rows: whose the rows of the batch may be, the likeliest first; nobody's where there is none.
+            own: the text of each.
+            given: the call's arguments.
+        """
+        found = [
+            self._first([self._of(text, family, family.text_columns(given, row)) for text in texts if text.side in self.sides])
+            for texts, row in zip(rows, own, strict=True)
+        ]
+        time = next((given[name] for name in TIMES if given.get(name) is not None), None)
+        if any(text is not None and text.pending for text in found):
+            if _same_time(time, self._time):
+                # The same step once more: another guidance, with something of the model left out.
+                return [None if text is None or text.pending else text for text in found]
+            self.end_step()
+        self._time = time
+        return found
+
+    @staticmethod
+    def _first(texts: Sequence[PictureText]) -> PictureText | None:
+        """Where prompt and negative prompt are the same text, the one that this step has not had."""
+        return next((text for text in texts if not text.pending), texts[0] if texts else None)
+
+    def _of(self, row: EncodedText, family: Family, columns: Sequence[int]) -> PictureText:
+        key = (row.side, row.image, row.part)
+        if key not in self._own:
+            prompt = self._prompt(row, family, columns)
+            self._own[key] = PictureText(self.recording, row.side, row.image, prompt)
+        text = self._own[key]
+        if text.prompt.length != sum(columns):
+            raise NothingRecorded(f"The same text has {text.prompt.length} columns, and {sum(columns)} later: there is no map.")
+        return text
+
+    def layer(self, model: int, name: str, call: AttentionCall) -> int:
+        """The number of a layer of the pipeline's transformer `model`."""
+        shown = name if model == 0 else f"transformer_{model + 1}.{name}"
+        return self.recording.layer((model, name), shown, "mid", call.heads, call.scale)
+
+
+def add_row(text: PictureText, layer: int, layout: TokenLayout, row: RowLayout, index: int, call: AttentionCall) -> None:
+    """Add row `index` of the batch of one attention call, frame by frame."""
+    text.pending = True
+    if not len(row.columns):
+        return
+    frames, height, width = layout.patches
+    n = height * width
+    source = text.source(row)
+    for frame in range(frames):
+        at, first = (index * frames + frame, row.picture) if layout.frames_apart else (index, row.picture + frame * n)
+        part, keys = call.part(slice(at, at + 1), first, n, row.text_keys)
+        text.group.accumulator.add_joint(
+            layer, (height, width), part.q, part.k, part.heads, part.scale, source, keys, part.bias, part.lse
+        )
+
+
+class ModelListener:
+    """Reads what one of a pipeline's transformers does into the recording that runs.
+
+    Args:
+        model: the transformer.
+        family: what is known of it.
+        number: which of the pipeline's transformers it is.
+        current: gives the recording of the pipeline's call that runs, None where none does.
+        failed: is told once where recording stops.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        family: Family,
+        number: int,
+        current: Callable[[], TransformerRecording | None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._model, self._family, self._number = getattr(model, "_orig_mod", model), family, number
+        self._current, self._failed = current, failed
+        self._known: dict[tuple[Any, ...], tuple[Any, TokenLayout, list[tuple[EncodedText, ...]]]] = {}
+        self._call: _Call | None = None
+        self._recording: TransformerRecording | None = None
+
+    def begin(self, arguments: Mapping[str, Any]) -> bool:
+        recording = self._current()
+        if recording is None or recording.thread != threading.get_ident():
+            return False
+        if recording is not self._recording:
+            self._known, self._recording = {}, recording
+        layout, rows, own = self._read(recording, arguments)
+        if not any(rows):
+            raise NothingRecorded(
+                f"The text that {type(self._model).__name__} was given is none of those that the pipeline encoded, so nobody "
+                "knows whose it is. Give the pipeline the prompt itself, or embeddings made inside the trace."
+            )
+        texts = recording.begin_call(rows, own, self._family, arguments)
+        self._call = _Call(layout, texts)
+        return any(text is not None for text in texts)
+
+    def wants(self, layer: str) -> bool:
+        return self._family.is_text_layer(layer)
+
+    def attention(self, layer: str, number: int, call: AttentionCall) -> None:
+        recording, current = self._recording, self._call
+        assert recording is not None and current is not None
+        rows = current.layout.of(layer, call)
+        if rows is None:
+            return
+        for index, (row, text) in enumerate(zip(rows, current.texts, strict=True)):
+            if text is None or (current.layout.rows_apart and index != number):
+                continue
+            at = 0 if current.layout.rows_apart else index
+            add_row(text, recording.layer(self._number, layer, call), current.layout, row, at, call)
+
+    def leave(self, layer: str, processor: str, calls: int) -> None:
+        if calls == 0:
+            raise UnsupportedModel(
+                f"{layer} of {type(self._model).__name__} ran without an attention that can be read; its processor is "
+                f"{processor}."
+            )
+
+    def end(self) -> None:
+        self._call = None
+
+    def failed(self, error: Exception) -> None:
+        self._call = None
+        self._failed(error)
+
+    def _read(
+        self, recording: TransformerRecording, arguments: Mapping[str, Any]
+    ) -> tuple[TokenLayout, list[tuple[EncodedText, ...]], list[Tensor]]:
+        """The layout of a call, whose its rows are, and its text; looked up where the same was given before."""
+        own = self._family.text_rows(arguments)
+        texts = recording.texts()
+        values = [arguments.get(name) for name in self._family.looks_at]
+        key = (
+            len(texts),
+            tuple(_identity(value) for value in (arguments[self._family.text[0]], *values)),
+            tuple((name, _shape(value)) for name, value in arguments.items() if name not in TIMES),
+        )
+        found = self._known.get(key)
+        if found is None:
+            layout = self._family.layout(self._model, arguments)
+            if len(own) != layout.batch:
+                raise UnsupportedModel(f"{type(self._model).__name__} was given {len(own)} texts for {layout.batch} pictures.")
+            # The values are kept, so that no other tensor can get their identity.
+            found = ((arguments[self._family.text[0]], values), layout, match_rows(own, texts))
+            if len(self._known) >= _KNOWN:
+                self._known.pop(next(iter(self._known)))
+            self._known[key] = found
+        return found[1], found[2], own
+
+
+def _identity(value: Any) -> Any:
+    """What tells whether a tensor, or a list of them, is still the same one."""
+    if isinstance(value, Tensor):
+        return id(value), value._version if not value.is_inference() else 0
+    return tuple(_identity(part) for part in value) if isinstance(value, (list, tuple)) else None
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    if isinstance(value, (list, tuple)):
+        return tuple(_shape(part) for part in value)
+    return value if isinstance(value, (int, float, str, bool)) else type(value).__name__
+
+
+def _same_time(one: Any, other: Any) -> bool:
+    """Whether two timesteps are the same; where there are none, they are."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and torch.equal(one.to(other.device), other)
+    return bool(one == other)

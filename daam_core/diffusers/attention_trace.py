@@ -1,0 +1,124 @@
+"""What `trace` gives: the recorded calls of one pipeline, and the maps of their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ..capture.buffers import StoreOptions
+from ..capture.recording import Group, Recording
+from ..errors import BadArgument, NothingRecorded
+from ..maps.heatmaps import Aggregation, HeatMaps
+from ..types import Size
+
+
+@dataclass
+class Generation:
+    """One call of the pipeline.
+
+    Attributes:
+        recording: what was recorded of it, or why nothing was.
+        images, size: pictures it makes, (height, width) of each in pixels.
+        prompt, negative: the groups of both sides.
+        pictures: what the pipeline's image processor gave out.
+    """
+
+    recording: Recording
+    images: int = 0
+    size: Size = (0, 0)
+    prompt: Group | None = None
+    negative: Group | None = None
+    pictures: Any = None
+
+
+class AttentionTrace:
+    """What `trace` gives: `with trace(pipe) as recording: pipe(…)`, then `recording.heat_maps()`, or `for maps in recording`.
+
+    Every call of the pipeline inside the block is a generation of its own; one that fails to be recorded says why and does
+    not touch the next.
+    """
+
+    def __init__(self, pipe: Any, keep: StoreOptions, negative: bool) -> None:
+        self._pipe, self._keep, self._negative = pipe, keep, negative
+        self._stack = ExitStack()
+        self._generations: list[Generation] = []
+
+    @property
+    def num_generations(self) -> int:
+        """How many calls of the pipeline were seen, those included that could not be recorded."""
+        return len(self._generations)
+
+    @property
+    def num_images(self) -> int:
+        """How many pictures the last generation made: `[recording.heat_maps(i) for i in range(recording.num_images)]`."""
+        return self._generations[-1].images if self._generations else 0
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last generation could not be recorded, None if it was; the picture was made all the same."""
+        return (self._generations[-1].recording.failure or None) if self._generations else None
+
+    def __iter__(self) -> Iterator[HeatMaps]:
+        """The maps of every picture of the last generation."""
+        return (self.heat_maps(image) for image in range(self.num_images))
+
+    def __enter__(self) -> AttentionTrace:
+        try:
+            self._attach()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _attach(self) -> None:
+        """Put everything into `_stack` that the trace listens with."""
+        raise NotImplementedError
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def heat_maps(self, image: int = 0, *, generation: int = -1, aggregation: Aggregation = "sum") -> HeatMaps:
+        """The maps of one picture.
+
+        Args:
+            image: which picture of the generation, from 0.
+            generation: which call of the pipeline; the last one by default.
+            aggregation: "sum" is Eq. 6; "castorini" is the rule of the castorini/daam package (needs `keep="heads"`).
+
+        Raises:
+            NothingRecorded: nothing was sampled inside the trace, or that call could not be recorded (the text says why).
+            BadArgument: no such picture or generation.
+        """
+        if not self._generations:
+            raise NothingRecorded(
+                "Nothing was recorded: call the pipeline inside `with trace(pipe) as recording:` and let it take a step."
+            )
+        try:
+            chosen = self._generations[generation]
+        except IndexError:
+            raise BadArgument(f"There is no generation {generation}: {self.num_generations} were recorded.") from None
+        maps = chosen.recording.finish(image, chosen.size, _picture(chosen.pictures, image))
+        return maps.aggregate(aggregation, self._castorini_side() if aggregation == "castorini" else 64)
+
+    def _castorini_side(self) -> int:
+        raise NotImplementedError
+
+
+def _picture(pictures: Any, image: int) -> NDArray[np.uint8] | None:
+    """One finished picture as uint8 `[H, W, 3]`, whatever the pipeline's `output_type` was."""
+    if pictures is None or image >= len(pictures):
+        return None
+    one = pictures[image]
+    if isinstance(one, Image.Image):
+        return np.asarray(one.convert("RGB"))
+    values = one.detach().float().cpu().permute(1, 2, 0).numpy() if isinstance(one, Tensor) else np.asarray(one)
+    if values.ndim != 3 or values.shape[-1] != 3:
+        return None  # output_type="latent"
+    return (np.nan_to_num(values).clip(0, 1) * 255).round().astype(np.uint8)

@@ -1,0 +1,155 @@
+"""What a pipeline's `encode_prompt` read and gave out: texts, tokens, and the rows that its transformer will be given."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from ..capture.text_rows import EncodedText, match_rows
+from ..capture.tokenizer_watch import Tokenized
+from ..capture.transformer_families import Family
+from ..prompt.compose import concat_encoders
+from ..prompt.prompt import Prompt
+from ..prompt.template import columns_of, templated_prompt
+from ..types import Side
+
+logger = logging.getLogger("daam_lens")
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """One call of `encode_prompt`.
+
+    Attributes:
+        texts: what was typed, by argument (`prompt`, `prompt_2`, `negative_prompt`, …); a list of one text a prompt each.
+        outputs: the batches of rows that it gave out, in order.
+        tokens: what its tokenizers read.
+    """
+
+    texts: Mapping[str, list[str] | None]
+    outputs: Sequence[Sequence[Tensor]]
+    tokens: Sequence[Tokenized]
+
+
+Source = tuple[Encoding, str, int]
+"""Where the text of a row came from: a call, the name of its argument, which of that argument's texts."""
+
+
+@dataclass(eq=False)
+class EncodedPrompts:
+    """All that is known of the texts of one call of a pipeline.
+
+    Attributes:
+        rows: every row that its text encoders gave out, with whose it is.
+    """
+
+    rows: list[EncodedText] = field(default_factory=list)
+    _sources: dict[int, Source] = field(default_factory=dict)
+
+    def add(
+        self, side: Side, batch: Sequence[Tensor], encoding: Encoding | None, name: str, part: int = 0, each: int = 1
+    ) -> None:
+        """Rows of one side.
+
+        Args:
+            encoding: the call that gave them out, None where nobody saw it.
+            name: the argument that their texts came in.
+            part: which of several prompts in succession it is.
+            each: how many pictures are made of each text; pipelines repeat the rows before or after.
+        """
+        texts = (encoding.texts.get(name) if encoding is not None else None) or []
+        rows = [row for row in batch for _ in range(each)] if len(batch) == len(texts) else list(batch)
+        for image, row in enumerate(rows):
+            share = max(1, len(rows) // max(1, len(texts)))
+            source = None if encoding is None else (encoding, name, min(image // share, max(0, len(texts) - 1)))
+            self._add(EncodedText(side, image, part, row), source)
+
+    def _add(self, text: EncodedText, source: Source | None) -> None:
+        self.rows.append(text)
+        if source is not None:
+            self._sources[id(text)] = source
+
+    def pass_through(self, batch: Sequence[Tensor]) -> bool:
+        """Rows that were given as embeddings and came out again, repeated for the pictures of each; False if they were not."""
+        given = [next(iter(match_rows([row], self.rows)[0]), None) for row in batch]
+        if any(text is None for text in given):
+            return False
+        sources = [(text, self._sources.get(id(text))) for text in given if text is not None]
+        side, part = sources[0][0].side, sources[0][0].part
+        self.rows = [text for text in self.rows if (text.side, text.part) != (side, part)]
+        for image, (row, (_, source)) in enumerate(zip(batch, sources, strict=True)):
+            self._add(EncodedText(side, image, part, row), source)
+        return True
+
+    def num_parts(self, side: Side) -> int:
+        """How many prompts of one side there are, one after the other."""
+        return len({row.part for row in self.rows if row.side == side})
+
+    def prompt(self, text: EncodedText, family: Family, columns: Sequence[int]) -> Prompt:
+        """The words of one row, for the model's columns of text: one number for each of its text arguments.
+
+        Words by their column's number where the texts are not known, or where the columns do not add up.
+        """
+        source = self._sources.get(id(text))
+        prompt = _prompt(*source, family, columns) if source is not None else None
+        if prompt is not None:
+            return prompt
+        logger.warning(
+            "The prompt's words cannot be told from the model's %d columns of text: they go by number.", sum(columns)
+        )
+        return Prompt.by_index(sum(columns))
+
+
+def _prompt(encoding: Encoding, name: str, index: int, family: Family, columns: Sequence[int]) -> Prompt | None:
+    sizes = list(columns)
+    names = family.tokenizers
+    if len(names) > len(sizes):  # several encoders' columns in one argument: all but the last keep every token
+        ahead = [_length(encoding, part) for part in names[:-1]]
+        sizes = [*ahead, sum(columns) - sum(ahead)]
+    prompts = [_part(encoding, part, name, index, size, family) for part, size in zip(names, sizes, strict=False) if size > 0]
+    known = [p for p in prompts if p is not None]
+    if not known or len(known) != len(prompts) or sum(p.length for p in known) != sum(columns):
+        return None
+    return concat_encoders(known) if len(known) > 1 else known[0]
+
+
+def _length(encoding: Encoding, component: str) -> int:
+    """How many tokens the prompts of one tokenizer have, padding included."""
+    return max((len(t.ids) for t in encoding.tokens if t.component == component), default=0)
+
+
+def _part(encoding: Encoding, component: str, name: str, index: int, size: int, family: Family) -> Prompt | None:
+    """The words that one tokenizer read, in `size` columns."""
+    suffix = component.removeprefix("tokenizer")
+    texts = encoding.texts.get(name + suffix) or encoding.texts.get(name)
+    if texts is None:
+        return None
+    text = texts[min(index, len(texts) - 1)]
+    rows = [t for t in encoding.tokens if t.component == component]
+    if not rows:  # nothing for this encoder, such as no quoted text for ByT5
+        return Prompt(text, (), (), (), (), tuple(range(size)), size)
+    fitting = []
+    for row in [_with_suffix(row, rows[-1]) for row in rows[:-1]] if family.suffix else rows:
+        if _solid(text) not in _solid(row.text):
+            continue
+        kept = [i for i, on in enumerate(row.mask) if on]
+        columns = columns_of(len(row.ids), kept, size, family.keeps)
+        if columns is not None:
+            fitting.append((len(row.text), row, columns))
+    for _, row, columns in sorted(fitting, key=lambda entry: entry[0]):
+        bare = _solid(row.text) == _solid(text)
+        prompt = templated_prompt(row.ids, row.mask, columns, row.tokenizer, text, bare and family.keeps != "first and tail")
+        if prompt is not None:
+            return prompt
+    return None
+
+
+def _with_suffix(row: Tokenized, suffix: Tokenized) -> Tokenized:
+    return replace(row, text=row.text + suffix.text, ids=row.ids + suffix.ids, mask=row.mask + suffix.mask)
+
+
+def _solid(text: str) -> str:
+    return "".join(text.split()).casefold()

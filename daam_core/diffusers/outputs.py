@@ -1,0 +1,50 @@
+"""Pictures and their sizes in what a pipeline gave out, whatever its `output_type` was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ..capture.recording import Recording
+from ..types import Size
+
+
+def output_pictures(output: Any) -> Any:
+    """The pictures of a pipeline's output, one for each image, in whatever form they are; None for videos."""
+    pictures = _pictures(output)
+    if isinstance(pictures, (np.ndarray, Tensor)):
+        return pictures if pictures.ndim == 4 else None
+    if isinstance(pictures, list) and all(isinstance(picture, Image.Image) for picture in pictures):
+        return pictures
+    return None
+
+
+def output_size(output: Any, given: Mapping[str, Any], pipe: Any, recording: Recording) -> Size:
+    """(height, width) in pixels of the pictures or the frames of the video that a call made."""
+    one: Any = _pictures(output)
+    while isinstance(one, (list, tuple)) and one:
+        one = one[0]
+    if isinstance(one, Image.Image):
+        return one.height, one.width
+    if isinstance(one, np.ndarray) and one.ndim >= 3 and one.shape[-1] in (1, 3, 4):
+        return int(one.shape[-3]), int(one.shape[-2])
+    if isinstance(one, Tensor) and one.ndim >= 3 and one.shape[-3] in (1, 3) and given.get("output_type") != "latent":
+        return int(one.shape[-2]), int(one.shape[-1])
+    if given.get("height") and given.get("width"):
+        return int(given["height"]), int(given["width"])
+    # Latents: as large as the autoencoder and the patches make the finest grid.
+    factor = 2 * int(getattr(pipe, "vae_scale_factor", None) or getattr(pipe, "vae_scale_factor_spatial", None) or 8)
+    grids = [grid for group in recording.groups for grid in group.accumulator.grids.values()]
+    height, width = max(grids, default=(1, 1))
+    return height * factor, width * factor
+
+
+def _pictures(output: Any) -> Any:
+    for name in ("images", "frames"):
+        if getattr(output, name, None) is not None:
+            return getattr(output, name)
+    return output[0] if isinstance(output, tuple) and output else None

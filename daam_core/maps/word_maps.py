@@ -1,0 +1,77 @@
+"""From channels to words: a word's map is the sum (or mean) of its tokens' channels, at every recorded resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ..attention.upsample import bicubic
+from ..errors import DetailMissing
+from ..prompt.prompt import Word
+from ..types import Grid, Size
+from .aggregation import token_weight
+from .data import Aggregation, RecordedImage
+
+if TYPE_CHECKING:
+    from .heatmaps import HeatMaps
+
+
+def find(image: RecordedImage, query: str | Word) -> Word:
+    """A word, phrase or special token of one side; see `Prompt.find`.
+
+    Raises:
+        WordNotFound: the prompt has no such word.
+        DetailMissing: start, end or padding of a choice of steps or layers.
+    """
+    word = image.prompt.find(query)
+    specials = {0, image.prompt.num_channels - 2, image.prompt.num_channels - 1}
+    if not image.specials and specials.intersection(word.channels):
+        raise DetailMissing(f"{word.label} was not kept by layer and step; only the prompt's own words were.")
+    return word
+
+
+def word_levels(channels: Mapping[Grid, Tensor], words: Sequence[Word], aggregation: Aggregation) -> list[Tensor]:
+    """Native maps float32 `[words, h, w]` of every resolution, out of float32 `[channels, h, w]`."""
+    return [_merged(x, words, aggregation) for x in channels.values()]
+
+
+def _merged(channels: Tensor, words: Sequence[Word], aggregation: Aggregation) -> Tensor:
+    merge = channels.new_zeros(len(words), channels.shape[0])
+    for i, word in enumerate(words):
+        merge[i, list(word.channels)] = token_weight(aggregation, len(word.channels))
+    return (merge @ channels.flatten(1)).unflatten(1, channels.shape[1:])
+
+
+def step_maps(image: RecordedImage, word: Word, size: Size) -> Tensor:
+    """Eq. 6 of every step by itself: float32 `[steps, h, w]` of `size`; see `HeatMaps.steps_of`."""
+    detail = image.detail
+    if detail is None or not detail.by_step:
+        raise DetailMissing("The steps were not kept apart. Record with `trace(pipe, keep='steps')`.")
+    if not set(word.channels) <= set(range(1, image.prompt.num_channels - 2)):
+        raise DetailMissing(f"{word.label} was not kept by step; only the prompt's own words were.")
+    tokens = [channel - 1 for channel in word.channels]
+    levels = [x[:, :, tokens].float().sum((1, 2)) for grid, x in detail.values.items() if grid in image.sums]
+    return bicubic(levels, size)
+
+
+def default_words(maps: HeatMaps, most: int | None = None) -> list[str]:
+    """The words that are shown where nobody chose any: the content words, or all words where there are none of these.
+
+    Args:
+        maps: one picture.
+        most: at most so many, those with the most attention (mean of Eq. 6 over the picture); None is all.
+
+    Returns:
+        Labels, in the prompt's order.
+    """
+    words = maps.content_words or maps.words
+    if most is None or len(words) <= most:
+        return words
+    image = maps.positive
+    levels = word_levels(image.sums, [image.prompt.find(word) for word in words], image.aggregation)
+    strength = sum(level.mean((1, 2)) for level in levels)
+    assert isinstance(strength, Tensor)
+    strongest = strength.argsort(descending=True, stable=True)[: max(0, most)].tolist()
+    return [words[i] for i in sorted(strongest)]

@@ -1,0 +1,102 @@
+"""AUTOMATIC1111: `ldm` models, prompts first in the batch, hypernetworks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from ..batch_rows import Label
+from ..sampling_step import SamplingStep
+from ..schedule import PassTexts, pass_texts
+from .protocol import UNetCall, WebUI
+
+
+class A1111(WebUI):
+    """What the others inherit where they do not differ."""
+
+    repeats_context = False
+
+    # -- sampling ---------------------------------------------------------------------------------------------------
+
+    def pass_texts(self, p: Any, second: bool) -> PassTexts:
+        from modules import prompt_parser
+
+        prompts, negatives = (p.hr_prompts, p.hr_negative_prompts) if second else (p.prompts, p.negative_prompts)
+        return pass_texts(prompt_parser, list(prompts), list(negatives), self.schedule_steps(p, second))
+
+    def schedule_steps(self, p: Any, second: bool) -> Sequence[Any]:
+        """The arguments behind the prompts of the host's schedule parser: steps, steps of the second pass, old rules or not."""
+        from modules import shared
+
+        old = bool(getattr(shared.opts, "use_old_scheduling", False))
+        first = _calls(p.sampler_name, p.steps)
+        if not second:
+            return first, None, old
+        return first, _calls(getattr(p, "hr_sampler_name", None) or p.sampler_name, p.hr_second_pass_steps or p.steps), old
+
+    def unet(self, model: Any) -> nn.Module:
+        found: nn.Module = model.model.diffusion_model
+        return found
+
+    def labels(self, call: UNetCall, step: SamplingStep) -> list[Label | None]:
+        """In order over the calls of a prediction; what comes behind the last is not the sampler's."""
+        labels: list[Label | None] = list(step.order[step.at : step.at + call.rows])
+        step.at += call.rows
+        return labels + [None] * (call.rows - len(labels))
+
+    def changes_keys(self) -> bool:
+        from modules import shared
+
+        return bool(getattr(shared, "loaded_hypernetworks", ()))
+
+    # -- page and files ---------------------------------------------------------------------------------------------
+
+    def ticked_accordion(self, label: str, elem_id: str) -> Any:
+        from modules.ui_components import InputAccordion
+
+        return InputAccordion(False, label=label, elem_id=elem_id)
+
+    def sends_size(self) -> bool:
+        from modules import shared
+
+        return bool(getattr(shared.opts, "send_size", True))
+
+    def pixels(self, image: Any) -> NDArray[np.uint8]:
+        return np.asarray(image.convert("RGB"))
+
+    def comment(self, p: Any, sentences: Sequence[str]) -> None:
+        known = getattr(p, "comments", None)
+        if isinstance(known, dict):
+            known.update(dict.fromkeys(sentences, 1))
+
+    def saves(self, p: Any) -> bool:
+        return bool(p.save_samples()) if hasattr(p, "save_samples") else not p.do_not_save_samples
+
+    def save(
+        self, image: Image.Image, p: Any, picture_file: str, suffix: str, seed: int, text: str, infotext: str | None
+    ) -> str:
+        from modules import images, shared
+
+        info = infotext if shared.opts.enable_pnginfo else None
+        if picture_file:
+            folder, name = os.path.split(os.path.splitext(picture_file)[0])
+            saved = images.save_image(
+                image, folder, "", seed, text, "png", info=info, p=p, forced_filename=f"{name}{suffix}", save_to_dirs=False
+            )
+        else:
+            saved = images.save_image(image, p.outpath_samples, "", seed, text, "png", info=info, p=p, suffix=suffix)
+        return str(saved[0])
+
+
+def _calls(sampler: str | None, steps: int) -> int:
+    """How often a sampler calls the model in so many steps."""
+    from modules import sd_samplers
+
+    config = sd_samplers.find_sampler_config(sampler)
+    return int(config.total_steps(steps)) if config else int(steps)

@@ -1,0 +1,78 @@
+"""What is asked of a WebUI: everything in which A1111, Forge and Forge Neo differ, or may come to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from daam_core.types import Grid
+
+from ..batch_rows import Label
+from ..sampling_step import SamplingStep
+from ..schedule import PassTexts
+
+
+@dataclass(frozen=True)
+class UNetCall:
+    """One call of the UNet.
+
+    Attributes:
+        rows: of its batch.
+        size: (h, w) of its latent.
+        context: the text that it is given, `[rows, columns, width]`.
+        chunks: Forge's note of what its batch is made of: 0 for a prompt, 1 for a negative prompt; empty elsewhere.
+    """
+
+    rows: int
+    size: Grid
+    context: Tensor | None
+    chunks: tuple[int, ...] = ()
+
+
+class WebUI(Protocol):
+    """One kind of host.
+
+    Attributes:
+        repeats_context: whether it repeats a context that is too short for its batch; else such a context is padded.
+    """
+
+    repeats_context: bool
+
+    def pass_texts(self, p: Any, second: bool) -> PassTexts:
+        """Which text each picture of this batch is told at each step, in the host's own reading; of the second pass of
+        hires fix, or of the first."""
+
+    def unet(self, model: Any) -> nn.Module:
+        """The UNet of a loaded checkpoint."""
+
+    def labels(self, call: UNetCall, step: SamplingStep) -> list[Label | None]:
+        """What each row of a call stands for; None for rows that are not the sampler's own (PAG looks a second time)."""
+
+    def changes_keys(self) -> bool:
+        """Whether something of the host's own (hypernetworks) stands between a context and the keys that are made of it."""
+
+    def ticked_accordion(self, label: str, elem_id: str) -> Any:
+        """A folded part of the page that opens when its box is ticked; its value is whether it is."""
+
+    def sends_size(self) -> bool:
+        """Whether a picture that is sent to another tab takes its size along (the host's own setting)."""
+
+    def pixels(self, image: Any) -> NDArray[np.uint8]:
+        """A finished picture as uint8 `[H, W, 3]`."""
+
+    def comment(self, p: Any, sentences: Sequence[str]) -> None:
+        """Leave sentences for whichever result the host shows below the picture, where it can keep them."""
+
+    def saves(self, p: Any) -> bool:
+        """Whether this run's pictures go to disk."""
+
+    def save(
+        self, image: Image.Image, p: Any, picture_file: str, suffix: str, seed: int, text: str, infotext: str | None
+    ) -> str:
+        """Save an image beside a picture with the host's own saver: the picture's name and a suffix. Returns its path."""

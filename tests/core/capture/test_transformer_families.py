@@ -1,0 +1,115 @@
+"""Every family of transformers, as a small random model: the picture untouched, the layout as a probe finds it, Eq. 6."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from daam_core.capture.buffers import StoreOptions
+from daam_core.capture.text_rows import EncodedText
+from daam_core.capture.transformer_families import FAMILIES, Family, family_of
+from daam_core.capture.transformer_hooks import TransformerHooks
+from daam_core.capture.transformer_recording import ModelListener, TransformerRecording
+from daam_core.prompt.prompt import Prompt
+
+from .attention_witness import Witness, text_and_picture
+from .transformer_models import CASES, Case, build
+
+
+def run(model: nn.Module, given: dict[str, Any]) -> Tensor:
+    with torch.no_grad():
+        out = model(**given, return_dict=False)[0]
+    return torch.stack(list(out)) if isinstance(out, list) else out
+
+
+def recorded(model: nn.Module, case: Case) -> tuple[TransformerRecording, Tensor, list[Exception]]:
+    """One call with the hooks in: row 0 is the negative prompt's, row 1 the prompt's."""
+    family = family_of(model)
+    rows = family.text_rows(case.given)
+    texts = [EncodedText("negative", 0, 0, rows[0]), EncodedText("prompt", 0, 0, rows[1])]
+
+    def prompt(row: EncodedText, family: Family, columns: Sequence[int]) -> Prompt:
+        return Prompt.by_index(sum(columns))
+
+    recording = TransformerRecording(lambda: texts, prompt, StoreOptions())
+    errors: list[Exception] = []
+    with TransformerHooks(model, ModelListener(model, family, 0, lambda: recording, errors.append)):
+        out = run(model, case.given)
+    recording.end_step()
+    return recording, out, errors
+
+
+@pytest.fixture(params=CASES)
+def case(request: Any) -> Case:
+    return CASES[request.param]
+
+
+def test_the_picture_is_untouched_and_every_layer_read(case: Case) -> None:
+    model = build(case)
+    before = run(model, case.given)
+    recording, during, errors = recorded(model, case)
+    assert not errors, errors
+    assert torch.equal(during, before) and torch.equal(run(model, case.given), before)
+    modules = [name for name, part in model.named_modules() if hasattr(part, "processor")]
+    layers = [name for name in modules if family_of(model).is_text_layer(name)]
+    assert [layer.name for layer in recording.recording.layers] == layers and layers
+
+
+def test_the_sums_are_those_of_the_equation(case: Case) -> None:
+    """Against float64 probabilities over all keys, at the keys and queries that a probe with NaN finds."""
+    model = build(case)
+    recording, _, errors = recorded(model, case)
+    assert not errors, errors
+    found = text_and_picture(model, case)
+    with Witness(model, case.apart) as witness:
+        run(model, case.given)
+    for row, side in enumerate(("negative", "prompt")):
+        (group,) = (group for group in recording.recording.groups if group.side == side)
+        (got,) = group.accumulator.sums.values()
+        assert got.grid == case.grid[1:]
+        maps = got.total[0]
+        wanted = expected(witness, found, case, row, maps.shape[-1] - 3)
+        error = (maps[:, 1 : wanted.shape[1] + 1].double() - wanted).abs().max() / got.num_terms
+        assert error < 1e-5
+        assert float(wanted.std() / wanted.mean()) > 0.02, "maps that are alike everywhere prove nothing"
+
+
+def expected(witness: Witness, found: tuple[int, Tensor, Tensor], case: Case, row: int, columns: int) -> Tensor:
+    """Head, layer and frame sums `[h * w, columns]` of one row of the batch."""
+    first, keys, queries = found
+    size = witness.calls[first][0].shape[-2], witness.calls[first][1].shape[-2]
+    apart = keys.shape[0] == 1  # one call for each row
+    frames = keys.shape[0] // 2 if not apart else 1
+    total = torch.zeros(prod(case.grid[1:]), columns, dtype=torch.float64)
+    seen = 0
+    for index in range(first, len(witness.calls)):
+        q, k, *_ = witness.calls[index]
+        if apart:
+            seen += 1
+            if (seen - 1) % 2 != row:
+                continue
+            n = prod(case.grid)
+            p = witness.probabilities(index)[0].sum(0)[:n, n:]
+        elif (q.shape[-2], k.shape[-2]) != size or q.shape[0] != keys.shape[0]:
+            continue
+        else:
+            at = range(row * frames, (row + 1) * frames)
+            own = prod(case.grid) // frames  # a refiner makes padding behind the picture turn NaN too
+            places = [queries[r].nonzero().flatten()[:own] for r in at]
+            p = torch.cat([witness.probabilities(index)[r].sum(0)[x][:, keys[r]] for r, x in zip(at, places, strict=True)])
+        p = p.unflatten(0, (-1, prod(case.grid[1:]))).sum(0)
+        order = [c for c in case.order[row] if c >= 0] if case.order is not None else list(range(p.shape[1]))
+        for key, column in enumerate(order[: p.shape[1]]):
+            if column < columns:
+                total[:, column] += p[:, key]
+    return total
+
+
+def test_every_family_has_a_case_and_every_case_a_family() -> None:
+    families = {family_of(build(case)).name for case in CASES.values()}
+    assert {family.name for family in FAMILIES} == families

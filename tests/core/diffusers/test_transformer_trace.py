@@ -1,0 +1,398 @@
+"""`trace(pipe)` on pipelines with a transformer: pictures untouched, words through real templates, whose rows are whose."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from daam_core import trace
+from daam_core.errors import NothingRecorded, UnsupportedModel
+from daam_core.types import Side
+
+from ..capture.attention_witness import Witness
+from . import transformer_pipelines as made
+
+PROMPTS, NEGATIVES = made.PROMPTS, made.NEGATIVES
+HEIGHT, WIDTH, PATCHES = 64, 96, 24
+SIDES: tuple[Side, ...] = ("prompt", "negative")
+
+
+@dataclass
+class Case:
+    """One pipeline, and what its source says of it.
+
+    Attributes:
+        options: of its call.
+        size: (queries, keys) of the attention of the picture to the text, for a row of the batch.
+        rows: (which call of the model in a step, which row of its batch) of a side's picture.
+        keys: the keys of a word of a text, found with the tokenizers' own offsets.
+        first: the first query of the picture.
+    """
+
+    make: Callable[[], Any]
+    options: dict[str, Any]
+    size: tuple[int, int]
+    rows: Callable[[Side, int], tuple[int, int]]
+    keys: Callable[[Any, str, str], list[int]]
+    first: int = 0
+    frames: int = 1
+
+
+def at(tokenizer: Any, text: str, prompt: str, word: str, dropped: int = 0, base: int = 0) -> list[int]:
+    """Keys of a word of a prompt that stands at the end of a templated text."""
+    begin = text.rindex(prompt) + prompt.index(word)
+    offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+    touched = [i for i, (a, b) in enumerate(offsets) if a < begin + len(word) and b > begin]
+    # A piece may hold the space before its word.
+    return [base + i - dropped for i in touched if text[offsets[i][0] : offsets[i][1]].strip()]
+
+
+def stacked(order: tuple[Side, Side]) -> Callable[[Side, int], tuple[int, int]]:
+    return lambda side, image: (0, 2 * order.index(side) + image)
+
+
+def in_turn(side: Side, image: int) -> tuple[int, int]:
+    return SIDES.index(side), image
+
+
+def chat(pipe: Any, prompt: str) -> str:
+    message = [{"role": "user", "content": prompt}]
+    return str(pipe.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+
+
+def z_image_keys(pipe: Any, prompt: str, word: str) -> list[int]:
+    text = chat(pipe, prompt)
+    begin = len(text) - len(text.split(prompt)[-1]) - len(prompt)
+    return [k for k in at(pipe.tokenizer, text, prompt, word, base=32) if begin >= 0]
+
+
+CFG = {"true_cfg_scale": 2.0}
+CASES = {
+    "flux": Case(
+        made.flux, {**CFG, "max_sequence_length": 20}, (20 + PATCHES, 20 + PATCHES), in_turn,
+        lambda pipe, prompt, word: at(pipe.tokenizer_2, prompt, prompt, word), first=20,
+    ),
+    "sd3": Case(
+        made.stable_diffusion_3, {"max_sequence_length": 20}, (97 + PATCHES, 97 + PATCHES), stacked(("negative", "prompt")),
+        lambda pipe, prompt, word: [
+            *at(pipe.tokenizer, prompt, prompt, word, base=PATCHES),
+            *at(pipe.tokenizer_3, prompt, prompt, word, base=PATCHES + 77),
+        ],
+    ),
+    "qwen": Case(
+        made.qwen_image, CFG, (0, 0), in_turn,
+        lambda pipe, prompt, word: at(pipe.tokenizer, pipe.prompt_template_encode.format(prompt), prompt, word, 34),
+    ),
+    "z-image": Case(made.z_image, {}, (64, 64), stacked(("prompt", "negative")), z_image_keys),
+    "pixart": Case(
+        made.pixart, {"use_resolution_binning": False}, (PATCHES, 300), stacked(("negative", "prompt")),
+        lambda pipe, prompt, word: at(pipe.tokenizer, prompt, prompt, word),
+    ),
+    "wan": Case(
+        made.wan, {"num_frames": 5, "max_sequence_length": 20}, (2 * PATCHES, 20), in_turn,
+        lambda pipe, prompt, word: at(pipe.tokenizer, prompt, prompt, word), frames=2,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(params=CASES)
+def case(request: Any) -> Case:
+    return CASES[request.param]
+
+
+def paint(pipe: Any, case: Case, prompts: Any = PROMPTS, negatives: Any = NEGATIVES, **more: Any) -> Tensor:
+    options: dict[str, Any] = {
+        "num_inference_steps": 2, "height": HEIGHT, "width": WIDTH, "output_type": "latent",
+        "generator": torch.Generator().manual_seed(1), "negative_prompt": negatives and list(negatives),
+    }  # fmt: skip
+    out = pipe(list(prompts) if isinstance(prompts, list) else prompts, **{**options, **case.options, **more})
+    return torch.as_tensor(
+        out[0] if isinstance(out, tuple) else getattr(out, "images", None) if hasattr(out, "images") else out.frames
+    )
+
+
+def test_pictures_are_bit_identical_and_words_are_right(case: Case) -> None:
+    pipe = case.make()
+    before = paint(pipe, case)
+    with trace(pipe, negative=True) as recording:
+        during = paint(pipe, case)
+    assert recording.failure is None
+    assert torch.equal(during, before) and torch.equal(paint(pipe, case), before)
+    maps = list(recording)
+    assert [m.words for m in maps] == [["a", "red", "house", "and", "a#2", "green", "tree"], ["two", "cats"]]
+    assert [m.negative.words for m in maps] == [["blurry", "and", "dark"], ["cats"]]
+    assert all(m.size == (HEIGHT, WIDTH) and m.grid == (4, 6) and m.steps == 2 for m in maps)
+
+
+def test_maps_are_those_of_the_equation_for_every_row(case: Case) -> None:
+    """Words of both prompts and both negative prompts, of different length, against float64 probabilities."""
+    pipe = case.make()
+    with trace(pipe, negative=True) as recording:
+        paint(pipe, case)
+    maps = list(recording)
+    forwards: list[int] = []
+    witness = Witness()
+    handle = pipe.transformer.register_forward_pre_hook(lambda *_: forwards.append(len(witness.calls)))
+    with witness:
+        paint(pipe, case)
+    handle.remove()
+    for side, texts, word in (("prompt", PROMPTS, ("green", "cats")), ("negative", NEGATIVES, ("dark", "cats"))):
+        for image in (0, 1):
+            wanted = expected(witness, forwards, case, pipe, side, image, texts[image], word[image])
+            own = maps[image] if side == "prompt" else maps[image].negative
+            got = own.heat_map(word[image]).double()
+            error = (got - wanted).abs().max() / own.num_terms[4, 6]
+            assert error < 1e-5, (side, image, float(error))
+
+
+def expected(
+    witness: Witness, forwards: list[int], case: Case, pipe: Any, side: Any, image: int, text: str, word: str
+) -> Tensor:
+    call, row = case.rows(side, image)
+    each = len(forwards) // 2
+    keys = case.keys(pipe, text, word)
+    total = torch.zeros(PATCHES, dtype=torch.float64)
+    for step in (0, 1):
+        first = forwards[step * each + call]
+        last = next((f for f in forwards if f > first), len(witness.calls))
+        for index in range(first, last):
+            q, k, *_ = witness.calls[index]
+            size, where = (q.shape[-2], k.shape[-2]), case.first
+            if case.size == (0, 0):  # Qwen-Image: as many columns of text as this batch's longest prompt has
+                where = size[0] - PATCHES
+            elif size != case.size:
+                continue
+            p = witness.probabilities(index)[row].sum(0)[where : where + case.frames * PATCHES, keys].sum(-1)
+            total += p.unflatten(0, (case.frames, PATCHES)).sum(0)
+    return total.unflatten(0, (4, 6))
+
+
+def test_one_prompt_without_guidance(case: Case) -> None:
+    pipe = case.make()
+    off = (
+        {"true_cfg_scale": 1.0}
+        if "true_cfg_scale" in case.options
+        else {"guidance_scale": 0.0 if pipe.__class__.__name__ == "ZImagePipeline" else 1.0}
+    )
+    with trace(pipe, negative=True) as recording:
+        paint(pipe, case, "a red house", None, **off)
+    assert [(m.words, m.negative) for m in recording] == [(["a", "red", "house"], None)]
+
+
+def test_the_same_text_as_prompt_and_negative_prompt_is_recorded_once_each(case: Case) -> None:
+    pipe = case.make()
+    with trace(pipe, negative=True) as recording:
+        paint(pipe, case, ["two cats"], ["two cats"])
+    (maps,) = recording
+    assert maps.steps == maps.negative.steps == 2
+    assert maps.num_terms == maps.negative.num_terms
+
+
+def test_several_pictures_of_each_prompt(case: Case) -> None:
+    pipe = case.make()
+    name = "num_videos_per_prompt" if case.frames > 1 else "num_images_per_prompt"
+    with trace(pipe) as recording:
+        paint(pipe, case, **{name: 2})
+    assert [m.words[0] for m in recording] == ["a", "a", "two", "two"]
+    first, second, *_ = recording
+    assert not torch.equal(first.heat_map("house"), second.heat_map("house"))
+
+
+def test_embeddings_made_inside_the_trace_keep_their_words() -> None:
+    case, pipe = CASES["flux"], made.flux()
+    with trace(pipe) as recording:
+        embeds, pooled, _ = pipe.encode_prompt("a red house", None, max_sequence_length=20)
+        paint(pipe, case, None, None, prompt_embeds=embeds, pooled_prompt_embeds=pooled, true_cfg_scale=1.0)
+    assert next(iter(recording)).words == ["a", "red", "house"]
+
+
+def test_embeddings_made_elsewhere_have_words_by_number(caplog: pytest.LogCaptureFixture) -> None:
+    case, pipe = CASES["flux"], made.flux()
+    embeds, pooled, _ = pipe.encode_prompt("a red house", None, max_sequence_length=20)
+    with trace(pipe) as recording:
+        paint(pipe, case, None, None, prompt_embeds=embeds, pooled_prompt_embeds=pooled, true_cfg_scale=1.0)
+    assert next(iter(recording)).words == [str(i) for i in range(20)]
+    assert "by number" in caplog.text
+
+
+def test_a_prompt_that_a_callback_exchanges_is_a_new_part_from_that_step_on() -> None:
+    case, pipe = CASES["pixart"], made.stable_diffusion_3()
+    case = CASES["sd3"]
+
+    def exchange(pipe: Any, step: int, time: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        if step == 0:
+            embeds, negative, *_ = pipe.encode_prompt("two cats", None, None, max_sequence_length=20)
+            tensors["prompt_embeds"] = torch.cat([negative, embeds])
+        return tensors
+
+    with trace(pipe) as recording:
+        paint(
+            pipe, case, ["a red house"], [""], num_inference_steps=3, callback_on_step_end=exchange,
+            callback_on_step_end_tensor_inputs=["latents", "prompt_embeds"],
+        )  # fmt: skip
+    (maps,) = recording
+    assert maps.words == ["a", "red", "house", "two", "cats"] and maps.steps == 3
+    assert float(maps.heat_map("house").sum()) > 0 and float(maps.heat_map("cats").sum()) > 0
+    everything = torch.stack([x.sum(0) for x in maps.sums.values()])
+    assert float(everything.max()) <= maps.num_terms[4, 6] * 1.0001
+
+
+def test_a_call_that_fails_leaves_nothing_and_does_not_touch_the_next() -> None:
+    case, pipe = CASES["flux"], made.flux()
+
+    def stop(pipe: Any, step: int, time: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        raise KeyboardInterrupt
+
+    with trace(pipe) as recording:
+        with pytest.raises(KeyboardInterrupt):
+            paint(pipe, case, ["two cats"], None, callback_on_step_end=stop)
+        paint(pipe, case, ["a red house"], None)
+    assert recording.heat_maps().words == ["a", "red", "house"] and recording.heat_maps().steps == 2
+
+
+def test_nested_traces_both_record_and_leave_nothing_behind() -> None:
+    case, pipe = CASES["flux"], made.flux()
+    sdpa, before = torch.nn.functional.scaled_dot_product_attention, paint(pipe, case)
+    outer, inner = trace(pipe), trace(pipe)
+    outer.__enter__()
+    inner.__enter__()
+    during = paint(pipe, case)
+    outer.__exit__()  # in the wrong order
+    paint(pipe, case)
+    inner.__exit__()
+    assert torch.equal(during, before)
+    assert (outer.num_generations, inner.num_generations) == (1, 2)
+    assert torch.equal(outer.heat_maps().heat_map("house"), inner.heat_maps(generation=0).heat_map("house"))
+    assert torch.nn.functional.scaled_dot_product_attention is sdpa
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in pipe.transformer.modules())
+    assert "__call__" in vars(type(pipe)) and not hasattr(type(pipe).__call__, "_hook")
+
+
+def test_two_pipelines_on_one_transformer_in_two_threads() -> None:
+    """Only the traced pipeline is recorded, and both paint what they paint alone."""
+    case, pipe, other = CASES["flux"], made.flux(), made.flux()
+    other.transformer = pipe.transformer
+    before = paint(pipe, case)
+    results: dict[str, Tensor] = {}
+    alone = paint(other, case, ["two cats"], None, num_inference_steps=6)
+    with trace(pipe) as recording:
+        thread = threading.Thread(
+            target=lambda: results.update(other=paint(other, case, ["two cats"], None, num_inference_steps=6))
+        )
+        thread.start()
+        during = paint(pipe, case)
+        thread.join()
+    assert torch.equal(during, before) and torch.equal(results["other"], alone)
+    assert recording.num_generations == 1 and recording.heat_maps().steps == 2
+
+
+def test_a_processor_whose_attention_cannot_be_heard_is_named() -> None:
+    class Quiet:
+        def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, *a: Any, **k: Any) -> Any:
+            return hidden_states, encoder_hidden_states
+
+    case, pipe = CASES["flux"], made.flux()
+    pipe.transformer.transformer_blocks[0].attn.processor = Quiet()
+    before = paint(pipe, case)
+    with trace(pipe) as recording:
+        during = paint(pipe, case)
+    assert torch.equal(during, before)
+    with pytest.raises(NothingRecorded, match=r"transformer_blocks\.0\.attn of FluxTransformer2DModel .* Quiet"):
+        recording.heat_maps()
+
+
+def test_a_backend_of_attention_is_heard_whatever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that does not go through PyTorch's own function, as flash and sage do not."""
+    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+    def kernel(query: Tensor, key: Tensor, value: Tensor, scale: Any = None, **_: Any) -> Tensor:
+        q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+        return ((q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v).transpose(1, 2)
+
+    case, pipe = CASES["flux"], made.flux()
+    with trace(pipe) as recording:
+        paint(pipe, case)
+    wanted = recording.heat_maps().heat_map("house")
+    active = _AttentionBackendRegistry._active_backend
+    monkeypatch.setitem(_AttentionBackendRegistry._backends, AttentionBackendName(active), kernel)
+    before = paint(pipe, case)
+    with trace(pipe) as recording:
+        during = paint(pipe, case)
+    assert torch.equal(during, before)
+    assert (recording.heat_maps().heat_map("house") - wanted).abs().max() < 1e-4
+
+
+def whole(pipe: Any) -> None:
+    pipe.transformer = torch.compile(pipe.transformer, backend="aot_eager", fullgraph=True)
+
+
+def in_place(pipe: Any) -> None:
+    pipe.transformer.compile(backend="aot_eager")
+
+
+def by_blocks(pipe: Any) -> None:
+    pipe.transformer.compile_repeated_blocks(backend="aot_eager", fullgraph=True)
+
+
+@pytest.mark.parametrize(("name", "compiled"), [("flux", whole), ("flux", in_place), ("flux", by_blocks), ("sd3", whole)])
+def test_a_compiled_transformer_is_recorded_bit_identically(name: str, compiled: Callable[[Any], None]) -> None:
+    torch._dynamo.reset()
+    case, pipe = CASES[name], CASES[name].make()
+    with trace(pipe) as recording:
+        paint(pipe, case)
+    wanted = recording.heat_maps().heat_maps()
+    compiled(pipe)
+    before = paint(pipe, case)
+    with trace(pipe) as recording:
+        during = paint(pipe, case)
+    assert torch.equal(during, before) and torch.equal(paint(pipe, case), before)
+    assert recording.num_generations == 1
+    assert (recording.heat_maps().heat_maps() - wanted).abs().max() < 1e-5
+
+
+def test_a_copy_of_the_scheduler_made_inside_a_trace_works_alone() -> None:
+    import copy
+
+    pipe = made.flux()
+    with trace(pipe):
+        twin = copy.deepcopy(pipe.scheduler)
+        twin.set_timesteps(2)
+        twin.step(torch.ones(1, 2, 3), twin.timesteps[0], torch.ones(1, 2, 3))
+        assert pipe.scheduler.step_index is None and twin.step_index == 1
+
+
+def test_a_model_that_nobody_knows_is_refused_by_name() -> None:
+    from diffusers import DiTTransformer2DModel
+
+    pipe = made.flux()
+    pipe.transformer = torch.nn.Linear(1, 1)
+    with pytest.raises(UnsupportedModel, match="Linear is a model that DAAM Lens does not know"):
+        trace(pipe)
+    pipe.transformer = DiTTransformer2DModel(num_attention_heads=1, attention_head_dim=4, num_layers=1, sample_size=4)
+    with pytest.raises(UnsupportedModel, match="DiTTransformer2DModel cannot be read: it is told a class by number"):
+        trace(pipe)
+
+
+def test_steps_and_layers_apart_add_up_to_the_whole() -> None:
+    case, pipe = CASES["flux"], made.flux()
+    with trace(pipe, keep=("layers", "steps")) as recording:
+        paint(pipe, case)
+    maps = recording.heat_maps()
+    assert [layer.name for layer in maps.layers] == ["transformer_blocks.0.attn", "single_transformer_blocks.0.attn"]
+    parts = sum(maps.select(steps=[s], layers=[i]).heat_map("house") for s in (0, 1) for i in (0, 1))
+    assert (parts - maps.heat_map("house")).abs().max() < 2e-2
+
+
+def test_words_of_a_prompt_that_is_cut_off() -> None:
+    case, pipe = CASES["flux"], made.flux()
+    with trace(pipe) as recording:
+        paint(pipe, case, ["a red house and a green tree"], None, max_sequence_length=6)
+    maps = recording.heat_maps()
+    assert maps.words == ["a", "red", "house", "and", "a#2"]
+    assert maps.prompt.truncated == ("green", "tree")
