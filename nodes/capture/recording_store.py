@@ -152,7 +152,7 @@ def _one_of(found: Mapping[Source, _Kept], among: Sequence[RecordInGraph]) -> _K
         NothingRecorded: several may be meant.
     """
     if len(found) < 2 or not (among or any(source.node for source in found)):
-        return next(reversed(found.values()), None)  # a script without a graph means what it did last
+        return next(iter([*found.values()][::-1]), None)  # a script without a graph means what it did last
     here = {record.node for record in among}
     left = [source for source in found if any(record.made(source) for record in among)]
     left = left or [source for source in found if source.node in here] or list(found)
