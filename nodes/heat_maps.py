@@ -41,12 +41,14 @@ class HeatMapsNode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DaamLensHeatMaps",
-            display_name="Heat Maps",
+            display_name="Word Heat Maps",
             category="DAAM Lens",
             description="Shows which word painted where in a picture whose sampler was recorded.",
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             inputs=[
-                io.Latent.Input("latent", tooltip="The latent straight from the sampler whose model came out of Record."),
+                io.Latent.Input(
+                    "latent", tooltip="The latent straight from the sampler whose model came out of Record Attention."
+                ),
                 io.Image.Input(
                     "image", optional=True, tooltip="The decoded picture: overlays lie on it, and masks can snap to its edges."
                 ),

@@ -23,12 +23,12 @@ class Overlay(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DaamLensOverlay",
-            display_name="Overlay",
+            display_name="Heat Map Overlay",
             category="DAAM Lens",
             description="Lays the heat of words over a picture.",
             hidden=[io.Hidden.unique_id],
             inputs=[
-                MAPS.Input("maps", tooltip="From Heat Maps or Load Maps."),
+                MAPS.Input("maps", tooltip="From Word Heat Maps or Load Heat Maps."),
                 io.Image.Input("image", optional=True, tooltip="The picture; without it the recorded one, or an even ground."),
                 io.String.Input("words", multiline=True, default="", tooltip=DRAWN_WORDS_HELP),
                 io.Combo.Input("colour_map", options=COLOURS, default="ember", tooltip="Colours of the heat."),
@@ -68,11 +68,11 @@ class Timeline(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DaamLensTimeline",
-            display_name="Timeline",
+            display_name="Heat Map Timeline",
             category="DAAM Lens",
             description="How the heat of a word moves from step to step. Record needs detail set to steps.",
             inputs=[
-                MAPS.Input("maps", tooltip="From Heat Maps, recorded with detail 'steps' or 'layers + steps'."),
+                MAPS.Input("maps", tooltip="From Word Heat Maps, recorded with detail 'steps' or 'layers + steps'."),
                 io.String.Input("word", default="", tooltip="A word or phrase; empty: the first one that can be seen."),
                 io.Image.Input("image", optional=True, tooltip="The picture; without it the recorded one, or an even ground."),
                 io.Boolean.Input("cumulative", default=False, tooltip="Each frame holds all steps until then."),
@@ -100,7 +100,7 @@ class Timeline(io.ComfyNode):
         for one in with_pictures(maps, image):
             if one.detail is None or not one.detail.by_step:
                 raise DetailMissing(
-                    "The steps were not kept apart. Set `detail` to 'steps' in the Record node and queue again."
+                    "The steps were not kept apart. Set `detail` to 'steps' in the Record Attention node and queue again."
                 )
             side, query = side_of(words_in(word, one)[0], one)
             heats = [side.select(steps=range(step + 1) if cumulative else [step]).heat_map(query) for step in range(one.steps)]

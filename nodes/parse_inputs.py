@@ -33,7 +33,7 @@ def words_in(text: str, maps: HeatMaps) -> list[str]:
         elif word:
             found.append(word)
     if not any(asked):
-        found = maps.content_words or maps.words
+        found = maps.default_words()
     if not found:
         raise NothingRecorded("The prompt has no words, so there is no map to show. Write a prompt, or ask for <start>.")
     for word in found:
@@ -93,7 +93,9 @@ def side_of(word: str, maps: HeatMaps) -> tuple[HeatMaps, str]:
 def negative(maps: HeatMaps) -> HeatMaps:
     """The negative prompt's maps. Raises NothingRecorded where they were not recorded."""
     if maps.negative is None:
-        raise NothingRecorded("The negative prompt was not recorded. Switch `negative` on in the Record node and queue again.")
+        raise NothingRecorded(
+            "The negative prompt was not recorded. Switch `negative` on in the Record Attention node and queue again."
+        )
     return maps.negative
 
 
@@ -121,11 +123,11 @@ def chosen(maps: HeatMaps, layers: str, steps: str, heads: str) -> HeatMaps:
         missing = " and ".join(name for name, given in (("layers", asked_layers), ("steps", asked_steps)) if given)
         if asked_heads:
             raise DetailMissing(
-                "The heads were not kept apart. Switch `heads` on in the Record node and queue again."
+                "The heads were not kept apart. Switch `heads` on in the Record Attention node and queue again."
             ) from error
         raise DetailMissing(
-            f"The {missing} were not kept apart. Set `detail` to {_detail_for(maps, layers, steps)} in the Record node and "
-            "queue again."
+            f"The {missing} were not kept apart. Set `detail` to {_detail_for(maps, layers, steps)} in the Record Attention "
+            "node and queue again."
         ) from error
     if picked is not maps and maps.negative is not None:
         picked = picked.with_negative(chosen(maps.negative, layers, steps, heads))

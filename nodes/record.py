@@ -24,7 +24,7 @@ class Record(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DaamLensRecord",
-            display_name="Record",
+            display_name="Record Attention",
             category="DAAM Lens",
             description="Records which word painted where, while any sampler runs. The picture does not change.",
             not_idempotent=True,
@@ -35,7 +35,7 @@ class Record(io.ComfyNode):
                     "clip",
                     optional=True,
                     tooltip="The CLIP of your prompts. Encode the prompts with the CLIP that comes out, and no word has to be "
-                    "typed twice. Without it, give clip and text to Heat Maps.",
+                    "typed twice. Without it, give clip and text to Word Heat Maps.",
                 ),
                 io.Boolean.Input("negative", default=False, tooltip="Record the words of the negative prompt, too."),
                 io.Combo.Input(

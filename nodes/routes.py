@@ -71,7 +71,7 @@ def _page(run: str, picture: int, _: None) -> web.Response:
 def _picture(run: str, picture: int, _: None) -> web.Response:
     found = EXPLORED.maps(run, picture).picture
     if found is None:
-        raise NothingRecorded("The picture is not known: connect it to Heat Maps or to Explorer.")
+        raise NothingRecorded("The picture is not known: connect it to Word Heat Maps or to Attention Explorer.")
     return _png(found)
 
 

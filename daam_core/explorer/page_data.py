@@ -107,7 +107,7 @@ def detail_data(maps: HeatMaps, axis: Axis, words: Sequence[str] | None = None) 
 
 def detail_words(maps: HeatMaps) -> list[str]:
     """The words whose steps and layers a page can show: those that can be seen, or all where there are none of these."""
-    return maps.content_words or maps.words
+    return maps.default_words()
 
 
 def word_places(text: str, words: Sequence[str]) -> list[tuple[int, int] | None]:

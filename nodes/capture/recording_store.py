@@ -124,12 +124,12 @@ class RecordingStore:
             raise NothingRecorded(
                 f"The recording of this picture was dropped: the last {self._pictures} pictures are kept, fewer where they "
                 f"take more than {self._most_bytes // 2**20} MB together. Change the sampler's seed (or anything else of it) "
-                "and queue again, or use Save Maps for what you want to come back to."
+                "and queue again, or use Save Heat Maps for what you want to come back to."
             )
         if kept is None:
             raise NothingRecorded(
                 "No recording belongs to this latent. Connect the latent straight from the sampler (not from VAE Encode or "
-                "Empty Latent), and let that sampler's model come out of the Record node."
+                "Empty Latent), and let that sampler's model come out of the Record Attention node."
             )
         if kept.maps is None:
             raise NothingRecorded(kept.failure)
@@ -152,7 +152,7 @@ def _one_of(found: Mapping[Source, _Kept], among: Sequence[RecordInGraph]) -> _K
         NothingRecorded: several may be meant.
     """
     if len(found) < 2 or not (among or any(source.node for source in found)):
-        return next(iter([*found.values()][::-1]), None)  # a script without a graph means what it did last
+        return next(reversed(list(found.values())), None)  # a script without a graph means what it did last
     here = {record.node for record in among}
     left = [source for source in found if any(record.made(source) for record in among)]
     left = left or [source for source in found if source.node in here] or list(found)

@@ -192,7 +192,12 @@ def test_a_search_among_encodings_hashes_what_may_be_there(pack: Pack, monkeypat
         cache.keep(context, {"m": context.shape[1]})
     hashed: list[int] = []
     honest = own.tensor_hash
-    monkeypatch.setattr(own, "tensor_hash", lambda x: (hashed.append(x.numel()), honest(x))[1])
+
+    def counted(x: torch.Tensor) -> Any:
+        hashed.append(x.numel())
+        return honest(x)
+
+    monkeypatch.setattr(own, "tensor_hash", counted)
     assert cache.find(torch.cat([torch.randn(1, 3, 4), contexts[49]], 1), 3) == (50, {"m": 50})
     assert sum(hashed) <= 100 * 4 + 50 * 4
     assert cache.find(contexts[10]) is None, "the oldest are gone"
