@@ -3,7 +3,7 @@
 from .figure_ground import DEFAULT, Settings, best
 from .grabcut import snap_grabcut
 from .guided_filter import snap_guided
-from .morphology import drop_small, feather, fill_holes, grow, invert, shrink
+from .morphology import Cleanup, drop_small, feather, fill_holes, grow, invert, per_cent, shrink
 from .propagate import walk
 from .resize import resized
 from .rivals import compete_with_rivals, rivals
@@ -11,6 +11,7 @@ from .threshold import compete, minmax, otsu, soft, stretched, threshold, winner
 
 __all__ = [
     "DEFAULT",
+    "Cleanup",
     "Settings",
     "best",
     "compete",
@@ -22,6 +23,7 @@ __all__ = [
     "invert",
     "minmax",
     "otsu",
+    "per_cent",
     "resized",
     "rivals",
     "shrink",

@@ -24,7 +24,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from tests.core.models import tokenizer as clip_tokenizer
+from ..models import tokenizer as clip_tokenizer
 
 WIDTH = 16
 PROMPTS = ["a red house and a green tree", "two cats"]
