@@ -46,7 +46,8 @@ examples:
 `daam-lens COMMAND --help` explains one command."""
 _METHOD_HELP = (
     "how a heat map becomes a mask: best (the default), threshold (the paper's Eq. 7), late (Eq. 7 of late steps), "
-    "otsu, compete (Eq. 7 less the places of other objects), walk (along self-attention), guided or grabcut (compete, snapped to the picture's edges)"
+    "otsu, compete (Eq. 7 less the places of other objects), walk (along self-attention), guided or grabcut (compete, "
+    "snapped to the picture's edges)"
 )
 
 
