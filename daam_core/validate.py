@@ -64,7 +64,7 @@ def checked_model(name: str) -> str:
     """
     folder = Path(name).expanduser()
     try:
-        here = folder.exists()
+        here = bool(name) and folder.exists()
     except (OSError, ValueError):
         here = False
     if here and not (folder / "model_index.json").is_file():

@@ -17,19 +17,18 @@ from daam_core.maps.statistics import box_region, prompt_report, rank_region
 from daam_core.masks.methods import METHODS
 
 from .drawing import map_of, mask_of, overlay_of
-from .http import find_run, or_422, png
+from .http import MOST_PICKS, BoundedRoute, find_run, or_422, png
 from .page_routes import login_of, page_routes
 from .recording_store import RECORDINGS, StoredRecording
-from .settings import COLOURS
+from .settings import COLORMAPS
 
-MOST_WORDS = 64
 PREFIX = "/daam-lens/v1"
 
 
 class MaskRequest(BaseModel):
     """Masks of words."""
 
-    words: list[str] = Field(..., description=f"words or phrases of the prompt, up to {MOST_WORDS}")
+    words: list[str] = Field(..., description=f"words or phrases of the prompt, up to {MOST_PICKS}")
     method: str = Field("best", description="one of " + ", ".join(METHODS))
     tau: float = Field(DEFAULT_TAU, ge=0, le=1, description="threshold as a share of the maximum; not used by best and otsu")
 
@@ -40,7 +39,8 @@ class MapRequest(BaseModel):
     words: list[str] = Field([], description="words or phrases; none is all content words")
     overlay: bool = Field(True, description="over the picture, or the map alone")
     opacity: float = Field(DEFAULT_OPACITY, ge=0, le=1)
-    colours: str = Field("ember", description="one of " + ", ".join(COLOURS))
+    colormap: str = Field("ember", description="one of " + ", ".join(COLORMAPS))
+    colours: str | None = Field(None, description="the former name of colormap")
 
 
 class RegionRequest(BaseModel):
@@ -70,7 +70,8 @@ def routes(users: dict[str, str]) -> APIRouter:
     Args:
         users: passwords by name; none is open to everybody, as the host's own API then is.
     """
-    router = APIRouter(prefix=PREFIX, tags=["DAAM Lens"], dependencies=[Depends(_guard(users))] if users else [])
+    guard = [Depends(_guard(users))] if users else []
+    router = APIRouter(prefix=PREFIX, tags=["DAAM Lens"], dependencies=guard, route_class=BoundedRoute)
 
     @router.get("/runs", summary="The pictures that were recorded lately, newest first")
     def runs() -> dict[str, Any]:
@@ -87,7 +88,7 @@ def routes(users: dict[str, str]) -> APIRouter:
     @router.post("/runs/{run}/maps", summary="Heat maps of words, base64 PNG")
     def maps(run: str, body: MapRequest) -> dict[str, Any]:
         found = find_run(run)
-        words = body.words or (list(found.words) or found.maps.words)[:MOST_WORDS]
+        words = body.words or (list(found.words) or found.maps.words)[:MOST_PICKS]
         return {"maps": {word: _base64(_map(found, word, body)) for word in _said(words)}}
 
     @router.post("/runs/{run}/masks", summary="Masks of words, base64 PNG, 255 inside")
@@ -108,15 +109,15 @@ def routes(users: dict[str, str]) -> APIRouter:
 
 def _said(words: list[str]) -> list[str]:
     """The words, each once."""
-    if not 1 <= len(words) <= MOST_WORDS:
-        raise HTTPException(422, f"Give 1 to {MOST_WORDS} words at a time; these are {len(words)}.")
+    if not 1 <= len(words) <= MOST_PICKS:
+        raise HTTPException(422, f"Give 1 to {MOST_PICKS} words at a time; these are {len(words)}.")
     return list(dict.fromkeys(words))
 
 
 def _map(run: StoredRecording, word: str, body: MapRequest) -> NDArray[np.uint8]:
     if body.overlay:
-        return or_422(overlay_of, run.maps, word, body.opacity, body.colours)
-    return or_422(map_of, run.maps, word, body.colours)
+        return or_422(overlay_of, run.maps, word, body.opacity, body.colours or body.colormap)
+    return or_422(map_of, run.maps, word, body.colours or body.colormap)
 
 
 def _summary(run: StoredRecording) -> dict[str, Any]:

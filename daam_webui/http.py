@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import numpy as np
-from fastapi import HTTPException
+from fastapi import HTTPException, Request, Response
+from fastapi.routing import APIRoute
 from numpy.typing import NDArray
 
 from daam_core.errors import DaamLensError
@@ -15,6 +16,28 @@ from daam_core.files import png_bytes
 from .recording_store import RECORDINGS, StoredRecording
 
 T = TypeVar("T")
+MOST_PICKS = 64
+"""Words that one request may ask for: each costs a mask or two pictures."""
+LARGEST_BODY = 64 * 1024
+"""Bytes of a request that chooses words."""
+
+
+class BoundedRoute(APIRoute):
+    """A route whose requests are refused by their size before they are read; one that streams bounds itself."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def bounded(request: Request) -> Response:
+            if request.method == "POST" and self.body_field is not None:
+                size = request.headers.get("content-length", "")
+                if not size.isdecimal():
+                    raise HTTPException(411, "Say how long the request is (Content-Length).")
+                if len(size) > 12 or int(size) > LARGEST_BODY:
+                    raise HTTPException(413, f"A choice of words has at most {LARGEST_BODY // 1024} kB.")
+            return await handler(request)
+
+        return bounded
 
 
 def find_run(run: str) -> StoredRecording:

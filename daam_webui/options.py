@@ -7,14 +7,14 @@ from typing import Any
 from daam_core.errors import BadArgument
 from daam_core.masks.methods import METHODS
 
-from .settings import COLOURS, NAMES, PASSES, Settings
+from .settings import COLORMAPS, FORMER_NAMES, NAMES, PASSES, Settings
 
 _SECTION = ("daam_lens", "DAAM Lens")
-_CHOICES = {"colours": COLOURS, "method": tuple(METHODS), "hires": PASSES}
+_CHOICES = {"colormap": COLORMAPS, "method": tuple(METHODS), "hires": PASSES}
 _LABELS = {
     "words": "Words (empty: all content words)", "overlays": "Show overlays", "maps": "Show heat maps alone",
     "masks": "Show masks",
-    "opacity": "Overlay opacity", "colours": "Overlay colours", "method": "Mask method", "tau": "Mask threshold",
+    "opacity": "Overlay opacity", "colormap": "Colour map", "method": "Mask method", "tau": "Mask threshold",
     "negative": "Negative prompt too", "hires": "Hires fix pass", "detail": "Keep steps and layers apart (more memory)",
     "record": "Save a record beside each picture", "report": "Prompt report under the picture",
     "layers": "Layers: down, mid, up (empty: all)",
@@ -50,7 +50,16 @@ def defaults() -> Settings:
     for name in NAMES:
         if name in _LABELS:
             try:
-                chosen = chosen.changed(**{name: getattr(shared.opts, option_name(name), getattr(chosen, name))})
+                chosen = chosen.changed(**{name: _saved(shared.opts, name, getattr(chosen, name))})
             except BadArgument:
                 continue
     return chosen
+
+
+def _saved(opts: Any, name: str, default: Any) -> Any:
+    """A saved value; under the setting's former name where it was saved by an older version and not since."""
+    written = getattr(opts, "data", {})
+    for former in (old for old, new in FORMER_NAMES.items() if new == name):
+        if option_name(name) not in written and option_name(former) in written:
+            return written[option_name(former)]
+    return getattr(opts, option_name(name), default)

@@ -25,15 +25,13 @@ from daam_core.maps.heatmaps import HeatMaps
 from daam_core.masks.methods import METHODS
 
 from .drawing import background_for, map_of, mask_of, overlay_of
-from .http import find_run, or_422, png
+from .http import LARGEST_BODY, MOST_PICKS, BoundedRoute, find_run, or_422, png
 from .recording_store import RECORDINGS, StoredRecording
-from .settings import COLOURS, Settings
+from .settings import COLORMAPS, Settings
 
 PREFIX = "/daam-lens/v1/page"
 LARGEST_UPLOAD = 256 * 2**20
 RECORD_TYPE = "application/octet-stream"
-LARGEST_CHOICE = 64 * 1024
-MOST_PICKS = 64
 
 
 class PicksRequest(BaseModel):
@@ -51,7 +49,7 @@ def login_of(app: Any) -> list[Any] | None:
 
 def page_routes(login: list[Any]) -> APIRouter:
     """The routes, each with these dependencies."""
-    router = APIRouter(prefix=PREFIX, dependencies=login, include_in_schema=False)
+    router = APIRouter(prefix=PREFIX, dependencies=login, include_in_schema=False, route_class=BoundedRoute)
     _add_views(router)
     _add_files(router)
     return router
@@ -86,8 +84,8 @@ def _add_views(router: APIRouter) -> None:
     @router.post("/runs/{run}/mask")
     async def mask(run: str, request: Request) -> Response:
         """The union of the chosen words' masks before clean-up, which the page does by itself."""
-        if int(request.headers.get("content-length") or LARGEST_CHOICE + 1) > LARGEST_CHOICE:
-            raise HTTPException(413, f"A choice of words has at most {LARGEST_CHOICE // 1024} kB.")
+        if int(request.headers.get("content-length") or LARGEST_BODY + 1) > LARGEST_BODY:
+            raise HTTPException(413, f"A choice of words has at most {LARGEST_BODY // 1024} kB.")
         choice = (await request.body()).decode("utf-8", "replace")
         return await run_in_threadpool(_mask, find_run(run).maps, choice)
 
@@ -96,7 +94,7 @@ def _add_files(router: APIRouter) -> None:
     @router.post("/runs/{run}/files")
     def files(run: str, body: PicksRequest) -> Response:
         maps = find_run(run).maps
-        picks = _picks(body) or [[f"word:{word}"] for word in maps.content_words or maps.words]
+        picks = _picks(body) or [[f"word:{word}"] for word in maps.default_words()[:MOST_PICKS]]
         return _download(_zipped(maps, picks, body), "application/zip", "daam-lens.zip")
 
     @router.get("/runs/{run}/record")
@@ -125,13 +123,14 @@ def _add_files(router: APIRouter) -> None:
             except DaamLensError as error:
                 # The copy of the file has a path of its own that says nothing to anybody.
                 raise HTTPException(422, str(error).replace(str(path), "The file")) from error
-        return {"id": RECORDINGS.keep(maps, Settings(), maps.content_words or maps.words).id}
+        return {"id": RECORDINGS.keep(maps, Settings(), maps.default_words()).id}
 
 
 def _picks(body: PicksRequest) -> list[list[str]]:
-    if len(body.words) > MOST_PICKS:
+    """Each pick once."""
+    if len(body.words) > MOST_PICKS or any(len(pick) > MOST_PICKS for pick in body.words):
         raise HTTPException(422, f"Up to {MOST_PICKS} words at a time.")
-    return body.words
+    return [list(pick) for pick in dict.fromkeys(map(tuple, body.words))]
 
 
 def _mask(maps: HeatMaps, choice: str) -> Response:
@@ -145,8 +144,8 @@ def _zipped(maps: HeatMaps, picks: Sequence[Sequence[str]], body: PicksRequest) 
     for pick in picks:
         side, word = or_422(picked, maps, pick)
         if ground is not None:
-            images.append((f"overlay-{word.label}", or_422(overlay_of, side, word, Settings().opacity, COLOURS[0], ground)))
-        images.append((f"map-{word.label}", or_422(map_of, side, word, COLOURS[0])))
+            images.append((f"overlay-{word.label}", or_422(overlay_of, side, word, Settings().opacity, COLORMAPS[0], ground)))
+        images.append((f"map-{word.label}", or_422(map_of, side, word, COLORMAPS[0])))
         images.append((f"mask-{word.label}", or_422(mask_of, side, word, body.method, body.tau)))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

@@ -11,7 +11,7 @@ from daam_core.masks.methods import METHODS
 
 from . import hosts
 from .options import defaults
-from .settings import COLOURS, NAMES, PASSES, Settings, field_name, pasted
+from .settings import COLORMAPS, NAMES, PASSES, Settings, field_name, pasted
 
 
 def build(elem: Any) -> tuple[list[Any], list[tuple[Any, Any]], list[str]]:
@@ -49,7 +49,7 @@ def _components(elem: Any, d: Settings) -> dict[str, Any]:
             c["report"] = box("report", "Report")
         with gr.Row():
             c["opacity"] = gr.Slider(0, 1, d.opacity, step=0.05, label="Overlay opacity", elem_id=elem("opacity"))
-            c["colours"] = gr.Dropdown(list(COLOURS), value=d.colours, label="Colours", elem_id=elem("colours"))
+            c["colormap"] = gr.Dropdown(list(COLORMAPS), value=d.colormap, label="Colour map", elem_id=elem("colormap"))
         with gr.Row():
             c["tau"] = gr.Slider(0, 1, d.tau, step=0.01, label="Threshold (not for best, otsu)", elem_id=elem("tau"))
             c["method"] = gr.Dropdown(list(METHODS), value=d.method, label="Mask method", elem_id=elem("method"))

@@ -12,7 +12,10 @@ from daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
 from daam_core.errors import BadArgument
 from daam_core.masks.methods import METHODS
 
-COLOURS = ("ember", "lagoon", "gray")
+COLORMAPS = ("ember", "lagoon", "gray")
+FORMER_NAMES = {"colours": "colormap"}
+"""Names of version 0.1.0 that are still taken: in arguments, infotexts and requests."""
+BLOCKS = ("down", "mid", "up")
 PASSES = ("first", "second", "both")
 INFOTEXT = "DAAM Lens"
 RUNS_FIELD, NOTE_FIELD = f"{INFOTEXT} runs", f"{INFOTEXT} note"
@@ -28,7 +31,7 @@ class Settings:
         words: words and phrases, separated by commas; empty is every content word of the prompt.
         overlays, maps, masks: what goes into the gallery and beside the picture, one image per word.
         opacity: of the overlays, 0..1.
-        colours: colour map, one of COLOURS.
+        colormap: one of COLORMAPS.
         method: how masks are made, see `daam_core.masks.methods.METHODS`.
         tau: threshold as a share of the maximum, 0..1.
         negative: the negative prompt too.
@@ -36,7 +39,7 @@ class Settings:
         detail: keep steps and layers apart.
         record: save a record beside the picture.
         report: what each word did, under the picture.
-        layers: "down", "mid", "up", separated by commas; empty is all.
+        layers: "down", "mid", "up", separated by commas; empty or "all" is all of them.
     """
 
     enabled: bool = False
@@ -45,7 +48,7 @@ class Settings:
     maps: bool = False
     masks: bool = False
     opacity: float = DEFAULT_OPACITY
-    colours: str = "ember"
+    colormap: str = "ember"
     method: str = "best"
     tau: float = DEFAULT_TAU
     negative: bool = False
@@ -63,7 +66,7 @@ class Settings:
             BadArgument: an argument of another type or outside its range.
         """
         if args and isinstance(args[0], Mapping):
-            named = dict(args[0])
+            named = {FORMER_NAMES.get(str(name), str(name)): value for name, value in args[0].items()}
             if unknown := sorted(set(map(str, named)) - set(NAMES)):
                 raise BadArgument(f"There is no setting {unknown[0]!r}; there are {', '.join(NAMES)}.")
         else:
@@ -82,7 +85,8 @@ class Settings:
     @property
     def places(self) -> tuple[str, ...]:
         """The chosen places of the UNet; none is all of it."""
-        return tuple(part.strip() for part in self.layers.split(",") if part.strip())
+        chosen = tuple(part.strip() for part in self.layers.split(",") if part.strip())
+        return () if "all" in chosen else chosen
 
     @property
     def asked_words(self) -> list[str]:
@@ -114,7 +118,8 @@ def pasted(name: str, params: Mapping[str, Any]) -> Any:
     if name == "enabled":
         return True
     default = getattr(Settings(), name)
-    value = params.get(field_name(name), default)
+    former = next((old for old, new in FORMER_NAMES.items() if new == name), name)
+    value = params.get(field_name(name), params.get(field_name(former), default))
     try:
         return value if isinstance(default, bool) and isinstance(value, bool) else _checked(name, _typed(default, value))
     except BadArgument:
@@ -144,11 +149,11 @@ def _checked(name: str, value: Any) -> Any:
         return float(value)
     if not isinstance(value, str):
         raise BadArgument(f"DAAM Lens: {name} is a text, not {_shown(value)}.")
-    known = {"colours": COLOURS, "hires": PASSES, "method": tuple(METHODS)}.get(name)
+    known = {"colormap": COLORMAPS, "hires": PASSES, "method": tuple(METHODS)}.get(name)
     if known and value not in known:
         raise BadArgument(f"DAAM Lens: {name} is one of {', '.join(known)}, not {_shown(value)}.")
-    if name == "layers" and (wrong := [p for p in value.split(",") if p.strip() not in ("", "down", "mid", "up")]):
-        raise BadArgument(f"DAAM Lens: layers are down, mid or up, not {_shown(wrong[0].strip())}.")
+    if name == "layers" and (wrong := [p for p in value.split(",") if p.strip() not in ("", "all", *BLOCKS)]):
+        raise BadArgument(f"DAAM Lens: layers are down, mid or up, or all, not {_shown(wrong[0].strip())}.")
     return value
 
 

@@ -18,12 +18,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from . import transformer_ops
 from .attention_call import LseCapture
+from .compile_op import is_compiled, reset_graphs
 from .sdpa_call import AttentionCall, from_dispatch, from_sdpa
 from .shared_wrapper import SharedWrapper
+from .transformer_ops import OPERATORS
 
 Read = Callable[[Sequence[Any], Mapping[str, Any]], AttentionCall]
 
@@ -86,12 +89,16 @@ class TransformerHooks:
     def __init__(self, model: nn.Module, listener: TransformerListener) -> None:
         self._outer = model
         self.model: nn.Module = getattr(model, "_orig_mod", model)
+        self._number = transformer_ops.number_of(self) if is_compiled(model) else None
         self._listener = listener
         self._signature = inspect.signature(type(self.model).forward)
-        self._handles: list[RemovableHandle | SharedWrapper] = []
+        self._handles: list[RemovableHandle | SharedWrapper | _AroundGraph] = []
 
     def __enter__(self) -> TransformerHooks:
         try:
+            if self._number is not None:
+                transformer_ops.prepare()
+                reset_graphs()  # they hold the hooks of when they were made
             self._attach()
         except BaseException:
             self.__exit__()
@@ -102,15 +109,20 @@ class TransformerHooks:
         for handle in reversed(self._handles):
             handle.remove()
         self._handles = []
+        if self._number is not None:
+            reset_graphs()
 
     def _attach(self) -> None:
         add = self._handles.append
         for name, module in self.model.named_modules():
             if getattr(module, "processor", None) is not None and self._listener.wants(name):
-                add(module.register_forward_pre_hook(functools.partial(self._enter_layer, name)))
-                add(module.register_forward_hook(functools.partial(self._leave_layer, name), always_call=True))
-        add(self._outer.register_forward_pre_hook(self._begin, with_kwargs=True))
-        add(self._outer.register_forward_hook(self._end, always_call=True))
+                add(module.register_forward_pre_hook(functools.partial(self._enter_hook, name)))
+                add(module.register_forward_hook(functools.partial(self._leave_hook, name), always_call=True))
+        if getattr(self._outer, "_compiled_call_impl", None) is not None:
+            add(_AroundGraph(self._outer, self._begin, self._end))
+        else:
+            add(self._outer.register_forward_pre_hook(self._begin, with_kwargs=True))
+            add(self._outer.register_forward_hook(self._end, always_call=True))
         add(SharedWrapper(torch.nn.functional, "scaled_dot_product_attention", functools.partial(_listening, from_sdpa)))
         for backends in _backend_tables():
             for name in list(backends):
@@ -120,6 +132,8 @@ class TransformerHooks:
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         scope = _Scope(self, self.model)
+        if not _THREAD.scopes:
+            _THREAD.inside = 0  # a graph that raised inside an attention could not count back
         _THREAD.scopes.append(scope)
         try:
             bound = self._signature.bind(self.model, *args, **kwargs)
@@ -149,17 +163,30 @@ class TransformerHooks:
                 return scope if scope.alive else None
         return None
 
-    def _enter_layer(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def _enter_hook(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if torch.compiler.is_compiling():
+            OPERATORS["layer"](OPERATORS["mark"], self._number, name, True)
+        else:
+            self.enter_layer(name)
+
+    def _leave_hook(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if torch.compiler.is_compiling():
+            OPERATORS["layer"](OPERATORS["mark"], self._number, name, False)
+        elif output is not None:  # `always_call` also calls where the module raised
+            self.leave_layer(name)
+
+    def enter_layer(self, name: str) -> None:
+        """The attention of this name begins."""
         if (scope := self._scope()) is not None:
             scope.layers.append([name, 0])
 
-    def _leave_layer(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def leave_layer(self, name: str) -> None:
+        """It ends."""
         if (scope := self._scope()) is None or not scope.layers or scope.layers[-1][0] != name:
             return
         _, calls = scope.layers.pop()
-        if output is not None:
-            processor = type(getattr(module, "processor", None)).__name__
-            self._tell(scope, functools.partial(self._listener.leave, name, processor, calls))
+        processor = type(getattr(self.model.get_submodule(name), "processor", None)).__name__
+        self._tell(scope, functools.partial(self._listener.leave, name, processor, calls))
 
     def _tell(self, scope: _Scope, what: Callable[[], None]) -> None:
         try:
@@ -170,6 +197,30 @@ class TransformerHooks:
     def _fail(self, scope: _Scope, error: Exception) -> None:
         scope.alive = False
         self._listener.failed(error)
+
+
+class _AroundGraph:
+    """Hooks around a module that `module.compile()` has compiled in place: its own hooks would be inside the graph."""
+
+    def __init__(self, module: nn.Module, begin: Callable[..., None], end: Callable[..., None]) -> None:
+        self._module = module
+        self._below: Callable[..., Any] = module._compiled_call_impl  # type: ignore[assignment]
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            begin(module, args, kwargs)
+            output = None
+            try:
+                output = self._below(*args, **kwargs)
+            finally:
+                end(module, args, output)
+            return output
+
+        self._call = module._compiled_call_impl = call
+
+    def remove(self) -> None:
+        """Put the compiled call back, unless it was compiled anew since."""
+        if self._module._compiled_call_impl is self._call:
+            self._module._compiled_call_impl = self._below
 
 
 def _from_backend(args: Sequence[Any], kwargs: Mapping[str, Any]) -> AttentionCall:
@@ -196,10 +247,13 @@ def _waiting() -> list[_Scope]:
 
 def _listening(read: Read, below: Callable[..., Any]) -> Callable[..., Any]:
     """An attention function that tells the running calls what it was called with, and calls `below` with the same."""
+    backend = read is _from_backend
 
     @functools.wraps(below)
     def attention(*args: Any, **kwargs: Any) -> Any:
-        scopes = [] if torch.compiler.is_compiling() else _waiting()
+        if torch.compiler.is_compiling():
+            return _compiled(backend, below, args, kwargs)
+        scopes = _waiting()
         if not scopes:
             return below(*args, **kwargs)
         call = error = None
@@ -216,14 +270,56 @@ def _listening(read: Read, below: Callable[..., Any]) -> Callable[..., Any]:
             _THREAD.inside -= 1
         if call is not None and capture is not None:
             call = call.with_lse(capture.of(call))
-        for scope in scopes:
-            if call is None:
-                scope.hooks._fail(scope, error or RuntimeError("unread"))
-                continue
-            layer = scope.layers[-1]
-            name, number = layer
-            layer[1] += 1
-            scope.hooks._tell(scope, functools.partial(scope.hooks._listener.attention, name, number, call))
+        _tell_all(scopes, call, error)
         return output
 
     return attention
+
+
+def _tell_all(scopes: Sequence[_Scope], call: AttentionCall | None, error: Exception | None) -> None:
+    for scope in scopes:
+        if call is None:
+            scope.hooks._fail(scope, error or RuntimeError("an attention call could not be read"))
+            continue
+        layer = scope.layers[-1]
+        name, number = layer
+        layer[1] += 1
+        scope.hooks._tell(scope, functools.partial(scope.hooks._listener.attention, name, number, call))
+
+
+# -- inside the graphs of torch.compile ---------------------------------------------------------------------------------
+
+
+def _compiled(backend: bool, below: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The same from inside a graph: what is told, is told by operators, when the graph runs."""
+    q = args[0] if len(args) > 0 else kwargs["query"]
+    k = args[1] if len(args) > 1 else kwargs["key"]
+    mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
+    causal = args[5] if len(args) > 5 else kwargs.get("is_causal", False)
+    if not OPERATORS:
+        return below(*args, **kwargs)
+    mark = OPERATORS["mark"]
+    OPERATORS["attention"](mark, q, k, mask, kwargs.get("scale"), causal, backend)
+    OPERATORS["inside"](mark, 1)
+    output = below(*args, **kwargs)
+    OPERATORS["inside"](mark, -1)
+    return output
+
+
+def _told_by_graph(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | None, causal: bool) -> None:
+    scopes = _waiting()
+    if not scopes:
+        return
+    call = error = None
+    try:
+        call = from_sdpa((q, k), {"attn_mask": mask, "scale": scale, "is_causal": causal})
+    except Exception as raised:
+        error = raised
+    _tell_all(scopes, call, error)
+
+
+def _depth_in_graph(by: int) -> None:
+    _THREAD.inside += by
+
+
+transformer_ops.connect(_told_by_graph, _depth_in_graph)

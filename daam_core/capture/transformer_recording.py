@@ -118,18 +118,18 @@ class TransformerRecording:
         self._own.clear()
 
     def begin_call(
-        self, rows: Sequence[Sequence[EncodedText]], own: Sequence[Tensor], family: Family, given: Mapping[str, Any]
+        self, rows: Sequence[Sequence[EncodedText]], columns: Sequence[Sequence[int]], given: Mapping[str, Any], family: Family
     ) -> list[PictureText | None]:
         """Whose sums the rows of a call go into; ends the step where the next one begins.
 
         Args:
             rows: whose the rows of the batch may be, the likeliest first; nobody's where there is none.
-            own: the text of each.
+            columns: how many columns each text argument of the family has, for each of the rows.
             given: the call's arguments.
         """
         found = [
-            self._first([self._of(text, family, family.text_columns(given, row)) for text in texts if text.side in self.sides])
-            for texts, row in zip(rows, own, strict=True)
+            self._first([self._of(text, family, own) for text in texts if text.side in self.sides])
+            for texts, own in zip(rows, columns, strict=True)
         ]
         time = next((given[name] for name in TIMES if given.get(name) is not None), None)
         if any(text is not None and text.pending for text in found):
@@ -214,7 +214,8 @@ class ModelListener:
                 f"The text that {type(self._model).__name__} was given is none of those that the pipeline encoded, so nobody "
                 "knows whose it is. Give the pipeline the prompt itself, or embeddings made inside the trace."
             )
-        texts = recording.begin_call(rows, own, self._family, arguments)
+        columns = [self._family.text_columns(arguments, row, layout) for row in own]
+        texts = recording.begin_call(rows, columns, arguments, self._family)
         self._call = _Call(layout, texts)
         return any(text is not None for text in texts)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from ..errors import DaamLensError
+from ..validate import checked_device, checked_model
+
 SAVES = ("picture", "overlays", "masks", "animation", "sheet", "report", "explorer", "record")
 
 
@@ -76,3 +79,18 @@ def saves_argument(text: str) -> tuple[str, ...]:
     if not wanted or (unknown := [part for part in wanted if part not in SAVES]):
         raise argparse.ArgumentTypeError(f"{(unknown[0] if wanted else text)!r} is none of {', '.join(SAVES)}")
     return wanted
+
+
+def model_argument(text: str) -> str:
+    return _checked(checked_model, text)
+
+
+def device_argument(text: str) -> str:
+    return _checked(checked_device, text)
+
+
+def _checked(check: Callable[[str], str], text: str) -> str:
+    try:
+        return check(text)
+    except DaamLensError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None

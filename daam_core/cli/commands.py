@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import BadArgument
-from ..files import file_name, file_names, shown, writable_folder, write_png, write_text
-from ..validate import checked_prompt
+from ..errors import BadArgument, WordNotFound
+from ..files import file_name, file_names, shown, writable_folder, write_png
+from ..validate import checked_negative, checked_prompt
+from .parts import Written, grey, says_nothing, write_parts, write_sheet
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..diffusers.attention_trace import AttentionTrace
+    from ..diffusers.trace import KeptAxis
     from ..maps.heatmaps import HeatMaps
 
 DETAILS: dict[str, tuple[Literal["layers", "steps"], ...]] = {
@@ -28,32 +29,38 @@ DETAILS: dict[str, tuple[Literal["layers", "steps"], ...]] = {
 def generate(args: argparse.Namespace) -> None:
     """`daam-lens generate`: a picture, and what each word of its prompt did."""
     prompt = checked_prompt(args.prompt)
+    checked_negative(args.negative or "")
     # Everything that can be wrong is looked at before anything heavy starts.
+    _check_typed_words(prompt, args.words or ())
+    _check_names(args)
     folder = writable_folder(args.out or Path("daam-lens-out", f"{file_name(prompt)}-{args.seed}"))
-    _check_method(args.method)
     picture, recording = _generate(prompt, args)
     # First what took long: whatever happens to the maps, the picture and then the record are there.
-    paths = [write_png(folder / "picture.png", picture)] if "picture" in args.save else []
-    maps = recording.heat_maps()
-    _warn_of_lost_words(maps)
+    done = Written([write_png(folder / "picture.png", picture)] if "picture" in args.save else [])
+    maps = recording.heat_maps(aggregation=args.aggregation)
+    if lost := maps.prompt.truncated:
+        done.notes.append(f"The model did not read the last {len(lost)} words, from {lost[0]!r} on: its text encoder was full.")
     if "record" in args.save:
-        paths.append(maps.save(folder / "record.safetensors"))
-    paths += _write_parts(maps, _chosen_words(maps, args.words), folder, args)
-    for path in paths:
-        print(shown(path))
+        done.paths.append(maps.save(folder / "record.safetensors"))
+    write_parts(maps, _chosen_words(maps, args.words), folder, args, done)
+    for line in [*map(shown, done.paths), *done.notes]:
+        print(line)
 
 
 def mask(args: argparse.Namespace) -> None:
     """`daam-lens mask`: masks of a record's words, cleaned up as asked."""
     maps = _load(args.record)
     folder = writable_folder(args.out or Path(args.record).parent)
-    results = [maps.mask_result(word, args.method, tau=args.tau) for word in args.words]
+    results = [maps.mask_result(word, args.method, tau=args.tau, competitors=args.competitors) for word in args.words]
     if args.smallest[0] and not args.smallest[1]:
         print(f"--smallest {args.smallest[0]:g} is per cent of the picture; for pixels write {args.smallest[0]:g}px.")
     for name, one in zip(file_names(args.words), results, strict=True):
-        print(shown(write_png(folder / f"mask_{name}.png", _grey(_clean(one.mask, args)))))
+        print(shown(write_png(folder / f"mask_{name}.png", grey(_clean(one.mask, args)))))
         if one.note:
             print(one.note)
+    for word, one in zip(args.words, results, strict=True):
+        if empty := says_nothing(one.mask):
+            print(f"The mask of “{word}” says nothing: {empty}.")
 
 
 def words(args: argparse.Namespace) -> None:
@@ -82,7 +89,7 @@ def show(args: argparse.Namespace) -> None:
     print(f"words    {', '.join(maps.words)}\n")
     print("\n".join(prompt_report(maps).lines()))
     if folder:
-        print(shown(_save_sheet(maps, maps.content_words or maps.words, folder)))
+        print(shown(write_sheet(maps, maps.default_words(), folder, args)))
 
 
 def explore(args: argparse.Namespace) -> None:
@@ -115,7 +122,9 @@ def _generate(prompt: str, args: argparse.Namespace) -> tuple[Any, AttentionTrac
     from ..diffusers.generation import Settings, generate_recorded
     from ..diffusers.loading import load_pipeline
 
-    settings = Settings(args.seed, args.steps, args.size, args.guidance, args.negative or "", DETAILS[args.detail])
+    # castorini's rule is about every head's map.
+    keep: tuple[KeptAxis, ...] = (*DETAILS[args.detail], *(("heads",) if args.aggregation == "castorini" else ()))
+    settings = Settings(args.seed, args.steps, args.size, args.guidance, args.negative or "", keep)
     with _quiet_libraries():
         pipe = load_pipeline(args.model, args.device)
         _check_words(pipe, prompt, args.words)
@@ -123,61 +132,10 @@ def _generate(prompt: str, args: argparse.Namespace) -> tuple[Any, AttentionTrac
         return generate_recorded(pipe, prompt, settings)
 
 
-def _write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argparse.Namespace) -> list[Path]:
-    """Write the parts that were asked for; returns their paths."""
-    from tqdm import tqdm
-
-    paths: list[Path] = []
-    for word, name in tqdm(list(zip(words, file_names(words), strict=True)), desc="drawing", unit="word"):
-        if "overlays" in args.save:
-            paths.append(_save_overlay(maps, word, folder / f"overlay_{name}.png"))
-        if "masks" in args.save:
-            one = maps.mask(word, args.method, tau=args.tau)
-            paths.append(write_png(folder / f"mask_{name}.png", _grey(one)))
-        if "animation" in args.save and maps.detail is not None and maps.detail.by_step:
-            paths.append(_save_animation(maps, word, folder / f"steps_{name}.gif"))
-    if "sheet" in args.save:
-        paths.append(_save_sheet(maps, words, folder))
-    if "report" in args.save:
-        paths += _save_report(maps, words, folder, args)
-    if "explorer" in args.save:
-        from ..explorer.standalone import write_explorer
-
-        paths.append(write_explorer(maps, folder / "explorer.html"))
-    return paths
-
-
-def _save_overlay(maps: HeatMaps, word: str, path: Path) -> Path:
-    from ..render import overlay
-
-    return write_png(path, overlay(_picture(maps), maps.heat_map(word, maps.size), label=word, bar=True))
-
-
-def _save_animation(maps: HeatMaps, word: str, path: Path) -> Path:
-    from ..render import animate, step_frames
-
-    heats = [maps.select(steps=[step]).heat_map(word, maps.size) for step in range(maps.steps)]
-    return animate(step_frames(_picture(maps), heats, word), path)
-
-
-def _save_report(maps: HeatMaps, words: Sequence[str], folder: Path, args: argparse.Namespace) -> list[Path]:
-    from ..maps.statistics import prompt_report
-
-    report = prompt_report(maps, words)
-    settings = {
-        "prompt": maps.prompt.text, "negative": args.negative, "model": args.model, "seed": args.seed,
-        "steps": maps.steps, "guidance": args.guidance, "height": maps.size[0], "width": maps.size[1],
-        "method": args.method, "tau": args.tau,
-    }  # fmt: skip
-    text = f"{maps.prompt.text}\n\n" + "\n".join(report.lines()) + "\n"
-    data = json.dumps({**settings, **asdict(report)}, indent=2, ensure_ascii=False) + "\n"
-    return [write_text(folder / "report.txt", text), write_text(folder / "report.json", data)]
-
-
 def _chosen_words(maps: HeatMaps, asked: Sequence[str] | None) -> list[str]:
     """Labels of the words to look at, each once; the content words, or all where there are none of these."""
     if not asked:
-        return maps.content_words or maps.words
+        return maps.default_words()
     return list(dict.fromkeys(maps.prompt.find(word).label for word in asked))
 
 
@@ -193,16 +151,29 @@ def _check_words(pipe: Any, prompt: str, words: Sequence[str] | None) -> None:
             read.find(word)
 
 
-def _check_method(method: str) -> None:
+def _check_typed_words(prompt: str, words: Sequence[str]) -> None:
+    """WordNotFound for what does not stand in the typed prompt, before a model is loaded."""
+    from ..prompt.alignment import search_key
+    from ..prompt.tokenization import SPECIALS
+
+    typed = search_key(prompt)
+    for word in words:
+        key = re.sub(r"#\d+$", "", search_key(word))
+        if key not in typed and search_key(word) not in SPECIALS:
+            raise WordNotFound(f"{word!r} is not in the prompt {prompt!r:.200}. --words takes words and phrases of it.")
+
+
+def _check_names(args: argparse.Namespace) -> None:
+    """BadArgument for a mask method, rule or colour map that there is not."""
+    from ..maps.aggregation import AGGREGATIONS
     from ..masks.methods import METHODS
+    from ..render.colormaps import colour_table
 
-    if method not in METHODS:
-        raise BadArgument(f"There is no mask method {method!r}; there are {', '.join(METHODS)}.")
-
-
-def _warn_of_lost_words(maps: HeatMaps) -> None:
-    if lost := maps.prompt.truncated:
-        print(f"The model did not read the last {len(lost)} words, from {lost[0]!r} on: its text encoder was full.")
+    if args.method not in METHODS:
+        raise BadArgument(f"There is no mask method {args.method!r}; there are {', '.join(METHODS)}.")
+    if args.aggregation not in AGGREGATIONS:
+        raise BadArgument(f"There is no aggregation {args.aggregation!r}; there are {', '.join(AGGREGATIONS)}.")
+    colour_table(args.colormap)
 
 
 # -- shared ---------------------------------------------------------------------------------------------------------
@@ -221,27 +192,6 @@ def _clean(one: Tensor, args: argparse.Namespace) -> Tensor:
     smallest = masks.per_cent(value, (one.shape[-2], one.shape[-1])) if unit == "px" else value
     one = masks.Cleanup(fill=args.fill_holes, smallest=smallest, grow=args.grow).apply(one)
     return masks.Cleanup(grow=-args.shrink, invert=args.invert, feather=args.feather).apply(one)
-
-
-def _grey(one: Tensor) -> Any:
-    """A mask of bool or 0..1 as uint8 `[H, W]`."""
-    import numpy as np
-
-    return (one.float().clamp(0, 1) * 255).round().numpy().astype(np.uint8)
-
-
-def _save_sheet(maps: HeatMaps, words: Sequence[str], folder: Path) -> Path:
-    from ..render import contact_sheet
-
-    heats = dict(zip(words, maps.heat_maps(words, maps.size), strict=True))
-    return write_png(folder / "contact_sheet.png", contact_sheet(_picture(maps), heats, maps.prompt.text))
-
-
-def _picture(maps: HeatMaps) -> Any:
-    """The recorded picture, or plain grey of its size where the record holds none: uint8 `[H, W, 3]`."""
-    import numpy as np
-
-    return maps.picture if maps.picture is not None else np.full((*maps.size, 3), 128, np.uint8)
 
 
 @contextmanager

@@ -6,17 +6,20 @@ Only argparse is imported here, so that `daam-lens --help` answers at once; the 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
-from ..defaults import DEFAULT_TAU
+from ..defaults import DEFAULT_OPACITY, DEFAULT_TAU
 from ..errors import BadArgument, DaamLensError
 from .argument_types import (
     SAVES,
     area_argument,
+    device_argument,
+    model_argument,
     number_argument,
     region_argument,
     saves_argument,
@@ -24,9 +27,11 @@ from .argument_types import (
     whole_argument,
     words_argument,
 )
+from .output import any_terminal, drop, flush, is_about_output
 
 USER_ERROR = 2
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
+PIPE_CLOSED = 141  # what a shell reports for a reader that left
 
 _DESCRIPTION = """\
 Which pixels did each word of a prompt paint?
@@ -62,12 +67,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 when it worked, 2 after one sentence on stderr for what a user can cause, 130 after Ctrl-C.
+        0 when it worked, 2 after one sentence on stderr for what a user can cause, 130 after Ctrl-C, 141 where nobody read
+        on what was printed.
     """
     # transformers warns about optional packages when it is imported; nobody who wants a picture needs to know.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with any_terminal():
+        try:
+            try:
+                return _run(list(sys.argv[1:] if argv is None else argv))
+            finally:
+                flush()
+        except BrokenPipeError:
+            # `… | head` has read enough.
+            drop()
+            return PIPE_CLOSED
+        except OSError as error:
+            if not is_about_output(error):
+                raise
+            drop()
+            return _complain(f"Cannot print: {error.strerror or error}.", USER_ERROR)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         args = build_parser(arguments).parse_args(arguments)
         run: Callable[[argparse.Namespace], int | None] = args.run
@@ -113,7 +136,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     )
     if room == "study":
         inner = study.add_subparsers(metavar="NAME", required=True, parser_class=_Parser)
-        import_module("..studies.commands", __package__).add_commands(inner, arguments[1:2])
+        import_module("..studies.commands", __package__).add_commands(inner, arguments[1:])
     return parser
 
 
@@ -149,6 +172,13 @@ def _add_generate(commands: Any) -> None:
     )
     _add_method(p)
     p.add_argument(
+        "--aggregation",
+        default="sum",
+        metavar="NAME",
+        help="how heads, layers and steps make one map: sum (Eq. 6, the default) or castorini (as the castorini/daam package)",
+    )
+    _add_colors(p)
+    p.add_argument(
         "--detail",
         choices=("none", "steps", "layers", "both"),
         default="none",
@@ -174,6 +204,12 @@ def _add_mask(commands: Any) -> None:
     p.add_argument("--word", action="append", required=True, dest="words", help="word or phrase; may be repeated")
     p.add_argument("--out", metavar="DIR", help="folder to write into (default: the record's own)")
     _add_method(p)
+    p.add_argument(
+        "--competitors",
+        type=words_argument,
+        metavar="WORDS",
+        help="words that the mask's word competes with, with commas between (default: the nouns of the other word groups)",
+    )
     p.add_argument("--fill-holes", action="store_true", help="fill holes inside the mask")
     p.add_argument(
         "--smallest", type=area_argument, default=(0.0, ""), metavar="AREA",
@@ -211,6 +247,7 @@ def _add_show(commands: Any) -> None:
     )
     _add_record(p)
     p.add_argument("--out", metavar="DIR", help="folder for contact_sheet.png")
+    _add_colors(p)
     p.set_defaults(run=_command("show"))
 
 
@@ -245,11 +282,14 @@ def _add_record(p: argparse.ArgumentParser) -> None:
 def _add_model(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--model",
+        type=model_argument,
         default="tiny",
         metavar="NAME",
         help="tiny (the model inside, default), a folder in diffusers' format, or a name on the Hugging Face hub",
     )
-    p.add_argument("--device", metavar="NAME", help="cpu, cuda, mps (default: cuda where there is one, else cpu)")
+    p.add_argument(
+        "--device", type=device_argument, metavar="NAME", help="cpu, cuda, mps (default: cuda where there is one, else cpu)"
+    )
 
 
 def _add_method(p: argparse.ArgumentParser) -> None:
@@ -262,6 +302,21 @@ def _add_method(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_colors(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--colormap",
+        default="ember",
+        metavar="NAME",
+        help="colours of the heat: ember (the default), lagoon, gray, or one of OpenCV's: viridis, turbo, jet, inferno, …",
+    )
+    p.add_argument(
+        "--opacity",
+        type=number_argument(0, 1),
+        default=DEFAULT_OPACITY,
+        help="how strongly the colours cover the picture, 0 to 1 (default: %(default)s)",
+    )
+
+
 def _command(name: str) -> Callable[[argparse.Namespace], int | None]:
     def run(args: argparse.Namespace) -> int | None:
         result: int | None = getattr(import_module(".commands", __package__), name)(args)
@@ -271,7 +326,8 @@ def _command(name: str) -> Callable[[argparse.Namespace], int | None]:
 
 
 def _complain(sentence: str, code: int) -> int:
-    print(f"daam-lens: {' '.join(sentence.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # a closed or full stderr
+        print(f"daam-lens: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
     return code
 
 

@@ -37,10 +37,13 @@ class Settings:
 
 
 def defaults(pipe: Any) -> Settings:
-    """What a pipeline does when it is not on_step_end otherwise: steps, guidance and size."""
+    """What a pipeline does when nobody asks for something else: steps, guidance and size."""
     known: dict[str, Any] = {name: value.default for name, value in inspect.signature(type(pipe).__call__).parameters.items()}
     known |= getattr(pipe, "own_defaults", {})
-    side = int(pipe.unet.config.sample_size) * int(pipe.vae_scale_factor)
+    unet = getattr(pipe, "unet", None)
+    # Pipelines of transformers say it themselves; their models have no size of their own.
+    latent = getattr(pipe, "default_sample_size", None) if unet is None else unet.config.sample_size
+    side = int(latent or 128) * int(pipe.vae_scale_factor)
     return Settings(steps=int(known["num_inference_steps"]), guidance=float(known["guidance_scale"]), size=(side, side))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DaamLensError, UnsupportedModel
+from ..validate import checked_device, checked_model
 
 TINY = "tiny"
 EXAMPLES = (
@@ -28,22 +29,20 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
         device: "cpu", "cuda", "mps", …; by default cuda where there is one, else the CPU.
 
     Raises:
-        UnsupportedModel: the folder is no pipeline, the name leads nowhere, or its pipeline has no UNet.
+        UnsupportedModel: the folder is no pipeline, the name leads nowhere, or the pipeline has no UNet and no transformer.
         MissingPackage: diffusers or transformers is not installed.
     """
     import torch
 
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where = checked_device(device) if device else ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         pipe = _tiny() if name == TINY else _from_files(name, where)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith((__package__ or "daam_core").rpartition(".")[0]):
             raise
         raise MissingPackage(f"{INSTALL_HINT} ({error})") from error
-    if getattr(pipe, "unet", None) is None:
-        raise UnsupportedModel(
-            f"{name} is a {type(pipe).__name__} without a UNet. DAAM Lens reads Stable Diffusion 1, 2 and XL."
-        )
+    if getattr(pipe, "unet", None) is None and getattr(pipe, "transformer", None) is None:
+        raise UnsupportedModel(f"{name} is a {type(pipe).__name__}, which has no UNet and no transformer to read.")
     try:
         return pipe.to(where)
     except (RuntimeError, AssertionError) as error:
@@ -69,31 +68,26 @@ def example_prompts(name: str) -> tuple[str, ...]:
 
 
 def _tiny() -> Any:
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
     from ..tiny.load import load_tiny
 
-    # It is there in a second; a large model's bars are worth seeing.
-    for library in (diffusers_logging, transformers_logging):
-        library.disable_progress_bar()
-    try:
-        return load_tiny()
-    finally:
-        for library in (diffusers_logging, transformers_logging):
-            library.enable_progress_bar()
+    return load_tiny()
 
 
 def _from_files(name: str, device: str) -> Any:
     import torch
-    from diffusers import AutoPipelineForText2Image
 
-    folder = Path(name).expanduser()
-    if folder.exists() and not (folder / "model_index.json").is_file():
-        raise UnsupportedModel(f"{folder} is not a pipeline: it has no model_index.json. Give a folder in diffusers' format.")
+    from .quiet import quiet_libraries
+
+    with quiet_libraries(bars=True):
+        from diffusers import AutoPipelineForText2Image
+
+    folder = Path(checked_model(name)).expanduser()
     dtype = torch.float16 if device.startswith("cuda") else torch.float32
     try:
-        return AutoPipelineForText2Image.from_pretrained(str(folder) if folder.exists() else name, torch_dtype=dtype)
+        # Weights of the older kind are pickles, which may hold a program.
+        return AutoPipelineForText2Image.from_pretrained(
+            str(folder) if folder.exists() else name, torch_dtype=dtype, use_safetensors=True
+        )
     except ImportError:
         raise
     except Exception as error:

@@ -1,4 +1,4 @@
-"""`trace(pipe)`: record a diffusers pipeline with a cross-attention UNet while it paints, without touching the picture."""
+"""`trace(pipe)`: record a diffusers pipeline while it paints, without touching the picture; pipelines with a UNet."""
 
 from __future__ import annotations
 
@@ -163,15 +163,27 @@ def trace(
     however it ends. If recording fails, the picture is still made and `recording.failure` says why there is no map.
 
     Args:
-        pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet or PAG.
+        pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet or PAG; or a pipeline with a transformer
+            (Flux, SD3, Qwen-Image, Z-Image, Wan, …, see `docs/models.md`), whose frames of a video are summed.
         keep: any of "layers", "steps" and "heads": keep these apart (more memory); heads are kept summed over steps, and
             the aggregation "castorini" needs them.
         negative: record the negative prompt too (`maps.negative`).
-        self_attention: record self-attention at one bounded resolution, which refines masks.
+        self_attention: record self-attention of UNets at one bounded resolution, which refines masks.
 
     Raises:
-        UnsupportedModel: the pipeline has no UNet with cross-attention.
+        UnsupportedModel: the pipeline has no UNet with cross-attention and no transformer that is read.
         BadArgument: `keep` names something else.
+
+    Example:
+        >>> from daam_core import load_tiny
+        >>> pipe = load_tiny()
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> with trace(pipe, negative=True) as recording:
+        ...     images = pipe(["a red house", "a green tree"], num_inference_steps=2).images
+        >>> [maps.words for maps in recording]
+        [['a', 'red', 'house'], ['a', 'green', 'tree']]
+        >>> tuple(recording.heat_maps(1).mask("tree").shape)
+        (128, 128)
     """
     axes = (keep,) if isinstance(keep, str) else tuple(keep)
     if unknown := set(axes) - {"layers", "steps", "heads"}:

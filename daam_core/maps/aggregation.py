@@ -25,6 +25,10 @@ def sum_of_all(image: RecordedImage, latent: int = 64) -> RecordedImage:
 
     Raises:
         BadArgument: the maps were brought together by another aggregation already.
+
+    Example:
+        >>> sum_of_all(maps.positive) is maps.positive
+        True
     """
     _check_unaggregated(image)
     return image
@@ -44,6 +48,10 @@ def mean_of_clamped(image: RecordedImage, latent: int = 64) -> RecordedImage:
         DetailMissing: heads were not kept apart.
         NothingRecorded: no layer is of a size the rule takes.
         BadArgument: the maps were brought together by another aggregation already.
+
+    Example:
+        >>> tuple(mean_of_clamped(maps.positive).sums[64, 64].shape)
+        (10, 64, 64)
     """
     _check_unaggregated(image)
     if image.heads is None:

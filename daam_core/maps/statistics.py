@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument
 from ..masks import minmax, threshold
-from ..masks.metrics import iou
 from ..types import Size
-from .heatmaps import HeatMaps
+from .word_maps import default_words
+
+if TYPE_CHECKING:
+    from .heatmaps import HeatMaps
 
 NEGLECTED_CONTRAST = 1.0
 """A word whose hottest place holds less than this much more than its average did almost nothing to the layout. On the model
@@ -24,6 +28,10 @@ ENTANGLED_IOU = 0.75
 """Two words whose maps (Eq. 7, tau 0.4) overlap by more than this cannot be told apart by place. No two objects that were both
 drawn do on the model inside; 0.28 would be enough there, but in Stable Diffusion unrelated words share 0.48 on average and two
 words for one thing 0.67 (the paper's Table 2)."""
+
+
+MOST_PAIRS = 100
+"""Pairs that a report names; a long prompt may have thousands."""
 
 
 def share(maps: HeatMaps, words: Sequence[str] | None = None, size: Size | None = None) -> Tensor:
@@ -45,8 +53,8 @@ def difference(after: HeatMaps, before: HeatMaps, word: str, size: Size | None =
     return mean_probability(after, [word], size)[0] - mean_probability(before, [word], size)[0]
 
 
-def cond_minus_uncond(maps: HeatMaps, word: str, size: Size | None = None) -> Tensor:
-    """A word's attention above what the negative prompt's words get at that place on average: `[H, W]`.
+def above_negative(maps: HeatMaps, word: str, size: Size | None = None) -> Tensor:
+    """A word's attention above what the negative prompt's words get at that place on average: `[H, W]`, in mean probability.
 
     Raises:
         BadArgument: the negative prompt was not recorded.
@@ -55,8 +63,8 @@ def cond_minus_uncond(maps: HeatMaps, word: str, size: Size | None = None) -> Te
         raise BadArgument("The negative prompt was not recorded. Record with `trace(pipe, negative=True)`.")
     size = size or maps.grid
     other = maps.negative
-    rows = other.words or ["<end>"]
-    return mean_probability(maps, [word], size)[0] - mean_probability(other, rows, size).mean(0)
+    words = other.words or ["<end>"]
+    return mean_probability(maps, [word], size)[0] - mean_probability(other, words, size).mean(0)
 
 
 def mean_probability(maps: HeatMaps, words: Sequence[str] | None = None, size: Size | None = None) -> Tensor:
@@ -178,7 +186,7 @@ def prompt_report(maps: HeatMaps, words: Sequence[str] | None = None) -> PromptR
     mean = heat.mean((1, 2))
     peak = heat.amax((1, 2))
     contrast = peak / mean.clamp(min=torch.finfo(mean.dtype).tiny) - 1
-    pairs = np.nan_to_num(iou(masks[:, None], masks[None]).numpy(), nan=0.0)
+    pairs = _overlaps(masks)
     np.fill_diagonal(pairs, -1.0)
     reports = []
     for i, name in enumerate(names):
@@ -188,14 +196,20 @@ def prompt_report(maps: HeatMaps, words: Sequence[str] | None = None) -> PromptR
         spread = float(masks[i].float().mean())
         reports.append(WordReport(name, part, float(peak[i]), float(contrast[i]), spread, closest))
     idle = tuple(r.word for r in reports if r.contrast < NEGLECTED_CONTRAST)
-    entangled = tuple(
-        (names[i], names[j], float(pairs[i, j]))
-        for i in range(len(names))
-        for j in range(i + 1, len(names))
-        if pairs[i, j] > ENTANGLED_IOU
-    )
+    close = np.argwhere(np.triu(pairs, 1) > ENTANGLED_IOU)[:MOST_PAIRS]
+    entangled = tuple((names[i], names[j], float(pairs[i, j])) for i, j in close)
     return PromptReport(tuple(reports), idle, entangled)
 
 
+def _overlaps(masks: Tensor) -> NDArray[np.float32]:
+    """IoU of every two masks `[n, h, w]`: float32 `[n, n]`, 0 where both are empty."""
+    flat = masks.flatten(1).float()
+    both = flat @ flat.T
+    size = flat.sum(1)
+    either = size[:, None] + size[None] - both
+    found: NDArray[np.float32] = torch.where(either > 0, both / either.clamp(min=1), 0.0).numpy()
+    return found
+
+
 def _content(maps: HeatMaps, words: Sequence[str] | None) -> list[str]:
-    return list(words) if words is not None else maps.content_words or maps.words
+    return list(words) if words is not None else default_words(maps)

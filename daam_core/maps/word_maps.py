@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ..attention.upsample import bicubic
 from ..errors import DetailMissing
 from ..prompt.prompt import Word
-from ..types import Grid
+from ..types import Grid, Size
 from .aggregation import token_weight
 from .data import Aggregation, RecordedImage
 
@@ -41,6 +42,18 @@ def _merged(channels: Tensor, words: Sequence[Word], aggregation: Aggregation) -
     for i, word in enumerate(words):
         merge[i, list(word.channels)] = token_weight(aggregation, len(word.channels))
     return (merge @ channels.flatten(1)).unflatten(1, channels.shape[1:])
+
+
+def step_maps(image: RecordedImage, word: Word, size: Size) -> Tensor:
+    """Eq. 6 of every step by itself: float32 `[steps, h, w]` of `size`; see `HeatMaps.steps_of`."""
+    detail = image.detail
+    if detail is None or not detail.by_step:
+        raise DetailMissing("The steps were not kept apart. Record with `trace(pipe, keep='steps')`.")
+    if not set(word.channels) <= set(range(1, image.prompt.num_channels - 2)):
+        raise DetailMissing(f"{word.label} was not kept by step; only the prompt's own words were.")
+    tokens = [channel - 1 for channel in word.channels]
+    levels = [x[:, :, tokens].float().sum((1, 2)) for grid, x in detail.values.items() if grid in image.sums]
+    return bicubic(levels, size)
 
 
 def default_words(maps: HeatMaps, most: int | None = None) -> list[str]:

@@ -3,6 +3,7 @@
 from .figure_ground import DEFAULT, Settings, best
 from .grabcut import snap_grabcut
 from .guided_filter import snap_guided
+from .metrics import dice, iod, ioh, iou, pixel_accuracy
 from .morphology import Cleanup, drop_small, feather, fill_holes, grow, invert, per_cent, shrink
 from .propagate import walk
 from .resize import resized
@@ -16,14 +17,19 @@ __all__ = [
     "best",
     "compete",
     "compete_with_rivals",
+    "dice",
     "drop_small",
     "feather",
     "fill_holes",
     "grow",
     "invert",
+    "iod",
+    "ioh",
+    "iou",
     "minmax",
     "otsu",
     "per_cent",
+    "pixel_accuracy",
     "resized",
     "rivals",
     "shrink",

@@ -34,6 +34,13 @@ class Prompt:
 
     `start`, `end` and `padding` are context columns. `truncated` lists the words that the text encoder did not
     get, whole or in part (known only where `text` was given). BadPrompt if a column is missing or given twice.
+
+    Example:
+        >>> prompt = maps.prompt
+        >>> prompt.length, prompt.num_channels, prompt.labels
+        (77, 10, ['a', 'red', 'house', 'and', 'a#2', 'green', 'tree'])
+        >>> prompt.find("red house").channels
+        (2, 3)
     """
 
     text: str
@@ -101,7 +108,15 @@ class Prompt:
 
     @classmethod
     def by_index(cls, length: int) -> Prompt:
-        """A prompt for embeddings made by hand: context column i is the word `str(i)`; no start, end or padding."""
+        """A prompt for embeddings made by hand: context column i is the word `str(i)`; no start, end or padding.
+
+        Raises:
+            BadArgument: a length below 1.
+
+        Example:
+            >>> Prompt.by_index(3).labels
+            ['0', '1', '2']
+        """
         if length < 1:
             raise BadArgument(f"A context has at least one column, not {length}.")
         tokens = tuple(Token(column, str(column), column + 1) for column in range(length))
@@ -127,6 +142,10 @@ class Prompt:
 
         A group is a run of neighbouring content words ("red house" in "a red house and a green tree"), so an
         adjective does not take its own noun's place, and no part of speech has to be known.
+
+        Example:
+            >>> maps.prompt.rivals("red")
+            ['tree']
         """
         own = set(self.find(query).channels)
         content = set(self.content_words())
@@ -163,6 +182,10 @@ class Prompt:
         Raises:
             WordNotFound: the prompt has no such word (the text lists those it has), or it was cut off.
             BadArgument: the query is no text.
+
+        Example:
+            >>> maps.prompt.find("A#2").label, maps.prompt.find("<end>").channels
+            ('a#2', (8,))
         """
         return search.find(self, query)
 
@@ -172,6 +195,10 @@ class Prompt:
         Raises:
             WordNotFound: the prompt has no such word.
             BadArgument: no word was named.
+
+        Example:
+            >>> maps.prompt.phrase(["red", "<padding>"]).channels
+            (2, 9)
         """
         words = [self.find(label) for label in labels]
         if not words:

@@ -21,7 +21,13 @@ class Token:
 
 @dataclass(frozen=True)
 class Word:
-    """A word or phrase: unique `label` ("house#2" for the second "house"), typed `text`, its tokens' channels."""
+    """A word or phrase: unique `label` ("house#2" for the second "house"), typed `text`, its tokens' channels, the weight that
+    the host gave it.
+
+    Example:
+        >>> maps.prompt.words[4]
+        Word(label='a#2', text='a', channels=(5,), weight=1.0)
+    """
 
     label: str
     text: str

@@ -9,15 +9,21 @@ two-sided map runs from blue over light grey to orange, the pair that all common
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadArgument
 
-ColourMap = Literal["ember", "lagoon", "gray", "tide"]
-"""One-sided: "ember" (night violet to warm light), "lagoon" (deep blue to pale lime), "gray". Two-sided: "tide"."""
+ColourMap = str
+"""One-sided: "ember" (night violet to warm light), "lagoon" (deep blue to pale lime), "gray". Two-sided: "tide". Or one of
+`OPENCV_NAMES`, most of which are not made for the eye (see `colour_table`)."""
+OPENCV_NAMES = (
+    "autumn", "bone", "jet", "winter", "rainbow", "ocean", "summer", "spring", "cool", "hsv", "pink", "hot", "parula", "magma",
+    "inferno", "plasma", "viridis", "cividis", "twilight", "twilight_shifted", "turbo", "deepgreen",
+)  # fmt: skip
+"""OpenCV's colour maps; Matplotlib has most of them under the same names."""
 
 Floats = NDArray[np.float64]
 
@@ -61,17 +67,33 @@ CONES_TO_RGB = np.array(
 )
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def colour_table(name: ColourMap) -> NDArray[np.uint8]:
     """uint8 `[256, 3]` sRGB, read-only: entry 0 is the lowest value.
+
+    Ours have even steps and rising lightness; of OpenCV's, only viridis, cividis, magma, inferno and plasma do.
 
     Raises:
         BadArgument: no map of that name.
     """
+    if name in OPENCV_NAMES:
+        return _opencv_table(name)
     if name not in PATHS:
-        raise BadArgument(f"There is no colour map {name!r}; there are {', '.join(PATHS)}.")
+        raise BadArgument(
+            f"There is no colour map {name!r:.60}; there are {', '.join(PATHS)}, and OpenCV's {', '.join(OPENCV_NAMES)}."
+        )
     lab = _even(_in_gamut(_path(PATHS[name])))
     table = np.rint(oklab_to_srgb(lab) * 255).astype(np.uint8)
+    table.setflags(write=False)
+    return table
+
+
+def _opencv_table(name: str) -> NDArray[np.uint8]:
+    import cv2
+
+    values = np.arange(256, dtype=np.uint8)[:, None]
+    drawn = cv2.applyColorMap(values, getattr(cv2, f"COLORMAP_{name.upper()}"))
+    table = np.ascontiguousarray(drawn[:, 0, ::-1], dtype=np.uint8)
     table.setflags(write=False)
     return table
 
@@ -88,7 +110,14 @@ def oklab_to_srgb(lab: Floats) -> Floats:
 
 
 def srgb_to_oklab(rgb: Floats) -> Floats:
-    """sRGB `[..., 3]`, 0..1 -> OKLab `[..., 3]`."""
+    """sRGB `[..., 3]`, 0..1 -> OKLab `[..., 3]` (lightness 0..1, and two axes of colour): equal steps look equally large, so a
+    colour map or the mean colour of a mask is judged in it.
+
+    Example:
+        >>> red, green = srgb_to_oklab(np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+        >>> round(float(red[0]), 2), round(float(green[0]), 2)
+        (0.63, 0.87)
+    """
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     cones = np.cbrt(linear @ np.linalg.inv(CONES_TO_RGB).T)
     return cones @ np.linalg.inv(OKLAB_TO_CONES).T

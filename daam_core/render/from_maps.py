@@ -1,12 +1,17 @@
-"""Short ways from `HeatMaps` and a prompt report to pictures: what the command line and the hosts call."""
+"""Short ways from `HeatMaps` and a prompt report to pictures: what `HeatMaps`, the command line and the hosts call."""
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from PIL import Image
+
 from ..errors import BadArgument
-from .animation import step_frames
 from .overlay import Picture
 from .sheets import contact_sheet, overlay
 from .tables import table
@@ -14,6 +19,12 @@ from .tables import table
 if TYPE_CHECKING:
     from ..maps.heatmaps import HeatMaps
     from ..maps.statistics import PromptReport
+
+MOST_WORDS = 12
+"""Words of a sheet where nobody chose any."""
+_NOTEBOOK_WORDS = 8
+_NOTEBOOK_SIDE = 256
+_GREY = 96
 
 
 def word_overlay(maps: HeatMaps, word: str, **options: Any) -> Picture:
@@ -23,17 +34,11 @@ def word_overlay(maps: HeatMaps, word: str, **options: Any) -> Picture:
 
 
 def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: Any) -> Picture:
-    """`contact_sheet` of the words (content words by default) under the prompt."""
-    names = list(words) if words is not None else maps.content_words or maps.words
+    """`contact_sheet` of the words (the strongest dozen of the content words by default) under the prompt."""
+    names = maps.default_words(MOST_WORDS) if words is None else list(words)
     heats = dict(zip(names, maps.heat_maps(names), strict=True))
     chosen: dict[str, Any] = {"title": maps.prompt.text}
     return contact_sheet(_picture(maps), heats, **chosen | options)
-
-
-def word_steps(maps: HeatMaps, word: str, **options: Any) -> list[Picture]:
-    """`step_frames` of one word; needs a recording with steps kept apart (else DetailMissing)."""
-    heats = [maps.select(steps=[step]).heat_map(word) for step in range(maps.steps)]
-    return step_frames(_picture(maps), heats, word, **options)
 
 
 def report_table(report: PromptReport, title: str = "", **options: Any) -> Picture:
@@ -44,7 +49,28 @@ def report_table(report: PromptReport, title: str = "", **options: Any) -> Pictu
     return table(["word", "share", "peak", "spread", "overlaps most with"], rows, report.notes(), title, **options)
 
 
+def notebook_html(maps: HeatMaps) -> str:
+    """What a notebook shows of maps: a small sheet of the strongest words, or a line of text where there are none.
+
+    Nothing of the prompt is HTML; the picture is at most 256 pixels wide and high.
+    """
+    about = html.escape(repr(maps))
+    words = maps.default_words(_NOTEBOOK_WORDS)
+    if not words:
+        return f"<p>{about}</p>"
+    scale = min(1.0, _NOTEBOOK_SIDE / max(maps.size))
+    height, width = (max(1, round(side * scale)) for side in maps.size)
+    ground = np.full((height, width, 3), _GREY, np.uint8)
+    if maps.picture is not None:
+        ground = np.asarray(Image.fromarray(maps.picture).resize((width, height), Image.Resampling.BOX))
+    sheet = contact_sheet(ground, dict(zip(words, maps.heat_maps(words), strict=True)))
+    file = io.BytesIO()
+    Image.fromarray(sheet).save(file, "PNG")
+    data = base64.b64encode(file.getvalue()).decode("ascii")
+    return f'<figure><img alt="{about}" src="data:image/png;base64,{data}"><figcaption>{about}</figcaption></figure>'
+
+
 def _picture(maps: HeatMaps) -> Picture:
     if maps.picture is None:
-        raise BadArgument("This recording holds no picture; give one to `render.overlay(picture, heat)`.")
+        raise BadArgument("This recording holds no picture; give one: `maps.with_picture(picture)`.")
     return maps.picture

@@ -21,6 +21,8 @@ from .colormaps import ColourMap, apply_colormap
 Picture = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Enlarge = Literal["nearest", "lanczos"]
+LONGEST_ENLARGED = 2048
+"""Pixels of the longer side up to which a picture grows: one of 8 x 1024 would have 32768 with a shorter side of 256."""
 
 BRIGHTNESS = (0.299, 0.587, 0.114)
 """What red, green and blue add to a picture's brightness (ITU-R BT.601)."""
@@ -143,9 +145,12 @@ def outline(
 
 
 def enlarged(picture: ArrayLike | Image.Image, least: int, how: Enlarge = "lanczos") -> Picture:
-    """The picture by a whole factor so large that its shorter side has at least `least` pixels (never smaller)."""
+    """The picture by a whole factor so large that its shorter side has at least `least` pixels (never smaller).
+
+    A long picture grows only as far as its longer side stays within `LONGEST_ENLARGED`.
+    """
     base = as_picture(picture)
-    factor = -(-least // min(base.shape[:2]))
+    factor = min(-(-least // min(base.shape[:2])), max(1, LONGEST_ENLARGED // max(base.shape[:2])))
     if how not in ("nearest", "lanczos"):
         raise BadArgument(f"A picture is enlarged by 'nearest' or 'lanczos', not {how!r}.")
     if factor <= 1:

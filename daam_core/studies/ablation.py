@@ -35,7 +35,6 @@ class AblationStudy(Study):
     """IoU of Eq. 7's mask for each part of Eq. 6 alone or done otherwise."""
 
     name = "ablation"
-    help = "which layers, steps, heads, interpolation and aggregation the masks owe their fit to (appendix)"
     outside = OUTSIDE
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:

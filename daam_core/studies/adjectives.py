@@ -48,7 +48,6 @@ class AdjectivesStudy(Study):
     """One noise, with an adjective, without it, with another, and with the noun's attention frozen."""
 
     name = "adjectives"
-    help = "how far an adjective reaches past its noun (section 5.2, Fig. 9 and 10)"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(

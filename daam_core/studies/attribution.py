@@ -32,7 +32,6 @@ class AttributionStudy(Study):
     """A rating sheet of words and their heat, and what raters said."""
 
     name = "attribution"
-    help = "rating sheet for people, and mean opinion by part of speech from their answers (section 4.2)"
     outside = frozenset({"ratings", "sheet_seed", "sheet_items", "parser"})
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:

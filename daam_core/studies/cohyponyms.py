@@ -34,7 +34,6 @@ class CohyponymsStudy(Study):
     """How often both things appear, how far their maps overlap, and whether the two go together."""
 
     name = "cohyponyms"
-    help = 'do two alike things get in each other\'s way: "a X and a Y" (section 5.1, Fig. 8)'
     outside = frozenset({"pairs", "labels"})
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:

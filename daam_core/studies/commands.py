@@ -7,25 +7,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..cli.argument_types import number_argument, size_argument, whole_argument
+from ..cli.argument_types import device_argument, model_argument, number_argument, size_argument, whole_argument
 from ..files import shown
 from .registry import STUDIES, load_study
 from .study import Study
 
 
 def add_commands(commands: Any, asked: Sequence[str] = ()) -> None:
-    """Add the studies to the subparsers of `daam-lens study`: the one that is asked for, else all."""
-    for name in [name for name in STUDIES if name in asked] or STUDIES:
-        study = load_study(name)
-        parser = commands.add_parser(name, help=study.help, description=study.help)
-        _add_common(parser)
-        study.add_options(parser)
-        parser.set_defaults(run=_runner(study))
+    """Add all studies to the subparsers of `daam-lens study`, with the options of those that are asked for."""
+    for name, entry in STUDIES.items():
+        parser = commands.add_parser(name, help=entry.help, description=entry.help)
+        # The packages of the extra `study` are needed for the one that is asked for alone; the list of all needs none.
+        if name in asked:
+            study = load_study(name)
+            _add_common(parser)
+            study.add_options(parser)
+            parser.set_defaults(run=_runner(study))
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
+        type=model_argument,
         default="tiny",
         metavar="NAME",
         help="tiny (the model inside, default), a folder in diffusers' format, or a name on the Hugging Face hub",
@@ -43,7 +46,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         default="sum",
         help="heat maps by the paper's Eq. 6 (default) or by that of the castorini/daam package",
     )
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, mps (default: cuda where there is one, else cpu)")
+    parser.add_argument(
+        "--device", type=device_argument, metavar="NAME", help="cpu, cuda, mps (default: cuda where there is one, else cpu)"
+    )
     parser.add_argument("--steps", type=whole_argument(1), help="sampling steps (default: the model's own)")
     parser.add_argument("--guidance", type=number_argument(0), help="guidance scale (default: the model's own)")
     parser.add_argument("--size", type=size_argument, metavar="HxW", help="picture size (default: the model's own)")

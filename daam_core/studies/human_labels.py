@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 from base64 import b64encode
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ..errors import BadArgument
+from .tables import read_rows, rows_bytes
 
 _YES, _NO = frozenset({"yes", "y", "1", "true"}), frozenset({"no", "n", "0", "false"})
 
@@ -21,21 +20,9 @@ def read_labels(path: Path, units: Collection[str]) -> dict[str, bool]:
         BadArgument: unreadable, a column is missing, a unit that this study does not have, a unit twice, or a label that
             is neither yes nor no; the text names the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise BadArgument(f"The labels file {path} cannot be read: {error.strerror or error}.") from None
-    except UnicodeDecodeError:
-        raise BadArgument(f"The labels file {path} is not UTF-8 text.") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    if missing := [name for name in ("unit", "both") if name not in (reader.fieldnames or ())]:
-        raise BadArgument(
-            f"{path} has no column {missing[0]!r}: a labels file has unit and both, as labels.csv beside the report."
-        )
     found: dict[str, bool] = {}
-    for row in reader:
-        unit, label = (row["unit"] or "").strip(), (row["both"] or "").strip().lower()
-        where = f"{path}, line {reader.line_num}"
+    for where, row in read_rows(path, ("unit", "both"), "labels"):
+        unit, label = row["unit"], row["both"].lower()
         if unit not in units:
             raise BadArgument(f"{where}: this study has no unit {unit!r}.")
         if unit in found:
@@ -51,11 +38,7 @@ def read_labels(path: Path, units: Collection[str]) -> dict[str, bool]:
 
 def labels_template(prompts: Mapping[str, str]) -> bytes:
     """The file to fill in: unit, prompt, both (empty)."""
-    into = io.StringIO(newline="")
-    writer = csv.writer(into, lineterminator="\n")
-    writer.writerow(["unit", "prompt", "both"])
-    writer.writerows([unit, prompt, ""] for unit, prompt in prompts.items())
-    return into.getvalue().encode()
+    return rows_bytes([("unit", "prompt", "both"), *((unit, prompt, "") for unit, prompt in prompts.items())])
 
 
 def pictures_page(prompts: Mapping[str, str], pictures: Mapping[str, Path]) -> bytes:

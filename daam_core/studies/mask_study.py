@@ -17,6 +17,7 @@ from .report import Part, Plot, Report, Table, Text
 from .scoring import no_scores, scores
 from .statistics import Interval, mean_interval
 from .study import Found, Measured, Row, Study, Unit
+from .tables import csv_bytes
 
 if TYPE_CHECKING:
     from .model_runner import ModelRunner
@@ -32,7 +33,6 @@ class MaskStudy(Study):
     """IoU of every mask method and combination, with intervals over prompts."""
 
     name = "masks"
-    help = "mean IoU of every mask method and combination, chosen on one half of the prompts, reported on the other"
     outside = OUTSIDE
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -74,7 +74,7 @@ class MaskStudy(Study):
             return Report("Mask methods", [Text("Two prompts of a kind are the least: one to choose on and one to report.")])
         parts: list[Part] = [Text(_summary(scored, reported, picks, rows, options.truth))]
         parts += [_table(reported, picks), _ceiling_table(reported, picks), _goal_table(scored, picks), _plot(reported, picks)]
-        files = {"combinations.csv": everything(scored).to_csv(index=False, lineterminator="\n").encode()}
+        files = {"combinations.csv": csv_bytes(everything(scored))}
         return Report("Mask methods", parts, files, {"winner": picks[0].mask, "winner_tau": picks[0].tau})
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +13,7 @@ from ..errors import BadArgument
 from ..prompt.alignment import search_key
 from ..tiny.captions import HYPERNYMS, cohyponyms, with_article
 from .prompts import WORLD_SEED
+from .tables import read_rows
 
 Kind = Literal["cohyponyms", "others"]
 COHYPONYMS: Kind = "cohyponyms"
@@ -56,20 +55,10 @@ def read_pairs(path: Path) -> list[NounPair]:
         BadArgument: the file cannot be read, lacks a column, has another relation, an empty noun, a noun paired with
             itself, or a pair twice; the text names the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise BadArgument(f"The pairs file {path} cannot be read: {error.strerror or error}.") from None
-    except UnicodeDecodeError:
-        raise BadArgument(f"The pairs file {path} is not UTF-8 text.") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    if missing := [name for name in _COLUMNS if name not in (reader.fieldnames or ())]:
-        raise BadArgument(f"{path} has no column {missing[0]!r}: a pairs file has {', '.join(_COLUMNS)}.")
     found: list[NounPair] = []
     seen: set[frozenset[str]] = set()
-    for row in reader:
-        first, second, relation = (" ".join((row[name] or "").split()) for name in _COLUMNS)
-        where = f"{path}, line {reader.line_num}"
+    for where, row in read_rows(path, _COLUMNS, "pairs"):
+        first, second, relation = (" ".join(row[name].split()) for name in _COLUMNS)
         if relation.lower() not in _RELATIONS:
             raise BadArgument(f"{where}: the relation {relation!r} is neither 'cohyponym' nor 'other'.")
         if not first or not second or search_key(first) == search_key(second):

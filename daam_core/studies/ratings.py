@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,7 @@ import numpy as np
 
 from ..errors import BadArgument
 from .rating_sheet import Sheet
+from .tables import read_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +21,6 @@ COLUMNS = ("sheet", "rater", "item", "rating")
 REMARKS = ("abstract", "poor")
 """Answers that are no rating: the word is too abstract, the picture too poor (the paper leaves both out of its means)."""
 SCALE = (1, 2, 3, 4, 5)
-LARGEST_FILE = 50_000_000
 PASSING = 2 / 3
 """Part of the attention checks that a rater must answer as asked."""
 
@@ -48,7 +46,7 @@ def read_ratings(paths: Sequence[str | Path], sheet: Sheet) -> list[Answer]:
     answers: list[Answer] = []
     owner: dict[str, Path] = {}
     for path in map(Path, paths):
-        found = [_answer(row, where, sheet.id, known) for where, row in _lines(path)]
+        found = [_answer(row, where, sheet.id, known) for where, row in read_rows(path, COLUMNS, "ratings")]
         if not found:
             raise BadArgument(f"{path} holds no ratings: it has a head line and nothing below it.")
         for rater in dict.fromkeys(answer.rater for answer in found):
@@ -67,7 +65,7 @@ def read_ratings(paths: Sequence[str | Path], sheet: Sheet) -> list[Answer]:
 def check_files(paths: Sequence[str | Path]) -> None:
     """Raises BadArgument for a file that is no ratings file at all; whose sheet it is for is not looked at."""
     for path in map(Path, paths):
-        for _ in _lines(path):
+        for _ in read_rows(path, COLUMNS, "ratings"):
             pass
 
 
@@ -146,28 +144,6 @@ def agreement(table: pd.DataFrame) -> Agreement:
         counted, _ = aggregate_raters(complete.T.astype(int), n_cat=None)
         kappa = float(fleiss_kappa(counted))
     return Agreement(alpha, kappa, len(matrix), shared, complete.shape[1])
-
-
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """(place, row) of each line; the place is "FILE, line N"."""
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise BadArgument(f"{path} is larger than {LARGEST_FILE // 1_000_000} MB: that is no ratings file.")
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise BadArgument(f"Cannot read the ratings {path}: {error.strerror or error}.") from None
-    except UnicodeDecodeError:
-        raise BadArgument(f"{path} is not UTF-8 text: give the CSV file as the rating sheet downloaded it.") from None
-    head = text.partition("\n")[0]
-    # Some spreadsheets save CSV with semicolons.
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if head.count(";") > head.count(",") else ",")
-    if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
-        raise BadArgument(f"{path} has no column {missing[0]!r}: a ratings file has {', '.join(COLUMNS)}.")
-    try:
-        for row in reader:
-            yield f"{path}, line {reader.line_num}", {name: (row[name] or "").strip() for name in COLUMNS}
-    except csv.Error as error:
-        raise BadArgument(f"{path}, line {reader.line_num}: {error}.") from None
 
 
 def _answer(row: dict[str, str], where: str, sheet: str, known: set[str]) -> Answer:

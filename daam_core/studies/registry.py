@@ -1,23 +1,59 @@
-"""Which studies there are: one line each."""
+"""Which studies there are: one entry each."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 
 from ..diffusers.loading import MissingPackage
 from .study import Study
 
-STUDIES: dict[str, str] = {
-    "segmentation": "segmentation:SegmentationStudy",
-    "masks": "mask_study:MaskStudy",
-    "syntax": "syntax:SyntaxStudy",
-    "cohyponyms": "cohyponyms:CohyponymsStudy",
-    "adjectives": "adjectives:AdjectivesStudy",
-    "ablation": "ablation:AblationStudy",
-    "attribution": "attribution:AttributionStudy",
+
+@dataclass(frozen=True)
+class Entry:
+    """One study.
+
+    Attributes:
+        target: module in this package and class, with a colon between.
+        help: one line for `daam-lens study --help`.
+    """
+
+    target: str
+    help: str
+
+
+STUDIES: dict[str, Entry] = {
+    "segmentation": Entry(
+        "segmentation:SegmentationStudy",
+        "how well the masks of nouns fit, by threshold, beside baselines (Table 1, Fig. 4 and 5)",
+    ),
+    "masks": Entry(
+        "mask_study:MaskStudy",
+        "mean IoU of every mask method and combination, chosen on one half of the prompts, reported on the other",
+    ),
+    "syntax": Entry(
+        "syntax:SyntaxStudy",
+        "how the maps of words that depend on each other overlap, by relation (Table 2)",
+    ),
+    "cohyponyms": Entry(
+        "cohyponyms:CohyponymsStudy",
+        'do two alike things get in each other\'s way: "a X and a Y" (section 5.1, Fig. 8)',
+    ),
+    "adjectives": Entry(
+        "adjectives:AdjectivesStudy",
+        "how far an adjective reaches past its noun (section 5.2, Fig. 9 and 10)",
+    ),
+    "ablation": Entry(
+        "ablation:AblationStudy",
+        "which layers, steps, heads, interpolation and aggregation the masks owe their fit to (appendix)",
+    ),
+    "attribution": Entry(
+        "attribution:AttributionStudy",
+        "rating sheet for people, and mean opinion by part of speech from their answers (section 4.2)",
+    ),
 }
-"""Name on the command line -> module in this package and class."""
+"""By the name on the command line."""
 
 PACKAGES = ("pandas", "scipy", "statsmodels", "matplotlib", "tqdm", "accelerate")
 INSTALL_HINT = 'Studies need more packages: pip install "daam-lens[study]".'
@@ -25,7 +61,7 @@ INSTALL_HINT = 'Studies need more packages: pip install "daam-lens[study]".'
 
 def load_study(name: str) -> Study:
     """The study of that name. Raises MissingPackage where the extra is not installed."""
-    module, cls = STUDIES[name].split(":")
+    module, cls = STUDIES[name].target.split(":")
     # Those that are imported late are looked for now, not after hours of measuring.
     if missing := [package for package in PACKAGES if find_spec(package) is None]:
         raise MissingPackage(f"{INSTALL_HINT} (There is no {missing[0]}.)")

@@ -22,6 +22,7 @@ from .processes import Processes, processes
 from .report import write_report
 from .shards import Cost, Kept, Shards
 from .study import Found, Row, Study, Unit, Value
+from .tables import csv_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +130,7 @@ def _conclude(
     marker = out / "run.json"
     if marker.exists():
         marker.unlink()
-    written = [write_whole(out / "rows.csv", frame.to_csv(index=False, lineterminator="\n").encode())]
+    written = [write_whole(out / "rows.csv", csv_bytes(frame))]
     written += write_report(report, out)
     about = {
         "study": study.name,

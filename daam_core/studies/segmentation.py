@@ -30,7 +30,6 @@ class SegmentationStudy(Study):
     """IoU, Dice and pixel accuracy of noun masks against baselines, over thresholds."""
 
     name = "segmentation"
-    help = "how well the masks of nouns fit, by threshold, beside baselines (Table 1, Fig. 4 and 5)"
     outside = OUTSIDE | {"closed"}
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:

@@ -70,13 +70,11 @@ class Study(ABC):
 
     Attributes:
         name: what the command line calls it.
-        help: one line for `daam-lens study --help`.
         outside: options (attribute names) that change which units there are or what is concluded, but not the rows of a
             unit. All other options decide where rows are kept, so that rows of different settings never mix.
     """
 
     name: ClassVar[str]
-    help: ClassVar[str]
     outside: ClassVar[frozenset[str]] = frozenset()
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:  # noqa: B027 (most studies have some, none needs any)

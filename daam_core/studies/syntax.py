@@ -33,7 +33,6 @@ class SyntaxStudy(Study):
     """mIoD, mIoH and mIoU by relation, against unrelated and coreferent pairs."""
 
     name = "syntax"
-    help = "how the maps of words that depend on each other overlap, by relation (Table 2)"
     outside = frozenset({"parser"})  # the trees are in the units
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:

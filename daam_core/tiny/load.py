@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import diffusers.utils.logging
 import torch
-import transformers.utils.logging
-from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
+from ..diffusers.quiet import quiet_libraries
 from ..errors import UnsupportedModel
 from .package_weights import PIPELINE, SEGMENTER
 from .segmenter import Segmenter
+
+with quiet_libraries():  # they tell of packages that are not installed and not needed
+    from diffusers import StableDiffusionPipeline
 
 WEIGHTS = Path(__file__).parent / "weights"
 STEPS = 25
@@ -47,31 +46,22 @@ def load_tiny(
 
     `dtype` is float32 by default: the files are float16, which a CPU computes slowly. `weights` is a folder that
     `daam-lens tiny train` assembled, instead of the one in the package.
+
+    Raises:
+        UnsupportedModel: no model lies there.
+
+    Example:
+        >>> pipe = load_tiny()
+        >>> pipe.unet.config.sample_size, pipe.vae_scale_factor
+        (16, 8)
     """
     folder = (weights or WEIGHTS) / PIPELINE
     if not (folder / "model_index.json").is_file():
         raise UnsupportedModel(f"No model lies in {folder}. A complete checkout has one; 'daam-lens tiny train' makes one.")
-    with _quiet():
+    with quiet_libraries():
         pipe: TinyPipeline = TinyPipeline.from_pretrained(folder, safety_checker=None, local_files_only=True)
         # Exact: every part is stored in float16. (The argument for it in from_pretrained has changed its name.)
         return pipe.to(device, dtype)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no hints to developers while a quarter of a second of loading goes on."""
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
-    before = [(library.is_progress_bar_enabled(), library.get_verbosity()) for library in libraries]
-    for library in libraries:
-        library.disable_progress_bar()
-        library.set_verbosity_error()
-    try:
-        yield
-    finally:
-        for library, (shown, verbosity) in zip(libraries, before, strict=True):
-            library.set_verbosity(verbosity)
-            if shown:
-                library.enable_progress_bar()
 
 
 def load_segmenter(device: str | torch.device = "cpu", weights: Path | None = None) -> Segmenter:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ...daam_core.capture.region import WHOLE, Area
 from ...daam_core.prompt.prompt import Prompt
-from .context_alignment import context_prompt
-from .default_cond import DefaultAreas, is_default
+from .context_alignment import context_prompt, placed
+from .default_cond import AtWork, DefaultAreas, area_and_weight, is_default
 from .prompt_tokens import KEY
 
 Side = Literal["prompt", "negative"]
@@ -26,11 +26,15 @@ SIDES: tuple[Side, ...] = ("prompt", "negative")
 
 @dataclass(frozen=True)
 class Row:
-    """What one row group of a model's batch stands for: a side, the number of its prompt on that side, its area."""
+    """What one row group of a model's batch stands for: a side, the number of its prompt on that side, its area.
+
+    `size` is what the model is shown of the latent: ((frames,) h, w) of the area.
+    """
 
     side: Side
     part: int
     area: Area
+    size: tuple[int, ...]
 
 
 class Conds:
@@ -39,21 +43,24 @@ class Conds:
     Args:
         lists: the sampler's prepared conditionings by name.
         asked: the same as they were given to the sampler, before it added any.
-        size: (h, w) of the latent.
+        latent: its shape `[images, c, (frames,) h, w]`.
+        at_work: see `DefaultAreas`.
     """
 
-    def __init__(self, lists: Mapping[str, Any], asked: Mapping[str, Any], size: tuple[int, int]) -> None:
+    def __init__(
+        self, lists: Mapping[str, Any], asked: Mapping[str, Any], latent: Sequence[int], at_work: AtWork = area_and_weight
+    ) -> None:
         self.prompts: dict[Side, list[Prompt]] = {side: [] for side in SIDES}
         self._rows: dict[str, dict[Any, Row]] = {}
-        self._default_areas = DefaultAreas()
+        self._default_areas = DefaultAreas(at_work)
         areas: dict[Any, Area] = {}
         for name, conds in lists.items():
             side = _side(name)
             if side is not None and conds:
-                self._rows[name] = dict(self._resolve(side, conds, _uuids(asked.get(name)), size, areas))
+                self._rows[name] = dict(self._resolve(side, conds, _uuids(asked.get(name)), latent, areas))
 
     def _resolve(
-        self, side: Side, conds: Sequence[Cond], own: set[Any], size: tuple[int, int], areas: dict[Any, Area]
+        self, side: Side, conds: Sequence[Cond], own: set[Any], latent: Sequence[int], areas: dict[Any, Area]
     ) -> Iterator[tuple[Any, Row]]:
         parts: dict[int, int] = {}
         for cond in conds:
@@ -64,7 +71,10 @@ class Conds:
         for cond in conds:
             part = parts.get(_text_id(cond))
             if part is not None:
-                yield cond["uuid"], Row(side, part, areas.setdefault(_area_id(cond), _area(cond, size)))
+                yield (
+                    cond["uuid"],
+                    Row(side, part, areas.setdefault(_area_id(cond), _area(cond, latent[-2:])), _size(cond, latent)),
+                )
 
     def begin(self, names: Iterable[str], lists: Mapping[str, Any], x: Tensor, timestep: Tensor) -> None:
         """A prediction begins: default prompts get what the prompts that are at work now leave over.
@@ -108,10 +118,13 @@ def _text_id(cond: Cond) -> int:
 
 
 def _prompt(cond: Cond) -> Prompt:
-    context = cond.get("cross_attn")
-    if not isinstance(context, Tensor):
-        context = cond["model_conds"]["c_crossattn"].cond
-    return context_prompt(cond.get(KEY), context)
+    """The words of a conditioning at the columns that the model is given, which are more than the encoder's for some."""
+    encoded, held = cond.get("cross_attn"), cond.get("model_conds", {}).get("c_crossattn")
+    given: Any = None if held is None else held.cond
+    if not isinstance(encoded, Tensor):
+        encoded = given
+    prompt = context_prompt(cond.get(KEY), encoded)
+    return placed(prompt, encoded, given) if isinstance(given, Tensor) else prompt
 
 
 def _area_id(cond: Cond) -> Any:
@@ -119,7 +132,14 @@ def _area_id(cond: Cond) -> Any:
     return (tuple(cond["area"]) if cond.get("area") is not None else None, None if mask is None else id(mask))
 
 
-def _area(cond: Cond, size: tuple[int, int]) -> Area:
+def _size(cond: Cond, latent: Sequence[int]) -> tuple[int, ...]:
+    """What ComfyUI cuts out of the latent for a conditioning."""
+    box = cond.get("area") or ()
+    dims = len(box) // 2
+    return tuple(min(int(box[i]), n - int(box[dims + i])) if i < dims else n for i, n in enumerate(map(int, latent[2:])))
+
+
+def _area(cond: Cond, size: Sequence[int]) -> Area:
     """`area` is (height, width, top, left) in latent positions, or (frames, height, width, first frame, top, left)."""
     box, mask = cond.get("area"), cond.get("mask")
     if mask is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -38,17 +39,68 @@ def context_prompt(tokens: PromptTokens | None, context: Tensor) -> Prompt:
     return pad_or_truncate(concat(parts), columns)
 
 
+def placed(prompt: Prompt, encoded: Tensor, given: Tensor) -> Prompt:
+    """A prompt at the columns of what the model is given.
+
+    Args:
+        prompt: of the encoder's columns.
+        encoded: `[1, columns, d]` of the encoder.
+        given: `[1, more columns, d]`, which a model may pad on either side, or make of the first. Where the encoder's columns
+            are found in it, the rest counts as padding; where they are not, and their number is another, its columns are known
+            by number only.
+    """
+    columns, more = encoded.shape[1], given.shape[1]
+    if more == columns:
+        return prompt
+    at = next((at for at in (0, more - columns) if more > columns and _stands(encoded, given, at)), None)
+    if at is None:
+        return Prompt.by_index(more)
+    return mark_padding(prompt, at, more - columns - at)
+
+
+def _stands(encoded: Tensor, given: Tensor, at: int) -> bool:
+    part = given[:, at : at + encoded.shape[1]]
+    return part.shape == encoded.shape and bool((part == encoded.to(part.device, part.dtype)).all())
+
+
+def mark_padding(prompt: Prompt, before: int, behind: int) -> Prompt:
+    """`prompt` with columns of padding ahead of it and behind it."""
+    length = before + prompt.length + behind
+
+    def moved(columns: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(column + before for column in columns)
+
+    return replace(
+        prompt,
+        tokens=tuple(replace(token, column=token.column + before) for token in prompt.tokens),
+        start=moved(prompt.start),
+        end=moved(prompt.end),
+        padding=(*range(before), *moved(prompt.padding), *range(length - behind, length)),
+        length=length,
+    )
+
+
 def of_length(tokens: PromptTokens, columns: int) -> Prompt | None:
     """The reading of a prompt that fills exactly `columns` columns; None if no encoder or pair of encoders does.
 
-    A chat model's encoder drops the head of its template: a single longer reading loses its first columns.
+    A chat model's encoder drops the head of its template, some the tail, too: a single longer reading loses these columns.
     """
     for prompt in _readings(tokens):
         if prompt.length == columns:
             return prompt
     if len(tokens) == 1 and (only := next(iter(tokens.values()))).length > columns:
-        return drop_prefix(only, only.length - columns)
+        return _cut(only, columns)
     return None
+
+
+def _cut(prompt: Prompt, columns: int) -> Prompt:
+    """A prompt of a chat model whose encoder drops the head of its template, or head and tail (LongCat-Image)."""
+    outside = set(prompt.start) | set(prompt.end)
+    head = next((i for i in range(prompt.length) if i not in outside), prompt.length)
+    tail = next((i for i in range(prompt.length) if prompt.length - 1 - i not in outside), prompt.length)
+    if tail and prompt.length - columns == head + tail:
+        return drop_prefix(pad_or_truncate(prompt, prompt.length - tail), head)
+    return drop_prefix(prompt, prompt.length - columns)
 
 
 def words_for(tokens: PromptTokens, columns: int) -> Prompt:

@@ -11,6 +11,8 @@ from torch import Tensor
 from ...daam_core.capture.region import Area
 
 Cond = Mapping[str, Any]
+AtWork = Callable[[Cond, Tensor, Tensor], Any]
+"""(conditioning, latent, timestep) -> what ComfyUI says of it, None where it is not at work; see `area_and_weight`."""
 
 
 def is_default(cond: Cond) -> bool:
@@ -32,7 +34,7 @@ class DefaultAreas:
         at_work: see `area_and_weight`.
     """
 
-    def __init__(self, at_work: Callable[[Cond, Tensor, Tensor], Any] = area_and_weight) -> None:
+    def __init__(self, at_work: AtWork = area_and_weight) -> None:
         self._at_work = at_work
         self._areas: dict[tuple[Any, ...], Area] = {}
 

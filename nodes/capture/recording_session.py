@@ -1,27 +1,34 @@
-"""One run of a sampler: what its attention calls mean, summed by the core's accumulators.
+"""One run of a sampler: what its calls of the model mean, recorded by the core's `Recording`.
 
-The session listens; `hook` brings it the calls. Nothing here raises into the sampler: the first error ends the recording
-and becomes the sentence that the map nodes show.
+`sampler_hooks` brings the calls. Nothing here raises into the sampler: the first error ends the recording and becomes the
+sentence that the map nodes show.
 """
 
 from __future__ import annotations
 
-import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from ...daam_core.capture.attention_call import LseCapture, attention_call
 from ...daam_core.capture.buffers import BatchSlice, StoreOptions
-from ...daam_core.capture.families import READS, Layout
-from ...daam_core.errors import NothingRecorded, recording_failure
+from ...daam_core.capture.families import READS, Family, ModelCall, TokenLayout
+from ...daam_core.capture.recording import Recording
+from ...daam_core.errors import NothingRecorded
 from ...daam_core.maps.heatmaps import HeatMaps
-from .attention_router import AttentionRouter, Call, own_slice
+from .attention_router import AttentionRouter, Call, grid_of_block, own_slice
 from .batch_rows import Conds, Row, names_of
 
-logger = logging.getLogger("daam_lens")
+PIECES = (
+    "Another node samples the picture or video piece by piece (context windows), so that nobody can say which part of it the "
+    "attention belongs to. Record without that node."
+)
+SAME_TEXT = 0.98
+"""Cosine between a column of the model's text and the same column at a layer, from which on it counts as the same."""
 
 
 @dataclass(frozen=True)
@@ -35,37 +42,50 @@ class Options:
 
 
 class RecordingSession:
-    """Listens to one run.
+    """Records one run.
 
     Args:
         options: what to keep.
         guider: ComfyUI's guider; its prepared conditionings are read when the first step begins.
         latent: shape `[images, c, …, h, w]` of the noise.
-        layout: the transformer's layout, None for a UNet.
+        model: the diffusion model.
+        family: the transformer's family, None for a UNet.
         scale: pixels of the picture for each latent position.
 
     Attributes:
-        next_call: what the next attention call is, None where it is not to be heard: what ComfyUI tells a UNet's block of
+        next_call: what the next attention call is, None where it is not recorded: what ComfyUI tells a UNet's block of
             itself, and whether it is the picture's attention to itself. A transformer says nothing about its calls.
+        same_text: whether the text at a layer of a UNet has to be the model's, number by number.
     """
 
-    def __init__(self, options: Options, guider: Any, latent: Sequence[int], layout: Layout | None, scale: int) -> None:
-        self.options, self.layout, self.failure = options, layout, ""
+    def __init__(
+        self, options: Options, guider: Any, latent: Sequence[int], model: Any, family: Family | None, scale: int
+    ) -> None:
+        self.options, self.family = options, family
         self.next_call: tuple[Mapping[str, Any], bool] | None = None
         self.sampling_step = 0
-        self._guider: Any = guider
-        self._images, self._size = int(latent[0]), (int(latent[-2]), int(latent[-1]))
-        self._scale = scale
+        self.same_text = True
+        self._recording = Recording(options.keep)
+        self._guider, self._model = guider, model
+        self._latent, self._scale = tuple(int(n) for n in latent), scale
         self._conds: Conds | None = None
-        self._router = AttentionRouter(options.keep, self._images, layout)
-        self._sigmas: list[Tensor] = []
+        self._router = AttentionRouter(self._recording, self._latent[0], pad=family is not None)
         self._slices: dict[tuple[int, Row | None], BatchSlice] = {}
+        self._layouts: dict[Any, TokenLayout] = {}
         self._names: dict[int, str] = {}
         self._predicted: set[str] = set()
         self._call: Call | None = None
         self._records_self = False
-        self._between = True
+        self._step: Tensor | None = None  # noise level of the step that is open
+        self._opened_by_batch = False
         self._in_pieces = False
+        self._proof: Tensor | None = None
+        self._thread = threading.get_ident()
+
+    @property
+    def failure(self) -> str:
+        """Why recording stopped, empty while it goes on."""
+        return self._recording.failure
 
     # -- the sampler ------------------------------------------------------------------------------------------------
 
@@ -75,21 +95,29 @@ class RecordingSession:
 
     def begin_step(self, sigma: Tensor) -> None:
         """The sampler wants a prediction."""
-        self._predicted, self._between = set(), False
-        if self.live:
-            self._sigmas.append(sigma)
+        self._close_step()
+        self._predicted, self._step, self._opened_by_batch = set(), sigma, False
 
     def end_step(self) -> None:
         """The prediction is there."""
-        self._between = True
-        if self.live:
-            self._router.end_step()
+        self._close_step()
+
+    def _close_step(self) -> None:
+        if self._step is not None and self.live:
+            self._recording.end_step(self._step)
+        self._step = None
 
     def begin_batch(self, lists: Sequence[Any], x: Tensor, timestep: Tensor) -> None:
-        """The conditionings that are predicted next for the latent `x`; a second look at one (PAG, SAG) is another pack's."""
+        """The conditionings that are predicted next for the latent `x`; a second look at one (PAG, SAG) is another pack's.
+
+        Some guiders ask for predictions without saying that a step begins: it begins here then, with each noise level.
+        """
+        if self._step is None or (self._opened_by_batch and self._step is not timestep):
+            self.begin_step(timestep)
+            self._opened_by_batch = True
         known = self._guider.conds
         if self._conds is None:
-            self._conds = Conds(known, self._guider.original_conds, self._size)
+            self._conds = Conds(known, self._guider.original_conds, self._latent)
         names = names_of(lists, known)
         self._in_pieces |= not names  # copies of the sampler's lists, or somebody's own
         self._names = {i: name for i, name in names.items() if name not in self._predicted}
@@ -99,37 +127,73 @@ class RecordingSession:
     def end_batch(self) -> None:
         self._names = {}
 
-    def begin_model(self, x: Tensor, context: Tensor | None, options: Mapping[str, Any]) -> None:
-        """The diffusion model is called with `x` `[channels, c, …, h, w]`."""
-        self.end_model()
+    def begin_model(self, x: Tensor, context: Tensor | None, options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+        """The diffusion model is called with `x` `[channels, c, …, h, w]`; `given` is everything else that it gets."""
+        self._drop_call()
         indices, uuids = options.get("cond_or_uncond") or [], options.get("uuids") or []
-        if not self.live or self._between or self._conds is None or len(indices) != len(uuids) or not self._names:
+        if not self.live or self._step is None or self._conds is None or len(indices) != len(uuids) or not self._names:
             return
+        if threading.get_ident() != self._thread:
+            raise NothingRecorded("the model runs on several devices at once, which is not recorded. Sample on one of them")
         rows = [self._wanted(row) for row in self._conds.rows(self._names, indices, uuids)]
         if not any(rows):
             return
-        if x.shape[0] != len(rows) * self._images:
-            raise NothingRecorded(
-                "Another node cuts the picture into parts or batches while it is sampled, "
-                "so that nobody can say which part of it the attention belongs to. Record without that node."
-            )
+        self._check_latent(x, rows)
         slices = [self._slice_of(i, row) for i, row in enumerate(rows)]
         wanted = [(row.side, batch_slice) for row, batch_slice in zip(rows, slices, strict=True) if row is not None]
         columns = 0 if context is None else context.shape[1]
-        self._call = Call(x.shape[0], wanted, own_slice(rows, slices), tuple(x.shape), columns)
-        self._records_self = self._call.own is not None and self._router.keeps_self_attention
-        if self.layout is not None:
+        if self.family is not None:
+            self._check_columns(columns, rows)
+        layout = self._layout(tuple(x.shape), columns, given)
+        self._call = Call(x.shape[0], wanted, own_slice(rows, slices), layout, context)
+        self._records_self = self._call.own is not None and self._recording.keeps_self_attention
+        if layout is not None:
             self.next_call = {}, False
+
+    def _check_latent(self, x: Tensor, rows: Sequence[Row | None]) -> None:
+        sizes = {row.size for row in rows if row is not None}
+        if x.shape[0] != len(rows) * self._latent[0] or sizes != {tuple(x.shape[2:])}:
+            raise NothingRecorded(
+                "another node cuts the picture into parts or batches while it is sampled: the model was shown "
+                f"{_times(x.shape)}, and {len(rows)} prompt(s) on {_times((len(rows) * self._latent[0], *self._latent[1:]))} "
+                "are sampled. So nobody can say which part of the picture the attention belongs to. Record without that node"
+            )
+
+    def _check_columns(self, columns: int, rows: Sequence[Row | None]) -> None:
+        assert self._conds is not None
+        for row in rows:
+            own = columns if row is None else self._conds.prompts[row.side][row.part].length
+            if own != columns:
+                raise NothingRecorded(
+                    f"the model was given a text of {columns} columns, and the prompt has {own}. Another node exchanges the "
+                    "text. Record without that node"
+                )
+
+    def _layout(self, latent: tuple[int, ...], columns: int, given: Mapping[str, Any]) -> TokenLayout | None:
+        """Made anew whenever something that it is made of has another shape."""
+        if self.family is None:
+            return None
+        key = latent, columns, _shapes(given)
+        if key not in self._layouts:
+            self._layouts[key] = self.family.layout(self._model, ModelCall(latent, columns, given))
+        return self._layouts[key]
 
     def _slice_of(self, group: int, row: Row | None) -> BatchSlice:
         """One value for the same rows of every call: accumulators look up by it what is the same in every step."""
         key = (group, row)
         if key not in self._slices:
-            first = group * self._images
-            self._slices[key] = BatchSlice(first, first + self._images, row.part, row.area) if row else BatchSlice(0, 0)
+            first = group * self._latent[0]
+            self._slices[key] = BatchSlice(first, first + self._latent[0], row.part, row.area) if row else BatchSlice(0, 0)
         return self._slices[key]
 
     def end_model(self) -> None:
+        """The call of the diffusion model is over."""
+        call = self._call
+        self._drop_call()
+        if call is not None and not self.failure:
+            self._router.finish_call(call)
+
+    def _drop_call(self) -> None:
         self._call = self.next_call = None
 
     def _wanted(self, row: Row | None) -> Row | None:
@@ -137,14 +201,37 @@ class RecordingSession:
 
     # -- attention --------------------------------------------------------------------------------------------------
 
-    def set_next_call(self, block: Mapping[str, Any], own: bool) -> None:
+    def set_next_call(self, block: Mapping[str, Any], own: bool, context: Any = None) -> None:
         """A UNet's transformer block says that its next attention call is cross-attention (or the picture's own)."""
         self.next_call = None
+        call = self._call
         try:
-            if self._call is not None and (not own or (self._records_self and self._router.wants_self(block))):
-                self.next_call = block, own
+            if call is None or (own and not (self._records_self and self._recording.wants_self(grid_of_block(block)))):
+                return
+            if not own:
+                self._check_text(call, context)
+            self.next_call = block, own
         except Exception as error:
             self.fail(error)
+
+    def _check_text(self, call: Call, context: Any) -> None:
+        """The text at a layer is the model's: in length, and in its numbers whenever they lie somewhere else.
+
+        A node that scales the text, or adds a little to it, leaves every column where it was.
+        """
+        given = call.context
+        if given is None or not isinstance(context, Tensor):
+            return
+        if context.shape[1] != given.shape[1]:
+            raise NothingRecorded(
+                f"another node exchanges the text inside the model (regional prompts do): {context.shape[1]} columns at a "
+                f"layer, and the model was given {given.shape[1]}. Record without that node"
+            )
+        if context.shape[0] != given.shape[0] or not self.same_text or context is call.proved or context is given:
+            return
+        call.proved = context
+        alike = cosine_similarity(context.float(), given.to(context.device).float(), dim=-1).amin() > SAME_TEXT
+        self._proof = alike if self._proof is None else self._proof & alike  # asking for the answer would make the sampler wait
 
     def on_attention(self, args: Sequence[Any], kwargs: Mapping[str, Any], seen: LseCapture | None = None) -> None:
         """The attention call that was next_call, with the arguments of `optimized_attention`."""
@@ -153,9 +240,10 @@ class RecordingSession:
             return
         try:
             attention = attention_call(args, kwargs)
-            if self.layout is not None:
+            if call.layout is not None:
                 lse = None if seen is None else seen.of(attention)
-                self._router.add_transformer(self._conds, call, self.layout, attention, lse)
+                options = kwargs.get("transformer_options") or {}
+                self._router.add_transformer(self._conds, call, options, attention, lse)
             else:
                 self.next_call = None
                 self._router.add_unet(self._conds, call, *next_call, attention)
@@ -165,43 +253,66 @@ class RecordingSession:
     # -- the end ----------------------------------------------------------------------------------------------------
 
     def fail(self, error: Exception) -> None:
-        """Stop listening; the sampler goes on."""
-        if self.failure:
-            return
-        self.failure = recording_failure(error)
+        """Stop recording; the sampler goes on."""
+        self._recording.fail(error)
         self._router.clear()
-        self.end_model()
-        logger.warning("DAAM Lens: %s", self.failure)
-        logger.debug("Where recording stopped", exc_info=error)
+        self._drop_call()
 
     def heat_maps(self) -> list[HeatMaps]:
         """The maps of every picture of the batch, on the CPU.
 
         Raises:
-            NothingRecorded: nothing was heard; the text says why.
+            NothingRecorded: nothing was recorded; the text says why.
         """
-        if self.failure:
-            raise NothingRecorded(self.failure)
-        size = (self._size[0] * self._scale, self._size[1] * self._scale)
-        maps = None if self._conds is None else self._router.heat_maps(self._conds, size, self._sigmas)
-        if maps is None:
+        self._close_step()
+        if self._proof is not None and not bool(self._proof) and not self.failure:
+            self.fail(
+                NothingRecorded(
+                    "another node exchanges the text inside the model (attention couple and regional prompts do): the words at "
+                    "a layer are not those of the prompt. Record without that node"
+                )
+            )
+        if not self._recording.groups and not self.failure:
             raise NothingRecorded(self._why_silent())
-        return maps
+        size = (self._latent[-2] * self._scale, self._latent[-1] * self._scale)
+        return [self._recording.finish(image, size) for image in range(self._latent[0])]
 
     def _why_silent(self) -> str:
         if self._in_pieces:
+            return PIECES
+        if not self._recording.num_steps:
             return (
-                "Another node samples the picture or video piece by piece (context windows), so that nobody can say which "
-                "part of it the attention belongs to. Record without that node."
+                "No sampling step lies between the first and last step that Record was told to keep. Set `first_step` and "
+                "`last_step` to steps that the sampler does."
             )
-        return (
-            f"The sampler ran, but no cross-attention was heard. DAAM Lens reads {READS}; and at least one step must lie "
-            "between the first and last step that Record was told to keep."
-        )
+        return f"The sampler ran, but no cross-attention was seen. DAAM Lens reads {READS}."
 
     def close(self) -> None:
         """Let go of everything that is the host's."""
-        self._guider = None
-        self._conds = self._call = self.next_call = None
+        self._guider = self._model = None
+        self._conds = None
+        self._proof = None
+        self._drop_call()
+        self._layouts.clear()
         self._router.clear()
-        self._sigmas.clear()
+        self._recording.clear()
+
+
+def _shapes(given: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Everything in a call's further arguments that a layout may be made of."""
+    found: list[Any] = []
+    for name, value in given.items():
+        if isinstance(value, Tensor):
+            # A mask says which columns there are by its numbers.
+            found.append((name, tuple(value.shape), value.data_ptr() if "mask" in name else 0))
+        elif isinstance(value, (list, tuple)):
+            found.append((name, tuple(tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in value)))
+        elif isinstance(value, (int, float, str, bool)):
+            found.append((name, value))
+    return tuple(found)
+
+
+def _times(shape: Sequence[int]) -> str:
+    """`[rows, c, (frames,) h, w]` as people say it."""
+    places = " x ".join(str(int(n)) for n in shape[2:])
+    return f"{int(shape[0])} latent(s) of {places}"

@@ -16,10 +16,10 @@ from comfy import patcher_extension
 from comfy.patcher_extension import WrappersMP
 
 from ...daam_core.capture.attention_call import LseCapture
-from ...daam_core.capture.families import READS, is_unet, layout_of
+from ...daam_core.capture.families import READS, family_of, is_unet
 from ...daam_core.errors import NothingRecorded, recording_failure
 from .recording_session import Options, RecordingSession
-from .recording_store import RECORDINGS
+from .recording_store import RECORDINGS, Source
 
 KEY = "daam_lens"
 TORCH_COMPILE_KWARGS = "torch_compile_kwargs"
@@ -27,19 +27,19 @@ TORCH_COMPILE_KWARGS = "torch_compile_kwargs"
 _CALLBACK = 5  # position of `callback` among the arguments of outer_sample
 
 
-def recording_model(model: Any, options: Options) -> Any:
+def recording_model(model: Any, options: Options, source: Source) -> Any:
     """A clone of a MODEL that records every run of a sampler; an earlier Record on it gives way."""
     recorded = model.clone()
     recorded.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    recorded.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, Recording(options))
+    recorded.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, RecordedSampling(options, source))
     return recorded
 
 
-class Recording:
+class RecordedSampling:
     """The OUTER_SAMPLE wrapper: opens a session, samples, keeps what was recorded under the hash of the latent."""
 
-    def __init__(self, options: Options) -> None:
-        self._options = options
+    def __init__(self, options: Options, source: Source) -> None:
+        self._options, self._source = options, source
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -48,15 +48,31 @@ class Recording:
             last = _Last(session)
             given, named = _with_callback(args, kwargs, last)
         except Exception as error:  # the picture comes first
-            return _without(executor, args, kwargs, error)
+            return self._without(executor, args, kwargs, error)
         try:
             _safely(session, _install, session, guider.model_options)
             with _compiled_apart(guider.model_options):
                 output = executor(*given, **named)
-            _keep(session, output, last, guider)
+            self._keep(session, output, last, guider)
             return output
         finally:
             session.close()
+
+    def _without(self, executor: Any, args: Any, kwargs: Any, error: Exception) -> Any:
+        output = executor(*args, **kwargs)
+        RECORDINGS.keep([output], None, recording_failure(error), self._source)
+        return output
+
+    def _keep(self, session: RecordingSession, output: Any, last: _Last, guider: Any) -> None:
+        """Remember the run under the latent that was sampled, and under the clean one that some samplers also give out."""
+        latents = [output]
+        try:
+            if last.clean is not None and last.clean.shape == output.shape:
+                latents.append(guider.model_patcher.model.process_latent_out(last.clean.cpu()))
+            RECORDINGS.keep(latents, session.heat_maps(), source=self._source)
+        except Exception as error:
+            failure = str(error) if isinstance(error, NothingRecorded) else recording_failure(error)
+            RECORDINGS.keep(latents, None, failure, self._source)
 
 
 def _open(guider: Any, options: Options, noise: Any) -> RecordingSession:
@@ -66,15 +82,27 @@ def _open(guider: Any, options: Options, noise: Any) -> RecordingSession:
             "Leave out TorchCompileModel, or start ComfyUI without --deterministic"
         )
     patcher = guider.model_patcher
-    model = patcher.model.diffusion_model
-    layout = layout_of(model)
-    if layout is None and not is_unet(model):
+    model = patcher.get_model_object("diffusion_model")  # the attribute may still be that of a clone that ran before
+    family = family_of(model)
+    if family is None and not is_unet(model):
         raise NothingRecorded(
             f"this model, {type(model).__name__}, is not one that DAAM Lens reads, so nothing of it was touched. "
             f"It reads {READS}"
         )
+    if _kind(patcher.model) in _PICTURES_ONLY:
+        raise NothingRecorded(
+            f"this model, {type(patcher.model).__name__}, is given a picture and no text, so there are no words to map"
+        )
     scale = int(getattr(patcher.model.latent_format, "spacial_downscale_ratio", 8))
-    return RecordingSession(options, guider, noise.shape, layout, scale)
+    return RecordingSession(options, guider, noise.shape, model, family, scale)
+
+
+_PICTURES_ONLY = {"comfy.model_base.SVD_img2vid", "comfy.model_base.SV3D_u", "comfy.model_base.SV3D_p"}
+"""UNets whose cross-attention reads a picture."""
+
+
+def _kind(model: Any) -> str:
+    return f"{type(model).__module__}.{type(model).__name__}"
 
 
 @contextmanager
@@ -95,23 +123,6 @@ def _compiled_apart(model_options: dict[str, Any]) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(False, warn_only=before)
-
-
-def _without(executor: Any, args: Any, kwargs: Any, error: Exception) -> Any:
-    output = executor(*args, **kwargs)
-    RECORDINGS.keep([output], None, recording_failure(error))
-    return output
-
-
-def _keep(session: RecordingSession, output: Any, last: _Last, guider: Any) -> None:
-    """Remember the run under the latent that was sampled, and under the clean one that some samplers also give out."""
-    latents = [output]
-    try:
-        if last.clean is not None and last.clean.shape == output.shape:
-            latents.append(guider.model_patcher.model.process_latent_out(last.clean.cpu()))
-        RECORDINGS.keep(latents, session.heat_maps())
-    except Exception as error:
-        RECORDINGS.keep(latents, None, str(error) if isinstance(error, NothingRecorded) else recording_failure(error))
 
 
 class _Last:
@@ -150,9 +161,10 @@ def _install(session: RecordingSession, model_options: dict[str, Any]) -> None:
     ):
         patcher_extension.add_wrapper_with_key(kind, KEY, wrapper, model_options, is_model_options=True)
     options["optimized_attention_override"] = _override(session, options.get("optimized_attention_override"))
-    if session.layout is not None:
+    if session.family is not None:
         return
     patches = dict(options.get("patches", {}))
+    session.same_text = not all(map(_is_columnwise, patches.get("attn2_patch") or [None]))
     patches["attn2_patch"] = [*patches.get("attn2_patch", []), _attention_patch(session, own=False)]
     if session.options.keep.self_attention:
         patches["attn1_patch"] = [*patches.get("attn1_patch", []), _attention_patch(session, own=True)]
@@ -161,6 +173,14 @@ def _install(session: RecordingSession, model_options: dict[str, Any]) -> None:
     if replaced:
         wrapped = {block: _RecordedReplacement(session, replacement) for block, replacement in replaced.items()}
         options["patches_replace"] = {**options["patches_replace"], "attn2": wrapped}
+
+
+def _is_columnwise(patch: Any) -> bool:
+    """Whether another patch changes each column of the text by itself, so that words stay where they are: ComfyUI's own
+    hypernetworks do."""
+    return type(patch).__module__.endswith("nodes_hypernetwork") or getattr(patch, "__module__", "").endswith(
+        "nodes_hypernetwork"
+    )
 
 
 def _predict(session: RecordingSession) -> Callable[..., Any]:
@@ -190,15 +210,20 @@ def _model(session: RecordingSession) -> Callable[..., Any]:
         def begin() -> None:
             context = _argument(args, kwargs, 3, "c_crossattn", None)
             options = _argument(args, kwargs, 5, "transformer_options", None)
-            session.begin_model(_argument(args, kwargs, 0, "x"), context, options or {})
+            more = {name: value for name, value in kwargs.items() if name not in _MODEL_ARGUMENTS}
+            session.begin_model(_argument(args, kwargs, 0, "x"), context, options or {}, more)
 
         _safely(session, begin)
         try:
             return executor(*args, **kwargs)
         finally:
-            session.end_model()
+            _safely(session, session.end_model)
 
     return model
+
+
+_MODEL_ARGUMENTS = ("x", "t", "c_concat", "c_crossattn", "control", "transformer_options")
+"""Named arguments of ComfyUI's `apply_model`; a family of models adds its own."""
 
 
 def _override(session: RecordingSession, below: Callable[..., Any] | None) -> Callable[..., Any]:
@@ -218,7 +243,7 @@ def _override(session: RecordingSession, below: Callable[..., Any] | None) -> Ca
         _outside_compile(session.on_attention, args, kwargs, seen)
         return out
 
-    return unet if session.layout is None else transformer
+    return unet if session.family is None else transformer
 
 
 def _attention_patch(session: RecordingSession, own: bool) -> Callable[..., Any]:
@@ -231,7 +256,7 @@ def _attention_patch(session: RecordingSession, own: bool) -> Callable[..., Any]
     def patch(*args: Any, **kwargs: Any) -> Any:
         options = _argument(args, kwargs, 3, "extra_options", None)
         if isinstance(options, Mapping):
-            _outside_compile(session.set_next_call, options, own)
+            _outside_compile(session.set_next_call, options, own, _argument(args, kwargs, 1, "context", None))
         return args[:3] if len(args) == 4 and not kwargs else {}
 
     return patch

@@ -18,7 +18,6 @@ class Squares(Study):
     """Two rows a unit; counts how often it measured, and can be told to die at a unit."""
 
     name = "squares"
-    help = "squares of seeds"
     outside = frozenset({"count"})
 
     def __init__(self, dies_at: int | None = None) -> None:

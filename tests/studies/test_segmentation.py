@@ -193,7 +193,7 @@ def test_a_full_disk_is_one_sentence_and_exit_code_two(tmp_path: Path, capsys: p
     (folder / "part-0.jsonl").symlink_to("/dev/full")
     capsys.readouterr()
     assert main(["study", "segmentation", *arguments]) == USER_ERROR
-    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+    assert "no space left on device" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "rows.csv").exists()
 
 

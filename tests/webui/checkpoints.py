@@ -150,9 +150,11 @@ def small_files(data: Path, width: int, full: bool) -> None:
         full: whether the UNet has Stable Diffusion 1's own widths.
     """
     generator = torch.Generator().manual_seed(5)
-    for folder in ("embeddings", "models/Lora"):
+    for folder in ("embeddings", "models/embeddings", "models/Lora"):
         (data / folder).mkdir(parents=True, exist_ok=True)
-    save_file({"emb_params": torch.randn(2, width, generator=generator)}, data / "embeddings" / "cat-toy.safetensors")
+    embedding = {"emb_params": torch.randn(2, width, generator=generator)}
+    for folder in ("embeddings", "models/embeddings"):  # Forge Neo looks in the second
+        save_file(embedding, data / folder / "cat-toy.safetensors")
     channels = 320 if full else 32
     name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
     lora = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from .checkpoints import full_shape_checkpoint, ldm_checkpoint, small_files
-from .hosts import ROOT, Server, find
+from .hosts import CACHE, ROOT, Server, find
 from .other_models import controlnet, full_shape_others, hypernetwork, model_inside, v2_checkpoint, xl_checkpoint
 from .running import Live
 
@@ -18,8 +18,17 @@ from .running import Live
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
+OTHERS = ("sd-webui-regional-prompter", "multidiffusion-upscaler-for-automatic1111", "sd-webui-negpip")
 HOSTS = ("a1111", "forge", "reforge", "neo", "classic")
 WITNESS = Path(__file__).with_name("witness_script.py")
+
+
+def others(data: Path) -> None:
+    """Extensions of others that are on this machine, switched off until a test asks for them."""
+    for name in OTHERS:
+        if (CACHE / "webui-extensions" / name).is_dir():
+            shutil.copytree(CACHE / "webui-extensions" / name, data / "extensions" / name)
+    (data / "ui-config.json").write_text("{}", encoding="utf-8")  # one of them reads it before the host writes it
 
 
 @pytest.fixture(scope="session", params=HOSTS)
@@ -47,6 +56,8 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     scripts = data / "extensions" / "witness" / "scripts"
     scripts.mkdir(parents=True)
     shutil.copy(WITNESS, scripts / "witness.py")
+    if host.name == "a1111":
+        others(data)
     server = Server(host, data)
     try:
         yield Live(server.wait())

@@ -58,7 +58,7 @@ class Live:
             "cfg_scale": 5, "sampler_name": "Euler",
             "save_images": True,
         }  # fmt: skip
-        if body.get("enable_hr") and self.name == "forge":
+        if body.get("enable_hr") and self.name in ("forge", "neo"):
             asked["hr_additional_modules"] = ["Use same choices"]  # its API has no default
         asked |= body
         before, known = self._records(), self.runs()
@@ -67,6 +67,7 @@ class Live:
             asked["alwayson_scripts"] = {**asked.get("alwayson_scripts", {}), "DAAM Lens": {"args": [args]}}
         if watch:
             self.server.get("/witness/start")
+        self.server.get("/witness/seed")
         answer = self.server.post(f"/sdapi/v1/{page}", asked)
         result = Result([picture(x) for x in answer["images"]], json.loads(answer["info"]))
         path = self.server.data / "witness.pt" if watch else ""
@@ -80,9 +81,6 @@ class Live:
 
     def compare(self, page: str = "txt2img", lens: dict[str, Any] | None = None, **body: Any) -> Result:
         """With and without DAAM Lens: asserts that pictures and infotexts are the same and nothing stays hooked."""
-        if page == "img2img":
-            # Hosts encode the start picture with noise that goes on from the run before: let that be the same run, too.
-            self.make(page, None, **body)
         bare = self.make(page, None, **body)
         seen = self.make(page, lens or {}, **body)
         assert len(seen.images) >= len(bare.images)

@@ -155,6 +155,8 @@ def test_other_kinds_of_checkpoint(live: Live, kind: str) -> None:
     """Stable Diffusion XL (two text encoders side by side) and 2 (open_clip)."""
     if (live.name, kind) == ("reforge", "v2"):
         pytest.skip("reforge builds every Stable Diffusion 2 at its full width, which does not fit into a test")
+    if live.name == "neo":
+        pytest.skip("neo knows SDXL at its full depth only, which takes 10 GB here, and has dropped Stable Diffusion 2")
     live.server.post("/sdapi/v1/options", {"sd_model_checkpoint": kind})
     try:
         seen = live.compare(prompt=f"{PROMPT} BREAK old sky", negative_prompt="blue", lens={"negative": True})
@@ -188,15 +190,18 @@ def test_controlnet(live: Live) -> None:
     check(seen, 0, "house", lambda _, call: {prompt_row(live, call): [COLUMN["house"]]})
 
 
-def hires(upscaler: str) -> dict[str, Any]:
-    """What asks for a second pass at one and a half times the size."""
-    size = {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": upscaler}
+def hires(live: Live, upscaler: str = "") -> dict[str, Any]:
+    """What asks for a second pass at one and a half times the size; by the latent where the host can do that."""
+    offered = [one["name"] for page in ("upscalers", "latent-upscale-modes") for one in live.server.get(f"/sdapi/v1/{page}")]
+    if upscaler and upscaler not in offered:
+        pytest.skip(f"{live.name} has no upscaler {upscaler}: {', '.join(offered)}")
+    size = {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": upscaler or ("Latent" if "Latent" in offered else "None")}
     return {**size, "denoising_strength": 0.7, "hr_second_pass_steps": 2}
 
 
 @pytest.mark.parametrize("passes", ["first", "second", "both"])
 def test_hires_fix(live: Live, passes: str) -> None:
-    more = hires("Latent")
+    more = hires(live)
     more |= {"hr_prompt": "a blue boat", "steps": 3}
     seen = live.compare(lens={"hires": passes}, **more)
     words = seen.maps[0].words
@@ -208,7 +213,7 @@ def test_hires_fix(live: Live, passes: str) -> None:
 def test_hires_fix_to_another_aspect(live: Live) -> None:
     """The host cuts the first pass to the new aspect: its maps have to be cut at the same places."""
     side = live.small
-    more = {**hires("Latent"), "hr_resize_x": side, "hr_resize_y": 2 * side, "steps": 2}
+    more = {**hires(live), "hr_resize_x": side, "hr_resize_y": 2 * side, "steps": 2}
     seen = live.compare(lens={"hires": "first"}, **more)
     maps = seen.maps[0]
     assert maps.size == (2 * side, side)
@@ -224,12 +229,12 @@ def test_hires_fix_to_another_aspect(live: Live) -> None:
 
 @pytest.mark.parametrize("upscaler", ["None", "Lanczos", "Latent (nearest)"])
 def test_hires_upscalers(live: Live, upscaler: str) -> None:
-    more = hires(upscaler)
+    more = hires(live, upscaler)
     live.compare(**more)
 
 
 def test_hires_with_another_checkpoint(live: Live) -> None:
-    more = hires("Latent")
+    more = hires(live)
     live.compare(**more, hr_checkpoint_name="other")
 
 
@@ -264,6 +269,13 @@ def test_inpaint(live: Live, only_masked: bool) -> None:
         assert float(heat[side // 2 + 8 :, side // 2 + 8 :].mean()) > 0
 
 
+def without_settings(live: Live, wanted: dict[str, Any]) -> None:
+    """Skips a test of settings that this host has dropped; it refuses them."""
+    missing = sorted(set(wanted) - set(live.server.get("/sdapi/v1/options")))
+    if missing:
+        pytest.skip(f"{live.name} has no setting {', '.join(missing)}")
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -283,6 +295,7 @@ def test_inpaint(live: Live, only_masked: bool) -> None:
     ids=lambda more: " ".join(f"{k}={v}" for k, v in more.items() if k != "prompt")[:60],
 )
 def test_other_ways(live: Live, more: dict[str, Any]) -> None:
+    without_settings(live, more.get("override_settings", {}))
     assert live.compare(**more).maps
 
 
@@ -294,6 +307,7 @@ def test_dpm_adaptive(live: Live) -> None:
 
 
 def test_rows_of_split_batches(live: Live) -> None:
+    without_settings(live, {"batch_cond_uncond": False})
     seen = live.make(lens={}, watch=True, override_settings={"batch_cond_uncond": False})
     if seen.calls[0]["rows"] == 2:
         pytest.skip(f"{live.name} has no such setting")
@@ -303,7 +317,7 @@ def test_rows_of_split_batches(live: Live) -> None:
 @pytest.mark.parametrize("name", ["sdp", "sdp-no-mem", "sub-quadratic", "V1", "InvokeAI", "Doggettx", "None"])
 def test_attention_optimisations(live: Live, name: str) -> None:
     if live.name != "a1111":
-        pytest.skip("Forge and reForge choose their attention when they start")
+        pytest.skip("Forge and its relatives choose their attention when they start")
     live.server.post("/sdapi/v1/options", {"cross_attention_optimization": name})
     try:
         live.compare()
@@ -360,6 +374,5 @@ def test_the_model_fails(live: Live) -> None:
     live.server.get("/witness/fail?where=unet")
     with pytest.raises(urllib.error.HTTPError):
         live.make(lens={})
-    time.sleep(0.3)
-    assert live.server.get("/witness/stop?path=")["hooks"] == 0
-    live.compare()
+    live.server.get("/witness/stop?path=")
+    live.compare()  # which asserts that nothing is hooked: hosts hold on to the failed step, the next run lets go

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import urllib.error
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from daam_webui import nested_runs as nesting
 
@@ -28,8 +30,9 @@ def _asked(live: Live, script: dict[str, Any]) -> dict[str, Any]:
     labels = [str(arg["label"]) for arg in script["args"]]
     axes = script["args"][0]["choices"] if "X type" in labels else []
     chosen = {
-        "Loops": 2, "Tile overlap": 16, "Pixels to expand": 64, "Decode steps": 3, "Original prompt": PROMPT,
-        "Outpainting direction": ["left", "down"], "List of prompt inputs": "a red house\na green tree",
+        "Loops": 2, "Tile overlap": 16, "Pixels to expand": live.small // 2, "Decode steps": 3, "Original prompt": PROMPT,
+        "Original negative prompt": "",
+        "Outpainting direction": ["left", "up"], "List of prompt inputs": "a red house\na green tree",
         "X type": axes.index("Steps") if axes else 0, "X values": "2,3", "Y type": 0, "Z type": 0,
     }  # fmt: skip
     args = [chosen.get(label, arg["value"]) for label, arg in zip(labels, script["args"], strict=True)]
@@ -49,24 +52,34 @@ def _selectable(live: Live) -> list[dict[str, Any]]:
     return [script for script in live.server.get("/sdapi/v1/script-info") if not script["is_alwayson"]]
 
 
+def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
+    assert one.shape == other.shape
+    return int(np.abs(one.astype(int) - other).max())
+
+
 @pytest.mark.host
 @pytest.mark.slow
 def test_every_script_of_the_host(live: Live) -> None:
     """Pixel by pixel the same pictures, as many of them, with every overlay, mask and map switched on."""
-    tried = []
+    tried, broken = [], []
     for script in _selectable(live):
         page, name = ("img2img" if script["is_img2img"] else "txt2img"), str(script["name"])
-        tried.append(name)
         asked = _asked(live, script)
-        if page == "img2img":
-            live.make(page, None, **asked)
-        bare = live.make(page, None, **asked)
+        try:
+            bare, again = live.make(page, None, **asked), live.make(page, None, **asked)
+        except urllib.error.HTTPError:
+            broken.append(name)  # without us
+            continue
         seen = live.make(page, LENS, **asked)
+        tried.append(name)
         assert len(seen.images) == len(bare.images), f"{name}: {len(seen.images)} images instead of {len(bare.images)}"
-        for plain, found in zip(bare.images, seen.images, strict=True):
-            assert plain.shape == found.shape and (plain == found).all(), f"{name}: the picture changed"
+        for plain, repeated, found in zip(bare.images, again.images, seen.images, strict=True):
+            # 0, but for Forge's Loopback: it does not repeat itself in the last bit.
+            assert _difference(plain, found) <= _difference(plain, repeated), f"{name}: the picture changed"
         assert seen.runs, f"{name}: nothing was recorded"
         assert "tab DAAM Lens" in str(seen.info), f"{name}: nobody says where the maps are"
+    # Forge and its relatives still carry a script that reads what their models no longer have.
+    assert set(broken) <= (set() if live.name == "a1111" else {"img2img alternative test"})
     assert {"sd upscale", "prompt matrix", "prompts from file or textbox", "loopback"} <= set(tried)
 
 

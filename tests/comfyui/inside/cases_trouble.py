@@ -26,8 +26,9 @@ def case_an_error_in_the_recorder() -> None:
     """Whatever goes wrong while listening, and wherever, the sampler never sees it."""
     plain = _sample(unet("sd15"), clip("sd15"))
     errors = (RuntimeError("boom"), MemoryError("full"), torch.cuda.OutOfMemoryError("full"))
-    steps = ("wants_self", "add_unet", "end_step", "heat_maps")
-    for owner, name in ((session, "attention_call"), *((session.AttentionRouter, step) for step in steps)):
+    routes = [(session.AttentionRouter, name) for name in ("add_unet", "finish_call")]
+    steps = [(session.Recording, name) for name in ("wants_self", "end_step", "finish")]
+    for owner, name in ((session, "attention_call"), *routes, *steps):
         honest = getattr(owner, name)
         for error in errors:
 
@@ -169,3 +170,14 @@ def case_a_stored_run_holds_no_model() -> None:
     comfy.model_management.cleanup_models_gc()
     gc.collect()
     assert watched() is None, gc.get_referrers(watched())
+
+
+def case_two_records_of_one_picture() -> None:
+    """The same picture, recorded with early steps and with late ones: the latent alone does not say which is meant."""
+    node = graphs.importlib.import_module("daam-lens.nodes.capture.recording_store")
+    early = _sample(*listen(unet("sd15"), clip("sd15"), last_step=0), steps=4)
+    late = _sample(*listen(unet("sd15"), clip("sd15"), first_step=2), steps=4)
+    assert torch.equal(early, late)
+    first = runs.maps_of(early, among=[node.RecordInGraph("", {"last_step": 0})])
+    last = runs.maps_of(early, among=[node.RecordInGraph("", {"first_step": 2})])
+    assert (first[0].steps, last[0].steps) == (1, 2)

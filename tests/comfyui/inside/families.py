@@ -88,8 +88,13 @@ def sampling(family: Family, model: Any) -> Callable[[Any], Any]:
 
 
 def check(group: str) -> Any:
-    """Sample with every class of a group, with Record and without: see `_same` and `_proved`."""
-    here = [family for family in GROUPS[group] if hasattr(models, family.name)]
+    """Sample with every class of a group, with Record and without: see `check_each`."""
+    return check_each(GROUPS[group])
+
+
+def check_each(group: tuple[Family, ...]) -> Any:
+    """Sample with Record and without: see `_same` and `_proved`."""
+    here = [family for family in group if hasattr(models, family.name)]
     for family in here:
         model = build(family)
         sample = sampling(family, model)

@@ -14,8 +14,9 @@ from torch import Tensor
 from daam_core import trace
 from daam_core.errors import NothingRecorded, UnsupportedModel
 from daam_core.types import Side
-from tests.core.capture.attention_witness import Witness
-from tests.core.diffusers import transformer_pipelines as made
+
+from ..capture.attention_witness import Witness
+from . import transformer_pipelines as made
 
 PROMPTS, NEGATIVES = made.PROMPTS, made.NEGATIVES
 HEIGHT, WIDTH, PATCHES = 64, 96, 24
@@ -325,6 +326,34 @@ def test_a_backend_of_attention_is_heard_whatever_it_is(monkeypatch: pytest.Monk
         during = paint(pipe, case)
     assert torch.equal(during, before)
     assert (recording.heat_maps().heat_map("house") - wanted).abs().max() < 1e-4
+
+
+def whole(pipe: Any) -> None:
+    pipe.transformer = torch.compile(pipe.transformer, backend="aot_eager", fullgraph=True)
+
+
+def in_place(pipe: Any) -> None:
+    pipe.transformer.compile(backend="aot_eager")
+
+
+def by_blocks(pipe: Any) -> None:
+    pipe.transformer.compile_repeated_blocks(backend="aot_eager", fullgraph=True)
+
+
+@pytest.mark.parametrize(("name", "compiled"), [("flux", whole), ("flux", in_place), ("flux", by_blocks), ("sd3", whole)])
+def test_a_compiled_transformer_is_recorded_bit_identically(name: str, compiled: Callable[[Any], None]) -> None:
+    torch._dynamo.reset()
+    case, pipe = CASES[name], CASES[name].make()
+    with trace(pipe) as recording:
+        paint(pipe, case)
+    wanted = recording.heat_maps().heat_maps()
+    compiled(pipe)
+    before = paint(pipe, case)
+    with trace(pipe) as recording:
+        during = paint(pipe, case)
+    assert torch.equal(during, before) and torch.equal(paint(pipe, case), before)
+    assert recording.num_generations == 1
+    assert (recording.heat_maps().heat_maps() - wanted).abs().max() < 1e-5
 
 
 def test_a_copy_of_the_scheduler_made_inside_a_trace_works_alone() -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 
-from daam_core import trace
+from daam_core import load_tiny, trace
 from daam_core.errors import DetailMissing
 
 from ..models import PROMPT, pipeline
@@ -44,8 +44,8 @@ class Written:
         return torch.as_tensor(self.before(attn, hidden_states, encoder_hidden_states, *rest, **options))
 
 
-def written_maps(pipe: Any) -> torch.Tensor:
-    """`[77, 64, 64]` by the rule: down and up blocks, not the mid one."""
+def written_maps(pipe: Any, latent: int = 64, **options: Any) -> torch.Tensor:
+    """`[77, latent, latent]` by the rule: down and up blocks, not the mid one."""
     kept: dict[Any, torch.Tensor] = {}
     blocks = [*pipe.unet.down_blocks, *pipe.unet.up_blocks]
     layers = [
@@ -56,22 +56,23 @@ def written_maps(pipe: Any) -> torch.Tensor:
     ]
     before = [layer.processor for layer in layers]
     for number, layer in enumerate(layers):
-        layer.set_processor(Written(kept, number, 64, layer.processor))
-    paint(pipe)
+        layer.set_processor(Written(kept, number, latent, layer.processor))
+    paint(pipe, **options)
     for layer, processor in zip(layers, before, strict=True):
         layer.set_processor(processor)
-    up = [F.interpolate(x[None], size=(64, 64), mode="bicubic")[0].clamp(min=0) for x in kept.values()]
+    up = [F.interpolate(x[None], size=(latent, latent), mode="bicubic")[0].clamp(min=0) for x in kept.values()]
     return torch.stack(up).mean(0)
 
 
-def paint(pipe: Any) -> None:
+def paint(pipe: Any, side: int = SIDE, **options: Any) -> None:
     generator = torch.Generator().manual_seed(3)
-    pipe(PROMPT, num_inference_steps=2, height=SIDE, width=SIDE, generator=generator, output_type="latent")
+    given = {"num_inference_steps": 2, "height": side, "width": side, "output_type": "latent", **options}
+    pipe(PROMPT, generator=generator, **given)
 
 
-def our_maps(pipe: Any) -> Any:
-    with trace(pipe, keep="heads") as recording:
-        paint(pipe)
+def our_maps(pipe: Any, **options: Any) -> Any:
+    with trace(pipe, keep="heads", negative=True) as recording:
+        paint(pipe, **options)
     return recording.heat_maps(aggregation="castorini")
 
 
@@ -90,6 +91,22 @@ def test_equals_the_rule_written_out(kind: str) -> None:
     for word in WORDS:
         expected = theirs[word_columns(pipe, word)].mean(0)
         torch.testing.assert_close(ours.heat_map(word), expected, rtol=0, atol=1e-5 * float(expected.max()))
+
+
+def test_the_model_inside_has_the_package_s_other_side() -> None:
+    """A model whose own picture is neither 512 nor 1024 px is read at 96 x 96, where other layers are dropped."""
+    pipe = load_tiny()
+    pipe.set_progress_bar_config(disable=True)
+    ours, theirs = our_maps(pipe, side=128), written_maps(pipe, 96, side=128)
+    assert ours.grid == (96, 96)
+    for word in WORDS:
+        expected = theirs[word_columns(pipe, word)].mean(0)
+        torch.testing.assert_close(ours.heat_map(word), expected, rtol=0, atol=1e-5 * float(expected.max()))
+
+
+def test_the_negative_side_is_aggregated_too() -> None:
+    maps = our_maps(pipeline("sd15"))
+    assert maps.negative.aggregation == "castorini" and maps.negative.grid == maps.grid == (64, 64)
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sd2"])

@@ -202,6 +202,67 @@ def test_the_negative_side_lies_over_the_same_picture(tmp_path: Path) -> None:
         maps.with_picture(picture.astype(float))  # type: ignore[arg-type]
 
 
+def thirds(*values: float) -> torch.Tensor:
+    """`[8, 12]`: one value on each third, from left to right."""
+    return torch.tensor(values).repeat_interleave(4).expand(8, 12).clone()
+
+
+def two_objects() -> HeatMaps:
+    """A house on the left that reaches over to the right, and a tree on the right; other words are even."""
+    maps = made()
+    rows = torch.full((maps.prompt.num_channels, *GRIDS[0]), 0.5)
+    rows[maps.prompt.find("house").channels[0]] = thirds(5.0, 0.5, 2.5)
+    rows[maps.prompt.find("tree").channels[0]] = thirds(0.1, 0.1, 6.0)
+    return changed(maps, sums={GRIDS[0]: rows}, time_weighted={GRIDS[0]: rows}, num_terms={GRIDS[0]: 16})
+
+
+def test_a_mask_gives_way_to_the_competitors_that_are_named() -> None:
+    """The house alone has both outer thirds at tau 0.4; against the tree it keeps its own."""
+    maps = two_objects()
+    alone = maps.mask("house", "compete", competitors=[])
+    against = maps.mask("house", "compete", competitors=["tree"])
+    left, middle, right = slice(0, 28), slice(40, 56), slice(72, 96)  # columns clear of the borders
+    for mask in (alone, against):
+        assert mask[:, left].all() and not mask[:, middle].any()
+    assert alone[:, right].all() and not against[:, right].any()
+    assert torch.equal(maps.mask("house", "compete"), against)  # the tree is the other noun of the prompt
+    with pytest.raises(WordNotFound, match="zebra"):
+        maps.mask("house", "compete", competitors=["zebra"])
+
+
+@pytest.mark.parametrize("method", ["grabcut", "best"])
+def test_a_mask_snaps_to_the_picture_that_is_given(method: str) -> None:
+    """Two pictures whose objects end at different columns: the mask follows the one it is given."""
+    maps = two_objects().with_picture(pictured(24))
+    there = maps.mask("house", method, image=pictured(40))
+    assert torch.equal(there, two_objects().with_picture(pictured(40)).mask("house", method))
+    assert not torch.equal(there, maps.mask("house", method))
+    larger = np.repeat(np.repeat(pictured(40), 2, 0), 2, 1)
+    assert maps.mask("house", method, image=larger).shape == (128, 192)
+    assert maps.mask("house", method, image=larger, size=(64, 96)).shape == (64, 96)
+
+
+def pictured(edge: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """uint8 `[64, 96, 3]`: red up to a column, green behind it, with a little noise."""
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:, :edge], picture[:, edge:] = (200, 40, 40), (30, 150, 40)
+    return picture + np.random.default_rng(0).integers(0, 20, picture.shape, dtype=np.uint8)
+
+
+def test_terms_of_a_choice_are_those_of_its_own_layers_and_steps() -> None:
+    """Mean probability stays one where layers stand in an area of the picture, whose resolution is not their own."""
+    n = made().prompt.num_channels
+    area = (6, 10)
+    values = {area: torch.full((8, 1, n - 3, *area), 0.5).half()}
+    sums = {area: torch.full((n, *area), 4.0)}
+    held = changed(made(), sums=sums, time_weighted=sums, num_terms={area: 16}, detail=Detail(values, {area: (0,)}, True))
+    flat = changed(held, detail=Detail(values, {}, True))
+    for maps in (held, flat):
+        chosen = maps.select(steps=[1, 2])
+        assert chosen.num_terms == {area: 4}
+        assert float(chosen.statistics().mean_probability(["house"]).max()) == pytest.approx(0.25)
+
+
 def test_a_record_keeps_everything(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     g = GRIDS[0]
@@ -258,3 +319,111 @@ def test_a_picture_that_promises_gigabytes_is_refused(tmp_path: Path) -> None:
     clean = {k: v for k, v in header.items() if k not in ("format", "version")}
     with pytest.raises(BadRecord, match="picture"):
         HeatMaps.load(records.write(tmp_path / "bomb.safetensors", tensors, clean))
+
+
+def test_a_token_is_its_channel() -> None:
+    maps = made("a zebra")
+    tokens = maps.prompt.tokens
+    assert len(tokens) > 2
+    parts = torch.stack([maps.token(i, (30, 20)) for i in range(1, len(tokens))])
+    assert torch.allclose(parts.sum(0), maps.heat_map("zebra", (30, 20)), rtol=1e-4, atol=1e-5)
+    assert torch.equal(maps.token(-1), maps.token(len(tokens) - 1))
+    for wrong in (len(tokens), -len(tokens) - 1, "zebra", 1.0):
+        with pytest.raises(BadArgument, match="no token"):
+            maps.token(wrong)  # type: ignore[arg-type]
+
+
+def test_maps_are_asked_by_word() -> None:
+    maps = made()
+    assert torch.equal(maps["red house"], maps.heat_map("red house"))
+    assert "house" in maps and "red house" in maps and "zebra" not in maps and 3 not in maps
+    assert list(maps) == maps.words
+    with pytest.raises(BadArgument, match="by its text"):
+        maps[0]  # type: ignore[index]
+
+
+def test_steps_of_a_word_are_those_chosen_one_by_one() -> None:
+    maps = detailed()
+    steps = maps.steps_of("red house", (32, 48))
+    assert steps.shape == (8, 32, 48) and steps.dtype == torch.float32
+    one_by_one = torch.stack([maps.select(steps=[j]).heat_map("red house", (32, 48)) for j in range(8)])
+    torch.testing.assert_close(steps, one_by_one, rtol=1e-5, atol=1e-5)
+    with pytest.raises(DetailMissing, match="keep='steps'"):
+        made().steps_of("house")
+    with pytest.raises(DetailMissing, match="<start>"):
+        maps.steps_of("<start>")
+    with pytest.raises(BadArgument, match="height, width"):
+        maps.steps_of("house", (0, 4))
+
+
+def test_default_words_are_the_strongest_in_order() -> None:
+    maps = made()
+    sums = {g: torch.zeros_like(x) for g, x in maps.sums.items()}
+    for word, heat in (("tree", 3.0), ("red", 2.0), ("house", 1.0), ("a", 9.0)):
+        sums[GRIDS[0]][maps.prompt.find(word).channels[0]] = heat
+    maps = changed(maps, sums=sums)
+    assert maps.default_words() == ["red", "house", "green", "tree"]
+    assert maps.default_words(2) == ["red", "tree"]
+    assert maps.default_words(0) == []
+    assert made("and the").default_words() == ["and", "the"]
+
+
+# -- two recordings ------------------------------------------------------------------------------------------------
+
+
+def test_two_recordings_add_up() -> None:
+    """Eq. 6 over the steps of both; what was kept apart stays so, both sides."""
+    a, b = detailed(), detailed()
+    b = b.each_side(lambda side: dataclasses.replace(side, sums={g: x * 3 for g, x in side.sums.items()}))
+    both = a + b
+    assert torch.allclose(both.heat_map("house"), 4 * a.heat_map("house"), rtol=1e-5)
+    assert both.steps == 16 and len(both.timesteps) == 16 and both.num_terms == dict.fromkeys(GRIDS, 32)
+    assert both.negative is not None and a.negative is not None
+    assert torch.allclose(both.negative["star"], 4 * a.negative["star"], rtol=1e-5)
+    assert torch.equal(both.select(steps=[9]).heat_map("tree"), b.select(steps=[1]).heat_map("tree"))
+    assert torch.allclose(both.select(heads=[1])["tree"], 2 * a.select(heads=[1])["tree"], rtol=1e-5)
+    assert (a + made()).negative is None and (a + made()).detail is None
+
+
+def test_a_refiner_has_layers_and_resolutions_of_its_own() -> None:
+    base, fine = detailed(), (2, 3)
+    picture = np.zeros((64, 96, 3), np.uint8)
+    n = base.prompt.num_channels
+    refiner = made(
+        sums={GRIDS[0]: torch.ones(n, *GRIDS[0]), fine: torch.ones(n, *fine)},
+        time_weighted={GRIDS[0]: torch.ones(n, *GRIDS[0]), fine: torch.ones(n, *fine)},
+        num_terms={GRIDS[0]: 4, fine: 2},
+        layers=(LayerInfo("refiner", fine, 1, "up"),),
+        self_attention={fine: torch.eye(6)},
+        picture=picture,
+    )
+    both = base + refiner
+    assert set(both.sums) == {*GRIDS, fine} and both.num_terms == {GRIDS[0]: 20, GRIDS[1]: 16, fine: 2}
+    assert torch.equal(both.sums[GRIDS[0]], base.sums[GRIDS[0]] + 1) and torch.equal(both.sums[fine], refiner.sums[fine])
+    assert [layer.name for layer in both.layers] == ["down.0", "mid.0", "refiner"]
+    assert both.detail is None and both.heads is None and both.picture is picture
+    assert both.self_attention is not None and list(both.self_attention) == [fine]
+
+
+def test_other_prompts_sizes_and_rules_are_not_added() -> None:
+    maps = detailed()
+    with pytest.raises(BadArgument, match="one prompt"):
+        maps + made("a star")
+    with pytest.raises(BadArgument, match="96 x 64 and 64 x 64"):
+        maps + made(size=(64, 64))
+    with pytest.raises(BadArgument, match="before another aggregation"):
+        maps + maps.aggregate("castorini")
+    with pytest.raises(TypeError):
+        maps + 1  # type: ignore[operator]
+
+
+def test_aggregations_are_known_by_name() -> None:
+    maps = detailed()
+    assert torch.equal(maps.aggregate("sum")["house"], maps["house"])
+    with pytest.raises(BadArgument, match="there are sum, castorini"):
+        maps.aggregate("median")  # type: ignore[arg-type]
+    with pytest.raises(DetailMissing, match="no parts"):
+        maps.aggregate("castorini").select(steps=[0])
+    for again in ("sum", "castorini"):
+        with pytest.raises(BadArgument, match="made by the aggregation 'castorini'"):
+            maps.aggregate("castorini").aggregate(again)  # type: ignore[arg-type]

@@ -8,15 +8,17 @@ import torch
 from daam_core.errors import BadArgument
 from daam_core.maps.heatmaps import HeatMaps
 from daam_core.maps.statistics import (
+    MOST_PAIRS,
     PromptReport,
+    above_negative,
     box_region,
-    cond_minus_uncond,
     difference,
     mean_probability,
     prompt_report,
     rank_region,
     share,
 )
+from daam_core.prompt.prompt import Prompt, Token, Word
 
 from .test_heatmaps import changed, made
 
@@ -99,6 +101,32 @@ def test_an_empty_prompt_has_an_empty_report() -> None:
     assert report.words == () and report.neglected == () and report.entangled == ()
 
 
+def test_a_prompt_of_a_thousand_equal_words_has_a_short_report() -> None:
+    """Pairs grow with the square of the words; what is said of them does not."""
+    n = 1000
+    tokens = tuple(Token(i, f"w{i}", i) for i in range(1, n + 1))
+    words = tuple(Word(t.text, t.text, (t.channel,)) for t in tokens)
+    prompt = Prompt("", tokens, words, (0,), (n + 1,), (), n + 2)
+    rows = left().expand(n + 3, -1, -1)
+    maps = changed(made(), sums={GRID: rows}, time_weighted={GRID: rows}, num_terms={GRID: 16}, prompt=prompt)
+    report = prompt_report(maps)
+    assert len(report.words) == n and len(report.entangled) == MOST_PAIRS
+    assert report.words[5].closest == ("w1", 1.0)
+
+
+def test_statistics_are_the_functions_on_the_prompt_s_side() -> None:
+    maps = drawn(house=left(), tree=right())
+    found = maps.statistics()
+    assert torch.equal(found.share(["house", "tree"]), share(maps, ["house", "tree"]))
+    assert torch.equal(found.mean_probability(["house"], (4, 6)), mean_probability(maps, ["house"], (4, 6)))
+    assert torch.equal(found.difference(drawn(), "house"), difference(maps, drawn(), "house"))
+    assert found.report() == prompt_report(maps)
+    region = box_region(maps, 0, 0, 40, 64)
+    assert found.rank_box(0, 0, 40, 64) == found.rank(region) == rank_region(maps, region)
+    with pytest.raises(BadArgument, match="negative=True"):
+        found.above_negative("house")
+
+
 def test_two_runs_are_compared_per_term() -> None:
     """A run of twice the steps has twice the sums and no difference."""
     short = drawn(house=left())
@@ -111,8 +139,8 @@ def test_two_runs_are_compared_per_term() -> None:
 def test_the_negative_prompt_is_subtracted_where_recorded() -> None:
     maps = drawn(house=left())
     with pytest.raises(BadArgument, match="negative=True"):
-        cond_minus_uncond(maps, "house")
-    above = cond_minus_uncond(maps.with_negative(drawn()), "house")
+        above_negative(maps, "house")
+    above = above_negative(maps.with_negative(drawn()), "house")
     assert above[0, 0] == pytest.approx(4 / 16 - 0.5 / 16)
     assert above[0, -1] == pytest.approx(-0.5 / 16)
     assert mean_probability(maps, ["house"]).max() == pytest.approx(4 / 16)

@@ -107,25 +107,6 @@ def test_self_attention_of_a_coarser_grid_that_divides_nothing_still_serves() ->
     assert iou(maps.mask("house"), exact(HOUSE)) > 0.6
 
 
-def test_rivals_can_be_named() -> None:
-    """A word that is hotter on the house's faint half takes that half when it is named, and nothing when nobody is."""
-    maps = scene(picture=False)
-    rows = maps.sums[GRID].clone()
-    rows[maps.prompt.find("house").channels[0], 8:12] *= 0.6
-    rival = maps.prompt.find("tree").channels[0]
-    rows[rival] = 0.2
-    rows[rival, 8:12, 2:9] = 3.0
-    rows[rival, 13:16, 2:9] = 4.0
-    maps = changed(maps, sums={GRID: rows}, time_weighted={GRID: rows})
-    alone = maps.mask("house", "compete", competitors=[])
-    against = maps.mask("house", "compete", competitors=["tree"])
-    assert torch.equal(alone, maps.mask("house", "threshold"))
-    lower = exact((slice(72, 84), slice(28, 60)))
-    assert alone[lower].all()
-    assert not against[lower].any()
-    assert against[44:56, 24:64].all()
-
-
 def test_a_place_word_takes_no_place_by_any_method() -> None:
     """Words that stand for no object are left out of every competition, not of the default's alone."""
     maps = scene()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from daam_core.errors import BadArgument
 from daam_core.render import ColourMap, apply_colormap, colour_table
-from daam_core.render.colormaps import oklab_to_srgb, srgb_to_oklab
+from daam_core.render.colormaps import OPENCV_NAMES, oklab_to_srgb, srgb_to_oklab
 
 ONE_SIDED: list[ColourMap] = ["ember", "lagoon", "gray"]
 # Vienot, Brettel, Mollon 1999: what is left of linear RGB without long- (protan) or medium-wave cones (deutan).
@@ -75,7 +76,26 @@ def test_difference_is_balanced() -> None:
 def test_paint_and_unknown_names() -> None:
     painted = apply_colormap(np.array([-1, 0, 1, 7], dtype=np.float32), "ember")
     assert (painted == colour_table("ember")[[0, 0, 255, 255]]).all()
-    with pytest.raises(BadArgument, match="ember, lagoon, gray, tide"):
-        colour_table("jet")  # type: ignore[arg-type]
+    with pytest.raises(BadArgument, match=r"ember, lagoon, gray, tide, and OpenCV's .*viridis"):
+        colour_table("jets")
     with pytest.raises(ValueError, match="read-only"):
         colour_table("ember")[0] = 0
+
+
+def test_opencv_s_names_are_taken() -> None:
+    """First and last colours as their authors publish them; red is red, not blue."""
+    published = {
+        "viridis": ((68, 1, 84), (253, 231, 37)),
+        "inferno": ((0, 0, 4), (252, 255, 164)),
+        "turbo": ((48, 18, 59), (122, 4, 3)),
+        "jet": ((0, 0, 128), (128, 0, 0)),
+        "hot": ((0, 0, 0), (255, 255, 255)),
+    }
+    for name, (first, last) in published.items():
+        table = colour_table(name)
+        assert table.shape == (256, 3) and table.dtype == np.uint8 and not table.flags.writeable
+        assert np.abs(table[0].astype(int) - first).max() <= 1 and np.abs(table[-1].astype(int) - last).max() <= 1, name
+    known = {name.removeprefix("COLORMAP_").lower() for name in dir(cv2) if name.startswith("COLORMAP_")}
+    assert set(OPENCV_NAMES) <= known
+    for name in OPENCV_NAMES:
+        colour_table(name)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from PIL import Image
 
 import daam_core
 from daam_core import render
-from daam_core.errors import BadArgument, CannotWrite
+from daam_core.errors import BadArgument, CannotWrite, WordNotFound
 from daam_core.maps.statistics import PromptReport, WordReport
 from daam_core.render import text as lettering
-from daam_core.render.overlay import background_of, blend
+from daam_core.render.overlay import LONGEST_ENLARGED, background_of, blend
+
+from ..maps.test_heatmaps import made
 
 Picture = NDArray[np.uint8]
 
@@ -162,7 +165,7 @@ def test_any_size(size: tuple[int, int]) -> None:
         lambda: render.overlay(scene(), np.array([["a"]])),
         lambda: render.overlay(scene(), blob(), opacity=1.5),
         lambda: render.overlay(scene(), blob(), opacity=float("nan")),
-        lambda: render.overlay(scene(), blob(), colormap="jet"),  # type: ignore[arg-type]
+        lambda: render.overlay(scene(), blob(), colormap="jets"),
         lambda: render.overlay(scene(), blob(), label="a", theme="pink"),  # type: ignore[arg-type]
         lambda: render.overlay(scene(), blob(), label="a", enlarge="magic"),  # type: ignore[arg-type]
         lambda: render.contact_sheet(scene(), {"a": blob()}, columns=0),
@@ -264,6 +267,20 @@ def test_small_pictures_grow_by_a_whole_factor_to_carry_a_caption() -> None:
     assert large.shape[1] == 400
 
 
+@pytest.mark.parametrize("size", [(8, 1024), (1024, 8), (1, 300), (300, 1), (1, 1), (3000, 2), (64, 64), (200, 512)])
+def test_long_pictures_do_not_grow_without_bound(size: tuple[int, int]) -> None:
+    """A picture of 8 x 1024 had 126 million pixels with its caption, one of 1 x 300 took 2 GB."""
+    card = render.overlay(scene(*size), blob(), label="house", bar=True)
+    longer, shorter = max(size), min(size)
+    assert max(card.shape[:2]) <= max(longer, LONGEST_ENLARGED) * 1.12 + 34
+    factor = card.shape[1] / size[1]
+    assert factor == int(factor) >= 1
+    if 256 / shorter * longer <= LONGEST_ENLARGED - 256:
+        assert min(card.shape[1], size[0] * factor) >= 256, "a picture of usual shape still carries readable letters"
+    sheet = render.contact_sheet(scene(*size), {"house": blob(), "tree": blob()}, "a house and a tree")
+    assert sheet.size < 3 * 2**25
+
+
 def test_bar_shows_the_colours_and_other_numbers_other_tops() -> None:
     drawn = render.overlay(scene(), blob(), label="", bar=True)
     caption = drawn[288:].reshape(-1, 3).astype(int)
@@ -352,28 +369,46 @@ def test_animation_that_cannot_be(tmp_path: Path) -> None:
 # -- the short ways ------------------------------------------------------------------------------------------------
 
 
-def test_maps_and_reports_become_pictures() -> None:
-    heats = {"house": blob(), "tree": np.roll(blob(), 8, 1)}
-    maps: Any = SimpleNamespace(
-        picture=scene(),
-        size=(96, 128),
-        words=list(heats),
-        content_words=list(heats),
-        prompt=SimpleNamespace(text="a house and a tree"),
-        steps=3,
-        heat_map=lambda w, size=None: torch.from_numpy(heats[w]),
-        heat_maps=lambda ws: torch.stack([torch.from_numpy(heats[w]) for w in ws]),
-        select=lambda steps: maps,
+def test_maps_become_pictures() -> None:
+    maps = made(picture=scene(), size=(96, 128))
+    tree = maps.heat_map("tree", (96, 128))
+    assert (np.asarray(maps.overlay("tree")) == render.overlay(scene(), tree, label="tree", bar=True)).all()
+    assert (np.asarray(maps.overlay("tree", label=None, opacity=0.3)) == render.overlay(scene(), tree, 0.3, bar=True)).all()
+    heats = {word: maps.heat_map(word) for word in ("red", "house", "green", "tree")}
+    sheet = render.contact_sheet(scene(), heats, maps.prompt.text)
+    assert (np.asarray(maps.contact_sheet()) == sheet).all()
+    assert (np.asarray(maps.contact_sheet(["tree"], title="")) == render.contact_sheet(scene(), {"tree": heats["tree"]})).all()
+    with pytest.raises(BadArgument, match="with_picture"):
+        made().overlay("tree")
+    with pytest.raises(WordNotFound):
+        maps.contact_sheet(["zebra"])
+
+
+def test_a_sheet_nobody_chose_words_for_has_a_dozen() -> None:
+    """A long prompt gives the strongest dozen, in its own order."""
+    maps = made(
+        " ".join(f"{word} house tree" for word in ("red", "green", "blue", "big", "small")), picture=scene(), size=(96, 128)
     )
-    assert (render.word_overlay(maps, "tree") == render.overlay(scene(), heats["tree"], label="tree", bar=True)).all()  # type: ignore[arg-type]
-    assert (render.word_sheet(maps) == render.contact_sheet(scene(), heats, "a house and a tree")).all()  # type: ignore[arg-type]
-    assert len(render.word_steps(maps, "house")) == 3  # type: ignore[arg-type]
+    strongest = maps.default_words(12)
+    assert len(strongest) == 12 < len(maps.default_words())
+    assert (np.asarray(maps.contact_sheet()) == np.asarray(maps.contact_sheet(strongest))).all()
+
+
+def test_a_notebook_shows_a_small_sheet() -> None:
+    """A picture of a few words, whatever the size of the recording; nothing of a prompt is HTML."""
+    shown = made("<script>alert(1)</script> house", picture=np.zeros((900, 300, 3), np.uint8), size=(900, 300))._repr_html_()
+    assert "<script" not in shown and "&lt;script" in shown
+    data = base64.b64decode(shown.split("base64,")[1].split('"')[0])
+    with Image.open(io.BytesIO(data)) as sheet:
+        assert max(sheet.size) < 2500
+    assert "<img" in made()._repr_html_()  # no picture: on an even ground
+    assert "<img" not in made("")._repr_html_()
+
+
+def test_reports_become_pictures() -> None:
     row = WordReport("house", share=0.6, peak=0.1, contrast=2.0, spread=0.3, closest=("tree", 0.2))
     report = PromptReport((row,), neglected=("a",), entangled=(("house", "tree", 0.8),))
     assert render.report_table(report, "title").shape[1] == 960
-    maps.picture = None
-    with pytest.raises(BadArgument, match="no picture"):
-        render.word_overlay(maps, "tree")  # type: ignore[arg-type]
 
 
 def test_drawing_needs_no_torch() -> None:

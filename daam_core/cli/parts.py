@@ -1,0 +1,178 @@
+"""The files that `daam-lens generate` writes beside the picture, and what an earlier call left in its folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CannotWrite
+from ..files import file_names, write_png, write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..maps.heatmaps import HeatMaps
+
+REPORT = "report.json"
+EVEN = 0.98
+"""Part of the picture above which a mask tells no place apart."""
+_OF_A_WORD = re.compile(r"(overlay|mask|steps)_.+\.(png|gif)")
+_OF_THE_PICTURE = ("prompt", "negative", "model", "seed", "steps", "guidance", "height", "width")
+_OF_A_MASK = ("method", "tau")
+
+
+@dataclass
+class Written:
+    """What was written.
+
+    Attributes:
+        paths: in the order in which they are told.
+        notes: sentences to end with.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argparse.Namespace, done: Written) -> None:
+    """Write the parts that were asked for and add them to `done`. Raises CannotWrite."""
+    from tqdm import tqdm
+
+    before = _last_report(folder)
+    for word, name in tqdm(list(zip(words, file_names(words), strict=True)), desc="drawing", unit="word"):
+        if "overlays" in args.save:
+            done.paths.append(_write_overlay(maps, word, folder / f"overlay_{name}.png", args))
+        if "masks" in args.save:
+            one = maps.mask(word, args.method, tau=args.tau)
+            if empty := says_nothing(one):
+                done.notes.append(f"No mask of “{word}”: {empty}.")
+            else:
+                done.paths.append(write_png(folder / f"mask_{name}.png", grey(one)))
+        if "animation" in args.save and maps.detail is not None and maps.detail.by_step:
+            done.paths.append(_write_animation(maps, word, folder / f"steps_{name}.gif", args))
+    if "sheet" in args.save:
+        done.paths.append(write_sheet(maps, words, folder, args))
+    if "explorer" in args.save:
+        from ..explorer.standalone import write_explorer
+
+        done.paths.append(write_explorer(maps, folder / "explorer.html"))
+    settings = _settings(maps, args)
+    if "report" in args.save:
+        done.paths += _write_report(maps, words, folder, settings, done.paths)
+    done.notes += _clear_leftovers(folder, {path.name for path in done.paths}, before, settings)
+
+
+def says_nothing(mask: Tensor) -> str:
+    """Why a mask bool `[H, W]` tells no place apart, as the end of a sentence; empty where it does."""
+    share = float(mask.float().mean())
+    if share == 0:
+        return "it would be empty, the word has no place of its own"
+    return "the word lies evenly over the picture" if share > EVEN else ""
+
+
+def grey(mask: Tensor) -> Any:
+    """A mask of bool or 0..1 as uint8 `[H, W]`."""
+    import numpy as np
+
+    return (mask.float().clamp(0, 1) * 255).round().numpy().astype(np.uint8)
+
+
+def write_sheet(maps: HeatMaps, words: Sequence[str], folder: Path, args: argparse.Namespace) -> Path:
+    """`contact_sheet.png` of the words. Raises CannotWrite."""
+    from ..render import contact_sheet
+
+    heats = dict(zip(words, maps.heat_maps(words, maps.size), strict=True))
+    sheet = contact_sheet(_picture(maps), heats, maps.prompt.text, args.opacity, args.colormap)
+    return write_png(folder / "contact_sheet.png", sheet)
+
+
+def _write_overlay(maps: HeatMaps, word: str, path: Path, args: argparse.Namespace) -> Path:
+    from ..render import overlay
+
+    heat = maps.heat_map(word, maps.size)
+    return write_png(path, overlay(_picture(maps), heat, args.opacity, args.colormap, label=word, bar=True))
+
+
+def _write_animation(maps: HeatMaps, word: str, path: Path, args: argparse.Namespace) -> Path:
+    from ..render import animate, step_frames
+
+    heats = [maps.select(steps=[step]).heat_map(word, maps.size) for step in range(maps.steps)]
+    return animate(step_frames(_picture(maps), heats, word, args.opacity, args.colormap), path)
+
+
+def _settings(maps: HeatMaps, args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "prompt": maps.prompt.text, "negative": args.negative, "model": args.model, "seed": args.seed,
+        "steps": maps.steps, "guidance": args.guidance, "height": maps.size[0], "width": maps.size[1],
+        "method": args.method, "tau": args.tau, "aggregation": args.aggregation,
+    }  # fmt: skip
+
+
+def _write_report(
+    maps: HeatMaps, words: Sequence[str], folder: Path, settings: dict[str, Any], paths: Sequence[Path]
+) -> list[Path]:
+    from ..maps.statistics import prompt_report
+
+    report = prompt_report(maps, words)
+    files = [path.name for path in paths] + ["report.txt", REPORT]
+    text = f"{maps.prompt.text}\n\n" + "\n".join(report.lines()) + "\n"
+    data = json.dumps({**settings, **asdict(report), "files": files}, indent=2, ensure_ascii=False) + "\n"
+    return [write_text(folder / "report.txt", text), write_text(folder / REPORT, data)]
+
+
+def _picture(maps: HeatMaps) -> Any:
+    """The recorded picture, or plain grey of its size where the record holds none: uint8 `[H, W, 3]`."""
+    import numpy as np
+
+    return maps.picture if maps.picture is not None else np.full((*maps.size, 3), 128, np.uint8)
+
+
+# -- an earlier call in the same folder ------------------------------------------------------------------------------
+
+
+def _last_report(folder: Path) -> dict[str, Any]:
+    """The report that lies there; empty where none does, or something else of that name."""
+    with suppress(OSError, ValueError, RecursionError):
+        data = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        if isinstance(data, dict):
+            return data
+    return {}
+
+
+def _clear_leftovers(folder: Path, written: set[str], before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Remove the words' files that the last report lists and that belong to another picture or mask; name the others.
+
+    What the last report does not list is somebody's own, and stays.
+    """
+    listed = before.get("files")
+    listed = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    other_picture = any(before.get(name) != now[name] for name in _OF_THE_PICTURE)
+    other_mask = other_picture or any(before.get(name) != now[name] for name in _OF_A_MASK)
+    removed, left = [], []
+    for path in sorted(folder.iterdir()):
+        if path.name in written or not _OF_A_WORD.fullmatch(path.name) or not path.is_file():
+            continue
+        if path.name not in listed:
+            left.append(path.name)
+        elif other_mask if path.name.startswith("mask_") else other_picture:
+            try:
+                path.unlink()
+            except OSError as error:
+                raise CannotWrite(f"Cannot remove {path}, which shows another prompt: {error.strerror or error}.") from None
+            removed.append(path.name)
+    notes = []
+    if removed:
+        notes.append(f"Removed what an earlier call had written here: {_few(removed)}.")
+    if left:
+        notes.append(f"In this folder from before, not of this picture: {_few(left)}.")
+    return notes
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

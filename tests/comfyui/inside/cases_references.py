@@ -1,0 +1,58 @@
+"""Reference pictures, captions of theirs and further frames stand ahead of what is sampled, behind it, or between: every map
+is the equation's all the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import comfy.ldm.lumina.model as lumina
+import torch
+from families import GROUPS, check_each
+from families_settings import Cross, Family, Joint
+from zoo import TEXT
+
+
+def _latent(channels: int, *places: int) -> torch.Tensor:
+    return torch.randn(1, channels, *places, generator=torch.Generator().manual_seed(4))
+
+
+def _of(group: str, name: str, maps: Joint | Cross, given: dict[str, Any], **settings: Any) -> Family:
+    (family,) = (one for one in GROUPS[group] if one.name == name)
+    return replace(family, settings=family.settings | settings, given={**family.given, **given}, maps=maps)
+
+
+def case_behind_the_picture() -> Any:
+    """Flux (Kontext), Flux.2 and Qwen-Image (Edit): two references of other sizes behind the picture."""
+    behind = 4 * 5 + 3 * 2
+    pair = {"reference_latents": [_latent(16, 8, 10), _latent(16, 6, 4)]}
+    films = {"reference_latents": [_latent(16, 1, 8, 10), _latent(16, 1, 6, 4)]}
+    large = {"reference_latents": [_latent(128, 4, 5), _latent(128, 3, 2)]}
+    return check_each(
+        (
+            _of("flux", "Flux", Joint(0, TEXT, TEXT + 60 + behind), pair),
+            _of("flux2", "Flux2", Joint(0, 512, 512 + 240 + behind, (12, 20)), large),
+            _of("qwen_image", "QwenImage", Joint(0, TEXT, TEXT + 60 + behind), films),
+        )
+    )
+
+
+def case_ahead_of_the_picture() -> Any:
+    """Z-Image and Lumina 2: a caption and a reference ahead of the picture, all of them padded."""
+    if not hasattr(lumina.NextDiT, "embed_cap"):
+        return "absent"
+    one = {"reference_latents": [_latent(16, 8, 10)]}
+    captioned = {**one, "reference_latents_text_embeds": [_latent(40, 48)]}
+    return check_each(
+        (
+            _of("z_image", "ZImage", Joint(32, 32 + 32 + 32, 32 + 32 + 32 + 64), one),
+            _of("z_image", "ZImage", Joint(64, 64 + 32 + 32, 64 + 32 + 32 + 64), captioned),
+        )
+    )
+
+
+def case_ahead_of_the_film() -> Any:
+    """Wan's Fun-Control puts its reference first."""
+    reference = {"reference_latents": [_latent(16, 1, 12, 20)]}
+    maps = Cross(60 + 3 * 60, picture=60)
+    return check_each((_of("wan_image_to_video", "WAN21_FunControl2V", maps, reference, in_dim_ref_conv=16),))

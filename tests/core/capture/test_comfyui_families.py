@@ -1,0 +1,134 @@
+"""Where text and picture stand in the transformers of ComfyUI: counted, held against what the host says, or refused."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from daam_core.capture import families
+from daam_core.capture.families import ModelCall
+from daam_core.errors import NothingRecorded
+
+
+def model(name: str, **attributes: Any) -> torch.nn.Module:
+    """A network of a class that ComfyUI would build: its module and name, and what a layout asks of it."""
+    module, _, own = f"comfy.ldm.{name}".rpartition(".")
+    made = type(own, (torch.nn.Module,), {"__module__": module, **attributes})()
+    return made
+
+
+def layout(network: torch.nn.Module, latent: tuple[int, ...] = (2, 16, 12, 20), columns: int = 24, **given: Any) -> Any:
+    family = families.family_of(network)
+    assert family is not None
+    return family.layout(network, ModelCall(latent, columns, given))
+
+
+def test_one_bare_name_is_two_families() -> None:
+    """AuraFlow's MMDiT has registers ahead of its text, Stable Diffusion 3's has none."""
+    registers = torch.zeros(1, 8, 4)
+    aura = layout(model("aura.mmdit.MMDiT", patch_size=2, register_tokens=registers))
+    sd3 = layout(model("modules.diffusionmodules.mmdit.MMDiT", patch_size=2))
+    assert (aura.text, aura.first, aura.sizes) == (slice(8, 32), 32, (92, 92))
+    assert (sd3.text, sd3.first, sd3.sizes) == (slice(0, 24), 24, (84, 84))
+    assert families.family_of(model("elsewhere.MMDiT")) is None
+    assert families.family_of(torch.nn.Linear(1, 1)) is None
+
+
+def test_classes_made_from_a_family_belong_to_it() -> None:
+    base = type(model("flux.model.Flux", patch_size=2))
+    assert families.family_of(type("Own", (base,), {"__module__": "somewhere"})()).name == "Flux"  # type: ignore[union-attr]
+
+
+def test_sizes_that_are_no_whole_patch_are_padded() -> None:
+    assert layout(model("flux.model.Flux", patch_size=2), (1, 16, 11, 19)).grid == (6, 10)
+    assert layout(model("chroma.model.Chroma", patch_size=16), (1, 3, 96, 160)).grid == (6, 10)
+
+
+def test_references_of_flux_stand_behind() -> None:
+    references = [torch.zeros(1, 16, 8, 10), torch.zeros(1, 16, 5, 4)]
+    found = layout(model("flux.model.Flux", patch_size=2), ref_latents=references)
+    assert (found.first, found.sizes) == (24, (24 + 60 + 20 + 6,) * 2)
+
+
+def test_references_of_z_image_stand_ahead() -> None:
+    network = model("lumina.model.NextDiT", patch_size=2, pad_tokens_multiple=32, siglip_embedder=None, embed_cap=None)
+    plain = layout(network)
+    assert (plain.text, plain.first, plain.sizes) == (slice(0, 24), 32, (96, 96))
+    found = layout(network, ref_latents=[torch.zeros(1, 16, 8, 10)], ref_contexts=[torch.zeros(1, 40, 8), torch.zeros(1, 5, 8)])
+    assert (found.text, found.first) == (slice(64, 88), 64 + 32 + 32 + 32)
+    assert found.sizes == (64 + 32 + 32 + 32 + 64,) * 2
+
+
+def test_what_a_vision_model_saw_stands_between() -> None:
+    network = model(
+        "lumina.model.NextDiT", patch_size=2, pad_tokens_multiple=32, siglip_embedder=1, siglip_pad_token=1, embed_cap=None
+    )
+    found = layout(network, ref_latents=[torch.zeros(1, 16, 8, 10)], siglip_feats=[torch.zeros(1, 5, 8, 4)])
+    # An empty caption, text | 40 places padded to 64, none for the picture | reference, picture.
+    assert (found.text, found.first, found.sizes[0]) == (slice(32, 56), 64 + 96 + 32, 64 + 96 + 32 + 64)
+
+
+def test_padding_of_text_is_left_out_by_an_older_lumina() -> None:
+    network = model("lumina.model.NextDiT", patch_size=2)
+    mask = torch.zeros(2, 24)
+    mask[:, :17] = 1
+    found = layout(network, attention_mask=mask)
+    assert (found.text, found.first, found.sizes) == (slice(0, 17), 17, (77, 77))
+    assert not found.has_text(24, 24)
+    mask[1, :20] = 1
+    with pytest.raises(NothingRecorded, match="different lengths"):
+        layout(network, attention_mask=mask)
+
+
+def wan(name: str = "", **attributes: Any) -> torch.nn.Module:
+    """Wan's own network, or one of `name` that is made from it."""
+    base = type(model("wan.model.WanModel", patch_size=(1, 2, 2), **attributes))
+    return type(name, (base,), {"__module__": "comfy.ldm.wan.model"})() if name else base()
+
+
+def test_references_of_wan() -> None:
+    film, still = (1, 16, 3, 12, 20), torch.zeros(1, 16, 12, 20)
+    plain = layout(wan(), film)
+    assert (plain.frames, plain.first, plain.sizes) == (3, 0, (180, 24))
+    assert layout(wan(ref_conv=torch.nn.Conv2d(16, 8, 2, 2)), film, reference_latent=still).first == 60
+    assert layout(wan(), film, reference_latent=still).sizes == (180, 24), "a model without the weights does not look at it"
+    scail = layout(wan("SCAILWanModel"), film, reference_latent=still[:, :, None], pose_latents=torch.zeros(1, 16, 3, 6, 10))
+    assert (scail.first, scail.sizes) == (60, (60 + 180 + 45, 24))
+    speech = layout(wan("WanModel_S2V"), film, reference_latent=still[:, :, None])
+    assert (speech.first, speech.sizes) == (0, (240, 24))
+    more = layout(wan(), film, time_dim_concat=torch.zeros(1, 16, 2, 12, 20), context_latents=[torch.zeros(1, 16, 1, 6, 6)])
+    assert (more.first, more.sizes) == (0, (180 + 120 + 9, 24))
+
+
+def test_a_picture_of_wan_has_keys_of_its_own() -> None:
+    film = (1, 16, 3, 12, 20)
+    blocks = [SimpleNamespace(cross_attn=SimpleNamespace(k_img=1))]
+    seen = layout(wan(blocks=blocks), film, clip_fea=torch.zeros(1, 257, 8))
+    assert not seen.has_text(180, 257)
+    assert seen.has_text(180, 24)
+    assert seen.repeats == 1
+    assert layout(wan(blocks=blocks), film).repeats == 2
+    with pytest.raises(NothingRecorded, match="257 columns of text and to as many of a picture"):
+        layout(wan(blocks=blocks), film, 257, clip_fea=torch.zeros(1, 257, 8))
+
+
+def test_other_numbers_of_keys_are_refused() -> None:
+    found = layout(model("flux.model.Flux", patch_size=2))
+    assert found.has_text(84, 84)
+    assert not found.has_text(60, 60), "the picture alone"
+    assert not found.has_text(60, 16), "an adapter of its own"
+    with pytest.raises(NothingRecorded, match="89 queries on 89 keys, and by what the model was given it would have 84 on 84"):
+        found.has_text(89, 89)
+    with pytest.raises(NothingRecorded, match="200 queries on 24 keys"):
+        layout(wan(), (1, 16, 3, 12, 20)).has_text(200, 24)
+
+
+def test_the_host_is_asked_where_it_says_something() -> None:
+    found = layout(model("flux.model.Flux", patch_size=2))
+    found.check_host({})
+    found.check_host({"img_slice": [24, 84]})
+    with pytest.raises(NothingRecorded, match="30 to 84"):
+        found.check_host({"img_slice": [30, 84]})

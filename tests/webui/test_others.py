@@ -1,0 +1,78 @@
+"""Beside the extensions that people use: maps that are right, or a sentence that names what was seen; the same picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .running import Live, Result, whole
+
+pytestmark = [pytest.mark.host, pytest.mark.slow]
+TILES = "tiles or at another size: the model is given {0} x {0} latent positions where the sampler works on {1} x {1}"
+
+
+def beside(live: Live, extension: str, first: list[Any], **body: Any) -> Result:
+    """A picture with another extension at work, with and without DAAM Lens.
+
+    Args:
+        first: its first arguments; the others stay as its page has them.
+    """
+    known = {script["name"]: script for script in live.server.get("/sdapi/v1/script-info") if not script["is_img2img"]}
+    if extension.lower() not in known:
+        pytest.skip(f"{live.name} runs without {extension}")
+    args = [argument["value"] for argument in known[extension.lower()]["args"]]
+    body["alwayson_scripts"] = {extension: {"args": first + args[len(first) :]}}
+    seen = live.compare(**body)
+    alone = live.make(**{key: value for key, value in body.items() if key != "alwayson_scripts"})
+    assert (alone.images[0] != seen.images[0]).any(), f"{extension} did nothing: the test shows nothing"
+    return seen
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("method", ["MultiDiffusion", "Mixture of Diffusers"])
+def test_tiles_are_refused_by_their_size(live: Live, method: str, batch: int) -> None:
+    side = 2 * live.small
+    if live.name == "a1111":
+        first = [True, method, False, True, side, side, live.small // 8, live.small // 8, 4, batch]
+        seen = beside(live, "Tiled Diffusion", first, width=side, height=side)
+    else:
+        first = [True, method, live.small, live.small, 16, batch]
+        seen = beside(live, "MultiDiffusion Integrated", first, width=side, height=side)
+    assert not seen.maps and TILES.format(live.small // 8, side // 8) in seen.note
+
+
+def test_prompts_by_region_are_refused(live: Live) -> None:
+    """Regional Prompter, Attention mode: each region is given its own chunk of the text."""
+    seen = beside(live, "Regional Prompter", [True], prompt="a red house BREAK a green tree")
+    assert not seen.maps and "sees 77 columns of the 154 that the model is given" in seen.note
+
+
+def test_prompts_by_region_in_the_latent_are_read(live: Live) -> None:
+    """Regional Prompter, Latent mode: each region is a prompt of its own, as with AND."""
+    first = [True, False, "Matrix", "Columns", "Mask", "Prompt", "1,1", "0.2", False, False, False, "Latent"]
+    seen = beside(live, "Regional Prompter", first, prompt="a red house BREAK a green tree")
+    assert {"house", "tree"} <= set(seen.maps[0].words)
+
+
+def test_negative_words_in_the_prompt_are_refused(live: Live) -> None:
+    """NegPiP asks each layer twice: one line in the log, no traceback."""
+    before = len(live.server.log())
+    seen = beside(live, "NegPiP", [True], prompt="a red house, (green tree:-1.3)")
+    log = live.server.log()[before:]
+    assert not seen.maps and "about 1 of the 2 rows that the model was given" in seen.note
+    assert log.count("DAAM Lens: Recording stopped") == 1 and "Traceback" not in log
+
+
+def test_a_second_run_inside_a_run(live: Live) -> None:
+    """ADetailer's way: a picture that is done is painted over before it is shown; only the outer run draws overlays."""
+    made = []
+    for lens in (None, {"overlays": True}):
+        live.server.get("/witness/fail?where=second%20run")
+        made.append(live.make(lens=lens))
+    bare, seen = made
+    assert (bare.images[0] == seen.images[0]).all()
+    assert (bare.images[0] != live.make().images[0]).any(), "there was no second run: the test shows nothing"
+    assert len(seen.images) == len(bare.images) + len(seen.maps[0].content_words) and len(seen.runs) == 2
+    assert seen.maps[0].words == ["a", "red", "house", "and", "a#2", "green", "tree"]
+    whole(seen.maps[0])
