@@ -68,8 +68,9 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
         default="generated",
         metavar="KIND",
         help="generated (default): the model's pictures, masks by the trained segmenter; rendered: drawn scenes, noised and "
-        "denoised one step, exact masks; bed: the same with shapes and grounds that no model was trained on; or a FOLDER of "
-        "pictures and masks, yours or one of castorini/daam's experiments",
+        "denoised one step, exact masks; bed: the same with shapes and grounds that no model was trained on; "
+        "or a FOLDER of pictures and masks, yours or one of "
+        "castorini/daam's experiments",
     )
     parser.add_argument(
         "--style", choices=("flat", "shaded"), default="flat", help="of rendered scenes: flat art, or light and shadow"
