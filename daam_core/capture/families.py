@@ -96,10 +96,10 @@ class TokenLayout:
         Raises:
             NothingRecorded: they differ.
         """
-        told = options.get("img_slice")
-        if self.joint and told is not None and tuple(told) != (self.first, self.sizes[1]):
+        given = options.get("img_slice")
+        if self.joint and given is not None and tuple(given) != (self.first, self.sizes[1]):
             raise NothingRecorded(
-                f"ComfyUI says that the picture's tokens are {told[0]} to {told[1]}, and by what the model was given they "
+                f"ComfyUI says that the picture's tokens are {given[0]} to {given[1]}, and by what the model was given they "
                 f"would be {self.first} to {self.sizes[1]}. Another node changes the tokens of this model. Record without "
                 "that node"
             )
@@ -153,7 +153,7 @@ def _reference_tokens(model: Any, call: ModelCall) -> int:
 
 
 def _next_dit(model: Any, call: ModelCall) -> TokenLayout:
-    """Lumina 2 and Z-Image: captions of references, text, [what a vision model saw], references, picture.
+    """Lumina 2 and Z-Image: captions of references, text, [a vision model's tokens], references, picture.
 
     Text, each reference and the picture are padded to a multiple. Refiners of text and picture alone come before.
     """
@@ -171,17 +171,17 @@ def _next_dit(model: Any, call: ModelCall) -> TokenLayout:
     ahead = sum(caption(captions[i] if i < len(captions) else None) for i in range(len(references)))
     after = sum(caption(one) for one in captions[len(references) :]) if references else 0
     words = ahead + _padded(call.columns, multiple) + after
-    seen = _seen_tokens(model, call, len(references), multiple)
+    vision = _vision_tokens(model, call, len(references), multiple)
     pictures = [math.prod(grid_of(model, tuple(one.shape))[1]) for one in references]
     stream = sum(_padded(n, multiple) for n in pictures) + _padded(picture, multiple)
-    first = words + seen + stream - _padded(picture, multiple)
-    n = words + seen + stream
-    silent = frozenset({(words, words), (stream, stream), (seen, seen)})
+    first = words + vision + stream - _padded(picture, multiple)
+    n = words + vision + stream
+    silent = frozenset({(words, words), (stream, stream), (vision, vision)})
     return TokenLayout(True, frames, grid, slice(ahead, ahead + call.columns), first, (n, n), silent)
 
 
-def _seen_tokens(model: Any, call: ModelCall, references: int, multiple: int) -> int:
-    """Tokens of what a vision model saw of the references (Z-Image Omni)."""
+def _vision_tokens(model: Any, call: ModelCall, references: int, multiple: int) -> int:
+    """Tokens that a vision model makes of the references (Z-Image Omni)."""
     if not references or getattr(model, "siglip_embedder", None) is None:
         return 0
     features = call.given.get("siglip_feats") or ()

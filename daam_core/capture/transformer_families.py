@@ -30,11 +30,11 @@ class Family:
         layout: gives the layout of one call, from the model and the call's arguments by name.
         text: the names of the arguments that hold its text, in the order in which columns are counted.
         tokenizers: the pipeline's tokenizers whose tokens are these columns, in order.
-        looks_at: arguments whose values say something about the layout, not only their shapes.
+        layout_arguments: arguments whose values the layout depends on, not only their shapes.
         keeps: which tokens become columns.
         packed: its text argument is as long as the whole sequence; the layout says which part is text.
         suffix: the end of the template is tokenized on its own, and stands behind the padding.
-        video: whether it paints videos.
+        video: whether it makes videos.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Family:
     layout: Callable[[Any, Mapping[str, Any]], TokenLayout]
     text: tuple[str, ...] = ("encoder_hidden_states",)
     tokenizers: tuple[str, ...] = ("tokenizer",)
-    looks_at: tuple[str, ...] = ()
+    layout_arguments: tuple[str, ...] = ()
     keeps: Keeps = "tail"
     suffix: bool = False
     packed: bool = False
@@ -81,10 +81,10 @@ FAMILIES: tuple[Family, ...] = (
         _BOTH,
         of.by_positions,
         tokenizers=("tokenizer_2",),
-        looks_at=("img_ids",),
+        layout_arguments=("img_ids",),
     ),
-    Family("Flux.2", ("transformer_flux2.Flux2Transformer2DModel",), _BOTH, of.flux2, looks_at=("img_ids",)),
-    Family("Chroma", ("transformer_chroma.ChromaTransformer2DModel",), _BOTH, of.by_positions, looks_at=("img_ids",)),
+    Family("Flux.2", ("transformer_flux2.Flux2Transformer2DModel",), _BOTH, of.flux2, layout_arguments=("img_ids",)),
+    Family("Chroma", ("transformer_chroma.ChromaTransformer2DModel",), _BOTH, of.by_positions, layout_arguments=("img_ids",)),
     Family(
         "Stable Diffusion 3",
         ("transformer_sd3.SD3Transformer2DModel",),
@@ -106,7 +106,7 @@ FAMILIES: tuple[Family, ...] = (
         ("transformer_lumina2.Lumina2Transformer2DModel",),
         r"layers\.\d+\.attn",
         of.lumina2,
-        looks_at=("encoder_attention_mask",),
+        layout_arguments=("encoder_attention_mask",),
     ),
     Family("Lumina", ("lumina_nextdit2d.LuminaNextDiT2DModel",), r"layers\.\d+\.attn2", of.latent_cross),
     Family(
@@ -140,7 +140,7 @@ FAMILIES: tuple[Family, ...] = (
         of.hunyuan_image,
         text=("encoder_hidden_states", "encoder_hidden_states_2"),
         tokenizers=("tokenizer", "tokenizer_2"),
-        looks_at=("encoder_attention_mask", "encoder_attention_mask_2"),
+        layout_arguments=("encoder_attention_mask", "encoder_attention_mask_2"),
     ),
     Family(
         "CogView",
@@ -149,23 +149,34 @@ FAMILIES: tuple[Family, ...] = (
         of.text_then_latent,
         keeps="left",
     ),
-    Family("Krea 2", ("transformer_krea2.Krea2Transformer2DModel",), _JOINT, of.krea2, looks_at=("position_ids",), suffix=True),
+    Family(
+        "Krea 2",
+        ("transformer_krea2.Krea2Transformer2DModel",),
+        _JOINT,
+        of.krea2,
+        layout_arguments=("position_ids",),
+        suffix=True,
+    ),
     Family(
         "Bria",
         ("transformer_bria.BriaTransformer2DModel", "transformer_bria_fibo.BriaFiboTransformer2DModel"),
         _BOTH,
         of.by_positions,
-        looks_at=("img_ids",),
+        layout_arguments=("img_ids",),
     ),
     Family(
-        "Ovis-Image", ("transformer_ovis_image.OvisImageTransformer2DModel",), _BOTH, of.by_positions, looks_at=("img_ids",)
+        "Ovis-Image",
+        ("transformer_ovis_image.OvisImageTransformer2DModel",),
+        _BOTH,
+        of.by_positions,
+        layout_arguments=("img_ids",),
     ),
     Family(
         "LongCat-Image",
         ("transformer_longcat_image.LongCatImageTransformer2DModel",),
         _BOTH,
         of.by_positions,
-        looks_at=("img_ids",),
+        layout_arguments=("img_ids",),
     ),
     Family("PRX", ("transformer_prx.PRXTransformer2DModel",), r"blocks\.\d+\.attention", of.prx),
     Family(
@@ -204,7 +215,7 @@ FAMILIES: tuple[Family, ...] = (
         ("transformer_ltx.LTXVideoTransformer3DModel",),
         _CROSS,
         of.ltx,
-        looks_at=("video_coords",),
+        layout_arguments=("video_coords",),
         video=True,
     ),
     Family("HunyuanVideo", ("transformer_hunyuan_video.HunyuanVideoTransformer3DModel",), _BOTH, of.hunyuan_video, video=True),
@@ -215,7 +226,7 @@ FAMILIES: tuple[Family, ...] = (
         of.hunyuan_video15,
         text=("encoder_hidden_states", "encoder_hidden_states_2"),
         tokenizers=("tokenizer", "tokenizer_2"),
-        looks_at=("encoder_attention_mask", "encoder_attention_mask_2", "image_embeds"),
+        layout_arguments=("encoder_attention_mask", "encoder_attention_mask_2", "image_embeds"),
         video=True,
     ),
     Family(
@@ -230,7 +241,7 @@ FAMILIES: tuple[Family, ...] = (
         ("transformer_mochi.MochiTransformer3DModel",),
         r"transformer_blocks\.\d+\.attn1",
         of.mochi,
-        looks_at=("encoder_attention_mask",),
+        layout_arguments=("encoder_attention_mask",),
         video=True,
     ),
     Family("Allegro", ("transformer_allegro.AllegroTransformer3DModel",), _CROSS, of.latent_cross, video=True),
@@ -239,7 +250,7 @@ FAMILIES: tuple[Family, ...] = (
         ("transformer_ideogram4.Ideogram4Transformer2DModel",),
         r"layers\.\d+\.attention",
         of.ideogram4,
-        looks_at=("position_ids", "indicator"),
+        layout_arguments=("position_ids", "indicator"),
         keeps="left",
         packed=True,
     ),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from ..capture.text_rows import EncodedText, match_rows
-from ..capture.tokenizer_watch import Tokenized
+from ..capture.tokenizer_hook import Tokenized
 from ..capture.transformer_families import Family
 from ..prompt.compose import concat_encoders
 from ..prompt.prompt import Prompt

@@ -117,13 +117,13 @@ def world_templates(count: int) -> list[Template]:
     from ..tiny.captions import BACKGROUNDS, COLOUR_NAMES, HELD_OUT, PLACES
     from ..tiny.shapes import NOUNS
 
-    dice = np.random.default_rng([WORLD_SEED, 6])
+    generator = np.random.default_rng([WORLD_SEED, 6])
     found = []
     for _ in range(count):
-        noun = NOUNS[int(dice.integers(len(NOUNS)))]
+        noun = NOUNS[int(generator.integers(len(NOUNS)))]
         colours = [colour for colour in COLOUR_NAMES if (colour, noun) not in HELD_OUT]
-        first, second = dice.permutation(len(colours))[:2]
-        background = BACKGROUNDS[int(dice.integers(len(BACKGROUNDS)))]
+        first, second = generator.permutation(len(colours))[:2]
+        background = BACKGROUNDS[int(generator.integers(len(BACKGROUNDS)))]
         found.append(Template("a", (colours[first], colours[second]), f"{noun} {PLACES[background]}".strip()))
     return found
 
@@ -134,11 +134,11 @@ def side_by_side(template: Template, seed: int, runner: ModelRunner) -> list[Hea
     prompts = [template.prompt(adjective) for adjective in _adjectives(template)]
     pipe = runner.pipe
     freezes = _freezes(template, _read(pipe, prompts))
-    dice = [torch.Generator("cpu").manual_seed(seed) for _ in prompts]
+    generators = [torch.Generator("cpu").manual_seed(seed) for _ in prompts]
     with warnings.catch_warnings(), freezing(pipe.unet, len(prompts), freezes):
         warnings.simplefilter("ignore")
         with trace(pipe, keep=("heads",) if runner.aggregation == "castorini" else ()) as recording:
-            pipe(prompts, generator=dice, **runner.how)
+            pipe(prompts, generator=generators, **runner.how)
     return [recording.heat_maps(image, aggregation=runner.aggregation) for image in range(len(prompts))]
 
 

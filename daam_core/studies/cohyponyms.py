@@ -84,7 +84,12 @@ class CohyponymsStudy(Study):
         masks = word_masks(sample.maps, words, options.tau)
         found = overlaps(masks[0], masks[1])
         row: Row = {name: content[name] for name in ("kind", "pair", "first", "second", "prompt", "seed")}
-        row |= {"iou": found["iou"], "iod": found["iod"], "ioh": found["ioh"], **_seen(sample, content, found, judge(options))}
+        row |= {
+            "iou": found["iou"],
+            "iod": found["iod"],
+            "ioh": found["ioh"],
+            **_both_there(sample, content, found, judge(options)),
+        }
         pictures: dict[str, Picture] = {}
         if content["number"] < EXAMPLES and content["turn"] == 0:
             pictures["panels"] = panels(sample.image, list(heat(sample.maps, words)), list(masks))
@@ -118,7 +123,7 @@ def _units(pairs: list[NounPair], options: argparse.Namespace) -> list[Unit]:
     return units
 
 
-def _seen(sample: Sample, content: dict[str, str], found: Row, who: str) -> Row:
+def _both_there(sample: Sample, content: dict[str, str], found: Row, who: str) -> Row:
     """Whether each and both appear, and who says so."""
     if who == SEGMENTER:
         seen = things_in(sample.image)

@@ -25,7 +25,7 @@ from ..errors import BadArgument
 from ..tiny.shapes import NOUNS
 from . import annotated_folder as folders
 from .model_runner import ModelRunner, Sample
-from .prompts import SPLITS, WORLD_SEED, asked_prompts, picture_units
+from .prompts import SPLITS, WORLD_SEED, picture_units, study_prompts
 from .segment import segmenter
 from .study import Measured, Unit
 
@@ -98,7 +98,7 @@ def truth_units(options: argparse.Namespace) -> list[Unit]:
             raise BadArgument("Rendered scenes have captions of their own: leave out --prompts, or --truth rendered.")
         units = _scene_units(options)
     elif options.truth == "generated":
-        units = picture_units(options, asked_prompts(options), truth="generated")
+        units = picture_units(options, study_prompts(options), truth="generated")
         if not any(world_nouns(unit.content["prompt"]) for unit in units):
             raise BadArgument(
                 f"None of the {len(units)} prompts names a thing that the trained segmenter knows; the first is "

@@ -13,7 +13,7 @@ from ..errors import BadArgument
 from ..tiny.captions import Caption, Node
 from . import syntax_report
 from .parsing import GRAMMAR, SPACY, aligned, chosen_parser
-from .prompts import DEFAULT_LIMIT, WORLD_SEED, Asked, asked_prompts, picture_units
+from .prompts import DEFAULT_LIMIT, WORLD_SEED, StudyPrompt, picture_units, study_prompts
 from .report import Report
 from .study import Found, Measured, Picture, Row, Study, Unit
 from .trees import Pair, Tree, pairs
@@ -57,7 +57,7 @@ class SyntaxStudy(Study):
                 trees = {one: parse(one.text) for one in trees}
         else:
             parse = chosen_parser(options.parser or SPACY)
-            trees = {one: parse(one.text) for one in asked_prompts(options)}
+            trees = {one: parse(one.text) for one in study_prompts(options)}
         if not any(len(tree.words) > 1 for tree in trees.values()):
             raise BadArgument("No prompt has two words, so there are no pairs to compare.")
         by_text = {one.text: tree.to_dict() for one, tree in trees.items()}
@@ -94,23 +94,23 @@ class SyntaxStudy(Study):
         return syntax_report.conclude(found, options)
 
 
-def world_captions(count: int) -> dict[Asked, Tree]:
+def world_captions(count: int) -> dict[StudyPrompt, Tree]:
     """The embedded world's sentences with their trees: `count` of its many wordings with two things (training captions are
     worded like that), and `count` that mention a thing twice: "a red house and a green tree above the house"."""
     from ..tiny.captions import BACKGROUNDS, RELATIONS, Thing, caption, random_pairs, random_wording
 
-    found: dict[Asked, Tree] = {}
-    dice = np.random.default_rng([WORLD_SEED, 3])
+    found: dict[StudyPrompt, Tree] = {}
+    generator = np.random.default_rng([WORLD_SEED, 3])
     for number in range(count):
-        relation = RELATIONS[int(dice.choice(len(RELATIONS), p=[0.55, 0.15, 0.15, 0.15]))]
-        background = BACKGROUNDS[int(dice.integers(len(BACKGROUNDS)))]
-        said = random_wording(dice, random_pairs(dice, 2), [None, None], relation, background)
-        found[Asked(said.text, CAPTIONS, number)] = Tree.from_caption(said)
-    dice = np.random.default_rng([WORLD_SEED, 4])
+        relation = RELATIONS[int(generator.choice(len(RELATIONS), p=[0.55, 0.15, 0.15, 0.15]))]
+        background = BACKGROUNDS[int(generator.integers(len(BACKGROUNDS)))]
+        said = random_wording(generator, random_pairs(generator, 2), [None, None], relation, background)
+        found[StudyPrompt(said.text, CAPTIONS, number)] = Tree.from_caption(said)
+    generator = np.random.default_rng([WORLD_SEED, 4])
     for number in range(count):
-        things = [Thing(noun, colour) for colour, noun in random_pairs(dice, 2)]
+        things = [Thing(noun, colour) for colour, noun in random_pairs(generator, 2)]
         tree = mentioned_again(caption(things), ("above", "below", "next to")[number % 3])
-        found[Asked(" ".join(tree.words), MENTIONS, number)] = tree
+        found[StudyPrompt(" ".join(tree.words), MENTIONS, number)] = tree
     return found
 
 
