@@ -14,11 +14,11 @@ from ..errors import NothingRecorded, UnsupportedModel
 from ..prompt.prompt import Prompt
 from ..types import Side
 from .buffers import BatchSlice, StoreOptions
+from .family import Family
 from .recording import Recording
 from .sdpa_call import AttentionCall
 from .text_rows import EncodedText, match_rows
 from .token_layout import RowLayout, TokenLayout
-from .transformer_families import Family
 
 _KNOWN = 8
 """So many different arguments of a model are remembered with what they mean."""

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ..capture.buffers import StoreOptions
 from ..capture.class_hook import ClassHook, Finish
+from ..capture.families import family_of
 from ..capture.recording import Recording
 from ..capture.tokenizer_hook import TokenizerHook
-from ..capture.transformer_families import family_of
 from ..capture.transformer_hooks import TransformerHooks
 from ..capture.transformer_recording import ModelRecorder, TransformerRecording
 from ..errors import BadArgument, UnsupportedModel

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from daam_core.capture.buffers import StoreOptions
+from daam_core.capture.families import FAMILIES, REFUSED, family_of
+from daam_core.capture.family import Family
 from daam_core.capture.text_rows import EncodedText
-from daam_core.capture.transformer_families import FAMILIES, REFUSED, Family, family_of
 from daam_core.capture.transformer_hooks import TransformerHooks
 from daam_core.capture.transformer_recording import ModelRecorder, TransformerRecording
 from daam_core.prompt.prompt import Prompt
