@@ -13,6 +13,8 @@ from .capture.recording_store import RecordInGraph
 
 Graph = Mapping[str, Any]
 RECORD = "DaamLensRecord"
+MODEL = 0
+"""Position of its MODEL among Record's outputs."""
 
 
 def links(node: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
@@ -23,23 +25,27 @@ def links(node: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
 
 
 def records_before(graph: Graph | None, node: str | None, wanted: str) -> list[RecordInGraph]:
-    """The Record nodes that one input of a node is made with, the nearest first."""
+    """The Record nodes whose MODEL one input of a node is made with, the nearest first.
+
+    A Record that gives only its CLIP records nothing, and one before another Record gives way to it.
+    """
     if not graph or node is None or node not in graph:
         return []
-    ahead = deque(source for name, source, _ in links(graph[node]) if name == wanted)
-    seen: set[str] = set()
-    found: list[RecordInGraph] = []
+    ahead = deque((source, output) for name, source, output in links(graph[node]) if name == wanted)
+    seen: set[tuple[str, int]] = set()
+    found: dict[str, RecordInGraph] = {}
     while ahead:
-        name = ahead.popleft()
-        if name in seen or name not in graph:
+        name, output = ahead.popleft()
+        if (name, output) in seen or name not in graph:
             continue
-        seen.add(name)
-        if graph[name].get("class_type") == RECORD:
+        seen.add((name, output))
+        if graph[name].get("class_type") != RECORD:
+            ahead.extend((source, number) for _, source, number in links(graph[name]))
+        elif output == MODEL:
             linked = {key for key, _, _ in links(graph[name])}
             inputs = {key: value for key, value in graph[name].get("inputs", {}).items() if key not in linked}
-            found.append(RecordInGraph(name, inputs))
-        ahead.extend(source for _, source, _ in links(graph[name]))
-    return found
+            found.setdefault(name, RecordInGraph(name, inputs))
+    return list(found.values())
 
 
 def is_connected(graph: Graph | None, node: str | None, output: int) -> bool:

@@ -4,7 +4,7 @@ from .figure_ground import DEFAULT, Settings, best
 from .grabcut import snap_grabcut
 from .guided_filter import snap_guided
 from .metrics import dice, iod, ioh, iou, pixel_accuracy
-from .morphology import drop_small, feather, fill_holes, grow, invert, shrink
+from .morphology import Cleanup, drop_small, feather, fill_holes, grow, invert, per_cent, shrink
 from .propagate import walk
 from .resize import resized
 from .rivals import compete_with_rivals, rivals
@@ -12,6 +12,7 @@ from .threshold import compete, minmax, otsu, soft, stretched, threshold, winner
 
 __all__ = [
     "DEFAULT",
+    "Cleanup",
     "Settings",
     "best",
     "compete",
@@ -27,6 +28,7 @@ __all__ = [
     "iou",
     "minmax",
     "otsu",
+    "per_cent",
     "pixel_accuracy",
     "resized",
     "rivals",

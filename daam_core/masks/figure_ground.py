@@ -39,7 +39,7 @@ from .propagate import propagated
 from .resize import resized, working_picture
 from .rivals import rivals
 from .threshold import compete, minmax
-from .validate import Array, Picture, checked_maps, checked_picture
+from .validate import Array, Picture, checked_maps, checked_picture, checked_size
 
 Mask = npt.NDArray[np.bool_]
 SIDE = 256
@@ -99,16 +99,15 @@ def best(
     maps = checked_maps(maps)
     if maps.ndim != 3:
         raise BadArgument(f"maps must be [words, height, width], got {list(maps.shape)}.")
-    if not -len(maps) <= index < len(maps):
+    if isinstance(index, bool) or not isinstance(index, int) or not -len(maps) <= index < len(maps):
         raise BadArgument(f"There is no word {index} among {len(maps)} maps.")
     index %= len(maps)
     if picture is not None:
         picture = checked_picture(picture)
         size = size if size is not None else (picture.shape[0], picture.shape[1])
-    height, width = size if size is not None else (maps.shape[-2], maps.shape[-1])
-    if height < 1 or width < 1:
-        raise BadArgument(f"size must be at least one pixel each way, got {size}.")
+    height, width = checked_size(size) if size is not None else (int(maps.shape[-2]), int(maps.shape[-1]))
     if self_attention is not None:
+        self_attention = checked_maps(self_attention, "self_attention")
         grid = grid_of(self_attention, (maps.shape[-2], maps.shape[-1]))
         order = [index, *(k for k in range(len(maps)) if k != index)]
         maps, index = maps[order], 0

@@ -15,7 +15,7 @@ from ..errors import BadArgument
 from .guided_filter import snap_guided
 from .resize import resized, working_picture
 from .threshold import minmax
-from .validate import Array, Picture, checked_maps, checked_picture, checked_share
+from .validate import Array, Picture, checked_maps, checked_picture, checked_share, checked_whole
 
 GRABCUT_SIDE = 256
 _SEED = 1
@@ -48,10 +48,9 @@ def snap_grabcut(
         checked_share(value, name)
     if not background <= probable <= sure:
         raise BadArgument(f"background <= probable <= sure is needed, got {background}, {probable}, {sure}.")
-    if rounds < 1:
-        raise BadArgument(f"rounds must be at least 1, got {rounds}.")
-    if where is not None and (where.dtype != torch.bool or where.shape != maps.shape):
-        raise BadArgument(f"where must be bool {list(maps.shape)} as the maps, got {where.dtype} {list(where.shape)}.")
+    rounds = checked_whole(rounds, "rounds", 1, 1000)
+    if where is not None and (not isinstance(where, Tensor) or where.dtype != torch.bool or where.shape != maps.shape):
+        raise BadArgument(f"where must be bool {list(maps.shape)} as the maps, got {where!r:.60}.")
     small = working_picture(picture, GRABCUT_SIDE)
     size = small.shape[:2]
     heat = minmax(resized(maps, size)).reshape(-1, *size).cpu().numpy()

@@ -33,7 +33,7 @@ from .grabcut import snap_grabcut
 from .guided_filter import snap_guided
 from .propagate import propagated
 from .resize import resized
-from .rivals import rivals
+from .rivals import rivals, threshold_less_rivals
 from .threshold import compete, otsu, stretched, threshold
 from .validate import checked_share
 
@@ -78,8 +78,8 @@ class MaskMethod:
     Attributes:
         heat: "sum" is Eq. 6; "late" weights step j by j squared.
         walks: steps along self-attention.
-        decision: "threshold" (Eq. 7), "otsu", "compete" (the hottest word wins, from tau of
-            its range on; a word without rivals has Eq. 7), or "figure" (figure and
+        decision: "threshold" (Eq. 7), "otsu", "compete" (Eq. 7 less the places where a rival is hotter;
+            of late or walked heat from the share tau of its range on), or "figure" (figure and
             ground told apart by the picture's colours, see `masks.best`; it brings its own level and edge).
         edge: what moves the edge to the picture's.
     """
@@ -149,10 +149,10 @@ class MaskMethod:
                 return threshold(heat[0], tau)
             case "otsu":
                 return otsu(heat[0])
-            case _ if len(heat) == 1 and self._is_equation_6:
-                return threshold(heat[0], tau)  # nobody to compete with, as in `compete_with_rivals`
+            case _ if self._is_equation_6:
+                return threshold_less_rivals(heat, tau)
             case _:
-                return compete(heat, tau)[0]
+                return compete(heat, tau)[0]  # walked heat lies on a base, and late heat stands out: a share of the range
 
 
 EQUATION_7 = MaskMethod()

@@ -51,6 +51,8 @@ def pixel_accuracy(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _pair(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    if not all(isinstance(mask, Tensor) and not mask.is_complex() for mask in (first, second)):
+        raise BadArgument("Masks must be torch tensors, bool or real numbers of 0..1.")
     if first.ndim < 2 or second.ndim < 2 or first.shape[-2:] != second.shape[-2:] or 0 in first.shape[-2:]:
         raise BadArgument(
             f"Masks must be [..., height, width] of the same size, got {list(first.shape)} and {list(second.shape)}."

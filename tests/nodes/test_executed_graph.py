@@ -35,6 +35,15 @@ def test_records_are_found_behind_the_sampler(pack: Pack) -> None:
     assert [record.node for record in pack("nodes.executed_graph").records_before(alone, "7", "latent")] == ["4:2"]
 
 
+def test_a_clip_is_no_recording_and_an_earlier_record_gives_way(pack: Pack) -> None:
+    """The prompts of a sampler may be encoded with the CLIP of another Record; of two Records in a row the last one counts."""
+    text = {"10": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["4:2", 1], "text": "a house"}}}
+    last = {"3": {"class_type": "DaamLensRecord", "inputs": {"model": ["4:2", 0], "clip": ["4:2", 1], "negative": False}}}
+    sampler = {"class_type": "KSampler", "inputs": {"model": ["3", 0], "positive": ["10", 0], "latent_image": ["8", 0]}}
+    found = pack("nodes.executed_graph").records_before(graph(**text, **last, **{"6": sampler}), "7", "latent")
+    assert [record.node for record in found] == ["3"]
+
+
 def test_loops_and_missing_nodes_end(pack: Pack) -> None:
     records = pack("nodes.executed_graph").records_before
     looped = {"1": {"class_type": "A", "inputs": {"latent": ["2", 0]}}, "2": {"class_type": "B", "inputs": {"x": ["1", 0]}}}
