@@ -139,8 +139,8 @@ def _export(args: argparse.Namespace) -> int:
 def _draw(args: argparse.Namespace) -> int:
     from PIL import Image
 
+    from ..render.captioned_sheet import captioned_sheet
     from .scenes import mask_picture, scene_at
-    from .sheet import contact_sheet
 
     if args.count < 1:
         raise BadArgument(f"--count must be at least 1, got {args.count}.")
@@ -148,7 +148,7 @@ def _draw(args: argparse.Namespace) -> int:
     pictures = [Image.fromarray(mask_picture(s) if args.masks else s.image) for s in scenes]
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        contact_sheet(pictures, [s.caption for s in scenes]).save(args.out)
+        captioned_sheet(pictures, [s.caption for s in scenes]).save(args.out)
     except (OSError, ValueError) as error:  # Pillow says ValueError for an unknown file type
         raise CannotWrite(f"The picture {args.out} cannot be written: {error}.") from error
     _print_line(str(args.out.resolve()))

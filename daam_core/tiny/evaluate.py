@@ -15,11 +15,11 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from ..errors import BadArgument, CannotWrite
+from ..render.captioned_sheet import captioned_sheet
 from . import autoencoder
 from .captions import BACKGROUNDS, RELATIONS, Background, Relation, Thing, caption, random_pairs
 from .loop import Log, autocast
 from .segmenter import Found, Segmenter, exact_overlap
-from .sheet import contact_sheet
 
 SEED = 9000
 # split -> (objects, whether the first pair is unreal)
@@ -155,7 +155,9 @@ def evaluate(
         if out is not None:
             # The first rows of each sheet are the wrong ones: those are what one wants to look at.
             order = sorted(range(count), key=lambda k: verdicts[k][0])[:64]
-            sheet = contact_sheet([pictures[k] for k in order], [asked[k].text for k in order], [verdicts[k][0] for k in order])
+            sheet = captioned_sheet(
+                [pictures[k] for k in order], [asked[k].text for k in order], [verdicts[k][0] for k in order]
+            )
             _save_sheet(sheet, out / f"{split.replace(' ', '-')}.png")
     decibels, mean, std = autoencoder.quality(pipe.vae, autoencoder.render(autoencoder.SEED_UNSEEN, scenes))
     unreal, _, _ = autoencoder.quality(pipe.vae, autoencoder.render(autoencoder.SEED_UNSEEN + 1, scenes, held_out=True))
