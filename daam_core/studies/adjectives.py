@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 
 from .. import masks
-from ..cli.argument_types import number_argument
-from ..defaults import DEFAULT_TAU
 from ..diffusers.loading import TINY
 from ..diffusers.trace import trace
 from ..errors import BadPrompt
@@ -27,7 +25,7 @@ from .report import Report
 from .segment import things_in
 from .study import Found, Measured, Picture, Row, Study, Unit
 from .templates import Template, noun_and_adjective, read_templates
-from .word_masks import Labels, heat, number, overlaps, panels, word_masks
+from .word_masks import Labels, add_tau_option, heat, number, overlaps, panels, word_masks
 
 if TYPE_CHECKING:
     from .model_runner import ModelRunner
@@ -50,12 +48,7 @@ class AdjectivesStudy(Study):
     name = "adjectives"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "--tau",
-            type=number_argument(0, 1),
-            default=DEFAULT_TAU,
-            help="threshold of the masks, Eq. 7 (default: %(default)s)",
-        )
+        add_tau_option(parser)
         parser.epilog = (
             'A line of --prompts has a gap: "a {rusty,metallic,wooden} shovel sitting in a clean shed". The first adjective is '
             "compared with each of the others; the noun is the first word after the gap."

@@ -2,9 +2,9 @@
 
 (a) `rendered`: scenes drawn by code, noised and denoised one step at each of nine noise levels; their masks are exact.
 (b) `generated`: pictures of the embedded model while they are made; the segmenter, trained on the same world and never on
-    the model's pictures, says what is in them. Its own accuracy is measured beside.
+    the model's pictures, finds what is in them. Its own accuracy is measured beside.
 (c) `bed`: scenes of other silhouettes, grounds and sizes than the embedded world's (`mask_bed_scenes`), as in (a).
-(d) a folder: see `folders`.
+(d) a folder: see `annotated_folder`.
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..cli.argument_types import number_argument
-from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument
 from ..tiny.captions import Caption, Node
 from . import syntax_report
@@ -17,7 +15,7 @@ from .prompts import DEFAULT_LIMIT, WORLD_SEED, StudyPrompt, picture_units, stud
 from .report import Report
 from .study import Found, Measured, Picture, Row, Study, Unit
 from .trees import Pair, Tree, pairs
-from .word_masks import heat, overlaps, panels, word_masks
+from .word_masks import add_tau_option, heat, overlaps, panels, word_masks
 
 if TYPE_CHECKING:
     from .model_runner import ModelRunner
@@ -42,12 +40,7 @@ class SyntaxStudy(Study):
             help="where trees come from: grammar (the embedded world's own; default without --prompts), spacy (any installed "
             "English pipeline; default with --prompts), or the name or folder of a spaCy pipeline",
         )
-        parser.add_argument(
-            "--tau",
-            type=number_argument(0, 1),
-            default=DEFAULT_TAU,
-            help="threshold of the masks, Eq. 7 (default: %(default)s)",
-        )
+        add_tau_option(parser)
 
     def units(self, options: argparse.Namespace) -> list[Unit]:
         if options.prompts is None:
