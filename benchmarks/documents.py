@@ -146,13 +146,13 @@ def _number(cell: str) -> float:
 
 
 def _families() -> str:
-    from daam_core.capture.transformer_families import FAMILIES
+    from daam_core.capture.families import FAMILIES
 
     return ", ".join(sorted((family.name for family in FAMILIES), key=str.lower))
 
 
 def _families_table() -> str:
-    from daam_core.capture.transformer_families import FAMILIES
+    from daam_core.capture.families import FAMILIES
 
     lines = ["| family | class in diffusers | paints |", "| --- | --- | --- |"]
     for family in sorted(FAMILIES, key=lambda one: one.name.lower()):
@@ -162,7 +162,7 @@ def _families_table() -> str:
 
 
 def _refused_table() -> str:
-    from daam_core.capture.transformer_families import REFUSED
+    from daam_core.capture.families import REFUSED
 
     rows = [f"| `{name.split('.')[-1]}` | {reason} |" for name, reason in sorted(REFUSED.items())]
     return "\n".join(["| class in diffusers | why it is not read |", "| --- | --- |", *rows])

@@ -1,4 +1,4 @@
-"""Running sums of one run (prompt or negative prompt): per picture, resolution and, when asked, layer, step, head.
+"""Running sums of one side (prompt or negative prompt): per picture, resolution and, when asked, layer, step, head.
 
 Everything stays on the model's device and is flat in steps and layers unless detail is asked for. Bicubic upscaling is
 linear, so Eq. 6 loses nothing when heads, layers and steps are summed at native resolution first.

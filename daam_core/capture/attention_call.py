@@ -67,7 +67,7 @@ def _bias(mask: Tensor | None) -> Tensor | None:
 
 
 class LseCapture(TorchDispatchMode):
-    """Sees the log-sum-exp that a fused kernel computes on the way, while the host's own attention runs inside.
+    """Catches the log-sum-exp that a fused kernel computes on the way, while the host's own attention runs inside.
 
     It changes nothing: every operator is called as it came. In inference mode the attention arrives as one operator that
     is made of others; it is taken apart by its own definition, which then calls the same kernel.
@@ -75,7 +75,7 @@ class LseCapture(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._seen: list[Tensor] = []
+        self._found: list[Tensor] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.scaled_dot_product_attention.default:
@@ -83,13 +83,13 @@ class LseCapture(TorchDispatchMode):
                 return func.decompose(*args, **(kwargs or {}))
         out = func(*args, **(kwargs or {}))
         if func.__name__.split(".")[0].removesuffix("_for_cpu") in _FUSED:
-            self._seen.append(out[1])
+            self._found.append(out[1])
         return out
 
     def of(self, call: Attention | AttentionCall) -> Tensor | None:
         """float32 `[batch, heads, n]`, None where the kernel gave none away, or padded it."""
-        if len(self._seen) != 1:
+        if len(self._found) != 1:
             return None
-        lse = self._seen[0]
+        lse = self._found[0]
         wanted = (call.q.shape[0], call.heads, call.queries)
         return lse if tuple(lse.shape) == wanted and lse.dtype == torch.float32 else None

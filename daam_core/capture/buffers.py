@@ -34,7 +34,7 @@ class BatchSlice:
     Attributes:
         start, stop: the rows of the batch, one for each picture.
         part: which prompt, where a picture is made of several (AND, regions, schedules).
-        area: which part of the picture these rows paint.
+        area: which part of the picture these rows are.
     """
 
     start: int

@@ -1,4 +1,4 @@
-"""Sees every call of one method of a class, whichever object of it, or copy of an object, is called."""
+"""A hook on every call of one method of a class, whichever object of it, or copy of an object, is called."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from typing import Any
 from .shared_wrapper import SharedWrapper
 
 Finish = Callable[[Any], None]
-"""Is told what the method gave out, None where it raised. It must not raise."""
+"""Called with what the method returned, None where it raised. It must not raise."""
 Begin = Callable[[Any, Sequence[Any], Mapping[str, Any]], Finish | None]
-"""Is told (object, positional arguments, named arguments) before a call; gives what is to be told of its end, or None where
-this call is of no interest. It must not raise."""
+"""Called with (object, positional arguments, named arguments) before a call; gives what is to be called at its end, or None
+where this call is of no interest. It must not raise."""
 
-_LISTENERS: dict[tuple[type, str], list[Begin]] = {}
+_CALLBACKS: dict[tuple[type, str], list[Begin]] = {}
 
 
 class ClassHook:
     """Calls `begin` before every call of `owner.name`, and what it gave after it, until `remove`.
 
-    An object keeps no sign of it, so that a copy of the object, made inside a trace, calls its own method.
+    Nothing is stored on the object, so that a copy of the object, made inside a trace, calls its own method.
     """
 
     def __init__(self, owner: type, name: str, begin: Begin) -> None:
         self._key, self._begin = (owner, name), begin
-        _LISTENERS.setdefault(self._key, []).append(begin)
+        _CALLBACKS.setdefault(self._key, []).append(begin)
         self._wrapper = SharedWrapper(owner, name, functools.partial(_hooked, self._key))
 
     def remove(self) -> None:
-        """Stop listening. Does nothing the second time."""
-        listeners = _LISTENERS.get(self._key, [])
-        if self._begin in listeners:
-            listeners.remove(self._begin)
-        if not listeners:
-            _LISTENERS.pop(self._key, None)
+        """Take the hook off. Does nothing the second time."""
+        callbacks = _CALLBACKS.get(self._key, [])
+        if self._begin in callbacks:
+            callbacks.remove(self._begin)
+        if not callbacks:
+            _CALLBACKS.pop(self._key, None)
         self._wrapper.remove()
 
 
 def _hooked(key: tuple[type, str], below: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(below)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        begun = [begin(self, args, kwargs) for begin in list(_LISTENERS.get(key, ()))]
+        begun = [begin(self, args, kwargs) for begin in list(_CALLBACKS.get(key, ()))]
         output = None
         try:
             output = below(self, *args, **kwargs)

@@ -1,6 +1,6 @@
 """Recording inside `torch.compile`: one opaque operator, so that no graph breaks and `fullgraph=True` holds.
 
-A compiled UNet bakes its hooks into the graph when it is traced and does not look at them again, so the
+A compiled UNet bakes its hooks into the graph when it is traced and does not read them again, so the
 hooks make it drop its graphs when they come and when they go.
 """
 
@@ -77,5 +77,5 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def reset_graphs() -> None:
-    """Drop compiled graphs, so that hooks that came or went since then are seen."""
+    """Drop compiled graphs, so that hooks that came or went since then take effect."""
     torch.compiler.reset()

@@ -1,308 +1,290 @@
-"""Families of transformers as ComfyUI builds them: one entry each, known by the module and name of its class.
-
-A family's layout is computed from what one call of the model is given and proved by counting: an attention that has another
-number of keys than the layout says is not read.
-"""
+"""The registry of transformers that are read: one entry a family for every host, known by module and name of its classes."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import nn
 
-from ..errors import NothingRecorded
-from ..types import Grid
+from ..errors import UnsupportedModel
+from . import comfyui_layouts as comfyui
+from . import family_layouts as of
+from .comfyui_layouts import ComfyUIModel
+from .family import Family
 
-UNET = ("comfy.ldm.modules.diffusionmodules.openaimodel", "UNetModel")
-Sizes = tuple[int, int]
-"""(queries, keys) of an attention."""
+_DIFFUSERS = "diffusers.models.transformers."
+_JOINT = r"transformer_blocks\.\d+\.attn"
+_BOTH = r"(single_)?transformer_blocks\.\d+\.attn"
+_CROSS = r"transformer_blocks\.\d+\.attn2"
+_WAN = r"blocks\.\d+\.attn2"
 
-
-@dataclass(frozen=True)
-class ModelCall:
-    """What a diffusion model is called with.
-
-    Attributes:
-        latent: its shape `[batch, c, (frames,) h, w]`.
-        columns: of its text `[batch, columns, d]`.
-        given: everything else by ComfyUI's names: "ref_latents", "clip_fea", "attention_mask", …
-    """
-
-    latent: tuple[int, ...]
-    columns: int
-    given: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class TokenLayout:
-    """Where text and picture stand in the attentions of one call.
-
-    Attributes:
-        joint: whether text and picture share one attention; else the picture attends to the text in one of its own.
-        frames, grid: of the picture in patches, (h, w) each.
-        text: the keys that are text, one for each column.
-        first: the first query that is the picture's; they follow row by row, frame by frame.
-        sizes: (queries, keys) of an attention that has the text among its keys.
-        silent: sizes of attentions that are known to have no text in them.
-        more: whether an uncounted number of tokens may follow the picture's.
-        repeats: how many attentions of one block have the text among their keys, one after the other.
-        blocks: how many blocks there are, where lengths may tie and calls have to be counted; 0 is unknown.
-    """
-
-    joint: bool
-    frames: int
-    grid: Grid
-    text: slice
-    first: int
-    sizes: Sizes
-    silent: frozenset[Sizes] = frozenset()
-    more: bool = False
-    repeats: int = 1
-    blocks: int = 0
-
-    @property
-    def picture(self) -> int:
-        """How many patches there are."""
-        return self.frames * self.grid[0] * self.grid[1]
-
-    def has_text(self, queries: int, keys: int) -> bool:
-        """Whether an attention of this size is the one that has the text among its keys.
-
-        Raises:
-            NothingRecorded: text and picture stand in it, and their number is another than the layout says.
-        """
-        if (queries, keys) == self.sizes or (self.more and keys == self.sizes[1] and queries >= self.sizes[0]):
-            return True
-        if (queries, keys) in self.silent or not self._whole(queries, keys):
-            return False
-        raise NothingRecorded(
-            f"an attention has {queries} queries on {keys} keys, and by what the model was given it would have "
-            f"{self.sizes[0]} on {self.sizes[1]}. Another node changes the tokens of this model, so that nobody can say which "
-            "are words. Record without that node"
-        )
-
-    def _whole(self, queries: int, keys: int) -> bool:
-        """Whether an attention of an unknown size holds what is to be read; others are somebody's own (adapters, sound)."""
-        if self.joint:
-            return queries == keys and queries > self.picture
-        return keys == self.sizes[1] and queries > self.picture
-
-    def check_host(self, options: Mapping[str, Any]) -> None:
-        """Hold the layout against what the host itself says of a call's tokens, where it does.
-
-        Raises:
-            NothingRecorded: they differ.
-        """
-        told = options.get("img_slice")
-        if self.joint and told is not None and tuple(told) != (self.first, self.sizes[1]):
-            raise NothingRecorded(
-                f"ComfyUI says that the picture's tokens are {told[0]} to {told[1]}, and by what the model was given they "
-                f"would be {self.first} to {self.sizes[1]}. Another node changes the tokens of this model. Record without "
-                "that node"
-            )
-
-
-@dataclass(frozen=True)
-class Family:
-    """A family of transformers.
-
-    Attributes:
-        name: as people call it.
-        classes: `module.Class` of its networks behind `comfy.ldm.`; classes made from them belong to it, too.
-        layout: gives the layout of one call.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    layout: Callable[[Any, ModelCall], TokenLayout]
-
-
-# -- layouts --------------------------------------------------------------------------------------------------------
-
-
-def _text_first(model: Any, call: ModelCall, before: int = 0, behind: int = 0) -> TokenLayout:
-    """Tokens that are neither, text, picture, and more behind it, in one sequence."""
-    frames, grid = grid_of(model, call.latent)
-    picture = frames * grid[0] * grid[1]
-    first = before + call.columns
-    n = first + picture + behind
-    text = slice(before, first)
-    # Some blocks have a second attention of the picture alone (Stable Diffusion 3.5 medium).
-    return TokenLayout(True, frames, grid, text, first, (n, n), frozenset({(picture, picture)}))
-
-
-def _with_references(model: Any, call: ModelCall) -> TokenLayout:
-    """Flux, Flux.2, Chroma, Qwen-Image: text, picture, reference pictures."""
-    return _text_first(model, call, behind=_reference_tokens(model, call))
-
-
-def _auraflow(model: Any, call: ModelCall) -> TokenLayout:
-    """Registers, text, picture."""
-    return _text_first(model, call, before=int(model.register_tokens.shape[1]))
-
-
-def _reference_tokens(model: Any, call: ModelCall) -> int:
-    total = 0
-    for reference in call.given.get("ref_latents") or ():
-        frames, grid = grid_of(model, tuple(reference.shape))
-        total += frames * grid[0] * grid[1]
-    return total
-
-
-def _next_dit(model: Any, call: ModelCall) -> TokenLayout:
-    """Lumina 2 and Z-Image: captions of references, text, [what a vision model saw], references, picture.
-
-    Text, each reference and the picture are padded to a multiple. Refiners of text and picture alone come before.
-    """
-    frames, grid = grid_of(model, call.latent)
-    picture = grid[0] * grid[1]
-    if not hasattr(type(model), "embed_cap"):
-        return _trimmed(model, call, grid)
-    multiple = int(getattr(model, "pad_tokens_multiple", None) or 1)
-    references = call.given.get("ref_latents") or ()
-    captions = call.given.get("ref_contexts") or ()
-
-    def caption(one: Any) -> int:
-        return multiple if one is None else _padded(int(one.shape[1]), multiple)
-
-    ahead = sum(caption(captions[i] if i < len(captions) else None) for i in range(len(references)))
-    after = sum(caption(one) for one in captions[len(references) :]) if references else 0
-    words = ahead + _padded(call.columns, multiple) + after
-    seen = _seen_tokens(model, call, len(references), multiple)
-    pictures = [math.prod(grid_of(model, tuple(one.shape))[1]) for one in references]
-    stream = sum(_padded(n, multiple) for n in pictures) + _padded(picture, multiple)
-    first = words + seen + stream - _padded(picture, multiple)
-    n = words + seen + stream
-    silent = frozenset({(words, words), (stream, stream), (seen, seen)})
-    return TokenLayout(True, frames, grid, slice(ahead, ahead + call.columns), first, (n, n), silent)
-
-
-def _seen_tokens(model: Any, call: ModelCall, references: int, multiple: int) -> int:
-    """Tokens of what a vision model saw of the references (Z-Image Omni)."""
-    if not references or getattr(model, "siglip_embedder", None) is None:
-        return 0
-    features = call.given.get("siglip_feats") or ()
-    sizes = [math.prod(one.shape[1:3]) for one in features[:references]]
-    padded = getattr(model, "siglip_pad_token", None) is not None
-    absent = references + 1 - len(sizes)
-    return sum(_padded(n, multiple) for n in sizes) + absent * multiple if padded else sum(sizes)
-
-
-def _trimmed(model: Any, call: ModelCall, grid: Grid) -> TokenLayout:
-    """Lumina 2 before ComfyUI padded its text: the padding of the text is left out."""
-    mask = call.given.get("attention_mask")
-    lengths = {int(call.given.get("num_tokens") or call.columns)}
-    if isinstance(mask, Tensor):
-        lengths = {int(n) for n in mask.detach().bool().sum(-1).tolist()}
-    if len(lengths) > 1:
-        raise NothingRecorded(
-            "the prompts of one batch have different lengths, and this ComfyUI puts them at different places. Queue them one "
-            "by one, or use a newer ComfyUI"
-        )
-    (columns,), picture = lengths, grid[0] * grid[1]
-    n = columns + picture
-    silent = frozenset({(call.columns, call.columns), (picture, picture)})
-    return TokenLayout(True, 1, grid, slice(0, columns), columns, (n, n), silent)
-
-
-def _wan(model: Any, call: ModelCall) -> TokenLayout:
-    """Wan: a reference first, the video, further frames and references; text in an attention of its own.
-
-    The embedding of a picture has keys of its own, in a call before the text's.
-    """
-    frames, grid = grid_of(model, call.latent)
-    picture = frames * grid[0] * grid[1]
-    given, patch = call.given, patch_of(model)
-    behind = _tokens(given.get("time_dim_concat"), patch)
-    for latent in given.get("context_latents") or ():
-        behind += _tokens(latent, patch)
-    ahead = 0
-    reference = given.get("reference_latent")
-    if _is(model, "wan.model.SCAILWanModel"):
-        ahead, behind = _tokens(reference, patch), behind + _tokens(given.get("pose_latents"), patch)
-    elif _is(model, "wan.model.WanModel_S2V") or _is(model, "wan.model.HumoWanModel"):
-        behind += _tokens(reference, patch)
-    elif getattr(model, "ref_conv", None) is not None:
-        ahead = _tokens(reference, patch)
-    n = ahead + picture + behind
-    silent = {(n, n)}
-    for name in ("clip_fea", "clip_fea_ref"):
-        if given.get(name) is not None:
-            silent.add((n, int(given[name].shape[-2])))
-    if (n, call.columns) in silent - {(n, n)}:
-        raise NothingRecorded(
-            f"this model attends to {call.columns} columns of text and to as many of a picture, which cannot be told apart"
-        )
-    blocks = len(getattr(model, "blocks", ())) + len(getattr(model, "vace_blocks", None) or ())
-    more = given.get("reference_motion") is not None
-    # Made for a picture and given none, a block attends to the text in place of the picture, too.
-    made_for_picture = hasattr(next(iter(getattr(model, "blocks", ())), None), "cross_attn") and hasattr(
-        model.blocks[0].cross_attn, "k_img"
-    )
-    repeats = 2 if made_for_picture and len(silent) == 1 else 1
-    text = slice(0, call.columns)
-    return TokenLayout(False, frames, grid, text, ahead, (n, call.columns), frozenset(silent), more, repeats, blocks)
-
+# ComfyUI builds several families from one class.
+_FLUX_IN_COMFYUI = ComfyUIModel(("flux.model.Flux",), comfyui.with_references)
+_NEXT_DIT_IN_COMFYUI = ComfyUIModel(("lumina.model.NextDiT",), comfyui.next_dit)
 
 FAMILIES: tuple[Family, ...] = (
-    Family("Stable Diffusion 3", ("modules.diffusionmodules.mmdit.MMDiT",), _text_first),
-    Family("Flux", ("flux.model.Flux",), _with_references),
-    Family("Chroma", ("chroma.model.Chroma",), _with_references),
-    Family("Qwen-Image", ("qwen_image.model.QwenImageTransformer2DModel",), _with_references),
-    Family("AuraFlow", ("aura.mmdit.MMDiT",), _auraflow),
-    Family("Lumina 2", ("lumina.model.NextDiT",), _next_dit),
-    Family("Wan", ("wan.model.WanModel",), _wan),
+    Family(
+        "Flux.1",
+        ("transformer_flux.FluxTransformer2DModel",),
+        _BOTH,
+        of.by_positions,
+        tokenizers=("tokenizer_2",),
+        layout_arguments=("img_ids",),
+        comfyui=_FLUX_IN_COMFYUI,
+    ),
+    Family(
+        "Flux.2",
+        ("transformer_flux2.Flux2Transformer2DModel",),
+        _BOTH,
+        of.flux2,
+        layout_arguments=("img_ids",),
+        comfyui=_FLUX_IN_COMFYUI,
+    ),
+    Family(
+        "Chroma",
+        ("transformer_chroma.ChromaTransformer2DModel",),
+        _BOTH,
+        of.by_positions,
+        layout_arguments=("img_ids",),
+        comfyui=ComfyUIModel(("chroma.model.Chroma",), comfyui.with_references),
+    ),
+    Family(
+        "Stable Diffusion 3",
+        ("transformer_sd3.SD3Transformer2DModel",),
+        _JOINT,
+        of.sd3,
+        tokenizers=("tokenizer", "tokenizer_3"),
+        comfyui=ComfyUIModel(("modules.diffusionmodules.mmdit.MMDiT",), comfyui.text_first),
+    ),
+    Family(
+        "Qwen-Image",
+        ("transformer_qwenimage.QwenImageTransformer2DModel",),
+        _JOINT,
+        of.by_shapes,
+        comfyui=ComfyUIModel(("qwen_image.model.QwenImageTransformer2DModel",), comfyui.with_references),
+    ),
+    Family(
+        "Z-Image",
+        ("transformer_z_image.ZImageTransformer2DModel",),
+        r"layers\.\d+\.attention",
+        of.z_image,
+        text=("cap_feats",),
+        keeps="kept",
+        comfyui=_NEXT_DIT_IN_COMFYUI,
+    ),
+    Family(
+        "Lumina 2",
+        ("transformer_lumina2.Lumina2Transformer2DModel",),
+        r"layers\.\d+\.attn",
+        of.lumina2,
+        layout_arguments=("encoder_attention_mask",),
+        comfyui=_NEXT_DIT_IN_COMFYUI,
+    ),
+    Family("Lumina", ("lumina_nextdit2d.LuminaNextDiT2DModel",), r"layers\.\d+\.attn2", of.latent_cross),
+    Family(
+        "AuraFlow",
+        ("auraflow_transformer_2d.AuraFlowTransformer2DModel",),
+        r"(joint|single)_transformer_blocks\.\d+\.attn",
+        of.aura_flow,
+        comfyui=ComfyUIModel(("aura.mmdit.MMDiT",), comfyui.auraflow),
+    ),
+    Family(
+        "HiDream",
+        ("transformer_hidream_image.HiDreamImageTransformer2DModel",),
+        r"(double|single)_stream_blocks\.\d+\.block\.attn1",
+        of.hidream,
+        text=("encoder_hidden_states_t5", "encoder_hidden_states_llama3"),
+        tokenizers=("tokenizer_3", "tokenizer_4"),
+    ),
+    Family("PixArt", ("pixart_transformer_2d.PixArtTransformer2DModel",), _CROSS, of.latent_cross),
+    Family("Sana", ("sana_transformer.SanaTransformer2DModel",), _CROSS, of.latent_cross, keeps="first and tail"),
+    Family(
+        "HunyuanDiT",
+        ("hunyuan_transformer_2d.HunyuanDiT2DModel",),
+        _WAN,
+        of.hunyuan_dit,
+        text=("encoder_hidden_states", "encoder_hidden_states_t5"),
+        tokenizers=("tokenizer", "tokenizer_2"),
+    ),
+    Family(
+        "HunyuanImage 2.1",
+        ("transformer_hunyuanimage.HunyuanImageTransformer2DModel",),
+        _BOTH,
+        of.hunyuan_image,
+        text=("encoder_hidden_states", "encoder_hidden_states_2"),
+        tokenizers=("tokenizer", "tokenizer_2"),
+        layout_arguments=("encoder_attention_mask", "encoder_attention_mask_2"),
+    ),
+    Family(
+        "CogView",
+        ("transformer_cogview3plus.CogView3PlusTransformer2DModel", "transformer_cogview4.CogView4Transformer2DModel"),
+        r"transformer_blocks\.\d+\.attn1",
+        of.text_then_latent,
+        keeps="left",
+    ),
+    Family(
+        "Krea 2",
+        ("transformer_krea2.Krea2Transformer2DModel",),
+        _JOINT,
+        of.krea2,
+        layout_arguments=("position_ids",),
+        suffix=True,
+    ),
+    Family(
+        "Bria",
+        ("transformer_bria.BriaTransformer2DModel", "transformer_bria_fibo.BriaFiboTransformer2DModel"),
+        _BOTH,
+        of.by_positions,
+        layout_arguments=("img_ids",),
+    ),
+    Family(
+        "Ovis-Image",
+        ("transformer_ovis_image.OvisImageTransformer2DModel",),
+        _BOTH,
+        of.by_positions,
+        layout_arguments=("img_ids",),
+    ),
+    Family(
+        "LongCat-Image",
+        ("transformer_longcat_image.LongCatImageTransformer2DModel",),
+        _BOTH,
+        of.by_positions,
+        layout_arguments=("img_ids",),
+        comfyui=_FLUX_IN_COMFYUI,
+    ),
+    Family("PRX", ("transformer_prx.PRXTransformer2DModel",), r"blocks\.\d+\.attention", of.prx),
+    Family(
+        "Kandinsky 5",
+        ("transformer_kandinsky.Kandinsky5Transformer3DModel",),
+        r"visual_transformer_blocks\.\d+\.cross_attention",
+        of.kandinsky5,
+        video=True,
+    ),
+    Family(
+        "ERNIE-Image",
+        ("transformer_ernie_image.ErnieImageTransformer2DModel",),
+        r"layers\.\d+\.self_attention",
+        of.ernie,
+        text=("text_bth",),
+    ),
+    Family("GLM-Image", ("transformer_glm_image.GlmImageTransformer2DModel",), r"transformer_blocks\.\d+\.attn1", of.glm_image),
+    Family("JoyImage", ("transformer_joyimage.JoyImageEditTransformer3DModel",), r"double_blocks\.\d+\.attn", of.joy_image),
+    Family(
+        "Wan",
+        (
+            "transformer_wan.WanTransformer3DModel",
+            "transformer_wan_vace.WanVACETransformer3DModel",
+            "transformer_skyreels_v2.SkyReelsV2Transformer3DModel",
+            "transformer_chronoedit.ChronoEditTransformer3DModel",
+        ),
+        _WAN,
+        of.wan,
+        video=True,
+        comfyui=ComfyUIModel(("wan.model.WanModel",), comfyui.wan),
+    ),
+    Family("Wan Animate", ("transformer_wan_animate.WanAnimateTransformer3DModel",), _WAN, of.wan_animate, video=True),
+    Family("Helios", ("transformer_helios.HeliosTransformer3DModel",), _WAN, of.helios, video=True),
+    Family("AnyFlow", ("transformer_anyflow.AnyFlowTransformer3DModel",), _WAN, of.frames_first, video=True),
+    Family(
+        "LTX-Video",
+        ("transformer_ltx.LTXVideoTransformer3DModel",),
+        _CROSS,
+        of.ltx,
+        layout_arguments=("video_coords",),
+        video=True,
+    ),
+    Family("HunyuanVideo", ("transformer_hunyuan_video.HunyuanVideoTransformer3DModel",), _BOTH, of.hunyuan_video, video=True),
+    Family(
+        "HunyuanVideo 1.5",
+        ("transformer_hunyuan_video15.HunyuanVideo15Transformer3DModel",),
+        _JOINT,
+        of.hunyuan_video15,
+        text=("encoder_hidden_states", "encoder_hidden_states_2"),
+        tokenizers=("tokenizer", "tokenizer_2"),
+        layout_arguments=("encoder_attention_mask", "encoder_attention_mask_2", "image_embeds"),
+        video=True,
+    ),
+    Family(
+        "CogVideoX",
+        ("cogvideox_transformer_3d.CogVideoXTransformer3DModel", "consisid_transformer_3d.ConsisIDTransformer3DModel"),
+        r"transformer_blocks\.\d+\.attn1",
+        of.cog_video,
+        video=True,
+    ),
+    Family(
+        "Mochi",
+        ("transformer_mochi.MochiTransformer3DModel",),
+        r"transformer_blocks\.\d+\.attn1",
+        of.mochi,
+        layout_arguments=("encoder_attention_mask",),
+        video=True,
+    ),
+    Family("Allegro", ("transformer_allegro.AllegroTransformer3DModel",), _CROSS, of.latent_cross, video=True),
+    Family(
+        "Ideogram 4",
+        ("transformer_ideogram4.Ideogram4Transformer2DModel",),
+        r"layers\.\d+\.attention",
+        of.ideogram4,
+        layout_arguments=("position_ids", "indicator"),
+        keeps="left",
+        packed=True,
+    ),
+    Family("Latte", ("latte_transformer_3d.LatteTransformer3DModel",), _CROSS, of.latte, keeps="kept", video=True),
+    Family(
+        "Sana Video",
+        ("transformer_sana_video.SanaVideoTransformer3DModel",),
+        _CROSS,
+        of.latent_cross,
+        video=True,
+        keeps="first and tail",
+    ),
+    Family(
+        "Cosmos",
+        ("transformer_cosmos.CosmosTransformer3DModel",),
+        r"transformer_blocks\.\d+\.attn2",
+        of.latent_cross,
+        video=True,
+    ),
 )
-"""Z-Image is a Lumina 2 to ComfyUI, Kontext, Flux.2 and LongCat-Image are Flux."""
-READS = "Stable Diffusion 1, 2, XL and 3, Flux, Flux.2, LongCat-Image, Chroma, Qwen-Image, AuraFlow, Lumina 2, Z-Image and Wan"
+
+REFUSED: Mapping[str, str] = {
+    "dit_transformer_2d.DiTTransformer2DModel": "it is told a class by number, not a text",
+    "transformer_hunyuan_video_framepack.HunyuanVideoFramepackTransformer3DModel": "frames of before stand among its tokens",
+    "transformer_qwenimage21.QwenImage21Transformer2DModel": "its packed sequence is not known yet",
+    "transformer_ltx2.LTX2VideoTransformer3DModel": "between encoder and model its text is mixed anew, column by column",
+    "transformer_omnigen.OmniGenTransformer2DModel": "text and pictures are one sequence of tokens inside it",
+    "transformer_anyflow_far.AnyFlowFARTransformer3DModel": "its frames attend in chunks",
+}
+"""Transformers of diffusers that are known and not read, each with the reason."""
 
 
-def family_of(model: nn.Module) -> Family | None:
-    """The family of a diffusion model, None for one that is not known (or is a UNet)."""
-    return next((family for family in FAMILIES if any(_is(model, name) for name in family.classes)), None)
+READ_IN_COMFYUI = ", ".join(["Stable Diffusion 1, 2, XL", *(family.name for family in FAMILIES if family.comfyui is not None)])
+"""What the nodes read, for sentences: UNets and these families."""
 
 
-def is_unet(model: nn.Module) -> bool:
-    """Whether a diffusion model is ComfyUI's own UNet: module and class, since other families use its class names."""
-    return any((base.__module__, base.__name__) == UNET for base in _classes(model))
+def comfyui_model_of(model: nn.Module) -> ComfyUIModel | None:
+    """What is known of a diffusion model that ComfyUI built, None for one that is not known (or is a UNet)."""
+    known = (family.comfyui for family in FAMILIES)
+    return next((one for one in known if one is not None and one.built(model)), None)
 
 
-def grid_of(model: Any, latent: Sequence[int]) -> tuple[int, Grid]:
-    """(frames, (h, w)) of a latent `[batch, c, (frames,) h, w]` in patches; an edge that is no whole patch is padded."""
-    frames = latent[2] if len(latent) == 5 else 1
-    t, h, w = (math.ceil(n / p) for n, p in zip((frames, *latent[-2:]), patch_of(model), strict=True))
-    return t, (h, w)
+def family_of(model: nn.Module) -> Family:
+    """The family of a transformer of diffusers, wrapped by `torch.compile` or not.
 
-
-def patch_of(model: Any) -> tuple[int, int, int]:
-    """(frames, height, width) of a patch in latent positions."""
-    size = getattr(model, "patch_size", None) or 2
-    if isinstance(size, int):
-        return 1, size, size
-    sizes = tuple(int(n) for n in size)
-    return (1, *sizes) if len(sizes) == 2 else (sizes[0], sizes[1], sizes[2])
-
-
-def _is(model: nn.Module, name: str) -> bool:
-    return any(f"{base.__module__}.{base.__name__}" == f"comfy.ldm.{name}" for base in _classes(model))
-
-
-def _classes(model: nn.Module) -> tuple[type, ...]:
-    """The classes of a model, also of one that torch.compile has wrapped."""
-    return type(getattr(model, "_orig_mod", model)).__mro__
-
-
-def _tokens(latent: Tensor | None, patch: Sequence[int]) -> int:
-    """Patches of a latent `[batch, c, (frames,) h, w]`, 0 for none."""
-    if latent is None:
-        return 0
-    shape = tuple(latent.shape)
-    frames = shape[2] if len(shape) == 5 else 1
-    return math.prod(math.ceil(n / p) for n, p in zip((frames, *shape[-2:]), patch, strict=True))
-
-
-def _padded(n: int, multiple: int) -> int:
-    return math.ceil(n / multiple) * multiple
+    Raises:
+        UnsupportedModel: none is known; the sentence names the class.
+    """
+    classes = type(getattr(model, "_orig_mod", model)).__mro__
+    names = [f"{c.__module__}.{c.__name__}" for c in classes]
+    for name in names:
+        for family in FAMILIES:
+            if name.removeprefix(_DIFFUSERS) in family.classes and name.startswith(_DIFFUSERS):
+                return family
+    for name in names:
+        if reason := REFUSED.get(name.removeprefix(_DIFFUSERS)):
+            raise UnsupportedModel(f"{classes[0].__name__} cannot be read: {reason}.")
+    raise UnsupportedModel(
+        f"{classes[0].__name__} is a model that DAAM Lens does not know. It reads "
+        + ", ".join(family.name for family in FAMILIES)
+        + "."
+    )

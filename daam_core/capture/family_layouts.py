@@ -18,7 +18,7 @@ _CAPTION_MULTIPLE = 32  # Z-Image pads captions and pictures to so many tokens
 
 
 def by_positions(model: Any, given: Given) -> TokenLayout:
-    """Flux and its kin: text, picture, references; `img_ids` say where the picture's tokens stand."""
+    """Flux and models like it: text, picture, references; `img_ids` say where the picture's tokens stand."""
     hidden, text = given["hidden_states"], given["encoder_hidden_states"]
     patches, references = grid_patches(given["img_ids"], hidden.shape[1])
     return joint(hidden.shape[0], patches, text.shape[1], text_first=True, after=references)
@@ -48,7 +48,7 @@ def flux2(model: Any, given: Given) -> TokenLayout:
 def by_shapes(model: Any, given: Given) -> TokenLayout:
     """Qwen-Image: text, picture, references; `img_shapes` say how large the pictures are, in patches."""
     if getattr(model.config, "use_layer3d_rope", False):
-        raise UnsupportedModel("Qwen-Image Layered paints several pictures at once, which cannot be told apart.")
+        raise UnsupportedModel("Qwen-Image Layered makes several pictures at once, which cannot be told apart.")
     hidden, text = given["hidden_states"], given["encoder_hidden_states"]
     first = given["img_shapes"][0]
     shapes = list(first) if isinstance(first, (list, tuple)) and not isinstance(first[0], int) else [first]
@@ -275,7 +275,7 @@ def _beside_picture(model: Any, given: Given, layout: TokenLayout) -> TokenLayou
 
 
 def helios(model: Any, given: Given) -> TokenLayout:
-    """Helios: only the frames that are painted attend to the text."""
+    """Helios: only the frames that are being made attend to the text."""
     return latent_cross(model, given)
 
 

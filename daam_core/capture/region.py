@@ -1,4 +1,4 @@
-"""Where in the picture a prompt was at work: hosts let a prompt paint a rectangle, or through a mask."""
+"""The region of the picture that a prompt is for: a rectangle, and a mask inside the picture."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ _WRAPPED: dict[tuple[int, Any], list[_Wrapped]] = {}
 class SharedWrapper:
     """Wraps `owner[name]` of a dictionary, or `owner.name` of a module or class, until `remove`.
 
-    All traces share one wrapper, so it must look up by itself who wants to be told. Traces may leave in any order. Where
-    somebody else put a function of their own over the wrapper, it stays below, and must do nothing when nobody listens.
+    All traces share one wrapper, so it must find out by itself whom to call. Traces may leave in any order. Where
+    somebody else put a function of their own over the wrapper, it stays below, and must do nothing when no trace needs it.
 
     Args:
         owner: whose function it is; it must outlive the wrapper.

@@ -3,8 +3,8 @@
 The attention of diffusers' transformers goes through two kinds of function: the backends of `dispatch_attention_fn`, which
 are looked up in a dictionary at every call, and `torch.nn.functional.scaled_dot_product_attention`. Both are wrapped while a
 trace needs it. What arrives there is what the model attends with: norms, positions, fused projections, LoRA, references,
-masks and grouped keys are all in it. A wrapper passes its arguments on untouched, and is silent unless the calling thread is
-inside a traced model.
+masks and grouped keys are all in it. A wrapper passes its arguments on untouched, and does nothing else unless the calling
+thread is inside a traced model.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _SMALL = 2**17
 Read = Callable[[Sequence[Any], Mapping[str, Any]], AttentionCall]
 
 
-class TransformerListener(Protocol):
-    """Whoever is told what a transformer does. An exception of any of these ends the recording, not the picture."""
+class AttentionCallbacks(Protocol):
+    """What `TransformerHooks` calls while a model runs. An exception of any of these ends the recording, not the picture."""
 
     def begin(self, arguments: Mapping[str, Any]) -> bool:
-        """The model was called with these arguments, by name; says whether anything of this call is of interest."""
+        """The model was called with these arguments, by name; gives whether anything of this call is of interest."""
 
     def wants(self, layer: str) -> bool:
         """Whether calls of this layer are of interest."""
@@ -46,13 +46,13 @@ class TransformerListener(Protocol):
         """A wanted layer attended, for the `number`th time in this call, counted from 0."""
 
     def leave(self, layer: str, processor: str, calls: int) -> None:
-        """A wanted layer is done, with so many attention calls heard; `processor` is the class of its processor."""
+        """A wanted layer is done, with so many attention calls read; `processor` is the class of its processor."""
 
     def end(self) -> None:
         """The model is done."""
 
     def failed(self, error: Exception) -> None:
-        """One of the others raised, or an attention call could not be read; nothing more is told in this call."""
+        """One of the others raised, or an attention call could not be read; nothing else is called until the next `begin`."""
 
 
 @dataclass(eq=False)
@@ -81,18 +81,18 @@ _THREAD = _Thread()
 
 
 class TransformerHooks:
-    """Tells a listener what one transformer does; a context manager that owns everything it put in.
+    """Calls back for everything that one transformer attends to; a context manager that owns everything it put in.
 
     Args:
         model: a transformer of diffusers.
-        listener: who is told.
+        callbacks: what is called.
     """
 
-    def __init__(self, model: nn.Module, listener: TransformerListener) -> None:
+    def __init__(self, model: nn.Module, callbacks: AttentionCallbacks) -> None:
         self._outer = model
         self.model: nn.Module = getattr(model, "_orig_mod", model)
         self._number = transformer_ops.number_of(self) if is_compiled(model) else None
-        self._listener = listener
+        self._callbacks = callbacks
         self._signature = inspect.signature(type(self.model).forward)
         self._handles: list[RemovableHandle | SharedWrapper | _AroundGraph] = []
 
@@ -117,7 +117,7 @@ class TransformerHooks:
     def _attach(self) -> None:
         add = self._handles.append
         for name, module in self.model.named_modules():
-            if getattr(module, "processor", None) is not None and self._listener.wants(name):
+            if getattr(module, "processor", None) is not None and self._callbacks.wants(name):
                 add(module.register_forward_pre_hook(functools.partial(self._enter_hook, name)))
                 add(module.register_forward_hook(functools.partial(self._leave_hook, name), always_call=True))
         if getattr(self._outer, "_compiled_call_impl", None) is not None:
@@ -125,10 +125,10 @@ class TransformerHooks:
         else:
             add(self._outer.register_forward_pre_hook(self._begin, with_kwargs=True))
             add(self._outer.register_forward_hook(self._end, always_call=True))
-        add(SharedWrapper(torch.nn.functional, "scaled_dot_product_attention", functools.partial(_listening, from_sdpa)))
+        add(SharedWrapper(torch.nn.functional, "scaled_dot_product_attention", functools.partial(_wrap_attention, from_sdpa)))
         for backends in _backend_tables():
             for name in list(backends):
-                add(SharedWrapper(backends, name, functools.partial(_listening, _from_backend)))
+                add(SharedWrapper(backends, name, functools.partial(_wrap_attention, _from_backend)))
 
     # -- the model ------------------------------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class TransformerHooks:
         try:
             bound = self._signature.bind(self.model, *args, **kwargs)
             bound.apply_defaults()
-            scope.alive = self._listener.begin(bound.arguments)
+            scope.alive = self._callbacks.begin(bound.arguments)
         except Exception as error:
             self._fail(scope, error)
 
@@ -151,7 +151,7 @@ class TransformerHooks:
         _THREAD.scopes.remove(scope)
         # `always_call` also calls where the model raised: then it gave nothing out.
         if scope.alive and output is not None:
-            self._tell(scope, self._listener.end)
+            self._guard(scope, self._callbacks.end)
 
     # -- its layers -----------------------------------------------------------------------------------------------
 
@@ -188,9 +188,9 @@ class TransformerHooks:
             return
         _, calls = scope.layers.pop()
         processor = type(getattr(self.model.get_submodule(name), "processor", None)).__name__
-        self._tell(scope, functools.partial(self._listener.leave, name, processor, calls))
+        self._guard(scope, functools.partial(self._callbacks.leave, name, processor, calls))
 
-    def _tell(self, scope: _Scope, what: Callable[[], None]) -> None:
+    def _guard(self, scope: _Scope, what: Callable[[], None]) -> None:
         try:
             what()
         except Exception as error:
@@ -198,7 +198,7 @@ class TransformerHooks:
 
     def _fail(self, scope: _Scope, error: Exception) -> None:
         scope.alive = False
-        self._listener.failed(error)
+        self._callbacks.failed(error)
 
 
 class _AroundGraph:
@@ -230,7 +230,7 @@ def _from_backend(args: Sequence[Any], kwargs: Mapping[str, Any]) -> AttentionCa
 
 
 def _backend_tables() -> list[dict[Any, Any]]:
-    """The dictionaries in which diffusers looks its attention kernels up; none in releases before 0.35."""
+    """The dictionaries that hold the attention kernels of diffusers by name; none in releases before 0.35."""
     try:
         from diffusers.models import attention_dispatch
     except ImportError:
@@ -238,8 +238,8 @@ def _backend_tables() -> list[dict[Any, Any]]:
     return [attention_dispatch._AttentionBackendRegistry._backends]
 
 
-def _waiting() -> list[_Scope]:
-    """The running calls in this thread that want to hear of an attention of the layer they are in."""
+def _active_scopes() -> list[_Scope]:
+    """The running calls in this thread that are inside a layer whose attention they want."""
     thread = _THREAD
     if not thread.scopes or thread.inside:
         return []
@@ -247,15 +247,15 @@ def _waiting() -> list[_Scope]:
     return [scope for scope in thread.scopes if scope.model is model and scope.alive and scope.layers]
 
 
-def _listening(read: Read, below: Callable[..., Any]) -> Callable[..., Any]:
-    """An attention function that tells the running calls what it was called with, and calls `below` with the same."""
+def _wrap_attention(read: Read, below: Callable[..., Any]) -> Callable[..., Any]:
+    """An attention function that hands its arguments to the running calls, and calls `below` with the same."""
     backend = read is _from_backend
 
     @functools.wraps(below)
     def attention(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             return _compiled(backend, below, args, kwargs)
-        scopes = _waiting()
+        scopes = _active_scopes()
         if not scopes:
             return below(*args, **kwargs)
         call = error = None
@@ -272,13 +272,13 @@ def _listening(read: Read, below: Callable[..., Any]) -> Callable[..., Any]:
             _THREAD.inside -= 1
         if call is not None and capture is not None:
             call = call.with_lse(capture.of(call))
-        _tell_all(scopes, call, error)
+        _dispatch_all(scopes, call, error)
         return output
 
     return attention
 
 
-def _tell_all(scopes: Sequence[_Scope], call: AttentionCall | None, error: Exception | None) -> None:
+def _dispatch_all(scopes: Sequence[_Scope], call: AttentionCall | None, error: Exception | None) -> None:
     for scope in scopes:
         if call is None:
             scope.hooks._fail(scope, error or RuntimeError("an attention call could not be read"))
@@ -286,14 +286,14 @@ def _tell_all(scopes: Sequence[_Scope], call: AttentionCall | None, error: Excep
         layer = scope.layers[-1]
         name, number = layer
         layer[1] += 1
-        scope.hooks._tell(scope, functools.partial(scope.hooks._listener.attention, name, number, call))
+        scope.hooks._guard(scope, functools.partial(scope.hooks._callbacks.attention, name, number, call))
 
 
 # -- inside the graphs of torch.compile ---------------------------------------------------------------------------------
 
 
 def _compiled(backend: bool, below: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The same from inside a graph: what is told, is told by operators, when the graph runs."""
+    """The same from inside a graph: operators call back when the graph runs."""
     q = args[0] if len(args) > 0 else kwargs["query"]
     k = args[1] if len(args) > 1 else kwargs["key"]
     mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
@@ -308,8 +308,8 @@ def _compiled(backend: bool, below: Callable[..., Any], args: Sequence[Any], kwa
     return output
 
 
-def _told_by_graph(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | None, causal: bool) -> None:
-    scopes = _waiting()
+def _attention_in_graph(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | None, causal: bool) -> None:
+    scopes = _active_scopes()
     if not scopes:
         return
     call = error = None
@@ -317,11 +317,11 @@ def _told_by_graph(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | Non
         call = from_sdpa((q, k), {"attn_mask": mask, "scale": scale, "is_causal": causal})
     except Exception as raised:
         error = raised
-    _tell_all(scopes, call, error)
+    _dispatch_all(scopes, call, error)
 
 
 def _depth_in_graph(by: int) -> None:
     _THREAD.inside += by
 
 
-transformer_ops.connect(_told_by_graph, _depth_in_graph)
+transformer_ops.connect(_attention_in_graph, _depth_in_graph)

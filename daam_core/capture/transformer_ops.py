@@ -1,4 +1,4 @@
-"""What hooks of a transformer say from inside a graph of `torch.compile`: opaque operators, so that no graph breaks."""
+"""Opaque operators by which hooks of a transformer work inside a graph of `torch.compile`, so that no graph breaks."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class LayerHooks(Protocol):
 # trace finds none and does nothing.
 _HOOKS: weakref.WeakValueDictionary[int, LayerHooks] = weakref.WeakValueDictionary()
 _NUMBERS = itertools.count()
-_TOLD: list[Callable[[Tensor, Tensor, Tensor | None, float | None, bool], None]] = []
-_DEPTH: list[Callable[[int], None]] = []
+_ON_ATTENTION: list[Callable[[Tensor, Tensor, Tensor | None, float | None, bool], None]] = []
+_ON_DEPTH: list[Callable[[int], None]] = []
 
 
 def number_of(hooks: LayerHooks) -> int:
@@ -41,13 +41,13 @@ def number_of(hooks: LayerHooks) -> int:
 def connect(
     attention: Callable[[Tensor, Tensor, Tensor | None, float | None, bool], None], depth: Callable[[int], None]
 ) -> None:
-    """Who is told of attention calls (q, k, mask, scale, whether it is causal), and of wrapped functions entered and left."""
-    _TOLD[:], _DEPTH[:] = [attention], [depth]
+    """Set what is called for an attention (q, k, mask, scale, causal or not), and where a wrapped function begins or ends."""
+    _ON_ATTENTION[:], _ON_DEPTH[:] = [attention], [depth]
 
 
 OPERATORS: dict[str, Any] = {}
 """By name, once `prepare` was called; and "mark", the tensor whose (pretended) change keeps the compiler from dropping them,
-and in order. A graph reads them here: it cannot look into a cache."""
+and in order. A graph reads them here: it cannot read a cache."""
 
 
 def prepare() -> None:
@@ -76,12 +76,12 @@ def prepare() -> None:
             q, k = q.transpose(1, 2), k.transpose(1, 2)
             if mask is not None and mask.dim() == 2 and mask.shape == (q.shape[0], k.shape[2]):
                 mask = mask[:, None, None]
-        for told in _TOLD:
-            told(q, k, mask, scale, causal)
+        for on_attention in _ON_ATTENTION:
+            on_attention(q, k, mask, scale, causal)
 
     def inside(mark: Tensor, by: int) -> None:
-        for depth in _DEPTH:
-            depth(by)
+        for on_depth in _ON_DEPTH:
+            on_depth(by)
 
     # Postponed annotations are strings; an operator's schema is read from real types.
     layer.__annotations__ = {"mark": Tensor, "number": int, "name": str, "enter": bool, "return": None}

@@ -15,11 +15,11 @@ from ..prompt.compose import without_padding_behind
 from ..prompt.prompt import Prompt
 from ..types import Side
 from .buffers import BatchSlice, StoreOptions
+from .family import Family
 from .recording import Recording
 from .sdpa_call import AttentionCall
 from .text_rows import EncodedText, match_rows
 from .token_layout import RowLayout, TokenLayout
-from .transformer_families import Family
 
 _KNOWN = 8
 """So many different arguments of a model are remembered with what they mean."""
@@ -183,7 +183,7 @@ def add_row(text: PictureText, layer: int, layout: TokenLayout, row: RowLayout, 
         )
 
 
-class ModelListener:
+class ModelRecorder:
     """Reads what one of a pipeline's transformers does into the recording that runs.
 
     Args:
@@ -191,7 +191,7 @@ class ModelListener:
         family: what is known of it.
         number: which of the pipeline's transformers it is.
         current: gives the recording of the pipeline's call that runs, None where none does.
-        failed: is told once where recording stops.
+        failed: called once where recording stops.
     """
 
     def __init__(
@@ -260,7 +260,7 @@ class ModelListener:
         """The layout of a call, whose its rows are, and its text; looked up where the same was given before."""
         own = self._family.text_rows(arguments)
         texts = recording.texts()
-        values = [arguments.get(name) for name in self._family.looks_at]
+        values = [arguments.get(name) for name in self._family.layout_arguments]
         key = (
             len(texts),
             tuple(_identity(value) for value in (arguments[self._family.text[0]], *values)),

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from ..capture.family import Family
 from ..capture.text_rows import EncodedText, match_rows
-from ..capture.tokenizer_watch import Tokenized
-from ..capture.transformer_families import Family
+from ..capture.tokenizer_hook import Tokenized
 from ..prompt.compose import concat_encoders
 from ..prompt.prompt import Prompt
 from ..prompt.template import columns_of, templated_prompt

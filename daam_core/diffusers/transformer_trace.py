@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..capture.buffers import StoreOptions
 from ..capture.class_hook import ClassHook, Finish
+from ..capture.families import family_of
 from ..capture.recording import Recording
-from ..capture.tokenizer_watch import TokenizerWatch
-from ..capture.transformer_families import family_of
+from ..capture.tokenizer_hook import TokenizerHook
 from ..capture.transformer_hooks import TransformerHooks
-from ..capture.transformer_recording import ModelListener, TransformerRecording
+from ..capture.transformer_recording import ModelRecorder, TransformerRecording
 from ..errors import BadArgument, UnsupportedModel
 from ..maps.heatmaps import Aggregation, HeatMaps
 from ..types import Side
@@ -74,14 +74,14 @@ class TransformerTrace(AttentionTrace):
 
     def _attach(self) -> None:
         pipe = self._pipe
-        self._tokenizers = TokenizerWatch(pipe)
+        self._tokenizers = TokenizerHook(pipe)
         self._stack.callback(self._tokenizers.remove)
         self._hook(type(pipe), "__call__", self._begin)
         self._hook(type(pipe), "encode_prompt", self._begin_encoding)
         self._hook(type(getattr(pipe, "scheduler", None)), "step", self._begin_scheduler)
         for number, (model, family) in enumerate(zip(self._models, self._families, strict=True)):
-            listener = ModelListener(model, family, number, self._running, self._fail)
-            self._stack.enter_context(TransformerHooks(model, listener))
+            recorder = ModelRecorder(model, family, number, self._running, self._fail)
+            self._stack.enter_context(TransformerHooks(model, recorder))
 
     def _hook(self, owner: type, name: str, begin: Callable[..., Finish | None]) -> None:
         if callable(getattr(owner, name, None)):

@@ -41,7 +41,7 @@ class HeatMaps(PromptSide):
     both sides.
 
     What is asked without naming a side (`maps.heat_map`, `maps.words`, `maps.sums`, …) is the prompt's; `maps.negative` is the
-    same picture seen from the negative prompt.
+    same picture for the negative prompt.
 
     Attributes:
         sides: "prompt", and "negative" where the negative prompt was recorded.

@@ -1,4 +1,4 @@
-"""Maps recorded by column number, because nobody knew the words, and the words that were told afterwards."""
+"""Gives words to maps that were recorded by column number because the prompt was not known then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the maps say in words: who owns which place, what a prompt's words did, what changed between two runs."""
+"""Figures of maps as pure functions: shares, mean probability, words of a region, the prompt report, change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NEGLECTED_CONTRAST = 1.0
 """A word whose hottest place holds less than this much more than its average did almost nothing to the layout. On the model
 inside no object that was drawn falls below it, and a tenth of those that are missing do (`benchmarks.report_thresholds`).
-2.3 would find four in five of these, but also call a word idle that paints half of the picture: grass, sky."""
+2.3 would find four in five of these, but also call a word idle that covers half of the picture: grass, sky."""
 ENTANGLED_IOU = 0.75
 """Two words whose maps (Eq. 7, tau 0.4) overlap by more than this cannot be told apart by place. No two objects that were both
 drawn do on the model inside; 0.28 would be enough there, but in Stable Diffusion unrelated words share 0.48 on average and two
@@ -161,14 +161,14 @@ class PromptReport:
     def notes(self) -> list[str]:
         """A sentence for the neglected words together, and one for each entangled pair."""
         # A colour lies over the whole picture and still works, through its noun: the maps cannot tell that from idleness.
-        said = []
+        lines = []
         if self.neglected:
             own, lie = ("its own", "it lies") if len(self.neglected) == 1 else ("their own", "they lie")
-            said.append(
+            lines.append(
                 f"{_listed(self.neglected)} did almost nothing on {own}: {lie} evenly over the picture. Colours and styles "
                 "may work so, through other words."
             )
-        return said + [f"“{a}” and “{b}” cannot be told apart by place (IoU {v:.2f})." for a, b, v in self.entangled]
+        return lines + [f"“{a}” and “{b}” cannot be told apart by place (IoU {v:.2f})." for a, b, v in self.entangled]
 
 
 def _listed(words: Sequence[str]) -> str:

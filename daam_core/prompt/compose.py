@@ -34,7 +34,7 @@ def concat_encoders(prompts: Sequence[Prompt]) -> Prompt:
 
 
 def concat(prompts: Sequence[Prompt]) -> Prompt:
-    """Several prompts that paint one picture (AND, regions, schedules), as one: columns, channels and words in order.
+    """Several prompts of one picture (AND, regions, schedules), as one: columns, channels and words in order.
 
     A word that stands in several of them is numbered on: `house`, `house#2`.
 

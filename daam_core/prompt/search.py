@@ -1,4 +1,4 @@
-"""Finds a word or phrase in a prompt, and says why where there is none."""
+"""Finds a word or phrase in a prompt, or raises with the reason why there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a host's token ids say before any word is read: chunks, the role of each place, the bytes each token spells."""
+"""A host's token ids as chunks: the role of each position, and the bytes of each token."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def flattened(weights: Any) -> list[float]:
 def roles(chunk: Sequence[int | str], start: int | None, end: int | None) -> list[str]:
     """The role of each place of a chunk: "<start>", "token", "<end>" or "<padding>".
 
-    Padding is told by its place alone: its id may be the end token's (SD 1) or that of "!" (SD 2, SDXL's second
+    Padding is known by its position alone: its id may be the end token's (SD 1) or that of "!" (SD 2, SDXL's second
     encoder), and a prompt may hold "!" itself.
     """
     roles = ["token"] * len(chunk)

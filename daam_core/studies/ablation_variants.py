@@ -17,7 +17,7 @@ from ..types import Size
 FAMILIES = ("all", "resolution", "block", "layer", "steps", "head", "interpolation", "aggregation")
 QUARTERS = ("first quarter", "second quarter", "third quarter", "last quarter")
 MOST_LAYERS = 40
-"""Single layers are looked at where there are no more than this; beyond, blocks say enough."""
+"""Single layers are compared where there are no more than this, blocks alone where there are more."""
 Mode = Literal["nearest", "bilinear", "bicubic", "area"]
 
 

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 
 from .. import masks
-from ..cli.argument_types import number_argument
-from ..defaults import DEFAULT_TAU
 from ..diffusers.loading import TINY
 from ..diffusers.trace import trace
 from ..errors import BadPrompt
@@ -27,7 +25,7 @@ from .report import Report
 from .segment import things_in
 from .study import Found, Measured, Picture, Row, Study, Unit
 from .templates import Template, noun_and_adjective, read_templates
-from .word_masks import Labels, heat, number, overlaps, panels, word_masks
+from .word_masks import Labels, add_tau_option, heat, number, overlaps, panels, word_masks
 
 if TYPE_CHECKING:
     from .model_runner import ModelRunner
@@ -50,12 +48,7 @@ class AdjectivesStudy(Study):
     name = "adjectives"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "--tau",
-            type=number_argument(0, 1),
-            default=DEFAULT_TAU,
-            help="threshold of the masks, Eq. 7 (default: %(default)s)",
-        )
+        add_tau_option(parser)
         parser.epilog = (
             'A line of --prompts has a gap: "a {rusty,metallic,wooden} shovel sitting in a clean shed". The first adjective is '
             "compared with each of the others; the noun is the first word after the gap."
@@ -117,13 +110,13 @@ def world_templates(count: int) -> list[Template]:
     from ..tiny.captions import BACKGROUNDS, COLOUR_NAMES, HELD_OUT, PLACES
     from ..tiny.shapes import NOUNS
 
-    dice = np.random.default_rng([WORLD_SEED, 6])
+    generator = np.random.default_rng([WORLD_SEED, 6])
     found = []
     for _ in range(count):
-        noun = NOUNS[int(dice.integers(len(NOUNS)))]
+        noun = NOUNS[int(generator.integers(len(NOUNS)))]
         colours = [colour for colour in COLOUR_NAMES if (colour, noun) not in HELD_OUT]
-        first, second = dice.permutation(len(colours))[:2]
-        background = BACKGROUNDS[int(dice.integers(len(BACKGROUNDS)))]
+        first, second = generator.permutation(len(colours))[:2]
+        background = BACKGROUNDS[int(generator.integers(len(BACKGROUNDS)))]
         found.append(Template("a", (colours[first], colours[second]), f"{noun} {PLACES[background]}".strip()))
     return found
 
@@ -134,11 +127,11 @@ def side_by_side(template: Template, seed: int, runner: ModelRunner) -> list[Hea
     prompts = [template.prompt(adjective) for adjective in _adjectives(template)]
     pipe = runner.pipe
     freezes = _freezes(template, _read(pipe, prompts))
-    dice = [torch.Generator("cpu").manual_seed(seed) for _ in prompts]
+    generators = [torch.Generator("cpu").manual_seed(seed) for _ in prompts]
     with warnings.catch_warnings(), freezing(pipe.unet, len(prompts), freezes):
         warnings.simplefilter("ignore")
         with trace(pipe, keep=("heads",) if runner.aggregation == "castorini" else ()) as recording:
-            pipe(prompts, generator=dice, **runner.how)
+            pipe(prompts, generator=generators, **runner.how)
     return [recording.heat_maps(image, aggregation=runner.aggregation) for image in range(len(prompts))]
 
 

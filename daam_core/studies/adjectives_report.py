@@ -1,4 +1,4 @@
-"""What the rows of the adjectives study say: the paper's section 5.2 and Fig. 9 and 10 for this model."""
+"""The report of the adjectives study: the paper's section 5.2 and Fig. 9 and 10 for this model."""
 
 from __future__ import annotations
 

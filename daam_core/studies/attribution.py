@@ -14,7 +14,7 @@ from ..prompt.alignment import is_visible
 from ..render.overlay import blend_heatmap
 from . import attribution_report
 from .parsing import GRAMMAR, SPACY, aligned, chosen_parser
-from .prompts import DEFAULT_LIMIT, WORLD_SEED, Asked, asked_prompts, picture_units
+from .prompts import DEFAULT_LIMIT, WORLD_SEED, StudyPrompt, picture_units, study_prompts
 from .ratings import check_files
 from .report import Report
 from .study import Found, Measured, Picture, Row, Study, Unit
@@ -29,7 +29,7 @@ SIDE = 320
 
 
 class AttributionStudy(Study):
-    """A rating sheet of words and their heat, and what raters said."""
+    """A rating sheet of words and their heat, and the report of its answers."""
 
     name = "attribution"
     outside = frozenset({"ratings", "sheet_seed", "sheet_items", "parser"})
@@ -61,7 +61,7 @@ class AttributionStudy(Study):
     def units(self, options: argparse.Namespace) -> list[Unit]:
         check_files(options.ratings or [])  # now, and not after an hour of painting
         own = options.prompts is None
-        asked = world_prompts(options.limit or DEFAULT_LIMIT) if own else asked_prompts(options)
+        asked = world_prompts(options.limit or DEFAULT_LIMIT) if own else study_prompts(options)
         parse = chosen_parser(options.parser or (GRAMMAR if own else SPACY))
         trees = {one.text: parse(one.text).to_dict() for one in asked}
         return [
@@ -87,16 +87,15 @@ class AttributionStudy(Study):
         return attribution_report.conclude(found, options)
 
 
-def world_prompts(count: int) -> list[Asked]:
+def world_prompts(count: int) -> list[StudyPrompt]:
     """`count` of the embedded world's wordings of two things."""
     from ..tiny.captions import BACKGROUNDS, RELATIONS, random_pairs, random_wording
 
-    dice = np.random.default_rng([WORLD_SEED, 7])
+    generator = np.random.default_rng([WORLD_SEED, 7])
     found = []
     for number in range(count):
-        relation = RELATIONS[int(dice.integers(len(RELATIONS)))]
-        background = BACKGROUNDS[int(dice.integers(len(BACKGROUNDS)))]
-        found.append(
-            Asked(random_wording(dice, random_pairs(dice, 2), [None, None], relation, background).text, "captions", number)
-        )
+        relation = RELATIONS[int(generator.integers(len(RELATIONS)))]
+        background = BACKGROUNDS[int(generator.integers(len(BACKGROUNDS)))]
+        wording = random_wording(generator, random_pairs(generator, 2), [None, None], relation, background)
+        found.append(StudyPrompt(wording.text, "captions", number))
     return found

@@ -1,4 +1,4 @@
-"""The rating sheet, and what raters said: the paper's section 4.2 for this model."""
+"""The report of the attribution study, with its rating sheet: the paper's section 4.2 for this model."""
 
 from __future__ import annotations
 

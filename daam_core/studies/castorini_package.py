@@ -31,18 +31,18 @@ def check() -> None:
 
 
 def masks(unit: Unit, runner: ModelRunner, seen: Observed) -> dict[str, dict[tuple[str, float | None], Tensor]]:
-    """Its masks by word, name and threshold, on the same picture, which it paints again with its own attention.
+    """Its masks by word, name and threshold, on the same picture, which it generates again with its own attention.
 
     Raises:
-        BadArgument: pictures that are not painted.
+        BadArgument: pictures that are not generated.
         NothingRecorded: its picture is another one.
     """
     if unit.content["truth"] == "rendered" or unit.content.get("route") == "denoised":
         raise BadArgument("castorini's package records pictures while they are painted: leave out --with-package here.")
     pipe = runner.pipe
-    dice = torch.Generator("cpu").manual_seed(unit.content["seed"])
+    generator = torch.Generator("cpu").manual_seed(unit.content["seed"])
     with _module().trace(pipe) as tracer:
-        picture = np.asarray(pipe(unit.content["prompt"], generator=dice, **runner.how).images[0].convert("RGB"))
+        picture = np.asarray(pipe(unit.content["prompt"], generator=generator, **runner.how).images[0].convert("RGB"))
         whole = tracer.compute_global_heat_map(factors=FACTORS)
     difference = float(np.abs(picture.astype(np.int16) - seen.sample.image).mean())
     if difference > SAME_PICTURE:

@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..cli.argument_types import number_argument
-from ..defaults import DEFAULT_TAU
 from ..diffusers.loading import TINY
 from ..errors import BadArgument
 from . import cohyponyms_report
@@ -17,7 +15,7 @@ from .prompts import SEED_STRIDE
 from .report import Report
 from .segment import things_in
 from .study import Found, Measured, Picture, Row, Study, Unit
-from .word_masks import heat, overlaps, panels, shrunk, word_masks
+from .word_masks import add_tau_option, heat, overlaps, panels, shrunk, word_masks
 
 if TYPE_CHECKING:
     from .model_runner import ModelRunner, Sample
@@ -54,12 +52,7 @@ class CohyponymsStudy(Study):
         parser.add_argument(
             "--labels", type=Path, metavar="FILE", help="CSV with the columns unit and both (yes or no): what people saw"
         )
-        parser.add_argument(
-            "--tau",
-            type=number_argument(0, 1),
-            default=DEFAULT_TAU,
-            help="threshold of the masks, Eq. 7 (default: %(default)s)",
-        )
+        add_tau_option(parser)
 
     def units(self, options: argparse.Namespace) -> list[Unit]:
         from ..tiny.shapes import NOUNS
@@ -84,7 +77,12 @@ class CohyponymsStudy(Study):
         masks = word_masks(sample.maps, words, options.tau)
         found = overlaps(masks[0], masks[1])
         row: Row = {name: content[name] for name in ("kind", "pair", "first", "second", "prompt", "seed")}
-        row |= {"iou": found["iou"], "iod": found["iod"], "ioh": found["ioh"], **_seen(sample, content, found, judge(options))}
+        row |= {
+            "iou": found["iou"],
+            "iod": found["iod"],
+            "ioh": found["ioh"],
+            **_both_there(sample, content, found, judge(options)),
+        }
         pictures: dict[str, Picture] = {}
         if content["number"] < EXAMPLES and content["turn"] == 0:
             pictures["panels"] = panels(sample.image, list(heat(sample.maps, words)), list(masks))
@@ -118,7 +116,7 @@ def _units(pairs: list[NounPair], options: argparse.Namespace) -> list[Unit]:
     return units
 
 
-def _seen(sample: Sample, content: dict[str, str], found: Row, who: str) -> Row:
+def _both_there(sample: Sample, content: dict[str, str], found: Row, who: str) -> Row:
     """Whether each and both appear, and who says so."""
     if who == SEGMENTER:
         seen = things_in(sample.image)

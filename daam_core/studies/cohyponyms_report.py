@@ -1,4 +1,4 @@
-"""What the rows of the cohyponyms study say: the paper's section 5.1 and Fig. 8 for this model."""
+"""The report of the cohyponyms study: the paper's section 5.1 and Fig. 8 for this model."""
 
 from __future__ import annotations
 

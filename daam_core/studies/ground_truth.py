@@ -2,9 +2,9 @@
 
 (a) `rendered`: scenes drawn by code, noised and denoised one step at each of nine noise levels; their masks are exact.
 (b) `generated`: pictures of the embedded model while they are made; the segmenter, trained on the same world and never on
-    the model's pictures, says what is in them. Its own accuracy is measured beside.
+    the model's pictures, finds what is in them. Its own accuracy is measured beside.
 (c) `bed`: scenes of other silhouettes, grounds and sizes than the embedded world's (`mask_bed_scenes`), as in (a).
-(d) a folder: see `folders`.
+(d) a folder: see `annotated_folder`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..tiny.shapes import NOUNS
 from . import annotated_folder as folders
 from . import mask_bed_scenes
 from .model_runner import ModelRunner, Sample
-from .prompts import SPLITS, WORLD_SEED, asked_prompts, picture_units
+from .prompts import SPLITS, WORLD_SEED, picture_units, study_prompts
 from .segment import segmenter
 from .study import Measured, Unit
 
@@ -107,7 +107,7 @@ def truth_units(options: argparse.Namespace) -> list[Unit]:
             raise BadArgument("Scenes of the bed have captions of their own: leave out --prompts, or --truth bed.")
         units = _bed_units(options)
     elif options.truth == "generated":
-        units = picture_units(options, asked_prompts(options), truth="generated")
+        units = picture_units(options, study_prompts(options), truth="generated")
         if not any(world_nouns(unit.content["prompt"]) for unit in units):
             raise BadArgument(
                 f"None of the {len(units)} prompts names a thing that the trained segmenter knows; the first is "

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..tiny.captions import Thing, caption
 from ..tiny.scenes import COLOURS
-from ..tiny.shapes import BROWN, CREAM, RGB, TAN, WHITE, Polygon, Shape, ellipse, fill_of, mix, polygon, rectangle, ring
+from ..tiny.shapes import BROWN, CREAM, RGB, TAN, WHITE, Polygon, Shape, ellipse, mix, polygon, rectangle, rgb_of, ring
 from ..types import Size
 
 BED_SEED = 515_253
@@ -142,14 +142,14 @@ def _centre(rng: np.random.Generator, kind: str, size: Size, side: float) -> tup
 def _faded(one: _Object, ground: tuple[int, ...]) -> _Object:
     """The same object with all its paints brought to a quarter of their distance from the ground."""
     back = (ground[0], ground[1], ground[2])
-    shape = tuple((points, mix(back, fill_of(paint, one.main), _CONTRAST)) for points, paint in one.shape)
+    shape = tuple((points, mix(back, rgb_of(paint, one.main), _CONTRAST)) for points, paint in one.shape)
     return _Object(one.noun, one.colour, one.main, one.centre, one.side, one.turn, shape)
 
 
 def _polygons(one: _Object) -> list[tuple[Polygon, RGB]]:
     a = np.deg2rad(one.turn)
     frame = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]) * (one.side / 2)
-    return [(points @ frame.T + one.centre, fill_of(paint, one.main)) for points, paint in one.shape]
+    return [(points @ frame.T + one.centre, rgb_of(paint, one.main)) for points, paint in one.shape]
 
 
 def _fill(canvas: Picture, points: Polygon, fill: RGB | int) -> None:

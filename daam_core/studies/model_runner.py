@@ -111,7 +111,7 @@ class ModelRunner:
         noise_from: Literal["cpu", "device"] = "cpu",
         **how: Any,
     ) -> Sample:
-        """Paint a picture and record it.
+        """Generate a picture and record it.
 
         Args:
             prompt, seed: what, and which noise to begin with (drawn on the CPU: the same noise on every device).
@@ -122,8 +122,8 @@ class ModelRunner:
         Raises:
             NothingRecorded: recording failed; the text says why.
         """
-        dice = torch.Generator("cpu" if noise_from == "cpu" else self.pipe.device).manual_seed(seed)
-        arguments = {**self.how, **how, "generator": dice}
+        generator = torch.Generator("cpu" if noise_from == "cpu" else self.pipe.device).manual_seed(seed)
+        arguments = {**self.how, **how, "generator": generator}
         keep = self._kept(keep)
         with warnings.catch_warnings(), trace(self.pipe, keep=keep) as recording:
             warnings.simplefilter("ignore")
@@ -158,12 +158,12 @@ class ModelRunner:
         keep = self._kept(keep)
         latent = _latent(pipe, image)
         noise_to = _noiser(pipe)
-        dice = torch.Generator("cpu").manual_seed(seed)
+        generator = torch.Generator("cpu").manual_seed(seed)
         with trace(pipe, keep=keep) as recording:
             context, extra = _condition(pipe, caption, (height, width))
             for level in levels:
                 t = torch.tensor([level], device=latent.device)
-                noise = torch.randn(latent.shape, generator=dice).to(latent)
+                noise = torch.randn(latent.shape, generator=generator).to(latent)
                 pipe.unet(noise_to(latent, noise, t), t, encoder_hidden_states=context, **extra)
             pipe.maybe_free_model_hooks()
         return self._sample(recording, keep, image, caption, seed)

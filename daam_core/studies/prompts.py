@@ -1,4 +1,4 @@
-"""Which prompts a study paints: a file of the user, or the embedded world's own, in four kinds."""
+"""The prompts of a study: a file of the user, or the embedded world's own, in four kinds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEED_STRIDE = 100_000
 
 
 @dataclass(frozen=True)
-class Asked:
+class StudyPrompt:
     """A prompt: its text, its kind ("prompts" for a file's) and its number within the kind."""
 
     text: str
@@ -26,7 +26,7 @@ class Asked:
     number: int
 
 
-def asked_prompts(options: argparse.Namespace, splits: tuple[str, ...] = SPLITS) -> list[Asked]:
+def study_prompts(options: argparse.Namespace, splits: tuple[str, ...] = SPLITS) -> list[StudyPrompt]:
     """The prompts of `--prompts`, else at most `--limit` (100) of each of the world's `splits`; each text once.
 
     More pictures of a prompt are `--seeds`. A text that came twice would stand on both sides where choices are made on one
@@ -40,9 +40,9 @@ def asked_prompts(options: argparse.Namespace, splits: tuple[str, ...] = SPLITS)
         texts = list(dict.fromkeys(read_prompts(options.prompts)))[: options.limit]
         if len(texts) >= SEED_STRIDE:
             raise BadArgument(f"{options.prompts} has {len(texts)} prompts; a study takes fewer than {SEED_STRIDE}.")
-        return [Asked(text, "prompts", number) for number, text in enumerate(texts)]
+        return [StudyPrompt(text, "prompts", number) for number, text in enumerate(texts)]
     count = options.limit or DEFAULT_LIMIT
-    return [Asked(text, split, number) for split in splits for number, text in enumerate(world_prompts(split, count))]
+    return [StudyPrompt(text, split, number) for split in splits for number, text in enumerate(world_prompts(split, count))]
 
 
 def world_prompts(split: str, count: int) -> list[str]:
@@ -58,7 +58,7 @@ def world_prompts(split: str, count: int) -> list[str]:
     return texts
 
 
-def picture_units(options: argparse.Namespace, asked: list[Asked], **more: object) -> list[Unit]:
+def picture_units(options: argparse.Namespace, asked: list[StudyPrompt], **more: object) -> list[Unit]:
     """One unit a prompt and seed. Every prompt has seeds of its own, and more prompts or seeds only add units.
 
     Content: prompt, split, number, seed, and `more` (plain JSON).

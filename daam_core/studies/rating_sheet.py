@@ -58,8 +58,8 @@ class Sheet:
     @cached_property
     def id(self) -> str:
         """12 hexadecimal digits of the items' ids, words and prompts."""
-        told = [[item.id, item.before, item.word, item.after] for item in sorted(self.items, key=lambda item: item.id)]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+        items = [[item.id, item.before, item.word, item.after] for item in sorted(self.items, key=lambda item: item.id)]
+        return hashlib.sha256(json.dumps(items).encode()).hexdigest()[:12]
 
     @cached_property
     def checks(self) -> tuple[Check, ...]:
@@ -70,10 +70,10 @@ class Sheet:
 
     def order(self, seed: int) -> list[Item | Check]:
         """Items and checks as they are shown: shuffled with a seed; the first one is never a check."""
-        dice = np.random.default_rng(seed)
-        shown: list[Item | Check] = [self.items[i] for i in dice.permutation(len(self.items))]
+        generator = np.random.default_rng(seed)
+        shown: list[Item | Check] = [self.items[i] for i in generator.permutation(len(self.items))]
         for check in self.checks:
-            shown.insert(int(dice.integers(1, len(shown) + 1)), check)
+            shown.insert(int(generator.integers(1, len(shown) + 1)), check)
         return shown
 
 

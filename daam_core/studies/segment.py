@@ -1,4 +1,4 @@
-"""What the trained segmenter sees in a picture of the embedded world."""
+"""Objects that the trained segmenter finds in a picture of the embedded world."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the rows of the segmentation study say: the paper's Table 1 and Fig. 4 and 5 for this model."""
+"""The report of the segmentation study: the paper's Table 1 and Fig. 4 and 5 for this model."""
 
 from __future__ import annotations
 

@@ -94,4 +94,4 @@ class Study(ABC):
 
     @abstractmethod
     def conclude(self, found: Found, options: argparse.Namespace) -> Report:
-        """What all rows together say."""
+        """The report of all rows."""

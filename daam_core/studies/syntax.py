@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..cli.argument_types import number_argument
-from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument
 from ..tiny.captions import Caption, Node
 from . import syntax_report
 from .parsing import GRAMMAR, SPACY, aligned, chosen_parser
-from .prompts import DEFAULT_LIMIT, WORLD_SEED, Asked, asked_prompts, picture_units
+from .prompts import DEFAULT_LIMIT, WORLD_SEED, StudyPrompt, picture_units, study_prompts
 from .report import Report
 from .study import Found, Measured, Picture, Row, Study, Unit
 from .trees import Pair, Tree, pairs
-from .word_masks import heat, overlaps, panels, word_masks
+from .word_masks import add_tau_option, heat, overlaps, panels, word_masks
 
 if TYPE_CHECKING:
     from .model_runner import ModelRunner
@@ -42,12 +40,7 @@ class SyntaxStudy(Study):
             help="where trees come from: grammar (the embedded world's own; default without --prompts), spacy (any installed "
             "English pipeline; default with --prompts), or the name or folder of a spaCy pipeline",
         )
-        parser.add_argument(
-            "--tau",
-            type=number_argument(0, 1),
-            default=DEFAULT_TAU,
-            help="threshold of the masks, Eq. 7 (default: %(default)s)",
-        )
+        add_tau_option(parser)
 
     def units(self, options: argparse.Namespace) -> list[Unit]:
         if options.prompts is None:
@@ -57,7 +50,7 @@ class SyntaxStudy(Study):
                 trees = {one: parse(one.text) for one in trees}
         else:
             parse = chosen_parser(options.parser or SPACY)
-            trees = {one: parse(one.text) for one in asked_prompts(options)}
+            trees = {one: parse(one.text) for one in study_prompts(options)}
         if not any(len(tree.words) > 1 for tree in trees.values()):
             raise BadArgument("No prompt has two words, so there are no pairs to compare.")
         by_text = {one.text: tree.to_dict() for one, tree in trees.items()}
@@ -94,23 +87,23 @@ class SyntaxStudy(Study):
         return syntax_report.conclude(found, options)
 
 
-def world_captions(count: int) -> dict[Asked, Tree]:
+def world_captions(count: int) -> dict[StudyPrompt, Tree]:
     """The embedded world's sentences with their trees: `count` of its many wordings with two things (training captions are
     worded like that), and `count` that mention a thing twice: "a red house and a green tree above the house"."""
     from ..tiny.captions import BACKGROUNDS, RELATIONS, Thing, caption, random_pairs, random_wording
 
-    found: dict[Asked, Tree] = {}
-    dice = np.random.default_rng([WORLD_SEED, 3])
+    found: dict[StudyPrompt, Tree] = {}
+    generator = np.random.default_rng([WORLD_SEED, 3])
     for number in range(count):
-        relation = RELATIONS[int(dice.choice(len(RELATIONS), p=[0.55, 0.15, 0.15, 0.15]))]
-        background = BACKGROUNDS[int(dice.integers(len(BACKGROUNDS)))]
-        said = random_wording(dice, random_pairs(dice, 2), [None, None], relation, background)
-        found[Asked(said.text, CAPTIONS, number)] = Tree.from_caption(said)
-    dice = np.random.default_rng([WORLD_SEED, 4])
+        relation = RELATIONS[int(generator.choice(len(RELATIONS), p=[0.55, 0.15, 0.15, 0.15]))]
+        background = BACKGROUNDS[int(generator.integers(len(BACKGROUNDS)))]
+        said = random_wording(generator, random_pairs(generator, 2), [None, None], relation, background)
+        found[StudyPrompt(said.text, CAPTIONS, number)] = Tree.from_caption(said)
+    generator = np.random.default_rng([WORLD_SEED, 4])
     for number in range(count):
-        things = [Thing(noun, colour) for colour, noun in random_pairs(dice, 2)]
+        things = [Thing(noun, colour) for colour, noun in random_pairs(generator, 2)]
         tree = mentioned_again(caption(things), ("above", "below", "next to")[number % 3])
-        found[Asked(" ".join(tree.words), MENTIONS, number)] = tree
+        found[StudyPrompt(" ".join(tree.words), MENTIONS, number)] = tree
     return found
 
 

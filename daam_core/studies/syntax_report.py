@@ -1,4 +1,4 @@
-"""What the rows of the syntax study say: the paper's Table 2 for this model."""
+"""The report of the syntax study: the paper's Table 2 for this model."""
 
 from __future__ import annotations
 

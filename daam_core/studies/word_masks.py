@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Sequence
 
@@ -12,12 +13,24 @@ from PIL import Image
 from torch import Tensor
 
 from .. import masks
+from ..cli.argument_types import number_argument
+from ..defaults import DEFAULT_TAU
 from ..maps.heatmaps import HeatMaps
 from ..masks import metrics as overlap
 from ..render.overlay import blend_heatmap, outline
 from .study import Picture, Row
 
 Labels = tuple[str, ...]
+
+
+def add_tau_option(parser: argparse.ArgumentParser) -> None:
+    """`--tau`, the threshold of the masks."""
+    parser.add_argument(
+        "--tau",
+        type=number_argument(0, 1),
+        default=DEFAULT_TAU,
+        help="threshold of the masks, Eq. 7 (default: %(default)s)",
+    )
 
 
 def heat(maps: HeatMaps, words: Sequence[Labels]) -> Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 
 from . import optim
-from .loop import Dice, Recipe, autocast
+from .loop import Generators, Recipe, autocast
 from .scenes import scene_at
 
 WIDTH = 32
@@ -90,10 +90,10 @@ class _CropStage:
         self.autoencoder = autoencoder.to(device, memory_format=torch.channels_last)
         self.pictures = render(SEED_TRAINING, scenes)
 
-    def crops(self, dice: Dice, batch: int) -> torch.Tensor:
+    def crops(self, generators: Generators, batch: int) -> torch.Tensor:
         """float32 [batch, 3, 64, 64] in -1..1; corners on the 8-pixel grid of the latents."""
-        pick = torch.randint(0, len(self.pictures), (batch,), generator=dice.torch)
-        corners = 8 * torch.randint(0, (128 - CROP) // 8 + 1, (batch, 2), generator=dice.torch)
+        pick = torch.randint(0, len(self.pictures), (batch,), generator=generators.torch)
+        corners = 8 * torch.randint(0, (128 - CROP) // 8 + 1, (batch, 2), generator=generators.torch)
         parts = [
             self.pictures[int(k), :, int(y) : int(y) + CROP, int(x) : int(x) + CROP]
             for k, (y, x) in zip(pick, corners, strict=True)
@@ -113,12 +113,12 @@ class AutoencoderStage(_CropStage):
         self.averaged: dict[str, torch.nn.Module] = {}
         self.optimisers = _optimisers(self.autoencoder, _PLAIN)
 
-    def loss(self, dice: Dice, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, generators: Generators, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Squared and absolute error of noisy latents' pictures, plus the pull towards unit latents."""
-        x = self.crops(dice, batch)
+        x = self.crops(generators, batch)
         with autocast(self.device):
             z = self.autoencoder.encode(x).latents
-            noise = torch.randn(z.shape, generator=dice.torch).to(self.device)
+            noise = torch.randn(z.shape, generator=generators.torch).to(self.device)
             y = self.autoencoder.decode(z + 0.03 * noise).sample
         z, y = z.float(), y.float()
         squared = F.mse_loss(y, x)
@@ -144,14 +144,14 @@ class DecoderStage(_CropStage):
         self.averaged: dict[str, torch.nn.Module] = {"decoder": self.average}
         self.optimisers = _optimisers(self.autoencoder.decoder, ("layers.0.", "layers.18."))
 
-    def loss(self, dice: Dice, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, generators: Generators, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Squared and absolute error; latents carry a little noise, as a sampler's do."""
-        x = self.crops(dice, batch)
+        x = self.crops(generators, batch)
         with autocast(self.device):
             with torch.no_grad():
                 z = self.autoencoder.encode(x).latents
-            noise = torch.randn(z.shape, generator=dice.torch)
-            noise = noise * 0.05 * torch.rand(batch, 1, 1, 1, generator=dice.torch)
+            noise = torch.randn(z.shape, generator=generators.torch)
+            noise = noise * 0.05 * torch.rand(batch, 1, 1, 1, generator=generators.torch)
             y = self.autoencoder.decode(z + noise.to(self.device)).sample.float()
         squared = F.mse_loss(y, x)
         loss = 2.0 * squared + 0.25 * (y - x).abs().mean()

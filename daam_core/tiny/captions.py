@@ -99,7 +99,7 @@ def with_article(words: list[str], article: str) -> list[str]:
 
 
 def caption(things: list[Thing], relation: Relation = "and", background: Background = "plain", medium: str = "") -> Caption:
-    """Say one or two things; `medium` is `""`, `"picture"` or `"drawing"`."""
+    """The caption of one or two things; `medium` is `""`, `"picture"` or `"drawing"`."""
     nodes: list[Node] = []
     nouns: list[int] = []
     head = -1
@@ -155,8 +155,8 @@ def random_wording(
     things: list[Thing] = []
     for (colour, noun), size in zip(pairs, sizes, strict=True):
         article = ("a", "the", "")[int(rng.choice(3, p=[0.8, 0.1, 0.1]))]
-        said_size = size if rng.random() < 0.25 else None
-        things.append(Thing(noun, colour if rng.random() < 0.92 else None, said_size, article))
-    said_place: Background = background if rng.random() < 0.9 else "plain"
+        named_size = size if rng.random() < 0.25 else None
+        things.append(Thing(noun, colour if rng.random() < 0.92 else None, named_size, article))
+    named_place: Background = background if rng.random() < 0.9 else "plain"
     medium = ("", "picture", "drawing")[int(rng.choice(3, p=[0.86, 0.08, 0.06]))]
-    return caption(things, relation, said_place, medium)
+    return caption(things, relation, named_place, medium)

@@ -92,7 +92,7 @@ def _add_draw(commands: Subparsers) -> None:
     parser.set_defaults(run=_draw)
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     print(text, flush=True)
 
 
@@ -105,7 +105,7 @@ def _train(args: argparse.Namespace) -> int:
     with_fast_malloc(sys.orig_argv[1:])
     only = tuple(args.only) if args.only else STAGES
     settings = Settings(args.work, args.out, args.device, args.images, args.scale, only, not args.no_compile, args.from_shipped)
-    train(settings, _say)
+    train(settings, _print_line)
     return 0
 
 
@@ -123,8 +123,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     from .load import load_segmenter, load_tiny
 
     pipe, judge = load_tiny(weights=args.weights), load_segmenter(weights=args.weights)
-    evaluate(pipe, judge, args.out, _say, args.count, fast=not args.exact)
-    _say(str(args.out.resolve()))
+    evaluate(pipe, judge, args.out, _print_line, args.count, fast=not args.exact)
+    _print_line(str(args.out.resolve()))
     return 0
 
 
@@ -132,15 +132,15 @@ def _export(args: argparse.Namespace) -> int:
     from .export import export
 
     for path in export(args.folder, args.vocab):
-        _say(str(path.resolve()))
+        _print_line(str(path.resolve()))
     return 0
 
 
 def _draw(args: argparse.Namespace) -> int:
     from PIL import Image
 
+    from ..render.captioned_sheet import captioned_sheet
     from .scenes import mask_picture, scene_at
-    from .sheet import contact_sheet
 
     if args.count < 1:
         raise BadArgument(f"--count must be at least 1, got {args.count}.")
@@ -148,8 +148,8 @@ def _draw(args: argparse.Namespace) -> int:
     pictures = [Image.fromarray(mask_picture(s) if args.masks else s.image) for s in scenes]
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        contact_sheet(pictures, [s.caption for s in scenes]).save(args.out)
+        captioned_sheet(pictures, [s.caption for s in scenes]).save(args.out)
     except (OSError, ValueError) as error:  # Pillow says ValueError for an unknown file type
         raise CannotWrite(f"The picture {args.out} cannot be written: {error}.") from error
-    _say(str(args.out.resolve()))
+    _print_line(str(args.out.resolve()))
     return 0

@@ -6,7 +6,6 @@ The prompts come from seeds of their own and are used for nothing else: no numbe
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,13 +15,12 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from ..errors import BadArgument, CannotWrite
+from ..render.captioned_sheet import captioned_sheet
 from . import autoencoder
 from .captions import BACKGROUNDS, RELATIONS, Background, Relation, Thing, caption, random_pairs
-from .loop import autocast
+from .loop import Log, autocast
 from .segmenter import Found, Segmenter, exact_overlap
-from .sheet import contact_sheet
 
-Say = Callable[[str], None]
 SEED = 9000
 # split -> (objects, whether the first pair is unreal)
 SPLITS: dict[str, tuple[int, bool]] = {
@@ -101,10 +99,10 @@ def prompts(split: str, count: int, seed: int = SEED) -> list[Prompt]:
     return found
 
 
-def verdict(prompt: Prompt, seen: dict[str, Found]) -> tuple[bool, bool]:
+def verdict(prompt: Prompt, found: dict[str, Found]) -> tuple[bool, bool]:
     """(right, clean): see `SplitResult`."""
-    right = all(noun in seen and seen[noun].colour == colour for colour, noun in prompt.pairs)
-    return right, right and len(seen) == len(prompt.pairs)
+    right = all(noun in found and found[noun].colour == colour for colour, noun in prompt.pairs)
+    return right, right and len(found) == len(prompt.pairs)
 
 
 def generate(
@@ -127,7 +125,7 @@ def evaluate(
     pipe: StableDiffusionPipeline,
     judge: Segmenter,
     out: Path | None,
-    say: Say,
+    log: Log,
     count: int = 200,
     fast: bool = True,
     scenes: int = 128,
@@ -144,20 +142,22 @@ def evaluate(
     for number, split in enumerate(SPLITS):
         asked = prompts(split, count)
         pictures = generate(pipe, [p.text for p in asked], 1_000_000 * (number + 1), fast=fast)
-        seen = judge.find(pictures)
-        verdicts = [verdict(p, s) for p, s in zip(asked, seen, strict=True)]
+        found = judge.find(pictures)
+        verdicts = [verdict(p, s) for p, s in zip(asked, found, strict=True)]
         wrong = [
             f"{p.text}: {', '.join(f'{f.colour} {f.noun}' for f in s.values()) or 'nothing'}"
-            for p, s, (right, _) in zip(asked, seen, verdicts, strict=True)
+            for p, s, (right, _) in zip(asked, found, verdicts, strict=True)
             if not right
         ]
         right, clean = (float(np.mean([v[k] for v in verdicts])) for k in (0, 1))
         results[split] = SplitResult(count, right, clean, GOALS[split], wrong)
-        say(f"{split}: {100 * right:.1f} % right, {100 * clean:.1f} % clean")
+        log(f"{split}: {100 * right:.1f} % right, {100 * clean:.1f} % clean")
         if out is not None:
             # The first rows of each sheet are the wrong ones: those are what one wants to look at.
             order = sorted(range(count), key=lambda k: verdicts[k][0])[:64]
-            sheet = contact_sheet([pictures[k] for k in order], [asked[k].text for k in order], [verdicts[k][0] for k in order])
+            sheet = captioned_sheet(
+                [pictures[k] for k in order], [asked[k].text for k in order], [verdicts[k][0] for k in order]
+            )
             _save_sheet(sheet, out / f"{split.replace(' ', '-')}.png")
     decibels, mean, std = autoencoder.quality(pipe.vae, autoencoder.render(autoencoder.SEED_UNSEEN, scenes))
     unreal, _, _ = autoencoder.quality(pipe.vae, autoencoder.render(autoencoder.SEED_UNSEEN + 1, scenes, held_out=True))
@@ -175,7 +175,7 @@ def evaluate(
     if out is not None:
         (out / "evaluation.json").write_text(json.dumps(asdict(evaluation), indent=1), encoding="utf-8")
     for line in evaluation.lines():
-        say(line)
+        log(line)
     return evaluation
 
 

@@ -13,7 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from .autoencoder import to_signed
 from .checkpoint import write_state
-from .loop import Dice, Say, autocast
+from .loop import Generators, Log, autocast
 from .scenes import scene_at
 from .text_encoder import with_filler
 from .tokenizer import LENGTH
@@ -30,7 +30,7 @@ def write_latents(
     autoencoder: AutoencoderTiny,
     tokenizer: CLIPTokenizer,
     device: torch.device,
-    say: Say,
+    log: Log,
     count: int = SCENES,
     batch: int = 64,
 ) -> None:
@@ -51,11 +51,11 @@ def write_latents(
         ids[start:end] = tokens.to(torch.int16)
         objects[start:end] = torch.tensor([len(s.objects) for s in scenes], dtype=torch.uint8)
         if end % (batch * 40) == 0:
-            say(f"latents: {end:,} / {count:,} scenes")
+            log(f"latents: {end:,} / {count:,} scenes")
     spread = latents[:8192].float()
     mean, std = spread.mean((0, 2, 3)).tolist(), spread.std((0, 2, 3)).tolist()
     write_state(path, {"latents": latents, "ids": ids, "objects": objects}, {"mean": mean, "std": std})
-    say(f"latents: {count:,} scenes, channel means {_short(mean)}, deviations {_short(std)}")
+    log(f"latents: {count:,} scenes, channel means {_short(mean)}, deviations {_short(std)}")
 
 
 def _short(values: list[float]) -> str:
@@ -82,16 +82,16 @@ class LatentCache:
         context = _read(text_encoder.eval(), tensors["ids"].long())
         return cls(tensors["latents"], tensors["objects"], context, _read(text_encoder, none)[0])
 
-    def batch(self, dice: Dice, count: int, singles: bool, drop: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, generators: Generators, count: int, singles: bool, drop: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Clean latents float32 [count, 4, 16, 16] and text states float32 [count, 77, 128].
 
         `singles` takes one-object scenes only; `drop` is the share of captions replaced by the empty one, which
         classifier-free guidance needs.
         """
         pool = torch.nonzero(self.objects == 1)[:, 0] if singles else torch.arange(len(self.latents))
-        pick = pool[torch.randint(0, len(pool), (count,), generator=dice.torch)]
+        pick = pool[torch.randint(0, len(pool), (count,), generator=generators.torch)]
         context = self.context[pick]
-        context[torch.rand(count, generator=dice.torch) < drop] = self.empty
+        context[torch.rand(count, generator=generators.torch) < drop] = self.empty
         return self.latents[pick].float(), context.float()
 
 

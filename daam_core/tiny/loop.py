@@ -17,18 +17,19 @@ import torch
 
 from . import checkpoint, optim
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
+"""Takes one line about the progress."""
 
 
 @dataclass
-class Dice:
+class Generators:
     """The random numbers of one step: a NumPy and a torch generator (CPU)."""
 
     numpy: np.random.Generator
     torch: torch.Generator
 
     @classmethod
-    def of(cls, seed: int, step: int) -> Dice:
+    def of(cls, seed: int, step: int) -> Generators:
         """The generators of `step`."""
         numpy = np.random.default_rng([seed, step])
         return cls(numpy, torch.Generator().manual_seed(int(numpy.integers(0, 2**62))))
@@ -57,7 +58,7 @@ class Stage(Protocol):
     averaged: dict[str, torch.nn.Module]
     optimisers: list[torch.optim.Optimizer]
 
-    def loss(self, dice: Dice, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, generators: Generators, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss of one batch and the figures for the progress line; `done` is the share of the budget, 0..1."""
         ...
 
@@ -113,7 +114,7 @@ def save(stage: Stage, path: Path, progress: Progress) -> None:
     checkpoint.write_state(path, tensors, vars(progress))
 
 
-def run(stage: Stage, work: Path, say: Say, every: float = 90.0, log_every: float = 20.0) -> Progress:
+def train_stage(stage: Stage, work: Path, log: Log, every: float = 90.0, log_every: float = 20.0) -> Progress:
     """Train `stage` until its budget of images is spent.
 
     The share of the budget sets the learning rate. A run that is started again with fewer images therefore cools down
@@ -122,14 +123,14 @@ def run(stage: Stage, work: Path, say: Say, every: float = 90.0, log_every: floa
     path = state_file(work, stage.name)
     progress, recipe = resume(stage, path), stage.recipe
     if progress.images:
-        say(f"{stage.name}: goes on after {progress.images:,} of {recipe.images:,} images")
+        log(f"{stage.name}: goes on after {progress.images:,} of {recipe.images:,} images")
     means, mark, marked_images = _Means(), time.monotonic(), progress.images
     saved = last = mark
     while progress.images < recipe.images:
         done = progress.images / recipe.images
         rate = optim.cosine(progress.step, done, recipe.peak_rate, recipe.warm_up, recipe.constant)
         optim.set_rate(stage.optimisers, rate)
-        loss, figures = stage.loss(Dice.of(recipe.seed, progress.step), recipe.batch, done)
+        loss, figures = stage.loss(Generators.of(recipe.seed, progress.step), recipe.batch, done)
         loss.backward()
         for module in stage.modules.values():
             torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -145,7 +146,7 @@ def run(stage: Stage, work: Path, say: Say, every: float = 90.0, log_every: floa
         if now - mark > log_every:
             speed = (progress.images - marked_images) / (now - mark)
             left = (recipe.images - progress.images) / speed / 60
-            say(
+            log(
                 f"{stage.name}: {progress.images:,} / {recipe.images:,} images, {speed:.0f} images/s, "
                 f"{left:.1f} min left, rate {rate:.1e}, {means.text()}"
             )
@@ -154,7 +155,7 @@ def run(stage: Stage, work: Path, say: Say, every: float = 90.0, log_every: floa
             save(stage, path, progress)
             saved = now
     save(stage, path, progress)
-    say(f"{stage.name}: done, {progress.images:,} images in {progress.seconds / 60:.1f} min; {means.text()}")
+    log(f"{stage.name}: done, {progress.images:,} images in {progress.seconds / 60:.1f} min; {means.text()}")
     return progress
 
 

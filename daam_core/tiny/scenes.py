@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..errors import DaamLensError
 from .captions import BACKGROUNDS, RELATIONS, Background, Caption, Node, Relation, Thing, caption, random_pairs, random_wording
-from .shapes import NOUNS, RGB, TWO_SIDED, ellipse, fill_of, shape
+from .shapes import NOUNS, RGB, TWO_SIDED, ellipse, rgb_of, shape
 
 SIZE = 128
 SUPERSAMPLING = 4
@@ -112,7 +112,7 @@ def draw(
     """
     _check(pairs)
     placed = _place(rng, pairs, relation)
-    canvas = _paint_background(rng, background)
+    canvas = _draw_background(rng, background)
     masks: list[Image] = []
     for one in placed:
         mask = np.zeros(canvas.shape[:2], np.uint8)
@@ -121,7 +121,7 @@ def draw(
             _fill(mask, points, 255)
         masks = [np.where(mask > 0, 0, m).astype(np.uint8) for m in masks] + [mask]
     sizes = [size_name(one.size, len(placed) == 1) for one in placed]
-    said = (
+    described = (
         random_wording(rng, pairs, sizes, relation, background)
         if wording == "random"
         else caption([Thing(noun, colour) for colour, noun in pairs], relation, background)
@@ -132,7 +132,7 @@ def draw(
         SceneObject(one.pair[1], one.pair[0], one.centre, one.size, _shrink(mask) > 127)
         for one, mask in zip(placed, masks, strict=True)
     )
-    return _scene(_shrink(canvas), said, objects, background, relation)
+    return _scene(_shrink(canvas), described, objects, background, relation)
 
 
 def scene_at(seed: int, index: int, two: float = 0.4, held_out: bool = False, style: Style = "flat") -> Scene:
@@ -149,7 +149,7 @@ def scene_at(seed: int, index: int, two: float = 0.4, held_out: bool = False, st
 
 
 def mask_picture(scene: Scene) -> Image:
-    """The exact masks as a picture, uint8 [128, 128, 3]: each object in its colour's name-giving paint on dark grey."""
+    """The exact masks as a picture, uint8 [128, 128, 3]: each object in the RGB of its colour's name, on dark grey."""
     picture = np.full((SIZE, SIZE, 3), 40, np.uint8)
     for one in scene.objects:
         picture[one.mask] = COLOURS[one.colour]
@@ -166,8 +166,8 @@ def _check(pairs: list[tuple[str, str]]) -> None:
             raise DaamLensError(f"The world has no {noun!r}; it has {', '.join(NOUNS)}.")
 
 
-def _scene(image: Image, said: Caption, objects: tuple[SceneObject, ...], background: Background, relation: Relation) -> Scene:
-    return Scene(image, said.text, said.tree, said.nouns, objects, background, relation)
+def _scene(image: Image, text: Caption, objects: tuple[SceneObject, ...], background: Background, relation: Relation) -> Scene:
+    return Scene(image, text.text, text.tree, text.nouns, objects, background, relation)
 
 
 def _shrink(canvas: Image) -> Image:
@@ -213,10 +213,10 @@ def _polygons(one: _Placed) -> list[tuple[npt.NDArray[np.float64], RGB]]:
     frame = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]) * (one.size / 2)
     if one.mirrored:
         frame = frame @ np.diag([-1.0, 1.0])
-    return [(points @ frame.T + one.centre, fill_of(paint, one.main)) for points, paint in shape(one.pair[1])]
+    return [(points @ frame.T + one.centre, rgb_of(fill, one.main)) for points, fill in shape(one.pair[1])]
 
 
-def _paint_background(rng: np.random.Generator, kind: Background) -> Image:
+def _draw_background(rng: np.random.Generator, kind: Background) -> Image:
     canvas = np.empty((SIZE * SUPERSAMPLING, SIZE * SUPERSAMPLING, 3), np.uint8)
     canvas[:] = _SKY[kind]
     horizon = float(rng.uniform(0.64, 0.8)) * SIZE

@@ -1,4 +1,4 @@
-"""The judge: a small U-shaped network that finds noun and colour of every pixel at full 128x128 resolution.
+"""The segmenter: a small U-shaped network that finds noun and colour of every pixel at full 128x128 resolution.
 
 It learns from exact masks of rendered scenes (unreal pairs included), drawn sharp, decoded by the autoencoder and
 noisy, and then tells what a generated picture shows. It never sees the diffusion model.
@@ -20,7 +20,7 @@ from ..errors import BadArgument
 from . import optim
 from .autoencoder import to_signed
 from .captions import COLOUR_NAMES
-from .loop import Dice, Recipe, Say, autocast
+from .loop import Generators, Log, Recipe, autocast
 from .scenes import SIZE, scene_at
 from .shapes import NOUNS
 
@@ -152,7 +152,7 @@ class SegmenterStage:
 
     name = "segmenter"
 
-    def __init__(self, autoencoder: AutoencoderTiny, device: torch.device, recipe: Recipe, scenes: int, say: Say) -> None:
+    def __init__(self, autoencoder: AutoencoderTiny, device: torch.device, recipe: Recipe, scenes: int, log: Log) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.device = recipe, device
         self.net = Segmenter().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -163,13 +163,13 @@ class SegmenterStage:
         matrices, others = optim.split(self.net, plain=("fine", "head"))
         self.optimisers: list[torch.optim.Optimizer] = [optim.adamw(others), optim.Muon(matrices, lr=1.0)]
         self.images, self.nouns, self.colours = _training_set(autoencoder, scenes)
-        say(f"segmenter: {scenes:,} scenes, a third of them as the autoencoder shows them")
+        log(f"segmenter: {scenes:,} scenes, a third of them as the autoencoder shows them")
 
-    def loss(self, dice: Dice, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, generators: Generators, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Cross-entropy of nouns over all pixels and of colours over object pixels."""
-        pick = torch.randint(0, len(self.images), (batch,), generator=dice.torch)
+        pick = torch.randint(0, len(self.images), (batch,), generator=generators.torch)
         x = to_signed(self.images[pick])
-        x = x + 0.06 * torch.rand(batch, 1, 1, 1, generator=dice.torch) * torch.randn(x.shape, generator=dice.torch)
+        x = x + 0.06 * torch.rand(batch, 1, 1, 1, generator=generators.torch) * torch.randn(x.shape, generator=generators.torch)
         nouns = self.nouns[pick].long().to(self.device)
         colours = self.colours[pick].long().to(self.device)
         with autocast(self.device):

@@ -1,7 +1,7 @@
 """Silhouettes of the picture-book world: every noun as a few filled polygons in a unit frame.
 
-Coordinates are `(x, y)` in `[-1, 1]` with y pointing down. A shape is a tuple of `(polygon, paint)` from back to
-front; a paint is `"main"`, `"dark"` or `"light"` (made from the colour that the caption names) or a fixed RGB.
+Coordinates are `(x, y)` in `[-1, 1]` with y pointing down. A shape is a tuple of `(polygon, fill)` from back to
+front; a fill is `"main"`, `"dark"` or `"light"` (made from the colour that the caption names) or a fixed RGB.
 Details are kept at least a tenth of a unit wide: thinner ones are lost by an autoencoder that keeps 4 numbers for
 each 8x8 pixels.
 """
@@ -18,8 +18,8 @@ import numpy.typing as npt
 RGB = tuple[int, int, int]
 Polygon = npt.NDArray[np.float64]
 Tone = Literal["main", "dark", "light"]
-Paint = Tone | RGB
-Shape = tuple[tuple[Polygon, Paint], ...]
+Fill = Tone | RGB
+Shape = tuple[tuple[Polygon, Fill], ...]
 
 WHITE: RGB = (250, 250, 245)
 BLACK: RGB = (38, 38, 46)
@@ -102,7 +102,7 @@ def _moon() -> Shape:
 
 def _star() -> Shape:
     tips = ring(1.0, 0.46, 5)
-    facets: list[tuple[Polygon, Paint]] = [(tips, "main")]
+    facets: list[tuple[Polygon, Fill]] = [(tips, "main")]
     for k in range(0, 10, 2):  # one half of every tip is lit, as in a folded paper star
         facets.append((np.array([[0.0, 0.0], tips[k], tips[(k + 1) % 10]]), "light"))
     return tuple(facets)
@@ -222,13 +222,13 @@ def mix(first: RGB, second: RGB, share: float) -> RGB:
     return r, g, b
 
 
-def fill_of(paint: Paint, main: RGB) -> RGB:
-    """The RGB of a paint when the caption's colour is `main`."""
-    if paint == "main":
+def rgb_of(fill: Fill, main: RGB) -> RGB:
+    """The RGB of a fill when the caption's colour is `main`."""
+    if fill == "main":
         return main
-    if paint == "dark":
+    if fill == "dark":
         return mix(main, (0, 0, 0), 0.36)
-    if paint == "light":
+    if fill == "light":
         return mix(main, (255, 255, 255), 0.48)
-    assert not isinstance(paint, str)
-    return paint
+    assert not isinstance(fill, str)
+    return fill

@@ -16,7 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from . import optim
 from .captions import BACKGROUNDS, COLOUR_NAMES, PLACES, RELATIONS, random_pairs, random_wording
-from .loop import Dice, Recipe, autocast
+from .loop import Generators, Recipe, autocast
 from .shapes import NOUNS
 from .tokenizer import LENGTH, words
 
@@ -27,11 +27,11 @@ UNNAMED = len(COLOUR_NAMES)  # class of a noun whose colour the caption leaves o
 
 @dataclass(frozen=True)
 class Fact:
-    """A training caption and what it says: text, (colour, noun) pairs, whether each colour is said, place class."""
+    """A training caption and its facts: text, (colour, noun) pairs, whether each colour is named, place class."""
 
     text: str
     pairs: tuple[tuple[str, str], ...]
-    said: tuple[bool, ...]
+    colour_named: tuple[bool, ...]
     place: int
 
 
@@ -59,12 +59,12 @@ def random_fact(rng: np.random.Generator) -> Fact:
     sizes: list[str | None] = [("small", "big", None)[int(rng.integers(0, 3))] for _ in pairs]
     relation = RELATIONS[int(rng.integers(0, len(RELATIONS)))]
     background = BACKGROUNDS[int(rng.integers(0, len(BACKGROUNDS)))]
-    said = random_wording(rng, pairs, sizes, relation, background)
+    worded = random_wording(rng, pairs, sizes, relation, background)
     colours = tuple(
-        said.tree[noun - 1].word == colour if noun else False for noun, (colour, _) in zip(said.nouns, pairs, strict=True)
+        worded.tree[noun - 1].word == colour if noun else False for noun, (colour, _) in zip(worded.nouns, pairs, strict=True)
     )
-    place = BACKGROUNDS.index(background) if PLACES[background] and said.text.endswith(PLACES[background]) else 0
-    return Fact(said.text, tuple(pairs), colours, place)
+    place = BACKGROUNDS.index(background) if PLACES[background] and worded.text.endswith(PLACES[background]) else 0
+    return Fact(worded.text, tuple(pairs), colours, place)
 
 
 def with_filler(rng: np.random.Generator, text: str) -> str:
@@ -84,7 +84,7 @@ def with_filler(rng: np.random.Generator, text: str) -> str:
 
 
 class Readers(torch.nn.Module):
-    """Linear probes that are trained with the encoder and thrown away: they say what each vector must know."""
+    """Linear probes that are trained with the encoder and thrown away: they define what each vector must hold."""
 
     def __init__(self, slot: int = 24) -> None:
         super().__init__()
@@ -117,19 +117,19 @@ class TextStage:
         self.optimisers: list[torch.optim.Optimizer] = [optim.adamw(parameters)]
         self._noun_ids = torch.tensor(tokenizer.convert_tokens_to_ids([n + "</w>" for n in NOUNS]))
 
-    def loss(self, dice: Dice, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, generators: Generators, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Cross-entropy of the readers at the nouns and at one random end or padding position."""
-        facts = [random_fact(dice.numpy) for _ in range(batch)]
-        texts = [with_filler(dice.numpy, f.text) if dice.numpy.random() < 0.12 else f.text for f in facts]
+        facts = [random_fact(generators.numpy) for _ in range(batch)]
+        texts = [with_filler(generators.numpy, f.text) if generators.numpy.random() < 0.12 else f.text for f in facts]
         # Every fourth step sees all 77 positions; the others see the first 32, which costs less than half.
-        length = LENGTH if dice.numpy.random() < 0.25 else 32
+        length = LENGTH if generators.numpy.random() < 0.25 else 32
         ids = self.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
         rows, columns, nouns, colours = [], [], [], []
         scene = torch.zeros(batch, len(NOUNS), dtype=torch.long)
         for row, fact in enumerate(facts):
-            for (colour, noun), said in zip(fact.pairs, fact.said, strict=True):
+            for (colour, noun), named in zip(fact.pairs, fact.colour_named, strict=True):
                 number = NOUNS.index(noun)
-                label = COLOUR_NAMES.index(colour) if said else UNNAMED
+                label = COLOUR_NAMES.index(colour) if named else UNNAMED
                 scene[row, number] = 1 + label
                 at = torch.nonzero(ids[row] == self._noun_ids[number])
                 if len(at):  # a long caption may be cut before its noun
@@ -138,7 +138,7 @@ class TextStage:
                     nouns.append(number)
                     colours.append(label)
         ends = (ids == self.tokenizer.eos_token_id).int().argmax(1)
-        pick = ends + (torch.rand(batch, generator=dice.torch) * (length - ends)).long()
+        pick = ends + (torch.rand(batch, generator=generators.torch) * (length - ends)).long()
         device = self.device
         with autocast(device):
             hidden = self.encoder(ids.to(device)).last_hidden_state

@@ -21,7 +21,7 @@ from ..errors import BadArgument, CannotWrite
 from . import autoencoder, checkpoint, latents, segmenter, unet
 from . import package_weights as assemble
 from . import text_encoder as text
-from .loop import Recipe, Say, run, state_file
+from .loop import Log, Recipe, state_file, train_stage
 from .tokenizer import build_tokenizer
 from .warm_start import start_from_shipped
 
@@ -63,7 +63,7 @@ class Settings:
         return max(least, round(planned * self.scale))
 
 
-def train(settings: Settings, say: Say) -> None:
+def train(settings: Settings, log: Log) -> None:
     """Run the stages that are not finished; see `Settings`."""
     unknown = [name for name in settings.only if name not in STAGES]
     if unknown:
@@ -74,7 +74,7 @@ def train(settings: Settings, say: Say) -> None:
         settings.work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotWrite(f"The work folder {settings.work} cannot be made: {error.strerror}.") from error
-    table: dict[str, Callable[[Settings, torch.device, Say], None]] = {
+    table: dict[str, Callable[[Settings, torch.device, Log], None]] = {
         "text": _text,
         "autoencoder": _autoencoder,
         "latents": _latents,
@@ -84,11 +84,11 @@ def train(settings: Settings, say: Say) -> None:
         "assemble": _assemble,
     }
     if settings.from_shipped:
-        start_from_shipped(settings.work, say)
+        start_from_shipped(settings.work, log)
     device = torch.device(settings.device)
     for name in STAGES:
         if name in settings.only:
-            table[name](settings, device, say)
+            table[name](settings, device, log)
 
 
 def with_fast_malloc(arguments: Sequence[str]) -> None:
@@ -144,36 +144,36 @@ def _tensors(work: Path, name: str) -> dict[str, torch.Tensor]:
     return checkpoint.read_state(path)[0]
 
 
-def _text(settings: Settings, device: torch.device, say: Say) -> None:
+def _text(settings: Settings, device: torch.device, log: Log) -> None:
     recipe = settings.recipe(text.RECIPE)
     if not finished(settings.work, "text", recipe.images):
-        run(text.TextStage(load_tokenizer(settings.work), device, recipe), settings.work, say)
+        train_stage(text.TextStage(load_tokenizer(settings.work), device, recipe), settings.work, log)
 
 
-def _autoencoder(settings: Settings, device: torch.device, say: Say) -> None:
+def _autoencoder(settings: Settings, device: torch.device, log: Log) -> None:
     folder = settings.work / "autoencoder"
     if (folder / "config.json").exists():
         return
     stage = autoencoder.AutoencoderStage(device, settings.recipe(autoencoder.RECIPE), settings.count(3000))
-    run(stage, settings.work, say)
+    train_stage(stage, settings.work, log)
     trained = stage.autoencoder.to(memory_format=torch.contiguous_format)
     autoencoder.standardise(trained, stage.pictures[:1024])
     unseen = autoencoder.render(autoencoder.SEED_UNSEEN, 64)
     quality, mean, std = autoencoder.quality(trained, unseen)
-    say(f"autoencoder: {quality:.2f} dB on unseen scenes; latent means {mean.tolist()}, deviations {std.tolist()}")
+    log(f"autoencoder: {quality:.2f} dB on unseen scenes; latent means {mean.tolist()}, deviations {std.tolist()}")
     trained.cpu().save_pretrained(folder)
 
 
-def _latents(settings: Settings, device: torch.device, say: Say) -> None:
+def _latents(settings: Settings, device: torch.device, log: Log) -> None:
     path = settings.work / latents.FILE
     if path.exists():
         return
     model = load_autoencoder(settings.work, finished_decoder=False).to(device)
     count = settings.count(latents.SCENES)
-    latents.write_latents(path, model, load_tokenizer(settings.work), device, say, count)
+    latents.write_latents(path, model, load_tokenizer(settings.work), device, log, count)
 
 
-def _unet(settings: Settings, device: torch.device, say: Say) -> None:
+def _unet(settings: Settings, device: torch.device, log: Log) -> None:
     recipe = settings.recipe(unet.RECIPE)
     if settings.images is not None:
         recipe = replace(recipe, images=settings.images)
@@ -182,33 +182,33 @@ def _unet(settings: Settings, device: torch.device, say: Say) -> None:
     tokenizer = load_tokenizer(settings.work)
     encoder = load_text_encoder(settings.work, tokenizer).to(device)
     cache = latents.LatentCache.load(settings.work / latents.FILE, encoder, tokenizer)
-    run(unet.UNetStage(cache, device, recipe, settings.compiled), settings.work, say)
+    train_stage(unet.UNetStage(cache, device, recipe, settings.compiled), settings.work, log)
 
 
-def _decoder(settings: Settings, device: torch.device, say: Say) -> None:
+def _decoder(settings: Settings, device: torch.device, log: Log) -> None:
     recipe = settings.recipe(autoencoder.DECODER_RECIPE)
     if finished(settings.work, "decoder", recipe.images):
         return
     model = load_autoencoder(settings.work, finished_decoder=False).requires_grad_(True)
-    run(autoencoder.DecoderStage(model, device, recipe, settings.count(4000)), settings.work, say)
+    train_stage(autoencoder.DecoderStage(model, device, recipe, settings.count(4000)), settings.work, log)
     unseen = autoencoder.render(autoencoder.SEED_UNSEEN, 64)
     quality, _, _ = autoencoder.quality(load_autoencoder(settings.work), unseen)
-    say(f"decoder: {quality:.2f} dB on unseen scenes")
+    log(f"decoder: {quality:.2f} dB on unseen scenes")
 
 
-def _segmenter(settings: Settings, device: torch.device, say: Say) -> None:
+def _segmenter(settings: Settings, device: torch.device, log: Log) -> None:
     recipe = settings.recipe(segmenter.RECIPE)
     if finished(settings.work, "segmenter", recipe.images):
         return
     model = load_autoencoder(settings.work).to(device)
-    run(segmenter.SegmenterStage(model, device, recipe, settings.count(4800), say), settings.work, say)
+    train_stage(segmenter.SegmenterStage(model, device, recipe, settings.count(4800), log), settings.work, log)
 
 
-def _assemble(settings: Settings, device: torch.device, say: Say) -> None:
+def _assemble(settings: Settings, device: torch.device, log: Log) -> None:
     work = settings.work
     tokenizer = load_tokenizer(work)
     net = segmenter.Segmenter()
     checkpoint.load_modules({"ema-segmenter": net}, _tensors(work, "segmenter"))
     out = settings.out or work / "weights"
     assemble.assemble(out, tokenizer, load_text_encoder(work, tokenizer), load_unet(work), load_autoencoder(work), net)
-    say(f"assemble: {out}")
+    log(f"assemble: {out}")

@@ -16,7 +16,7 @@ from diffusers.models.attention_processor import Attention
 from . import optim
 from .diffusion import noise_to, sample_times, velocity
 from .latents import LatentCache
-from .loop import Dice, Recipe, autocast
+from .loop import Generators, Recipe, autocast
 from .text_encoder import WIDTH
 
 CHANNELS = (64, 128, 128)
@@ -90,15 +90,15 @@ class UNetStage:
         self.optimisers: list[torch.optim.Optimizer] = [optim.adamw(others), optim.Muon(matrices, lr=1.0)]
         self._forward = torch.compile(self.unet) if compiled else self.unet
 
-    def loss(self, dice: Dice, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, generators: Generators, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Mean squared error of the predicted velocity, unweighted.
 
         Min-SNR weighting starves the high noise that decides the class and the layout of a scene.
         """
-        x0, context = self.cache.batch(dice, batch, singles=done < SINGLE_UNTIL, drop=CAPTION_DROP)
+        x0, context = self.cache.batch(generators, batch, singles=done < SINGLE_UNTIL, drop=CAPTION_DROP)
         x0, context = x0.to(self.device), context.to(self.device)
-        t = sample_times(dice.torch, batch).to(self.device)
-        noise = torch.randn(x0.shape, generator=dice.torch).to(self.device)
+        t = sample_times(generators.torch, batch).to(self.device)
+        noise = torch.randn(x0.shape, generator=generators.torch).to(self.device)
         with autocast(self.device):
             predicted = self._forward(noise_to(x0, noise, t), t, context, return_dict=False)[0]
         error = F.mse_loss(predicted.float(), velocity(x0, noise, t), reduction="none").mean((1, 2, 3))

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...daam_core.capture.accumulator import Accumulator
 from ...daam_core.capture.attention_call import Attention
 from ...daam_core.capture.buffers import BatchSlice
-from ...daam_core.capture.families import TokenLayout
+from ...daam_core.capture.comfyui_layouts import TokenLayout
 from ...daam_core.capture.recording import Recording
 from ...daam_core.errors import NothingRecorded
 from ...daam_core.prompt.compose import concat, part_selection

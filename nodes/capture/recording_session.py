@@ -16,7 +16,8 @@ from torch.nn.functional import cosine_similarity
 
 from ...daam_core.capture.attention_call import LseCapture, attention_call
 from ...daam_core.capture.buffers import BatchSlice, StoreOptions
-from ...daam_core.capture.families import READS, Family, ModelCall, TokenLayout
+from ...daam_core.capture.comfyui_layouts import ComfyUIModel, ModelCall, TokenLayout
+from ...daam_core.capture.families import READ_IN_COMFYUI
 from ...daam_core.capture.recording import Recording
 from ...daam_core.errors import NothingRecorded
 from ...daam_core.maps.heatmaps import HeatMaps
@@ -59,7 +60,7 @@ class RecordingSession:
     """
 
     def __init__(
-        self, options: Options, guider: Any, latent: Sequence[int], model: Any, family: Family | None, scale: int
+        self, options: Options, guider: Any, latent: Sequence[int], model: Any, family: ComfyUIModel | None, scale: int
     ) -> None:
         self.options, self.family = options, family
         self.next_call: tuple[Mapping[str, Any], bool] | None = None
@@ -285,7 +286,7 @@ class RecordingSession:
                 "No sampling step lies between the first and last step that Record was told to keep. Set `first_step` and "
                 "`last_step` to steps that the sampler does."
             )
-        return f"The sampler ran, but no cross-attention was seen. DAAM Lens reads {READS}."
+        return f"The sampler ran, but no cross-attention was seen. DAAM Lens reads {READ_IN_COMFYUI}."
 
     def close(self) -> None:
         """Let go of everything that is the host's."""

@@ -16,7 +16,8 @@ from comfy import patcher_extension
 from comfy.patcher_extension import WrappersMP
 
 from ...daam_core.capture.attention_call import LseCapture
-from ...daam_core.capture.families import READS, family_of, is_unet
+from ...daam_core.capture.comfyui_layouts import is_unet
+from ...daam_core.capture.families import READ_IN_COMFYUI, comfyui_model_of
 from ...daam_core.errors import NothingRecorded, recording_failure
 from .recording_session import Options, RecordingSession
 from .recording_store import RECORDINGS, Source
@@ -83,11 +84,11 @@ def _open(guider: Any, options: Options, noise: Any) -> RecordingSession:
         )
     patcher = guider.model_patcher
     model = patcher.get_model_object("diffusion_model")  # the attribute may still be that of a clone that ran before
-    family = family_of(model)
+    family = comfyui_model_of(model)
     if family is None and not is_unet(model):
         raise NothingRecorded(
             f"this model, {type(model).__name__}, is not one that DAAM Lens reads, so nothing of it was touched. "
-            f"It reads {READS}"
+            f"It reads {READ_IN_COMFYUI}"
         )
     if _kind(patcher.model) in _PICTURES_ONLY:
         raise NothingRecorded(

@@ -23,8 +23,8 @@ def read(text: str) -> Prompt:
 
 
 def draw(pipe: Any, texts: list[str], seed: int = 3, **options: Any) -> Tensor:
-    dice = [torch.Generator().manual_seed(seed) for _ in texts]
-    return paint(pipe, texts, generator=dice, **options)
+    generators = [torch.Generator().manual_seed(seed) for _ in texts]
+    return paint(pipe, texts, generator=generators, **options)
 
 
 def test_the_formula_by_hand() -> None:

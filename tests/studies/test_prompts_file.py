@@ -8,7 +8,7 @@ import pytest
 
 from daam_core.errors import BadPrompt
 from daam_core.studies.files import read_prompts
-from daam_core.studies.prompts import asked_prompts, picture_units
+from daam_core.studies.prompts import picture_units, study_prompts
 
 from .fakes import options
 
@@ -57,11 +57,11 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 def test_no_prompt_stands_on_both_halves(tmp_path: Path) -> None:
     """Texts that come twice count once, in a file and in the world."""
-    asked = asked_prompts(options(tmp_path, limit=150))
+    asked = study_prompts(options(tmp_path, limit=150))
     texts = [(one.split, one.text) for one in asked]
     assert len(texts) == len(set(texts)) == 150 + 150 + 50 + 150  # one unreal thing: ten pairs in five places
     path = written(tmp_path, b"a\nb\na\nc\n")
-    assert [one.text for one in asked_prompts(options(tmp_path, prompts=path))] == ["a", "b", "c"]
+    assert [one.text for one in study_prompts(options(tmp_path, prompts=path))] == ["a", "b", "c"]
 
 
 def test_more_prompts_or_seeds_only_add_units(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_more_prompts_or_seeds_only_add_units(tmp_path: Path) -> None:
 
     def keys(**changed: object) -> list[tuple[str, str]]:
         asked = options(tmp_path, **changed)
-        return [(unit.key, str(unit.content)) for unit in picture_units(asked, asked_prompts(asked))]
+        return [(unit.key, str(unit.content)) for unit in picture_units(asked, study_prompts(asked))]
 
     few, more_prompts, more_seeds = keys(limit=2), keys(limit=4), keys(limit=2, seeds=3)
     assert set(few) < set(more_prompts)

@@ -63,10 +63,10 @@ def frame(kind: str, relation: str, values: list[tuple[float, ...]]) -> pd.DataF
 
 
 def test_the_table_has_the_paper_s_lines_and_says_who_dominates() -> None:
-    dice = np.random.default_rng(2)
+    generator = np.random.default_rng(2)
 
     def near(*means: float) -> list[tuple[float, ...]]:
-        return [tuple(mean + 0.03 * dice.standard_normal() for mean in means) for _ in range(20)]
+        return [tuple(mean + 0.03 * generator.standard_normal() for mean in means) for _ in range(20)]
 
     amod = near(0.22, 0.9, 0.21)
     rows = pd.concat(

@@ -47,7 +47,7 @@ def four_steps(cache: latents.LatentCache, work: Path, kill_at: int | None = Non
         return inner(*args)
 
     stage.loss = loss
-    loop.run(stage, work, lambda _: None, every=0.0)
+    loop.train_stage(stage, work, lambda _: None, every=0.0)
     return checkpoint.module_tensors({"unet": stage.unet, "ema": stage.average})
 
 
@@ -67,16 +67,16 @@ def test_fewer_images_end_a_run_at_once(cache: latents.LatentCache, tmp_path: Pa
     four_steps(cache, tmp_path)
     lines: list[str] = []
     stage = unet.UNetStage(cache, CPU, replace(unet.RECIPE, images=4, batch=2), compiled=False)
-    progress = loop.run(stage, tmp_path, lines.append)
+    progress = loop.train_stage(stage, tmp_path, lines.append)
     assert progress.images == 8
     assert "done" in lines[-1]
 
 
 def test_the_text_stage_learns(tmp_path: Path) -> None:
     stage = text.TextStage(build_tokenizer(tmp_path / "tokenizer"), CPU, replace(text.RECIPE, images=32 * 24, batch=32))
-    first = float(stage.loss(loop.Dice.of(5, 0), 32, 0.0)[0].detach())
-    loop.run(stage, tmp_path, lambda _: None)
-    assert float(stage.loss(loop.Dice.of(5, 0), 32, 0.0)[0].detach()) < 0.75 * first
+    first = float(stage.loss(loop.Generators.of(5, 0), 32, 0.0)[0].detach())
+    loop.train_stage(stage, tmp_path, lambda _: None)
+    assert float(stage.loss(loop.Generators.of(5, 0), 32, 0.0)[0].detach()) < 0.75 * first
 
 
 def test_checkpoints_hold_no_pickle_and_come_back(tmp_path: Path) -> None:
@@ -149,9 +149,9 @@ def test_training_attention_equals_the_pipelines(cache: latents.LatentCache) -> 
 
 
 def test_the_cache_drops_captions_and_picks_single_objects(cache: latents.LatentCache) -> None:
-    _, all_dropped = cache.batch(loop.Dice.of(0, 0), 4, singles=True, drop=1.0)
+    _, all_dropped = cache.batch(loop.Generators.of(0, 0), 4, singles=True, drop=1.0)
     assert torch.equal(all_dropped[0], all_dropped[3])
-    x, none_dropped = cache.batch(loop.Dice.of(0, 0), 4, singles=True, drop=0.0)
+    x, none_dropped = cache.batch(loop.Generators.of(0, 0), 4, singles=True, drop=0.0)
     assert not torch.equal(none_dropped[0], all_dropped[0])
     singles = cache.latents[cache.objects == 1].float()
     assert all(any(torch.equal(one, known) for known in singles) for one in x)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from daam_core.capture.transformer_families import FAMILIES, REFUSED, family_of
+from daam_core.capture.families import FAMILIES, REFUSED, family_of
 from tests.core.capture.attention_witness import Witness, text_and_picture
-from tests.core.capture.test_transformer_families import expected, recorded, run
+from tests.core.capture.test_families import expected, recorded, run
 from tests.core.capture.transformer_models import CASES, Case, build
 
 TARGET = Path(__file__).parents[3] / "docs" / "models-checked.md"

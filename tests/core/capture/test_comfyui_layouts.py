@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from daam_core.capture import families
-from daam_core.capture.families import ModelCall
+from daam_core.capture.comfyui_layouts import ModelCall
 from daam_core.errors import NothingRecorded
 
 
@@ -21,7 +21,7 @@ def model(name: str, **attributes: Any) -> torch.nn.Module:
 
 
 def layout(network: torch.nn.Module, latent: tuple[int, ...] = (2, 16, 12, 20), columns: int = 24, **given: Any) -> Any:
-    family = families.family_of(network)
+    family = families.comfyui_model_of(network)
     assert family is not None
     return family.layout(network, ModelCall(latent, columns, given))
 
@@ -33,13 +33,14 @@ def test_one_bare_name_is_two_families() -> None:
     sd3 = layout(model("modules.diffusionmodules.mmdit.MMDiT", patch_size=2))
     assert (aura.text, aura.first, aura.sizes) == (slice(8, 32), 32, (92, 92))
     assert (sd3.text, sd3.first, sd3.sizes) == (slice(0, 24), 24, (84, 84))
-    assert families.family_of(model("elsewhere.MMDiT")) is None
-    assert families.family_of(torch.nn.Linear(1, 1)) is None
+    assert families.comfyui_model_of(model("elsewhere.MMDiT")) is None
+    assert families.comfyui_model_of(torch.nn.Linear(1, 1)) is None
 
 
 def test_classes_made_from_a_family_belong_to_it() -> None:
     base = type(model("flux.model.Flux", patch_size=2))
-    assert families.family_of(type("Own", (base,), {"__module__": "somewhere"})()).name == "Flux"  # type: ignore[union-attr]
+    own = type("Own", (base,), {"__module__": "somewhere"})()
+    assert families.comfyui_model_of(own) is families.comfyui_model_of(model("flux.model.Flux")) is not None
 
 
 def test_sizes_that_are_no_whole_patch_are_padded() -> None:
@@ -132,3 +133,14 @@ def test_the_host_is_asked_where_it_says_something() -> None:
     found.check_host({"img_slice": [24, 84]})
     with pytest.raises(NothingRecorded, match="30 to 84"):
         found.check_host({"img_slice": [30, 84]})
+
+
+def test_one_class_is_one_layout_and_the_sentence_names_its_families() -> None:
+    """Several families may share a class of ComfyUI, and then they share what is known of it."""
+    known = [family for family in families.FAMILIES if family.comfyui is not None]
+    by_class = {name: family.comfyui for family in known for name in family.comfyui.classes}  # type: ignore[union-attr]
+    for family in known:
+        for name in family.comfyui.classes:  # type: ignore[union-attr]
+            assert by_class[name] is family.comfyui
+            assert families.comfyui_model_of(model(name)) is family.comfyui
+        assert family.name in families.READ_IN_COMFYUI.split(", ")

@@ -15,10 +15,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from daam_core.capture import transformer_hooks
 from daam_core.capture.buffers import StoreOptions
+from daam_core.capture.families import FAMILIES, REFUSED, family_of
+from daam_core.capture.family import Family
 from daam_core.capture.text_rows import EncodedText
-from daam_core.capture.transformer_families import FAMILIES, REFUSED, Family, family_of
 from daam_core.capture.transformer_hooks import TransformerHooks
-from daam_core.capture.transformer_recording import ModelListener, TransformerRecording
+from daam_core.capture.transformer_recording import ModelRecorder, TransformerRecording
 from daam_core.prompt.prompt import Prompt
 
 from .attention_witness import Witness, text_and_picture
@@ -42,7 +43,7 @@ def recorded(model: nn.Module, case: Case) -> tuple[TransformerRecording, Tensor
 
     recording = TransformerRecording(lambda: texts, prompt, StoreOptions())
     errors: list[Exception] = []
-    with TransformerHooks(model, ModelListener(model, family, 0, lambda: recording, errors.append)):
+    with TransformerHooks(model, ModelRecorder(model, family, 0, lambda: recording, errors.append)):
         out = run(model, case.given)
     recording.end_step()
     return recording, out, errors

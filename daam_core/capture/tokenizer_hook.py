@@ -1,4 +1,4 @@
-"""What a pipeline's tokenizers were given and gave, while one of its prompts is encoded."""
+"""Hooks on a pipeline's tokenizers: what they were given and gave while one of its prompts is encoded."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Tokenized:
 
 class _Thread(threading.local):
     def __init__(self) -> None:
-        self.watchers: list[tuple[Mapping[int, str], list[Tokenized]]] = []
+        self.records: list[tuple[Mapping[int, str], list[Tokenized]]] = []
 
 
 _THREAD = _Thread()
 
 
-class TokenizerWatch:
+class TokenizerHook:
     """Wraps the `__call__` of the tokenizers of one pipeline until `remove`; chat templates end there too."""
 
     def __init__(self, pipe: Any) -> None:
@@ -51,7 +51,7 @@ class TokenizerWatch:
                 continue
             self._names.setdefault(id(tokenizer), name)
             owner = next(c for c in type(tokenizer).__mro__ if "__call__" in vars(c))
-            self._handles.append(SharedWrapper(owner, "__call__", _watched))
+            self._handles.append(SharedWrapper(owner, "__call__", _wrap_call))
 
     def remove(self) -> None:
         """Put back what was there."""
@@ -61,22 +61,22 @@ class TokenizerWatch:
     @contextmanager
     def record(self) -> Iterator[list[Tokenized]]:
         """A list that fills with what this pipeline's tokenizers read in this thread, inside the block."""
-        seen: list[Tokenized] = []
-        entry = (self._names, seen)
-        _THREAD.watchers.append(entry)
+        found: list[Tokenized] = []
+        entry = (self._names, found)
+        _THREAD.records.append(entry)
         try:
-            yield seen
+            yield found
         finally:
-            _THREAD.watchers.remove(entry)
+            _THREAD.records.remove(entry)
 
 
-def _watched(below: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_call(below: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(below)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = below(self, *args, **kwargs)
-        for names, seen in _THREAD.watchers:
+        for names, found in _THREAD.records:
             if (name := names.get(id(self))) is not None:
-                seen += _read(name, self, args[0] if args else kwargs.get("text"), result)
+                found += _read(name, self, args[0] if args else kwargs.get("text"), result)
         return result
 
     return call

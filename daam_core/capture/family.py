@@ -1,0 +1,68 @@
+"""A family of transformers: its classes, its layout, and which of its arguments and tokens are text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from ..prompt.template import Keeps
+from .comfyui_layouts import ComfyUIModel
+from .text_rows import without_single_axes
+from .token_layout import TokenLayout
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of transformers: what diffusers' trace and ComfyUI's nodes need to know of it.
+
+    Attributes:
+        name: as people call it.
+        classes: `module.Class` of its transformers in diffusers, behind `diffusers.models.transformers.`.
+        layers: a pattern of the names of the modules whose attention has text among its keys.
+        layout: gives the layout of one call, from the model and the call's arguments by name.
+        text: the names of the arguments that hold its text, in the order in which columns are counted.
+        tokenizers: the pipeline's tokenizers whose tokens are these columns, in order.
+        layout_arguments: arguments whose values the layout depends on, not only their shapes.
+        keeps: which tokens become columns.
+        packed: its text argument is as long as the whole sequence; the layout says which part is text.
+        suffix: the end of the template is tokenized on its own, and stands behind the padding.
+        video: whether it makes videos.
+        comfyui: the networks of the family in ComfyUI, None where they are not read.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    layers: str
+    layout: Callable[[Any, Mapping[str, Any]], TokenLayout]
+    text: tuple[str, ...] = ("encoder_hidden_states",)
+    tokenizers: tuple[str, ...] = ("tokenizer",)
+    layout_arguments: tuple[str, ...] = ()
+    keeps: Keeps = "tail"
+    suffix: bool = False
+    packed: bool = False
+    video: bool = False
+    comfyui: ComfyUIModel | None = None
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile(self.layers)
+
+    def is_text_layer(self, name: str) -> bool:
+        """Whether the attention of the module of this name has text among its keys."""
+        return self._pattern.fullmatch(name) is not None
+
+    def text_rows(self, given: Mapping[str, Any]) -> list[Tensor]:
+        """The first of its text arguments, row by row of the batch: `[columns, …]` each."""
+        value = given[self.text[0]]
+        return [without_single_axes(row) for row in (value[0] if isinstance(value, tuple) else value)]
+
+    def text_columns(self, given: Mapping[str, Any], row: Tensor, layout: TokenLayout) -> tuple[int, ...]:
+        """How many columns each of its text arguments has, for a row of `text_rows`."""
+        if self.packed:
+            return (layout.columns,)
+        return (row.shape[0], *(int(given[name].shape[-2]) for name in self.text[1:] if given.get(name) is not None))
