@@ -85,7 +85,7 @@ def show(args: argparse.Namespace) -> None:
     print(f"words    {', '.join(maps.words)}\n")
     print("\n".join(prompt_report(maps).lines()))
     if folder:
-        print(shown(write_sheet(maps, maps.content_words or maps.words, folder, args)))
+        print(shown(write_sheet(maps, maps.default_words(), folder, args)))
 
 
 def explore(args: argparse.Namespace) -> None:
@@ -131,7 +131,7 @@ def _generate(prompt: str, args: argparse.Namespace) -> tuple[Any, AttentionTrac
 def _chosen_words(maps: HeatMaps, asked: Sequence[str] | None) -> list[str]:
     """Labels of the words to look at, each once; the content words, or all where there are none of these."""
     if not asked:
-        return maps.content_words or maps.words
+        return maps.default_words()
     return list(dict.fromkeys(maps.prompt.find(word).label for word in asked))
 
 

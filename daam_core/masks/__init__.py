@@ -3,6 +3,7 @@
 from .figure_ground import DEFAULT, Settings, best
 from .grabcut import snap_grabcut
 from .guided_filter import snap_guided
+from .metrics import dice, iod, ioh, iou, pixel_accuracy
 from .morphology import drop_small, feather, fill_holes, grow, invert, shrink
 from .propagate import walk
 from .resize import resized
@@ -15,13 +16,18 @@ __all__ = [
     "best",
     "compete",
     "compete_with_rivals",
+    "dice",
     "drop_small",
     "feather",
     "fill_holes",
     "grow",
     "invert",
+    "iod",
+    "ioh",
+    "iou",
     "minmax",
     "otsu",
+    "pixel_accuracy",
     "resized",
     "rivals",
     "shrink",

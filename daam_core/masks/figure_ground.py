@@ -12,6 +12,7 @@ needs little (the stem of a flower, the sail of a boat). The picture knows every
    compete pixel by pixel. Words that merely leak into it do not count.
 4. Holes with heat (windows) are filled; parts in which no word is strong are dropped.
 5. *Guard.* Where the result and the map's own mask hardly overlap, the picture has misled us: the map's mask is taken.
+6. *Edge.* GrabCut, started from this mask and held within a cell of it, finds the edge.
 
 Mean IoU on rendered scenes with exact masks (half of them unseen while the constants were chosen; one object / two /
 held-out one / held-out two): the walked map alone from level 0.45 on 0.79 / 0.75 / 0.76 / 0.76; this mask on flat pictures
@@ -33,7 +34,7 @@ from ..errors import BadArgument
 from ..types import Grid, Size
 from . import color_model as colours
 from . import edge_smoothing as smoother
-from .grabcut import enlarged_mask
+from .grabcut import enlarged_mask, grabcut_around
 from .propagate import propagated
 from .resize import resized, working_picture
 from .rivals import rivals
@@ -116,8 +117,11 @@ def best(
     return figure_mask(maps[[index, *rivals(maps, index)]], picture, (height, width), settings)
 
 
-def figure_mask(chosen: Tensor, picture: Picture | None, size: Size, settings: Settings = DEFAULT) -> Tensor:
-    """The mask of the first of `chosen` `[words, h, w]`, a word and its rivals after propagation: bool `[H, W]` of `size`."""
+def figure_mask(chosen: Tensor, picture: Picture | None, size: Size, settings: Settings = DEFAULT, cut: bool = True) -> Tensor:
+    """The mask of the first of `chosen` `[words, h, w]`, a word and its rivals after propagation: bool `[H, W]` of `size`.
+
+    Steps 2 to 5, and with `cut` step 6.
+    """
     height, width = size
     if not bool((minmax(chosen[0]) > 0).any()):
         return torch.zeros(height, width, dtype=torch.bool, device=chosen.device)
@@ -129,6 +133,8 @@ def figure_mask(chosen: Tensor, picture: Picture | None, size: Size, settings: S
     mask = snapped(heat.numpy(), small, settings)
     if _overlap(mask, plain) < settings.agreement:
         mask = plain
+    if cut:
+        mask = grabcut_around(mask, heat.numpy(), small)
     done = torch.from_numpy(enlarged_mask(mask, picture)).to(chosen.device)
     if done.shape != (height, width):
         done = torch.nn.functional.interpolate(done[None, None].float(), (height, width), mode="area")[0, 0] >= 0.5

@@ -3,6 +3,13 @@
 Both arguments are `[..., h, w]`, bool or float 0..1, and broadcast over the leading dimensions; the result is float32
 of the leading dimensions. For soft masks the intersection is the sum of the pixelwise minimum and the union that of the
 maximum; on bool masks that is the usual count.
+
+    >>> import torch
+    >>> from daam_core.masks import dice, iod, ioh, iou, pixel_accuracy
+    >>> house = torch.tensor([[True, True, False, False]])
+    >>> tree = torch.tensor([[False, True, True, True]])
+    >>> [round(float(measure(house, tree)), 3) for measure in (iou, dice, iod, ioh, pixel_accuracy)]
+    [0.25, 0.4, 0.5, 0.333, 0.25]
 """
 
 from __future__ import annotations
