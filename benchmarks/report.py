@@ -11,6 +11,8 @@ from pathlib import Path
 import diffusers
 import torch
 
+from . import documents
+
 RESULTS = Path(__file__).parent / "results.md"
 _HEAD = """# Measured
 
@@ -43,3 +45,5 @@ def write(title: str, body: str, path: Path = RESULTS) -> None:
     text = replaced if found else f"{text.rstrip()}\n\n{section}"
     path.write_text(text.rstrip() + "\n", encoding="utf-8")
     print(section)
+    if path == RESULTS:
+        documents.write_documents()

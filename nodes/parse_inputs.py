@@ -33,7 +33,7 @@ def words_in(text: str, maps: HeatMaps) -> list[str]:
         elif word:
             found.append(word)
     if not any(asked):
-        found = maps.content_words or maps.words
+        found = maps.default_words()
     if not found:
         raise NothingRecorded("The prompt has no words, so there is no map to show. Write a prompt, or ask for <start>.")
     for word in found:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import BadArgument
+from ..files import png_bytes
 from .overlay import Picture
 from .sheets import contact_sheet, overlay
 from .tables import table
@@ -64,9 +64,7 @@ def notebook_html(maps: HeatMaps) -> str:
     if maps.picture is not None:
         ground = np.asarray(Image.fromarray(maps.picture).resize((width, height), Image.Resampling.BOX))
     sheet = contact_sheet(ground, dict(zip(words, maps.heat_maps(words), strict=True)))
-    file = io.BytesIO()
-    Image.fromarray(sheet).save(file, "PNG")
-    data = base64.b64encode(file.getvalue()).decode("ascii")
+    data = base64.b64encode(png_bytes(sheet)).decode("ascii")
     return f'<figure><img alt="{about}" src="data:image/png;base64,{data}"><figcaption>{about}</figcaption></figure>'
 
 

@@ -1,0 +1,185 @@
+"""Figures and lists in the documents, written there from where they are measured or defined.
+
+A document marks a place with `<!-- NAME -->…<!-- / -->`; `python -m benchmarks.documents` puts the present text between
+them, and every benchmark does so when it has written its section of results.md. A test fails where a document lags behind.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results.md"
+DOCUMENTS = ("README.md", "docs/scale.md", "docs/models.md", "docs/errors.md", "docs/equation.md", "docs/castorini.md")
+_PLACE = re.compile(r"<!-- (?P<name>[\w.-]+) -->(?P<text>.*?)<!-- / -->", re.S)
+_LAYOUT = "SDXL layout, tiny channels, 128 px (host-bound)"
+_SDXL_STEP = f"Cost of a step: {_LAYOUT}"
+_TINY_STEP = "Cost of a step: the model inside, 128 px"
+_FINISH = "From recording to picture-sized maps"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One cell of a table of results.md.
+
+    Attributes:
+        section: its heading.
+        row: cells that the row has, by column.
+        column: which cell it is.
+        show: from the cell's number, without its unit, to what the document says.
+    """
+
+    section: str
+    row: Mapping[str, str]
+    column: str
+    show: Callable[[float], str]
+
+
+def _more(ratio: float) -> str:
+    return f"{100 * (ratio - 1):+.0f} %"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.1f} s"
+
+
+def _megabytes(value: float) -> str:
+    return f"{value:.1g} MB" if value < 1 else f"{value:.0f} MB" if value < 1000 else f"{value / 1000:.1f} GB"
+
+
+_OURS, _WORDS, _THEIRS = {"with": "DAAM Lens"}, {"with": "DAAM Lens, words only"}, {"with": "castorini/daam"}
+_LARGE = {"recording": "SDXL, 1024 px"}
+_SUM, _MEAN = {"with": "DAAM Lens (Eq. 6)"}, {"with": "castorini/daam (its own rule)"}
+FIGURES: Mapping[str, Figure] = {
+    "step-sdxl": Figure(_SDXL_STEP, _OURS, "ratio", _more),
+    "step-sdxl-words": Figure(_SDXL_STEP, _WORDS, "ratio", _more),
+    "step-sdxl-castorini": Figure(_SDXL_STEP, _THEIRS, "ratio", _more),
+    "step-tiny": Figure(_TINY_STEP, _OURS, "ratio", _more),
+    "step-tiny-words": Figure(_TINY_STEP, _WORDS, "ratio", _more),
+    "step-tiny-castorini": Figure(_TINY_STEP, _THEIRS, "ratio", _more),
+    "step-sdxl-factor": Figure(_SDXL_STEP, _OURS, "ratio", lambda ratio: f"{ratio:.2f}"),
+    "step-sdxl-words-factor": Figure(_SDXL_STEP, _WORDS, "ratio", lambda ratio: f"{ratio:.2f}"),
+    "maps-time": Figure(_FINISH, _LARGE | _SUM, "median", _milliseconds),
+    "maps-memory": Figure(_FINISH, _LARGE | _SUM, "peak memory", _megabytes),
+    "maps-time-castorini": Figure(_FINISH, _LARGE | _MEAN, "median", _milliseconds),
+    "maps-memory-castorini": Figure(_FINISH, _LARGE | _MEAN, "peak memory", _megabytes),
+    "kept": Figure(_FINISH, _LARGE | _SUM, "kept of the recording", _megabytes),
+}
+"""By the name of their places."""
+
+
+def cells(results: str, figure: Figure) -> str:
+    """The cell of a figure. Raises LookupError where results.md has it not, or twice."""
+    sections = re.split(r"^## ", results, flags=re.M)
+    body = [part for part in sections if part.split("\n", 1)[0].strip() == figure.section]
+    if len(body) != 1:
+        raise LookupError(f"results.md has {len(body)} sections {figure.section!r}")
+    rows = [
+        [cell.strip() for cell in line.strip().strip("|").split("|")]
+        for line in body[0].splitlines()
+        if line.startswith("|") and not set(line) <= set("|- ")
+    ]
+    head = rows[0]
+    found = [row for row in rows[1:] if all(row[head.index(name)] == cell for name, cell in figure.row.items())]
+    if len(found) != 1:
+        raise LookupError(f"{figure.section!r} has {len(found)} rows with {dict(figure.row)}")
+    return found[0][head.index(figure.column)]
+
+
+def texts(results: str) -> dict[str, str]:
+    """What stands at each place. Raises LookupError."""
+    found = {name: figure.show(_number(cells(results, figure))) for name, figure in FIGURES.items()}
+    return found | {
+        "families": _families(),
+        "families-table": _families_table(),
+        "refused-table": _refused_table(),
+        "errors-table": _errors_table(),
+        "scale-hours": _hours(float(found["step-sdxl-factor"])),
+    }
+
+
+def filled(document: str, known: Mapping[str, str]) -> str:
+    """A document with the present texts at its places. Raises LookupError for a place of another name."""
+
+    def put(place: re.Match[str]) -> str:
+        name = place["name"]
+        if name not in known:
+            raise LookupError(f"no text is known for the place {name!r}")
+        block = "\n" in known[name]
+        return f"<!-- {name} -->" + (f"\n\n{known[name]}\n\n" if block else known[name]) + "<!-- / -->"
+
+    return _PLACE.sub(put, document)
+
+
+def write_documents() -> list[str]:
+    """Bring all documents up to date; the names of those that changed."""
+    known = texts(RESULTS.read_text(encoding="utf-8"))
+    changed = []
+    for name in DOCUMENTS:
+        path = ROOT / name
+        before = path.read_text(encoding="utf-8")
+        after = filled(before, known)
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            changed.append(name)
+    return changed
+
+
+def _hours(recording: float) -> str:
+    """The sum of docs/scale.md, whose other parts stand in its table."""
+    hours = 10_000 * (6 * recording * 1.08 + 0.03 + 2 * 0.36) / (3600 * 8)
+    return (
+        f"10,000 x (6 x {recording:.2f} x 1.08 + 0.03 + 2 x 0.36) / (3600 x 8) = **{hours:.1f} hours** on 8 GPUs, "
+        f"{8 * hours:.0f} GPU hours"
+    )
+
+
+def _number(cell: str) -> float:
+    match = re.match(r"[-+]?\d+(\.\d+)?", cell)
+    if match is None:
+        raise LookupError(f"{cell!r} is no figure")
+    return float(match[0])
+
+
+def _families() -> str:
+    from daam_core.capture.transformer_families import FAMILIES
+
+    return ", ".join(sorted((family.name for family in FAMILIES), key=str.lower))
+
+
+def _families_table() -> str:
+    from daam_core.capture.transformer_families import FAMILIES
+
+    lines = ["| family | class in diffusers | paints |", "| --- | --- | --- |"]
+    for family in sorted(FAMILIES, key=lambda one: one.name.lower()):
+        classes = ", ".join(f"`{name.split('.')[-1]}`" for name in family.classes)
+        lines.append(f"| {family.name} | {classes} | {'videos' if family.video else 'pictures'} |")
+    return "\n".join(lines)
+
+
+def _refused_table() -> str:
+    from daam_core.capture.transformer_families import REFUSED
+
+    rows = [f"| `{name.split('.')[-1]}` | {reason} |" for name, reason in sorted(REFUSED.items())]
+    return "\n".join(["| class in diffusers | why it is not read |", "| --- | --- |", *rows])
+
+
+def _errors_table() -> str:
+    from daam_core import errors
+
+    found = [(name, one) for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, Exception)]
+    rows = []
+    for name, one in found:
+        bases = ", ".join(f"`{base.__name__}`" for base in one.__bases__ if base is not errors.DaamLensError)
+        text = " ".join((one.__doc__ or "").split())
+        rows.append(f"| `{name}` | {bases} | {text} |")
+    return "\n".join(["| error | is also a | raised for |", "| --- | --- | --- |", *rows])
+
+
+if __name__ == "__main__":
+    print("\n".join(write_documents()) or "all documents are up to date")
+    sys.exit(0)

@@ -1,0 +1,91 @@
+"""Documents: figures are those of the benchmarks, lists those of the registries, snippets run, links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.documents import DOCUMENTS, FIGURES, RESULTS, Figure, cells, filled, texts
+from daam_core.cli.parser import build_parser
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+_LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_figures_and_lists_are_the_present_ones(name: str) -> None:
+    """Run `python -m benchmarks.documents` where this fails."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert filled(text, texts(RESULTS.read_text(encoding="utf-8"))) == text
+
+
+def test_every_figure_is_used_and_a_change_of_results_reaches_the_documents() -> None:
+    results = RESULTS.read_text(encoding="utf-8")
+    all_text = "".join((ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS)
+    assert not [name for name in FIGURES if f"<!-- {name} -->" not in all_text]
+    for name, figure in FIGURES.items():
+        cell = cells(results, figure)
+        number = re.match(r"[\d.]+", cell)
+        assert number, f"{name}: {cell}"
+        line = next(x for x in results.splitlines() if cell in x and all(v in x for v in figure.row.values()))
+        changed = results.replace(line, line.replace(cell, cell.replace(number[0], "9.5")), 1)
+        assert texts(changed)[name] != texts(results)[name] or number[0] == "9.5", name
+
+
+def test_a_place_or_figure_that_is_not_known_is_said() -> None:
+    with pytest.raises(LookupError, match="'magic'"):
+        filled("<!-- magic -->1<!-- / -->", {})
+    with pytest.raises(LookupError, match="0 sections"):
+        cells("# x", Figure("nothing", {}, "a", str))
+    with pytest.raises(LookupError, match="0 rows"):
+        cells("## a\n| with | b |\n| --- | --- |\n| x | 1 |\n", Figure("a", {"with": "y"}, "b", str))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    missing = [link for link in _LINK.findall(page.read_text(encoding="utf-8")) if not (page.parent / link).exists()]
+    assert not missing
+
+
+def _blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def _snippets(page: Path) -> list[str]:
+    """The Python of a page, without what talks to a server, a model that is not here, or castorini's package."""
+    return [b for b in _blocks(page, "python") if not re.search(r"requests|from_pretrained|\bdaam\.", b)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if _snippets(page)], ids=lambda page: page.name)
+def test_python_of_the_documents_runs_and_says_nothing_else(page: Path, tmp_path: Path) -> None:
+    """All blocks of a page in order, in one interpreter."""
+    blocks = _snippets(page)
+    code = "\n".join(blocks)
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = [line for line in re.split(r"[\r\n]+", done.stderr) if line.strip() and "it/s]" not in line and "s/it]" not in line]
+    # What a scheduler of diffusers does with NumPy is a warning to its makers, and off by default.
+    assert not [line for line in said if "transformers]" in line or "diffusers]" in line or "FutureWarning" in line], said
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_the_documents_are_understood(page: Path) -> None:
+    """Every `daam-lens …` line of a block parses (studies and records are only named)."""
+    for block in _blocks(page, "(?:bash|sh)?"):
+        for line in block.splitlines():
+            match = re.search(r"(?:^|&& |\$ )daam-lens (.+?)(?:\s+#.*)?$", line)
+            if match is None or re.search(r"[…|]| \\$", line):
+                continue
+            arguments = shlex.split(match[1])
+            build_parser(arguments).parse_args(arguments)
