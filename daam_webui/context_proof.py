@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from daam_core.capture.compile_op import is_compiled
 from daam_core.capture.forward_wrapper import wrap_forward
 from daam_core.errors import NothingRecorded
 
@@ -53,9 +54,11 @@ class ContextHooks:
     """
 
     def __init__(self, unet: nn.Module, on_context: Callable[[Tensor], None]) -> None:
+        # A compiled graph knows nothing of a `forward` that is set later, and would be compiled anew for it.
+        modules = [] if is_compiled(unet) else unet.named_modules()
         self._layers = [
             module.to_k
-            for name, module in unet.named_modules()
+            for name, module in modules
             if name.endswith("attn2") and isinstance(getattr(module, "to_k", None), nn.Module)
         ]
         self._on_context = on_context

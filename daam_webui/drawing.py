@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from daam_core.errors import DaamLensError, DetailMissing
 from daam_core.maps.heatmaps import HeatMaps
+from daam_core.maps.statistics import PromptReport, prompt_report
 from daam_core.prompt.prompt import Word
 from daam_core.render import Background, apply_colormap, as_heat, caption_background, overlay
 
 from .settings import Settings
 
+MOST_DEFAULT_WORDS = 12
+"""Words that are drawn where nobody named any; a long prompt would fill the gallery."""
 Picture = NDArray[np.uint8]
 Kind = Literal["overlay", "map", "mask"]
 
@@ -31,10 +34,17 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Everything that is shown of one picture's maps; `notes` are sentences about what could not be shown."""
+    """Everything that is shown of one picture's maps.
+
+    Attributes:
+        words: whose images these are.
+        report: what each of them did; None where there are none.
+        notes: sentences about what could not be shown.
+    """
 
     drawn: list[Drawn]
     words: list[str]
+    report: PromptReport | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -49,15 +59,21 @@ def draw(maps: HeatMaps, settings: Settings) -> Drawing:
         drawn += [
             Drawn(d.kind, f"negative: {d.word}", d.pixels) for d in _drawn(_on(maps.negative, maps), other, settings, notes)
         ]
-    return Drawing(drawn, words, list(dict.fromkeys(notes)))
+    return Drawing(drawn, words, prompt_report(maps, words) if words else None, list(dict.fromkeys(notes)))
 
 
 def chosen_words(maps: HeatMaps, settings: Settings, notes: list[str]) -> list[str]:
-    """Labels of the asked words, each once; the content words where none was asked for."""
+    """Labels of the asked words, each once; the strongest content words where none was asked for."""
     if not settings.asked_words:
         if not maps.words:
             notes.append("The prompt has no words, so there are no heat maps.")
-        return maps.content_words or maps.words
+        shown, all_words = maps.default_words(MOST_DEFAULT_WORDS), maps.default_words()
+        if len(shown) < len(all_words):
+            notes.append(
+                f"The {len(shown)} words with the most attention are shown; there are {len(all_words) - len(shown)} more. "
+                "Name those that you want under “Words”."
+            )
+        return shown
     found: list[str] = []
     for asked in settings.asked_words:
         try:
@@ -104,7 +120,7 @@ def background_for(maps: HeatMaps) -> Background:
 
 
 def overlay_of(maps: HeatMaps, word: str | Word, opacity: float, colormap: str, ground: Background | None = None) -> Picture:
-    """The map over its picture, with a caption: uint8 `[H, W, 3]`.
+    """The map over its picture, with a caption that says how much of a place's attention it is: uint8 `[H, W, 3]`.
 
     Args:
         ground: the picture, where it serves several words.
@@ -113,7 +129,8 @@ def overlay_of(maps: HeatMaps, word: str | Word, opacity: float, colormap: str, 
         DetailMissing: the picture is not known.
     """
     below, label = ground or background_for(maps), word if isinstance(word, str) else word.label
-    return overlay(below, maps.heat_map(word, maps.size), opacity, colormap, label, True)  # type: ignore[arg-type]
+    percent = maps.heat_map(word, maps.size) * (100 / max(1, sum(maps.num_terms.values())))
+    return overlay(below, percent, opacity, colormap, f"{label} · % of attention", True)  # type: ignore[arg-type]
 
 
 def _drawn(maps: HeatMaps, words: list[str], settings: Settings, notes: list[str]) -> list[Drawn]:

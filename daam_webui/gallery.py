@@ -33,6 +33,10 @@ class GalleryResult:
         self.notes: list[str] = []
 
 
+UNTOLD = (
+    "This WebUI made a picture without telling DAAM Lens of it, so there are no heat maps. "
+    "DAAM Lens works in AUTOMATIC1111, Forge, reForge, Forge classic and Forge Neo."
+)
 INNER = (
     "A script works on with the pictures of this run, so no heat map was put among them: "
     "the maps are in the tab DAAM Lens, and beside the pictures where these are saved."
@@ -50,12 +54,15 @@ def show(session: RecordingSession, p: Any, processed: Any, append: bool = True)
                 _append(processed, drawing, finished)
             if session.host.saves(p):
                 shown.notes += _save(session, p, drawing, maps, finished, _infotext(processed, finished))
-            typed = (str(texts[_number(processed, finished)]) for texts in (p.all_prompts, p.all_negative_prompts))
-            shown.runs.append(RECORDINGS.keep(maps, session.settings, drawing.words, finished.seed, *typed))
+            prompt, negative = (str(texts[_number(processed, finished)]) for texts in (p.all_prompts, p.all_negative_prompts))
+            kept = RECORDINGS.keep(
+                maps, session.settings, drawing.words, finished.seed, prompt, negative, report=drawing.report
+            )
+            shown.runs.append(kept)
         if shown.runs and not append:
             shown.notes.append(INNER)
         if not session.finished and not session.failure:
-            shown.notes.append("No picture was finished, so there are no heat maps.")
+            shown.notes.append(UNTOLD if processed.images else "No picture was finished, so there are no heat maps.")
     except DaamLensError as error:
         shown.notes.append(str(error))
     except Exception as error:

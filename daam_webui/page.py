@@ -76,6 +76,6 @@ def _row(page: str, info: Any) -> _Sender:
         button = gr.Button("Send mask to inpaint", elem_id=f"daam_lens_inpaint_{page}", scale=1)
         closer = gr.Button("Drawing closer", elem_id=f"daam_lens_closer_{page}", scale=1)
     note = gr.HTML(elem_id=f"daam_lens_note_{page}")
-    info.change(fn=refresh, inputs=[info], outputs=[report, row, choice, note], show_progress=False)
+    info.change(fn=refresh, inputs=[info], outputs=[report, row, choice, note], show_progress=False, queue=False)
     closer.click(fn=None, inputs=[], outputs=[], _js="daam_lens_look_closer")
     return _Sender(button, send, [choice, info], note, "daam_lens_to_inpaint")

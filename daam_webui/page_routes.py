@@ -94,7 +94,7 @@ def _add_files(router: APIRouter) -> None:
     @router.post("/runs/{run}/files")
     def files(run: str, body: PicksRequest) -> Response:
         maps = find_run(run).maps
-        picks = _picks(body) or [[f"word:{word}"] for word in (maps.content_words or maps.words)[:MOST_PICKS]]
+        picks = _picks(body) or [[f"word:{word}"] for word in maps.default_words()[:MOST_PICKS]]
         return _download(_zipped(maps, picks, body), "application/zip", "daam-lens.zip")
 
     @router.get("/runs/{run}/record")
@@ -123,7 +123,7 @@ def _add_files(router: APIRouter) -> None:
             except DaamLensError as error:
                 # The copy of the file has a path of its own that says nothing to anybody.
                 raise HTTPException(422, str(error).replace(str(path), "The file")) from error
-        return {"id": RECORDINGS.keep(maps, Settings(), maps.content_words or maps.words).id}
+        return {"id": RECORDINGS.keep(maps, Settings(), maps.default_words()).id}
 
 
 def _picks(body: PicksRequest) -> list[list[str]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from daam_core.lru_cache import LRUCache
 from daam_core.maps.heatmaps import HeatMaps
+from daam_core.maps.statistics import PromptReport
 
 from .settings import Settings
 
@@ -26,6 +27,7 @@ class StoredRecording:
         words: the words that were shown.
         seed: of the picture.
         prompt, negative_prompt: as they were typed; empty where the maps come from a record.
+        report: what each word did, made with the maps, so that the page need not wait for it; None without words.
     """
 
     id: str
@@ -35,6 +37,7 @@ class StoredRecording:
     seed: int = -1
     prompt: str = ""
     negative_prompt: str = ""
+    report: PromptReport | None = None
     made: float = field(default_factory=time.time)
 
     @property
@@ -53,10 +56,17 @@ class RecordingStore:
         self._runs: LRUCache[StoredRecording] = LRUCache(most, most_bytes, lambda run: run.maps.nbytes)
 
     def keep(
-        self, maps: HeatMaps, settings: Settings, words: list[str], seed: int = -1, prompt: str = "", negative_prompt: str = ""
+        self,
+        maps: HeatMaps,
+        settings: Settings,
+        words: list[str],
+        seed: int = -1,
+        prompt: str = "",
+        negative_prompt: str = "",
+        report: PromptReport | None = None,
     ) -> StoredRecording:
         """Remember a run under a new id; others go where there is no more room."""
-        run = StoredRecording(secrets.token_hex(8), maps, settings, tuple(words), seed, prompt, negative_prompt)
+        run = StoredRecording(secrets.token_hex(8), maps, settings, tuple(words), seed, prompt, negative_prompt, report)
         self._runs.keep(run, run.id)
         return run
 

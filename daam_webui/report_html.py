@@ -26,7 +26,9 @@ def _row(report: PromptReport, number: int) -> str:
     bar = f"<div class='daam-lens-share' style='width:{100 * word.share / top:.0f}%'></div>"
     near = f"{escape(word.closest[0])} ({word.closest[1]:.2f})" if word.closest else "–"
     idle = " class='daam-lens-idle'" if word.word in report.neglected else ""
+    # A word that lies evenly over the picture covers nothing, whatever a threshold makes of it.
+    covers = "–" if idle else f"{word.spread:.0%}"
     return (
         f"<tr{idle}><td>{escape(word.word)}</td><td class='daam-lens-bars'>{bar}</td><td>{word.share:.0%}</td>"
-        f"<td>{word.spread:.0%}</td><td>{near}</td></tr>"
+        f"<td>{covers}</td><td>{near}</td></tr>"
     )

@@ -13,7 +13,6 @@ import gradio as gr
 from PIL import Image
 
 from daam_core.errors import BadArgument, DaamLensError
-from daam_core.maps.statistics import prompt_report
 
 from . import hosts
 from .drawing import chosen_layers, mask_of
@@ -39,7 +38,7 @@ def refresh(info: str) -> list[Any]:
     for number, run in enumerate(runs, 1):
         if run.settings.report and run.words:
             title = f"picture {number}, seed {run.seed}" if len(runs) > 1 else ""
-            parts.append(report_html(prompt_report(chosen_layers(run.maps, run.settings, []), run.words), title=title))
+            parts.append(report_html(run.report, title=title))
     choices = [word for run in runs for word in run.words]
     if len(runs) > 1:
         choices = [f"{number}{SEPARATOR}{word}" for number, run in enumerate(runs, 1) for word in run.words]
@@ -93,7 +92,7 @@ def _sent(run: StoredRecording, mask: Image.Image) -> Sent:
 
 def _strongest(run: StoredRecording) -> int:
     """The number of the word that got most of the attention."""
-    shares = [word.share for word in prompt_report(run.maps, run.words).words]
+    shares = [word.share for word in run.report.words] if run.report else [0.0]
     return shares.index(max(shares))
 
 

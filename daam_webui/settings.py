@@ -15,6 +15,7 @@ from daam_core.masks.methods import METHODS
 COLORMAPS = ("ember", "lagoon", "gray")
 FORMER_NAMES = {"colours": "colormap"}
 """Names of version 0.1.0 that are still taken: in arguments, infotexts and requests."""
+BLOCKS = ("down", "mid", "up")
 PASSES = ("first", "second", "both")
 INFOTEXT = "DAAM Lens"
 RUNS_FIELD, NOTE_FIELD = f"{INFOTEXT} runs", f"{INFOTEXT} note"
@@ -38,7 +39,7 @@ class Settings:
         detail: keep steps and layers apart.
         record: save a record beside the picture.
         report: what each word did, under the picture.
-        layers: "down", "mid", "up", separated by commas; empty is all.
+        layers: "down", "mid", "up", separated by commas; empty or "all" is all of them.
     """
 
     enabled: bool = False
@@ -84,7 +85,8 @@ class Settings:
     @property
     def places(self) -> tuple[str, ...]:
         """The chosen places of the UNet; none is all of it."""
-        return tuple(part.strip() for part in self.layers.split(",") if part.strip())
+        chosen = tuple(part.strip() for part in self.layers.split(",") if part.strip())
+        return () if "all" in chosen else chosen
 
     @property
     def asked_words(self) -> list[str]:
@@ -150,8 +152,8 @@ def _checked(name: str, value: Any) -> Any:
     known = {"colormap": COLORMAPS, "hires": PASSES, "method": tuple(METHODS)}.get(name)
     if known and value not in known:
         raise BadArgument(f"DAAM Lens: {name} is one of {', '.join(known)}, not {_shown(value)}.")
-    if name == "layers" and (wrong := [p for p in value.split(",") if p.strip() not in ("", "down", "mid", "up")]):
-        raise BadArgument(f"DAAM Lens: layers are down, mid or up, not {_shown(wrong[0].strip())}.")
+    if name == "layers" and (wrong := [p for p in value.split(",") if p.strip() not in ("", "all", *BLOCKS)]):
+        raise BadArgument(f"DAAM Lens: layers are down, mid or up, or all, not {_shown(wrong[0].strip())}.")
     return value
 
 

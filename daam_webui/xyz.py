@@ -31,7 +31,7 @@ def add_axes() -> None:
             f"{LABEL}layers",
             str,
             _apply("layers", overlays=True, maps=False, masks=False),
-            choices=lambda: ["down", "mid", "up"],
+            choices=lambda: ["all", "down", "mid", "up"],
         ),
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import cv2
@@ -23,21 +23,47 @@ GROUND = 34
 """Grey of the ground that heat is painted on where no picture is known."""
 
 
+def hidden(node: Any, name: str) -> Any:
+    """A hidden input of a node that is being executed ("prompt", "unique_id"), None where nobody gave it."""
+    return getattr(getattr(node, "hidden", None), name, None)
+
+
 def pictures_of(image: Tensor) -> list[Picture]:
     """IMAGE `[pictures, H, W, 3 or 4]` 0..1 -> uint8 `[H, W, 3]` each."""
     values = (image[..., :3].detach().float().cpu().nan_to_num().clamp(0, 1) * 255).round()
     return [one.numpy().astype(np.uint8) for one in values]
 
 
-def image_of(pictures: Sequence[Picture]) -> Tensor:
-    """uint8 `[H, W, 3]` each -> IMAGE `[pictures, H, W, 3]` float32 0..1; smaller ones stand in the middle of the largest."""
-    height, width = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
-    out = torch.full((len(pictures), height, width, 3), GROUND / 255)
+def image_of(pictures: Iterable[Picture], count: int | None = None) -> Tensor:
+    """uint8 `[H, W, 3]` each -> IMAGE `[pictures, H, W, 3]` float32 0..1; smaller ones stand in the middle of the largest.
+
+    With their `count`, and all of one size, no more than one of them is held beside the IMAGE.
+    """
+    if count is None:
+        pictures = list(pictures)
+        count = len(pictures)
+    out = torch.empty(0)
+    others: list[tuple[int, Picture]] = []
     for i, picture in enumerate(pictures):
-        h, w = picture.shape[:2]
-        top, left = (height - h) // 2, (width - w) // 2
-        out[i, top : top + h, left : left + w] = torch.from_numpy(picture.copy()).float() / 255
-    return out
+        if i == 0:
+            out = torch.empty(count, *picture.shape)
+        if tuple(out.shape[1:3]) == picture.shape[:2]:
+            torch.div(torch.from_numpy(np.ascontiguousarray(picture)), 255, out=out[i])
+        else:
+            others.append((i, picture))
+    return _of_several_sizes(out, others) if others else out
+
+
+def _of_several_sizes(out: Tensor, others: Sequence[tuple[int, Picture]]) -> Tensor:
+    height = max(out.shape[1], *(picture.shape[0] for _, picture in others))
+    width = max(out.shape[2], *(picture.shape[1] for _, picture in others))
+    whole = torch.full((len(out), height, width, 3), GROUND / 255)
+    placed = dict(others)
+    for i in range(len(out)):
+        one = torch.from_numpy(placed[i].copy()).float() / 255 if i in placed else out[i]
+        top, left = (height - one.shape[0]) // 2, (width - one.shape[1]) // 2
+        whole[i, top : top + one.shape[0], left : left + one.shape[1]] = one
+    return whole
 
 
 def with_pictures(handle: MapsHandle, image: Tensor | None) -> MapsHandle:

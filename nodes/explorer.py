@@ -20,14 +20,14 @@ class Explorer(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DaamLensExplorer",
-            display_name="Explorer",
+            display_name="Attention Explorer",
             category="DAAM Lens",
             description="Point at a word and see what it painted, point at the picture and see which words made it, take the "
             "mask.",
             is_output_node=True,
             inputs=[
-                MAPS.Input("maps", tooltip="From Heat Maps or Load Maps."),
-                io.Image.Input("image", optional=True, tooltip="The picture, if Heat Maps did not get it."),
+                MAPS.Input("maps", tooltip="From Word Heat Maps or Load Heat Maps."),
+                io.Image.Input("image", optional=True, tooltip="The picture, if Word Heat Maps did not get it."),
                 io.String.Input(
                     "choice",
                     default="",

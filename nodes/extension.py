@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..daam_core import errors
 from .explorer import Explorer
 from .files import LoadMaps, SaveMaps
 from .heat_maps import HeatMapsNode
@@ -34,4 +35,8 @@ class DaamLens(ComfyExtension):
     """All nodes of DAAM Lens."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        # ComfyUI shows an exception's module, which is the path of this folder where it loads it.
+        for error in vars(errors).values():
+            if isinstance(error, type) and issubclass(error, errors.DaamLensError):
+                error.__module__ = "daam_lens"
         return list(NODES)

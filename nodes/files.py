@@ -24,12 +24,12 @@ class SaveMaps(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DaamLensSaveMaps",
-            display_name="Save Maps",
+            display_name="Save Heat Maps",
             category="DAAM Lens",
             description="Writes maps under the output folder: one safetensors file a picture, the picture inside.",
             is_output_node=True,
             inputs=[
-                MAPS.Input("maps", tooltip="From Heat Maps."),
+                MAPS.Input("maps", tooltip="From Word Heat Maps."),
                 io.String.Input(
                     "filename_prefix", default="daam/maps", tooltip="Folder and name below ComfyUI's output folder."
                 ),
@@ -58,7 +58,7 @@ class LoadMaps(io.ComfyNode):
         names = [name for kind, folder in _FOLDERS.items() for name in records_in(Path(folder()), kind)]
         return io.Schema(
             node_id="DaamLensLoadMaps",
-            display_name="Load Maps",
+            display_name="Load Heat Maps",
             category="DAAM Lens",
             description="Reads maps that Save Maps or the command line wrote, from the output or input folder.",
             inputs=[

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import comfy.utils
+import torch
 from comfy_api.latest import io
+from torch import Tensor
 
-from ..daam_core.defaults import DEFAULT_OPACITY
+from ..daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
+from ..daam_core.errors import BadArgument
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.masks import minmax
-from ..daam_core.render import overlay
+from ..daam_core.render import outline, overlay
 from .capture.prompt_tokens import prompt_tokens
 from .capture.recording_store import maps_of
-from .convert import MAPS, Picture, ground, image_of, mask_batch, with_pictures
-from .parse_inputs import WORDS_HELP, chosen, side_of, words_in
+from .convert import MAPS, MapsHandle, Picture, ground, hidden, image_of, with_pictures
+from .executed_graph import connected_outputs, is_connected, records_before
+from .mask import united
+from .parse_inputs import DRAWN_WORDS_HELP, chosen, drawn_words, side_of
+from .server import running_graph, say
 
 COLOURS = ["ember", "lagoon", "gray"]
+OVERLAYS, MASKS = 1, 2
+"""Positions among the outputs."""
+NOTHING = torch.zeros(1, 8, 8, 3)
+"""What an output gives that nobody takes."""
+MOST_PIXELS = 2**27
+"""Pixels of all overlays of one run: 128 of 1024 x 1024, 1.5 GB."""
+CAPTION_HELP = "Write the word and the range of its heat below each picture; without, overlays have the picture's own size."
 
 
 class HeatMapsNode(io.ComfyNode):
@@ -26,15 +41,18 @@ class HeatMapsNode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DaamLensHeatMaps",
-            display_name="Heat Maps",
+            display_name="Word Heat Maps",
             category="DAAM Lens",
             description="Shows which word painted where in a picture whose sampler was recorded.",
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             inputs=[
-                io.Latent.Input("latent", tooltip="The latent straight from the sampler whose model came out of Record."),
+                io.Latent.Input(
+                    "latent", tooltip="The latent straight from the sampler whose model came out of Record Attention."
+                ),
                 io.Image.Input(
                     "image", optional=True, tooltip="The decoded picture: overlays lie on it, and masks can snap to its edges."
                 ),
-                io.String.Input("words", multiline=True, default="", tooltip=WORDS_HELP),
+                io.String.Input("words", multiline=True, default="", tooltip=DRAWN_WORDS_HELP),
                 io.Float.Input(
                     "opacity",
                     default=DEFAULT_OPACITY,
@@ -62,6 +80,7 @@ class HeatMapsNode(io.ComfyNode):
                 io.String.Input(
                     "text", optional=True, force_input=True, tooltip="Only together with clip: the prompt as it was encoded."
                 ),
+                io.Boolean.Input("caption", default=True, optional=True, tooltip=CAPTION_HELP),
             ],
             outputs=[
                 MAPS.Output(display_name="maps", tooltip="The recording, for all other DAAM Lens nodes."),
@@ -70,6 +89,11 @@ class HeatMapsNode(io.ComfyNode):
                 io.String.Output(display_name="words", is_output_list=True, tooltip="The words that were found, in order."),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> Any:
+        """What is drawn depends on what is connected, which ComfyUI's own key of the cache does not hold."""
+        return connected_outputs(running_graph(), "DaamLensHeatMaps", (OVERLAYS, MASKS))
 
     @classmethod
     def execute(
@@ -84,24 +108,67 @@ class HeatMapsNode(io.ComfyNode):
         heads: str = "",
         clip: Any = None,
         text: str | None = None,
+        caption: bool = True,
     ) -> io.NodeOutput:
-        """Look the recording up by its latent, then draw."""
+        """Look the recording up by its latent and the graph, then draw what somebody takes."""
+        graph, own = hidden(cls, "prompt"), hidden(cls, "unique_id")
         tokens = prompt_tokens(clip, text) if clip is not None and text is not None else None
-        handle = with_pictures(maps_of(latent["samples"], tokens), image)
+        among = records_before(graph, own, "latent")
+        handle = with_pictures(maps_of(latent["samples"], tokens, among), image)
         handle = tuple(chosen(maps, layers, steps, heads) for maps in handle)
-        names = words_in(words, handle[0])
-        bar = comfy.utils.ProgressBar(len(handle) * len(names))
-        overlays, masks = [], []
+        names, more = drawn_words(words, handle[0])
+        if more:
+            say(own, f"The {len(names)} strongest of {len(names) + more} words are drawn; `*` in words draws all.")
+        draws, masks = is_connected(graph, own, OVERLAYS), is_connected(graph, own, MASKS)
+        drawn = drawn_overlays(handle, names, opacity, colour_map, caption) if draws else NOTHING
+        return io.NodeOutput(handle, drawn, _soft_masks(handle, names) if masks else NOTHING[..., 0], names)
+
+
+def _soft_masks(handle: MapsHandle, names: Sequence[str]) -> Tensor:
+    """MASK `[pictures x words, H, W]` float32 0..1, every word of the first picture first."""
+    height, width = handle[0].size
+    check_amount(len(handle) * len(names), height, width)
+    out = torch.empty(len(handle) * len(names), height, width)
+    for i, (maps, name) in enumerate((maps, name) for maps in handle for name in names):
+        side, query = side_of(name, maps)
+        out[i] = minmax(side.heat_map(query, (height, width)))
+    return out
+
+
+def drawn_overlays(
+    handle: MapsHandle, names: Sequence[str], opacity: float, colour_map: str, caption: bool, edge: bool = False
+) -> Tensor:
+    """IMAGE `[pictures x words, H, W, 3]` float32 0..1, every word of the first picture first; without `caption` of the
+    pictures' own size. Only one picture more than what is given out is held."""
+    bar = comfy.utils.ProgressBar(len(handle) * len(names))
+    check_amount(len(handle) * len(names), *max(maps.size for maps in handle))
+
+    def one_by_one() -> Iterator[Picture]:
         for maps in handle:
             for name in names:
-                overlays.append(word_overlay(maps, name, opacity, colour_map))
-                side, query = side_of(name, maps)
-                masks.append(minmax(side.heat_map(query, maps.size)))
+                yield word_overlay(edged(maps, name) if edge else maps, name, opacity, colour_map, caption)
                 bar.update(1)
-        return io.NodeOutput(handle, image_of(overlays), mask_batch(masks), names)
+
+    return image_of(one_by_one(), len(handle) * len(names))
 
 
-def word_overlay(maps: HeatMaps, name: str, opacity: float, colour_map: str) -> Picture:
-    """One word's heat on its picture, with label and colour bar: uint8 `[H + caption, W, 3]`."""
+def edged(maps: HeatMaps, name: str) -> HeatMaps:
+    """Maps whose picture has the edge of a word's best mask."""
+    mask = united(maps, [name], "best", DEFAULT_TAU, None)
+    return dataclasses.replace(maps, picture=outline(ground(maps), mask.float().numpy()))
+
+
+def check_amount(pictures: int, height: int, width: int) -> None:
+    """Raises BadArgument for more than can be made at once; the text says what to do."""
+    if pictures * height * width > MOST_PIXELS:
+        raise BadArgument(
+            f"{pictures} overlays of {width} x {height} pixels would take {pictures * height * width * 12 / 2**30:.0f} GB. Ask "
+            f"for fewer words (at most {MOST_PIXELS // (height * width)} overlays fit), or for fewer pictures at once."
+        )
+
+
+def word_overlay(maps: HeatMaps, name: str, opacity: float, colour_map: str, caption: bool = True) -> Picture:
+    """One word's heat on its picture: uint8 `[H, W, 3]`, with a label and a colour bar below where there is a `caption`."""
     side, query = side_of(name, maps)
-    return overlay(ground(maps), side.heat_map(query, maps.size), opacity, colour_map, name, True)  # type: ignore[arg-type]
+    heat = side.heat_map(query, maps.size)
+    return overlay(ground(maps), heat, opacity, colour_map, name if caption else None, caption)  # type: ignore[arg-type]

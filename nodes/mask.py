@@ -28,11 +28,11 @@ class MaskNode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DaamLensMask",
-            display_name="Mask",
+            display_name="Word Mask",
             category="DAAM Lens",
             description="Turns words into masks: of several words, the union.",
             inputs=[
-                MAPS.Input("maps", tooltip="From Heat Maps or Load Maps."),
+                MAPS.Input("maps", tooltip="From Word Heat Maps or Load Heat Maps."),
                 io.String.Input("words", multiline=True, default="", tooltip=WORDS_HELP),
                 io.Combo.Input(
                     "method",
@@ -56,7 +56,7 @@ class MaskNode(io.ComfyNode):
                     placeholder="the other nouns",
                     tooltip="Words it competes with, between commas. Empty: the prompt's other nouns.",
                 ),
-                io.Image.Input("image", optional=True, tooltip="The picture to snap to, if Heat Maps did not get it."),
+                io.Image.Input("image", optional=True, tooltip="The picture to snap to, if Word Heat Maps did not get it."),
                 io.Int.Input(
                     "grow", default=0, min=-512, max=512, tooltip="Pixels to grow the mask by; below zero it shrinks."
                 ),
@@ -147,7 +147,10 @@ def cleaned(mask: Tensor, grow: int, feather: int, fill: bool, smallest: float, 
 
 def _what_to_do(method: str) -> str:
     if method == "walk":
-        return "This method follows self-attention, which was not recorded. Switch `self_attention` on in the Record node."
+        return (
+            "This method follows self-attention, which was not recorded. Switch `self_attention` on in the Record Attention "
+            "node."
+        )
     if method in ("guided", "grabcut"):
-        return "This method snaps to the picture, which is not known. Connect `image` here or in Heat Maps."
+        return "This method snaps to the picture, which is not known. Connect `image` here or in Word Heat Maps."
     raise BadArgument(f"The method {method!r} needs something that was not recorded.")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import comfy.utils
 from comfy_api.latest import io
 
-from ..daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
+from ..daam_core.defaults import DEFAULT_OPACITY
 from ..daam_core.errors import DetailMissing
-from ..daam_core.maps.heatmaps import HeatMaps
-from ..daam_core.render import outline, step_frames
-from .convert import MAPS, MapsHandle, ground, image_of, with_pictures
-from .heat_maps import COLOURS, word_overlay
-from .mask import united
-from .parse_inputs import WORDS_HELP, side_of, words_in
+from ..daam_core.render import step_frames
+from .convert import MAPS, MapsHandle, ground, hidden, image_of, with_pictures
+from .heat_maps import CAPTION_HELP, COLOURS, drawn_overlays
+from .parse_inputs import DRAWN_WORDS_HELP, drawn_words, side_of, words_in
+from .server import say
 
 
 class Overlay(io.ComfyNode):
@@ -25,18 +23,20 @@ class Overlay(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DaamLensOverlay",
-            display_name="Overlay",
+            display_name="Heat Map Overlay",
             category="DAAM Lens",
             description="Lays the heat of words over a picture.",
+            hidden=[io.Hidden.unique_id],
             inputs=[
-                MAPS.Input("maps", tooltip="From Heat Maps or Load Maps."),
+                MAPS.Input("maps", tooltip="From Word Heat Maps or Load Heat Maps."),
                 io.Image.Input("image", optional=True, tooltip="The picture; without it the recorded one, or an even ground."),
-                io.String.Input("words", multiline=True, default="", tooltip=WORDS_HELP),
+                io.String.Input("words", multiline=True, default="", tooltip=DRAWN_WORDS_HELP),
                 io.Combo.Input("colour_map", options=COLOURS, default="ember", tooltip="Colours of the heat."),
                 io.Float.Input(
                     "opacity", default=DEFAULT_OPACITY, min=0.0, max=1.0, step=0.05, tooltip="How strongly the heat covers."
                 ),
                 io.Boolean.Input("edge", default=False, tooltip="Draw the edge of the word's best mask, too."),
+                io.Boolean.Input("caption", default=True, optional=True, tooltip=CAPTION_HELP),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="Every word of the first picture, then of the second, …")],
         )
@@ -50,22 +50,15 @@ class Overlay(io.ComfyNode):
         colour_map: str = "ember",
         opacity: float = DEFAULT_OPACITY,
         edge: bool = False,
+        caption: bool = True,
     ) -> io.NodeOutput:
         """Draw every word on every picture."""
         handle = with_pictures(maps, image)
-        names = words_in(words, handle[0])
-        bar = comfy.utils.ProgressBar(len(handle) * len(names))
-        drawn = []
-        for one in handle:
-            for name in names:
-                drawn.append(word_overlay(_edged(one, name) if edge else one, name, opacity, colour_map))
-                bar.update(1)
-        return io.NodeOutput(image_of(drawn))
-
-
-def _edged(maps: HeatMaps, name: str) -> HeatMaps:
-    mask = united(maps, [name], "best", DEFAULT_TAU, None)
-    return dataclasses.replace(maps, picture=outline(ground(maps), mask.float().numpy()))
+        names, more = drawn_words(words, handle[0])
+        if more:
+            own = hidden(cls, "unique_id")
+            say(own, f"The {len(names)} strongest of {len(names) + more} words are drawn; `*` in words draws all.")
+        return io.NodeOutput(drawn_overlays(handle, names, opacity, colour_map, caption, edge))
 
 
 class Timeline(io.ComfyNode):
@@ -75,11 +68,11 @@ class Timeline(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DaamLensTimeline",
-            display_name="Timeline",
+            display_name="Heat Map Timeline",
             category="DAAM Lens",
             description="How the heat of a word moves from step to step. Record needs detail set to steps.",
             inputs=[
-                MAPS.Input("maps", tooltip="From Heat Maps, recorded with detail 'steps' or 'layers + steps'."),
+                MAPS.Input("maps", tooltip="From Word Heat Maps, recorded with detail 'steps' or 'layers + steps'."),
                 io.String.Input("word", default="", tooltip="A word or phrase; empty: the first one that can be seen."),
                 io.Image.Input("image", optional=True, tooltip="The picture; without it the recorded one, or an even ground."),
                 io.Boolean.Input("cumulative", default=False, tooltip="Each frame holds all steps until then."),
@@ -107,7 +100,7 @@ class Timeline(io.ComfyNode):
         for one in with_pictures(maps, image):
             if one.detail is None or not one.detail.by_step:
                 raise DetailMissing(
-                    "The steps were not kept apart. Set `detail` to 'steps' in the Record node and queue again."
+                    "The steps were not kept apart. Set `detail` to 'steps' in the Record Attention node and queue again."
                 )
             side, query = side_of(words_in(word, one)[0], one)
             heats = [side.select(steps=range(step + 1) if cumulative else [step]).heat_map(query) for step in range(one.steps)]

@@ -13,6 +13,8 @@ WORDS_HELP = (
     "One word or phrase a line (or between commas). Empty: every word that can be seen. `*`: all words. `house#2`: the second "
     "house. `<start>`, `<end>`, `<padding>`: the tokens around the prompt. `negative:blurry`: a word of the negative prompt."
 )
+DRAWN_WORDS = 12
+DRAWN_WORDS_HELP = WORDS_HELP.replace("every word that can be seen", f"the {DRAWN_WORDS} strongest words of meaning")
 SOME_WORDS_HELP = "Only these words, one a line or between commas; empty: every word that can be seen."
 
 
@@ -31,12 +33,31 @@ def words_in(text: str, maps: HeatMaps) -> list[str]:
         elif word:
             found.append(word)
     if not any(asked):
-        found = maps.content_words or maps.words
+        found = maps.default_words()
     if not found:
         raise NothingRecorded("The prompt has no words, so there is no map to show. Write a prompt, or ask for <start>.")
     for word in found:
         _check_word(word, maps)
     return list(dict.fromkeys(found))
+
+
+def drawn_words(text: str, maps: HeatMaps) -> tuple[list[str], int]:
+    """As `words_in`, for nodes that draw each word: without a choice the strongest words of meaning, in the prompt's order.
+
+    Returns:
+        (the words, how many more there are).
+    """
+    names = words_in(text, maps)
+    if any(part.strip() for part in re.split(r"[,\n]", text)) or len(names) <= DRAWN_WORDS:
+        return names, 0
+    strongest = sorted(names, key=lambda name: _peak(maps, name), reverse=True)[:DRAWN_WORDS]
+    return [name for name in names if name in strongest], len(names) - DRAWN_WORDS
+
+
+def _peak(maps: HeatMaps, name: str) -> float:
+    """The largest attention of a word at one place, of each resolution's own size, together."""
+    channels = list(maps.prompt.find(name).channels)
+    return sum(float(sums[channels].sum(0).max()) / max(1, maps.num_terms[grid]) for grid, sums in maps.sums.items())
 
 
 def _check_word(word: str, maps: HeatMaps) -> None:
@@ -72,7 +93,9 @@ def side_of(word: str, maps: HeatMaps) -> tuple[HeatMaps, str]:
 def negative(maps: HeatMaps) -> HeatMaps:
     """The negative prompt's maps. Raises NothingRecorded where they were not recorded."""
     if maps.negative is None:
-        raise NothingRecorded("The negative prompt was not recorded. Switch `negative` on in the Record node and queue again.")
+        raise NothingRecorded(
+            "The negative prompt was not recorded. Switch `negative` on in the Record Attention node and queue again."
+        )
     return maps.negative
 
 
@@ -100,11 +123,11 @@ def chosen(maps: HeatMaps, layers: str, steps: str, heads: str) -> HeatMaps:
         missing = " and ".join(name for name, given in (("layers", asked_layers), ("steps", asked_steps)) if given)
         if asked_heads:
             raise DetailMissing(
-                "The heads were not kept apart. Switch `heads` on in the Record node and queue again."
+                "The heads were not kept apart. Switch `heads` on in the Record Attention node and queue again."
             ) from error
         raise DetailMissing(
-            f"The {missing} were not kept apart. Set `detail` to {_detail_for(maps, layers, steps)} in the Record node and "
-            "queue again."
+            f"The {missing} were not kept apart. Set `detail` to {_detail_for(maps, layers, steps)} in the Record Attention "
+            "node and queue again."
         ) from error
     if picked is not maps and maps.negative is not None:
         picked = picked.with_negative(chosen(maps.negative, layers, steps, heads))

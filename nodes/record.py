@@ -10,7 +10,9 @@ from ..daam_core.capture.buffers import StoreOptions
 from ..daam_core.errors import BadArgument
 from .capture.prompt_tokens import recording_clip
 from .capture.recording_session import Options
+from .capture.recording_store import Source
 from .capture.sampler_hooks import recording_model
+from .convert import hidden
 
 DETAILS = ["off", "layers", "steps", "layers + steps"]
 
@@ -22,17 +24,18 @@ class Record(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DaamLensRecord",
-            display_name="Record",
+            display_name="Record Attention",
             category="DAAM Lens",
             description="Records which word painted where, while any sampler runs. The picture does not change.",
             not_idempotent=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The model that will be sampled; put Record last, right before the sampler."),
                 io.Clip.Input(
                     "clip",
                     optional=True,
                     tooltip="The CLIP of your prompts. Encode the prompts with the CLIP that comes out, and no word has to be "
-                    "typed twice. Without it, give clip and text to Heat Maps.",
+                    "typed twice. Without it, give clip and text to Word Heat Maps.",
                 ),
                 io.Boolean.Input("negative", default=False, tooltip="Record the words of the negative prompt, too."),
                 io.Combo.Input(
@@ -80,4 +83,6 @@ class Record(io.ComfyNode):
             )
         keep = StoreOptions("layers" in detail, "steps" in detail, heads, self_attention)
         options = Options(keep, negative, first_step, last_step)
-        return io.NodeOutput(recording_model(model, options), None if clip is None else recording_clip(clip))
+        asked = {"negative": negative, "detail": detail, "heads": heads, "self_attention": self_attention}
+        source = Source(hidden(cls, "unique_id") or "", (*asked.items(), ("first_step", first_step), ("last_step", last_step)))
+        return io.NodeOutput(recording_model(model, options, source), None if clip is None else recording_clip(clip))

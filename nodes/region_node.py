@@ -24,7 +24,7 @@ class WordsInRegion(io.ComfyNode):
             description="Which words made this part of the picture, strongest first.",
             is_output_node=True,
             inputs=[
-                MAPS.Input("maps", tooltip="From Heat Maps or Load Maps."),
+                MAPS.Input("maps", tooltip="From Word Heat Maps or Load Heat Maps."),
                 io.Mask.Input("region", tooltip="The part of the picture, painted with the mask editor or from any node."),
                 io.String.Input("words", multiline=True, default="", tooltip=SOME_WORDS_HELP),
             ],

@@ -20,12 +20,12 @@ class PromptReport(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DaamLensPromptReport",
-            display_name="Prompt Report",
+            display_name="Attention Report",
             category="DAAM Lens",
             description="Each word's share, peak and spread; words that did almost nothing; pairs that cannot be told apart.",
             is_output_node=True,
             inputs=[
-                MAPS.Input("maps", tooltip="From Heat Maps or Load Maps."),
+                MAPS.Input("maps", tooltip="From Word Heat Maps or Load Heat Maps."),
                 io.String.Input("words", multiline=True, default="", tooltip=SOME_WORDS_HELP),
             ],
             outputs=[
@@ -57,7 +57,7 @@ class CompareMaps(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DaamLensCompareMaps",
-            display_name="Compare Maps",
+            display_name="Compare Heat Maps",
             category="DAAM Lens",
             description="What another LoRA, seed or prompt changed for a word: where its attention rose and where it fell.",
             inputs=[

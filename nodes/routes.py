@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,22 +16,23 @@ from ..daam_core.explorer.page_data import detail_data
 from ..daam_core.explorer.selection import server_methods, united_pixels
 from ..daam_core.files import png_bytes
 from .explorer_store import EXPLORED
+from .server import server
 
 logger = logging.getLogger("daam_lens")
 PREFIX = "/daam-lens/explorer/{run}/{picture:\\d{1,6}}"
+MOST_BODY = 256 * 1024
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def serve() -> None:
     """Adds the routes to ComfyUI's server, before it starts."""
-    # A script that only imports ComfyUI has no server, and importing that module there would start half of one.
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    if server is None:
+    own = server()
+    if own is None:
         return
-    server.routes.get(PREFIX)(_answering(_page))
-    server.routes.get(PREFIX + "/picture")(_answering(_picture))
-    server.routes.get(PREFIX + "/detail/{axis}")(_answering(_detail))
-    server.routes.post(PREFIX + "/mask")(_answering(_mask))
+    own.routes.get(PREFIX)(_answering(_page))
+    own.routes.get(PREFIX + "/picture")(_answering(_picture))
+    own.routes.get(PREFIX + "/detail/{axis}")(_answering(_detail))
+    own.routes.post(PREFIX + "/mask")(_answering(_mask))
 
 
 def _answering(work: Callable[[str, int, Any], web.Response]) -> Handler:
@@ -41,7 +41,7 @@ def _answering(work: Callable[[str, int, Any], web.Response]) -> Handler:
     async def handler(request: web.Request) -> web.StreamResponse:
         place = request.match_info
         try:
-            asked = await request.text() if request.method == "POST" else place.get("axis")
+            asked = await _body(request) if request.method == "POST" else place.get("axis")
             return await asyncio.to_thread(work, place["run"], int(place["picture"]), asked)
         except DaamLensError as error:
             return web.json_response({"error": str(error)}, status=404 if isinstance(error, NothingRecorded) else 400)
@@ -50,6 +50,16 @@ def _answering(work: Callable[[str, int, Any], web.Response]) -> Handler:
             return web.json_response({"error": "Something went wrong here; ComfyUI's log says what."}, status=500)
 
     return handler
+
+
+async def _body(request: web.Request) -> str:
+    """The text of a request; one that is longer than any choice is not read on. Raises BadArgument."""
+    read = await request.content.read(MOST_BODY + 1)
+    while len(read) <= MOST_BODY and (more := await request.content.read(MOST_BODY + 1 - len(read))):
+        read += more
+    if len(read) > MOST_BODY:
+        raise BadArgument(f"A choice of more than {MOST_BODY // 1024} kB is not read.")
+    return read.decode("utf-8", "replace")
 
 
 def _page(run: str, picture: int, _: None) -> web.Response:
@@ -61,7 +71,7 @@ def _page(run: str, picture: int, _: None) -> web.Response:
 def _picture(run: str, picture: int, _: None) -> web.Response:
     found = EXPLORED.maps(run, picture).picture
     if found is None:
-        raise NothingRecorded("The picture is not known: connect it to Heat Maps or to Explorer.")
+        raise NothingRecorded("The picture is not known: connect it to Word Heat Maps or to Attention Explorer.")
     return _png(found)
 
 

@@ -31,7 +31,7 @@ class TinyModel(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="DaamLensTinyModel",
-            display_name="Tiny Model",
+            display_name="Tiny Model (DAAM Lens)",
             category="DAAM Lens",
             description="The small model inside DAAM Lens: 12 nouns in 7 colours at 128 x 128, in seconds, no download. "
             "Try 'a red house and a green tree' with dpmpp_2m, sgm_uniform, 25 steps, cfg 4.",

@@ -17,10 +17,20 @@ const COLOURS = `--daam-background:var(--comfy-menu-bg);--daam-surface:color-mix
 
 app.registerExtension({
   name: "daam-lens.explorer",
+  setup() {
+    // Newer pages hide the sentence of a node that failed behind a button: ours is written to be read.
+    api.addEventListener("execution_error", (/** @type {any} */ event) => tellError(event.detail ?? {}));
+  },
   nodeCreated(node) {
     if (node.comfyClass === NODE) explore(node);
   },
 });
+
+/** Shows the sentence of a node of ours that failed. @param {{node_type?: string, exception_message?: string}} failure */
+function tellError({ node_type, exception_message }) {
+  if (!node_type?.startsWith("DaamLens") || !exception_message) return;
+  app.extensionManager?.toast?.add({ severity: "error", summary: "DAAM Lens", detail: exception_message.trim(), life: 20000 });
+}
 
 /** Puts the component into a node. @param {any} node */
 function explore(node) {

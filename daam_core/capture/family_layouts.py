@@ -13,6 +13,7 @@ from ..errors import UnsupportedModel
 from .token_layout import Patches, RowLayout, TokenLayout, counted, cross, grid_patches, joint, latent_patches, ragged
 
 Given = Mapping[str, Any]
+_IDEOGRAM_PICTURE = 2
 _CAPTION_MULTIPLE = 32  # Z-Image pads captions and pictures to so many tokens
 
 
@@ -151,6 +152,19 @@ def krea2(model: Any, given: Given) -> TokenLayout:
     hidden, text, positions = given["hidden_states"], given["encoder_hidden_states"], given["position_ids"]
     patches, references = grid_patches(positions[text.shape[1] :], hidden.shape[1])
     return joint(hidden.shape[0], patches, text.shape[1], text_first=True, after=references)
+
+
+def ideogram4(model: Any, given: Given) -> TokenLayout:
+    """Ideogram 4: text, padded on the left, and picture in one packed sequence; `indicator` says which token is what."""
+    is_picture = (given["indicator"] == _IDEOGRAM_PICTURE).detach().cpu()
+    batch, size = is_picture.shape
+    n = int(is_picture[0].sum())
+    if not bool(is_picture[:, size - n :].all()) or int(is_picture.sum()) != batch * n:
+        raise UnsupportedModel("The picture's tokens are not the last of Ideogram's sequence in every row.")
+    patches, more = grid_patches(given["position_ids"][0, size - n :], n)
+    if more:
+        raise UnsupportedModel("Ideogram was given more than one picture, whose places are not known.")
+    return joint(batch, patches, size - n, text_first=True)
 
 
 def hunyuan_image(model: Any, given: Given) -> TokenLayout:

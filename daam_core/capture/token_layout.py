@@ -31,10 +31,6 @@ class RowLayout:
     text: int
     columns: Sequence[int]
 
-    @property
-    def text_keys(self) -> slice:
-        return slice(self.text, self.text + len(self.columns))
-
 
 @dataclass(frozen=True)
 class TokenLayout:

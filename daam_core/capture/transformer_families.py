@@ -32,6 +32,7 @@ class Family:
         tokenizers: the pipeline's tokenizers whose tokens are these columns, in order.
         looks_at: arguments whose values say something about the layout, not only their shapes.
         keeps: which tokens become columns.
+        packed: its text argument is as long as the whole sequence; the layout says which part is text.
         suffix: the end of the template is tokenized on its own, and stands behind the padding.
         video: whether it paints videos.
     """
@@ -45,6 +46,7 @@ class Family:
     looks_at: tuple[str, ...] = ()
     keeps: Keeps = "tail"
     suffix: bool = False
+    packed: bool = False
     video: bool = False
 
     @cached_property
@@ -60,8 +62,10 @@ class Family:
         value = given[self.text[0]]
         return [without_single_axes(row) for row in (value[0] if isinstance(value, tuple) else value)]
 
-    def text_columns(self, given: Mapping[str, Any], row: Tensor) -> tuple[int, ...]:
+    def text_columns(self, given: Mapping[str, Any], row: Tensor, layout: TokenLayout) -> tuple[int, ...]:
         """How many columns each of its text arguments has, for a row of `text_rows`."""
+        if self.packed:
+            return (layout.columns,)
         return (row.shape[0], *(int(given[name].shape[-2]) for name in self.text[1:] if given.get(name) is not None))
 
 
@@ -197,7 +201,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("AnyFlow", ("transformer_anyflow.AnyFlowTransformer3DModel",), _WAN, of.frames_first, video=True),
     Family(
         "LTX-Video",
-        ("transformer_ltx.LTXVideoTransformer3DModel", "transformer_ltx2.LTX2VideoTransformer3DModel"),
+        ("transformer_ltx.LTXVideoTransformer3DModel",),
         _CROSS,
         of.ltx,
         looks_at=("video_coords",),
@@ -230,6 +234,15 @@ FAMILIES: tuple[Family, ...] = (
         video=True,
     ),
     Family("Allegro", ("transformer_allegro.AllegroTransformer3DModel",), _CROSS, of.latent_cross, video=True),
+    Family(
+        "Ideogram 4",
+        ("transformer_ideogram4.Ideogram4Transformer2DModel",),
+        r"layers\.\d+\.attention",
+        of.ideogram4,
+        looks_at=("position_ids", "indicator"),
+        keeps="left",
+        packed=True,
+    ),
     Family("Latte", ("latte_transformer_3d.LatteTransformer3DModel",), _CROSS, of.latte, keeps="kept", video=True),
     Family(
         "Sana Video",
@@ -252,7 +265,7 @@ REFUSED: Mapping[str, str] = {
     "dit_transformer_2d.DiTTransformer2DModel": "it is told a class by number, not a text",
     "transformer_hunyuan_video_framepack.HunyuanVideoFramepackTransformer3DModel": "frames of before stand among its tokens",
     "transformer_qwenimage21.QwenImage21Transformer2DModel": "its packed sequence is not known yet",
-    "transformer_ideogram4.Ideogram4Transformer2DModel": "its packed sequence is not known yet",
+    "transformer_ltx2.LTX2VideoTransformer3DModel": "between encoder and model its text is mixed anew, column by column",
     "transformer_omnigen.OmniGenTransformer2DModel": "text and pictures are one sequence of tokens inside it",
     "transformer_anyflow_far.AnyFlowFARTransformer3DModel": "its frames attend in chunks",
 }

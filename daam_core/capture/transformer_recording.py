@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NothingRecorded, UnsupportedModel
+from ..prompt.compose import without_padding_behind
 from ..prompt.prompt import Prompt
 from ..types import Side
 from .buffers import BatchSlice, StoreOptions
@@ -29,37 +30,42 @@ TIMES = ("timestep", "timesteps", "t")
 class PictureText:
     """One text of one picture, and the sums of the attention to it.
 
+    Padding behind the text is not recorded: of some 512 columns it is nearly all, and costs as much as it has columns.
+
     Attributes:
-        prompt: the words of its columns.
+        columns: how many columns the model is given, padding included.
+        prompt: the words of its columns, without the padding behind them.
         group: its part of the recording.
         pending: whether something of the step that runs is in it.
     """
 
     def __init__(self, recording: Recording, side: Side, image: int, prompt: Prompt) -> None:
-        self.prompt, self.pending = prompt, False
-        self.group = recording.add_group(side, [image], [prompt], lambda keys, number: self._selections[number])
+        self.columns, self.prompt, self.pending = prompt.length, without_padding_behind(prompt), False
+        self.group = recording.add_group(side, [image], [self.prompt], lambda keys, number: self._selections[number])
         self._selections: list[Tensor] = []
-        self._numbers: dict[RowLayout, int] = {}
-        self._by_columns: dict[tuple[int, ...], int] = {}
+        self._known: dict[RowLayout, tuple[BatchSlice, slice]] = {}
+        self._numbers: dict[tuple[int, ...], int] = {}
 
-    def source(self, row: RowLayout) -> BatchSlice:
-        """What the accumulator is to select from the text keys of one row."""
-        if row not in self._numbers:
-            if len(self._numbers) >= _KNOWN**2:
-                self._numbers.clear()
-            columns = tuple(row.columns)
-            if columns not in self._by_columns:
-                self._by_columns[columns] = len(self._selections)
+    def source(self, row: RowLayout) -> tuple[BatchSlice, slice]:
+        """What the accumulator is to select from one row's text keys, and which keys of the attention these are."""
+        if row not in self._known:
+            if len(self._known) >= _KNOWN**2:
+                self._known.clear()
+            wanted = [i for i, column in enumerate(row.columns) if 0 <= column < self.prompt.length]
+            first, last = (wanted[0], wanted[-1] + 1) if wanted else (0, 0)
+            columns = tuple(row.columns[first:last])
+            if columns not in self._numbers:
+                self._numbers[columns] = len(self._selections)
                 self._selections.append(self._selection(columns))
-            self._numbers[row] = self._by_columns[columns]
-        return BatchSlice(0, 1, self._numbers[row])
+            self._known[row] = BatchSlice(0, 1, self._numbers[columns]), slice(row.text + first, row.text + last)
+        return self._known[row]
 
     def _selection(self, columns: Sequence[int]) -> Tensor:
         """float32 `[1, text keys, channels]` of zeros and ones: the channel of the maps that each text key goes into."""
         channels = self.prompt.column_channels()
         picked = torch.zeros(1, len(columns), self.prompt.num_channels)
         for key, column in enumerate(columns):
-            if column >= 0:
+            if 0 <= column < self.prompt.length:
                 picked[0, key, channels[column]] = 1.0
         return picked
 
@@ -118,18 +124,18 @@ class TransformerRecording:
         self._own.clear()
 
     def begin_call(
-        self, rows: Sequence[Sequence[EncodedText]], own: Sequence[Tensor], family: Family, given: Mapping[str, Any]
+        self, rows: Sequence[Sequence[EncodedText]], columns: Sequence[Sequence[int]], given: Mapping[str, Any], family: Family
     ) -> list[PictureText | None]:
         """Whose sums the rows of a call go into; ends the step where the next one begins.
 
         Args:
             rows: whose the rows of the batch may be, the likeliest first; nobody's where there is none.
-            own: the text of each.
+            columns: how many columns each text argument of the family has, for each of the rows.
             given: the call's arguments.
         """
         found = [
-            self._first([self._of(text, family, family.text_columns(given, row)) for text in texts if text.side in self.sides])
-            for texts, row in zip(rows, own, strict=True)
+            self._first([self._of(text, family, own) for text in texts if text.side in self.sides])
+            for texts, own in zip(rows, columns, strict=True)
         ]
         time = next((given[name] for name in TIMES if given.get(name) is not None), None)
         if any(text is not None and text.pending for text in found):
@@ -151,8 +157,8 @@ class TransformerRecording:
             prompt = self._prompt(row, family, columns)
             self._own[key] = PictureText(self.recording, row.side, row.image, prompt)
         text = self._own[key]
-        if text.prompt.length != sum(columns):
-            raise NothingRecorded(f"The same text has {text.prompt.length} columns, and {sum(columns)} later: there is no map.")
+        if text.columns != sum(columns):
+            raise NothingRecorded(f"The same text has {text.columns} columns, and {sum(columns)} later: there is no map.")
         return text
 
     def layer(self, model: int, name: str, call: AttentionCall) -> int:
@@ -164,14 +170,14 @@ class TransformerRecording:
 def add_row(text: PictureText, layer: int, layout: TokenLayout, row: RowLayout, index: int, call: AttentionCall) -> None:
     """Add row `index` of the batch of one attention call, frame by frame."""
     text.pending = True
-    if not len(row.columns):
+    source, text_keys = text.source(row)
+    if text_keys.stop == text_keys.start:
         return
     frames, height, width = layout.patches
     n = height * width
-    source = text.source(row)
     for frame in range(frames):
         at, first = (index * frames + frame, row.picture) if layout.frames_apart else (index, row.picture + frame * n)
-        part, keys = call.part(slice(at, at + 1), first, n, row.text_keys)
+        part, keys = call.part(slice(at, at + 1), first, n, text_keys)
         text.group.accumulator.add_joint(
             layer, (height, width), part.q, part.k, part.heads, part.scale, source, keys, part.bias, part.lse
         )
@@ -214,7 +220,8 @@ class ModelListener:
                 f"The text that {type(self._model).__name__} was given is none of those that the pipeline encoded, so nobody "
                 "knows whose it is. Give the pipeline the prompt itself, or embeddings made inside the trace."
             )
-        texts = recording.begin_call(rows, own, self._family, arguments)
+        columns = [self._family.text_columns(arguments, row, layout) for row in own]
+        texts = recording.begin_call(rows, columns, arguments, self._family)
         self._call = _Call(layout, texts)
         return any(text is not None for text in texts)
 

@@ -37,6 +37,18 @@ def number_argument(least: float, most: float = float("inf")) -> Callable[[str],
     return parse
 
 
+def area_argument(text: str) -> tuple[float, str]:
+    """An area and its unit: "20px" are pixels, "0.5%" is per cent of the picture, and so is a bare "0.5" (unit "")."""
+    unit = next((unit for unit in ("px", "%") if text.lower().endswith(unit)), "")
+    try:
+        value = float(text[: len(text) - len(unit)])
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= (2**53 if unit == "px" else 100):
+        raise argparse.ArgumentTypeError(f"{text!r} is no area: per cent of the picture, as in 0.5, or pixels, as in 20px")
+    return value, unit
+
+
 def size_argument(text: str) -> tuple[int, int]:
     try:
         sides = [int(part) for part in text.lower().replace("×", "x").split("x")]

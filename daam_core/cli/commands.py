@@ -51,11 +51,15 @@ def mask(args: argparse.Namespace) -> None:
     """`daam-lens mask`: masks of a record's words, cleaned up as asked."""
     maps = _load(args.record)
     folder = writable_folder(args.out or Path(args.record).parent)
-    made = [maps.mask(word, args.method, tau=args.tau, competitors=args.competitors) for word in args.words]
-    for name, one in zip(file_names(args.words), made, strict=True):
-        print(shown(write_png(folder / f"mask_{name}.png", grey(_clean(one, args)))))
-    for word, one in zip(args.words, made, strict=True):
-        if empty := says_nothing(one):
+    results = [maps.mask_result(word, args.method, tau=args.tau, competitors=args.competitors) for word in args.words]
+    if args.smallest[0] and not args.smallest[1]:
+        print(f"--smallest {args.smallest[0]:g} is per cent of the picture; for pixels write {args.smallest[0]:g}px.")
+    for name, one in zip(file_names(args.words), results, strict=True):
+        print(shown(write_png(folder / f"mask_{name}.png", grey(_clean(one.mask, args)))))
+        if one.note:
+            print(one.note)
+    for word, one in zip(args.words, results, strict=True):
+        if empty := says_nothing(one.mask):
             print(f"The mask of “{word}” says nothing: {empty}.")
 
 
@@ -85,7 +89,7 @@ def show(args: argparse.Namespace) -> None:
     print(f"words    {', '.join(maps.words)}\n")
     print("\n".join(prompt_report(maps).lines()))
     if folder:
-        print(shown(write_sheet(maps, maps.content_words or maps.words, folder, args)))
+        print(shown(write_sheet(maps, maps.default_words(), folder, args)))
 
 
 def explore(args: argparse.Namespace) -> None:
@@ -131,7 +135,7 @@ def _generate(prompt: str, args: argparse.Namespace) -> tuple[Any, AttentionTrac
 def _chosen_words(maps: HeatMaps, asked: Sequence[str] | None) -> list[str]:
     """Labels of the words to look at, each once; the content words, or all where there are none of these."""
     if not asked:
-        return maps.content_words or maps.words
+        return maps.default_words()
     return list(dict.fromkeys(maps.prompt.find(word).label for word in asked))
 
 
@@ -184,17 +188,10 @@ def _load(record: str) -> HeatMaps:
 def _clean(one: Tensor, args: argparse.Namespace) -> Tensor:
     from .. import masks
 
-    if args.fill_holes:
-        one = masks.fill_holes(one)
-    if args.smallest:
-        one = masks.drop_small(one, args.smallest)
-    if args.grow:
-        one = masks.grow(one, args.grow)
-    if args.shrink:
-        one = masks.shrink(one, args.shrink)
-    if args.invert:
-        one = masks.invert(one)
-    return masks.feather(one, args.feather) if args.feather else one
+    value, unit = args.smallest
+    smallest = masks.per_cent(value, (one.shape[-2], one.shape[-1])) if unit == "px" else value
+    one = masks.Cleanup(fill=args.fill_holes, smallest=smallest, grow=args.grow).apply(one)
+    return masks.Cleanup(grow=-args.shrink, invert=args.invert, feather=args.feather).apply(one)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from ..defaults import DEFAULT_OPACITY, DEFAULT_TAU
 from ..errors import BadArgument, DaamLensError
 from .argument_types import (
     SAVES,
+    area_argument,
     device_argument,
     model_argument,
     number_argument,
@@ -49,9 +50,9 @@ examples:
 
 `daam-lens COMMAND --help` explains one command."""
 _METHOD_HELP = (
-    "how a heat map becomes a mask: best (the default), threshold (the paper's Eq. 7), late (Eq. 7 of late steps), otsu, "
-    "compete (the hottest word wins), walk (compete along self-attention), guided or grabcut (compete, snapped to the "
-    "picture's edges)"
+    "how a heat map becomes a mask: best (the default), threshold (the paper's Eq. 7), late (Eq. 7 of late steps), "
+    "otsu, compete (Eq. 7 less the places of other objects), walk (along self-attention), guided or grabcut (compete, "
+    "snapped to the picture's edges)"
 )
 
 
@@ -210,7 +211,10 @@ def _add_mask(commands: Any) -> None:
         help="words that the mask's word competes with, with commas between (default: the nouns of the other word groups)",
     )
     p.add_argument("--fill-holes", action="store_true", help="fill holes inside the mask")
-    p.add_argument("--smallest", type=whole_argument(0), default=0, metavar="AREA", help="drop parts of fewer pixels than this")
+    p.add_argument(
+        "--smallest", type=area_argument, default=(0.0, ""), metavar="AREA",
+        help="drop parts smaller than this: per cent of the picture (0.5), or pixels with their unit (20px)",
+    )  # fmt: skip
     p.add_argument("--grow", type=number_argument(0), default=0.0, metavar="PX", help="make the mask larger all around")
     p.add_argument("--shrink", type=number_argument(0), default=0.0, metavar="PX", help="make the mask smaller all around")
     p.add_argument("--invert", action="store_true", help="everything but the word")

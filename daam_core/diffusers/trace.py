@@ -1,4 +1,4 @@
-"""`trace(pipe)`: record a diffusers pipeline with a cross-attention UNet while it paints, without touching the picture."""
+"""`trace(pipe)`: record a diffusers pipeline while it paints, without touching the picture; pipelines with a UNet."""
 
 from __future__ import annotations
 
@@ -163,14 +163,16 @@ def trace(
     however it ends. If recording fails, the picture is still made and `recording.failure` says why there is no map.
 
     Args:
-        pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet or PAG.
+        pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet or PAG; or a pipeline with a transformer
+            (Flux, SD3, Qwen-Image, Z-Image, Wan, …, see `docs/models.md`): there, frames of a video are summed, and
+            padding behind the text is not recorded.
         keep: any of "layers", "steps" and "heads": keep these apart (more memory); heads are kept summed over steps, and
             the aggregation "castorini" needs them.
         negative: record the negative prompt too (`maps.negative`).
-        self_attention: record self-attention at one bounded resolution, which refines masks.
+        self_attention: record self-attention of UNets at one bounded resolution, which refines masks.
 
     Raises:
-        UnsupportedModel: the pipeline has no UNet with cross-attention.
+        UnsupportedModel: the pipeline has no UNet with cross-attention and no transformer that is read.
         BadArgument: `keep` names something else.
 
     Example:

@@ -31,7 +31,8 @@ BUDGET = 150_000
 """Bytes an atlas may have to be finer than one byte a value, which is within 1/255 already."""
 TOPS = (65535, 8191, 2047, 255)
 """How finely maps may be stepped; the finest that the budget allows is taken, so that a page's masks are the core's."""
-_AT_ONCE = 8
+_PIXELS_AT_ONCE = 2**23
+"""Of all words that are upscaled together: some 30 MB, or one word where the picture is larger."""
 
 Axis = Literal["steps", "layers"]
 
@@ -106,7 +107,7 @@ def detail_data(maps: HeatMaps, axis: Axis, words: Sequence[str] | None = None) 
 
 def detail_words(maps: HeatMaps) -> list[str]:
     """The words whose steps and layers a page can show: those that can be seen, or all where there are none of these."""
-    return maps.content_words or maps.words
+    return maps.default_words()
 
 
 def word_places(text: str, words: Sequence[str]) -> list[tuple[int, int] | None]:
@@ -179,7 +180,8 @@ def _joined(first: dict[tuple[int, int], Tensor], second: dict[tuple[int, int], 
 def _figures(levels: dict[tuple[int, int], Tensor], size: tuple[int, int]) -> list[dict[str, float]]:
     """Of each word's map at the picture's size: its mean (undershoot taken as 0), minimum and maximum."""
     found = []
-    for group in zip(*(x.split(_AT_ONCE) for x in levels.values()), strict=True):
+    words = max(1, _PIXELS_AT_ONCE // (size[0] * size[1]))
+    for group in zip(*(x.split(words) for x in levels.values()), strict=True):
         for one in bicubic(group, size):
             found.append({"mean": float(one.clamp(min=0).mean()), "low": float(one.min()), "peak": float(one.max())})
     return found

@@ -116,13 +116,9 @@ def choice_mask(maps: HeatMaps, choice: Choice) -> Tensor:
     mask, settings = united(maps, choice), choice.settings
     if not any(_found(maps, pick) for pick in choice.picks):
         return mask
-    if mask.is_floating_point():
-        return masks.invert(mask) if settings.invert else mask
-    if settings.grow:
-        mask = masks.grow(mask, settings.grow) if settings.grow > 0 else masks.shrink(mask, -settings.grow)
-    if settings.invert:
-        mask = masks.invert(mask)
-    return masks.feather(mask, settings.feather) if settings.feather else mask
+    if mask.is_floating_point():  # the page leaves the shape of a soft mask alone
+        return masks.Cleanup(invert=settings.invert).apply(mask)
+    return masks.Cleanup(grow=settings.grow, invert=settings.invert, feather=settings.feather).apply(mask)
 
 
 def united(maps: HeatMaps, choice: Choice, stopped: Callable[[], bool] | None = None) -> Tensor:

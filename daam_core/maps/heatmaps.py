@@ -29,9 +29,9 @@ from . import combine, safetensors_file, serialization, subset
 from .aggregation import AGGREGATIONS
 from .data import Aggregation as Aggregation
 from .data import PromptSide, RecordedImage
+from .picture_statistics import Statistics
 from .relabel import relabel
 from .serialization import RULES as RULES
-from .statistics import Statistics
 from .word_maps import default_words, find, step_maps, word_levels
 
 

@@ -52,12 +52,13 @@ def pack(maps: HeatMaps) -> Packed:
     Raises:
         BadArgument: a picture or size that no record may hold.
     """
-    if maps.size[0] * maps.size[1] > LARGEST_PICTURE:
-        raise BadArgument(f"A record holds pictures of up to {LARGEST_PICTURE} pixels, not {maps.size[1]} x {maps.size[0]}.")
-    tensors, header = _pack_side(maps.positive, maps.size)
+    size = maps.size if maps.picture is None else (maps.picture.shape[0], maps.picture.shape[1])
+    if size[0] * size[1] > LARGEST_PICTURE:
+        raise BadArgument(f"A record holds pictures of up to {LARGEST_PICTURE} pixels, not {size[1]} x {size[0]}.")
+    tensors, header = _pack_side(maps.positive, size)
     header["negative"] = None
     if "negative" in maps.sides:
-        more, header["negative"] = _pack_side(maps.sides["negative"], maps.size)
+        more, header["negative"] = _pack_side(maps.sides["negative"], size)
         tensors |= {f"negative/{name}": x for name, x in more.items()}
     if maps.picture is not None:
         tensors["picture/png"] = _to_png(maps.picture)
@@ -120,7 +121,7 @@ def _unpack_side(tensors: Mapping[str, Tensor], values: Values) -> RecordedImage
     channels = prompt.num_channels
     sums = _maps(tensors, "sums", channels)
     time_weighted = _maps(tensors, "late", channels)
-    terms = by_grid(values.inside("terms").wholes_by_name(1, MOST_TERMS))
+    terms = by_grid(values.inside("terms").wholes_by_name(0, MOST_TERMS))
     if not sums:
         raise BadRecord("This record holds no heat maps; record the picture again.")
     if not sums.keys() == time_weighted.keys() == terms.keys():
@@ -179,9 +180,10 @@ def _detail(
     kept = {g: tuple(x) for g, x in by_grid(about.inside("layers").whole_lists(0, len(layers) - 1)).items()}
     if not maps or (kept and kept.keys() != maps.keys()) or not (by_step or kept):
         raise BadRecord("This record's steps and layers do not fit its maps; record the picture again.")
+    # A layer may stand at a resolution that is not its own: what was cut from an area is laid into the whole picture.
     for (h, w), held in kept.items():
-        if list(held) != sorted(set(held)) or any(layers[i].grid != (h, w) for i in held):
-            raise BadRecord(f"This record's layers of resolution {h} x {w} are not those that it names.")
+        if list(held) != sorted(set(held)):
+            raise BadRecord(f"This record's layers of resolution {h} x {w} are not in order.")
     checked = {
         g: finite(
             x, f"detail/{_name(g)}", torch.float16, (steps if by_step else 1, len(kept[g]) if kept else 1, tokens, *g)

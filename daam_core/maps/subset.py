@@ -164,10 +164,11 @@ def of_detail(image: RecordedImage, layers: Sequence[int] | None, steps: Sequenc
         chosen = values[:, columns] if steps is None else values[steps][:, columns]
         # Start, end and padding channels are empty: detail holds the words alone.
         sums[grid] = torch.nn.functional.pad(chosen.float().sum((0, 1)), (0, 0, 0, 0, 1, 2))
-        heads = sum(
-            layer.heads for i, layer in enumerate(image.layers) if layer.grid == grid and (layers is None or i in layers)
-        )
-        num_terms[grid] = heads * (image.steps if steps is None else len(steps))
+        count = image.steps if steps is None else len(steps)
+        if held:
+            num_terms[grid] = count * sum(image.layers[held[c]].heads for c in columns)
+        else:
+            num_terms[grid] = max(1, count * image.num_terms[grid] // image.steps)
     if not sums:
         raise BadArgument("The choice leaves no layer at a recorded resolution.")
     return Subset(sums, num_terms, specials=False)

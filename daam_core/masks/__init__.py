@@ -3,7 +3,8 @@
 from .figure_ground import DEFAULT, Settings, best
 from .grabcut import snap_grabcut
 from .guided_filter import snap_guided
-from .morphology import drop_small, feather, fill_holes, grow, invert, shrink
+from .metrics import dice, iod, ioh, iou, pixel_accuracy
+from .morphology import Cleanup, drop_small, feather, fill_holes, grow, invert, per_cent, shrink
 from .propagate import walk
 from .resize import resized
 from .rivals import compete_with_rivals, rivals
@@ -11,17 +12,24 @@ from .threshold import compete, minmax, otsu, soft, stretched, threshold, winner
 
 __all__ = [
     "DEFAULT",
+    "Cleanup",
     "Settings",
     "best",
     "compete",
     "compete_with_rivals",
+    "dice",
     "drop_small",
     "feather",
     "fill_holes",
     "grow",
     "invert",
+    "iod",
+    "ioh",
+    "iou",
     "minmax",
     "otsu",
+    "per_cent",
+    "pixel_accuracy",
     "resized",
     "rivals",
     "shrink",

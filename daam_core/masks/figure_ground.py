@@ -12,6 +12,7 @@ needs little (the stem of a flower, the sail of a boat). The picture knows every
    compete pixel by pixel. Words that merely leak into it do not count.
 4. Holes with heat (windows) are filled; parts in which no word is strong are dropped.
 5. *Guard.* Where the result and the map's own mask hardly overlap, the picture has misled us: the map's mask is taken.
+6. *Edge.* GrabCut, started from this mask and held within a cell of it, finds the edge.
 
 Mean IoU on rendered scenes with exact masks (half of them unseen while the constants were chosen; one object / two /
 held-out one / held-out two): the walked map alone from level 0.45 on 0.79 / 0.75 / 0.76 / 0.76; this mask on flat pictures
@@ -33,12 +34,12 @@ from ..errors import BadArgument
 from ..types import Grid, Size
 from . import color_model as colours
 from . import edge_smoothing as smoother
-from .grabcut import enlarged_mask
+from .grabcut import enlarged_mask, grabcut_around
 from .propagate import propagated
 from .resize import resized, working_picture
 from .rivals import rivals
 from .threshold import compete, minmax
-from .validate import Array, Picture, checked_maps, checked_picture
+from .validate import Array, Picture, checked_maps, checked_picture, checked_size
 
 Mask = npt.NDArray[np.bool_]
 SIDE = 256
@@ -98,16 +99,15 @@ def best(
     maps = checked_maps(maps)
     if maps.ndim != 3:
         raise BadArgument(f"maps must be [words, height, width], got {list(maps.shape)}.")
-    if not -len(maps) <= index < len(maps):
+    if isinstance(index, bool) or not isinstance(index, int) or not -len(maps) <= index < len(maps):
         raise BadArgument(f"There is no word {index} among {len(maps)} maps.")
     index %= len(maps)
     if picture is not None:
         picture = checked_picture(picture)
         size = size if size is not None else (picture.shape[0], picture.shape[1])
-    height, width = size if size is not None else (maps.shape[-2], maps.shape[-1])
-    if height < 1 or width < 1:
-        raise BadArgument(f"size must be at least one pixel each way, got {size}.")
+    height, width = checked_size(size) if size is not None else (int(maps.shape[-2]), int(maps.shape[-1]))
     if self_attention is not None:
+        self_attention = checked_maps(self_attention, "self_attention")
         grid = grid_of(self_attention, (maps.shape[-2], maps.shape[-1]))
         order = [index, *(k for k in range(len(maps)) if k != index)]
         maps, index = maps[order], 0
@@ -116,8 +116,11 @@ def best(
     return figure_mask(maps[[index, *rivals(maps, index)]], picture, (height, width), settings)
 
 
-def figure_mask(chosen: Tensor, picture: Picture | None, size: Size, settings: Settings = DEFAULT) -> Tensor:
-    """The mask of the first of `chosen` `[words, h, w]`, a word and its rivals after propagation: bool `[H, W]` of `size`."""
+def figure_mask(chosen: Tensor, picture: Picture | None, size: Size, settings: Settings = DEFAULT, cut: bool = True) -> Tensor:
+    """The mask of the first of `chosen` `[words, h, w]`, a word and its rivals after propagation: bool `[H, W]` of `size`.
+
+    Steps 2 to 5, and with `cut` step 6.
+    """
     height, width = size
     if not bool((minmax(chosen[0]) > 0).any()):
         return torch.zeros(height, width, dtype=torch.bool, device=chosen.device)
@@ -129,6 +132,8 @@ def figure_mask(chosen: Tensor, picture: Picture | None, size: Size, settings: S
     mask = snapped(heat.numpy(), small, settings)
     if _overlap(mask, plain) < settings.agreement:
         mask = plain
+    if cut:
+        mask = grabcut_around(mask, heat.numpy(), small)
     done = torch.from_numpy(enlarged_mask(mask, picture)).to(chosen.device)
     if done.shape != (height, width):
         done = torch.nn.functional.interpolate(done[None, None].float(), (height, width), mode="area")[0, 0] >= 0.5

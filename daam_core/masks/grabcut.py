@@ -15,10 +15,13 @@ from ..errors import BadArgument
 from .guided_filter import snap_guided
 from .resize import resized, working_picture
 from .threshold import minmax
-from .validate import Picture, checked_maps, checked_picture, checked_share
+from .validate import Array, Picture, checked_maps, checked_picture, checked_share, checked_whole
 
 GRABCUT_SIDE = 256
 _SEED = 1
+_STRONG_RIVAL = 0.75
+_APART = 2  # cells
+_ROUNDS = 5
 
 
 def snap_grabcut(
@@ -45,10 +48,9 @@ def snap_grabcut(
         checked_share(value, name)
     if not background <= probable <= sure:
         raise BadArgument(f"background <= probable <= sure is needed, got {background}, {probable}, {sure}.")
-    if rounds < 1:
-        raise BadArgument(f"rounds must be at least 1, got {rounds}.")
-    if where is not None and (where.dtype != torch.bool or where.shape != maps.shape):
-        raise BadArgument(f"where must be bool {list(maps.shape)} as the maps, got {where.dtype} {list(where.shape)}.")
+    rounds = checked_whole(rounds, "rounds", 1, 1000)
+    if where is not None and (not isinstance(where, Tensor) or where.dtype != torch.bool or where.shape != maps.shape):
+        raise BadArgument(f"where must be bool {list(maps.shape)} as the maps, got {where!r:.60}.")
     small = working_picture(picture, GRABCUT_SIDE)
     size = small.shape[:2]
     heat = minmax(resized(maps, size)).reshape(-1, *size).cpu().numpy()
@@ -85,6 +87,38 @@ def grabcut(picture: Picture, seeds: Picture, rounds: int) -> npt.NDArray[np.boo
     thread.start()
     thread.join()
     return probable if failed else (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+
+
+def grabcut_around(mask: npt.NDArray[np.bool_], heat: Array, picture: Picture) -> npt.NDArray[np.bool_]:
+    """GrabCut started from a mask `[H, W]` that is right but for its edge: bool `[H, W]`.
+
+    `heat` is float32 `[words, H, W]`, 0..1, of the word and its rivals. No pixel of the mask is taken for granted (some of it
+    is ground), and nothing further from it than a cell of the map (a 16th of the picture) becomes object. What is hot for
+    a rival and less for the word is ground. A rival that stands apart has its colours left out, or an object of the same
+    colour would make ground of both: the cut is made on what is near then. The mask itself where GrabCut takes it all away.
+    """
+    if not mask.any():
+        return mask
+    cell = max(1, round(max(mask.shape) / 16))
+    away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_C, 3)
+    seeds = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    seeds[away > cell] = cv2.GC_BGD
+    part = (slice(None), slice(None))
+    if len(heat) > 1:
+        rival = heat[1:].max(0) > np.maximum(heat[0], _STRONG_RIVAL)
+        seeds[rival] = cv2.GC_BGD
+        if not rival.any() or away[rival].min() > _APART * cell:
+            part = _around(mask, 2 * cell)
+    cut = np.zeros_like(mask)
+    cut[part] = grabcut(np.ascontiguousarray(picture[part]), np.ascontiguousarray(seeds[part]), _ROUNDS)
+    return cut if cut.any() else mask
+
+
+def _around(mask: npt.NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
+    """The box of a mask with a margin, as slices of rows and columns."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    top, left = max(0, int(rows[0]) - margin), max(0, int(columns[0]) - margin)
+    return slice(top, int(rows[-1]) + 1 + margin), slice(left, int(columns[-1]) + 1 + margin)
 
 
 def enlarged_mask(mask: npt.NDArray[np.bool_], picture: Picture) -> npt.NDArray[np.bool_]:

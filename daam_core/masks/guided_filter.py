@@ -30,7 +30,8 @@ def snap_guided(maps: Tensor, picture: Picture, radius: float | None = None, eps
     radius = checked_positive(radius, "radius")
     small = working_picture(picture, GUIDED_SIDE)
     heat = resized(maps, small.shape[:2]).reshape(-1, *small.shape[:2]).cpu().numpy()
-    reach = max(1, round(radius * max(small.shape[:2]) / max(height, width)))
+    # A window beyond the picture sees no more of it, and OpenCV would mirror the picture that far.
+    reach = min(max(1, round(radius * max(small.shape[:2]) / max(height, width))), max(small.shape[:2]))
     guide, full = _unit(small), _unit(picture)
     inverse, mean = _inverse_covariance(guide, reach, eps)
     done = np.empty((len(heat), height, width), np.float32)

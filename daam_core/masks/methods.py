@@ -33,7 +33,7 @@ from .grabcut import snap_grabcut
 from .guided_filter import snap_guided
 from .propagate import propagated
 from .resize import resized
-from .rivals import rivals
+from .rivals import rivals, threshold_less_rivals
 from .threshold import compete, otsu, stretched, threshold
 from .validate import checked_share
 
@@ -78,8 +78,8 @@ class MaskMethod:
     Attributes:
         heat: "sum" is Eq. 6; "late" weights step j by j squared.
         walks: steps along self-attention.
-        decision: "threshold" (Eq. 7), "otsu", "compete" (the hottest word wins, from tau of
-            its range on; a word without rivals has Eq. 7), or "figure" (figure and
+        decision: "threshold" (Eq. 7), "otsu", "compete" (Eq. 7 less the places where a rival is hotter;
+            of late or walked heat from the share tau of its range on), or "figure" (figure and
             ground told apart by the picture's colours, see `masks.best`; it brings its own level and edge).
         edge: what moves the edge to the picture's.
     """
@@ -117,7 +117,7 @@ class MaskMethod:
             return None
         chosen = maps[[0, *rivals(maps, 0)]]
         if self.decision == "figure":
-            return figure_mask(chosen, inputs.picture, inputs.size)
+            return figure_mask(chosen, inputs.picture, inputs.size, cut=self.edge == "grabcut")
         heat = resized(chosen, inputs.size)
         if inputs.picture is None or self.edge == "none":
             return self._decided(heat, tau)
@@ -136,7 +136,10 @@ class MaskMethod:
         if not self.walks:
             return native
         if inputs.self_attention is None:
-            raise DetailMissing("Self-attention was not recorded. Record with `trace(pipe, self_attention=True)`.")
+            raise DetailMissing(
+                "Self-attention was not recorded. Record with `trace(pipe, self_attention=True)`; where the model has no "
+                "grid of at most 24 x 24 positions (large pictures) there is none to record: take the method 'late'."
+            )
         grid, attention = inputs.self_attention
         return propagated(native, attention, grid, self.walks)
 
@@ -146,16 +149,16 @@ class MaskMethod:
                 return threshold(heat[0], tau)
             case "otsu":
                 return otsu(heat[0])
-            case _ if len(heat) == 1 and self._is_equation_6:
-                return threshold(heat[0], tau)  # nobody to compete with, as in `compete_with_rivals`
+            case _ if self._is_equation_6:
+                return threshold_less_rivals(heat, tau)
             case _:
-                return compete(heat, tau)[0]
+                return compete(heat, tau)[0]  # walked heat lies on a base, and late heat stands out: a share of the range
 
 
 EQUATION_7 = MaskMethod()
 
 MASK_METHODS: dict[str, MaskMethod] = {
-    "best": MaskMethod("late", 1, "figure"),
+    "best": MaskMethod("late", 1, "figure", "grabcut"),
     "threshold": EQUATION_7,
     "late": MaskMethod("late"),
     "otsu": MaskMethod("sum", 0, "otsu"),
@@ -197,8 +200,9 @@ def make_mask(inputs: MaskInputs, method: str = "best", tau: float = DEFAULT_TAU
         raise BadArgument(f"There is no mask method {method!r}; there are {', '.join(MASK_METHODS)}.")
     checked_share(tau, "tau")
     asked = MASK_METHODS[method]
-    if asked.decision == "figure" and inputs.self_attention is None:
-        asked = dataclasses.replace(asked, walks=0)  # the default takes what there is
+    if asked.decision == "figure":  # the default takes what there is
+        walks = 0 if inputs.self_attention is None else asked.walks
+        asked = dataclasses.replace(asked, walks=walks, edge="none" if inputs.picture is None else asked.edge)
     mask = asked.apply(inputs, tau)
     if mask is not None and (asked == EQUATION_7 or not contradicts(mask, inputs.maps[0])):
         return MaskResult(mask, method)

@@ -3,6 +3,13 @@
 Both arguments are `[..., h, w]`, bool or float 0..1, and broadcast over the leading dimensions; the result is float32
 of the leading dimensions. For soft masks the intersection is the sum of the pixelwise minimum and the union that of the
 maximum; on bool masks that is the usual count.
+
+    >>> import torch
+    >>> from daam_core.masks import dice, iod, ioh, iou, pixel_accuracy
+    >>> house = torch.tensor([[True, True, False, False]])
+    >>> tree = torch.tensor([[False, True, True, True]])
+    >>> [round(float(measure(house, tree)), 3) for measure in (iou, dice, iod, ioh, pixel_accuracy)]
+    [0.25, 0.4, 0.5, 0.333, 0.25]
 """
 
 from __future__ import annotations
@@ -44,6 +51,8 @@ def pixel_accuracy(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _pair(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    if not all(isinstance(mask, Tensor) and not mask.is_complex() for mask in (first, second)):
+        raise BadArgument("Masks must be torch tensors, bool or real numbers of 0..1.")
     if first.ndim < 2 or second.ndim < 2 or first.shape[-2:] != second.shape[-2:] or 0 in first.shape[-2:]:
         raise BadArgument(
             f"Masks must be [..., height, width] of the same size, got {list(first.shape)} and {list(second.shape)}."

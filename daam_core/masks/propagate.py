@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from ..types import Grid
-from .validate import checked_maps, checked_positive
+from .validate import checked_maps, checked_positive, checked_whole
 
 # A layer that a model uses keeps 0.42 to 0.87 of a map's contrast and a correlation of 0.74 to 0.97 with it; one that
 # attends evenly to the whole picture (a layer at a size that the model was not trained for) keeps 0.009 to 0.017 and
@@ -32,8 +32,11 @@ def walk(maps: Tensor, self_attention: Tensor, steps: int = 1, power: float = 2.
             f"Self-attention of {list(attention.shape)} does not fit maps of {h}x{w}: "
             f"it must be [..., {h * w}, {h * w}], recorded at the grid of the maps."
         )
-    if steps < 0:
-        raise BadArgument(f"steps must be at least zero, got {steps}.")
+    steps = checked_whole(steps, "steps", 0, 1000)
+    try:
+        torch.broadcast_shapes(maps.shape[:-3], attention.shape[:-2])
+    except RuntimeError:
+        raise BadArgument(f"Batches of {list(maps.shape)} and {list(attention.shape)} do not fit together.") from None
     power = checked_positive(power, "power")
     if bool((attention < 0).any()):
         raise BadArgument("self_attention holds negative values; it must hold probabilities.")

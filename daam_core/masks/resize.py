@@ -7,13 +7,16 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from .validate import Picture
+from .validate import Picture, checked_maps, checked_size
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """`maps` `[..., h, w]` brought to `size` = (height, width) by bicubic interpolation, as Eq. 6 does."""
+    """`maps` `[..., h, w]` brought to `size` = (height, width) by bicubic interpolation, as Eq. 6 does. Raises BadArgument."""
+    maps, size = checked_maps(maps), checked_size(size)
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
+    if maps.numel() == 0:
+        return maps.new_empty((*maps.shape[:-2], *size))
     flat = maps.reshape(1, -1, *maps.shape[-2:])
     up = F.interpolate(flat, tuple(size), mode="bicubic", align_corners=False)
     return up.reshape(*maps.shape[:-2], *size)

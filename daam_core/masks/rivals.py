@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument
-from .threshold import compete, minmax, threshold
+from .threshold import minmax, threshold, winners
 from .validate import checked_maps
 
 
@@ -20,7 +20,7 @@ def rivals(maps: Tensor, index: int) -> list[int]:
     the halves of a compound are, while different objects of one colour leak into each other without ever sharing these.
     """
     maps = checked_maps(maps)
-    if maps.ndim != 3 or not -len(maps) <= index < len(maps):
+    if maps.ndim != 3 or isinstance(index, bool) or not isinstance(index, int) or not -len(maps) <= index < len(maps):
         raise BadArgument(f"There is no word {index} among maps of {list(maps.shape)}: they are [words, height, width].")
     span = (maps.amax((-1, -2)) - maps.amin((-1, -2))).tolist()
     scaled = minmax(maps).flatten(1)
@@ -38,8 +38,12 @@ def rivals(maps: Tensor, index: int) -> list[int]:
 def compete_with_rivals(maps: Tensor, tau: float = DEFAULT_TAU) -> Tensor:
     """The mask of the first of `maps` `[words, h, w]` (Eq. 6) among its rivals: bool `[h, w]`.
 
-    Words that are no rivals are left out of :func:`compete`; a word without any rival has the paper's threshold. The
-    explorer's page does the same (web/explorer/masks.js).
+    Words that are no rivals are left out. The explorer's page does the same (web/explorer/masks.js).
     """
-    chosen = [0, *rivals(maps, 0)]
-    return threshold(maps[0], tau) if len(chosen) == 1 else compete(maps[chosen], tau)[0]
+    return threshold_less_rivals(maps[[0, *rivals(maps, 0)]], tau)
+
+
+def threshold_less_rivals(maps: Tensor, tau: float = DEFAULT_TAU) -> Tensor:
+    """Eq. 7 for the first of `maps` `[words, h, w]`, less the places where another one is hotter: bool `[h, w]`."""
+    own = threshold(maps[0], tau)
+    return own if len(maps) == 1 else own & (winners(maps, 0.0) == 0)

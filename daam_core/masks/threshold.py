@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument
-from .validate import checked_maps, checked_positive, checked_share
+from .validate import checked_maps, checked_positive, checked_share, checked_whole
 
 # Maps of words that stand for something span half of their largest value and more; self-attention that says nothing
 # leaves a hundredth.
@@ -49,8 +49,7 @@ def otsu(maps: Tensor, bins: int = 256) -> Tensor:
 
     Levels are `bins` equal steps between a map's minimum and maximum. A constant map gives an empty mask.
     """
-    if bins < 2:
-        raise BadArgument(f"bins must be at least 2, got {bins}.")
+    bins = checked_whole(bins, "bins", 2, 2**16)
     scaled = minmax(maps)
     level = (scaled * bins).long().clamp(max=bins - 1).flatten(-2)
     counts = torch.zeros(*level.shape[:-1], bins, device=level.device)
@@ -76,7 +75,7 @@ def winners(maps: Tensor, background: float = DEFAULT_TAU) -> Tensor:
     The rest of the prompt counts as one more competitor of constant heat `background`.
     The earlier word wins a tie.
     """
-    background = checked_share(background, "background")
+    background, maps = checked_share(background, "background"), checked_maps(maps)
     if maps.ndim < 3 or maps.shape[-3] == 0:
         raise BadArgument(f"maps must be [..., words, height, width] with at least one word, got {list(maps.shape)}.")
     scaled = stretched(maps)

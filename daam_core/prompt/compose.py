@@ -96,6 +96,13 @@ def pad_or_truncate(prompt: Prompt, length: int) -> Prompt:
     return _columns(prompt, 0, length)
 
 
+def without_padding_behind(prompt: Prompt) -> Prompt:
+    """`prompt` without the padding behind its last column of any other role."""
+    columns = [*prompt.start, *prompt.end, *(token.column for token in prompt.tokens)]
+    length = max(columns, default=prompt.length - 1) + 1
+    return replace(prompt, padding=tuple(c for c in prompt.padding if c < length), length=length)
+
+
 def mark_template(prompt: Prompt, head: int, tail: int) -> Prompt:
     """`prompt` where the first `head` and the last `tail` columns are a chat template: start and end, no words."""
     text = _columns(prompt, head, prompt.length - tail)

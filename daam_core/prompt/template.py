@@ -27,7 +27,7 @@ def columns_of(ids: int, kept: Sequence[int], columns: int, keeps: Keeps) -> lis
         columns: how many columns the model was given.
     """
     if keeps == "kept":
-        return [*kept, *[-1] * (columns - len(kept))] if len(kept) <= columns else None
+        return [*kept[:columns], *[-1] * (columns - len(kept))]
     if keeps == "left":
         return [*[-1] * (columns - ids), *range(ids)] if ids <= columns else None
     if ids <= columns:

@@ -4,7 +4,7 @@ Needs NumPy, OpenCV and Pillow only; maps may be arrays or tensors.
 """
 
 from .animation import animate, step_frames
-from .colormaps import ColourMap, apply_colormap, colour_table
+from .colormaps import ColourMap, apply_colormap, colour_table, oklab_to_srgb, srgb_to_oklab
 from .from_maps import notebook_html, report_table, word_overlay, word_sheet
 from .overlay import Background, Enlarge, Picture, as_heat, as_picture, enlarged, outline
 from .sheets import caption_background, colour_bar, contact_sheet, difference, overlay
@@ -28,10 +28,12 @@ __all__ = [
     "difference",
     "enlarged",
     "notebook_html",
+    "oklab_to_srgb",
     "outline",
     "overlay",
     "apply_colormap",
     "report_table",
+    "srgb_to_oklab",
     "step_frames",
     "table",
     "word_overlay",

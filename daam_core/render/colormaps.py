@@ -110,7 +110,14 @@ def oklab_to_srgb(lab: Floats) -> Floats:
 
 
 def srgb_to_oklab(rgb: Floats) -> Floats:
-    """sRGB `[..., 3]`, 0..1 -> OKLab `[..., 3]`."""
+    """sRGB `[..., 3]`, 0..1 -> OKLab `[..., 3]` (lightness 0..1, and two axes of colour): equal steps look equally large, so a
+    colour map or the mean colour of a mask is judged in it.
+
+    Example:
+        >>> red, green = srgb_to_oklab(np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+        >>> round(float(red[0]), 2), round(float(green[0]), 2)
+        (0.63, 0.87)
+    """
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     cones = np.cbrt(linear @ np.linalg.inv(CONES_TO_RGB).T)
     return cones @ np.linalg.inv(OKLAB_TO_CONES).T

@@ -41,7 +41,8 @@ def combinations() -> list[MaskMethod]:
         for edge in edges
     ]
     found += [MaskMethod(heat, 2, "compete") for heat in heats]
-    found += [MaskMethod(heat, walks, "figure") for heat in heats for walks in (0, 1)]
+    cuts: tuple[Edge, ...] = ("none", "grabcut")
+    found += [MaskMethod(heat, walks, "figure", edge) for heat in heats for walks in (0, 1) for edge in cuts]
     return list(dict.fromkeys(found))
 
 

@@ -3,7 +3,8 @@
 (a) `rendered`: scenes drawn by code, noised and denoised one step at each of nine noise levels; their masks are exact.
 (b) `generated`: pictures of the embedded model while they are made; the segmenter, trained on the same world and never on
     the model's pictures, says what is in them. Its own accuracy is measured beside.
-(c) a folder: see `folders`.
+(c) `bed`: scenes of other silhouettes, grounds and sizes than the embedded world's (`mask_bed_scenes`), as in (a).
+(d) a folder: see `folders`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ..diffusers.trace import KeptAxis
 from ..errors import BadArgument
 from ..tiny.shapes import NOUNS
 from . import annotated_folder as folders
+from . import mask_bed_scenes
 from .model_runner import ModelRunner, Sample
 from .prompts import SPLITS, WORLD_SEED, asked_prompts, picture_units
 from .segment import segmenter
@@ -32,8 +34,9 @@ from .study import Measured, Unit
 if TYPE_CHECKING:
     pass
 
-KINDS = ("generated", "rendered")
+KINDS = ("generated", "rendered", "bed")
 DEFAULT_SCENES = 100
+DEFAULT_BED_SCENES = 24
 ACCURACY_SCENES = 64
 ACCURACY = "segmenter accuracy"
 OUTSIDE = frozenset({"truth", "judge_scenes"})
@@ -65,7 +68,9 @@ def add_truth_options(parser: argparse.ArgumentParser) -> None:
         default="generated",
         metavar="KIND",
         help="generated (default): the model's pictures, masks by the trained segmenter; rendered: drawn scenes, noised and "
-        "denoised one step, exact masks; or a FOLDER of pictures and masks, yours or one of castorini/daam's experiments",
+        "denoised one step, exact masks; bed: the same with shapes and grounds that no model was trained on; "
+        "or a FOLDER of pictures and masks, yours or one of "
+        "castorini/daam's experiments",
     )
     parser.add_argument(
         "--style", choices=("flat", "shaded"), default="flat", help="of rendered scenes: flat art, or light and shadow"
@@ -97,6 +102,10 @@ def truth_units(options: argparse.Namespace) -> list[Unit]:
         if options.prompts is not None:
             raise BadArgument("Rendered scenes have captions of their own: leave out --prompts, or --truth rendered.")
         units = _scene_units(options)
+    elif options.truth == "bed":
+        if options.prompts is not None:
+            raise BadArgument("Scenes of the bed have captions of their own: leave out --prompts, or --truth bed.")
+        units = _bed_units(options)
     elif options.truth == "generated":
         units = picture_units(options, asked_prompts(options), truth="generated")
         if not any(world_nouns(unit.content["prompt"]) for unit in units):
@@ -109,7 +118,7 @@ def truth_units(options: argparse.Namespace) -> list[Unit]:
     else:
         raise BadArgument(f"--truth is {', '.join(KINDS)} or a folder, and there is no folder {options.truth!r}.")
     _check_words(options.words, units)
-    if options.truth in KINDS:
+    if options.truth in ("generated", "rendered"):
         units.append(Unit(ACCURACY, {"truth": ACCURACY, "scenes": options.judge_scenes}))
     return units
 
@@ -125,6 +134,8 @@ def observe(
     content = unit.content
     if content["truth"] == "rendered":
         seen = _rendered(content, options.style, runner, keep)
+    elif content["truth"] == "bed":
+        seen = _of_bed(content, runner, keep)
     elif content["truth"] == "generated":
         seen = _generated(content, runner, keep)
     else:
@@ -190,6 +201,26 @@ def _scene_units(options: argparse.Namespace) -> list[Unit]:
                 content["prompt"] = _scene(scene, "flat").caption
                 units.append(Unit(f"{split} {number:05d} seed {seed}", content))
     return units
+
+
+def _bed_units(options: argparse.Namespace) -> list[Unit]:
+    size = options.size or (128, 128)
+    units = []
+    for kind in mask_bed_scenes.KINDS:
+        for number in range(options.limit or DEFAULT_BED_SCENES):
+            for turn in range(options.seeds):
+                seed = options.first_seed + turn * 100_000 + number
+                content = {"truth": "bed", "split": kind, "number": number, "seed": seed, "size": list(size)}
+                content["prompt"] = mask_bed_scenes.bed_scene(kind, number, size).caption
+                units.append(Unit(f"{kind} {number:05d} seed {seed}", content))
+    return units
+
+
+def _of_bed(content: Mapping[str, Any], runner: ModelRunner, keep: Sequence[KeptAxis]) -> Observed:
+    height, width = content["size"]
+    scene = mask_bed_scenes.bed_scene(content["split"], content["number"], (height, width))
+    sample = runner.denoised(scene.image, scene.caption, content["seed"], keep=keep)
+    return Observed(sample, {noun: torch.from_numpy(mask) for noun, mask in scene.masks.items()})
 
 
 def _scene(scene: Mapping[str, Any], style: Any) -> Any:

@@ -83,14 +83,24 @@ def mark_padding(prompt: Prompt, before: int, behind: int) -> Prompt:
 def of_length(tokens: PromptTokens, columns: int) -> Prompt | None:
     """The reading of a prompt that fills exactly `columns` columns; None if no encoder or pair of encoders does.
 
-    A chat model's encoder drops the head of its template: a single longer reading loses its first columns.
+    A chat model's encoder drops the head of its template, some the tail, too: a single longer reading loses these columns.
     """
     for prompt in _readings(tokens):
         if prompt.length == columns:
             return prompt
     if len(tokens) == 1 and (only := next(iter(tokens.values()))).length > columns:
-        return drop_prefix(only, only.length - columns)
+        return _cut(only, columns)
     return None
+
+
+def _cut(prompt: Prompt, columns: int) -> Prompt:
+    """A prompt of a chat model whose encoder drops the head of its template, or head and tail (LongCat-Image)."""
+    outside = set(prompt.start) | set(prompt.end)
+    head = next((i for i in range(prompt.length) if i not in outside), prompt.length)
+    tail = next((i for i in range(prompt.length) if prompt.length - 1 - i not in outside), prompt.length)
+    if tail and prompt.length - columns == head + tail:
+        return drop_prefix(pad_or_truncate(prompt, prompt.length - tail), head)
+    return drop_prefix(prompt, prompt.length - columns)
 
 
 def words_for(tokens: PromptTokens, columns: int) -> Prompt:

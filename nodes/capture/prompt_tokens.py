@@ -9,16 +9,22 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from numbers import Integral
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
 
+from ...daam_core.errors import BadPrompt, DaamLensError
 from ...daam_core.prompt.compose import mark_template
 from ...daam_core.prompt.prompt import Prompt
 from .tensor_hash import tensor_hash
 
 logger = logging.getLogger("daam_lens")
 KEY = "daam_lens_prompts"
+_NOTHING: Mapping[str, Sequence[int]] = MappingProxyType({})
 PromptTokens = Mapping[str, Prompt]
 """One prompt as each of a model's text encoders read it, by ComfyUI's names for these: "l", "g", "t5xxl", "qwen25_7b", …"""
 
@@ -36,15 +42,21 @@ def prompt_tokens(clip: Any, text: str) -> PromptTokens:
     return prompts_of(clip.tokenize(text), clip.tokenizer, clip.cond_stage_model, text)
 
 
-def prompts_of(tokens: Mapping[str, Any], tokenizer: Any, encoder: Any, text: str = "") -> PromptTokens:
-    """ComfyUI's tokens `{encoder: [[(id or vector, weight, …), …], …]}` as prompts, for the encoders that are loaded."""
+def prompts_of(
+    tokens: Mapping[str, Any], tokenizer: Any, encoder: Any, text: str = "", lengths: Mapping[str, Sequence[int]] = _NOTHING
+) -> PromptTokens:
+    """ComfyUI's tokens `{encoder: [[(id or vector, weight, …), …], …]}` as prompts, for the encoders that are loaded.
+
+    A picture is one entry and many columns: `lengths` are those of the pictures of each encoder, in order.
+    """
     found: dict[str, Prompt] = {}
     for name, batches in tokens.items():
         vocabulary = _vocabulary(tokenizer, name)
         if vocabulary is None or not batches or not _loaded(encoder, name):
             continue
-        ids = [[_entry(token[0], last) for token, last in _with_last(batch)] for batch in batches]
-        weights = [[float(token[1]) for token in batch] for batch in batches]
+        own = iter(lengths.get(name, ()))
+        columns = [[column for token in _with_last(batch) for column in _columns_of(*token, own)] for batch in batches]
+        ids, weights = [[i for i, _ in row] for row in columns], [[weight for _, weight in row] for row in columns]
         prompt = Prompt.from_ids(ids, vocabulary, weights, text)
         found[name] = _without_template(prompt, ids[0], vocabulary) if len(ids) == 1 else prompt
     return found
@@ -65,43 +77,90 @@ class _RecordingEncoder:
 
     def encode_token_weights(self, tokens: Any, *args: Any, **kwargs: Any) -> Any:
         """What the encoder gives, and the words beside it."""
-        given = self._encoder.encode_token_weights(tokens, *args, **kwargs)
+        with _PictureLengths(self._encoder, tokens) as lengths:
+            given = self._encoder.encode_token_weights(tokens, *args, **kwargs)
         try:
-            prompts = prompts_of(tokens, self._tokenizer, self._encoder)
+            prompts = prompts_of(tokens, self._tokenizer, self._encoder, lengths=lengths.found)
             if not prompts:
                 return given
             ENCODINGS.keep(given[0], prompts)
             return (given[0], given[1], {**(given[2] if len(given) > 2 else {}), KEY: prompts}, *given[3:])
-        except Exception:
-            logger.debug("The words of a prompt could not be read; its maps are kept by column.", exc_info=True)
+        except Exception as error:
+            logger.warning(
+                "DAAM Lens: the words of a prompt could not be read, its maps are kept by column: %s",
+                error,
+                exc_info=None if isinstance(error, DaamLensError) else error,
+            )
             return given
+
+
+class _PictureLengths:
+    """How many columns an encoder makes of each picture in its tokens: it is watched while it encodes.
+
+    Attributes:
+        found: lengths of each encoder's pictures, in order.
+    """
+
+    def __init__(self, encoder: Any, tokens: Any) -> None:
+        self.found: dict[str, list[int]] = {}
+        self._watched: list[Any] = []
+        for name, batches in tokens.items() if isinstance(tokens, Mapping) else ():
+            pictures = any(isinstance(token[0], Mapping) for batch in batches for token in batch)
+            own = getattr(encoder, f"clip_{name}", None) or getattr(encoder, name, None)
+            network = getattr(own, "transformer", None)
+            if pictures and hasattr(network, "preprocess_embed"):
+                self._watch(network, self.found.setdefault(name, []))
+
+    def _watch(self, network: Any, lengths: list[int]) -> None:
+        true = network.preprocess_embed
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            given = true(*args, **kwargs)
+            made = given[0] if isinstance(given, tuple) else given
+            lengths.append(made.numel() // made.shape[-1] if isinstance(made, Tensor) else 0)
+            return given
+
+        network.preprocess_embed = watched
+        self._watched.append(network)
+
+    def __enter__(self) -> _PictureLengths:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for network in self._watched:
+            del network.preprocess_embed  # the class's own method shows again
 
 
 class EncodingCache:
     """The prompts of recent encodings, found again by the encoding itself.
 
     ConditioningConcat keeps the words of one side only, and some packs drop the dictionary: the numbers are still there.
+    An encoding is looked for by its length and the numbers of its last column, and hashed only where these are known, so that
+    a search costs a column for each length and not a context.
     """
 
     def __init__(self, most: int = 256) -> None:
         self._most = most
-        self._prompts: OrderedDict[str, PromptTokens] = OrderedDict()
-        self._lengths: OrderedDict[int, None] = OrderedDict()
+        self._prompts: OrderedDict[tuple[int, str, str], PromptTokens] = OrderedDict()
 
     def keep(self, context: Tensor, prompts: PromptTokens) -> None:
         """Remember that `context` `[1, columns, d]` says `prompts`."""
-        key = tensor_hash(context)
+        if not isinstance(context, Tensor) or context.dim() != 3 or not context.shape[1]:
+            return
+        key = context.shape[1], tensor_hash(context[:, -1]), tensor_hash(context)
         self._prompts[key] = prompts
         self._prompts.move_to_end(key)
-        self._lengths[context.shape[1]] = None
         while len(self._prompts) > self._most:
             self._prompts.popitem(last=False)
 
     def find(self, context: Tensor, first: int = 0) -> tuple[int, PromptTokens] | None:
         """(columns, prompts) of an encoding that stands in `context` `[1, columns, d]` from column `first` on."""
-        for columns in self._lengths:
-            if first + columns <= context.shape[1]:
-                prompts = self._prompts.get(tensor_hash(context[:, first : first + columns]))
+        lengths = dict.fromkeys(columns for columns, _, _ in self._prompts if first + columns <= context.shape[1])
+        known = {(columns, last) for columns, last, _ in self._prompts}
+        for columns in lengths:
+            last = tensor_hash(context[:, first + columns - 1])
+            if (columns, last) in known:
+                prompts = self._prompts.get((columns, last, tensor_hash(context[:, first : first + columns])))
                 if prompts is not None:
                     return columns, prompts
         return None
@@ -117,6 +176,7 @@ class _Vocabulary:
     def __init__(self, tokenizer: Any) -> None:
         self.bos_token_id: int | None = tokenizer.start_token
         self.eos_token_id: int | None = tokenizer.end_token
+        self.pad_token_id: int | None = getattr(tokenizer, "pad_token", None)
         self._pieces: Mapping[int, str] = tokenizer.inv_vocab
 
     def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
@@ -146,19 +206,69 @@ def _with_last(batch: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
         last = token[0]
 
 
-def _entry(token: Any, last: Any) -> int | str:
-    """An id, or the name of an embedding and an empty string for each of its further vectors."""
-    if isinstance(token, Tensor):
-        return "" if isinstance(last, Tensor) else "embedding"
-    return int(token)
+def _columns_of(token: Sequence[Any], last: Any, lengths: Iterator[int]) -> list[tuple[int | str, float]]:
+    """(id, weight) of each column of a token; the name of an embedding or picture, and an empty string for each further
+    vector of it.
+
+    Raises:
+        BadPrompt: a picture of unknown length, or another kind of entry.
+    """
+    entry, weight = token[0], float(token[1])
+    if isinstance(entry, Tensor):
+        return [("" if isinstance(last, Tensor) else "embedding", weight)]
+    if isinstance(entry, Mapping):
+        own = entry.get("data") if entry.get("type") == "embedding" else None
+        columns = own.reshape(-1, own.shape[-1]).shape[0] if isinstance(own, Tensor) else next(lengths, None)
+        if columns is None:
+            raise BadPrompt("The prompt holds a picture, and nobody can say how many columns the encoder makes of it.")
+        return [("picture" if i == 0 else "", weight) for i in range(columns)]
+    if isinstance(entry, (int, Integral)):
+        return [(int(entry), weight)]
+    raise BadPrompt(f"The prompt holds a {type(entry).__name__} where a token stands.")
+
+
+_TURNS = (
+    ("<|im_start|>user\n", "<|im_end|>"),
+    ("[INST]", "[/INST]"),
+    ("<start_of_turn>user\n", "<end_of_turn>"),
+    ("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
+)
+"""What stands before and behind the user's words in the templates of chat models."""
+_PICTURE_END = "<|vision_end|>"
 
 
 def _without_template(prompt: Prompt, ids: Sequence[int | str], vocabulary: _Vocabulary) -> Prompt:
-    """A chat model is asked inside a template; its words are not the user's."""
+    """A chat model is asked inside a template, found by what it says: its words are not the user's, and what is given to it
+    beside the text, pictures and padding, is no word either."""
     pieces = [vocabulary.convert_ids_to_tokens([i])[0] if isinstance(i, int) else "" for i in ids]
-    starts = [i for i, piece in enumerate(pieces) if piece == "<|im_start|>"]
-    if len(starts) < 2 or "<|im_end|>" not in pieces[starts[-2] : starts[-1]]:
+    written = [piece.replace("Ċ", "\n").replace("Ġ", " ").replace("\u2581", " ") for piece in pieces]
+    found = _turn(written)
+    if found is None:
         return prompt
-    head = starts[-2] + 3  # <|im_start|> user \n
-    last = starts[-2] + pieces[starts[-2] : starts[-1]].index("<|im_end|>")
-    return mark_template(prompt, head, prompt.length - last)
+    head, last = found
+    stop = last
+    while stop > head and ids[stop - 1] == vocabulary.pad_token_id:
+        stop -= 1
+    marked = mark_template(prompt, head, prompt.length - stop)
+    padding = range(stop, last)
+    end = tuple(column for column in marked.end if column not in padding)
+    return replace(marked, end=end, padding=(*marked.padding, *padding))
+
+
+def _turn(written: Sequence[str]) -> tuple[int, int] | None:
+    """The tokens, first to last (exclusive), of what the user said last, and after any picture; None without a template."""
+    whole = "".join(written)
+    for before, behind in _TURNS:
+        at = whole.rfind(before)
+        if at < 0:
+            continue
+        first = at + len(before)
+        stop = whole.find(behind, first)
+        stop = len(whole) if stop < 0 else stop
+        pictured = whole.rfind(_PICTURE_END, first, stop)
+        first = first if pictured < 0 else pictured + len(_PICTURE_END)
+        ends = list(accumulate(map(len, written)))
+        starts = [0, *ends[:-1]]
+        head = next((i for i, start in enumerate(starts) if start >= first), len(written))
+        return head, next((i for i in range(head, len(written)) if starts[i] >= stop), len(written))
+    return None

@@ -1,15 +1,17 @@
 """The last recordings, found by the latent that the sampler gave out.
 
 A latent is the one link that every graph has between a sampler and what comes after it. Pictures are kept one by one,
-so that taking one out of a batch, or batches put together, still find their maps.
+so that taking one out of a batch, or batches put together, still find their maps. Several Records may have made the very
+same picture: the latent finds all of them, and the graph tells which one is meant.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from threading import Lock
+from typing import Any
 
 from torch import Tensor
 
@@ -25,6 +27,31 @@ MOST_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
+class Source:
+    """Who made a recording.
+
+    Attributes:
+        node: id of the Record node in its graph, empty where it is not known.
+        inputs: what it was asked for, (name, value) each.
+    """
+
+    node: str = ""
+    inputs: tuple[tuple[str, Hashable], ...] = ()
+
+
+@dataclass(frozen=True)
+class RecordInGraph:
+    """A Record node as it stands in a graph; inputs that come from another node are not known."""
+
+    node: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+    def made(self, source: Source) -> bool:
+        """Whether a recording is this node's, as it is set now."""
+        return source.node == self.node and all(self.inputs.get(name, value) == value for name, value in source.inputs)
+
+
+@dataclass(frozen=True)
 class _Kept:
     maps: HeatMaps | None
     failure: str
@@ -36,21 +63,27 @@ class RecordingStore:
 
     def __init__(self, pictures: int = MOST_PICTURES, most_bytes: int = MOST_BYTES) -> None:
         self._pictures, self._most_bytes = pictures, most_bytes
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, Source], _Kept] = OrderedDict()
         self._gone: deque[str] = deque(maxlen=1024)
         self._lock = Lock()
 
-    def keep(self, latents: Sequence[Tensor], maps: Sequence[HeatMaps] | None, failure: str = "") -> None:
+    def keep(
+        self,
+        latents: Sequence[Tensor],
+        maps: Sequence[HeatMaps] | None,
+        failure: str = "",
+        source: Source = Source(),
+    ) -> None:
         """Remember the maps of one run, or why there are none; each of `latents` is `[pictures, …]`."""
         with self._lock:
             pictures = [_Kept(one, failure, one.nbytes) for one in maps or ()] or [_Kept(None, failure, 0)]
             for samples in latents:
                 for i, picture in enumerate(samples):
-                    key = tensor_hash(picture)
+                    key = tensor_hash(picture), source
                     self._kept.pop(key, None)
                     self._kept[key] = pictures[min(i, len(pictures) - 1)]
             while len(held := self._held()) > 1 and (len(held) > self._pictures or self.bytes > self._most_bytes):
-                self._gone.append(self._kept.popitem(last=False)[0])
+                self._gone.append(self._kept.popitem(last=False)[0][0])
 
     @property
     def bytes(self) -> int:
@@ -60,32 +93,43 @@ class RecordingStore:
     def _held(self) -> list[_Kept]:
         return list({id(kept): kept for kept in self._kept.values()}.values())
 
-    def find(self, samples: Tensor, tokens: PromptTokens | None = None) -> tuple[HeatMaps, ...]:
+    def find(
+        self, samples: Tensor, tokens: PromptTokens | None = None, among: Sequence[RecordInGraph] = ()
+    ) -> tuple[HeatMaps, ...]:
         """The maps of each picture of a latent `[pictures, …]`.
 
-        `tokens` gives words to maps that were recorded without.
+        Args:
+            tokens: give words to maps that were recorded without.
+            among: the Record nodes that this latent may come from, as the graph has them.
 
         Raises:
             NothingRecorded: nobody recorded this latent, recording failed, or its words are not known; the text says what
                 to do.
         """
-        return tuple(_worded(self.recorded(picture), tokens) for picture in samples)
+        if getattr(samples, "is_nested", False):
+            raise NothingRecorded(
+                "This latent holds a picture and something else (sound, a camera), which are sampled as one: there are no maps "
+                "of such models."
+            )
+        return tuple(_worded(self.recorded(picture, among), tokens) for picture in samples)
 
-    def recorded(self, picture: Tensor) -> HeatMaps:
+    def recorded(self, picture: Tensor, among: Sequence[RecordInGraph] = ()) -> HeatMaps:
         """The maps of one picture's latent `[c, …]` as they were recorded, with or without words. Raises NothingRecorded."""
         key = tensor_hash(picture)
         with self._lock:
-            kept, gone = self._kept.get(key), key in self._gone
+            found = {source: kept for (own, source), kept in self._kept.items() if own == key}
+            gone = key in self._gone
+        kept = _one_of(found, among)
         if gone and kept is None:
             raise NothingRecorded(
                 f"The recording of this picture was dropped: the last {self._pictures} pictures are kept, fewer where they "
                 f"take more than {self._most_bytes // 2**20} MB together. Change the sampler's seed (or anything else of it) "
-                "and queue again, or use Save Maps for what you want to come back to."
+                "and queue again, or use Save Heat Maps for what you want to come back to."
             )
         if kept is None:
             raise NothingRecorded(
                 "No recording belongs to this latent. Connect the latent straight from the sampler (not from VAE Encode or "
-                "Empty Latent), and let that sampler's model come out of the Record node."
+                "Empty Latent), and let that sampler's model come out of the Record Attention node."
             )
         if kept.maps is None:
             raise NothingRecorded(kept.failure)
@@ -96,9 +140,30 @@ RECORDINGS = RecordingStore()
 """Nodes have no state of their own; a run is recorded in one node and asked for in another."""
 
 
-def maps_of(samples: Tensor, prompt: PromptTokens | None = None) -> tuple[HeatMaps, ...]:
+def maps_of(samples: Tensor, prompt: PromptTokens | None = None, among: Sequence[RecordInGraph] = ()) -> tuple[HeatMaps, ...]:
     """See `RecordingStore.find`."""
-    return RECORDINGS.find(samples, prompt)
+    return RECORDINGS.find(samples, prompt, among)
+
+
+def _one_of(found: Mapping[Source, _Kept], among: Sequence[RecordInGraph]) -> _Kept | None:
+    """The recording that is meant, of those that made one picture; in the order in which they were made.
+
+    Raises:
+        NothingRecorded: several may be meant.
+    """
+    if len(found) < 2 or not (among or any(source.node for source in found)):
+        return next(reversed(list(found.values())), None)  # a script without a graph means what it did last
+    here = {record.node for record in among}
+    left = [source for source in found if any(record.made(source) for record in among)]
+    left = left or [source for source in found if source.node in here] or list(found)
+    if len({source.inputs for source in left}) == 1:  # of two that keep the same, the last one is as good
+        return found[left[-1]]
+    nodes = " and ".join(dict.fromkeys(f"#{source.node}" if source.node else "of another program" for source in left))
+    raise NothingRecorded(
+        f"{len(left)} recordings of this very picture are kept, with different options (Record {nodes}), and the graph does "
+        "not tell which one is meant. Let this latent come from the sampler of one Record node alone, or give the samplers "
+        "different seeds."
+    )
 
 
 def _worded(maps: HeatMaps, tokens: PromptTokens | None) -> HeatMaps:
@@ -106,7 +171,8 @@ def _worded(maps: HeatMaps, tokens: PromptTokens | None) -> HeatMaps:
         return maps
     if tokens is None:
         raise NothingRecorded(
-            "This run was recorded, but without its words. Encode the prompt with the CLIP that comes out of Record, "
-            "or give this node that CLIP and the text."
+            "This run was recorded, but its words are not known: give this node `clip` and `text`, the CLIP and the prompt "
+            "that were encoded. Encoder nodes that weigh words by themselves (ADV_CLIP_emb, comfy++, down_weight) drop them on "
+            "the way; with ComfyUI's own, it is enough to encode with the CLIP that comes out of Record."
         )
     return maps.with_prompt(words_for(tokens, maps.prompt.length))

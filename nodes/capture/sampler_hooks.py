@@ -19,7 +19,7 @@ from ...daam_core.capture.attention_call import LseCapture
 from ...daam_core.capture.families import READS, family_of, is_unet
 from ...daam_core.errors import NothingRecorded, recording_failure
 from .recording_session import Options, RecordingSession
-from .recording_store import RECORDINGS
+from .recording_store import RECORDINGS, Source
 
 KEY = "daam_lens"
 TORCH_COMPILE_KWARGS = "torch_compile_kwargs"
@@ -27,19 +27,19 @@ TORCH_COMPILE_KWARGS = "torch_compile_kwargs"
 _CALLBACK = 5  # position of `callback` among the arguments of outer_sample
 
 
-def recording_model(model: Any, options: Options) -> Any:
+def recording_model(model: Any, options: Options, source: Source) -> Any:
     """A clone of a MODEL that records every run of a sampler; an earlier Record on it gives way."""
     recorded = model.clone()
     recorded.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    recorded.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, Recording(options))
+    recorded.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, RecordedSampling(options, source))
     return recorded
 
 
-class Recording:
+class RecordedSampling:
     """The OUTER_SAMPLE wrapper: opens a session, samples, keeps what was recorded under the hash of the latent."""
 
-    def __init__(self, options: Options) -> None:
-        self._options = options
+    def __init__(self, options: Options, source: Source) -> None:
+        self._options, self._source = options, source
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -48,15 +48,31 @@ class Recording:
             last = _Last(session)
             given, named = _with_callback(args, kwargs, last)
         except Exception as error:  # the picture comes first
-            return _without(executor, args, kwargs, error)
+            return self._without(executor, args, kwargs, error)
         try:
             _safely(session, _install, session, guider.model_options)
             with _compiled_apart(guider.model_options):
                 output = executor(*given, **named)
-            _keep(session, output, last, guider)
+            self._keep(session, output, last, guider)
             return output
         finally:
             session.close()
+
+    def _without(self, executor: Any, args: Any, kwargs: Any, error: Exception) -> Any:
+        output = executor(*args, **kwargs)
+        RECORDINGS.keep([output], None, recording_failure(error), self._source)
+        return output
+
+    def _keep(self, session: RecordingSession, output: Any, last: _Last, guider: Any) -> None:
+        """Remember the run under the latent that was sampled, and under the clean one that some samplers also give out."""
+        latents = [output]
+        try:
+            if last.clean is not None and last.clean.shape == output.shape:
+                latents.append(guider.model_patcher.model.process_latent_out(last.clean.cpu()))
+            RECORDINGS.keep(latents, session.heat_maps(), source=self._source)
+        except Exception as error:
+            failure = str(error) if isinstance(error, NothingRecorded) else recording_failure(error)
+            RECORDINGS.keep(latents, None, failure, self._source)
 
 
 def _open(guider: Any, options: Options, noise: Any) -> RecordingSession:
@@ -107,23 +123,6 @@ def _compiled_apart(model_options: dict[str, Any]) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(False, warn_only=before)
-
-
-def _without(executor: Any, args: Any, kwargs: Any, error: Exception) -> Any:
-    output = executor(*args, **kwargs)
-    RECORDINGS.keep([output], None, recording_failure(error))
-    return output
-
-
-def _keep(session: RecordingSession, output: Any, last: _Last, guider: Any) -> None:
-    """Remember the run under the latent that was sampled, and under the clean one that some samplers also give out."""
-    latents = [output]
-    try:
-        if last.clean is not None and last.clean.shape == output.shape:
-            latents.append(guider.model_patcher.model.process_latent_out(last.clean.cpu()))
-        RECORDINGS.keep(latents, session.heat_maps())
-    except Exception as error:
-        RECORDINGS.keep(latents, None, str(error) if isinstance(error, NothingRecorded) else recording_failure(error))
 
 
 class _Last:

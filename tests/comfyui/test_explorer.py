@@ -42,7 +42,7 @@ def page(request: pytest.FixtureRequest, server: Server) -> Iterator[ComfyPage]:
 
 def workflow() -> dict[str, Any]:
     """The example, with few steps and nothing chosen; its mask is written as pictures, its maps as records."""
-    data: dict[str, Any] = json.loads((ROOT / "example_workflows" / "10_explorer.json").read_text(encoding="utf-8"))
+    data: dict[str, Any] = json.loads((ROOT / "example_workflows" / "10 Attention explorer.json").read_text(encoding="utf-8"))
     nodes = {node["type"]: node for node in data["nodes"]}
     nodes["KSampler"]["widgets_values"][2] = 6
     nodes["DaamLensExplorer"]["widgets_values"] = [""]

@@ -92,7 +92,7 @@ def test_an_example_has_its_picture(name: str) -> None:
 
 def test_queued_again_only_the_changed_node_runs(server: Server) -> None:
     """The sampler stays cached, and the latent it kept still finds its maps; a new seed has maps of its own."""
-    graph = graph_of(server, "1_words_to_overlays")
+    graph = graph_of(server, "01 Heat map of each word")
     server.queue(graph)
     again = copy.deepcopy(graph)
     node_of(again, "DaamLensHeatMaps")["inputs"]["words"] = "tree"
@@ -116,19 +116,19 @@ def test_queued_again_only_the_changed_node_runs(server: Server) -> None:
         (
             "DaamLensHeatMaps",
             {"steps": "2"},
-            "The steps were not kept apart. Set `detail` to 'layers + steps' in the Record node and queue again.",
+            "The steps were not kept apart. Set `detail` to 'steps' in the Record Attention node and queue again.",
         ),
         (
             "DaamLensHeatMaps",
             {"words": "negative:fog"},
-            "The negative prompt was not recorded. Switch `negative` on in the Record node",
+            "The negative prompt was not recorded. Switch `negative` on in the Record Attention node",
         ),
         ("CLIPTextEncode", {"text": ""}, "The prompt has no words, so there is no map to show. Write a prompt"),
-        ("DaamLensRecord", {"first_step": 40, "last_step": 50}, "The sampler ran, but no cross-attention was heard."),
+        ("DaamLensRecord", {"first_step": 40, "last_step": 50}, "No sampling step lies between the first and last step"),
     ],
 )
 def test_what_a_user_does_wrong_is_a_sentence(server: Server, kind: str, change: dict[str, Any], sentence: str) -> None:
-    graph = graph_of(server, "1_words_to_overlays")
+    graph = graph_of(server, "01 Heat map of each word")
     node_of(graph, "DaamLensHeatMaps")["inputs"]["words"] = ""
     node_of(graph, kind)["inputs"].update(change)
     said = failure(server.queue(graph))
@@ -137,7 +137,7 @@ def test_what_a_user_does_wrong_is_a_sentence(server: Server, kind: str, change:
 
 
 def test_a_latent_that_nobody_recorded_is_a_sentence(server: Server) -> None:
-    graph = graph_of(server, "1_words_to_overlays")
+    graph = graph_of(server, "01 Heat map of each word")
     empty = next(key for key, node in graph.items() if node["class_type"] == "EmptyLatentImage")
     node_of(graph, "DaamLensHeatMaps")["inputs"]["latent"] = [empty, 0]
     assert "No recording belongs to this latent" in failure(server.queue(graph))["exception_message"]
@@ -152,7 +152,7 @@ def test_a_record_outside_the_folders_is_refused_before_the_run(server: Server) 
 
 
 def test_a_corrupt_record_is_a_sentence(server: Server) -> None:
-    graph = graph_of(server, "1_words_to_overlays")
+    graph = graph_of(server, "01 Heat map of each word")
     maps = next(key for key, node in graph.items() if node["class_type"] == "DaamLensHeatMaps")
     graph["20"] = {"class_type": "DaamLensSaveMaps", "inputs": {"maps": [maps, 0], "filename_prefix": "daam/broken"}}
     path = Path(server.queue(graph)["outputs"]["20"]["text"][0])
@@ -176,7 +176,7 @@ def test_a_corrupt_record_is_a_sentence(server: Server) -> None:
 
 def explored(server: Server, choice: Any) -> tuple[dict[str, Any], list[np.ndarray[Any, Any]], list[HeatMaps]]:
     """What Explorer tells its page of a choice, the masks that it gives (uint8 `[H, W]`), and the maps it had."""
-    graph = graph_of(server, "10_explorer")
+    graph = graph_of(server, "10 Attention explorer")
     explorer = next(key for key, node in graph.items() if node["class_type"] == "DaamLensExplorer")
     graph[explorer]["inputs"]["choice"] = choice if isinstance(choice, str) else json.dumps(choice)
     graph["20"] = {"class_type": "MaskToImage", "inputs": {"mask": [explorer, 0]}}
@@ -238,14 +238,14 @@ def test_the_explorer_s_routes(server: Server) -> None:
 
 
 def test_a_choice_that_cannot_be_read_is_said_before_the_run(server: Server) -> None:
-    graph = graph_of(server, "10_explorer")
+    graph = graph_of(server, "10 Attention explorer")
     node_of(graph, "DaamLensExplorer")["inputs"]["choice"] = '{"words": [["word:house"]], "settings": {"tau": 7}}'
     assert "tau is a number from 0 to 1, not 7" in json.dumps(server.post("/prompt", {"prompt": graph}))
 
 
 def test_interrupted_and_queued_again(server: Server) -> None:
     """The stop button in the middle of sampling: the next run is whole, and finds its own maps."""
-    graph = graph_of(server, "1_words_to_overlays")
+    graph = graph_of(server, "01 Heat map of each word")
     node_of(graph, "KSampler")["inputs"].update(steps=600, seed=77)
     asked = server.post("/prompt", {"prompt": graph})["prompt_id"]
     end = time.monotonic() + 120
@@ -259,3 +259,65 @@ def test_interrupted_and_queued_again(server: Server) -> None:
     assert "execution_interrupted" in messages
     node_of(graph, "KSampler")["inputs"]["steps"] = 3
     assert server.queue(graph)["status"]["status_str"] == "success"
+
+
+def test_the_type_of_an_error_names_no_folder(server: Server) -> None:
+    graph = graph_of(server, "01 Heat map of each word")
+    node_of(graph, "DaamLensHeatMaps")["inputs"]["words"] = "elephant"
+    assert failure(server.queue(graph))["exception_type"] == "daam_lens.WordNotFound"
+
+
+def test_overlays_are_drawn_where_somebody_takes_them(server: Server) -> None:
+    """A cached node is run again when its overlays are connected; without, nothing of the picture's size is made."""
+    graph = graph_of(server, "01 Heat map of each word")
+    own = next(key for key, node in graph.items() if node["class_type"] == "DaamLensHeatMaps")
+    without = {key: node for key, node in graph.items() if [own, 1] not in node["inputs"].values()}
+    without["90"] = {"class_type": "DaamLensPromptReport", "inputs": {"maps": [own, 0], "words": ""}}
+    assert server.queue(without)["status"]["status_str"] == "success"
+    for caption in (True, False):
+        connected = copy.deepcopy(without)
+        connected["91"] = {"class_type": "PreviewImage", "inputs": {"images": [own, 1]}}
+        connected[own]["inputs"]["caption"] = caption
+        entry = server.queue(connected)
+        assert entry["status"]["status_str"] == "success"
+        pictures = entry["outputs"]["91"]["images"]
+        assert len(pictures) > 1
+        found = cv2.imread(str(server.base / pictures[0]["type"] / pictures[0]["subfolder"] / pictures[0]["filename"]))
+        assert found is not None
+        assert (found.shape == (128, 128, 3)) is not caption
+        assert float(np.std(found)) > 1
+
+
+def test_two_records_of_one_picture_are_told_apart(server: Server) -> None:
+    """One sampler with the negative prompt, one without: each Heat Maps shows its own, whatever ran last."""
+    graph = graph_of(server, "01 Heat map of each word")
+    record = next(key for key, node in graph.items() if node["class_type"] == "DaamLensRecord")
+    sampler = next(key for key, node in graph.items() if node["class_type"] == "KSampler")
+    maps = next(key for key, node in graph.items() if node["class_type"] == "DaamLensHeatMaps")
+    for key, source, changes in (("70", record, {"negative": True}), ("71", sampler, {"model": ["70", 0]}),
+                                 ("72", maps, {"latent": ["71", 0], "words": "negative:*"})):  # fmt: skip
+        graph[key] = copy.deepcopy(graph[source])
+        graph[key]["inputs"] |= changes
+    graph["73"] = {"class_type": "PreviewImage", "inputs": {"images": ["72", 1]}}
+    negative = graph[sampler]["inputs"]["negative"][0]
+    graph[negative]["inputs"]["text"] = "a blue boat"
+    assert server.queue(graph)["status"]["status_str"] == "success"
+    graph[maps]["inputs"]["words"] = "negative:boat"
+    assert "negative prompt was not recorded" in failure(server.queue(graph))["exception_message"]
+    graph[maps]["inputs"]["words"] = "house"
+    graph["72"]["inputs"]["words"] = "negative:boat"
+    assert server.queue(graph)["status"]["status_str"] == "success"
+
+
+def test_shared_workflows_name_their_pack() -> None:
+    """The Manager can say which pack is missing; a checkpoint says where it comes from."""
+    for name in WORKFLOWS:
+        workflow = json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8"))
+        for node in workflow["nodes"]:
+            if node["type"].startswith("DaamLens"):
+                assert node["properties"]["cnr_id"] == "daam-lens"
+                assert node["properties"]["ver"]
+            if node["type"] == "CheckpointLoaderSimple":
+                (model,) = node["properties"]["models"]
+                assert model["name"] == node["widgets_values"][0]
+                assert model["url"].startswith("https://")

@@ -15,7 +15,7 @@ import torch
 
 import daam_core
 from daam_core import HeatMaps
-from daam_core.maps.statistics import Statistics
+from daam_core.maps.picture_statistics import Statistics
 
 RECORD = Path(__file__).parent / "maps" / "data" / "record-0.1.0.safetensors"
 MODULES = [
@@ -23,10 +23,12 @@ MODULES = [
     "daam_core.diffusers.trace",
     "daam_core.maps.aggregation",
     "daam_core.maps.heatmaps",
-    "daam_core.maps.statistics",
+    "daam_core.maps.picture_statistics",
+    "daam_core.masks.metrics",
     "daam_core.prompt.context",
     "daam_core.prompt.prompt",
     "daam_core.prompt.words",
+    "daam_core.render.colormaps",
     "daam_core.tiny.load",
 ]
 WITHOUT = {"nbytes", "each_side", "with_negative", "weighted_by_time", "words", "content_words", "grid", "mask_inputs"}

@@ -117,3 +117,87 @@ def test_columns_that_the_model_pads(pack: Pack) -> None:
     assert (right.length, right.padding) == (10, tuple(range(4, 10)))
     assert columns.placed(prompt, text, torch.randn(1, 10, 8)) == pack("daam_core.prompt.prompt").Prompt.by_index(10)
     assert columns.placed(prompt, text, torch.randn(1, 4, 8)) is prompt
+
+
+def templated(pack: Pack, *texts: str, pad: str = "<pad>") -> Any:
+    """A prompt of one encoder whose tokens are these texts."""
+    names = dict(enumerate(texts))
+    own = SimpleNamespace(start_token=None, end_token=None, inv_vocab={**names, 999: pad}, pad_token=999)
+    ids = [next(i for i, text in names.items() if text == one) if one != pad else 999 for one in texts]
+    return pack("nodes.capture.prompt_tokens").prompts_of(
+        {"m": [[(i, 1.0) for i in ids]]}, SimpleNamespace(m=own), SimpleNamespace()
+    )["m"]
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        (["[SYSTEM_PROMPT]", "You", "[/SYSTEM_PROMPT]", "[INST]"], ["[/INST]"]),
+        (["<|im_start|>", "user", "Ċ"], ["<|im_end|>", "Ċ"]),
+        (["<|im_start|>", "system", "Ċ", "say", "<|im_end|>", "Ċ", "<|im_start|>", "user", "Ċ"], ["<|im_end|>"]),
+        (["<start_of_turn>", "user", "Ċ"], ["<end_of_turn>"]),
+        (["<|start_header_id|>", "user", "<|end_header_id|>", "ĊĊ"], ["<|eot_id|>"]),
+        (["<|im_start|>", "user", "Ċ", "<|vision_start|>", "picture", "<|vision_end|>"], ["<|im_end|>"]),
+    ],
+)
+def test_templates_are_found_by_what_they_say(pack: Pack, before: list[str], behind: list[str]) -> None:
+    prompt = templated(pack, *before, "red", "Ġhouse", "<pad>", "<pad>", *behind)
+    n = len(before)
+    assert [word.text for word in prompt.words] == ["red", "house"]
+    assert [token.column for token in prompt.tokens] == [n, n + 1]
+    assert (prompt.start, prompt.padding) == (tuple(range(n)), (n + 2, n + 3))
+    assert prompt.end == tuple(range(n + 4, n + 4 + len(behind)))
+    # Encoders drop the head, or head and tail.
+    columns = pack("nodes.capture.context_alignment")
+    for dropped in (len(behind), 0):
+        cut = columns.of_length({"m": prompt}, 4 + dropped)
+        assert [token.column for token in cut.tokens] == [0, 1], dropped
+
+
+def test_a_prompt_without_a_template_is_all_words(pack: Pack) -> None:
+    assert [word.text for word in templated(pack, "red", "Ġhouse").words] == ["red", "house"]
+
+
+def test_pictures_in_a_prompt(pack: Pack) -> None:
+    """A picture is one entry and many columns; how many, the encoder is asked while it encodes, and left as it was."""
+    own = pack("nodes.capture.prompt_tokens")
+
+    class Network:
+        def preprocess_embed(self, embed: Any, device: str) -> tuple[torch.Tensor, None]:
+            return torch.zeros(1, embed["columns"], 8), None
+
+    network = Network()
+    tokens = {"m": [[({"type": "image", "columns": 3}, 1.0), (2, 1.0), ({"type": "image", "columns": 2}, 1.0), (3, 1.5)]]}
+    with own._PictureLengths(SimpleNamespace(m=SimpleNamespace(transformer=network)), tokens) as lengths:
+        for entry in (tokens["m"][0][0][0], tokens["m"][0][2][0]):
+            network.preprocess_embed(entry, device="cpu")
+    assert lengths.found == {"m": [3, 2]}
+    assert "preprocess_embed" not in vars(network)
+    mine = SimpleNamespace(m=SimpleNamespace(start_token=None, end_token=None, inv_vocab=VOCABULARY))
+    prompt = own.prompts_of(tokens, mine, SimpleNamespace(), lengths=lengths.found)["m"]
+    assert prompt.length == 7
+    assert [(token.column, token.weight) for token in prompt.tokens if token.text in ("red", "house")] == [(3, 1.0), (6, 1.5)]
+    with pytest.raises(pack("daam_core.errors").BadPrompt, match="how many columns"):
+        own.prompts_of(tokens, mine, SimpleNamespace())
+    with pytest.raises(pack("daam_core.errors").BadPrompt, match="a str where a token stands"):
+        own.prompts_of({"m": [[("red", 1.0)]]}, mine, SimpleNamespace())
+
+
+def test_a_search_among_encodings_hashes_what_may_be_there(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encodings of a hundred lengths: a column for each, and one context."""
+    own = pack("nodes.capture.prompt_tokens")
+    cache = own.EncodingCache(most=100)
+    contexts = [torch.randn(1, columns, 4) for columns in range(1, 130)]
+    for context in contexts:
+        cache.keep(context, {"m": context.shape[1]})
+    hashed: list[int] = []
+    honest = own.tensor_hash
+
+    def counted(x: torch.Tensor) -> Any:
+        hashed.append(x.numel())
+        return honest(x)
+
+    monkeypatch.setattr(own, "tensor_hash", counted)
+    assert cache.find(torch.cat([torch.randn(1, 3, 4), contexts[49]], 1), 3) == (50, {"m": 50})
+    assert sum(hashed) <= 100 * 4 + 50 * 4
+    assert cache.find(contexts[10]) is None, "the oldest are gone"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -132,3 +133,17 @@ def test_layers_beside_steps_that_are_kept_need_both(pack: Pack) -> None:
 def test_a_layer_that_is_not_there_has_a_neighbour(pack: Pack, text: str, near: str) -> None:
     with pytest.raises(pack("daam_core.errors").BadArgument, match=f"no layer {text!r}. Did you mean {near}"):
         pack("nodes.parse_inputs").chosen(maps(pack), text, "", "")
+
+
+def test_without_a_choice_the_strongest_dozen_is_drawn(pack: Pack) -> None:
+    """In the prompt's order, and how many more there are is said; who asks for all gets all."""
+    chosen, text = pack("nodes.parse_inputs"), " ".join(f"word{i}" for i in range(20))
+    weak = maps(pack, text)
+    sums = weak.sums[2, 2].clone()
+    sums[1:21] = torch.arange(20.0).reshape(20, 1, 1)
+    side = dataclasses.replace(weak.sides["prompt"], sums={(2, 2): sums})
+    strong = dataclasses.replace(weak, sides={"prompt": side})
+    assert chosen.drawn_words(" ", strong) == ([f"word{i}" for i in range(8, 20)], 8)
+    assert chosen.drawn_words("*", strong) == (strong.words, 0)
+    assert chosen.drawn_words("word1", strong) == (["word1"], 0)
+    assert chosen.drawn_words("", maps(pack)) == (["red", "house", "house#2"], 0)

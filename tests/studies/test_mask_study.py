@@ -68,8 +68,8 @@ def test_report_chooses_on_one_half_and_reports_the_other() -> None:
     goal = tables["The default mask against its goals"].iloc[0]
     assert goal["both reached"] == "yes"
     assert str(goal["ahead by"]).startswith("0.450")
-    assert report.facts["winner"] == "late + walk + figure"
-    assert labels()["late + walk + figure"] == "best: late + walk + figure"
+    assert report.facts["winner"] == "late + walk + figure + grabcut"
+    assert labels()["late + walk + figure + grabcut"] == "best: late + walk + figure + grabcut"
 
 
 def _first_text(report: Report) -> str:

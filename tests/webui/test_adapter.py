@@ -20,7 +20,7 @@ from daam_core.errors import BadArgument, BadPrompt, NothingRecorded, Unsupporte
 from daam_core.maps.data import LayerInfo, RecordedImage
 from daam_core.maps.statistics import prompt_report
 from daam_core.prompt.prompt import Prompt
-from daam_webui import hosts, options
+from daam_webui import drawing, hosts, options
 from daam_webui.batch_rows import Label, in_chunks, in_order, runs_of, stray
 from daam_webui.crop_region import area_of
 from daam_webui.drawing import draw
@@ -286,6 +286,46 @@ def test_unknown_words_and_missing_detail_become_sentences() -> None:
     assert [d.kind for d in look.drawn] == ["overlay"]
     assert any("zebra" in note for note in look.notes) and any("layer" in note for note in look.notes)
     assert any("self-attention" in note for note in look.notes)
+
+
+def test_a_word_that_lies_evenly_covers_nothing() -> None:
+    """“covers 70 %” never stands beside “did almost nothing”."""
+    maps = maps_of(words_prompt("red house"))
+    (total,) = maps.sums.values()
+    total[maps.prompt.find("red").channels[0]] = 5.0
+    total[maps.prompt.find("red").channels[0], 0] = 5.01  # a threshold of its own range would take a part of it
+    report = prompt_report(maps, maps.words)
+    assert report.neglected == ("red",)
+    rows = {row.split("</td>")[0].rsplit(">", 1)[-1]: row for row in report_html(report).split("<tr")[2:]}
+    assert "<td>–</td>" in rows["red"] and "<td>–</td>" not in rows["house"].rsplit("<td>", 1)[0]
+
+
+def test_a_long_prompt_shows_its_strongest_words_and_says_so() -> None:
+    maps = maps_of(words_prompt(" ".join(f"thing{i}" for i in range(30))))
+    look = draw(maps, Settings(True))
+    assert look.words == maps.default_words(12) and len(look.drawn) == 12
+    assert any("there are 18 more" in note for note in look.notes)
+    assert len(draw(maps, Settings(True, words=", ".join(maps.words))).drawn) == 30
+    assert look.report is not None and [word.word for word in look.report.words] == look.words
+
+
+def test_the_caption_is_a_share_of_the_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def overlay(_picture: Any, heat: torch.Tensor, _opacity: float, _colormap: str, label: str, bar: bool) -> Any:
+        seen.update(top=float(heat.max()), label=label)
+        return np.zeros((8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(drawing, "overlay", overlay)
+    maps = maps_of(words_prompt("a red house"))
+    drawing.overlay_of(maps, "house", 1.0, "ember")
+    assert seen["label"] == "house · % of attention"
+    assert seen["top"] == pytest.approx(100 * float(maps.heat_map("house", maps.size).max()) / 8, rel=1e-5)  # 8 terms
+
+
+def test_all_layers_have_a_name() -> None:
+    assert Settings(True, layers="all").places == () == Settings.from_args([{"layers": "all"}]).places
+    assert Settings.from_args([{"layers": "mid, up"}]).places == ("mid", "up")
 
 
 def test_what_a_user_wrote_is_never_html() -> None:

@@ -374,6 +374,5 @@ def test_the_model_fails(live: Live) -> None:
     live.server.get("/witness/fail?where=unet")
     with pytest.raises(urllib.error.HTTPError):
         live.make(lens={})
-    time.sleep(0.3)
-    assert live.server.get("/witness/stop?path=")["hooks"] == 0
-    live.compare()
+    live.server.get("/witness/stop?path=")
+    live.compare()  # which asserts that nothing is hooked: hosts hold on to the failed step, the next run lets go

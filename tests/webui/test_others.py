@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .running import Live, Result
+from .running import Live, Result, whole
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 TILES = "tiles or at another size: the model is given {0} x {0} latent positions where the sampler works on {1} x {1}"
@@ -62,3 +62,17 @@ def test_negative_words_in_the_prompt_are_refused(live: Live) -> None:
     log = live.server.log()[before:]
     assert not seen.maps and "about 1 of the 2 rows that the model was given" in seen.note
     assert log.count("DAAM Lens: Recording stopped") == 1 and "Traceback" not in log
+
+
+def test_a_second_run_inside_a_run(live: Live) -> None:
+    """ADetailer's way: a picture that is done is painted over before it is shown; only the outer run draws overlays."""
+    made = []
+    for lens in (None, {"overlays": True}):
+        live.server.get("/witness/fail?where=second%20run")
+        made.append(live.make(lens=lens))
+    bare, seen = made
+    assert (bare.images[0] == seen.images[0]).all()
+    assert (bare.images[0] != live.make().images[0]).any(), "there was no second run: the test shows nothing"
+    assert len(seen.images) == len(bare.images) + len(seen.maps[0].content_words) and len(seen.runs) == 2
+    assert seen.maps[0].words == ["a", "red", "house", "and", "a#2", "green", "tree"]
+    whole(seen.maps[0])

@@ -129,6 +129,9 @@ def test_send_from_under_the_picture(page: Chromium, live: Live) -> None:
 def test_the_tab_shows_the_newest_picture(page: Chromium) -> None:
     page.js("daamLens.openTab()")
     explorer(page)
+    # What is off says why, beside itself.
+    assert page.js(f"{EXPLORER}.querySelector('.mask .main').disabled")
+    assert page.js(f"{EXPLORER}.querySelector('.mask .why').textContent") == "“Send mask to inpaint” is off: keep a word first."
     assert PROMPT in page.js("document.querySelector('.daam-lens-bar select').selectedOptions[0].textContent")
     point(page, "house")
 

@@ -66,6 +66,7 @@ def test_every_script_of_the_host(live: Live) -> None:
         page, name = ("img2img" if script["is_img2img"] else "txt2img"), str(script["name"])
         asked = _asked(live, script)
         try:
+            live.make(page, None, **asked)  # what is loaded on demand is there from now on
             bare, again = live.make(page, None, **asked), live.make(page, None, **asked)
         except urllib.error.HTTPError:
             broken.append(name)  # without us

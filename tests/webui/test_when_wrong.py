@@ -107,6 +107,14 @@ def test_an_unknown_model_is_one_sentence_and_no_traceback(caplog: pytest.LogCap
     assert len(shown.notes) == 1 and "text encoder" in shown.notes[0] and not shown.runs
 
 
+@pytest.mark.parametrize(("images", "said"), [(["picture"], "without telling DAAM Lens"), ([], "No picture was finished")])
+def test_a_host_that_tells_nothing_is_not_said_to_have_made_nothing(images: list[str], said: str) -> None:
+    """SD.Next registers the callbacks of a sampler and never calls them."""
+    p, processed = results()
+    processed.images = images
+    assert said in gallery.show(RecordingSession(Settings(True), Host()), p, processed).notes[0]
+
+
 def test_a_recorder_that_fails_is_one_sentence() -> None:
     session = RecordingSession(Settings(True), Host())
     session.take(0, 0, PICTURE, 7, "a red house")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from modules import script_callbacks, scripts, shared
+from modules import processing, script_callbacks, scripts, shared
 
 NOTES: dict[str, Any] = {"on": False, "calls": [], "handles": [], "seen": set(), "fail": "", "conds": []}
 
@@ -71,6 +71,18 @@ class Witness(scripts.Script):  # type: ignore[misc]
     def process_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
         if NOTES["fail"] == "process_batch":
             raise RuntimeError("another script failed on purpose")
+
+    def postprocess_image(self, p: Any, pp: Any, *args: Any) -> None:
+        """Paint over a picture that is done, as ADetailer does, with all scripts at work again."""
+        if NOTES["fail"] != "second run" or getattr(p, "is_second", False):
+            return
+        again = processing.StableDiffusionProcessingImg2Img(
+            sd_model=shared.sd_model, prompt="a blue boat", steps=2, width=p.width, height=p.height, cfg_scale=5,
+            sampler_name="Euler", init_images=[pp.image], denoising_strength=0.5, seed=3, do_not_save_samples=True,
+            do_not_save_grid=True, outpath_samples=p.outpath_samples, outpath_grids=p.outpath_grids,
+        )  # fmt: skip
+        again.is_second, again.scripts, again.script_args = True, p.scripts, p.script_args
+        pp.image = processing.process_images(again).images[0]
 
     def process_before_every_sampling(self, p: Any, *args: Any, **kwargs: Any) -> None:
         if NOTES["fail"] == "unet":

@@ -37,6 +37,7 @@ export function maskPanel(settings, host, on) {
       h("input", { type: "checkbox", name, checked: now[name], onchange: (/** @type {any} */ e) => set({ [name]: e.target.checked }) }), text);
   const area = h("output", { class: "area", "aria-live": "polite" }, "");
   const show = h("input", { type: "checkbox", name: "show", checked: host.shown, onchange: (/** @type {any} */ e) => on.show(e.target.checked) });
+  const why = h("p", { class: "hint why" });
   const use = h("button", { class: "main", type: "button", onclick: on.use }, host.use);
   const growing = slider("grow", "Grow", [-32, 32, 1], " px");
   const softening = slider("feather", "Feather", [0, 32, 1], " px");
@@ -72,6 +73,7 @@ export function maskPanel(settings, host, on) {
     softening,
     refine,
     use,
+    why,
   );
   return {
     panel,
@@ -79,6 +81,7 @@ export function maskPanel(settings, host, on) {
     say(text, usable) {
       area.textContent = text;
       use.disabled = !usable;
+      why.textContent = usable ? "" : `“${host.use}” is off: ${text}.`;
     },
     /** @param {string} method "" for none */
     method(method) {

@@ -88,13 +88,15 @@ export function heatRivals([own, ...others]) {
 }
 
 /**
- * The first map's pixels in the competition with its rivals; Eq. 7 where it has none.
+ * Eq. 7 for the first map, less the places where one of its rivals is hotter.
  * @param {Float32Array[]} maps @param {number} background @returns {Uint8Array}
  */
 export function competed(maps, background) {
   const others = heatRivals(maps);
-  if (!others.length) return threshold(maps[0], background);
-  return Uint8Array.from(winners([maps[0], ...others], background), (word) => (word === 0 ? 1 : 0));
+  const own = threshold(maps[0], background);
+  if (!others.length) return own;
+  const winner = winners([maps[0], ...others], 0);
+  return own.map((inside, i) => (inside && winner[i] === 0 ? 1 : 0));
 }
 
 /** Intersection over union; NaN where both are empty. @param {ArrayLike<number>} a @param {ArrayLike<number>} b */

@@ -83,6 +83,7 @@ h2 output, h2 span { font-weight: 400; color: var(--muted); font-variant-numeric
 .play { width: 40px; padding: 4px 0; }
 .layers { gap: 5px; } .layer { padding: 1px 6px; font-size: 12px; min-height: 26px; font-variant-numeric: tabular-nums; }
 .time { width: 100%; }
+.why:empty { display: none; }
 .main { background: var(--accent); border-color: var(--accent); color: var(--on-accent); font-weight: 600; min-height: 36px; }
 .hint, .empty { color: var(--muted); font-size: 13px; margin: 0; }
 .empty { padding: 40px 16px; text-align: center; }

@@ -76,7 +76,7 @@ def case_sentences_of_heat_maps() -> None:
     latent, image = painted()
     assert "Its words are: a, red, house" in refused("HeatMaps", latent, image, "dragon")
     assert "negative" in refused("HeatMaps", latent, image, "negative:boat")
-    assert "Record node" in refused("HeatMaps", latent, image, "house", layers="up")
+    assert "Record Attention node" in refused("HeatMaps", latent, image, "house", layers="up")
     assert "numbers and ranges" in refused("HeatMaps", latent, image, "house", steps="last")
     assert "straight from the sampler" in refused("HeatMaps", {"samples": torch.rand(1, 4, 16, 16)}, image, "")
 

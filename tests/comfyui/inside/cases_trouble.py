@@ -170,3 +170,14 @@ def case_a_stored_run_holds_no_model() -> None:
     comfy.model_management.cleanup_models_gc()
     gc.collect()
     assert watched() is None, gc.get_referrers(watched())
+
+
+def case_two_records_of_one_picture() -> None:
+    """The same picture, recorded with early steps and with late ones: the latent alone does not say which is meant."""
+    node = graphs.importlib.import_module("daam-lens.nodes.capture.recording_store")
+    early = _sample(*listen(unet("sd15"), clip("sd15"), last_step=0), steps=4)
+    late = _sample(*listen(unet("sd15"), clip("sd15"), first_step=2), steps=4)
+    assert torch.equal(early, late)
+    first = runs.maps_of(early, among=[node.RecordInGraph("", {"last_step": 0})])
+    last = runs.maps_of(early, among=[node.RecordInGraph("", {"first_step": 2})])
+    assert (first[0].steps, last[0].steps) == (1, 2)

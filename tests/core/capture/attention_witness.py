@@ -76,7 +76,7 @@ def text_and_picture(model: nn.Module, case: Any) -> tuple[int, Tensor, Tensor]:
     """
     given = case.given
     with _clean(model, case), Witness(model, case.apart) as by_text, torch.no_grad():
-        model(**{**given, **{name: spoil(given[name]) for name in case.text}})
+        model(**{**given, **{name: spoil(given[name], case.text_own) for name in case.text}})
     with Witness(model, case.apart) as by_picture, torch.no_grad():
         model(**{**given, case.picture: spoil(given[case.picture], case.own)})
     for index, (t, p) in enumerate(zip(by_text.calls, by_picture.calls, strict=True)):

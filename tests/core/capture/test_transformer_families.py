@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from daam_core.capture.buffers import StoreOptions
 from daam_core.capture.text_rows import EncodedText
-from daam_core.capture.transformer_families import FAMILIES, Family, family_of
+from daam_core.capture.transformer_families import FAMILIES, REFUSED, Family, family_of
 from daam_core.capture.transformer_hooks import TransformerHooks
 from daam_core.capture.transformer_recording import ModelListener, TransformerRecording
 from daam_core.prompt.prompt import Prompt
@@ -79,6 +82,41 @@ def test_the_sums_are_those_of_the_equation(case: Case) -> None:
         assert float(wanted.std() / wanted.mean()) > 0.02, "maps that are alike everywhere prove nothing"
 
 
+@pytest.mark.parametrize("name", ["flux", "chroma", "lumina 2", "krea 2", "pixart"])
+def test_a_kernel_that_gives_no_log_sum_exp_away(name: str) -> None:
+    """The whole softmax is computed then: without a mask, with one that is added or a choice, with grouped keys."""
+    case = CASES[name]
+    model = build(case)
+    wanted, _, _ = recorded(model, case)
+    with sdpa_kernel(SDPBackend.MATH):
+        before = run(model, case.given)
+        got, during, errors = recorded(model, case)
+    assert not errors and torch.equal(during, before)
+    for one, other in zip(got.recording.groups, wanted.recording.groups, strict=True):
+        (a,), (b,) = one.accumulator.sums.values(), other.accumulator.sums.values()
+        assert (a.total - b.total).abs().max() / a.num_terms < 1e-5
+
+
+@pytest.mark.parametrize("name", ["flux", "sd3", "pixart", "z-image"])
+def test_half_precision(name: str) -> None:
+    case = CASES[name]
+    model = build(case).bfloat16()
+
+    def half(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            return x.bfloat16() if x.is_floating_point() else x
+        return [half(y) for y in x] if isinstance(x, list) else x
+
+    halved = replace(case, given={name: half(value) for name, value in case.given.items()})
+    before = run(model, halved.given)
+    got, during, errors = recorded(model, halved)
+    assert not errors and torch.equal(during, before)
+    wanted, _, _ = recorded(build(case), case)
+    for one, other in zip(got.recording.groups, wanted.recording.groups, strict=True):
+        (a,), (b,) = one.accumulator.sums.values(), other.accumulator.sums.values()
+        assert (a.total - b.total).abs().max() / a.num_terms < 0.05
+
+
 def expected(witness: Witness, found: tuple[int, Tensor, Tensor], case: Case, row: int, columns: int) -> Tensor:
     """Head, layer and frame sums `[h * w, columns]` of one row of the batch."""
     first, keys, queries = found
@@ -113,3 +151,11 @@ def expected(witness: Witness, found: tuple[int, Tensor, Tensor], case: Case, ro
 def test_every_family_has_a_case_and_every_case_a_family() -> None:
     families = {family_of(build(case)).name for case in CASES.values()}
     assert {family.name for family in FAMILIES} == families
+
+
+def test_the_table_of_models_lists_every_family_and_every_refusal() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "models-checked.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| ") and "`" in line]
+    assert {cells[1].strip() for cells in rows} == {family.name for family in FAMILIES}
+    assert all("NO" not in cells for cells in rows)
+    assert all(f"`{path.rsplit('.', 1)[1]}`: {reason}." in text for path, reason in REFUSED.items())

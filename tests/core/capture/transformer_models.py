@@ -30,6 +30,7 @@ class Case:
         grid: (frames, height, width) in patches.
         order: for each text key, in order, which column of the text it is, for each row; None is one after the other.
         pooled: the module that makes one vector of the text, which then reaches the whole picture beside all attention.
+        text_own: the slice of the text's argument that is text.
         apart: the part of the model whose attention to the text is not counted, because it is a control's.
     """
 
@@ -43,6 +44,7 @@ class Case:
     order: Sequence[Sequence[int]] | None = None
     pooled: str = ""
     apart: str = ""
+    text_own: Any = ...
 
 
 def model_class(path: str) -> Any:
@@ -403,6 +405,30 @@ CASES: dict[str, Case] = {
         time_embed_dim=8,
         condition_dim=4,
         rope_axes_dim=(4, 4),
+    ),
+    "ideogram 4": Case(
+        *_make(
+            "transformer_ideogram4.Ideogram4Transformer2DModel",
+            in_channels=4,
+            num_layers=2,
+            attention_head_dim=WIDTH,
+            num_attention_heads=HEADS,
+            intermediate_size=16,
+            adaln_dim=8,
+            llm_features_dim=16,
+            mrope_section=(2, 1, 1),
+        ),
+        {
+            "hidden_states": _rand(BATCH, TEXT + 6, 4),
+            "timestep": _TIME,
+            "encoder_hidden_states": torch.cat([_rand(BATCH, TEXT, 16), torch.zeros(BATCH, 6, 16)], 1),
+            "position_ids": torch.cat([torch.zeros(TEXT, 3), _ids(2, 3) + 9]).long().expand(BATCH, -1, -1),
+            "segment_ids": torch.cat([_mask().flip(1) * 2 - 1, torch.ones(BATCH, 6, dtype=torch.long)], 1),
+            "indicator": torch.cat([_mask().flip(1) * 3, torch.full((BATCH, 6), 2)], 1),
+        },
+        (1, 2, 3),
+        own=(slice(None), slice(TEXT, None)),
+        text_own=(slice(None), slice(0, TEXT)),
     ),
     "krea 2": Case(
         *_make(

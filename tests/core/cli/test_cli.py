@@ -369,3 +369,19 @@ def test_explore_writes_a_page_of_its_own(generated: Path, tmp_path: Path, capsy
 def test_explore_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "other.safetensors").write_bytes(b"nothing of ours")
     assert "record" in complaint(capsys, "explore", str(tmp_path / "other.safetensors"))
+
+
+def test_smallest_is_per_cent_and_pixels_by_their_unit(
+    generated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of the picture and as many pixels are the same; a bare number says that it is per cent."""
+    made = []
+    for value in ("50", "50%", "8192px", "8192PX"):
+        arguments = ["mask", str(generated / "record.safetensors"), "--word", "house", "--smallest", value]
+        assert main([*arguments, "--out", str(tmp_path)]) == 0
+        said = capsys.readouterr().out
+        assert ("is per cent of the picture; for pixels write 50px." in said) == (value == "50")
+        made.append((tmp_path / "mask_house.png").read_bytes())
+    assert len(set(made)) == 1
+    for odd in ("101", "8192pt", "px", "nan", "20 miles"):
+        assert "is no area" in complaint(capsys, "mask", "r.safetensors", "--word", "a", "--smallest", odd)

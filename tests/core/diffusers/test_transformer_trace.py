@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from daam_core import trace
-from daam_core.errors import NothingRecorded, UnsupportedModel
+from daam_core.errors import NothingRecorded, UnsupportedModel, WordNotFound
 from daam_core.types import Side
 
 from ..capture.attention_witness import Witness
@@ -387,6 +387,17 @@ def test_steps_and_layers_apart_add_up_to_the_whole() -> None:
     assert [layer.name for layer in maps.layers] == ["transformer_blocks.0.attn", "single_transformer_blocks.0.attn"]
     parts = sum(maps.select(steps=[s], layers=[i]).heat_map("house") for s in (0, 1) for i in (0, 1))
     assert (parts - maps.heat_map("house")).abs().max() < 2e-2
+
+
+def test_padding_behind_a_text_is_not_recorded() -> None:
+    """Twenty columns, of which the last eleven are padding: it would cost more than all words."""
+    case, pipe = CASES["flux"], made.flux()
+    with trace(pipe) as recording:
+        paint(pipe, case)
+    maps = recording.heat_maps()
+    assert maps.prompt.length == 9 and maps.prompt.padding == ()
+    with pytest.raises(WordNotFound, match="no <padding> token"):
+        maps.heat_map("<padding>")
 
 
 def test_words_of_a_prompt_that_is_cut_off() -> None:

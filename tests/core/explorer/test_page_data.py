@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from daam_core import HeatMaps
+from daam_core.attention.upsample import bicubic
 from daam_core.errors import DetailMissing, WordNotFound
 from daam_core.explorer.page_data import BUDGET, PageData, detail_data, page_data, word_places
 from daam_core.maps.statistics import prompt_report
@@ -132,3 +135,20 @@ def test_detail_that_was_not_kept_is_said() -> None:
         detail_data(maps, "steps")
     with pytest.raises(WordNotFound):
         detail_data(heat_maps(["house"], (64, 64), ((8, 8),), detail=True), "steps", ["boat"])
+
+
+def test_words_of_a_large_picture_are_upscaled_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record may promise a picture of 134 million pixels; a word of it takes half a gigabyte, and no two are held at once."""
+    seen: list[int] = []
+
+    def counted(levels: Any, size: Any) -> Any:
+        seen.append(len(levels[0]))
+        return bicubic(levels, (8, 8))
+
+    monkeypatch.setattr("daam_core.explorer.page_data.bicubic", counted)
+    page_data(heat_maps(["house", "tree"], (64, 64), ((8, 8),)))
+    assert max(seen) == 3  # words and specials, each together
+    seen.clear()
+    maps = heat_maps(["house", "tree"], (64, 64), ((8, 8),))
+    page_data(dataclasses.replace(maps, size=(2**13, 2**14), picture=None))
+    assert set(seen) == {1}

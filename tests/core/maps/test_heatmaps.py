@@ -249,6 +249,20 @@ def pictured(edge: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return picture + np.random.default_rng(0).integers(0, 20, picture.shape, dtype=np.uint8)
 
 
+def test_terms_of_a_choice_are_those_of_its_own_layers_and_steps() -> None:
+    """Mean probability stays one where layers stand in an area of the picture, whose resolution is not their own."""
+    n = made().prompt.num_channels
+    area = (6, 10)
+    values = {area: torch.full((8, 1, n - 3, *area), 0.5).half()}
+    sums = {area: torch.full((n, *area), 4.0)}
+    held = changed(made(), sums=sums, time_weighted=sums, num_terms={area: 16}, detail=Detail(values, {area: (0,)}, True))
+    flat = changed(held, detail=Detail(values, {}, True))
+    for maps in (held, flat):
+        chosen = maps.select(steps=[1, 2])
+        assert chosen.num_terms == {area: 4}
+        assert float(chosen.statistics().mean_probability(["house"]).max()) == pytest.approx(0.25)
+
+
 def test_a_record_keeps_everything(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     g = GRIDS[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 
@@ -271,3 +272,17 @@ def test_large_pictures_keep_their_edges_and_cost_bounded_time(side: int) -> Non
     assert mask.shape == size
     assert iou(mask, truth) > 0.97
     assert iou(masks.snap_grabcut(heat, large), truth) > 0.9
+
+
+def test_the_guard_gives_the_maps_own_mask_where_the_picture_misleads() -> None:
+    """Heat in one corner of a wide red field, which all looks like object: without the guard the whole field were the mask."""
+    picture = canvas(128, 192)
+    field = paint(picture, 10, 10, 118, 182, RED)
+    heat = 0.25 * torch.nn.functional.adaptive_avg_pool2d(field[None, None].float(), (16, 24))[0, 0]
+    heat[3:6, 3:6] = 1.0
+    plain = masks.best(heat[None], size=(128, 192))
+    unguarded = masks.best(heat[None], picture=picture, settings=dataclasses.replace(masks.DEFAULT, agreement=0.0))
+    assert iou(unguarded, field) > 0.9
+    guarded = masks.best(heat[None], picture=picture)
+    assert iou(guarded, field) < 0.35
+    assert iou(guarded, plain) > iou(unguarded, plain) + 0.2

@@ -45,7 +45,7 @@ def test_a_constant_map_has_nothing_to_lose() -> None:
     assert propagated(torch.ones(1, *GRID), nearly_even(), GRID) is not None
 
 
-@pytest.mark.parametrize(("method", "simpler"), [("best", "late + figure"), ("walk", "late + compete")])
+@pytest.mark.parametrize(("method", "simpler"), [("best", "late + figure + grabcut"), ("walk", "late + compete")])
 def test_the_result_names_the_simpler_method(method: str, simpler: str) -> None:
     maps = scene().each_side(lambda side: dataclasses.replace(side, self_attention={GRID: nearly_even()}))
     without = scene().each_side(lambda side: dataclasses.replace(side, self_attention={}))

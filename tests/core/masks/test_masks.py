@@ -282,5 +282,50 @@ def test_competition_is_with_rivals_only_and_equation_7_without() -> None:
     alone = masks.compete(torch.stack([own, place]))[0]
     assert not alone[:, 5].any()
     both = masks.compete_with_rivals(torch.stack([own, place, other]))
-    assert torch.equal(both, masks.compete(torch.stack([own, other]))[0])
+    assert torch.equal(both, masks.threshold(own) & (masks.winners(torch.stack([own, other]), 0.0) == 0))
     assert not both[:, 5].any() and both[2:6, 1:5].all()
+
+
+# -- clean-up ----------------------------------------------------------------------------------------------------------
+
+
+def test_cleanup_drops_parts_below_its_share_of_the_picture_at_any_size() -> None:
+    """A part of 4 % stays at 4 % and goes at 4.1 %, whatever the picture's size; 20px is the same rule in pixels."""
+    for side in (10, 100):
+        mask = box(side, side, 0, 0, side // 5, side // 5) | box(side, side, side // 2, 0, side, side)
+        large = box(side, side, side // 2, 0, side, side)
+        assert torch.equal(masks.Cleanup(smallest=4.0).apply(mask), mask)
+        assert torch.equal(masks.Cleanup(smallest=4.1).apply(mask), large)
+    twenty = box(30, 50, 0, 0, 4, 5) | box(30, 50, 10, 10, 20, 20)
+    for pixels, kept in ((20, 120), (21, 100), (0, 120)):
+        share = masks.per_cent(pixels, (30, 50))
+        assert int(masks.Cleanup(smallest=share).apply(twenty).sum()) == kept
+    assert masks.per_cent(1e9, (30, 50)) == 100
+
+
+def test_cleanup_works_in_its_order() -> None:
+    """Holes before size, size before growth, growth before inversion, feather last; each step is the function of its name."""
+    ring = box(40, 40, 5, 5, 25, 25) & ~box(40, 40, 10, 10, 20, 20) | box(40, 40, 35, 35, 37, 37)
+    whole = masks.drop_small(masks.fill_holes(ring), 80)
+    assert torch.equal(masks.Cleanup(fill=True, smallest=5.0).apply(ring), whole)
+    assert torch.equal(masks.Cleanup(fill=True, smallest=5.0, grow=3.0).apply(ring), masks.grow(whole, 3.0))
+    assert torch.equal(masks.Cleanup(fill=True, smallest=5.0, grow=-3.0).apply(ring), masks.shrink(whole, 3.0))
+    done = masks.Cleanup(True, 5.0, 3.0, True, 2.0).apply(ring)
+    assert torch.equal(done, masks.feather(~masks.grow(whole, 3.0), 2.0))
+    assert torch.equal(masks.Cleanup().apply(ring), ring)
+
+
+def test_cleanup_leaves_a_soft_mask_soft_unless_its_shape_changes() -> None:
+    soft = RAMP / 5
+    assert torch.equal(masks.Cleanup().apply(soft), soft)
+    assert torch.allclose(masks.Cleanup(invert=True).apply(soft), 1 - soft)
+    assert torch.equal(masks.Cleanup(grow=1.0).apply(soft), masks.grow(soft >= 0.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"smallest": -1.0}, {"smallest": 101.0}, {"grow": math.nan}, {"feather": math.inf}, {"grow": "3"}, {"feather": -1.0}],
+)
+def test_cleanup_refuses_what_it_cannot_do(odd: dict[str, float]) -> None:
+    with pytest.raises(BadArgument, match=next(iter(odd))):
+        masks.Cleanup(**odd)  # type: ignore[arg-type]

@@ -96,8 +96,9 @@ def test_what_a_method_needs_is_said() -> None:
 def test_a_mask_can_have_another_size_and_another_picture() -> None:
     maps = scene()
     assert maps.mask("house", size=(64, 96)).shape == (64, 96)
-    other = np.asarray(maps.picture)[:, ::-1].copy()
-    assert maps.mask("house", image=other).shape == SIZE
+    shifted = np.roll(np.asarray(maps.picture), 6, 1)  # by less than a cell: the edge follows the picture that is given
+    assert iou(maps.mask("house", image=shifted), exact(HOUSE).roll(6, 1)) > 0.97
+    assert iou(maps.mask("house"), exact(HOUSE)) > 0.97
 
 
 def test_self_attention_of_a_coarser_grid_that_divides_nothing_still_serves() -> None:
@@ -116,3 +117,17 @@ def test_a_place_word_takes_no_place_by_any_method() -> None:
     there = changed(maps, sums={GRID: rows}, time_weighted={GRID: rows})
     for method in MASK_METHODS:
         assert torch.equal(there.mask("house", method, competitors=["tree", "and"]), there.mask("house", method)), method
+
+
+@pytest.mark.parametrize("method", ["best", "late", "walk"])
+def test_late_steps_decide_where_they_differ_from_the_sum(method: str) -> None:
+    """Early steps looked at both boxes alike, late ones at the house alone."""
+    maps = scene()
+    rows = maps.sums[GRID].clone()
+    house = maps.prompt.find("house").channels[0]
+    rows[house] += rows[maps.prompt.find("tree").channels[0]]
+    there = changed(maps, sums={GRID: rows})
+    assert iou(there.mask("house", "threshold", competitors=[]), exact(HOUSE) | exact(TREE)) > 0.7
+    mask = there.mask("house", method, competitors=[])
+    assert iou(mask, exact(HOUSE)) > 0.75
+    assert not (mask & exact(TREE)).any()

@@ -1,0 +1,62 @@
+"""What a node can learn from the graph that is executed: which Records stand before it, and which outputs are connected.
+
+The graph is ComfyUI's own: `{node id: {"class_type": …, "inputs": {name: value or [node id, output]}}}`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from .capture.recording_store import RecordInGraph
+
+Graph = Mapping[str, Any]
+RECORD = "DaamLensRecord"
+MODEL = 0
+"""Position of its MODEL among Record's outputs."""
+
+
+def links(node: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
+    """(name of the input, node id, output) of each connected input."""
+    for name, value in node.get("inputs", {}).items():
+        if isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[1], int):
+            yield name, str(value[0]), value[1]
+
+
+def records_before(graph: Graph | None, node: str | None, wanted: str) -> list[RecordInGraph]:
+    """The Record nodes whose MODEL one input of a node is made with, the nearest first.
+
+    A Record that gives only its CLIP records nothing, and one before another Record gives way to it.
+    """
+    if not graph or node is None or node not in graph:
+        return []
+    ahead = deque((source, output) for name, source, output in links(graph[node]) if name == wanted)
+    seen: set[tuple[str, int]] = set()
+    found: dict[str, RecordInGraph] = {}
+    while ahead:
+        name, output = ahead.popleft()
+        if (name, output) in seen or name not in graph:
+            continue
+        seen.add((name, output))
+        if graph[name].get("class_type") != RECORD:
+            ahead.extend((source, number) for _, source, number in links(graph[name]))
+        elif output == MODEL:
+            linked = {key for key, _, _ in links(graph[name])}
+            inputs = {key: value for key, value in graph[name].get("inputs", {}).items() if key not in linked}
+            found.setdefault(name, RecordInGraph(name, inputs))
+    return list(found.values())
+
+
+def is_connected(graph: Graph | None, node: str | None, output: int) -> bool:
+    """Whether anything takes an output of a node; yes where the graph is not known."""
+    if not graph or node is None:
+        return True
+    return any(source == node and number == output for other in graph.values() for _, source, number in links(other))
+
+
+def connected_outputs(graph: Graph | None, kind: str, outputs: Sequence[int]) -> list[tuple[str, int]]:
+    """(node id, output) of every node of one kind, of those outputs that something takes."""
+    own = {name for name, node in (graph or {}).items() if node.get("class_type") == kind}
+    taken = {(source, number) for node in (graph or {}).values() for _, source, number in links(node)}
+    return sorted((name, number) for name, number in taken if name in own and number in outputs)

@@ -1,0 +1,104 @@
+"""Which Record a latent comes from, told by the graph; which recording is meant where several made one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from .test_parse_inputs import maps
+
+Pack = Callable[[str], ModuleType]
+
+
+def graph(**changes: Any) -> dict[str, Any]:
+    """Two Records, two samplers one after the other, Heat Maps of the second; ids as ComfyUI has them in subgraphs, too."""
+    nodes: dict[str, Any] = {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "x"}},
+        "4:2": {"class_type": "DaamLensRecord", "inputs": {"model": ["1", 0], "negative": True, "detail": "off"}},
+        "3": {"class_type": "DaamLensRecord", "inputs": {"model": ["1", 0], "negative": False, "detail": ["9", 0]}},
+        "5": {"class_type": "KSampler", "inputs": {"model": ["4:2", 0], "latent_image": ["8", 0], "seed": 1}},
+        "6": {"class_type": "KSampler", "inputs": {"model": ["3", 0], "latent_image": ["5", 0], "seed": 1}},
+        "7": {"class_type": "DaamLensHeatMaps", "inputs": {"latent": ["6", 0], "words": ""}},
+    }
+    return nodes | changes
+
+
+def test_records_are_found_behind_the_sampler(pack: Pack) -> None:
+    found = pack("nodes.executed_graph").records_before(graph(), "7", "latent")
+    assert [record.node for record in found] == ["3", "4:2"]
+    assert found[0].inputs == {"negative": False}, "what comes from another node is not known"
+    alone = graph(**{"7": {"class_type": "DaamLensHeatMaps", "inputs": {"latent": ["5", 0]}}})
+    assert [record.node for record in pack("nodes.executed_graph").records_before(alone, "7", "latent")] == ["4:2"]
+
+
+def test_a_clip_is_no_recording_and_an_earlier_record_gives_way(pack: Pack) -> None:
+    """The prompts of a sampler may be encoded with the CLIP of another Record; of two Records in a row the last one counts."""
+    text = {"10": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["4:2", 1], "text": "a house"}}}
+    last = {"3": {"class_type": "DaamLensRecord", "inputs": {"model": ["4:2", 0], "clip": ["4:2", 1], "negative": False}}}
+    sampler = {"class_type": "KSampler", "inputs": {"model": ["3", 0], "positive": ["10", 0], "latent_image": ["8", 0]}}
+    found = pack("nodes.executed_graph").records_before(graph(**text, **last, **{"6": sampler}), "7", "latent")
+    assert [record.node for record in found] == ["3"]
+
+
+def test_loops_and_missing_nodes_end(pack: Pack) -> None:
+    records = pack("nodes.executed_graph").records_before
+    looped = {"1": {"class_type": "A", "inputs": {"latent": ["2", 0]}}, "2": {"class_type": "B", "inputs": {"x": ["1", 0]}}}
+    assert records(looped, "1", "latent") == []
+    assert records({"1": {"class_type": "A", "inputs": {"latent": ["gone", 0]}}}, "1", "latent") == []
+    assert records(None, "1", "latent") == records(graph(), None, "latent") == records(graph(), "404", "latent") == []
+
+
+def test_connected_outputs(pack: Pack) -> None:
+    graphs = pack("nodes.executed_graph")
+    drawn = graph(**{"9": {"class_type": "PreviewImage", "inputs": {"images": ["7", 1]}}})
+    assert not graphs.is_connected(graph(), "7", 1)
+    assert graphs.is_connected(drawn, "7", 1)
+    assert not graphs.is_connected(drawn, "7", 2)
+    assert graphs.is_connected(None, "7", 1), "what is not known may be taken"
+    assert graphs.connected_outputs(drawn, "DaamLensHeatMaps", (1, 2)) == [("7", 1)]
+    assert graphs.connected_outputs(None, "DaamLensHeatMaps", (1, 2)) == []
+
+
+def stored(pack: Pack, *sources: tuple[str, bool]) -> tuple[Any, torch.Tensor]:
+    """One latent that several Records made: (node, whether it recorded the negative prompt)."""
+    own = pack("nodes.capture.recording_store")
+    store, latent = own.RecordingStore(), torch.rand(1, 4, 2, 2)
+    for node, negative in sources:
+        store.keep([latent], [maps(pack, negative=negative)], source=own.Source(node, (("negative", negative),)))
+    return store, latent
+
+
+def test_the_graph_tells_two_records_of_one_picture_apart(pack: Pack) -> None:
+    own = pack("nodes.capture.recording_store")
+    store, latent = stored(pack, ("3", False), ("4:2", True))
+    assert store.find(latent, among=[own.RecordInGraph("3", {"negative": False})])[0].negative is None
+    assert store.find(latent, among=[own.RecordInGraph("4:2")])[0].negative is not None
+    both = [own.RecordInGraph("3", {"negative": False}), own.RecordInGraph("4:2", {"negative": True})]
+    for among in ([], both):
+        with pytest.raises(pack("daam_core.errors").NothingRecorded, match=r"2 recordings .*\(Record #3 and #4:2\)"):
+            store.find(latent, among=among)
+
+
+def test_one_record_that_was_set_anew(pack: Pack) -> None:
+    """A cached sampler may stand behind options that were recorded before the last ones."""
+    own = pack("nodes.capture.recording_store")
+    store, latent = stored(pack, ("3", True), ("3", False))
+    assert store.find(latent, among=[own.RecordInGraph("3", {"negative": True})])[0].negative is not None
+    assert store.find(latent, among=[own.RecordInGraph("3", {"negative": False})])[0].negative is None
+
+
+def test_recordings_of_the_same_options_are_as_good_as_each_other(pack: Pack) -> None:
+    store, latent = stored(pack, ("3", True), ("9", True))
+    assert store.find(latent)[0].negative is not None
+    lonely, other = stored(pack, ("3", True))
+    assert lonely.find(other, among=[pack("nodes.capture.recording_store").RecordInGraph("77")])[0].negative is not None
+
+
+def test_a_latent_of_several_tensors_has_a_sentence(pack: Pack) -> None:
+    several = type("NestedTensor", (), {"is_nested": True})()
+    with pytest.raises(pack("daam_core.errors").NothingRecorded, match="a picture and something else"):
+        pack("nodes.capture.recording_store").RecordingStore().find(several)
