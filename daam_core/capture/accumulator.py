@@ -127,7 +127,7 @@ class Accumulator:
         bias: Tensor | None = None,
         lse: Tensor | None = None,
     ) -> None:
-        """One joint-attention layer of one step, its rows cut to `batch_slice` already; see `attention.add_joint`."""
+        """One joint-attention layer of one step, its rows cut to `batch_slice` already; see `joint.add_joint`."""
         selection = self._selection(text.stop - text.start, batch_slice.part, q.device)
         buffer = self._buffer(layer, grid, batch_slice.area, selection)
         buffer.step_terms, buffer.dirty = buffer.step_terms + heads, True

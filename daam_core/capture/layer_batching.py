@@ -146,7 +146,7 @@ class LayerBatch:
     def _empty(self, layers: int, weights: Tensor | None) -> None:
         if not layers:
             return
-        # A run may be looked at outside the inference mode that it was sampled in.
+        # A recording may be read outside the inference mode that it was sampled in.
         with torch.inference_mode(self._weights.is_inference()):
             self._target.add(self._q.heads(layers), self._k.heads(layers), weights)
             for stack in (self._q, self._k):

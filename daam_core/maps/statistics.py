@@ -35,7 +35,7 @@ MOST_PAIRS = 100
 
 
 def share(maps: HeatMaps, words: Sequence[str] | None = None, size: Size | None = None) -> Tensor:
-    """Each word's share of the attention at each place, among the chosen words: `[words, H, W]`, sums to 1 over words.
+    """Each word's share of the attention at each position, among the chosen words: `[words, H, W]`, sums to 1 over words.
 
     Content words by default. Where no word got any attention, all shares are 0.
     """
@@ -45,16 +45,16 @@ def share(maps: HeatMaps, words: Sequence[str] | None = None, size: Size | None 
 
 
 def difference(after: HeatMaps, before: HeatMaps, word: str, size: Size | None = None) -> Tensor:
-    """Where a word gained (> 0) and lost (< 0) attention between two runs: `[H, W]`, in mean probability.
+    """Where a word gained (> 0) and lost (< 0) attention between two recordings: `[H, W]`, in mean probability.
 
-    Each run is divided by its own number of terms, so runs of different length or models compare.
+    Each recording is divided by its own number of terms, so recordings of different length or models compare.
     """
     size = size or after.grid
     return mean_probability(after, [word], size)[0] - mean_probability(before, [word], size)[0]
 
 
 def above_negative(maps: HeatMaps, word: str, size: Size | None = None) -> Tensor:
-    """A word's attention above what the negative prompt's words get at that place on average: `[H, W]`, in mean probability.
+    """A word's attention above what the negative prompt's words get at that position on average: `[H, W]`, in mean probability.
 
     Raises:
         BadArgument: the negative prompt was not recorded.
@@ -68,7 +68,7 @@ def above_negative(maps: HeatMaps, word: str, size: Size | None = None) -> Tenso
 
 
 def mean_probability(maps: HeatMaps, words: Sequence[str] | None = None, size: Size | None = None) -> Tensor:
-    """`[words, H, W]`: the probability 0..1 that a place attends to a word, mean over heads, layers and steps."""
+    """`[words, H, W]`: the probability 0..1 that a position attends to a word, mean over heads, layers and steps."""
     return maps.heat_maps(words, size) / max(1, sum(maps.num_terms.values()))
 
 
@@ -83,7 +83,7 @@ class RankedWord:
 
 
 def rank_region(maps: HeatMaps, region: Tensor, words: Sequence[str] | None = None) -> list[RankedWord]:
-    """Which words drive a region, strongest first.
+    """The words of a region, strongest share of its attention first.
 
     Each word's map is divided by its own mean first: a word with much attention everywhere drives no place in
     particular. The shares of the region are taken among the chosen words.

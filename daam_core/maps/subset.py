@@ -16,7 +16,7 @@ from .data import RecordedImage
 
 @dataclass(frozen=True)
 class Subset:
-    """Sums `[channels, h, w]` and number of num_terms per grid of a part, and whether start, end and padding are in it."""
+    """Sums `[channels, h, w]` and number of terms per grid of a part, and whether start, end and padding are in it."""
 
     sums: dict[Grid, Tensor]
     num_terms: dict[Grid, int]

@@ -36,7 +36,7 @@ _FLAG_TAGS = range(0xE0020, 0xE0080)
 
 @dataclass(frozen=True)
 class Alignment:
-    """What pieces align_tokens. `spans[i]` is the half-open range of `text` that piece i touches (empty for a piece that
+    """The text that pieces spell. `spans[i]` is the half-open range of `text` that piece i touches (empty for a piece that
     only continues the one before, such as a further vector of an embedding); `end` is the first character of
     `text` that not all of its bytes were spelled of."""
 
@@ -53,7 +53,7 @@ def piece_bytes(pieces: Sequence[str]) -> list[bytes]:
 
 
 def align_tokens(spelling: Sequence[bytes], text: str = "") -> Alignment:
-    """Lay pieces over `text`, or over the text they align_tokens themselves where it is empty or does not fit.
+    """Lay pieces over `text`, or over the text they spell themselves where it is empty or does not fit.
 
     `text` may be cut (the pieces end first), written in other case, and hold weights, brackets and BREAK.
     """
@@ -65,7 +65,7 @@ def align_tokens(spelling: Sequence[bytes], text: str = "") -> Alignment:
             return found
     guess = _without_gaps(b"".join(spelling).decode("utf-8", "surrogateescape"))
     found = _align(solid, guess, lower=False)
-    assert found is not None, "pieces align_tokens themselves"
+    assert found is not None, "pieces spell themselves"
     return found
 
 

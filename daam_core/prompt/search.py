@@ -107,7 +107,7 @@ def _key_and_cuts(query: str) -> tuple[str, Set[int]]:
 
 
 def _spelled_until(key: str, cuts: Set[int], keys: Sequence[str], first: int) -> int:
-    """The index after the last of the words `keys[first:]` that together align_tokens `key`; `first` if none do."""
+    """The index after the last of the words `keys[first:]` that together spell `key`; `first` if none do."""
     at = 0
     for last in range(first, len(keys)):
         if not key.startswith(keys[last], at) or (at and at not in cuts):

@@ -59,7 +59,7 @@ def roles(chunk: Sequence[int | str], start: int | None, end: int | None) -> lis
 
 
 def spelling(entries: Sequence[int | str], tokenizer: Tokenizer) -> list[bytes]:
-    """The bytes each token spells. Added tokens and named embeddings align_tokens their name, their further vectors
+    """The bytes each token spells. Added tokens and named embeddings spell their name, their further vectors
     (`<cat-toy>_1` after `<cat-toy>`, as diffusers numbers them) nothing."""
     ids = [entry for entry in entries if isinstance(entry, int)]
     pieces: list[str | None] = list(tokenizer.convert_ids_to_tokens(ids)) if ids else []

@@ -59,7 +59,7 @@ class AttributionStudy(Study):
         )
 
     def units(self, options: argparse.Namespace) -> list[Unit]:
-        check_files(options.ratings or [])  # now, and not after an hour of painting
+        check_files(options.ratings or [])  # now, and not after an hour of generating
         own = options.prompts is None
         asked = world_prompts(options.limit or DEFAULT_LIMIT) if own else study_prompts(options)
         parse = chosen_parser(options.parser or (GRAMMAR if own else SPACY))

@@ -67,7 +67,7 @@ class CohyponymsStudy(Study):
             )
         units = [unit for kind in ("cohyponyms", "others") for unit in _units([p for p in found if p.kind == kind], options)]
         if options.labels is not None:
-            read_labels(options.labels, {unit.key for unit in units})  # a wrong file is told before anything is painted
+            read_labels(options.labels, {unit.key for unit in units})  # a wrong file is refused before anything is generated
         return units
 
     def measure(self, unit: Unit, runner: ModelRunner, options: argparse.Namespace) -> Measured:

@@ -97,20 +97,20 @@ def _number(token: Any) -> str:
 
 
 def aligned(words: Sequence[str], prompt: Prompt) -> list[tuple[str, ...]]:
-    """For each word of a parse the labels of the prompt's words that align_tokens it; empty where they were cut differently.
+    """For each word of a parse the labels of the prompt's words that spell it; empty where they were cut differently.
 
-    Both sequences align_tokens one text, so a word of the parse is found by its place among all letters: "teddy-bear" is the
+    Both sequences spell one text, so a word of the parse is found by its place among all letters: "teddy-bear" is the
     prompt's words "teddy", "-", "bear". A word that the text encoder did not get (the prompt was too long), or of which
     a prompt's word is only a part ("do" and "n't" of "don't"), gets no label.
     """
     starts: dict[int, int] = {}
     ends: dict[int, int] = {}
     at = 0
-    for number, spoken in enumerate(prompt.words):
+    for number, typed in enumerate(prompt.words):
         starts[at] = number
-        at += len(search_key(spoken.text))
+        at += len(search_key(typed.text))
         ends[at] = number
-    spelled = "".join(search_key(spoken.text) for spoken in prompt.words)
+    spelled = "".join(search_key(typed.text) for typed in prompt.words)
     found: list[tuple[str, ...]] = []
     at = 0
     for word in words:

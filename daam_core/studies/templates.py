@@ -69,7 +69,7 @@ def _template(line: str, where: str) -> Template:
 
 
 def noun_and_adjective(template: Template, prompt: Prompt, adjective: str = "") -> tuple[Labels, Labels]:
-    """Labels of the words that align_tokens the noun and the adjective (empty without one) in a prompt of the template.
+    """Labels of the words that spell the noun and the adjective (empty without one) in a prompt of the template.
 
     Both are found by their place, because either may stand elsewhere in the prompt, too.
 

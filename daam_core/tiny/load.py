@@ -13,7 +13,7 @@ from ..errors import UnsupportedModel
 from .package_weights import PIPELINE, SEGMENTER
 from .segmenter import Segmenter
 
-with quiet_libraries():  # they tell of packages that are not installed and not needed
+with quiet_libraries():  # they warn of packages that are not installed and not needed
     from diffusers import StableDiffusionPipeline
 
 WEIGHTS = Path(__file__).parent / "weights"

@@ -38,7 +38,7 @@ _MALLOC = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training run is told.
+    """The settings of a training run.
 
     `work` holds states and caches; `out` receives `pipeline/` and `segmenter.safetensors`. `images` replaces
     the UNet's budget; `scale` multiplies every budget (0.001: a trial of the machinery). `only` picks stages.

@@ -1,4 +1,4 @@
-"""A training run that goes on from the weights in the package instead of from nothing.
+"""Starts a training run from the weights in the package instead of from nothing.
 
 Every stage is taken as finished, with fresh optimisers: a larger budget of images for the UNet goes on from there.
 Afterwards the work folder looks as if this project had trained everything in it.
