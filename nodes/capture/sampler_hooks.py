@@ -1,4 +1,4 @@
-"""How a session hears a run of ComfyUI's sampler: by ComfyUI's own extension points, on the run's own options.
+"""Hooks a recording into a run of ComfyUI's sampler: by ComfyUI's own extension points, on the run's own options.
 
 The model that Record gives out carries one OUTER_SAMPLE wrapper and nothing else. When a sampler runs, the wrapper puts
 everything else into the options that ComfyUI made for this one run, and ComfyUI throws these away at its end: nothing
@@ -7,6 +7,7 @@ has to be undone.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -19,9 +20,11 @@ from ...daam_core.capture.attention_call import LseCapture
 from ...daam_core.capture.comfyui_layouts import is_unet
 from ...daam_core.capture.families import READ_IN_COMFYUI, comfyui_model_of
 from ...daam_core.errors import NothingRecorded, recording_failure
+from ...daam_core.maps.heatmaps import HeatMaps
 from .recording_session import Options, RecordingSession
 from .recording_store import RECORDINGS, Source
 
+logger = logging.getLogger("daam_lens")
 KEY = "daam_lens"
 TORCH_COMPILE_KWARGS = "torch_compile_kwargs"
 """Where ComfyUI notes in a model's options that it is compiled."""
@@ -61,19 +64,26 @@ class RecordedSampling:
 
     def _without(self, executor: Any, args: Any, kwargs: Any, error: Exception) -> Any:
         output = executor(*args, **kwargs)
-        RECORDINGS.keep([output], None, recording_failure(error), self._source)
+        self._remember([output], None, recording_failure(error))
         return output
 
     def _keep(self, session: RecordingSession, output: Any, last: _Last, guider: Any) -> None:
         """Remember the run under the latent that was sampled, and under the clean one that some samplers also give out."""
-        latents = [output]
+        latents, maps = [output], None
         try:
             if last.clean is not None and last.clean.shape == output.shape:
                 latents.append(guider.model_patcher.model.process_latent_out(last.clean.cpu()))
-            RECORDINGS.keep(latents, session.heat_maps(), source=self._source)
+            maps, failure = session.heat_maps(), ""
         except Exception as error:
             failure = str(error) if isinstance(error, NothingRecorded) else recording_failure(error)
-            RECORDINGS.keep(latents, None, failure, self._source)
+        self._remember(latents, maps, failure)
+
+    def _remember(self, latents: list[Any], maps: list[HeatMaps] | None, failure: str) -> None:
+        """Keep what there is under its latents; whatever becomes of that, the picture is made."""
+        try:
+            RECORDINGS.keep(latents, maps, failure, self._source)
+        except Exception:
+            logger.warning("DAAM Lens: the recording of this picture could not be kept.", exc_info=True)
 
 
 def _open(guider: Any, options: Options, noise: Any) -> RecordingSession:

@@ -62,6 +62,22 @@ def case_an_error_before_the_first_step() -> None:
     assert "no session" in refusal(heard)
 
 
+def case_a_recording_that_cannot_be_kept() -> None:
+    """Whatever becomes of the recording, with maps or without, the picture is made."""
+    store = runs.RECORDINGS
+    plain = _sample(unet("sd15"), clip("sd15"))
+
+    def full(*_: Any, **__: Any) -> None:
+        raise MemoryError("no room")
+
+    store.keep = full
+    try:
+        for options in ({}, {"first_step": 50, "last_step": 60}):
+            assert torch.equal(plain, _sample(*listen(unet("sd15"), clip("sd15"), **options)))
+    finally:
+        del store.keep
+
+
 def case_interrupted_and_queued_again() -> None:
     """An interrupt in the middle leaves nothing behind, and the next run is whole."""
     model, encoder = listen(unet("sd15"), clip("sd15"))
