@@ -100,7 +100,7 @@ class MaskNode(io.ComfyNode):
         made = []
         for one in handle:
             mask = united(one, words_in(words, one), method, tau, rivals)
-            made.append(cleaned(mask, grow, feather, fill_holes, smallest, invert))
+            made.append(core.Cleanup(fill_holes, smallest, grow, invert, feather).apply(mask))
             bar.update(1)
         previews = [outline(ground(one), mask.float().numpy(), dim=0.45) for one, mask in zip(handle, made, strict=True)]
         return io.NodeOutput(mask_batch(made), image_of(previews))
@@ -123,26 +123,6 @@ def united(maps: HeatMaps, words: list[str], method: str, tau: float, against: l
         except DetailMissing as error:
             raise DetailMissing(_what_to_do(method)) from error
     return torch.stack([part.float() for part in parts]).amax(0) if method == SOFT else torch.stack(parts).any(0)
-
-
-def cleaned(mask: Tensor, grow: int, feather: int, fill: bool, smallest: float, invert: bool) -> Tensor:
-    """A mask after everything that was asked for; lengths in pixels, `smallest` in per cent of the picture.
-
-    A soft mask stays as it is, unless its shape is to be changed: then its half level counts.
-    """
-    if mask.is_floating_point():
-        if not (grow or feather or fill or smallest):
-            return core.invert(mask) if invert else mask
-        mask = mask >= 0.5
-    if fill:
-        mask = core.fill_holes(mask)
-    if smallest:
-        mask = core.drop_small(mask, round(smallest / 100 * mask.numel()))
-    if grow:
-        mask = core.grow(mask, grow) if grow > 0 else core.shrink(mask, -grow)
-    if invert:
-        mask = core.invert(mask)
-    return core.feather(mask, feather) if feather else mask
 
 
 def _what_to_do(method: str) -> str:

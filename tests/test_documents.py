@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -89,3 +90,12 @@ def test_commands_of_the_documents_are_understood(page: Path) -> None:
                 continue
             arguments = shlex.split(match[1])
             build_parser(arguments).parse_args(arguments)
+
+
+def test_what_the_site_describes_is_there() -> None:
+    """A name behind `:::` that was moved stops the whole site."""
+    names = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.M)
+    assert names
+    for name in names:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name

@@ -46,6 +46,11 @@ class AttentionCall:
     def keys(self) -> int:
         return self.k.shape[2]
 
+    @property
+    def scores(self) -> int:
+        """How many scores its softmax is over, in all."""
+        return self.batch * self.heads * self.queries * self.keys
+
     def part(self, index: slice, first: int, queries: int, text: slice) -> tuple[AttentionCall, slice]:
         """Some rows of the batch, `queries` queries from `first` on, every query head with its own key head, and where the
         keys `text` stand in it. Of the other keys only where the log-sum-exp is not known."""

@@ -28,6 +28,8 @@ from .sdpa_call import AttentionCall, from_dispatch, from_sdpa
 from .shared_wrapper import SharedWrapper
 from .transformer_ops import OPERATORS
 
+_SMALL = 2**17
+"""Up to so many scores the whole softmax is cheaper than watching the kernel for its log-sum-exp."""
 Read = Callable[[Sequence[Any], Mapping[str, Any]], AttentionCall]
 
 
@@ -261,7 +263,7 @@ def _wrap_attention(read: Read, below: Callable[..., Any]) -> Callable[..., Any]
             call = read(args, kwargs)
         except Exception as raised:
             error = raised
-        capture = LseCapture() if call is not None else None
+        capture = LseCapture() if call is not None and call.scores > _SMALL else None
         _THREAD.inside += 1
         try:
             with nullcontext() if capture is None else capture:

@@ -79,7 +79,7 @@ class MaskMethod:
         heat: "sum" is Eq. 6; "late" weights step j by j squared.
         walks: steps along self-attention.
         decision: "threshold" (Eq. 7), "otsu", "compete" (Eq. 7 less the places where a rival is hotter;
-            of late or walked heat from the share tau of its range on), or "figure" (figure and
+            of walked heat from the share tau of its range on), or "figure" (figure and
             ground told apart by the picture's colours, see `masks.best`; it brings its own level and edge).
         edge: what moves the edge to the picture's.
     """
@@ -149,10 +149,10 @@ class MaskMethod:
                 return threshold(heat[0], tau)
             case "otsu":
                 return otsu(heat[0])
-            case _ if self._is_equation_6:
+            case _ if not self.walks:
                 return threshold_less_rivals(heat, tau)
             case _:
-                return compete(heat, tau)[0]  # walked heat lies on a base, and late heat stands out: a share of the range
+                return compete(heat, tau)[0]  # walked heat lies on a base: a share of its range
 
 
 EQUATION_7 = MaskMethod()

@@ -60,8 +60,23 @@ def load_tiny(
         raise UnsupportedModel(f"No model lies in {folder}. A complete checkout has one; 'daam-lens tiny train' makes one.")
     with quiet_libraries():
         pipe: TinyPipeline = TinyPipeline.from_pretrained(folder, safety_checker=None, local_files_only=True)
+        _load_text_encoder(pipe.text_encoder, folder / "text_encoder" / "model.safetensors")
         # Exact: every part is stored in float16. (The argument for it in from_pretrained has changed its name.)
         return pipe.to(device, dtype)
+
+
+def _load_text_encoder(encoder: torch.nn.Module, path: Path) -> None:
+    """The text encoder's weights under the names of the transformers that is installed: 4 has a prefix that 5 has not.
+
+    `from_pretrained` only warns of names that it does not find, and leaves random numbers where they belong.
+    """
+    prefix = "text_model."
+    wanted = encoder.state_dict().keys()
+    bare = any(not name.startswith(prefix) for name in wanted)
+    state = {name.removeprefix(prefix): x for name, x in load_file(str(path)).items()}
+    found = encoder.load_state_dict({name if bare else prefix + name: x for name, x in state.items()}, strict=False)
+    if missing := [name for name in found.missing_keys if not name.endswith("position_ids")]:
+        raise UnsupportedModel(f"The text encoder of the model inside cannot be loaded by this transformers: no {missing[0]}.")
 
 
 def load_segmenter(device: str | torch.device = "cpu", weights: Path | None = None) -> Segmenter:

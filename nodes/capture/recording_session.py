@@ -17,7 +17,6 @@ from torch.nn.functional import cosine_similarity
 from ...daam_core.capture.attention_call import LseCapture, attention_call
 from ...daam_core.capture.buffers import BatchSlice, StoreOptions
 from ...daam_core.capture.comfyui_layouts import ComfyUIModel, ModelCall, TokenLayout
-from ...daam_core.capture.families import READ_IN_COMFYUI
 from ...daam_core.capture.recording import Recording
 from ...daam_core.errors import NothingRecorded
 from ...daam_core.maps.heatmaps import HeatMaps
@@ -273,7 +272,7 @@ class RecordingSession:
                     "a layer are not those of the prompt. Record without that node"
                 )
             )
-        if not self._recording.groups and not self.failure:
+        if not self.failure and not any(group.accumulator.buffers for group in self._recording.groups):
             raise NothingRecorded(self._why_silent())
         size = (self._latent[-2] * self._scale, self._latent[-1] * self._scale)
         return [self._recording.finish(image, size) for image in range(self._latent[0])]
@@ -286,7 +285,10 @@ class RecordingSession:
                 "No sampling step lies between the first and last step that Record was told to keep. Set `first_step` and "
                 "`last_step` to steps that the sampler does."
             )
-        return f"The sampler ran, but no cross-attention was seen. DAAM Lens reads {READ_IN_COMFYUI}."
+        return (
+            f"The sampler did {self._recording.num_steps} steps, but none of the model's attention to the text could be seen: "
+            "another node puts its own in place of it (the samplers of ComfyUI-NAG do so). Record with ComfyUI's own sampler."
+        )
 
     def close(self) -> None:
         """Let go of everything that is the host's."""

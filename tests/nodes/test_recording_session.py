@@ -187,6 +187,17 @@ def test_a_text_of_another_length_is_named(pack: Pack) -> None:
     assert "a text of 9 columns, and the prompt has 5" in run.session.failure
 
 
+def test_steps_without_any_attention_to_the_text_are_named(pack: Pack) -> None:
+    """Another node may put its own attention in place of the model's, as the samplers of ComfyUI-NAG do."""
+    for family in ("", "flux.model.Flux"):
+        run = Run(pack, family=family)
+        for _ in range(2):
+            run.step(BOTH)
+            run.close()
+        with pytest.raises(pack("daam_core.errors").NothingRecorded, match="did 2 steps, but none of the model's attention"):
+            run.session.heat_maps()
+
+
 def test_default_prompts_get_what_is_left_over(pack: Pack) -> None:
     """The area of a default prompt is asked from the host, which a test can stand in for."""
     rows = pack("nodes.capture.batch_rows")

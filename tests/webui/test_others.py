@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
+from .hosts import encoded
 from .running import Live, Result, whole
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
@@ -18,13 +20,17 @@ def beside(live: Live, extension: str, first: list[Any], **body: Any) -> Result:
     Args:
         first: its first arguments; the others stay as its page has them.
     """
-    known = {script["name"]: script for script in live.server.get("/sdapi/v1/script-info") if not script["is_img2img"]}
-    if extension.lower() not in known:
+    pages = {one["is_img2img"]: one for one in live.server.get("/sdapi/v1/script-info") if one["name"] == extension.lower()}
+    if not pages:
         pytest.skip(f"{live.name} runs without {extension}")
-    args = [argument["value"] for argument in known[extension.lower()]["args"]]
+    page = "txt2img" if False in pages else "img2img"  # Forge Neo has its tiles there alone
+    if page == "img2img":
+        rows, columns = np.mgrid[: body["height"], : body["width"]] * 255 // body["width"]
+        body |= {"init_images": [encoded(np.stack([rows, columns, rows], -1).astype(np.uint8))], "denoising_strength": 0.9}
+    args = [argument["value"] for argument in pages[page == "img2img"]["args"]]
     body["alwayson_scripts"] = {extension: {"args": first + args[len(first) :]}}
-    seen = live.compare(**body)
-    alone = live.make(**{key: value for key, value in body.items() if key != "alwayson_scripts"})
+    seen = live.compare(page, **body)
+    alone = live.make(page, **{key: value for key, value in body.items() if key != "alwayson_scripts"})
     assert (alone.images[0] != seen.images[0]).any(), f"{extension} did nothing: the test shows nothing"
     return seen
 

@@ -96,3 +96,27 @@ def _why_not(store: Any, latent: torch.Tensor) -> str:
     except graphs.errors.NothingRecorded as error:
         return str(error)
     return ""
+
+
+def case_heat_maps_of_a_long_prompt() -> None:
+    """A long prompt, four pictures of 384 px: the strongest dozen are drawn, and beside them at most 64 MB are held."""
+    text = " ".join(f"{colour} {thing}" for colour in ("red", "blue", "green", "pink", "grey", "gold")
+                    for thing in ("house", "tree", "boat", "star", "car", "fish")).replace("gold fish", "fish")  # fmt: skip
+    model, encoder = listen(unet("sd15"), clip("sd15"))
+    latent = ksampler(model, encode(encoder, text), encode(encoder, ""), empty(384, 384, 4), steps=1, cfg=1.0)
+    image = torch.rand(4, 384, 384, 3)
+    draw = graphs.importlib.import_module("daam-lens.nodes.heat_maps").HeatMapsNode.execute
+    given: list[Any] = []
+    peak = measure.peak_bytes(lambda: given.append(draw({"samples": latent}, image, caption=False).args))
+    _, overlays, masks, words = given[0]
+    assert len(words) == 12
+    assert tuple(overlays.shape) == (48, 384, 384, 3), "without a caption, of the picture's own size"
+    assert tuple(masks.shape) == (48, 384, 384)
+    assert peak - overlays.nbytes <= 64 * MIB, (peak - overlays.nbytes) / MIB
+    said = ""
+    try:
+        draw({"samples": latent}, torch.rand(4, 2048, 2048, 3), "*")
+    except graphs.errors.BadArgument as error:
+        said = str(error)
+    assert "overlays of 2048 x 2048 pixels would take" in said
+    assert "at most 32 overlays fit" in said

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from daam_core.capture import transformer_hooks
 from daam_core.capture.buffers import StoreOptions
 from daam_core.capture.families import FAMILIES, REFUSED, family_of
 from daam_core.capture.family import Family
@@ -53,6 +54,13 @@ def case(request: Any) -> Case:
     return CASES[request.param]
 
 
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's log-sum-exp is taken at any size, as it is where pictures are large."""
+    monkeypatch.setattr(transformer_hooks, "_SMALL", 0)
+
+
+@pytest.mark.usefixtures("watched")
 def test_the_picture_is_untouched_and_every_layer_read(case: Case) -> None:
     model = build(case)
     before = run(model, case.given)
@@ -64,6 +72,7 @@ def test_the_picture_is_untouched_and_every_layer_read(case: Case) -> None:
     assert [layer.name for layer in recording.recording.layers] == layers and layers
 
 
+@pytest.mark.usefixtures("watched")
 def test_the_sums_are_those_of_the_equation(case: Case) -> None:
     """Against float64 probabilities over all keys, at the keys and queries that a probe with NaN finds."""
     model = build(case)
@@ -83,6 +92,7 @@ def test_the_sums_are_those_of_the_equation(case: Case) -> None:
         assert float(wanted.std() / wanted.mean()) > 0.02, "maps that are alike everywhere prove nothing"
 
 
+@pytest.mark.usefixtures("watched")
 @pytest.mark.parametrize("name", ["flux", "chroma", "lumina 2", "krea 2", "pixart"])
 def test_a_kernel_that_gives_no_log_sum_exp_away(name: str) -> None:
     """The whole softmax is computed then: without a mask, with one that is added or a choice, with grouped keys."""
@@ -98,6 +108,7 @@ def test_a_kernel_that_gives_no_log_sum_exp_away(name: str) -> None:
         assert (a.total - b.total).abs().max() / a.num_terms < 1e-5
 
 
+@pytest.mark.usefixtures("watched")
 @pytest.mark.parametrize("name", ["flux", "sd3", "pixart", "z-image"])
 def test_half_precision(name: str) -> None:
     case = CASES[name]

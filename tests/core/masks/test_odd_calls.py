@@ -82,7 +82,7 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[st.SearchStrategy[Any], ...]]] 
         (tensors(), NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS),
     ),
     "per_cent": (masks.per_cent, (NUMBERS, SIZES)),
-    "iou": (metrics.iou, (tensors(), tensors())),
+    **{name: (getattr(metrics, name), (tensors(), tensors())) for name in ("iou", "dice", "iod", "ioh", "pixel_accuracy")},
 }
 
 
