@@ -240,7 +240,7 @@ def latent_cross(model: Any, given: Given) -> TokenLayout:
 
 
 def wan(model: Any, given: Given) -> TokenLayout:
-    """Wan and its like: the video's queries on the text's keys; a picture's keys come in a call of their own, or ahead."""
+    """Wan and models like it: the video's queries on the text's keys; a picture's keys come in their own call, or ahead."""
     return _beside_picture(model, given, latent_cross(model, given))
 
 
