@@ -22,7 +22,7 @@ def test_draw_writes_a_sheet_and_says_where(tmp_path: Path, capsys: pytest.Captu
     out = tmp_path / "new" / "world.png"
     assert main(["tiny", "draw", str(out), "--count", "9"]) == 0
     assert capsys.readouterr().out.strip() == str(out)
-    assert Image.open(out).size == (8 * 134 + 6, 2 * 160 + 6)
+    assert Image.open(out).size == (8 * 134 + 6, 2 * 162 + 6)
     masks = tmp_path / "masks.png"
     assert main(["tiny", "draw", str(masks), "--count", "9", "--masks", "--style", "shaded"]) == 0
     assert masks.read_bytes() != out.read_bytes()
