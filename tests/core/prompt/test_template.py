@@ -6,7 +6,8 @@ import pytest
 
 from daam_core.prompt.prompt import Prompt
 from daam_core.prompt.template import Keeps, columns_of, templated_prompt
-from tests.core.diffusers.transformer_pipelines import qwen, sentence_piece
+
+from ..diffusers.transformer_pipelines import qwen, sentence_piece
 
 
 @pytest.mark.parametrize(
