@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.md"
-DOCUMENTS = ("README.md", "docs/scale.md", "docs/models.md", "docs/errors.md", "docs/equation.md", "docs/castorini.md")
+DOCUMENTS = ("README.md", "docs/scale.md", "docs/models.md", "docs/errors.md", "docs/equation.md", "docs/castorini.md", "web/docs/DaamLensRecord.md")
 _PLACE = re.compile(r"<!-- (?P<name>[\w.-]+) -->(?P<text>.*?)<!-- / -->", re.S)
 _LAYOUT = "SDXL layout, tiny channels, 128 px (host-bound)"
 _SDXL_STEP = f"Cost of a step: {_LAYOUT}"
@@ -95,6 +95,7 @@ def texts(results: str) -> dict[str, str]:
     found = {name: figure.show(_number(cells(results, figure))) for name, figure in FIGURES.items()}
     return found | {
         "families": _families(),
+        "comfyui-families": _comfyui_families(),
         "families-table": _families_table(),
         "refused-table": _refused_table(),
         "errors-table": _errors_table(),
@@ -127,6 +128,12 @@ def write_documents() -> list[str]:
             path.write_text(after, encoding="utf-8")
             changed.append(name)
     return changed
+
+
+def _comfyui_families() -> str:
+    from daam_core.capture.families import READ_IN_COMFYUI
+
+    return READ_IN_COMFYUI
 
 
 def _hours(recording: float) -> str:
