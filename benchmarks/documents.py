@@ -14,7 +14,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.md"
-DOCUMENTS = ("README.md", "docs/scale.md", "docs/models.md", "docs/errors.md", "docs/equation.md", "docs/castorini.md", "web/docs/DaamLensRecord.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/scale.md",
+    "docs/models.md",
+    "docs/errors.md",
+    "docs/equation.md",
+    "docs/castorini.md",
+    "web/docs/DaamLensRecord.md",
+)
 _PLACE = re.compile(r"<!-- (?P<name>[\w.-]+) -->(?P<text>.*?)<!-- / -->", re.S)
 _LAYOUT = "SDXL layout, tiny channels, 128 px (host-bound)"
 _SDXL_STEP = f"Cost of a step: {_LAYOUT}"
