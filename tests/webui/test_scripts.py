@@ -75,8 +75,9 @@ def test_every_script_of_the_host(live: Live) -> None:
         tried.append(name)
         assert len(seen.images) == len(bare.images), f"{name}: {len(seen.images)} images instead of {len(bare.images)}"
         for plain, repeated, found in zip(bare.images, again.images, seen.images, strict=True):
-            # 0, but for Forge's Loopback: it does not repeat itself in the last bit.
-            assert _difference(plain, found) <= _difference(plain, repeated), f"{name}: the picture changed"
+            # Forge's Loopback differs from itself in the last bit now and then, without us; nothing else may differ at all.
+            least = 1 if name == "loopback" and live.name != "a1111" else 0
+            assert _difference(plain, found) <= max(least, _difference(plain, repeated)), f"{name}: the picture changed"
         assert seen.runs, f"{name}: nothing was recorded"
         assert "tab DAAM Lens" in str(seen.info), f"{name}: nobody says where the maps are"
     # Forge and its relatives still carry a script that reads what their models no longer have; the other is an extension's
