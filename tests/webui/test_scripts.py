@@ -27,7 +27,7 @@ def _start(live: Live) -> dict[str, Any]:
 
 def _asked(live: Live, script: dict[str, Any]) -> dict[str, Any]:
     """A request for one of the host's scripts: what its page would send, with less to do and something to see."""
-    labels = [str(arg["label"]) for arg in script["args"]]
+    labels = [str(arg["label"]).capitalize() for arg in script["args"]]  # Forge Neo writes "Tile Overlap"
     axes = script["args"][0]["choices"] if "X type" in labels else []
     chosen = {
         "Loops": 2, "Tile overlap": 16, "Pixels to expand": live.small // 2, "Decode steps": 3, "Original prompt": PROMPT,
