@@ -28,7 +28,7 @@ def test_a_wheel_brings_the_explorer(tmp_path: Path) -> None:
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(tmp_path / "installed")
-    code = "from daam_core.explorer_page import script, web_folder; print(web_folder()); script()"
+    code = "from daam_core.explorer.standalone import script, web_folder; print(web_folder()); script()"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path / "installed",
         env={"PYTHONPATH": str(tmp_path / "installed"), "PATH": "/usr/bin:/bin"},
