@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
 from daam_core.maps.statistics import box_region, prompt_report, rank_region
-from daam_core.masks.methods import METHODS
+from daam_core.masks.methods import MASK_METHODS
 
 from .drawing import map_of, mask_of, overlay_of
 from .http import MOST_PICKS, BoundedRoute, find_run, or_422, png
@@ -29,7 +29,7 @@ class MaskRequest(BaseModel):
     """Masks of words."""
 
     words: list[str] = Field(..., description=f"words or phrases of the prompt, up to {MOST_PICKS}")
-    method: str = Field("best", description="one of " + ", ".join(METHODS))
+    method: str = Field("best", description="one of " + ", ".join(MASK_METHODS))
     tau: float = Field(DEFAULT_TAU, ge=0, le=1, description="threshold as a share of the maximum; not used by best and otsu")
 
 

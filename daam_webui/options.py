@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from daam_core.errors import BadArgument
-from daam_core.masks.methods import METHODS
+from daam_core.masks.methods import MASK_METHODS
 
 from .settings import COLORMAPS, FORMER_NAMES, NAMES, PASSES, Settings
 
 _SECTION = ("daam_lens", "DAAM Lens")
-_CHOICES = {"colormap": COLORMAPS, "method": tuple(METHODS), "hires": PASSES}
+_CHOICES = {"colormap": COLORMAPS, "method": tuple(MASK_METHODS), "hires": PASSES}
 _LABELS = {
     "words": "Words (empty: all content words)", "overlays": "Show overlays", "maps": "Show heat maps alone",
     "masks": "Show masks",

@@ -22,7 +22,7 @@ from daam_core.explorer.selection import picked, server_methods, united_pixels
 from daam_core.explorer.standalone import script
 from daam_core.files import file_names
 from daam_core.maps.heatmaps import HeatMaps
-from daam_core.masks.methods import METHODS
+from daam_core.masks.methods import MASK_METHODS
 
 from .drawing import background_for, map_of, mask_of, overlay_of
 from .http import LARGEST_BODY, MOST_PICKS, BoundedRoute, find_run, or_422, png
@@ -38,7 +38,7 @@ class PicksRequest(BaseModel):
     """What was chosen in the explorer: each pick one word or the words of a phrase, as `kind:label`."""
 
     words: list[list[str]] = Field([], description="none is all content words")
-    method: str = Field("threshold", description="one of " + ", ".join(METHODS))
+    method: str = Field("threshold", description="one of " + ", ".join(MASK_METHODS))
     tau: float = Field(DEFAULT_TAU, ge=0, le=1)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from daam_core.masks.methods import METHODS
+from daam_core.masks.methods import MASK_METHODS
 
 from . import hosts
 from .options import defaults
@@ -52,7 +52,7 @@ def _components(elem: Any, d: Settings) -> dict[str, Any]:
             c["colormap"] = gr.Dropdown(list(COLORMAPS), value=d.colormap, label="Colour map", elem_id=elem("colormap"))
         with gr.Row():
             c["tau"] = gr.Slider(0, 1, d.tau, step=0.01, label="Threshold (not for best, otsu)", elem_id=elem("tau"))
-            c["method"] = gr.Dropdown(list(METHODS), value=d.method, label="Mask method", elem_id=elem("method"))
+            c["method"] = gr.Dropdown(list(MASK_METHODS), value=d.method, label="Mask method", elem_id=elem("method"))
         with gr.Row():
             c["negative"] = box("negative", "Negative prompt")
             c["detail"] = box("detail", "Steps and layers apart")

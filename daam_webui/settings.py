@@ -10,7 +10,7 @@ from typing import Any
 from daam_core.capture.buffers import StoreOptions
 from daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
 from daam_core.errors import BadArgument
-from daam_core.masks.methods import METHODS
+from daam_core.masks.methods import MASK_METHODS
 
 COLORMAPS = ("ember", "lagoon", "gray")
 FORMER_NAMES = {"colours": "colormap"}
@@ -32,7 +32,7 @@ class Settings:
         overlays, maps, masks: what goes into the gallery and beside the picture, one image per word.
         opacity: of the overlays, 0..1.
         colormap: one of COLORMAPS.
-        method: how masks are made, see `daam_core.masks.methods.METHODS`.
+        method: how masks are made, see `daam_core.masks.methods.MASK_METHODS`.
         tau: threshold as a share of the maximum, 0..1.
         negative: the negative prompt too.
         hires: which pass of hires fix is recorded, one of PASSES.
@@ -149,7 +149,7 @@ def _checked(name: str, value: Any) -> Any:
         return float(value)
     if not isinstance(value, str):
         raise BadArgument(f"DAAM Lens: {name} is a text, not {_shown(value)}.")
-    known = {"colormap": COLORMAPS, "hires": PASSES, "method": tuple(METHODS)}.get(name)
+    known = {"colormap": COLORMAPS, "hires": PASSES, "method": tuple(MASK_METHODS)}.get(name)
     if known and value not in known:
         raise BadArgument(f"DAAM Lens: {name} is one of {', '.join(known)}, not {_shown(value)}.")
     if name == "layers" and (wrong := [p for p in value.split(",") if p.strip() not in ("", "all", *BLOCKS)]):

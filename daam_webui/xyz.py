@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from daam_core.masks.methods import METHODS
+from daam_core.masks.methods import MASK_METHODS
 
 from .plot_overrides import override
 
@@ -25,7 +25,10 @@ def add_axes() -> None:
         axis(f"{LABEL}words", str, _apply("words", maps=False, overlays=True, masks=False)),
         axis(f"{LABEL}threshold", float, _apply("tau", masks=True, overlays=False, maps=False)),
         axis(
-            f"{LABEL}mask method", str, _apply("method", masks=True, overlays=False, maps=False), choices=lambda: list(METHODS)
+            f"{LABEL}mask method",
+            str,
+            _apply("method", masks=True, overlays=False, maps=False),
+            choices=lambda: list(MASK_METHODS),
         ),
         axis(
             f"{LABEL}layers",

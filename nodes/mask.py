@@ -13,7 +13,7 @@ from ..daam_core import masks as core
 from ..daam_core.defaults import DEFAULT_TAU
 from ..daam_core.errors import BadArgument, DetailMissing
 from ..daam_core.maps.heatmaps import HeatMaps
-from ..daam_core.masks.methods import METHODS
+from ..daam_core.masks.methods import MASK_METHODS
 from ..daam_core.render import outline
 from .convert import MAPS, MapsHandle, ground, image_of, mask_batch, with_pictures
 from .parse_inputs import WORDS_HELP, side_of, words_in
@@ -36,7 +36,7 @@ class MaskNode(io.ComfyNode):
                 io.String.Input("words", multiline=True, default="", tooltip=WORDS_HELP),
                 io.Combo.Input(
                     "method",
-                    options=[*METHODS, SOFT],
+                    options=[*MASK_METHODS, SOFT],
                     default="best",
                     tooltip="best: told apart by heat and by the picture's edges. threshold: tau of the maximum (Eq. 7). "
                     "otsu: a level found by itself. compete: against the other nouns. walk: along self-attention. "

@@ -166,11 +166,11 @@ def _check_typed_words(prompt: str, words: Sequence[str]) -> None:
 def _check_names(args: argparse.Namespace) -> None:
     """BadArgument for a mask method, rule or colour map that there is not."""
     from ..maps.aggregation import AGGREGATIONS
-    from ..masks.methods import METHODS
+    from ..masks.methods import MASK_METHODS
     from ..render.colormaps import colour_table
 
-    if args.method not in METHODS:
-        raise BadArgument(f"There is no mask method {args.method!r}; there are {', '.join(METHODS)}.")
+    if args.method not in MASK_METHODS:
+        raise BadArgument(f"There is no mask method {args.method!r}; there are {', '.join(MASK_METHODS)}.")
     if args.aggregation not in AGGREGATIONS:
         raise BadArgument(f"There is no aggregation {args.aggregation!r}; there are {', '.join(AGGREGATIONS)}.")
     colour_table(args.colormap)

@@ -20,7 +20,7 @@ from .. import masks
 from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument, DaamLensError, WordNotFound
 from ..maps.heatmaps import HeatMaps
-from ..masks.methods import METHODS
+from ..masks.methods import MASK_METHODS
 from ..prompt.prompt import Word
 from ..prompt.tokenization import SPECIALS
 from .page_data import Axis, detail_words
@@ -44,7 +44,7 @@ class Settings:
         tau: level, 0..1.
         soft, compete, invert: switches of the page; soft and compete count without a `method` only.
         grow, feather: pixels of the picture.
-        method: "" for levels alone, or one of `masks.methods.METHODS`.
+        method: "" for levels alone, or one of `masks.methods.MASK_METHODS`.
     """
 
     tau: float = DEFAULT_TAU
@@ -231,8 +231,8 @@ def _settings(data: Any) -> Settings:
     for name in ("soft", "compete", "invert"):
         values[name] = bool(data.get(name, False))
     values["method"] = data.get("method") or ""
-    if values["method"] and values["method"] not in list(METHODS):
-        raise BadArgument(f"there is no mask method {values['method']!r:.40}; there are {', '.join(METHODS)}")
+    if values["method"] and values["method"] not in list(MASK_METHODS):
+        raise BadArgument(f"there is no mask method {values['method']!r:.40}; there are {', '.join(MASK_METHODS)}")
     return Settings(**values)
 
 

@@ -171,8 +171,6 @@ MASK_METHODS: dict[str, MaskMethod] = {
 Otsu's level; compete: the hottest of the competing words, from tau on; walk: compete after one step along self-attention;
 guided, grabcut: compete, snapped to the picture's edges."""
 
-METHODS = MASK_METHODS  # what hosts of version 0.1 call it
-
 
 @dataclass(frozen=True)
 class MaskResult:

@@ -297,12 +297,12 @@ def test_every_command_explains_its_arguments(command: str, capsys: pytest.Captu
 
 
 def test_help_names_every_mask_method(capsys: pytest.CaptureFixture[str]) -> None:
-    from daam_core.masks.methods import METHODS
+    from daam_core.masks.methods import MASK_METHODS
 
     with pytest.raises(SystemExit):
         main(["mask", "--help"])
     printed = capsys.readouterr().out
-    assert not [name for name in METHODS if not re.search(rf"\b{name}\b", printed)]
+    assert not [name for name in MASK_METHODS if not re.search(rf"\b{name}\b", printed)]
 
 
 def test_the_console_script_and_the_module_are_the_same() -> None:
