@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import PIL.Image
 from torch import Tensor
@@ -23,6 +22,7 @@ from ..attention.upsample import bicubic
 from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument, DetailMissing, WordNotFound
 from ..masks.methods import MaskInputs, MaskResult, make_mask
+from ..opencv import cv2
 from ..prompt.prompt import Prompt, Word
 from ..types import Grid, Image, Side, Size
 from . import combine, safetensors_file, serialization, subset
