@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from daam_core.studies.krippendorff import ordinal_alpha
 
@@ -26,7 +27,7 @@ def test_the_published_example() -> None:
     assert ordinal_alpha(PUBLISHED, range(1, 6)) == pytest.approx(0.815, abs=5e-4)
 
 
-def by_pairs(ratings: np.ndarray, scale: list[int]) -> float:
+def by_pairs(ratings: NDArray[np.float64], scale: list[float]) -> float:
     """The definition, pair of ratings by pair of ratings."""
     items = [[v for v in column if not math.isnan(v)] for column in ratings.T]
     items = [item for item in items if len(item) > 1]
