@@ -189,7 +189,7 @@ def test_training_stands_still_while_the_file_exists(cache: latents.LatentCache,
         if len(waits) == 3:
             pause.unlink()
 
-    monkeypatch.setattr(loop.time, "sleep", sleep)
+    monkeypatch.setattr("time.sleep", sleep)
     stage = unet.UNetStage(cache, CPU, replace(unet.RECIPE, images=2, batch=2), compiled=False)
     assert loop.train_stage(stage, tmp_path / "work", lambda _: None, pause=pause).images == 2
     assert waits == [loop.PAUSE_SECONDS] * 3
