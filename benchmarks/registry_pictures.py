@@ -35,6 +35,7 @@ def recorded(prompt: str, seed: int) -> HeatMaps:
 
 def hot(maps: HeatMaps, word: str | None, side: int) -> Image.Image:
     """The picture `side` pixels wide and high, with the heat of a word on it."""
+    assert maps.picture is not None
     picture = enlarged(maps.picture, 512)
     if word is not None:
         picture = blend_heatmap(picture, maps.heat_map(word, size=picture.shape[:2]))
@@ -58,6 +59,7 @@ def banner(maps: HeatMaps) -> Image.Image:
     write(sheet, (left, 122), "Which pixels belong to each word of a prompt?", 1100, 26, ink.quiet)
     start = left
     tiles = [(PROMPT, hot(maps, None, side)), *((word, hot(maps, word, side)) for word in WORDS)]
+    assert maps.picture is not None
     inside = maps.mask(WORDS[0], size=(512, 512)).float().numpy()
     drawn = Image.fromarray(outline(enlarged(maps.picture, 512), inside, width=5))
     tiles.append((f"mask of {WORDS[0]}", drawn.resize((side, side), Image.Resampling.LANCZOS)))

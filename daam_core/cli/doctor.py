@@ -116,7 +116,8 @@ def _model(name: str) -> _Line:
         kind, classes = _classes(folder / "model_index.json")
     except DaamLensError as error:
         return False, str(error)
-    from ..capture.families import FAMILIES, REFUSED
+    from ..capture.families import FAMILIES
+    from ..capture.refused_families import REFUSED
 
     if "unet" in classes:
         return True, f"{folder}: {kind} with {classes['unet']}, a UNet, which is read if it has cross-attention"
