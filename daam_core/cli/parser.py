@@ -124,6 +124,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_show(commands)
     _add_explore(commands)
     _add_app(commands)
+    _add_doctor(commands)
     room = arguments[0] if arguments else None
     tiny = commands.add_parser(
         "tiny", help="the model inside: train, evaluate, export it", description="The small model that lies inside."
@@ -290,6 +291,18 @@ def _add_app(commands: Any) -> None:
     p.add_argument("--port", type=whole_argument(1), default=7866, help="port (default: %(default)s)")
     p.add_argument("--open", action="store_true", help="open the page in the browser")
     p.set_defaults(run=_command("app"))
+
+
+def _add_doctor(commands: Any) -> None:
+    p = commands.add_parser(
+        "doctor",
+        help="what is installed, and why there may be no map",
+        description="Print versions, what is missing and how to get it, the host this folder lies in and, where given, "
+        "whether a model would be read and whether a record is sound. Nothing is installed, nothing heavy loaded.",
+    )
+    p.add_argument("--model", metavar="FOLDER", help="a folder in diffusers' format: would its attention be read?")
+    p.add_argument("--record", metavar="RECORD", help="a .safetensors record: can it be loaded?")
+    p.set_defaults(run=_command("doctor", ".doctor"))
 
 
 def _add_record(p: argparse.ArgumentParser) -> None:
