@@ -110,13 +110,8 @@ def app(args: argparse.Namespace) -> None:
     try:
         from ..app.server import serve
     except ModuleNotFoundError as error:
-<<<<<<< HEAD
-        raise MissingPackage(f'The app needs more packages: pip install "daam-lens[app]". ({error})') from error
-    with quiet_warnings():
-=======
         raise MissingPackage(f"The app needs more packages: {install_line('app')} ({error})") from error
-    with _quiet_libraries():
->>>>>>> main
+    with quiet_warnings():
         serve(load_pipeline(args.model, args.device), args.model, args.host, args.port, args.open)
 
 
