@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from daam_core import trace
-from daam_core.diffusers.trace import UNetTrace
+from daam_core.diffusers.unet_trace import UNetTrace
 
 from . import castorini
 from .measure import median, run, step_times
