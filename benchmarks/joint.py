@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from daam_core.capture.buffers import StoreOptions
 from daam_core.capture.families import family_of
-from daam_core.capture.family import Family
 from daam_core.capture.text_rows import EncodedText
 from daam_core.capture.transformer_hooks import TransformerHooks
 from daam_core.capture.transformer_recording import ModelRecorder, TransformerRecording

@@ -1,4 +1,4 @@
-"""Joint attention, whose keys are text and picture, summed over heads: F of Eq. 6, and what the picture attends to in itself."""
+"""Joint attention, whose keys are text and picture, summed over heads: F of Eq. 6, and the picture's attention to itself."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def add_joint_self(
     lse: Tensor | None = None,
     budget: int | None = None,
 ) -> None:
-    """`into += sum over heads of softmax(Q_l K_l^T)`, of the query in the middle of each cell, and the mean over the keys of each.
+    """`into += sum over heads of softmax(Q_l K_l^T)`: the query in the middle of each cell, the mean over the keys of each.
 
     Args:
         into: `[images, cells, cells]` float32 (query, key) running sum.
@@ -75,7 +75,7 @@ def add_joint_self(
 def _head_sums(
     q: Tensor, k: Tensor, heads: int, scale: float, wanted: slice, bias: Tensor | None, lse: Tensor | None, budget: int | None
 ) -> Iterator[tuple[slice, Tensor]]:
-    """(which queries, their probabilities on the `wanted` keys summed over heads, float32 `[images, m, wanted]`), slice by slice,
+    """Slice by slice (which queries, their probabilities on the `wanted` keys summed over heads, float32 `[images, m, wanted]`),
     normalised over all keys."""
     images = q.shape[0]
     with full_precision(q.device):

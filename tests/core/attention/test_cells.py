@@ -7,7 +7,6 @@ import torch
 
 from daam_core.attention.cells import Cells
 
-
 SHAPES = {(24, 24): (24, 24), (64, 64): (24, 24), (48, 64): (20, 27), (1, 3000): (1, 576), (3000, 1): (576, 1), (5, 7): (5, 7)}
 
 
