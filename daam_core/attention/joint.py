@@ -75,8 +75,8 @@ def add_joint_self(
 def _head_sums(
     q: Tensor, k: Tensor, heads: int, scale: float, wanted: slice, bias: Tensor | None, lse: Tensor | None, budget: int | None
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Slice by slice (which queries, their probabilities on the `wanted` keys summed over heads, float32 `[images, m, wanted]`),
-    normalised over all keys."""
+    """Slice by slice (which queries, their probabilities on the `wanted` keys summed over heads,
+    float32 `[images, m, wanted]`), normalised over all keys."""
     images = q.shape[0]
     with full_precision(q.device):
         queries, keys = split_heads(q, heads), split_heads(k, heads)
