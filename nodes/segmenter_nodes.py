@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -49,7 +48,7 @@ class WordToSegmenter(io.ComfyNode):
                     "negative_points", default=3, min=0, max=MOST_POINTS, tooltip="Points on the prompt's other nouns, at most."
                 ),
                 io.Combo.Input(
-                    "method", options=list(MASK_METHODS), default="best", tooltip="How the word's mask is found, as in Word Mask."
+                    "method", options=list(MASK_METHODS), default="best", tooltip="How its mask is found, as in Word Mask."
                 ),
                 io.Float.Input(
                     "tau", default=DEFAULT_TAU, min=0.0, max=1.0, step=0.01, tooltip="Level as a share of the maximum."
@@ -62,9 +61,9 @@ class WordToSegmenter(io.ComfyNode):
             outputs=[
                 io.String.Output(display_name="positive_coords", tooltip='JSON [{"x": …, "y": …}] in pixels, for SAM3 Detect.'),
                 io.String.Output(display_name="negative_coords", tooltip="The same for what is not the word."),
-                BOXES.Output(display_name="bboxes", tooltip="A box (x, y, width, height) around each part of the mask, largest first."),
+                BOXES.Output(display_name="bboxes", tooltip="Boxes (x, y, width, height) around the parts of the mask, largest first."),
                 io.Image.Output(display_name="image", tooltip="The one picture that the points belong to."),
-                io.Mask.Output(display_name="mask", tooltip="The word's own mask, one; also for SAM3 Video Track's initial_mask."),
+                io.Mask.Output(display_name="mask", tooltip="The word's mask, also for initial_mask of SAM3 Video Track."),
                 io.Image.Output(display_name="preview", tooltip="The picture with points, boxes and the mask's edge."),
             ],
         )  # fmt: skip
@@ -141,7 +140,7 @@ class ScoreMasks(io.ComfyNode):
         lines = [
             f"mask {i}: {score.share:.1%} of {name!r}, x{score.lift:.2f}, IoU {score.iou:.2f}" for i, score in enumerate(scores)
         ]
-        rows = [(f"mask {i}", score.share, f"{score.lift:.2f} x its size", f"{score.iou:.2f}") for i, score in enumerate(scores)]
+        rows = [(f"mask {i}", s.share, f"{s.lift:.2f} x its size", f"{s.iou:.2f}") for i, s in enumerate(scores)]
         drawn = table(["", f"share of {name}", "heat inside", "IoU with its mask"], rows, title=f"mask {best} fits best")
         return io.NodeOutput(given[best][None], best, "\n".join(lines), image_of([drawn]))
 

@@ -19,7 +19,9 @@ class _Network:
         self.points: list[tuple[list[list[float]], list[int]]] = []
         self.boxes: list[Any] = []
 
-    def forward_segment(self, frame: torch.Tensor, point_inputs: Any = None, mask_inputs: Any = None, box_inputs: Any = None) -> Any:
+    def forward_segment(
+        self, frame: torch.Tensor, point_inputs: Any = None, mask_inputs: Any = None, box_inputs: Any = None
+    ) -> Any:
         if mask_inputs is not None:
             return mask_inputs
         if box_inputs is not None:
@@ -71,7 +73,9 @@ def case_the_hosts_own_sam3_takes_them_and_gives_masks_back() -> str:
         try:
             model = _Model()
             detect = node("nodes_sam3", "SAM3_Detect")
-            found, _ = detect(model, picture, bboxes=boxes, positive_coords=positive, negative_coords=negative, individual_masks=True)
+            found, _ = detect(
+                model, picture, bboxes=boxes, positive_coords=positive, negative_coords=negative, individual_masks=True
+            )
         finally:
             comfy.model_management.load_model_gpu = load
         (coords, labels), *_ = model.network.points
