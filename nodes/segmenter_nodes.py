@@ -61,7 +61,7 @@ class WordToSegmenter(io.ComfyNode):
             outputs=[
                 io.String.Output(display_name="positive_coords", tooltip='JSON [{"x": …, "y": …}] in pixels, for SAM3 Detect.'),
                 io.String.Output(display_name="negative_coords", tooltip="The same for what is not the word."),
-                BOXES.Output(display_name="bboxes", tooltip="Boxes (x, y, width, height) around the parts of the mask, largest first."),
+                BOXES.Output(display_name="bboxes", tooltip="A box (x, y, width, height) a part of the mask, largest first."),
                 io.Image.Output(display_name="image", tooltip="The one picture that the points belong to."),
                 io.Mask.Output(display_name="mask", tooltip="The word's mask, also for initial_mask of SAM3 Video Track."),
                 io.Image.Output(display_name="preview", tooltip="The picture with points, boxes and the mask's edge."),
