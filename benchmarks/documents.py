@@ -177,7 +177,7 @@ def _families_table() -> str:
 
 
 def _refused_table() -> str:
-    from daam_core.capture.families import REFUSED
+    from daam_core.capture.refused_families import REFUSED
 
     rows = [f"| `{name.split('.')[-1]}` | {reason} |" for name, reason in sorted(REFUSED.items())]
     return "\n".join(["| class in diffusers | why it is not read |", "| --- | --- |", *rows])

@@ -1,28 +1,45 @@
-"""One call of ComfyUI's attention function, whatever form its arguments have."""
+"""One call of an attention function, of PyTorch's, of diffusers' or of ComfyUI's: q, k, scale, bias, log-sum-exp."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from .sdpa_call import AttentionCall
-
-_FUSED = tuple(f"_scaled_dot_product_{kind}_attention" for kind in ("flash", "efficient", "cudnn"))
+from ..errors import UnsupportedModel
 
 
-class Attention(NamedTuple):
-    """q and k `[batch, n, heads * d]`, or `[batch, heads, n, d]` where `split`; scores are q.k * scale + bias."""
+@dataclass(frozen=True, eq=False)
+class AttentionCall:
+    """What one attention is computed from: softmax over the keys of q . k * scale + bias.
+
+    Attributes:
+        q: `[batch, heads, n, d]`, a view of what the model gave; `[batch, n, heads * d]` where `packed_heads` is set.
+        k: `[batch, key heads, keys, d]`; with grouped keys, several query heads read one key head. Or as q,
+            `[batch, keys, heads * d]`.
+        scale: factor on the scores.
+        bias: what is added to the scores, broadcastable to `[batch, heads, n, keys]`; None is nothing.
+        lse: float32 `[batch, heads, n]`, log of the sum of exp(scores) over all keys, where the kernel gave it away.
+        packed_heads: how many heads lie side by side in the last axis of q and k, 0 where the heads are an axis.
+    """
 
     q: Tensor
     k: Tensor
-    heads: int
-    split: bool
     scale: float
-    bias: Tensor | None
+    bias: Tensor | None = None
+    lse: Tensor | None = None
+    packed_heads: int = 0
+
+    @property
+    def batch(self) -> int:
+        return self.q.shape[0]
+
+    @property
+    def heads(self) -> int:
+        return self.packed_heads or self.q.shape[1]
 
     @property
     def queries(self) -> int:
@@ -32,64 +49,104 @@ class Attention(NamedTuple):
     def keys(self) -> int:
         return self.k.shape[-2]
 
-    def select(self, start: int, stop: int, first: int, queries: int) -> Attention:
-        """Some rows of the batch, some of the queries, all keys."""
-        bias = self.bias
+    @property
+    def scores(self) -> int:
+        """How many scores its softmax is over, in all."""
+        return self.batch * self.heads * self.queries * self.keys
+
+    def part(self, index: slice, first: int, queries: int, text: slice) -> tuple[AttentionCall, slice]:
+        """Some rows of the batch, `queries` queries from `first` on, every query head with its own key head, and where the
+        keys `text` stand in it. Of the other keys only where the log-sum-exp is not known."""
+        q, k, bias, lse = self.q[index].narrow(-2, first, queries), self.k[index], self.bias, self.lse
         if bias is not None:
-            bias = bias if bias.shape[0] == 1 else bias[start:stop]
-            bias = bias if bias.shape[-2] == 1 else bias[..., first : first + queries, :]
-        return Attention(
-            self.q[start:stop].narrow(-2, first, queries), self.k[start:stop], self.heads, self.split, self.scale, bias
-        )
+            bias = bias if bias.shape[0] == 1 else bias[index]
+            bias = bias if bias.shape[2] == 1 else bias.narrow(2, first, queries)
+        if lse is not None:
+            lse = lse[index].narrow(2, first, queries)
+            k, bias = k[..., text, :], bias if bias is None or bias.shape[3] == 1 else bias[..., text]
+            text = slice(0, text.stop - text.start)
+        if not self.packed_heads and k.shape[1] != q.shape[1]:
+            k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+        return AttentionCall(q, k, self.scale, bias, lse, self.packed_heads), text
+
+    def with_lse(self, lse: Tensor | None) -> AttentionCall:
+        """The same with the log-sum-exp; a query that may attend to nothing has infinity, and so no attention."""
+        if lse is None and self.lse is None:
+            return self
+        if lse is not None and self.bias is not None:
+            lse = lse.masked_fill(torch.isneginf(self.bias).all(-1), float("inf"))
+        return replace(self, lse=lse)
 
 
-def attention_call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Attention:
-    """Read (q, k, v, heads, mask, …) of `optimized_attention`."""
+def from_sdpa(args: Sequence[Any], kwargs: Mapping[str, Any]) -> AttentionCall:
+    """Read the arguments of `torch.nn.functional.scaled_dot_product_attention`: q and k `[..., heads, n, d]`.
+
+    Raises:
+        UnsupportedModel: tensors that are not `[batch, heads, n, d]`, or a mask that is no tensor.
+    """
+    names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    q, k = given["query"], given["key"]
+    if q.dim() == 3:
+        q, k = q[:, None], k[:, None]
+    if q.dim() != 4:
+        raise UnsupportedModel(f"An attention with queries of shape {tuple(q.shape)} cannot be read.")
+    return _made(q, k, given.get("scale"), _bias(given.get("attn_mask")), bool(given.get("is_causal")))
+
+
+def from_dispatch(kwargs: Mapping[str, Any]) -> AttentionCall:
+    """Read the arguments of one of diffusers' attention backends: q and k `[batch, n, heads, d]`.
+
+    Raises:
+        UnsupportedModel: a mask that is no tensor, or attention spread over several devices.
+    """
+    if kwargs.get("_parallel_config") is not None:
+        raise UnsupportedModel("Context parallel spreads one attention over several devices, which cannot be read.")
+    q, k = kwargs["query"].transpose(1, 2), kwargs["key"].transpose(1, 2)
+    mask = kwargs.get("attn_mask")
+    if mask is not None and mask.dim() == 2 and mask.shape == (q.shape[0], k.shape[2]):
+        mask = mask[:, None, None]
+    return _made(q, k, kwargs.get("scale"), _bias(mask), bool(kwargs.get("is_causal")))
+
+
+def from_comfyui(args: Sequence[Any], kwargs: Mapping[str, Any]) -> AttentionCall:
+    """Read the arguments of ComfyUI's `optimized_attention(q, k, v, heads, mask, …)`: q and k `[batch, n, heads * d]`, or
+    `[batch, heads, n, d]` with `skip_reshape`.
+
+    Raises:
+        UnsupportedModel: a mask that is no tensor.
+    """
     q, k = args[0], args[1]
     heads = int(args[3] if len(args) > 3 else kwargs["heads"])
     mask = args[4] if len(args) > 4 else kwargs.get("mask")
     split = bool(kwargs.get("skip_reshape", args[6] if len(args) > 6 else False))
-    if split and k.shape[1] != q.shape[1]:  # several query heads read one key head
-        k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
-    width = q.shape[-1] if split else q.shape[-1] // heads
-    scale = kwargs.get("scale")
-    return Attention(q, k, heads, split, width**-0.5 if scale is None else float(scale), _bias(mask))
+    if isinstance(mask, Tensor) and mask.dim() == 3:
+        mask = mask[:, None]
+    scale, bias = kwargs.get("scale"), _bias(mask)
+    if not split and q.shape[-1] == k.shape[-1]:
+        width = q.shape[-1] // heads
+        return AttentionCall(q, k, width**-0.5 if scale is None else float(scale), bias, packed_heads=heads)
+    if not split:  # several query heads read one key head
+        width = q.shape[-1] // heads
+        q, k = (x.unflatten(-1, (-1, width)).transpose(1, 2) for x in (q, k))
+    return _made(q, k, scale, bias, causal=False)
 
 
-def _bias(mask: Tensor | None) -> Tensor | None:
-    """A mask of any of ComfyUI's shapes as what is added to the scores, `[batch or 1, heads or 1, n or 1, keys]`."""
+def _made(q: Tensor, k: Tensor, scale: float | None, bias: Tensor | None, causal: bool) -> AttentionCall:
+    if causal:
+        bias = _bias(torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril())
+    return AttentionCall(q, k, q.shape[-1] ** -0.5 if scale is None else float(scale), bias)
+
+
+def _bias(mask: Any) -> Tensor | None:
+    """A mask as what is added to the scores, in float32 with four axes: True is 0 and False minus infinity; numbers are
+    added."""
     if mask is None:
         return None
-    shaped = mask[None, None] if mask.dim() == 2 else mask[:, None] if mask.dim() == 3 else mask
-    if shaped.dtype == torch.bool:
-        return torch.zeros(shaped.shape, device=mask.device).masked_fill_(~shaped, float("-inf"))
-    return shaped.float()
-
-
-class LseCapture(TorchDispatchMode):
-    """Catches the log-sum-exp that a fused kernel computes on the way, while the host's own attention runs inside.
-
-    It changes nothing: every operator is called as it came. In inference mode the attention arrives as one operator that
-    is made of others; it is taken apart by its own definition, which then calls the same kernel.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._found: list[Tensor] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten.scaled_dot_product_attention.default:
-            with self:
-                return func.decompose(*args, **(kwargs or {}))
-        out = func(*args, **(kwargs or {}))
-        if func.__name__.split(".")[0].removesuffix("_for_cpu") in _FUSED:
-            self._found.append(out[1])
-        return out
-
-    def of(self, call: Attention | AttentionCall) -> Tensor | None:
-        """float32 `[batch, heads, n]`, None where the kernel gave none away, or padded it."""
-        if len(self._found) != 1:
-            return None
-        lse = self._found[0]
-        wanted = (call.q.shape[0], call.heads, call.queries)
-        return lse if tuple(lse.shape) == wanted and lse.dtype == torch.float32 else None
+    if not isinstance(mask, Tensor):
+        raise UnsupportedModel(f"An attention mask of the class {type(mask).__name__} cannot be read.")
+    if mask.dtype == torch.bool:
+        added = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, float("-inf"))
+    else:
+        added = mask.detach().float()
+    return added.reshape((1,) * (4 - added.dim()) + tuple(added.shape))

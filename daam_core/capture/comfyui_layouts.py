@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..errors import NothingRecorded
-from ..types import Grid
+from .token_layout import Patches, RowLayout, TokenLayout, counted, cross, joint, ragged
 
 UNET = ("comfy.ldm.modules.diffusionmodules.openaimodel", "UNetModel")
-Sizes = tuple[int, int]
-"""(queries, keys) of an attention."""
 
 
 @dataclass(frozen=True)
@@ -34,74 +32,9 @@ class ModelCall:
     columns: int
     given: Mapping[str, Any] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class TokenLayout:
-    """Where text and picture stand in the attentions of one call.
-
-    Attributes:
-        joint: whether text and picture share one attention; else the picture attends to the text in one of its own.
-        frames, grid: of the picture in patches, (h, w) each.
-        text: the keys that are text, one for each column.
-        first: the first query that is the picture's; they follow row by row, frame by frame.
-        sizes: (queries, keys) of an attention that has the text among its keys.
-        silent: sizes of attentions that are known to have no text in them.
-        more: whether an uncounted number of tokens may follow the picture's.
-        repeats: how many attentions of one block have the text among their keys, one after the other.
-        blocks: how many blocks there are, where lengths may tie and calls have to be counted; 0 is unknown.
-    """
-
-    joint: bool
-    frames: int
-    grid: Grid
-    text: slice
-    first: int
-    sizes: Sizes
-    silent: frozenset[Sizes] = frozenset()
-    more: bool = False
-    repeats: int = 1
-    blocks: int = 0
-
     @property
-    def picture(self) -> int:
-        """How many patches there are."""
-        return self.frames * self.grid[0] * self.grid[1]
-
-    def has_text(self, queries: int, keys: int) -> bool:
-        """Whether an attention of this size is the one that has the text among its keys.
-
-        Raises:
-            NothingRecorded: text and picture stand in it, and their number is another than the layout says.
-        """
-        if (queries, keys) == self.sizes or (self.more and keys == self.sizes[1] and queries >= self.sizes[0]):
-            return True
-        if (queries, keys) in self.silent or not self._whole(queries, keys):
-            return False
-        raise NothingRecorded(
-            f"an attention has {queries} queries on {keys} keys, and by what the model was given it would have "
-            f"{self.sizes[0]} on {self.sizes[1]}. Another node changes the tokens of this model, so that nobody can say which "
-            "are words. Record without that node"
-        )
-
-    def _whole(self, queries: int, keys: int) -> bool:
-        """Whether an attention of an unknown size holds what is to be read; others are somebody's own (adapters, sound)."""
-        if self.joint:
-            return queries == keys and queries > self.picture
-        return keys == self.sizes[1] and queries > self.picture
-
-    def check_host(self, options: Mapping[str, Any]) -> None:
-        """Hold the layout against what the host itself says of a call's tokens, where it does.
-
-        Raises:
-            NothingRecorded: they differ.
-        """
-        given = options.get("img_slice")
-        if self.joint and given is not None and tuple(given) != (self.first, self.sizes[1]):
-            raise NothingRecorded(
-                f"ComfyUI says that the picture's tokens are {given[0]} to {given[1]}, and by what the model was given they "
-                f"would be {self.first} to {self.sizes[1]}. Another node changes the tokens of this model. Record without "
-                "that node"
-            )
+    def batch(self) -> int:
+        return self.latent[0]
 
 
 @dataclass(frozen=True)
@@ -126,13 +59,11 @@ class ComfyUIModel:
 
 def text_first(model: Any, call: ModelCall, before: int = 0, behind: int = 0) -> TokenLayout:
     """Tokens that are neither, text, picture, and more behind it, in one sequence."""
-    frames, grid = grid_of(model, call.latent)
-    picture = frames * grid[0] * grid[1]
-    first = before + call.columns
-    n = first + picture + behind
-    text = slice(before, first)
+    patches = patches_of(model, call.latent)
+    picture = math.prod(patches)
+    layout = joint(call.batch, patches, call.columns, text_first=True, before=before, after=behind)
     # Some blocks have a second attention of the picture alone (Stable Diffusion 3.5 medium).
-    return TokenLayout(True, frames, grid, text, first, (n, n), frozenset({(picture, picture)}))
+    return layout.and_without_text((picture, picture))
 
 
 def with_references(model: Any, call: ModelCall) -> TokenLayout:
@@ -146,11 +77,8 @@ def auraflow(model: Any, call: ModelCall) -> TokenLayout:
 
 
 def _reference_tokens(model: Any, call: ModelCall) -> int:
-    total = 0
-    for reference in call.given.get("ref_latents") or ():
-        frames, grid = grid_of(model, tuple(reference.shape))
-        total += frames * grid[0] * grid[1]
-    return total
+    references = call.given.get("ref_latents") or ()
+    return sum(math.prod(patches_of(model, tuple(reference.shape))) for reference in references)
 
 
 def next_dit(model: Any, call: ModelCall) -> TokenLayout:
@@ -158,11 +86,11 @@ def next_dit(model: Any, call: ModelCall) -> TokenLayout:
 
     Text, each reference and the picture are padded to a multiple. Refiners of text and picture alone come before.
     """
-    frames, grid = grid_of(model, call.latent)
-    picture = grid[0] * grid[1]
+    patches = patches_of(model, call.latent)
     if not hasattr(type(model), "embed_cap"):
-        return _trimmed(model, call, grid)
+        return _trimmed(patches, call)
     multiple = int(getattr(model, "pad_tokens_multiple", None) or 1)
+    picture = _padded(patches[1] * patches[2], multiple)
     references = call.given.get("ref_latents") or ()
     captions = call.given.get("ref_contexts") or ()
 
@@ -173,12 +101,11 @@ def next_dit(model: Any, call: ModelCall) -> TokenLayout:
     after = sum(caption(one) for one in captions[len(references) :]) if references else 0
     words = ahead + _padded(call.columns, multiple) + after
     vision = _vision_tokens(model, call, len(references), multiple)
-    pictures = [math.prod(grid_of(model, tuple(one.shape))[1]) for one in references]
-    stream = sum(_padded(n, multiple) for n in pictures) + _padded(picture, multiple)
-    first = words + vision + stream - _padded(picture, multiple)
+    stream = picture + sum(_padded(math.prod(patches_of(model, tuple(one.shape))[1:]), multiple) for one in references)
     n = words + vision + stream
-    silent = frozenset({(words, words), (stream, stream), (vision, vision)})
-    return TokenLayout(True, frames, grid, slice(ahead, ahead + call.columns), first, (n, n), silent)
+    row = RowLayout(n - picture, ahead, range(call.columns))
+    layout = ragged(patches, call.columns, (row,) * call.batch, n)
+    return layout.and_without_text((words, words), (stream, stream), (vision, vision))
 
 
 def _vision_tokens(model: Any, call: ModelCall, references: int, multiple: int) -> int:
@@ -192,21 +119,16 @@ def _vision_tokens(model: Any, call: ModelCall, references: int, multiple: int) 
     return sum(_padded(n, multiple) for n in sizes) + absent * multiple if padded else sum(sizes)
 
 
-def _trimmed(model: Any, call: ModelCall, grid: Grid) -> TokenLayout:
-    """Lumina 2 before ComfyUI padded its text: the padding of the text is left out."""
+def _trimmed(patches: Patches, call: ModelCall) -> TokenLayout:
+    """Lumina 2 before ComfyUI padded its text: the padding of the text is left out, so that each row has its own places."""
     mask = call.given.get("attention_mask")
-    lengths = {int(call.given.get("num_tokens") or call.columns)}
+    lengths = [int(call.given.get("num_tokens") or call.columns)] * call.batch
     if isinstance(mask, Tensor):
-        lengths = {int(n) for n in mask.detach().bool().sum(-1).tolist()}
-    if len(lengths) > 1:
-        raise NothingRecorded(
-            "the prompts of one batch have different lengths, and this ComfyUI puts them at different places. Queue them one "
-            "by one, or use a newer ComfyUI"
-        )
-    (columns,), picture = lengths, grid[0] * grid[1]
-    n = columns + picture
-    silent = frozenset({(call.columns, call.columns), (picture, picture)})
-    return TokenLayout(True, 1, grid, slice(0, columns), columns, (n, n), silent)
+        lengths = counted(mask)
+    picture = math.prod(patches)
+    rows = [RowLayout(length, 0, range(length)) for length in lengths]
+    layout = ragged(patches, call.columns, rows, max(lengths) + picture)
+    return layout.and_without_text((call.columns, call.columns), (picture, picture))
 
 
 def wan(model: Any, call: ModelCall) -> TokenLayout:
@@ -214,8 +136,7 @@ def wan(model: Any, call: ModelCall) -> TokenLayout:
 
     The embedding of a picture has keys of its own, in a call before the text's.
     """
-    frames, grid = grid_of(model, call.latent)
-    picture = frames * grid[0] * grid[1]
+    patches = patches_of(model, call.latent)
     given, patch = call.given, patch_of(model)
     behind = _tokens(given.get("time_dim_concat"), patch)
     for latent in given.get("context_latents") or ():
@@ -228,7 +149,7 @@ def wan(model: Any, call: ModelCall) -> TokenLayout:
         behind += _tokens(reference, patch)
     elif getattr(model, "ref_conv", None) is not None:
         ahead = _tokens(reference, patch)
-    n = ahead + picture + behind
+    n = ahead + math.prod(patches) + behind
     silent = {(n, n)}
     for name in ("clip_fea", "clip_fea_ref"):
         if given.get(name) is not None:
@@ -237,15 +158,14 @@ def wan(model: Any, call: ModelCall) -> TokenLayout:
         raise NothingRecorded(
             f"this model attends to {call.columns} columns of text and to as many of a picture, which cannot be told apart"
         )
+    layout = cross(call.batch, patches, call.columns, first_query=ahead, queries=n).and_without_text(*silent)
     blocks = len(getattr(model, "blocks", ())) + len(getattr(model, "vace_blocks", None) or ())
-    more = given.get("reference_motion") is not None
     # Made for a picture and given none, a block attends to the text in place of the picture, too.
     made_for_picture = hasattr(next(iter(getattr(model, "blocks", ())), None), "cross_attn") and hasattr(
         model.blocks[0].cross_attn, "k_img"
     )
     repeats = 2 if made_for_picture and len(silent) == 1 else 1
-    text = slice(0, call.columns)
-    return TokenLayout(False, frames, grid, text, ahead, (n, call.columns), frozenset(silent), more, repeats, blocks)
+    return replace(layout, open_ended=given.get("reference_motion") is not None, repeats=repeats, blocks=blocks)
 
 
 def is_unet(model: nn.Module) -> bool:
@@ -253,11 +173,11 @@ def is_unet(model: nn.Module) -> bool:
     return any((base.__module__, base.__name__) == UNET for base in _classes(model))
 
 
-def grid_of(model: Any, latent: Sequence[int]) -> tuple[int, Grid]:
-    """(frames, (h, w)) of a latent `[batch, c, (frames,) h, w]` in patches; an edge that is no whole patch is padded."""
+def patches_of(model: Any, latent: Sequence[int]) -> Patches:
+    """Patches of a latent `[batch, c, (frames,) h, w]`; an edge that is no whole patch is padded."""
     frames = latent[2] if len(latent) == 5 else 1
     t, h, w = (math.ceil(n / p) for n, p in zip((frames, *latent[-2:]), patch_of(model), strict=True))
-    return t, (h, w)
+    return t, h, w
 
 
 def patch_of(model: Any) -> tuple[int, int, int]:

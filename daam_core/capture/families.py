@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import nn
 
 from ..errors import UnsupportedModel
 from . import comfyui_layouts as comfyui
-from . import family_layouts as of
+from . import cross_layouts as crossing
+from . import picture_layouts as of
 from .comfyui_layouts import ComfyUIModel
 from .family import Family
+from .refused_families import REFUSED
+from .video_families import VIDEO_FAMILIES
 
 _DIFFUSERS = "diffusers.models.transformers."
 _JOINT = r"transformer_blocks\.\d+\.attn"
@@ -80,7 +81,7 @@ FAMILIES: tuple[Family, ...] = (
         layout_arguments=("encoder_attention_mask",),
         comfyui=_NEXT_DIT_IN_COMFYUI,
     ),
-    Family("Lumina", ("lumina_nextdit2d.LuminaNextDiT2DModel",), r"layers\.\d+\.attn2", of.latent_cross),
+    Family("Lumina", ("lumina_nextdit2d.LuminaNextDiT2DModel",), r"layers\.\d+\.attn2", crossing.latent_cross),
     Family(
         "AuraFlow",
         ("auraflow_transformer_2d.AuraFlowTransformer2DModel",),
@@ -96,13 +97,13 @@ FAMILIES: tuple[Family, ...] = (
         text=("encoder_hidden_states_t5", "encoder_hidden_states_llama3"),
         tokenizers=("tokenizer_3", "tokenizer_4"),
     ),
-    Family("PixArt", ("pixart_transformer_2d.PixArtTransformer2DModel",), _CROSS, of.latent_cross),
-    Family("Sana", ("sana_transformer.SanaTransformer2DModel",), _CROSS, of.latent_cross, keeps="first and tail"),
+    Family("PixArt", ("pixart_transformer_2d.PixArtTransformer2DModel",), _CROSS, crossing.latent_cross),
+    Family("Sana", ("sana_transformer.SanaTransformer2DModel",), _CROSS, crossing.latent_cross, keeps="first and tail"),
     Family(
         "HunyuanDiT",
         ("hunyuan_transformer_2d.HunyuanDiT2DModel",),
         _WAN,
-        of.hunyuan_dit,
+        crossing.hunyuan_dit,
         text=("encoder_hidden_states", "encoder_hidden_states_t5"),
         tokenizers=("tokenizer", "tokenizer_2"),
     ),
@@ -154,13 +155,6 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family("PRX", ("transformer_prx.PRXTransformer2DModel",), r"blocks\.\d+\.attention", of.prx),
     Family(
-        "Kandinsky 5",
-        ("transformer_kandinsky.Kandinsky5Transformer3DModel",),
-        r"visual_transformer_blocks\.\d+\.cross_attention",
-        of.kandinsky5,
-        video=True,
-    ),
-    Family(
         "ERNIE-Image",
         ("transformer_ernie_image.ErnieImageTransformer2DModel",),
         r"layers\.\d+\.self_attention",
@@ -170,57 +164,6 @@ FAMILIES: tuple[Family, ...] = (
     Family("GLM-Image", ("transformer_glm_image.GlmImageTransformer2DModel",), r"transformer_blocks\.\d+\.attn1", of.glm_image),
     Family("JoyImage", ("transformer_joyimage.JoyImageEditTransformer3DModel",), r"double_blocks\.\d+\.attn", of.joy_image),
     Family(
-        "Wan",
-        (
-            "transformer_wan.WanTransformer3DModel",
-            "transformer_wan_vace.WanVACETransformer3DModel",
-            "transformer_skyreels_v2.SkyReelsV2Transformer3DModel",
-            "transformer_chronoedit.ChronoEditTransformer3DModel",
-        ),
-        _WAN,
-        of.wan,
-        video=True,
-        comfyui=ComfyUIModel(("wan.model.WanModel",), comfyui.wan),
-    ),
-    Family("Wan Animate", ("transformer_wan_animate.WanAnimateTransformer3DModel",), _WAN, of.wan_animate, video=True),
-    Family("Helios", ("transformer_helios.HeliosTransformer3DModel",), _WAN, of.helios, video=True),
-    Family("AnyFlow", ("transformer_anyflow.AnyFlowTransformer3DModel",), _WAN, of.frames_first, video=True),
-    Family(
-        "LTX-Video",
-        ("transformer_ltx.LTXVideoTransformer3DModel",),
-        _CROSS,
-        of.ltx,
-        layout_arguments=("video_coords",),
-        video=True,
-    ),
-    Family("HunyuanVideo", ("transformer_hunyuan_video.HunyuanVideoTransformer3DModel",), _BOTH, of.hunyuan_video, video=True),
-    Family(
-        "HunyuanVideo 1.5",
-        ("transformer_hunyuan_video15.HunyuanVideo15Transformer3DModel",),
-        _JOINT,
-        of.hunyuan_video15,
-        text=("encoder_hidden_states", "encoder_hidden_states_2"),
-        tokenizers=("tokenizer", "tokenizer_2"),
-        layout_arguments=("encoder_attention_mask", "encoder_attention_mask_2", "image_embeds"),
-        video=True,
-    ),
-    Family(
-        "CogVideoX",
-        ("cogvideox_transformer_3d.CogVideoXTransformer3DModel", "consisid_transformer_3d.ConsisIDTransformer3DModel"),
-        r"transformer_blocks\.\d+\.attn1",
-        of.cog_video,
-        video=True,
-    ),
-    Family(
-        "Mochi",
-        ("transformer_mochi.MochiTransformer3DModel",),
-        r"transformer_blocks\.\d+\.attn1",
-        of.mochi,
-        layout_arguments=("encoder_attention_mask",),
-        video=True,
-    ),
-    Family("Allegro", ("transformer_allegro.AllegroTransformer3DModel",), _CROSS, of.latent_cross, video=True),
-    Family(
         "Ideogram 4",
         ("transformer_ideogram4.Ideogram4Transformer2DModel",),
         r"layers\.\d+\.attention",
@@ -229,34 +172,37 @@ FAMILIES: tuple[Family, ...] = (
         keeps="left",
         packed=True,
     ),
-    Family("Latte", ("latte_transformer_3d.LatteTransformer3DModel",), _CROSS, of.latte, keeps="kept", video=True),
     Family(
-        "Sana Video",
-        ("transformer_sana_video.SanaVideoTransformer3DModel",),
-        _CROSS,
-        of.latent_cross,
-        video=True,
-        keeps="first and tail",
+        "Flux.3",
+        ("transformer_flux3.Flux3Transformer2DModel",),
+        r"single_transformer_blocks\.\d+\.attn",
+        of.flux3,
+        layout_arguments=("img_ids",),
     ),
     Family(
-        "Cosmos",
-        ("transformer_cosmos.CosmosTransformer3DModel",),
-        r"transformer_blocks\.\d+\.attn2",
-        of.latent_cross,
-        video=True,
+        "Qwen-Image 2.1",
+        ("transformer_qwenimage21.QwenImage21Transformer2DModel",),
+        _JOINT,
+        of.qwen_image21,
+        layout_arguments=("img_mask",),
     ),
+    Family("Nucleus-Image", ("transformer_nucleusmoe_image.NucleusMoEImageTransformer2DModel",), _JOINT, of.nucleus),
+    Family(
+        "JoyImage Plus",
+        ("transformer_joyimage_edit_plus.JoyImageEditPlusTransformer3DModel",),
+        r"double_blocks\.\d+\.attn",
+        of.joy_image_plus,
+    ),
+    Family(
+        "Bria Fibo 2",
+        ("transformer_bria_fibo2.BriaFibo2Transformer2DModel",),
+        r"layers\.\d+\.cross_attention",
+        crossing.bria_fibo2,
+        layout_arguments=("encoder_attention_mask",),
+        columns_axis=1,
+    ),
+    *VIDEO_FAMILIES,
 )
-
-REFUSED: Mapping[str, str] = {
-    "dit_transformer_2d.DiTTransformer2DModel": "it is told a class by number, not a text",
-    "transformer_hunyuan_video_framepack.HunyuanVideoFramepackTransformer3DModel": "frames of before stand among its tokens",
-    "transformer_qwenimage21.QwenImage21Transformer2DModel": "its packed sequence is not known yet",
-    "transformer_ltx2.LTX2VideoTransformer3DModel": "between encoder and model its text is mixed anew, column by column",
-    "transformer_omnigen.OmniGenTransformer2DModel": "text and pictures are one sequence of tokens inside it",
-    "transformer_anyflow_far.AnyFlowFARTransformer3DModel": "its frames attend in chunks",
-}
-"""Transformers of diffusers that are known and not read, each with the reason."""
-
 
 READ_IN_COMFYUI = ", ".join(["Stable Diffusion 1, 2, XL", *(family.name for family in FAMILIES if family.comfyui is not None)])
 """What the nodes read, for sentences: UNets and these families."""

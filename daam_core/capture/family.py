@@ -29,6 +29,7 @@ class Family:
         tokenizers: the pipeline's tokenizers whose tokens are these columns, in order.
         layout_arguments: arguments whose values the layout depends on, not only their shapes.
         keeps: which tokens become columns.
+        columns_axis: the axis of a row of the first text argument that counts columns.
         packed: its text argument is as long as the whole sequence; the layout says which part is text.
         suffix: the end of the template is tokenized on its own, and stands behind the padding.
         video: whether it makes videos.
@@ -43,6 +44,7 @@ class Family:
     tokenizers: tuple[str, ...] = ("tokenizer",)
     layout_arguments: tuple[str, ...] = ()
     keeps: Keeps = "tail"
+    columns_axis: int = 0
     suffix: bool = False
     packed: bool = False
     video: bool = False
@@ -65,4 +67,5 @@ class Family:
         """How many columns each of its text arguments has, for a row of `text_rows`."""
         if self.packed:
             return (layout.columns,)
-        return (row.shape[0], *(int(given[name].shape[-2]) for name in self.text[1:] if given.get(name) is not None))
+        columns = row.shape[self.columns_axis]
+        return (columns, *(int(given[name].shape[-2]) for name in self.text[1:] if given.get(name) is not None))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import UnsupportedModel
-from .sdpa_call import AttentionCall
+from ..errors import NothingRecorded, UnsupportedModel
+from .attention_call import AttentionCall
 
 Patches = tuple[int, int, int]
 """(frames, height, width) of the picture in patches."""
@@ -43,6 +43,10 @@ class TokenLayout:
             attention of that size is known to hold no text.
         frames_apart: the frames are rows of the attention's batch, those of one picture in succession.
         rows_apart: each row of the batch is an attention call of its own, in order.
+        text_apart: the picture attends to the text in an attention of its own, whose keys hold nothing of the picture.
+        open_ended: an uncounted number of tokens may follow the picture's.
+        repeats: how many attentions of one block have the text among their keys, one after the other.
+        blocks: how many blocks there are, where sizes may tie and calls have to be counted; 0 is unknown.
     """
 
     patches: Patches
@@ -50,6 +54,10 @@ class TokenLayout:
     rows: Mapping[tuple[int, int], Sequence[RowLayout] | None] = field(default_factory=dict)
     frames_apart: bool = False
     rows_apart: bool = False
+    text_apart: bool = False
+    open_ended: bool = False
+    repeats: int = 1
+    blocks: int = 0
 
     @property
     def batch(self) -> int:
@@ -79,6 +87,66 @@ class TokenLayout:
                 "Something changes the batch inside the model, so there is no map."
             )
         return rows
+
+    def and_without_text(self, *sizes: tuple[int, int]) -> TokenLayout:
+        """The same, with (queries, keys) of attentions that are known to hold no text, unless they are as large as one that
+        does."""
+        return replace(self, rows={**dict.fromkeys(sizes), **self.rows})
+
+    # -- hosts that do not say which layer an attention is of ---------------------------------------------------------
+
+    @property
+    def tied(self) -> bool:
+        """Whether the picture's attention to itself is as large as that to the text, so that calls have to be counted."""
+        return self.text_apart and any(n == keys for (n, keys), rows in self.rows.items() if rows)
+
+    @property
+    def expected(self) -> str:
+        """The sizes of attentions with text in them, for sentences."""
+        sizes = [f"{n} queries on {keys} keys" for (n, keys), rows in self.rows.items() if rows]
+        return " or ".join(sizes)
+
+    def find(self, queries: int, keys: int) -> Sequence[RowLayout] | None:
+        """The rows of an attention of this size, of a layer that has no name; None where it holds no text.
+
+        Raises:
+            NothingRecorded: text and picture stand in it, and their number is another than the layout says.
+        """
+        if (queries, keys) in self.rows:
+            return self.rows[queries, keys]
+        for (n, own), rows in self.rows.items():
+            if rows and self.open_ended and own == keys and queries >= n:
+                return rows
+        if self._holds_text(queries, keys):
+            raise NothingRecorded(
+                f"an attention has {queries} queries on {keys} keys, and by what the model was given it would have "
+                f"{self.expected}. Another node changes the tokens of this model, so that nobody can say which are words. "
+                "Record without that node"
+            )
+        return None
+
+    def _holds_text(self, queries: int, keys: int) -> bool:
+        """Whether an attention of an unknown size holds what is to be read; others are somebody's own (adapters, sound)."""
+        if queries <= prod(self.patches):
+            return False
+        return any(own == keys for (_, own), rows in self.rows.items() if rows) if self.text_apart else queries == keys
+
+    def check_host(self, options: Mapping[str, Any]) -> None:
+        """Hold the layout against what ComfyUI itself says of a call's tokens, where it does.
+
+        Raises:
+            NothingRecorded: they differ.
+        """
+        given = options.get("img_slice")
+        if self.text_apart or given is None:
+            return
+        known = {(row.picture, keys) for (_, keys), rows in self.rows.items() for row in rows or ()}
+        if tuple(given) not in known:
+            wanted = " or ".join(f"{first} to {end}" for first, end in sorted(known))
+            raise NothingRecorded(
+                f"ComfyUI says that the picture's tokens are {given[0]} to {given[1]}, and by what the model was given they "
+                f"would be {wanted}. Another node changes the tokens of this model. Record without that node"
+            )
 
 
 def joint(
@@ -121,7 +189,7 @@ def cross(
     """
     n = first_query + prod(patches) if queries is None else queries
     row = RowLayout(first_query, first_key, range(columns))
-    return TokenLayout(patches, columns, {(n, first_key + columns): (row,) * batch})
+    return TokenLayout(patches, columns, {(n, first_key + columns): (row,) * batch}, text_apart=True)
 
 
 def ragged(patches: Patches, columns: int, rows: Sequence[RowLayout], size: int) -> TokenLayout:

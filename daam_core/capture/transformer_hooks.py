@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from . import transformer_ops
-from .attention_call import LseCapture
+from .attention_call import AttentionCall, from_dispatch, from_sdpa
 from .compile_op import is_compiled, reset_graphs
-from .sdpa_call import AttentionCall, from_dispatch, from_sdpa
+from .lse_capture import LseCapture
 from .shared_wrapper import SharedWrapper
 from .transformer_ops import OPERATORS
 

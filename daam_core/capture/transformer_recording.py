@@ -14,10 +14,10 @@ from ..errors import NothingRecorded, UnsupportedModel
 from ..prompt.compose import without_padding_behind
 from ..prompt.prompt import Prompt
 from ..types import Side
+from .attention_call import AttentionCall
 from .buffers import BatchSlice, StoreOptions
 from .family import Family
 from .recording import Recording
-from .sdpa_call import AttentionCall
 from .text_rows import EncodedText, match_rows
 from .token_layout import RowLayout, TokenLayout
 

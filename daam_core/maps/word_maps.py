@@ -15,7 +15,7 @@ from .aggregation import token_weight
 from .data import Aggregation, RecordedImage
 
 if TYPE_CHECKING:
-    from .heatmaps import HeatMaps
+    from .queries import WordQueries
 
 
 def find(image: RecordedImage, query: str | Word) -> Word:
@@ -56,7 +56,7 @@ def step_maps(image: RecordedImage, word: Word, size: Size) -> Tensor:
     return bicubic(levels, size)
 
 
-def default_words(maps: HeatMaps, most: int | None = None) -> list[str]:
+def default_words(maps: WordQueries, most: int | None = None) -> list[str]:
     """The words that are shown where nobody chose any: the content words, or all words where there are none of these.
 
     Args:

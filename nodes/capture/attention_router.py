@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...daam_core.capture.accumulator import Accumulator
-from ...daam_core.capture.attention_call import Attention
+from ...daam_core.capture.attention_call import AttentionCall
 from ...daam_core.capture.buffers import BatchSlice
-from ...daam_core.capture.comfyui_layouts import TokenLayout
 from ...daam_core.capture.recording import Recording
+from ...daam_core.capture.token_layout import RowLayout, TokenLayout
 from ...daam_core.errors import NothingRecorded
 from ...daam_core.prompt.compose import concat, part_selection
 from ...daam_core.types import Block, Grid
 from .batch_rows import Conds, Row, Side
 
+_KNOWN = 64
+"""So many different rows are remembered with what they are."""
 _BLOCKS: dict[str, Block] = {"input": "down", "middle": "mid", "output": "up"}
 
 
@@ -70,14 +73,16 @@ class AttentionRouter:
     Args:
         recording: gets a group for each side at its first attention.
         images: pictures of the batch.
-        pad: whether the model pads its text behind (transformers); a UNet's is repeated.
+        transformer: whether the model is one, and pads its text behind; a UNet's is repeated.
     """
 
-    def __init__(self, recording: Recording, images: int, pad: bool) -> None:
-        self._recording, self._images, self._pad = recording, images, pad
+    def __init__(self, recording: Recording, images: int, transformer: bool) -> None:
+        self._recording, self._images, self._transformer = recording, images, transformer
         self._sides: dict[Side, Accumulator] = {}
+        self._sources: dict[tuple[BatchSlice, RowLayout, int], BatchSlice] = {}
+        self._picked: list[tuple[int, int, tuple[int, ...]]] = []  # (prompt, columns of the text, which of them are keys)
 
-    def add_unet(self, conds: Conds, call: Call, block: Mapping[str, Any], own: bool, a: Attention) -> None:
+    def add_unet(self, conds: Conds, call: Call, block: Mapping[str, Any], own: bool, a: AttentionCall) -> None:
         """One attention of a UNet: the picture's to itself where `own`, else to the text.
 
         `block` is what ComfyUI tells its patches: "block" (name, number), "block_index", "activations_shape".
@@ -85,7 +90,7 @@ class AttentionRouter:
         grid = grid_of_block(block)
         places = a.queries == grid[0] * grid[1]
         if own:  # where another node merges or cuts it, it is not the whole picture's
-            if places and a.q.shape[0] == call.batch and call.own is not None and a.q.shape == a.k.shape and not a.split:
+            if places and a.q.shape[0] == call.batch and call.own is not None and a.q.shape == a.k.shape and a.packed_heads:
                 self._side("prompt", conds).add_self(grid, a.q, a.k, a.heads, a.scale, call.own)
             return
         name, number = block.get("block") or ("middle", 0)
@@ -99,26 +104,22 @@ class AttentionRouter:
             )
         call.texts += 1
         layer = self._recording.layer((name, number, index), path, _BLOCKS.get(name, "mid"), a.heads, a.scale)
-        if a.bias is None and not a.split:
+        if a.bias is None and a.packed_heads:
             for side, batch_slice in call.wanted:
                 self._side(side, conds).add_cross(layer, grid, a.q, a.k, a.heads, a.scale, batch_slice)
             return
         for side, batch_slice in call.wanted:
-            part = a.select(batch_slice.start, batch_slice.stop, 0, a.queries)
-            whole = slice(0, a.keys)
-            self._side(side, conds).add_joint(layer, grid, part.q, part.k, a.heads, a.scale, batch_slice, whole, part.bias)
+            part, keys = a.part(batch_slice.index, 0, a.queries, slice(0, a.keys))
+            self._side(side, conds).add_joint(layer, grid, part.q, part.k, a.heads, a.scale, batch_slice, keys, part.bias)
 
-    def add_transformer(self, conds: Conds, call: Call, options: Mapping[str, Any], a: Attention, lse: Tensor | None) -> None:
-        """One attention of a transformer, if the text is among its keys.
-
-        Args:
-            options: what ComfyUI tells of it, as far as it does.
-            lse: as in `attention.add_joint`, of the whole batch and all queries.
-        """
+    def add_transformer(self, conds: Conds, call: Call, options: Mapping[str, Any], a: AttentionCall) -> None:
+        """One attention of a transformer, if the text is among its keys; `options` is what ComfyUI tells of it, as far as it
+        does."""
         layout = call.layout
         assert layout is not None
         call.attentions += 1
-        if not self._has_text(call, layout, a):
+        rows = self._text_rows(call, layout, a)
+        if rows is None:
             call.other.add((a.queries, a.keys))
             call.in_a_row = 0
             return
@@ -126,28 +127,44 @@ class AttentionRouter:
         number = call.attentions - 1
         _check_batch(a, call, f"attention {number}")
         call.in_a_row += 1
-        if not layout.joint and call.in_a_row > layout.repeats:
+        if layout.text_apart and call.in_a_row > layout.repeats:
             raise NothingRecorded(
                 "another node makes the model attend to a second text beside the prompt (NAG does), and the two cannot be told "
                 "apart. Record without that node"
             )
         call.texts += 1
         layer = self._recording.layer(number, f"attention.{number}", "mid", a.heads, a.scale)
-        places = layout.grid[0] * layout.grid[1]
         for side, batch_slice in call.wanted:
-            for frame in range(layout.frames):
-                at = layout.first + frame * places
-                part = a.select(batch_slice.start, batch_slice.stop, at, places)
-                own_lse = None if lse is None else lse[batch_slice.start : batch_slice.stop, :, at : at + places]
-                self._side(side, conds).add_joint(
-                    layer, layout.grid, part.q, part.k, a.heads, a.scale, batch_slice, layout.text, part.bias, own_lse
-                )
+            row = _only(rows[batch_slice.index])
+            source = self._source(batch_slice, row, layout.columns)
+            self._add_rows(self._side(side, conds), layer, layout, row, source, a)
 
-    def _has_text(self, call: Call, layout: TokenLayout, a: Attention) -> bool:
-        if not layout.has_text(a.queries, a.keys):
-            return False
+    def _add_rows(
+        self, into: Accumulator, layer: int, layout: TokenLayout, row: RowLayout, source: BatchSlice, a: AttentionCall
+    ) -> None:
+        """Rows of the batch whose tokens stand alike, frame by frame."""
+        frames, height, width = layout.patches
+        text = slice(row.text, row.text + len(row.columns))
+        for frame in range(frames):
+            part, keys = a.part(source.index, row.picture + frame * height * width, height * width, text)
+            into.add_joint(layer, (height, width), part.q, part.k, part.heads, part.scale, source, keys, part.bias, part.lse)
+
+    def _source(self, batch_slice: BatchSlice, row: RowLayout, columns: int) -> BatchSlice:
+        """What the accumulator is to select by, for the columns that the text keys of a row are."""
+        key = (batch_slice, row, columns)
+        if key not in self._sources:
+            if len(self._sources) >= _KNOWN:  # layouts are made anew where a mask is
+                self._sources.clear()
+            picked = batch_slice.part, columns, tuple(row.columns)
+            if picked not in self._picked:
+                self._picked.append(picked)
+            self._sources[key] = replace(batch_slice, part=self._picked.index(picked))
+        return self._sources[key]
+
+    def _text_rows(self, call: Call, layout: TokenLayout, a: AttentionCall) -> Sequence[RowLayout] | None:
+        rows = layout.find(a.queries, a.keys)
         # As many columns of text as patches: of each block's attentions, the first is the picture's to itself.
-        return layout.sizes not in layout.silent or layout.joint or call.attentions % (1 + layout.repeats) != 1
+        return None if layout.tied and call.attentions % (1 + layout.repeats) == 1 and a.queries == a.keys else rows
 
     def finish_call(self, call: Call) -> None:
         """A call of the model is over.
@@ -160,23 +177,26 @@ class AttentionRouter:
             return
         if not call.texts:
             raise NothingRecorded(
-                f"no attention of the model has text among its keys: by what it was given there would be {layout.sizes[0]} "
-                f"queries on {layout.sizes[1]} keys, and there were {_listed(call.other)}. Another node changes how this model "
-                "attends. Record without that node"
+                f"no attention of the model has text among its keys: by what it was given there would be {layout.expected}, "
+                f"and there were {_listed(call.other)}. Another node changes how this model attends. Record without that node"
             )
-        if not layout.joint and layout.sizes in layout.silent and call.attentions != (1 + layout.repeats) * layout.blocks:
+        if layout.tied and call.attentions != (1 + layout.repeats) * layout.blocks:
             raise NothingRecorded(
-                f"this text has as many columns as the picture has patches, {layout.sizes[0]}, and {call.attentions} "
+                f"this text has as many columns as the picture has patches, {layout.columns}, and {call.attentions} "
                 f"attentions in {layout.blocks} blocks do not tell which is which. Record at another size"
             )
 
     def _side(self, side: Side, conds: Conds) -> Accumulator:
         accumulator = self._sides.get(side)
         if accumulator is None:
-            select = part_selection(conds.prompts[side], pad=self._pad)
+            select = part_selection(conds.prompts[side], pad=self._transformer)
 
             def of_images(keys: int, part: int) -> Tensor:
-                return select(keys, part).expand(self._images, -1, -1)
+                if not self._transformer:
+                    return select(keys, part).expand(self._images, -1, -1)
+                own, columns, picked = self._picked[part]
+                whole = F.pad(select(columns, own), (0, 0, 0, 1))  # the last row is that of keys which are no column
+                return whole[list(picked)].expand(self._images, -1, -1)
 
             prompts = [concat(conds.prompts[side])] * self._images
             accumulator = self._recording.add_group(side, range(self._images), prompts, of_images).accumulator
@@ -186,9 +206,29 @@ class AttentionRouter:
     def clear(self) -> None:
         """Let go of everything."""
         self._sides.clear()
+        self._sources.clear()
 
 
-def _check_batch(a: Attention, call: Call, where: str) -> None:
+def _only(rows: Sequence[RowLayout]) -> RowLayout:
+    """The layout of pictures that have one text.
+
+    Raises:
+        NothingRecorded: their tokens stand at different places.
+    """
+    first = rows[0]
+    if any(row is not first and not _alike(row, first) for row in rows):
+        raise NothingRecorded(
+            "the pictures of this batch have texts of different lengths, and the model puts them at different places. Queue "
+            "them one by one"
+        )
+    return first
+
+
+def _alike(one: RowLayout, other: RowLayout) -> bool:
+    return (one.picture, one.text, tuple(one.columns)) == (other.picture, other.text, tuple(other.columns))
+
+
+def _check_batch(a: AttentionCall, call: Call, where: str) -> None:
     if a.q.shape[0] != call.batch:
         raise NothingRecorded(
             f"another node changes the batch inside the model: {a.q.shape[0]} rows at {where}, and the model was given "

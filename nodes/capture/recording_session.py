@@ -14,10 +14,12 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from ...daam_core.capture.attention_call import LseCapture, attention_call
+from ...daam_core.capture.attention_call import from_comfyui
 from ...daam_core.capture.buffers import BatchSlice, StoreOptions
-from ...daam_core.capture.comfyui_layouts import ComfyUIModel, ModelCall, TokenLayout
+from ...daam_core.capture.comfyui_layouts import ComfyUIModel, ModelCall
+from ...daam_core.capture.lse_capture import LseCapture
 from ...daam_core.capture.recording import Recording
+from ...daam_core.capture.token_layout import TokenLayout
 from ...daam_core.errors import NothingRecorded
 from ...daam_core.maps.heatmaps import HeatMaps
 from .attention_router import AttentionRouter, Call, grid_of_block, own_slice
@@ -27,6 +29,8 @@ PIECES = (
     "Another node samples the picture or video piece by piece (context windows), so that nobody can say which part of it the "
     "attention belongs to. Record without that node."
 )
+_KNOWN = 64
+"""So many different calls of a model are remembered with where their tokens stand."""
 SAME_TEXT = 0.98
 """Cosine between a column of the model's text and the same column at a layer, from which on it counts as the same."""
 
@@ -69,7 +73,7 @@ class RecordingSession:
         self._guider, self._model = guider, model
         self._latent, self._scale = tuple(int(n) for n in latent), scale
         self._conds: Conds | None = None
-        self._router = AttentionRouter(self._recording, self._latent[0], pad=family is not None)
+        self._router = AttentionRouter(self._recording, self._latent[0], transformer=family is not None)
         self._slices: dict[tuple[int, Row | None], BatchSlice] = {}
         self._layouts: dict[Any, TokenLayout] = {}
         self._names: dict[int, str] = {}
@@ -175,6 +179,8 @@ class RecordingSession:
             return None
         key = latent, columns, _shapes(given)
         if key not in self._layouts:
+            if len(self._layouts) >= _KNOWN:  # where every call has a mask of its own
+                self._layouts.clear()
             self._layouts[key] = self.family.layout(self._model, ModelCall(latent, columns, given))
         return self._layouts[key]
 
@@ -239,11 +245,10 @@ class RecordingSession:
         if call is None or next_call is None or self._conds is None:
             return
         try:
-            attention = attention_call(args, kwargs)
+            attention = from_comfyui(args, kwargs)
             if call.layout is not None:
-                lse = None if seen is None else seen.of(attention)
-                options = kwargs.get("transformer_options") or {}
-                self._router.add_transformer(self._conds, call, options, attention, lse)
+                attention = attention.with_lse(None if seen is None else seen.of(attention))
+                self._router.add_transformer(self._conds, call, kwargs.get("transformer_options") or {}, attention)
             else:
                 self.next_call = None
                 self._router.add_unet(self._conds, call, *next_call, attention)

@@ -15,6 +15,7 @@ import torch
 
 import daam_core
 from daam_core import HeatMaps
+from daam_core.maps.data import PromptSide
 from daam_core.maps.picture_statistics import Statistics
 
 RECORD = Path(__file__).parent / "maps" / "data" / "record-0.1.0.safetensors"
@@ -23,7 +24,10 @@ MODULES = [
     "daam_core.diffusers.trace",
     "daam_core.maps.aggregation",
     "daam_core.maps.heatmaps",
+    "daam_core.maps.mask_verbs",
     "daam_core.maps.picture_statistics",
+    "daam_core.maps.queries",
+    "daam_core.maps.verbs",
     "daam_core.masks.metrics",
     "daam_core.prompt.context",
     "daam_core.prompt.prompt",
@@ -48,8 +52,9 @@ def test_examples_are_true(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_every_verb_says_what_it_gives_and_shows_it(of: type) -> None:
     verbs: dict[str, Any] = {
         name: value.fget if isinstance(value, property) else getattr(value, "__func__", value)
-        for name, value in vars(of).items()
-        if not name.startswith("_") and (isinstance(value, (FunctionType, property, classmethod)))
+        for part in of.__mro__[:-1]
+        for name, value in vars(part).items()
+        if part is not PromptSide and not name.startswith("_") and (isinstance(value, (FunctionType, property, classmethod)))
     }
     assert verbs
     for name, verb in verbs.items():

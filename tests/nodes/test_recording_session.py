@@ -149,7 +149,7 @@ def test_another_text_at_a_layer(pack: Pack) -> None:
 
 
 def test_keys_of_a_transformer_are_counted(pack: Pack) -> None:
-    for extra, said in ((0, ""), (1, "12 queries on 12 keys, and by what the model was given it would have 11 on 11")):
+    for extra, said in ((0, ""), (1, "12 queries on 12 keys, and by what the model was given it would have 11 queries on 11")):
         run = Run(pack, family="flux.model.Flux")
         run.step(BOTH)
         q = torch.randn(4, COLUMNS + 6 + extra, WIDTH)

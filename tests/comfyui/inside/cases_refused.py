@@ -128,7 +128,9 @@ def case_tokens_that_nobody_announced() -> Any:
     if "post_input" not in type(network).forward_orig.__code__.co_consts:
         return "absent"
     said = _transformer("flux", change)
-    assert "an attention has 89 queries on 89 keys, and by what the model was given it would have 84 on 84" in said, said
+    assert "an attention has 89 queries on 89 keys, and by what the model was given it would have 84 queries on 84" in said, (
+        said
+    )
     return None
 
 

@@ -98,7 +98,7 @@ def case_text_as_long_as_the_picture() -> Any:
 
 def case_a_fused_kernel_gives_its_sum_away() -> Any:
     """With PyTorch's own attention the log-sum-exp is taken from the kernel: same maps, same picture."""
-    calls = graphs.importlib.import_module("daam-lens.daam_core.capture.attention_call")
+    calls = graphs.importlib.import_module("daam-lens.daam_core.capture.lse_capture")
     seen = []
     honest = calls.LseCapture.of
 

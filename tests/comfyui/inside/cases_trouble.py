@@ -28,7 +28,7 @@ def case_an_error_in_the_recorder() -> None:
     errors = (RuntimeError("boom"), MemoryError("full"), torch.cuda.OutOfMemoryError("full"))
     routes = [(session.AttentionRouter, name) for name in ("add_unet", "finish_call")]
     steps = [(session.Recording, name) for name in ("wants_self", "end_step", "finish")]
-    for owner, name in ((session, "attention_call"), *routes, *steps):
+    for owner, name in ((session, "from_comfyui"), *routes, *steps):
         honest = getattr(owner, name)
         for error in errors:
 

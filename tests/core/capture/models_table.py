@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from daam_core.capture.families import FAMILIES, REFUSED, family_of
+from daam_core.capture.families import FAMILIES, family_of
+from daam_core.capture.refused_families import REFUSED
 from tests.core.capture.attention_witness import Witness, text_and_picture
 from tests.core.capture.test_families import expected, recorded, run
 from tests.core.capture.transformer_models import CASES, Case, build
@@ -46,9 +47,8 @@ def row(name: str, case: Case) -> str:
         maps = sums.total[0]
         wanted = expected(witness, found, case, index, maps.shape[-1] - 3)
         error = max(error, float((maps[:, 1 : wanted.shape[1] + 1].double() - wanted).abs().max()) / sums.num_terms)
-    _, keys, queries = found
-    alone = keys.shape[1] == int(keys[-1].sum())
-    kind = "cross-attention" if alone or (queries.shape[1] != keys.shape[1] and "prx" not in name) else "joint"
+    keys = found[1]
+    kind = "cross-attention" if keys.shape[1] == int(keys[-1].sum()) else "joint"
     passed = "yes" if error < 1e-5 else "NO"
     shown = f"`{case.module.rsplit('.', 1)[1]}` ({name})"
     return f"| {family.name} | {shown} | {kind} | {'yes' if same else 'NO'} | {passed} | {error:.0e} |"

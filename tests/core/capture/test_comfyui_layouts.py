@@ -26,13 +26,23 @@ def layout(network: torch.nn.Module, latent: tuple[int, ...] = (2, 16, 12, 20), 
     return family.layout(network, ModelCall(latent, columns, given))
 
 
+def places(found: Any) -> tuple[int, range, tuple[int, int]]:
+    """(first query of the picture, keys of the text, size of the attention) of the first row; every row is alike."""
+    ((size, rows),) = ((size, rows) for size, rows in found.rows.items() if rows)
+    row = rows[0]
+    assert all(other is row for other in rows)
+    assert list(row.columns) == list(range(len(row.columns)))
+    return row.picture, range(row.text, row.text + len(row.columns)), size
+
+
 def test_one_bare_name_is_two_families() -> None:
     """AuraFlow's MMDiT has registers ahead of its text, Stable Diffusion 3's has none."""
     registers = torch.zeros(1, 8, 4)
     aura = layout(model("aura.mmdit.MMDiT", patch_size=2, register_tokens=registers))
     sd3 = layout(model("modules.diffusionmodules.mmdit.MMDiT", patch_size=2))
-    assert (aura.text, aura.first, aura.sizes) == (slice(8, 32), 32, (92, 92))
-    assert (sd3.text, sd3.first, sd3.sizes) == (slice(0, 24), 24, (84, 84))
+    assert places(aura) == (32, range(8, 32), (92, 92))
+    assert places(sd3) == (24, range(24), (84, 84))
+    assert aura.batch == sd3.batch == 2
     assert families.comfyui_model_of(model("elsewhere.MMDiT")) is None
     assert families.comfyui_model_of(torch.nn.Linear(1, 1)) is None
 
@@ -44,23 +54,22 @@ def test_classes_made_from_a_family_belong_to_it() -> None:
 
 
 def test_sizes_that_are_no_whole_patch_are_padded() -> None:
-    assert layout(model("flux.model.Flux", patch_size=2), (1, 16, 11, 19)).grid == (6, 10)
-    assert layout(model("chroma.model.Chroma", patch_size=16), (1, 3, 96, 160)).grid == (6, 10)
+    assert layout(model("flux.model.Flux", patch_size=2), (1, 16, 11, 19)).patches == (1, 6, 10)
+    assert layout(model("chroma.model.Chroma", patch_size=16), (1, 3, 96, 160)).patches == (1, 6, 10)
 
 
 def test_references_of_flux_stand_behind() -> None:
     references = [torch.zeros(1, 16, 8, 10), torch.zeros(1, 16, 5, 4)]
     found = layout(model("flux.model.Flux", patch_size=2), ref_latents=references)
-    assert (found.first, found.sizes) == (24, (24 + 60 + 20 + 6,) * 2)
+    assert places(found) == (24, range(24), (24 + 60 + 20 + 6,) * 2)
 
 
 def test_references_of_z_image_stand_ahead() -> None:
     network = model("lumina.model.NextDiT", patch_size=2, pad_tokens_multiple=32, siglip_embedder=None, embed_cap=None)
     plain = layout(network)
-    assert (plain.text, plain.first, plain.sizes) == (slice(0, 24), 32, (96, 96))
+    assert places(plain) == (32, range(24), (96, 96))
     found = layout(network, ref_latents=[torch.zeros(1, 16, 8, 10)], ref_contexts=[torch.zeros(1, 40, 8), torch.zeros(1, 5, 8)])
-    assert (found.text, found.first) == (slice(64, 88), 64 + 32 + 32 + 32)
-    assert found.sizes == (64 + 32 + 32 + 32 + 64,) * 2
+    assert places(found) == (64 + 32 + 32 + 32, range(64, 88), (64 + 32 + 32 + 32 + 64,) * 2)
 
 
 def test_what_a_vision_model_saw_stands_between() -> None:
@@ -69,7 +78,7 @@ def test_what_a_vision_model_saw_stands_between() -> None:
     )
     found = layout(network, ref_latents=[torch.zeros(1, 16, 8, 10)], siglip_feats=[torch.zeros(1, 5, 8, 4)])
     # An empty caption, text | 40 places padded to 64, none for the picture | reference, picture.
-    assert (found.text, found.first, found.sizes[0]) == (slice(32, 56), 64 + 96 + 32, 64 + 96 + 32 + 64)
+    assert places(found) == (64 + 96 + 32, range(32, 56), (64 + 96 + 32 + 64,) * 2)
 
 
 def test_padding_of_text_is_left_out_by_an_older_lumina() -> None:
@@ -77,11 +86,11 @@ def test_padding_of_text_is_left_out_by_an_older_lumina() -> None:
     mask = torch.zeros(2, 24)
     mask[:, :17] = 1
     found = layout(network, attention_mask=mask)
-    assert (found.text, found.first, found.sizes) == (slice(0, 17), 17, (77, 77))
-    assert not found.has_text(24, 24)
+    assert [(row.picture, len(row.columns)) for row in found.find(77, 77)] == [(17, 17), (17, 17)]
+    assert found.find(24, 24) is None
     mask[1, :20] = 1
-    with pytest.raises(NothingRecorded, match="different lengths"):
-        layout(network, attention_mask=mask)
+    each = layout(network, attention_mask=mask).find(80, 80)
+    assert [(row.picture, row.text, len(row.columns)) for row in each] == [(17, 0, 17), (20, 0, 20)]
 
 
 def wan(name: str = "", **attributes: Any) -> torch.nn.Module:
@@ -90,26 +99,35 @@ def wan(name: str = "", **attributes: Any) -> torch.nn.Module:
     return type(name, (base,), {"__module__": "comfy.ldm.wan.model"})() if name else base()
 
 
+def test_sizes_that_tie_are_counted() -> None:
+    """As many columns as patches: the picture's attention to itself is as large as that to the text."""
+    assert layout(wan(), (1, 16, 3, 12, 20), 180).tied
+    assert not layout(wan(), (1, 16, 3, 12, 20)).tied
+    assert not layout(model("flux.model.Flux", patch_size=2)).tied
+
+
 def test_references_of_wan() -> None:
     film, still = (1, 16, 3, 12, 20), torch.zeros(1, 16, 12, 20)
     plain = layout(wan(), film)
-    assert (plain.frames, plain.first, plain.sizes) == (3, 0, (180, 24))
-    assert layout(wan(ref_conv=torch.nn.Conv2d(16, 8, 2, 2)), film, reference_latent=still).first == 60
-    assert layout(wan(), film, reference_latent=still).sizes == (180, 24), "a model without the weights does not look at it"
+    assert (plain.patches, places(plain)) == ((3, 6, 10), (0, range(24), (180, 24)))
+    assert places(layout(wan(ref_conv=torch.nn.Conv2d(16, 8, 2, 2)), film, reference_latent=still))[0] == 60
+    assert places(layout(wan(), film, reference_latent=still))[2] == (180, 24), (
+        "a model without the weights does not look at it"
+    )
     scail = layout(wan("SCAILWanModel"), film, reference_latent=still[:, :, None], pose_latents=torch.zeros(1, 16, 3, 6, 10))
-    assert (scail.first, scail.sizes) == (60, (60 + 180 + 45, 24))
+    assert places(scail) == (60, range(24), (60 + 180 + 45, 24))
     speech = layout(wan("WanModel_S2V"), film, reference_latent=still[:, :, None])
-    assert (speech.first, speech.sizes) == (0, (240, 24))
+    assert places(speech) == (0, range(24), (240, 24))
     more = layout(wan(), film, time_dim_concat=torch.zeros(1, 16, 2, 12, 20), context_latents=[torch.zeros(1, 16, 1, 6, 6)])
-    assert (more.first, more.sizes) == (0, (180 + 120 + 9, 24))
+    assert places(more) == (0, range(24), (180 + 120 + 9, 24))
 
 
 def test_a_picture_of_wan_has_keys_of_its_own() -> None:
     film = (1, 16, 3, 12, 20)
     blocks = [SimpleNamespace(cross_attn=SimpleNamespace(k_img=1))]
     seen = layout(wan(blocks=blocks), film, clip_fea=torch.zeros(1, 257, 8))
-    assert not seen.has_text(180, 257)
-    assert seen.has_text(180, 24)
+    assert seen.find(180, 257) is None
+    assert seen.find(180, 24) is not None
     assert seen.repeats == 1
     assert layout(wan(blocks=blocks), film).repeats == 2
     with pytest.raises(NothingRecorded, match="257 columns of text and to as many of a picture"):
@@ -118,13 +136,15 @@ def test_a_picture_of_wan_has_keys_of_its_own() -> None:
 
 def test_other_numbers_of_keys_are_refused() -> None:
     found = layout(model("flux.model.Flux", patch_size=2))
-    assert found.has_text(84, 84)
-    assert not found.has_text(60, 60), "the picture alone"
-    assert not found.has_text(60, 16), "an adapter of its own"
-    with pytest.raises(NothingRecorded, match="89 queries on 89 keys, and by what the model was given it would have 84 on 84"):
-        found.has_text(89, 89)
+    assert found.find(84, 84)
+    assert found.find(60, 60) is None, "the picture alone"
+    assert found.find(60, 16) is None, "an adapter of its own"
+    with pytest.raises(
+        NothingRecorded, match="89 queries on 89 keys, and by what the model was given it would have 84 queries on 84"
+    ):
+        found.find(89, 89)
     with pytest.raises(NothingRecorded, match="200 queries on 24 keys"):
-        layout(wan(), (1, 16, 3, 12, 20)).has_text(200, 24)
+        layout(wan(), (1, 16, 3, 12, 20)).find(200, 24)
 
 
 def test_the_host_is_asked_where_it_says_something() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
@@ -15,8 +17,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from daam_core.capture import transformer_hooks
 from daam_core.capture.buffers import StoreOptions
-from daam_core.capture.families import FAMILIES, REFUSED, family_of
+from daam_core.capture.families import FAMILIES, family_of
 from daam_core.capture.family import Family
+from daam_core.capture.refused_families import REFUSED
 from daam_core.capture.text_rows import EncodedText
 from daam_core.capture.transformer_hooks import TransformerHooks
 from daam_core.capture.transformer_recording import ModelRecorder, TransformerRecording
@@ -68,7 +71,7 @@ def test_the_picture_is_untouched_and_every_layer_read(case: Case) -> None:
     assert not errors, errors
     assert torch.equal(during, before) and torch.equal(run(model, case.given), before)
     modules = [name for name, part in model.named_modules() if hasattr(part, "processor")]
-    layers = [name for name in modules if family_of(model).is_text_layer(name)]
+    layers = [name for name in modules if family_of(model).is_text_layer(name) and name not in case.textless]
     assert [layer.name for layer in recording.recording.layers] == layers and layers
 
 
@@ -145,6 +148,8 @@ def expected(witness: Witness, found: tuple[int, Tensor, Tensor], case: Case, ro
                 continue
             n = prod(case.grid)
             p = witness.probabilities(index)[0].sum(0)[:n, n:]
+        elif case.beside and k.shape[-2] == keys[row].sum() and q.shape[-2] == queries[row].sum():
+            p = witness.probabilities(index)[row].sum(0)
         elif (q.shape[-2], k.shape[-2]) != size or q.shape[0] != keys.shape[0]:
             continue
         else:
@@ -163,6 +168,23 @@ def expected(witness: Witness, found: tuple[int, Tensor, Tensor], case: Case, ro
 def test_every_family_has_a_case_and_every_case_a_family() -> None:
     families = {family_of(build(case)).name for case in CASES.values()}
     assert {family.name for family in FAMILIES} == families
+
+
+def test_every_transformer_of_diffusers_is_read_or_refused_by_name() -> None:
+    """All classes of all modules, so that a new one of a release does not go unnoticed."""
+    from diffusers import ModelMixin
+    from diffusers.models import transformers
+
+    found = set()
+    for module in pkgutil.iter_modules(transformers.__path__):
+        for name, value in vars(importlib.import_module(f"{transformers.__name__}.{module.name}")).items():
+            if isinstance(value, type) and issubclass(value, ModelMixin) and value.__module__.endswith(f".{module.name}"):
+                found.add(f"{module.name}.{name}")
+    read = [path for family in FAMILIES for path in family.classes]
+    assert len(read) == len(set(read)) and not set(read) & set(REFUSED)
+    own = {path for path in found if not path.startswith("dual_transformer_2d")}
+    assert own - set(read) - set(REFUSED) == set(), "neither read nor refused"
+    assert (set(read) | set(REFUSED)) - found == set(), "no class of diffusers"
 
 
 def test_the_table_of_models_lists_every_family_and_every_refusal() -> None:

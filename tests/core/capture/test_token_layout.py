@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from daam_core.capture.sdpa_call import AttentionCall
+from daam_core.capture.attention_call import AttentionCall
 from daam_core.capture.token_layout import TokenLayout, counted, cross, grid_patches, joint, latent_patches
 from daam_core.errors import UnsupportedModel
 

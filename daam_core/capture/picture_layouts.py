@@ -1,16 +1,15 @@
-"""Layouts of the transformers of diffusers: functions of a model and the arguments of its call, by name."""
+"""Layouts of diffusers' transformers with text and picture in one sequence, from a model and the arguments of its call."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from math import ceil, prod
 from typing import Any
 
 from torch import Tensor
 
 from ..errors import UnsupportedModel
-from .token_layout import Patches, RowLayout, TokenLayout, counted, cross, grid_patches, joint, latent_patches, ragged
+from .token_layout import RowLayout, TokenLayout, counted, grid_patches, joint, latent_patches, ragged
 
 Given = Mapping[str, Any]
 _IDEOGRAM_PICTURE = 2
@@ -45,6 +44,15 @@ def flux2(model: Any, given: Given) -> TokenLayout:
     return TokenLayout(patches, columns, {(columns + n, columns + kept + n): rows, (references, references): None})
 
 
+def flux3(model: Any, given: Given) -> TokenLayout:
+    """Flux.3: text, picture, and the references, which are an argument of their own."""
+    hidden, text, references = (given.get(k) for k in ("hidden_states", "encoder_hidden_states", "image_cond_hidden_states"))
+    assert hidden is not None and text is not None
+    patches, more = grid_patches(given["img_ids"], hidden.shape[1])
+    after = more + (0 if references is None else references.shape[1])
+    return joint(hidden.shape[0], patches, text.shape[1], text_first=True, after=after)
+
+
 def by_shapes(model: Any, given: Given) -> TokenLayout:
     """Qwen-Image: text, picture, references; `img_shapes` say how large the pictures are, in patches."""
     if getattr(model.config, "use_layer3d_rope", False):
@@ -59,14 +67,59 @@ def by_shapes(model: Any, given: Given) -> TokenLayout:
     return joint(hidden.shape[0], (patches[0], patches[1], patches[2]), text.shape[1], text_first=True, after=references)
 
 
+def qwen_image21(model: Any, given: Given) -> TokenLayout:
+    """Qwen-Image 2.1: text with the references at their places inside it, then the picture.
+
+    What comes before the picture attends in pieces, of which none holds the picture; from the second step on it may come from
+    a cache. A place of a reference stands for four of its tokens.
+    """
+    text, shapes, places = given["encoder_hidden_states"], given["img_shapes"][0], given["img_mask"][0].tolist()
+    patches = tuple(int(x) for x in shapes[-1])
+    n, columns = prod(patches), text.shape[1]
+    order = [column for i, seen in enumerate(places[:columns]) for column in ([-1] * 4 if seen else [i])]
+    if len(order) != columns - sum(places[:columns]) + sum(prod(shape) for shape in shapes[:-1]):
+        raise UnsupportedModel(f"{sum(places[:columns])} places of references do not fit into the shapes {shapes[:-1]}.")
+    rows = (RowLayout(0, 0, order),) * text.shape[0]
+    sizes: dict[tuple[int, int], tuple[RowLayout, ...] | None] = {}
+    for start, stop in _pieces(places[:columns], shapes[:-1]):
+        sizes[stop - start, stop] = None
+    sizes[n, len(order) + n] = rows
+    return TokenLayout((patches[0], patches[1], patches[2]), columns, sizes)
+
+
+def _pieces(places: list[bool], shapes: Any) -> list[tuple[int, int]]:
+    """Where each run of text and each reference begins and ends, in tokens."""
+    ends, at, references = [0], 0, iter([prod(shape) for shape in shapes])
+    inside = 0
+    for seen in places:
+        if seen and inside == 0:
+            inside = next(references)
+            ends.append(at)
+        at += 4 if seen else 1
+        inside -= 4 if seen else 0
+        if seen and inside == 0:
+            ends.append(at)
+    ends.append(at)
+    return [(start, stop) for start, stop in zip(ends, ends[1:], strict=False) if stop > start]
+
+
+def nucleus(model: Any, given: Given) -> TokenLayout:
+    """Nucleus: the queries are the picture alone, the keys picture and text."""
+    hidden, text = given["hidden_states"], given["encoder_hidden_states"]
+    layout = by_shapes(model, given)
+    n, columns = prod(layout.patches), text.shape[1]
+    row = RowLayout(0, n, range(columns))
+    return TokenLayout(layout.patches, columns, {(n, n + columns): (row,) * hidden.shape[0]})
+
+
 def sd3(model: Any, given: Given) -> TokenLayout:
     """Stable Diffusion 3: picture, text."""
-    return _latent_joint(model, given, text_first=False)
+    return latent_joint(model, given, text_first=False)
 
 
 def text_then_latent(model: Any, given: Given) -> TokenLayout:
     """CogView 3+ and 4: text, picture."""
-    return _latent_joint(model, given, text_first=True)
+    return latent_joint(model, given, text_first=True)
 
 
 def glm_image(model: Any, given: Given) -> TokenLayout:
@@ -74,12 +127,12 @@ def glm_image(model: Any, given: Given) -> TokenLayout:
     caches = given.get("kv_caches")
     if caches is not None:
         raise UnsupportedModel("GLM-Image with reference pictures keeps their keys, whose number is not known.")
-    return _latent_joint(model, given, text_first=True)
+    return latent_joint(model, given, text_first=True)
 
 
 def aura_flow(model: Any, given: Given) -> TokenLayout:
     """AuraFlow: registers, text, picture."""
-    return _latent_joint(model, given, text_first=True, before=int(model.register_tokens.shape[1]))
+    return latent_joint(model, given, text_first=True, before=int(model.register_tokens.shape[1]))
 
 
 def ernie(model: Any, given: Given) -> TokenLayout:
@@ -96,6 +149,17 @@ def joy_image(model: Any, given: Given) -> TokenLayout:
     one = hidden[:, -1] if hidden.dim() == 6 else hidden
     patches = latent_patches(one, tuple(model.patch_size))
     return joint(hidden.shape[0], patches, text.shape[1], text_first=False, between=(items - 1) * prod(patches))
+
+
+def joy_image_plus(model: Any, given: Given) -> TokenLayout:
+    """JoyImage Edit Plus: the picture, references of any size, padding, text; `shape_list` says how large they are."""
+    hidden, text = given["hidden_states"], given["encoder_hidden_states"]
+    each = {tuple(int(x) for x in shapes[0]) for shapes in given["shape_list"]}
+    if len(each) != 1:
+        raise UnsupportedModel("The pictures of this batch have different sizes.")
+    frames, height, width = each.pop()
+    between = hidden.shape[1] - frames * height * width
+    return joint(hidden.shape[0], (frames, height, width), text.shape[1], text_first=False, between=between)
 
 
 def prx(model: Any, given: Given) -> TokenLayout:
@@ -174,7 +238,7 @@ def hunyuan_image(model: Any, given: Given) -> TokenLayout:
     patches = latent_patches(hidden, model.config.patch_size)
     if glyphs is None or model.context_embedder_2 is None:
         return joint(hidden.shape[0], patches, text.shape[1], text_first=False)
-    own, other = _kept(given["encoder_attention_mask"]), _kept(given["encoder_attention_mask_2"])
+    own, other = kept_columns(given["encoder_attention_mask"]), kept_columns(given["encoder_attention_mask_2"])
     first = text.shape[1]  # the columns of ByT5 are counted behind those of the language model
     orders = [[first + i for i in o[0]] + m[0] + [first + i for i in o[1]] + m[1] for m, o in zip(own, other, strict=True)]
     rows = [RowLayout(0, prod(patches), order) for order in orders]
@@ -182,151 +246,7 @@ def hunyuan_image(model: Any, given: Given) -> TokenLayout:
     return ragged(patches, columns, rows, prod(patches) + columns)
 
 
-def hunyuan_video(model: Any, given: Given) -> TokenLayout:
-    """HunyuanVideo: video, text."""
-    hidden, text = given["hidden_states"], given["encoder_hidden_states"]
-    p, t = model.config.patch_size, model.config.patch_size_t
-    return joint(hidden.shape[0], latent_patches(hidden, (t, p, p)), text.shape[1], text_first=False)
-
-
-def hunyuan_video15(model: Any, given: Given) -> TokenLayout:
-    """HunyuanVideo 1.5: video, then of picture embedding, ByT5 and the language model first what is kept, then the rest."""
-    hidden, text, glyphs, seen = (
-        given[k] for k in ("hidden_states", "encoder_hidden_states", "encoder_hidden_states_2", "image_embeds")
-    )
-    p, t = model.config.patch_size, model.config.patch_size_t
-    patches = latent_patches(hidden, (t, p, p))
-    own, other = _kept(given["encoder_attention_mask"]), _kept(given["encoder_attention_mask_2"])
-    first, vision = text.shape[1], [-1] * seen.shape[1]
-    shown = bool((seen != 0).any())
-    orders = []
-    for m, o in zip(own, other, strict=True):
-        valid, rest = [first + i for i in o[0]] + m[0], [first + i for i in o[1]] + m[1]
-        orders.append(vision + valid + rest if shown else valid + vision + rest)
-    rows = [RowLayout(0, prod(patches), order) for order in orders]
-    columns = first + glyphs.shape[1]
-    return ragged(patches, columns, rows, prod(patches) + len(vision) + columns)
-
-
-def cog_video(model: Any, given: Given) -> TokenLayout:
-    """CogVideoX: text, video; its latent is `[batch, frames, c, h, w]`."""
-    hidden, text = given["hidden_states"], given["encoder_hidden_states"]
-    p, t = model.config.patch_size, getattr(model.config, "patch_size_t", None) or 1
-    patches = latent_patches(hidden, (t, p, p), frames=hidden.shape[1])
-    return joint(hidden.shape[0], patches, text.shape[1], text_first=True)
-
-
-def mochi(model: Any, given: Given) -> TokenLayout:
-    """Mochi: video, and of the text what its mask keeps; an attention call for each row of the batch."""
-    hidden, text = given["hidden_states"], given["encoder_hidden_states"]
-    patches = latent_patches(hidden, (1, model.config.patch_size, model.config.patch_size))
-    n = prod(patches)
-    rows = [RowLayout(0, n, kept) for kept, _ in _kept(given["encoder_attention_mask"])]
-    sizes = {(n + len(row.columns),) * 2: tuple(rows) for row in rows}
-    return TokenLayout(patches, text.shape[1], sizes, rows_apart=True)
-
-
-def latent_cross(model: Any, given: Given) -> TokenLayout:
-    """PixArt, Sana, Allegro, Cosmos and their like: the picture's queries on the text's keys."""
-    hidden, text = given["hidden_states"], given["encoder_hidden_states"]
-    if isinstance(text, tuple):
-        raise UnsupportedModel(f"{type(model).__name__} was given a picture beside its text, which is not read.")
-    config = model.config
-    patch = config.patch_size
-    if isinstance(patch, int) and hidden.dim() == 5:
-        patch = (getattr(config, "patch_size_t", None) or 1, patch, patch)
-    patches = latent_patches(hidden, patch)
-    return cross(hidden.shape[0], patches, text.shape[-2])
-
-
-def wan(model: Any, given: Given) -> TokenLayout:
-    """Wan and models like it: the video's queries on the text's keys; a picture's keys come in their own call, or ahead."""
-    return _beside_picture(model, given, latent_cross(model, given))
-
-
-def wan_animate(model: Any, given: Given) -> TokenLayout:
-    """Wan Animate: as Wan, with the frames of its reference ahead of the video's, of which the pose has one each."""
-    hidden, pose = given["hidden_states"], given.get("pose_hidden_states")
-    whole = latent_cross(model, given)
-    frames, height, width = whole.patches
-    ahead = frames - (frames if pose is None else int(pose.shape[2]))
-    if pose is not None and ahead < 0:
-        raise UnsupportedModel(f"Wan Animate was given {pose.shape[2]} frames of a pose for {frames} of a video.")
-    patches = (frames - ahead, height, width)
-    text, n = whole.columns, frames * height * width
-    layout = cross(hidden.shape[0], patches, text, first_query=ahead * height * width, queries=n)
-    return _beside_picture(model, given, layout)
-
-
-def _beside_picture(model: Any, given: Given, layout: TokenLayout) -> TokenLayout:
-    """The same where the text stands beside the embedding of a picture."""
-    seen = given.get("encoder_hidden_states_image")
-    if seen is None:
-        return layout
-    (((n, columns), rows),) = layout.rows.items()
-    assert rows is not None
-    # First and last frame come as two rows, which become one.
-    added = int(seen.shape[1]) * (2 if getattr(model.config, "pos_embed_seq_len", None) else 1)
-    if getattr(model.config, "added_kv_proj_dim", None) is None:
-        return replace(layout, rows={(n, added + columns): tuple(replace(row, text=added) for row in rows)})
-    if added == columns:
-        raise UnsupportedModel(f"{type(model).__name__} has as many keys of a picture as of text: they cannot be told apart.")
-    return replace(layout, rows={(n, columns): rows, (n, added): None})
-
-
-def helios(model: Any, given: Given) -> TokenLayout:
-    """Helios: only the frames that are being made attend to the text."""
-    return latent_cross(model, given)
-
-
-def frames_first(model: Any, given: Given) -> TokenLayout:
-    """AnyFlow: as Wan, its latent is `[batch, frames, c, h, w]`."""
-    hidden, text = given["hidden_states"], given["encoder_hidden_states"]
-    if given.get("encoder_hidden_states_image") is not None:
-        raise UnsupportedModel(f"{type(model).__name__} was given a picture beside its text, which is not read.")
-    patches = latent_patches(hidden, tuple(model.config.patch_size), frames=hidden.shape[1])
-    return cross(hidden.shape[0], patches, text.shape[1])
-
-
-def latte(model: Any, given: Given) -> TokenLayout:
-    """Latte: the frames are rows of the batch where the picture attends to the text."""
-    hidden, text = given["hidden_states"], given["encoder_hidden_states"]
-    frames, height, width = latent_patches(hidden, (1, model.config.patch_size, model.config.patch_size))
-    row = RowLayout(0, 0, range(text.shape[1]))
-    sizes = {(height * width, text.shape[1]): (row,) * hidden.shape[0]}
-    return TokenLayout((frames, height, width), text.shape[1], sizes, frames_apart=True)
-
-
-def ltx(model: Any, given: Given) -> TokenLayout:
-    """LTX-Video: the video's queries on the text's keys; the numbers of its patches are arguments of their own."""
-    hidden, text = given["hidden_states"], given["encoder_hidden_states"]
-    sizes = tuple(given.get(name) for name in ("num_frames", "height", "width"))
-    if any(size is None for size in sizes):
-        patches = _coordinate_patches(given["video_coords"], hidden.shape[1])
-    else:
-        patches = (int(sizes[0]), int(sizes[1]), int(sizes[2]))  # type: ignore[arg-type]
-    if prod(patches) > hidden.shape[1]:
-        raise UnsupportedModel(f"{hidden.shape[1]} tokens do not hold a video of {patches} patches.")
-    return cross(hidden.shape[0], patches, text.shape[-2], queries=hidden.shape[1])
-
-
-def hunyuan_dit(model: Any, given: Given) -> TokenLayout:
-    """HunyuanDiT: the picture's queries on the keys of CLIP and T5."""
-    hidden, clip, t5 = (given[k] for k in ("hidden_states", "encoder_hidden_states", "encoder_hidden_states_t5"))
-    patches = latent_patches(hidden, model.config.patch_size)
-    return cross(hidden.shape[0], patches, clip.shape[1] + t5.shape[1])
-
-
-def kandinsky5(model: Any, given: Given) -> TokenLayout:
-    """Kandinsky 5: the picture's queries on the text's keys; its latent is `[batch, frames, h, w, c]`."""
-    if (given.get("sparse_params") or {}).get("to_fractal"):
-        raise UnsupportedModel("Kandinsky 5 with sparse attention reorders the video's tokens, which is not read.")
-    hidden, text = given["hidden_states"], given["encoder_hidden_states"]
-    patches = latent_patches(hidden.movedim(-1, 1), tuple(model.config.patch_size))
-    return cross(hidden.shape[0], patches, text.shape[1])
-
-
-def _latent_joint(model: Any, given: Given, text_first: bool, before: int = 0) -> TokenLayout:
+def latent_joint(model: Any, given: Given, text_first: bool, before: int = 0) -> TokenLayout:
     hidden, text = given["hidden_states"], given["encoder_hidden_states"]
     patches = latent_patches(hidden, model.config.patch_size)
     return joint(hidden.shape[0], patches, text.shape[1], text_first=text_first, before=before)
@@ -336,19 +256,7 @@ def _to_multiple(n: int, multiple: int) -> int:
     return ceil(n / multiple) * multiple
 
 
-def _kept(mask: Tensor) -> list[tuple[list[int], list[int]]]:
+def kept_columns(mask: Tensor) -> list[tuple[list[int], list[int]]]:
     """For each row of a mask `[batch, columns]`: the columns that it keeps, and those that it does not."""
     rows = mask.detach().bool().cpu().tolist()
     return [([i for i, on in enumerate(row) if on], [i for i, on in enumerate(row) if not on]) for row in rows]
-
-
-def _coordinate_patches(coordinates: Tensor | None, tokens: int) -> Patches:
-    """Patches of a video from the coordinates `[batch, 3, tokens, …]` of its tokens."""
-    if coordinates is None:
-        raise UnsupportedModel("The model was not told how large its video is.")
-    places = coordinates[0].detach().cpu().reshape(3, coordinates.shape[2], -1)[..., 0]
-    sizes = [len(axis.unique()) for axis in places]
-    patches = (sizes[0], sizes[1], sizes[2])
-    if prod(patches) != tokens:
-        raise UnsupportedModel(f"{tokens} tokens do not stand on a grid of {patches}: frames were added to this video.")
-    return patches

@@ -1,0 +1,32 @@
+"""Transformers of diffusers that are known and not read, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_SOUND = "it makes sound, not pictures"
+_PART = "it is a part of UNets, which are read as a whole"
+
+REFUSED: Mapping[str, str] = {
+    "dit_transformer_2d.DiTTransformer2DModel": "it is told a class by number, not a text",
+    "prior_transformer.PriorTransformer": "it makes the embedding of a picture, not a picture",
+    "transformer_2d.Transformer2DModel": _PART,
+    "transformer_temporal.TransformerTemporalModel": _PART,
+    "transformer_2d_dreamlite.DreamLiteTransformer2DModel": _PART,
+    "ace_step_transformer.AceStepTransformer1DModel": _SOUND,
+    "minimax_music3_rvq_depth_decoder.MiniMaxMusic3RVQDepthDecoder": _SOUND,
+    "transformer_minimax_music3.MiniMaxMusic3Transformer1DModel": _SOUND,
+    "stable_audio_transformer.StableAudioDiTModel": _SOUND,
+    "transformer_stable_audio3.StableAudio3DiTModel": _SOUND,
+    "transformer_longcat_audio_dit.LongCatAudioDiTTransformer": _SOUND,
+    "t5_film_transformer.T5FilmDecoder": _SOUND,
+    "transformer_rfd4_proteina.RFD4ProteinaTransformer": "it makes proteins, not pictures",
+    "transformer_kandinsky6_sr.Kandinsky6SRTransformer3DModel": "it enlarges a video and is given no text",
+    "transformer_sana_wm.SanaWMTransformer3DModel": "its text is mixed with a camera's path, which is not known yet",
+    "transformer_sana_wm_refiner.SanaWMLTX2RefinerTransformer3DModel": "it refines a video piece by piece",
+    "transformer_wan_animate_2.WanAnimate2Transformer3DModel": "its videos come in segments, whose places are not known",
+    "transformer_omnigen.OmniGenTransformer2DModel": "text and pictures are one sequence of tokens inside it",
+    "transformer_cosmos3.Cosmos3OmniTransformer": "text and pictures are one sequence of tokens inside it",
+    "transformer_anyflow_far.AnyFlowFARTransformer3DModel": "its frames attend in chunks",
+}
+"""`module.Class` of each behind `diffusers.models.transformers.`, with the reason."""

@@ -1,0 +1,95 @@
+"""What makes masks of `HeatMaps`.
+
+The examples are about the recording of `heatmaps`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from ..attention.upsample import bicubic
+from ..defaults import DEFAULT_TAU
+from ..masks.methods import MaskInputs, MaskResult, make_mask
+from ..prompt.prompt import Word
+from ..types import Image, Size
+from .queries import WordQueries
+
+P = ParamSpec("P")
+
+
+def _mask_of(result: Callable[Concatenate[Any, P], MaskResult]) -> Callable[Concatenate[Any, P], Tensor]:
+    """A method with the arguments and the text of `result` that gives its mask alone."""
+
+    @functools.wraps(result)
+    def mask(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        return result(self, *args, **kwargs).mask
+
+    return mask
+
+
+class MaskVerbs(WordQueries):
+    """Masks of the words of `HeatMaps`."""
+
+    def mask_result(
+        self,
+        query: str | Word,
+        method: str = "best",
+        *,
+        tau: float = DEFAULT_TAU,
+        image: Image | None = None,
+        competitors: Sequence[str] | None = None,
+        size: Size | None = None,
+    ) -> MaskResult:
+        """The mask of one word or phrase, and the name of the method that made it: a simpler one where the mask would
+        contradict its map. `maps.mask` takes the same and gives the mask alone.
+
+        Args:
+            query: word or phrase.
+            method: "best" (the product's default), "threshold" (Eq. 7: `D >= tau * max D`), "late", "otsu", "compete",
+                "walk", "guided" or "grabcut"; see `MASK_METHODS`.
+            tau: level as a share of the maximum, 0..1 (not used by "best" and "otsu").
+            image: uint8 `[H, W, 3]` picture to snap to; the recorded one by default.
+            competitors: the words it competes with; by default the last word of each other noun group of the prompt.
+            size: (height, width) of the mask; the picture's by default.
+
+        Returns:
+            `MaskResult`; its mask is bool `[H, W]`.
+
+        Raises:
+            WordNotFound: the prompt has no such word.
+            BadArgument: no such method, or tau outside 0..1.
+            DetailMissing: the method needs the picture or self-attention, and the recording has none.
+
+        Example:
+            >>> result = maps.mask_result("house", "threshold", tau=0.5)
+            >>> result.method
+            'threshold'
+            >>> mask = maps.mask("house", "threshold", tau=0.5)
+            >>> mask.dtype, tuple(mask.shape)
+            (torch.bool, (32, 64))
+            >>> heat = maps.heat_map("house", maps.size)
+            >>> bool((mask == (heat >= 0.5 * heat.max())).all())
+            True
+        """
+        picture = self.picture if image is None else image
+        if picture is not None and size is not None and picture.shape[:2] != tuple(size):
+            picture = cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA).astype(np.uint8)
+        if size is None:
+            size = self.size if picture is None else (picture.shape[0], picture.shape[1])
+        names = [query, *(self.prompt.rivals(query) if competitors is None else competitors)]
+        return make_mask(self.mask_inputs(names, picture, size), method, tau)
+
+    mask = _mask_of(mask_result)
+    """The mask of `mask_result` alone, bool `[H, W]`; the same arguments."""
+
+    def mask_inputs(self, names: Sequence[str | Word], picture: Image | None, size: Size) -> MaskInputs:
+        """What the mask methods are given: of the word itself (the first of `names`) and of those it may compete with."""
+        late = bicubic(self._levels(self.time_weighted, names), self.grid)
+        walks = next(iter(self.self_attention.items())) if self.self_attention else None
+        return MaskInputs(self._levels(self.sums, names), late, walks, picture, size)

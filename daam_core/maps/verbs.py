@@ -1,0 +1,169 @@
+"""What makes other `HeatMaps` of one: choices, sums, other sides, words and pictures.
+
+The examples are about the recording of `heatmaps`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import PIL.Image
+
+from ..errors import BadArgument, DetailMissing
+from ..prompt.prompt import Prompt
+from ..types import Grid, Image, Side
+from . import combine, subset
+from .aggregation import AGGREGATIONS
+from .data import Aggregation, RecordedImage
+from .picture_sides import PictureSides
+from .relabel import relabel
+
+M = TypeVar("M", bound="Verbs")
+
+
+class Verbs(PictureSides):
+    """Methods of `HeatMaps` that give other `HeatMaps`; none changes its own."""
+
+    @cached_property
+    def negative(self: M) -> M | None:
+        """The maps of the negative prompt over the same picture; None where it was not recorded.
+
+        Example:
+            >>> maps.negative.words
+            ['blurry', 'star']
+        """
+        side = self.sides.get("negative")
+        return None if side is None else dataclasses.replace(self, sides={"prompt": side})
+
+    def with_negative(self: M, negative: M) -> M:
+        """The same maps, with those of another recording's prompt as the negative side."""
+        return dataclasses.replace(self, sides={"prompt": self.positive, "negative": negative.positive})
+
+    def each_side(self: M, change: Callable[[RecordedImage], RecordedImage]) -> M:
+        """The same picture with every side changed by a function."""
+        return dataclasses.replace(self, sides={name: change(side) for name, side in self.sides.items()})
+
+    def select(
+        self: M,
+        *,
+        layers: Iterable[str | int] | None = None,
+        steps: Iterable[int] | None = None,
+        heads: Iterable[int] | None = None,
+        grids: Iterable[Grid] | None = None,
+    ) -> M:
+        """The same maps from a choice of layers, steps, heads or resolutions, on both sides. What is named twice counts once.
+
+        The negative side is there where it has what is chosen: it may have other resolutions or fewer steps.
+
+        Args:
+            layers: positions in `maps.layers`, module paths, or "down", "mid", "up".
+            steps: step numbers from 0; negative ones count from the end.
+            heads: head numbers from 0.
+            grids: resolutions (h, w).
+
+        Raises:
+            DetailMissing: the recording did not keep what is asked for; the text says how to record it.
+            BadArgument: no such layer, step, head or resolution.
+
+        Example:
+            >>> late = maps.select(steps=[-1])
+            >>> up = maps.select(layers=["up"], grids=[(4, 8)])
+            >>> maps.select(steps=[0, 0, -2]).num_terms == maps.select(steps=[0]).num_terms
+            True
+        """
+        if layers is None and steps is None and heads is None and grids is None:
+            return self
+        asked = subset.Choice(*(None if x is None else tuple(x) for x in (layers, steps, heads, grids)))  # type: ignore[arg-type]
+        sides: dict[Side, RecordedImage] = {"prompt": subset.select(self.positive, asked)}
+        if "negative" in self.sides:
+            with contextlib.suppress(DetailMissing, BadArgument):
+                sides["negative"] = subset.select(self.sides["negative"], asked)
+        return dataclasses.replace(self, sides=sides)
+
+    def aggregate(self: M, aggregation: Aggregation, latent: int = 64) -> M:
+        """The maps by another aggregation of `AGGREGATIONS`, on both sides.
+
+        Args:
+            aggregation: "sum" is Eq. 6, as recorded; "castorini" the rule of the castorini/daam package.
+            latent: that package's latent side, 64 or 96 positions.
+
+        Raises:
+            BadArgument: no such aggregation, or the maps were brought together by another one already.
+            DetailMissing: heads were not kept apart, and the rule needs them.
+
+        Example:
+            >>> maps.aggregate("castorini").grid
+            (64, 64)
+        """
+        if aggregation not in AGGREGATIONS:
+            raise BadArgument(f"There is no aggregation {aggregation!r}; there are {', '.join(AGGREGATIONS)}.")
+        return self.each_side(lambda side: AGGREGATIONS[aggregation](side, latent))
+
+    def weighted_by_time(self: M) -> M:
+        """The maps with step j = 1, 2, … weighted by j squared, on both sides: late steps place an object better."""
+        return self.each_side(lambda side: dataclasses.replace(side, sums=side.time_weighted))
+
+    def __add__(self: M, other: M) -> M:
+        """Two recordings of one picture as one: `base + refiner`. Eq. 6 over the layers, heads and steps of both.
+
+        The picture is that of the second, where it has one; the negative side is there where both have it. `time_weighted`
+        counts each recording's steps from 1. Steps, layers and heads stay apart where both have the same layers.
+
+        Raises:
+            BadArgument: other prompts or sizes, or maps of another aggregation than "sum".
+
+        Example:
+            >>> both = maps + maps
+            >>> bool((both["house"] == 2 * maps["house"]).all()), both.steps
+            (True, 4)
+        """
+        if not isinstance(other, Verbs):
+            return NotImplemented
+        if self.size != other.size:
+            a, b = (f"{width} x {height}" for height, width in (self.size, other.size))
+            raise BadArgument(f"Recordings of one size can be added; these are of {a} and {b} pixels.")
+        sides = {name: combine.add(side, other.sides[name]) for name, side in self.sides.items() if name in other.sides}
+        return dataclasses.replace(self, sides=sides, picture=self.picture if other.picture is None else other.picture)
+
+    def with_prompt(self: M, prompt: Prompt, negative: Prompt | None = None) -> M:
+        """The words of maps that were recorded by column number, because nobody knew the words then.
+
+        Args:
+            prompt: the very text that the picture was made with, as its text encoder reads it.
+            negative: the same of the negative prompt; without it that side stays as it is.
+
+        Raises:
+            BadArgument: the maps have words already, or the prompt has another number of columns than was recorded.
+
+        Example:
+            >>> maps.with_prompt(maps.prompt)
+            Traceback (most recent call last):
+            daam_core.errors.BadArgument: These maps have their words already; ...
+        """
+        given: dict[Side, Prompt | None] = {"prompt": prompt, "negative": negative}
+        return dataclasses.replace(
+            self, sides={n: relabel(side, words) if (words := given[n]) else side for n, side in self.sides.items()}
+        )
+
+    def with_picture(self: M, picture: Image | PIL.Image.Image) -> M:
+        """The same maps over a picture, which need not be of the size that was recorded.
+
+        Args:
+            picture: uint8 `[H, W, 3]` RGB, or a picture of Pillow.
+
+        Raises:
+            BadArgument: it is no picture.
+
+        Example:
+            >>> maps.with_picture(np.zeros((48, 96, 3), np.uint8)).mask("house").shape
+            torch.Size([48, 96])
+        """
+        pixels = np.asarray(picture.convert("RGB") if isinstance(picture, PIL.Image.Image) else picture)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+            raise BadArgument(f"A picture is uint8 [height, width, 3], not {pixels.dtype} {list(pixels.shape)}.")
+        return dataclasses.replace(self, picture=pixels, size=(pixels.shape[0], pixels.shape[1]))
