@@ -33,7 +33,7 @@ def test_sdxl_instruct_pix2pix_has_its_prompt_first() -> None:
     parts = {k: v for k, v in base.components.items() if k not in ("image_encoder", "feature_extractor")}
     pipe = StableDiffusionXLInstructPix2PixPipeline(**parts)
     pipe.set_progress_bar_config(disable=True)
-    text, negative = rows(pipe, PROMPT, OTHER)
+    text, _ = rows(pipe, PROMPT, OTHER)
     witness = Witness(pipe.unet)
     options: dict[str, Any] = {"image": IMAGE, "negative_prompt": OTHER, "guidance_scale": 5.0}
     before = paint(pipe, **options)
@@ -107,7 +107,7 @@ def test_guidance_switched_on_by_a_callback_is_followed() -> None:
 
 def test_a_prompt_encoded_in_a_callback_is_a_new_part_of_the_same_run() -> None:
     pipe = pipeline("small")
-    text, negative = rows(pipe, PROMPT)
+    text, _ = rows(pipe, PROMPT)
     new, _ = rows(pipe, OTHER)
 
     def changed(_embeds: Tensor) -> Tensor:
