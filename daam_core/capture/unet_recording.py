@@ -137,7 +137,7 @@ class UNetRecording:
             len(inputs.sample),
             context.shape[1],
             places,
-            _bias(inputs.context_mask, inputs.sample),
+            inputs.text_bias,
             not inputs.masks_self and self.area.whole,
         )
         self._layers = []
@@ -188,7 +188,7 @@ class UNetRecording:
             )
         if heard != self._heard:
             if self._heard:
-                self._hooks.watch_entries()  # some layers were skipped, or are not read any more
+                self._hooks.watch_layers()  # some layers were skipped, or are not read any more
             self._heard = heard
 
     # -- whose rows are whose ---------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ class UNetRecording:
         places = []
         for (side, part), rows in found.items():
             if side in self._sides:
-                group = self._groups.get((side, part)) or self._start(side, part, context.shape[1])
+                group = self._groups.get((side, part)) or self._start(side, part, inputs)
                 key = (rows.start, rows.stop)
                 if key not in self._slices:
                     self._slices[key] = BatchSlice(*key, area=self.area)
@@ -230,26 +230,17 @@ class UNetRecording:
             self._known[key] = context, found  # kept, so that no other tensor can get its identity
         return self._known[key][1]
 
-    def _start(self, side: Side, part: int, keys: int) -> Group:
+    def _start(self, side: Side, part: int, inputs: UNetInputs) -> Group:
         """A text that comes in for the first time."""
         if not self._groups:
             self._hooks.reattach()  # an earlier call left out what it had no use for
-            self._hooks.watch_entries()
+            self._hooks.watch_layers(inputs.text_bias)
             self.recording.describe(self._hooks.layers)
         own = sorted((t for t in self._texts() if (t.side, t.part) == (side, part)), key=lambda text: text.image)
         prompts = [self._prompt(text) for text in own]
         group = self.recording.add_group(side, range(len(own)), prompts)
         self._groups[side, part] = group
         return group
-
-
-def _bias(mask: Tensor | None, sample: Tensor) -> Tensor | None:
-    """The mask of a text's columns as UNets of diffusers add it to the scores: `[batch, 1, 1, keys]`."""
-    if mask is None:
-        return None
-    if mask.dim() == 2:
-        return ((1 - mask.to(sample.dtype)) * -10000.0).float()[:, None, None]
-    return mask.float()[:, None]
 
 
 def _same_time(one: Any, other: Any) -> bool:
