@@ -145,6 +145,10 @@ class UNetAttentionHooks:
         if self._op is not None:
             compiled.reset_graphs()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A model that is copied or written while it is listened to takes its hooks along: the copy's do nothing."""
+        return _detached, ()
+
     # -- hooks on the UNet ------------------------------------------------------------------------------------------
 
     def _begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -322,6 +326,12 @@ class UNetAttentionHooks:
             handle.remove()
         self._layer_handles = []
         self._self_layers = []
+
+
+def _detached() -> UNetAttentionHooks:
+    hooks = object.__new__(UNetAttentionHooks)
+    hooks.receiver, hooks.thread, hooks._handles = None, 0, []
+    return hooks
 
 
 def _inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> UNetInputs:

@@ -26,7 +26,8 @@ from .painted_area import painted_area
 from .pipeline_trace import PipelineCall, PipelineTrace
 from .unet_prompts import encoded_words, given_words
 
-_VIDEO = ("UNetMotionModel", "UNet3DConditionModel", "I2VGenXLUNet", "UNetSpatioTemporalConditionModel")
+VIDEO_UNETS = ("UNetMotionModel", "UNet3DConditionModel", "I2VGenXLUNet", "UNetSpatioTemporalConditionModel")
+"""Classes of UNets whose batch holds the frames of a video."""
 _SHAPE = 1.02
 """So far a picture's shape may be from that of its latents: sizes are rounded to whole latents."""
 
@@ -124,7 +125,7 @@ class UNetTrace(PipelineTrace):
         assert isinstance(recording, UNetRecording)
         painted = _pixels(recording.latent_size, self._pipe)
         pictures = output_pictures(output)
-        if pictures is None or not len(pictures) or call.given.get("output_type") == "latent":
+        if pictures is None or not len(pictures) or _shape_of(pictures) == recording.latent_size:
             return painted
         return output_size(output, call.given, self._pipe, recording.recording)
 
@@ -213,7 +214,7 @@ def _require_readable(pipe: Any) -> None:
     if not isinstance(unet, torch.nn.Module):
         raise UnsupportedModel(f"{name} has no UNet and no transformer. DAAM Lens reads pipelines that have one of them.")
     inner = type(getattr(unet, "_orig_mod", unet)).__name__
-    if inner in _VIDEO:
+    if inner in VIDEO_UNETS:
         raise UnsupportedModel(f"{name} makes videos: the frames of its {inner} are not read yet.")
     if hasattr(pipe, "blocks") and not hasattr(pipe, "encode_prompt"):
         raise UnsupportedModel(f"{name} is a modular pipeline, whose UNet is not read: use the whole pipeline of that model.")
