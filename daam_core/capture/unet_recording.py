@@ -55,6 +55,7 @@ class UNetRecording:
         keep: what to keep apart.
         sides: whose texts are recorded.
         area: which part of the picture the UNet paints.
+        whole_call: whether every forward in this thread is the pipeline's; else those with other texts are left alone.
 
     Attributes:
         thread: the thread that makes the call.
@@ -72,12 +73,14 @@ class UNetRecording:
         keep: StoreOptions,
         sides: Sequence[Side],
         area: Area = WHOLE,
+        whole_call: bool = True,
     ) -> None:
         self.thread = threading.get_ident()
         self.recording = Recording(keep, hold=not hooks.compiled)
         self.latent_size: Grid = (0, 0)
         self.repeats = False
         self._hooks, self._texts, self._prompt, self._sides, self.area = hooks, texts, prompt, sides, area
+        self._whole_call = whole_call
         self._groups: dict[tuple[Side, int], Group] = {}
         self._slices: dict[tuple[int, int], BatchSlice] = {}
         self._known: dict[tuple[Any, ...], tuple[Tensor, dict[tuple[Side, int], slice]]] = {}
@@ -203,6 +206,11 @@ class UNetRecording:
                 "one row of text for each picture is read"
             )
         found = self._found(context)
+        if len({side for side, _ in found}) < len(found):
+            raise NothingRecorded(
+                "The UNet was given several texts at once that were all encoded as prompts, so nobody knows which is the "
+                "negative one. Encode both in one call of `pipe.encode_prompt`."
+            )
         self.latent_size = max(self.latent_size, (sample.shape[2], sample.shape[3]))
         places = []
         for (side, part), rows in found.items():
@@ -220,7 +228,7 @@ class UNetRecording:
         key = (id(context), 0 if context.is_inference() else context._version, context.shape, len(texts))
         if key not in self._known:
             found = match_blocks(list(context), texts)
-            if not found:
+            if not found and self._whole_call:
                 raise NothingRecorded(
                     "The text that the UNet was given is none of those that the pipeline encoded, so nobody knows whose it is. "
                     "Give the pipeline the prompt itself, or embeddings made inside the trace by `pipe.encode_prompt`."

@@ -17,9 +17,10 @@ from ..capture.tokenizer_hook import Tokenized
 from ..capture.unet_hooks import UNetAttentionHooks
 from ..capture.unet_recording import UNetRecording
 from ..errors import BadArgument, NothingRecorded, UnsupportedModel
+from ..maps.heatmaps import Aggregation, HeatMaps
 from ..prompt.prompt import Prompt
 from ..types import Size
-from .encoded_prompts import Source
+from .encoded_prompts import Encoding, Source
 from .encoder_rows import ENCODERS, add_encoder_output
 from .outputs import output_pictures, output_size
 from .painted_area import painted_area
@@ -51,6 +52,7 @@ class UNetTrace(PipelineTrace):
         self._during = ExitStack()
         self._tokens: Sequence[Tokenized] = ()
         self._outside = self._calls = 0
+        self._loop: PipelineCall | None = None
 
     def _attach(self) -> None:
         super()._attach()
@@ -71,6 +73,35 @@ class UNetTrace(PipelineTrace):
         # That package knows two latent sizes: 64 where the model's own picture is 512 or 1024 px, else 96.
         side = int(self._pipe.unet.config.sample_size) * int(self._pipe.vae_scale_factor)
         return 64 if side in (512, 1024) else 96
+
+    # -- a sampling loop of one's own -------------------------------------------------------------------------------
+
+    def __exit__(self, *_: object) -> None:
+        self._end_loop()
+        super().__exit__()
+
+    def heat_maps(self, image: int = 0, *, generation: int = -1, aggregation: Aggregation = "sum") -> HeatMaps:
+        self._end_loop()
+        return super().heat_maps(image, generation=generation, aggregation=aggregation)
+
+    def _begin(self, pipe: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
+        if pipe is self._pipe:
+            self._end_loop()
+        return super()._begin(pipe, args, kwargs)
+
+    def _on_encoding(self, encoding: Encoding) -> None:
+        """A prompt that is encoded outside a call may be for a sampling loop of one's own: the UNet is listened to from then
+        on, until the pipeline is called, another prompt is encoded after steps were taken, or maps are asked for."""
+        if self._loop is not None and self._loop.recording.recording.groups:
+            self._end_loop()
+        if self._current is None and encoding.outputs:
+            self._current = self._loop = PipelineCall({}, self._record)
+        super()._on_encoding(encoding)
+
+    def _end_loop(self) -> None:
+        if self._loop is not None and self._current is self._loop:
+            self._finish_call(None)
+        self._loop = None
 
     # -- the pipeline's call ----------------------------------------------------------------------------------------
 
@@ -97,6 +128,7 @@ class UNetTrace(PipelineTrace):
             self._keep,
             self._sides,
             area,
+            bool(call.given),
         )
         if failure is not None:
             recording.fail(failure)
@@ -109,7 +141,7 @@ class UNetTrace(PipelineTrace):
     def _finish_call(self, output: Any) -> None:
         call = self._current
         self._detach()
-        self._calls += 1
+        self._calls += call is not self._loop
         if call is not None and output is not None and not call.recording.recording.failure:
             recording = call.recording
             assert isinstance(recording, UNetRecording)
@@ -169,7 +201,7 @@ class UNetTrace(PipelineTrace):
         if self._outside:
             return (
                 f"{self._outside} sampling steps ran inside the trace, but not in a call of {name}: a sampling loop of one's "
-                "own cannot be read. Call the pipeline itself."
+                "own is read where its prompt is encoded inside the trace, too, by `pipe.encode_prompt`."
             )
         if self._calls:
             return f"{name} was called inside the trace, but it ended before its first step."

@@ -198,15 +198,47 @@ def test_copies_made_inside_a_trace_run_by_themselves() -> None:
             assert forward is None or forward.__self__._module is module
 
 
+@torch.no_grad()
+def loop(pipe: Any, embeds: torch.Tensor) -> None:
+    """Two steps without a call of the pipeline."""
+    pipe.scheduler.set_timesteps(2)
+    latents = torch.randn(len(embeds), 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    for t in pipe.scheduler.timesteps:
+        latents = pipe.scheduler.step(pipe.unet(latents, t, encoder_hidden_states=embeds).sample, t, latents).prev_sample
+
+
+def test_a_loop_of_ones_own_is_read_where_its_prompt_was_encoded_inside_the_trace() -> None:
+    """Each loop is a generation; a pipeline that is called afterwards is another, and other texts are left alone."""
+    pipe = pipeline("small")
+    other = sharing(pipe)
+    witness = Witness(pipe.unet)
+    with trace(pipe, negative=True) as recording:
+        embeds, negative = pipe.encode_prompt(PROMPT, "cpu", 1, True, negative_prompt="a star")
+        paint(other, "a tree", guidance_scale=1.0)
+        loop(pipe, torch.cat([negative, embeds]))
+        second, _ = pipe.encode_prompt("a blue moon", "cpu", 1, False)
+        loop(pipe, second)
+        maps = recording.heat_maps()
+        paint(pipe, "a star")
+    assert recording.num_generations == 3 and recording.heat_maps().words == ["a", "star"]
+    first = recording.heat_maps(generation=0)
+    assert (first.words[2], first.steps, first.size) == ("house", 2, (64, 64))
+    assert_same(first.sides["prompt"], witness.of(embeds[0]))
+    assert_same(first.sides["negative"], witness.of(negative[0], slice(2, 4)))
+    assert maps.words == ["a", "blue", "moon"]
+    with trace(pipe) as recording:
+        texts = [pipe.encode_prompt(text, "cpu", 1, False)[0] for text in (PROMPT, "a moon")]
+        loop(pipe, torch.cat(texts))
+    with pytest.raises(NothingRecorded, match="several texts at once that were all encoded as prompts"):
+        recording.heat_maps()
+
+
 def test_what_is_no_call_of_the_pipeline_is_told() -> None:
     """0.1.0 said "call the pipeline inside `with trace(pipe)`" when that was done, or gave the first call's maps."""
     pipe = pipeline("small")
     embeds = pipe.encode_prompt(PROMPT, "cpu", 1, False)[0]
-    with trace(pipe) as recording, torch.no_grad():
-        pipe.scheduler.set_timesteps(2)
-        latents = torch.randn(1, 4, 8, 8)
-        for t in pipe.scheduler.timesteps:
-            latents = pipe.scheduler.step(pipe.unet(latents, t, encoder_hidden_states=embeds).sample, t, latents).prev_sample
+    with trace(pipe) as recording:
+        loop(pipe, embeds)
     with pytest.raises(NothingRecorded, match="2 sampling steps ran inside the trace, but not in a call of StableDiffusionP"):
         recording.heat_maps()
 
