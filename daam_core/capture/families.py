@@ -151,6 +151,7 @@ FAMILIES: tuple[Family, ...] = (
         _BOTH,
         of.by_positions,
         layout_arguments=("img_ids",),
+        pieces=512,
         comfyui=_FLUX_IN_COMFYUI,
     ),
     Family("PRX", ("transformer_prx.PRXTransformer2DModel",), r"blocks\.\d+\.attention", of.prx),
