@@ -16,7 +16,7 @@ from daam_core.errors import NothingRecorded, UnsupportedModel, WordNotFound
 
 from ..capture.attention_witness import Witness
 from . import transformer_pipelines as made
-from .pipeline_cases import CASES, HEIGHT, NEGATIVES, PROMPTS, WIDTH, Case, expected, paint
+from .pipeline_cases import CASES, HEIGHT, NEGATIVES, PATCHES, PROMPTS, WIDTH, Case, expected, paint
 
 
 @pytest.fixture(params=CASES)
