@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..attention.joint import add_joint
+from ..attention.cells import Cells
+from ..attention.joint import add_joint, add_joint_self
 from ..errors import NothingRecorded
 from ..types import Grid
 from .buffers import BatchSlice, GridSums, StepBuffer, StoreOptions
@@ -22,6 +23,8 @@ from .region import Area
 
 SELF_ATTENTION_POSITIONS = 576
 """Self-attention is kept at the finest grid of at most this many positions (24 x 24): n x n float32, at most 1.3 MB."""
+JOINT_SELF_ATTENTION_LAYERS = 4
+"""Of joint attention every fourth layer gives the picture's attention to itself, in each step that keeps it another fourth."""
 
 
 class Accumulator:
@@ -132,6 +135,34 @@ class Accumulator:
         buffer = self._buffer(layer, grid, batch_slice.area, selection)
         buffer.step_terms, buffer.dirty = buffer.step_terms + heads, True
         add_joint(buffer.now, q, k, selection, heads, scale, text, bias, lse)
+
+    def wants_joint_self(self, layer: int) -> bool:
+        """Whether `add_joint_self` is to be called for this layer in this step."""
+        kept_before = math.isqrt(self.step_count + 1) - 1
+        return self.keeps_self_attention and (layer - kept_before) % JOINT_SELF_ATTENTION_LAYERS == 0
+
+    def add_joint_self(
+        self,
+        grid: Grid,
+        q: Tensor,
+        k: Tensor,
+        heads: int,
+        scale: float,
+        picture: slice,
+        bias: Tensor | None = None,
+        lse: Tensor | None = None,
+    ) -> None:
+        """The picture's attention to itself in one joint layer; see `joint.add_joint_self`.
+
+        A grid of more than `SELF_ATTENTION_POSITIONS` is cut into as many cells: a query from the middle of each, and the
+        mean of the keys of each.
+        """
+        cells = Cells.at_most(grid, SELF_ATTENTION_POSITIONS)
+        if self._self_attention is None:
+            n = cells.shape[0] * cells.shape[1]
+            self.self_grid, self._self_attention = cells.shape, torch.zeros(self.images, n, n, device=q.device)
+        if self.self_grid == cells.shape:
+            add_joint_self(self._self_attention, q, k, cells, heads, scale, picture, bias, lse)
 
     @property
     def keeps_self_attention(self) -> bool:

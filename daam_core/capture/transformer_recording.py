@@ -173,14 +173,25 @@ def add_row(text: PictureText, layer: int, layout: TokenLayout, row: RowLayout, 
     source, text_keys = text.source(row)
     if text_keys.stop == text_keys.start:
         return
+    accumulator = text.group.accumulator
+    wants_self = text.group.side == "prompt" and accumulator.wants_joint_self(layer) and is_joint(layout, row, call)
     frames, height, width = layout.patches
     n = height * width
     for frame in range(frames):
         at, first = (index * frames + frame, row.picture) if layout.frames_apart else (index, row.picture + frame * n)
         part, keys = call.part(slice(at, at + 1), first, n, text_keys)
-        text.group.accumulator.add_joint(
-            layer, (height, width), part.q, part.k, part.heads, part.scale, source, keys, part.bias, part.lse
-        )
+        accumulator.add_joint(layer, (height, width), part.q, part.k, part.heads, part.scale, source, keys, part.bias, part.lse)
+        if wants_self:
+            part, keys = call.part(slice(at, at + 1), first, n, slice(first, first + n))
+            accumulator.add_joint_self((height, width), part.q, part.k, part.heads, part.scale, keys, part.bias, part.lse)
+
+
+def is_joint(layout: TokenLayout, row: RowLayout, call: AttentionCall) -> bool:
+    """Whether text and picture are one sequence, so that a token stands at the same place among queries and keys."""
+    frames, height, width = layout.patches
+    end = row.picture + height * width * (1 if layout.frames_apart else frames)
+    apart = end <= row.text or row.text + len(row.columns) <= row.picture
+    return call.queries == call.keys and apart
 
 
 class ModelRecorder:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DaamLensError
+from ..opencv import cv2
 from .captions import BACKGROUNDS, RELATIONS, Background, Caption, Node, Relation, Thing, caption, random_pairs, random_wording
 from .shapes import NOUNS, RGB, ellipse, rgb_of, shape
 
