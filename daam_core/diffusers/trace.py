@@ -10,6 +10,7 @@ import torch
 from ..capture.buffers import StoreOptions
 from ..errors import BadArgument
 from .attention_trace import AttentionTrace
+from .modular_trace import ModularTrace, is_modular
 from .transformer_trace import MODELS, TransformerTrace
 from .unet_trace import UNetTrace
 
@@ -32,7 +33,7 @@ def trace(
     Args:
         pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet or PAG; or a pipeline with a transformer
             (Flux, SD3, Qwen-Image, Z-Image, Wan, …, see `docs/models.md`): there, frames of a video are summed, and
-            padding behind the text is not recorded.
+            padding behind the text is not recorded. Modular pipelines are read, too.
         keep: any of "layers", "steps" and "heads": keep these apart (more memory); heads are kept summed over steps, and
             the aggregation "castorini" needs them.
         negative: record the negative prompt too (`maps.negative`).
@@ -68,5 +69,5 @@ def trace(
                 f"`prompts=` is read for UNets. For {type(pipe).__name__} call `pipe.encode_prompt` inside the trace, and give "
                 "what it returns."
             )
-        return TransformerTrace(pipe, options, negative)
+        return (ModularTrace if is_modular(pipe) else TransformerTrace)(pipe, options, negative)
     return UNetTrace(pipe, options, negative, texts)

@@ -22,6 +22,7 @@ from ..prompt.prompt import Prompt
 from ..types import Size
 from .encoded_prompts import Encoding, Source
 from .encoder_rows import ENCODERS, add_encoder_output
+from .modular_trace import is_modular
 from .outputs import output_pictures, output_size
 from .painted_area import painted_area
 from .pipeline_trace import PipelineCall, PipelineTrace
@@ -248,7 +249,7 @@ def _require_readable(pipe: Any) -> None:
     inner = type(getattr(unet, "_orig_mod", unet)).__name__
     if inner in VIDEO_UNETS:
         raise UnsupportedModel(f"{name} makes videos: the frames of its {inner} are not read yet.")
-    if hasattr(pipe, "blocks") and not hasattr(pipe, "encode_prompt"):
+    if is_modular(pipe):
         raise UnsupportedModel(f"{name} is a modular pipeline, whose UNet is not read: use the whole pipeline of that model.")
     parameters = inspect.signature(type(pipe).__call__).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and not {"prompt", "prompt_embeds"} & set(parameters):
