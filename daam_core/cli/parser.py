@@ -28,6 +28,7 @@ from .argument_types import (
     words_argument,
 )
 from .output import any_terminal, drop, flush, is_about_output
+from .read_arguments import add_read_arguments
 
 USER_ERROR = 2
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
@@ -42,6 +43,7 @@ _EXAMPLES = """\
 examples:
   daam-lens generate "a red house and a green tree"
   daam-lens generate "a blue fish" --seed 7 --words fish --out fish
+  daam-lens read photo.jpg --prompt "a red house and a green tree"
   daam-lens show fish/record.safetensors
   daam-lens mask fish/record.safetensors --word fish --grow 2
   daam-lens words fish/record.safetensors --region 32,32,64,64
@@ -116,9 +118,11 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_generate(commands)
+    _add_read(commands)
     _add_mask(commands)
     _add_words(commands)
     _add_show(commands)
+    _add_report(commands)
     _add_explore(commands)
     _add_app(commands)
     _add_doctor(commands)
@@ -195,6 +199,20 @@ def _add_generate(commands: Any) -> None:
     p.set_defaults(run=_command("generate"))
 
 
+def _add_read(commands: Any) -> None:
+    p = commands.add_parser(
+        "read",
+        help="a heat map and a mask for each word in a picture that was not made here",
+        description="Read a photograph or drawing: noise is added to it at a few levels, the model takes one pass at each, and "
+        "each word's attention is written like that of a picture it made. Nothing is painted.",
+    )
+    add_read_arguments(p)
+    _add_model(p)
+    _add_method(p)
+    _add_colors(p)
+    p.set_defaults(run=_command("read", ".read"))
+
+
 def _add_mask(commands: Any) -> None:
     p = commands.add_parser(
         "mask",
@@ -250,6 +268,39 @@ def _add_show(commands: Any) -> None:
     p.add_argument("--out", metavar="DIR", help="folder for contact_sheet.png")
     _add_colors(p)
     p.set_defaults(run=_command("show"))
+
+
+def _add_report(commands: Any) -> None:
+    p = commands.add_parser(
+        "report",
+        help="what each word did, and which objects may be missing",
+        description="Print a record's report: each word's share, objects that lost their places to others, pairs that share "
+        "them. It says nothing of colours and places, of which maps prove nothing.",
+    )
+    _add_record(p)
+    p.add_argument("--words", type=words_argument, metavar="WORDS", help="words to report (default: all but stop words)")
+    p.add_argument("--thresholds", metavar="FILE", help="thresholds that fit-report wrote (default: those of the model inside)")
+    p.set_defaults(run=_command("report", ".reports"))
+    p = commands.add_parser(
+        "fit-report",
+        help="choose the report's thresholds on your own annotated pictures",
+        description="Choose the report's thresholds on every other record and count them on the rest. They were chosen on the "
+        "model inside and carry over to other models only as far as ratios do.",
+    )
+    p.add_argument(
+        "annotations",
+        metavar="CSV",
+        help="lines of record,word,present: a record (beside this file), a word for an object, yes or no",
+    )
+    p.add_argument("--out", metavar="FILE", default="report-thresholds.json", help="file to write (default: %(default)s)")
+    p.add_argument(
+        "--most-false",
+        type=number_argument(0, 1),
+        default=0.05,
+        metavar="PART",
+        help="part of the objects that are there which may be called missing, 0 to 1 (default: %(default)s)",
+    )
+    p.set_defaults(run=_command("fit_report", ".reports"))
 
 
 def _add_explore(commands: Any) -> None:
