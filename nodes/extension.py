@@ -14,6 +14,7 @@ from .read_picture import ReadPicture
 from .record import Record
 from .region_node import WordsInRegion
 from .report import CompareMaps, PromptReport
+from .segmenter_nodes import ScoreMasks, WordToSegmenter
 from .tiny_model import TinyModel
 
 NODES: list[type[io.ComfyNode]] = [
@@ -27,6 +28,8 @@ NODES: list[type[io.ComfyNode]] = [
     Overlay,
     Timeline,
     WordsInRegion,
+    WordToSegmenter,
+    ScoreMasks,
     SaveMaps,
     LoadMaps,
     TinyModel,
