@@ -19,6 +19,7 @@ from ..types import Side
 from .attention_trace import AttentionTrace, Generation
 from .encoded_prompts import EncodedPrompts, Encoding
 from .outputs import output_pictures, output_size
+from .videos import output_videos
 
 _EARLIER = 8
 """So many calls of `encode_prompt` are remembered, for embeddings that come back as `prompt_embeds`."""
@@ -134,7 +135,11 @@ class PipelineTrace(AttentionTrace):
         if not recording.num_steps and not recording.failure:
             return  # the pipeline raised, or was asked for nothing
         size = output_size(output, call.given, self._pipe, recording)
-        self._generations.append(Generation(recording, recording.num_images, size, pictures=output_pictures(output)))
+        pictures, videos = output_pictures(output), output_videos(output, call.given)
+        # The whole call's arguments would keep its embeddings and pictures.
+        given = {name: value for name, value in call.given.items() if isinstance(value, (int, str))}
+        made = Generation(recording, recording.num_images, size, pictures=pictures, videos=videos, given=given)
+        self._generations.append(made)
 
     def _begin_scheduler(self, scheduler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
         running = self._running()

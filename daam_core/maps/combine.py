@@ -23,13 +23,16 @@ def add(first: RecordedImage, second: RecordedImage) -> RecordedImage:
     have the same layers; a base model and its refiner have not.
 
     Raises:
-        BadArgument: their prompts differ, or one is not a sum.
+        BadArgument: their prompts or frames differ, or one is not a sum.
     """
     if not _same_words(first.prompt, second.prompt):
         seen = f"{first.prompt.text!r:.200} and {second.prompt.text!r:.200}"
         raise BadArgument(f"Recordings of one prompt can be added; these are of {seen}.")
     if not first.aggregation == second.aggregation == "sum":
         raise BadArgument("Recordings are added before another aggregation than 'sum' is made of them.")
+    if first.frames != second.frames:
+        seen = " and ".join("a picture" if x.frames is None else f"{len(x.frames)} frames" for x in (first, second))
+        raise BadArgument(f"Recordings of the same frames can be added; these are of {seen}. `sum_frames()` makes one of all.")
     same = first.layers == second.layers
     grids = {**first.sums, **second.sums}
     return RecordedImage(
@@ -44,6 +47,7 @@ def add(first: RecordedImage, second: RecordedImage) -> RecordedImage:
         steps=first.steps + second.steps,
         timesteps=first.timesteps[: first.steps] + second.timesteps[: second.steps],
         specials=first.specials and second.specials,
+        frames=first.frames,
     )
 
 

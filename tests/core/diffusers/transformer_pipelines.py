@@ -185,3 +185,46 @@ def wan() -> Any:
         num_layers=2, rope_max_seq_len=32,
     )  # fmt: skip
     return _spread(WanPipeline(t5, TextEncoder(len(t5)), None, FlowMatchEulerDiscreteScheduler(), transformer))
+
+
+def cog_video_x() -> Any:
+    torch.manual_seed(0)
+    from diffusers import CogVideoXDDIMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
+
+    t5 = sentence_piece()
+    transformer = CogVideoXTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=4, time_embed_dim=8, text_embed_dim=WIDTH,
+        num_layers=2, sample_width=12, sample_height=8, sample_frames=9, patch_size=2, temporal_compression_ratio=4,
+        max_text_seq_length=20,
+    )  # fmt: skip
+    return _spread(CogVideoXPipeline(t5, TextEncoder(len(t5)), None, transformer, CogVideoXDDIMScheduler()))
+
+
+def hunyuan_video() -> Any:
+    torch.manual_seed(0)
+    from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
+
+    llama, clip = qwen(), clip_tokenizer()
+    transformer = HunyuanVideoTransformer3DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8, num_layers=1, num_single_layers=1,
+        num_refiner_layers=1, patch_size=2, patch_size_t=1, guidance_embeds=True, text_embed_dim=WIDTH,
+        pooled_projection_dim=WIDTH, rope_axes_dim=(2, 2, 4),
+    )  # fmt: skip
+    return _spread(
+        HunyuanVideoPipeline(
+            TextEncoder(len(llama)), llama, transformer, None, FlowMatchEulerDiscreteScheduler(), TextEncoder(len(clip)), clip
+        )
+    )
+
+
+def column_of(pipe: Any, prompt: str, word: str) -> int:
+    """The first of the model's text columns that holds a word, from the tokenizer's own offsets."""
+    text, dropped = prompt, 0
+    if type(pipe).__name__ == "HunyuanVideoPipeline":
+        from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
+
+        text, dropped = DEFAULT_PROMPT_TEMPLATE["template"].format(prompt), DEFAULT_PROMPT_TEMPLATE["crop_start"]
+    begin = text.rindex(prompt) + prompt.index(word)
+    offsets = pipe.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+    touched = [i for i, (a, b) in enumerate(offsets) if a < begin + len(word) and b > begin and text[a:b].strip()]
+    return touched[0] - dropped
