@@ -21,7 +21,7 @@ PROMPT = "a red house and a green tree"
 PIPELINES = {
     "wan": (made.wan, {"num_frames": 9, "guidance_scale": 1.0, "max_sequence_length": 20}),
     "cogvideox": (made.cog_video_x, {"num_frames": 9, "guidance_scale": 1.0, "max_sequence_length": 20}),
-    "hunyuan-video": (made.hunyuan_video, {"num_frames": 9}),
+    "hunyuan-video": (made.hunyuan_video, {"num_frames": 9, "prompt_template": made.HUNYUAN, "max_sequence_length": 20}),
 }
 HEIGHT, WIDTH, LATENTS, GRID = 64, 96, 3, (4, 6)
 

@@ -200,6 +200,11 @@ def cog_video_x() -> Any:
     return _spread(CogVideoXPipeline(t5, TextEncoder(len(t5)), None, transformer, CogVideoXDDIMScheduler()))
 
 
+HUNYUAN: dict[str, Any] = {"template": "<|im_start|>describe the image<|im_end|>{}<|im_end|>"}
+"""A template of HunyuanVideo's kind; the real one has more pieces in a small vocabulary than the model reads."""
+HUNYUAN["crop_start"] = len(qwen()(HUNYUAN["template"].split("{}")[0]).input_ids)
+
+
 def hunyuan_video() -> Any:
     torch.manual_seed(0)
     from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
@@ -221,9 +226,7 @@ def column_of(pipe: Any, prompt: str, word: str) -> int:
     """The first of the model's text columns that holds a word, from the tokenizer's own offsets."""
     text, dropped = prompt, 0
     if type(pipe).__name__ == "HunyuanVideoPipeline":
-        from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
-
-        text, dropped = DEFAULT_PROMPT_TEMPLATE["template"].format(prompt), DEFAULT_PROMPT_TEMPLATE["crop_start"]
+        text, dropped = HUNYUAN["template"].format(prompt), HUNYUAN["crop_start"]
     begin = text.rindex(prompt) + prompt.index(word)
     offsets = pipe.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
     touched = [i for i, (a, b) in enumerate(offsets) if a < begin + len(word) and b > begin and text[a:b].strip()]
