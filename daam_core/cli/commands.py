@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import BadArgument, WordNotFound
+from ..errors import BadArgument, MissingPackage, WordNotFound
 from ..files import file_name, file_names, shown, writable_folder, write_png
+from ..packages import install_line
 from ..validate import checked_negative, checked_prompt
 from .parts import Written, grey, says_nothing, write_parts, write_sheet
 
@@ -104,12 +105,12 @@ def explore(args: argparse.Namespace) -> None:
 
 def app(args: argparse.Namespace) -> None:
     """`daam-lens app`: a local page to paint and explore."""
-    from ..diffusers.loading import MissingPackage, load_pipeline
+    from ..diffusers.loading import load_pipeline
 
     try:
         from ..app.server import serve
     except ModuleNotFoundError as error:
-        raise MissingPackage(f'The app needs more packages: pip install "daam-lens[app]". ({error})') from error
+        raise MissingPackage(f"The app needs more packages: {install_line('app')} ({error})") from error
     with _quiet_libraries():
         serve(load_pipeline(args.model, args.device), args.model, args.host, args.port, args.open)
 

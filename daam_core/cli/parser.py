@@ -121,6 +121,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_show(commands)
     _add_explore(commands)
     _add_app(commands)
+    _add_doctor(commands)
     room = arguments[0] if arguments else None
     tiny = commands.add_parser(
         "tiny", help="the model inside: train, evaluate, export it", description="The small model that lies inside."
@@ -275,6 +276,18 @@ def _add_app(commands: Any) -> None:
     p.set_defaults(run=_command("app"))
 
 
+def _add_doctor(commands: Any) -> None:
+    p = commands.add_parser(
+        "doctor",
+        help="what is installed, and why there may be no map",
+        description="Print versions, what is missing and how to get it, the host this folder lies in and, where given, "
+        "whether a model would be read and whether a record is sound. Nothing is installed, nothing heavy loaded.",
+    )
+    p.add_argument("--model", metavar="FOLDER", help="a folder in diffusers' format: would its attention be read?")
+    p.add_argument("--record", metavar="RECORD", help="a .safetensors record: can it be loaded?")
+    p.set_defaults(run=_command("doctor", ".doctor"))
+
+
 def _add_record(p: argparse.ArgumentParser) -> None:
     p.add_argument("record", metavar="RECORD", help="a .safetensors record that `generate` wrote")
 
@@ -317,9 +330,9 @@ def _add_colors(p: argparse.ArgumentParser) -> None:
     )
 
 
-def _command(name: str) -> Callable[[argparse.Namespace], int | None]:
+def _command(name: str, module: str = ".commands") -> Callable[[argparse.Namespace], int | None]:
     def run(args: argparse.Namespace) -> int | None:
-        result: int | None = getattr(import_module(".commands", __package__), name)(args)
+        result: int | None = getattr(import_module(module, __package__), name)(args)
         return result
 
     return run

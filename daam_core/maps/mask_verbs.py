@@ -9,7 +9,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec
 
-import cv2
 import numpy as np
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument
 from ..masks.methods import MaskInputs, MaskResult, make_mask
 from ..masks.video import VideoInputs, make_video_mask
+from ..opencv import cv2
 from ..prompt.prompt import Word
 from ..types import Grid, Image, Size, Video
 from .film import checked_video

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import BadRecord
+from ..opencv import cv2
 from ..types import Image, Size, Video
 from .film import LARGEST_VIDEO
 

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -27,6 +26,7 @@ from torch import Tensor
 from ..attention.upsample import bicubic
 from ..defaults import DEFAULT_TAU
 from ..errors import DetailMissing
+from ..opencv import cv2
 from ..types import Grid, Size
 from .figure_ground import DEFAULT, SIDE, told_apart
 from .grabcut import snap_grabcut
