@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..capture.attention_witness import Witness
 from . import transformer_pipelines as made
 
 PROMPT = "a red house and a green tree"
-PIPELINES = {
+PIPELINES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "wan": (made.wan, {"num_frames": 9, "guidance_scale": 1.0, "max_sequence_length": 20}),
     "cogvideox": (made.cog_video_x, {"num_frames": 9, "guidance_scale": 1.0, "max_sequence_length": 20}),
     "hunyuan-video": (made.hunyuan_video, {"num_frames": 9, "prompt_template": made.HUNYUAN, "max_sequence_length": 20}),

@@ -12,8 +12,8 @@ from daam_core import MASK_METHODS, HeatMaps
 from daam_core.errors import BadArgument, DetailMissing
 from daam_core.masks.video import without_lone_parts
 
-from ..maps.test_frames import made, random_video
-from ..maps.videos import LEFTS, moving_house
+from ..maps.test_heatmaps import made
+from ..maps.videos import LEFTS, moving_house, random_video
 
 
 def truth() -> torch.Tensor:
