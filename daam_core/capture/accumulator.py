@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..attention.joint import add_joint
+from ..attention.cells import Cells
+from ..attention.joint import add_joint, add_joint_self
 from ..errors import NothingRecorded
 from ..maps.frames import Frames, frames_within, same_frames
 from ..types import Grid
@@ -23,6 +24,10 @@ from .region import Area
 
 SELF_ATTENTION_POSITIONS = 576
 """Self-attention is kept at the finest grid of at most this many positions (24 x 24): n x n float32, at most 1.3 MB."""
+VIDEO_SELF_ATTENTION_POSITIONS = 2000
+"""The same of all frames of a video together: at most 16 MB."""
+JOINT_SELF_ATTENTION_LAYERS = 4
+"""Of joint attention every fourth layer gives the picture's attention to itself, in each step that keeps it another fourth."""
 
 
 class Accumulator:
@@ -161,6 +166,40 @@ class Accumulator:
             own_lse = None if lse is None else lse[..., cut]
             into = buffer.now[:, own * n : (own + 1) * n]
             add_joint(into, q[..., cut, :], k, selection, heads, scale, text, own_bias, own_lse)
+
+    def wants_joint_self(self, layer: int) -> bool:
+        """Whether `add_joint_self` is to be called for this layer in this step."""
+        kept_before = math.isqrt(self.step_count + 1) - 1
+        return self.keeps_self_attention and (layer - kept_before) % JOINT_SELF_ATTENTION_LAYERS == 0
+
+    def add_joint_self(
+        self,
+        grid: Grid,
+        q: Tensor,
+        k: Tensor,
+        heads: int,
+        scale: float,
+        picture: slice,
+        bias: Tensor | None = None,
+        lse: Tensor | None = None,
+        frames: int = 1,
+    ) -> None:
+        """The picture's attention to itself in one joint layer; see `joint.add_joint_self`.
+
+        A grid of more than `SELF_ATTENTION_POSITIONS` is cut into as many cells: a query from the middle of each, and the
+        mean of the keys of each. Of a video, whose frames attend to each other, all frames are cut alike into
+        `VIDEO_SELF_ATTENTION_POSITIONS` in all; a cell lies in one frame.
+        """
+        if frames == 1:
+            one = cells = Cells.at_most(grid, SELF_ATTENTION_POSITIONS)
+        else:
+            one = Cells.at_most(grid, max(1, VIDEO_SELF_ATTENTION_POSITIONS // frames))
+            cells = Cells((frames * grid[0], grid[1]), (frames * one.shape[0], one.shape[1]))
+        n = cells.shape[0] * cells.shape[1]
+        if self._self_attention is None:
+            self.self_grid, self._self_attention = one.shape, torch.zeros(self.images, n, n, device=q.device)
+        if self.self_grid == one.shape and self._self_attention.shape[-1] == n:
+            add_joint_self(self._self_attention, q, k, cells, heads, scale, picture, bias, lse)
 
     @property
     def keeps_self_attention(self) -> bool:

@@ -67,7 +67,7 @@ def recorded_image(
             for i, x in accumulator.heads.items()
         }
         or None,
-        self_attention=_self_attention(accumulator, image),
+        self_attention=_self_attention(accumulator, image, frames),
         prompt=prompts[image],
         steps=accumulator.step_count,
         timesteps=tuple(timesteps),
@@ -112,8 +112,11 @@ def _detail(accumulator: Accumulator, image: int, channels: int, position: dict[
     )
 
 
-def _self_attention(accumulator: Accumulator, image: int) -> dict[Grid, Tensor] | None:
+def _self_attention(accumulator: Accumulator, image: int, frames: Frames | None) -> dict[Grid, Tensor] | None:
     if accumulator.self_attention is None or accumulator.self_grid is None:
         return None
+    h, w = accumulator.self_grid
+    if accumulator.self_attention.shape[-1] != h * w * (1 if frames is None else len(frames)):
+        return None  # of more frames than have maps of their own
     walk = accumulator.self_attention[image].cpu()
     return {accumulator.self_grid: walk / walk.sum(-1, keepdim=True)}

@@ -11,14 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from ..prompt.template import Keeps
-from .comfyui_layouts import ComfyUIModel
 from .text_rows import without_single_axes
 from .token_layout import TokenLayout
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family of transformers: what diffusers' trace and ComfyUI's nodes need to know of it.
+    """A family of transformers: what diffusers' trace needs to know of it.
 
     Attributes:
         name: as people call it.
@@ -33,7 +32,6 @@ class Family:
         packed: its text argument is as long as the whole sequence; the layout says which part is text.
         suffix: the end of the template is tokenized on its own, and stands behind the padding.
         video: whether it makes videos.
-        comfyui: the networks of the family in ComfyUI, None where they are not read.
     """
 
     name: str
@@ -48,7 +46,6 @@ class Family:
     suffix: bool = False
     packed: bool = False
     video: bool = False
-    comfyui: ComfyUIModel | None = None
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:

@@ -173,14 +173,30 @@ def add_row(text: PictureText, layer: int, layout: TokenLayout, row: RowLayout, 
     source, text_keys = text.source(row)
     if text_keys.stop == text_keys.start:
         return
+    accumulator = text.group.accumulator
+    wants_self = text.group.side == "prompt" and accumulator.wants_joint_self(layer) and is_joint(layout, row, call)
     frames, height, width = layout.patches
     rows = [(frame, index * frames + frame) for frame in range(frames)] if layout.frames_apart else [(0, index)]
     queries = height * width if layout.frames_apart else frames * height * width
     for frame, at in rows:
         part, keys = call.part(slice(at, at + 1), row.picture, queries, text_keys)
-        text.group.accumulator.add_joint(
+        accumulator.add_joint(
             layer, (height, width), part.q, part.k, part.heads, part.scale, source, keys, part.bias, part.lse, frame, frames
         )
+        if wants_self:
+            shown = queries // (height * width)
+            part, keys = call.part(slice(at, at + 1), row.picture, queries, slice(row.picture, row.picture + queries))
+            accumulator.add_joint_self(
+                (height, width), part.q, part.k, part.heads, part.scale, keys, part.bias, part.lse, shown
+            )
+
+
+def is_joint(layout: TokenLayout, row: RowLayout, call: AttentionCall) -> bool:
+    """Whether text and picture are one sequence, so that a token stands at the same place among queries and keys."""
+    frames, height, width = layout.patches
+    end = row.picture + height * width * (1 if layout.frames_apart else frames)
+    apart = end <= row.text or row.text + len(row.columns) <= row.picture
+    return call.queries == call.keys and apart
 
 
 class ModelRecorder:

@@ -28,6 +28,7 @@ from .argument_types import (
     words_argument,
 )
 from .output import any_terminal, drop, flush, is_about_output
+from .read_arguments import add_read_arguments
 
 USER_ERROR = 2
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
@@ -42,6 +43,7 @@ _EXAMPLES = """\
 examples:
   daam-lens generate "a red house and a green tree"
   daam-lens generate "a blue fish" --seed 7 --words fish --out fish
+  daam-lens read photo.jpg --prompt "a red house and a green tree"
   daam-lens show fish/record.safetensors
   daam-lens mask fish/record.safetensors --word fish --grow 2
   daam-lens words fish/record.safetensors --region 32,32,64,64
@@ -116,6 +118,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_generate(commands)
+    _add_read(commands)
     _add_mask(commands)
     _add_words(commands)
     _add_show(commands)
@@ -193,6 +196,20 @@ def _add_generate(commands: Any) -> None:
         help=f"what to write, with commas between (default: all of {','.join(SAVES)})",
     )
     p.set_defaults(run=_command("generate"))
+
+
+def _add_read(commands: Any) -> None:
+    p = commands.add_parser(
+        "read",
+        help="a heat map and a mask for each word in a picture that was not made here",
+        description="Read a photograph or drawing: noise is added to it at a few levels, the model takes one pass at each, and "
+        "each word's attention is written like that of a picture it made. Nothing is painted.",
+    )
+    add_read_arguments(p)
+    _add_model(p)
+    _add_method(p)
+    _add_colors(p)
+    p.set_defaults(run=_command("read", ".read"))
 
 
 def _add_mask(commands: Any) -> None:

@@ -35,7 +35,8 @@ def trace(
         keep: any of "layers", "steps" and "heads": keep these apart (more memory); heads are kept summed over steps, and
             the aggregation "castorini" needs them.
         negative: record the negative prompt too (`maps.negative`).
-        self_attention: record self-attention of UNets at one bounded resolution, which refines masks.
+        self_attention: record the picture's attention to itself at one bounded resolution, which refines masks: of UNets, and
+            of transformers whose text and picture are one sequence.
 
     Raises:
         UnsupportedModel: the pipeline has no UNet with cross-attention and no transformer that is read.

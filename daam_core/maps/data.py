@@ -54,7 +54,8 @@ class RecordedImage:
         layers: every recorded layer, in the order of the forward pass.
         detail: layers and steps apart, where kept.
         heads: per layer, float32 `[heads, channels, h, w]` summed over steps, where kept.
-        self_attention: per grid, float32 `[n, n]` (query, key), rows sum to 1, where kept.
+        self_attention: per grid, float32 `[n, n]` (query, key), rows sum to 1, where kept; of a video whose frames attend to
+            each other, n is that of all frames, one after the other.
         prompt: the words and which channels are theirs.
         steps: calls of the model that were finished.
         timesteps: the timestep of each.

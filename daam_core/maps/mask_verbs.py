@@ -125,10 +125,7 @@ class MaskVerbs(WordQueries):
 
     def _across_frames(self) -> tuple[Grid, Tensor] | None:
         """The attention of all frames to all frames, where it was recorded."""
-        for (h, w), x in (self.self_attention or {}).items():
-            if len(x) == self.num_frames * h * w:
-                return (h, w), x
-        return None
+        return next(iter(self.self_attention.items())) if self.self_attention else None
 
     def mask_inputs(self, names: Sequence[str | Word], picture: Image | None, size: Size) -> MaskInputs:
         """What the mask methods are given: of the word itself (the first of `names`) and of those it may compete with."""

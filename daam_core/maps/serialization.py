@@ -6,7 +6,7 @@ channel, `rule` the aggregation.
     sums/HxW, late/HxW            float32 [channels, H, W]; of a video with several frames [frames, channels, H, W]
     detail/HxW                    float16 [steps or 1, layers or 1, tokens, H, W]
     heads/I                       float32 [heads, channels, H, W] of layer I
-    self/HxW                      float32 [H * W, H * W]
+    self/HxW                      float32 [H * W, H * W]; of a video [frames * H * W, frames * H * W]
     picture/png                   uint8 [bytes]
     video/I                       uint8 [bytes], JPEG of frame I of a video
     negative/...                  the same of the negative prompt
@@ -155,7 +155,7 @@ def _unpack_side(tensors: Mapping[str, Tensor], values: Values) -> RecordedImage
         layers=layers,
         detail=_detail(tensors, values, layers, steps, channels - 3),
         heads=_heads(tensors, layers, channels),
-        self_attention=_self_attention(tensors),
+        self_attention=_self_attention(tensors, 1 if frames is None else len(frames)),
         prompt=prompt,
         steps=steps,
         timesteps=timesteps,
@@ -230,11 +230,12 @@ def _heads(tensors: Mapping[str, Tensor], layers: tuple[LayerInfo, ...], channel
     }
 
 
-def _self_attention(tensors: Mapping[str, Tensor]) -> dict[Grid, Tensor] | None:
+def _self_attention(tensors: Mapping[str, Tensor], frames: int) -> dict[Grid, Tensor] | None:
     found = _part(tensors, "self")
     for (h, w), x in found.items():
-        finite(x, f"self/{h}x{w}", torch.float32, (h * w, h * w))
-        if float(x.min()) < 0 or not torch.allclose(x.sum(-1), torch.ones(h * w), atol=0.01):
+        n = frames * h * w
+        finite(x, f"self/{h}x{w}", torch.float32, (n, n))
+        if float(x.min()) < 0 or not torch.allclose(x.sum(-1), torch.ones(n), atol=0.01):
             raise BadRecord("This record's self-attention does not add up to 1; record the picture again.")
     return found or None
 

@@ -5,8 +5,8 @@ The steps are those of `methods`, and what makes a mask of frames is this:
 1. *Level.* Frames are laid below each other as one tall picture: the maximum of Eq. 7, Otsu's level, the rivals and the
    competition are those of the whole video. A frame in which the word has little heat has a small mask, or none.
 2. *Propagation* along the video's attention to itself, across frames, where that was recorded at all frames.
-3. "best" without it takes heat that is smoothed over neighbouring frames (1, 2, 1), and lets a frame whose own peak is at least
-   `FAINTEST` of the video's be as bright as the brightest.
+3. "best" without it, or with cells that are too coarse, takes heat that is smoothed over neighbouring frames (1, 2, 1). It lets
+   a frame whose own peak is at least `FAINTEST` of the video's be as bright as the brightest.
 4. *Edge.* Each frame is snapped to its own picture.
 5. Of "best", a part that stands in one frame alone, with nothing near it in the frames before and after, is dropped.
 """
@@ -40,6 +40,9 @@ from .threshold import compete, minmax, stretched
 FAINTEST = 0.5
 """A frame with less than this share of the video's peak is taken for one without the object."""
 
+LEAST_CELLS = 100
+"""Of a frame, in self-attention that the default propagates along."""
+
 
 @dataclass(frozen=True)
 class VideoInputs:
@@ -64,6 +67,11 @@ class VideoInputs:
     def frames(self) -> int:
         return int(self.time_weighted.shape[1])
 
+    @property
+    def has_fine_attention(self) -> bool:
+        """Whether there is self-attention of cells that are small enough for the default: it loses what they cannot show."""
+        return self.self_attention is not None and self.self_attention[0][0] * self.self_attention[0][1] >= LEAST_CELLS
+
     @cached_property
     def maps(self) -> Tensor:
         """float32 `[words, frames, H, W]`, Eq. 6 at the size of the mask."""
@@ -85,7 +93,7 @@ def make_video_mask(inputs: VideoInputs, method: str = "best", tau: float = DEFA
         BadArgument: an unknown method (the text lists those that are), or tau outside 0..1.
         DetailMissing: the method needs the frames' pictures or self-attention, and the recording has none.
     """
-    asked = asked_method(method, tau, inputs.self_attention is not None, inputs.pictures is not None)
+    asked = asked_method(method, tau, inputs.has_fine_attention, inputs.pictures is not None)
     mask = first = _mask(inputs, asked, tau)
     for chosen in (asked, *asked.simpler()):
         mask = first if chosen is asked else _mask(inputs, chosen, tau)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from families_settings import ALL, Cross, Family, Settings
+from families_settings import ALL, Cross, Family, Joint, Settings
 from zoo import TEXT
 
 _WAN: Settings = {
@@ -14,6 +14,8 @@ _WAN: Settings = {
     "patch_size": (1, 2, 2), "eps": 1e-6,
 }  # fmt: skip
 _FILM = Cross(3 * 60)
+_PAIR = Cross(2 * 60)
+_STILL = Cross(60)
 _NOTHING: Mapping[str, Any] = {}
 _CAMERA = {"camera_conditions": (1, 24, 3, 96, 160)}
 _POSE = {"pose_video_latent": (1, 16, 2, 12, 20)}
@@ -35,8 +37,10 @@ _LATER = {"out_channels": 32, "use_cond_type_embedding": True}
 _IMAGE = {"out_channels": 64, "vec_in_dim": None}
 
 
-def _hunyuan(name: str, **more: Any) -> Family:
-    return Family(name, _HUNYUAN | more, pooled=40, frames=2, params=("hunyuan_video.model", "HunyuanVideoParams"))
+def _hunyuan(name: str, grid: tuple[int, int] = (6, 10), frames: int = 2, **more: Any) -> Family:
+    maps = Joint(0, TEXT, TEXT + frames * grid[0] * grid[1], grid)
+    settings, params = _HUNYUAN | more, ("hunyuan_video.model", "HunyuanVideoParams")
+    return Family(name, settings, pooled=40, frames=frames, params=params, maps=maps)
 
 
 _COSMOS: Settings = {
@@ -99,18 +103,18 @@ FILMS = {
         _hunyuan("HunyuanVideo15_SR_Distilled", in_channels=98, **_LATER),
     ),
     "hunyuan_image": (
-        _hunyuan("HunyuanImage21", in_channels=64, patch_size=[1, 1], axes_dim=[16, 16], **_IMAGE),
-        _hunyuan("HunyuanImage21Refiner", in_channels=128, patch_size=[1, 1, 1], **_IMAGE),
+        _hunyuan("HunyuanImage21", (12, 20), 1, in_channels=64, patch_size=[1, 1], axes_dim=[16, 16], **_IMAGE),
+        _hunyuan("HunyuanImage21Refiner", (12, 20), in_channels=128, patch_size=[1, 1, 1], **_IMAGE),
     ),
     "cosmos": (
-        Family("CosmosT2V", _COSMOS1 | {"in_channels": 16}, frames=2),
-        Family("CosmosI2V", _COSMOS1 | {"in_channels": 17}, frames=2),
+        Family("CosmosT2V", _COSMOS1 | {"in_channels": 16}, frames=2, maps=_PAIR),
+        Family("CosmosI2V", _COSMOS1 | {"in_channels": 17}, frames=2, maps=_PAIR),
     ),
     "cosmos_predict2": (
-        Family("CosmosT2IPredict2", _COSMOS2 | {"in_channels": 16}),
-        Family("CosmosI2VPredict2", _COSMOS2 | {"in_channels": 17}, frames=2),
+        Family("CosmosT2IPredict2", _COSMOS2 | {"in_channels": 16}, maps=_STILL),
+        Family("CosmosI2VPredict2", _COSMOS2 | {"in_channels": 17}, frames=2, maps=_PAIR),
     ),
-    "anima": (Family("Anima", _COSMOS2 | {"in_channels": 16, "crossattn_emb_channels": 1024}, width=1024),),
+    "anima": (Family("Anima", _COSMOS2 | {"in_channels": 16, "crossattn_emb_channels": 1024}, width=1024, maps=_STILL),),
     "kandinsky5": (
         Family("Kandinsky5", _KANDINSKY | {"visual_embed_dim": 132}, pooled=40, frames=2),
         Family("Kandinsky5Image", _KANDINSKY | {"visual_embed_dim": 64}, pooled=40),

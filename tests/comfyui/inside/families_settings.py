@@ -61,6 +61,7 @@ class Family:
         given: what else the conditioning holds; a tuple is a shape of random numbers.
         weights: shapes of what the class takes out of a checkpoint to build its network.
         params: module and class of the network's settings, where they differ between versions of ComfyUI.
+        cfg: strength of the guidance; at 1 the negative prompt is not predicted.
         maps: how its maps are proved; None where there is no proof, so that there may be no maps.
         refusable: whether no maps are right as well, though there is a proof.
         named: whether a refusal names the network's class; a UNet without words is none that is not known.
@@ -78,6 +79,7 @@ class Family:
     given: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     params: tuple[str, str] | None = None
+    cfg: float = 3.0
     maps: Joint | Cross | str | None = None
     refusable: bool = False
     named: bool = True
@@ -250,13 +252,13 @@ PICTURES = {
     "ideogram": (
         Family("Ideogram4", _HEADS | {
             "in_channels": 128, "intermediate_size": 64, "adaln_dim": 32, "llm_features_dim": 48, "mrope_section": (8, 4, 4),
-        }),
+        }, maps=Joint(0, TEXT, TEXT + 240, (12, 20))),
     ),
     "krea2": (
         Family("Krea2", {
             "features": 64, "tdim": 32, "txtdim": 24, "heads": 2, "kvheads": 1, "multiplier": 2, "layers": 2, "channels": 16,
             "txtlayers": 2, "txtheads": 2, "txtkvheads": 2,
-        }),
+        }, maps=_SHORT),
     ),
     "lens": (
         Family("Lens", _HEADS | {

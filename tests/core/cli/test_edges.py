@@ -195,7 +195,7 @@ def test_words_that_are_there_are_let_through(monkeypatch: pytest.MonkeyPatch, t
     from daam_core.cli import commands
 
     for words in (["House"], ["red house"], ["a#2"], ["<start>", "tree"]):
-        commands._check_typed_words(PROMPT, words)
+        commands.check_typed_words(PROMPT, words)
 
 
 def test_python_and_command_line_have_the_same_rules(capsys: pytest.CaptureFixture[str]) -> None:

@@ -394,6 +394,22 @@ def test_steps_and_layers_apart_add_up_to_the_whole() -> None:
     assert (parts - maps.heat_map("house")).abs().max() < 2e-2
 
 
+@pytest.mark.parametrize("name", ["flux", "sd3"])
+def test_masks_are_propagated_along_the_attention_of_the_picture_to_itself(name: str) -> None:
+    case, pipe = CASES[name], CASES[name].make()
+    with trace(pipe) as recording:
+        paint(pipe, case)
+    for maps in recording:
+        assert maps.self_attention is not None and maps.negative is None
+        walk = maps.self_attention[4, 6]
+        assert torch.allclose(walk.sum(-1), torch.ones(PATCHES)) and float(walk.std()) > 0.01
+        result = maps.mask_result(maps.words[0], "walk")
+        assert result.mask.shape == (HEIGHT, WIDTH)
+    with trace(pipe, self_attention=False) as recording:
+        paint(pipe, case)
+    assert recording.heat_maps().self_attention is None
+
+
 def test_padding_behind_a_text_is_not_recorded() -> None:
     """Twenty columns, of which the last eleven are padding: it would cost more than all words."""
     case, pipe = CASES["flux"], made.flux()

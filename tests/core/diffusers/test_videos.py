@@ -76,6 +76,43 @@ def test_every_frame_is_that_of_the_equation(name: str) -> None:
     assert maps.heat_map("house", maps.size, frames=9).shape == (9, HEIGHT, WIDTH)
 
 
+def test_joint_attention_across_frames_is_kept() -> None:
+    """Of the first layer in the first step, as for pictures: every position of every frame on every other, in float64."""
+    pipe, options = made.cog_video_x(), PIPELINES["cogvideox"][1]
+    with trace(pipe) as recording:
+        film(pipe, options)
+    maps = recording.heat_maps()
+    assert maps.self_attention is not None
+    (grid,), (walk,) = maps.self_attention.keys(), maps.self_attention.values()
+    n = LATENTS * GRID[0] * GRID[1]
+    with Witness() as witness:
+        film(pipe, options)
+    wanted = witness.probabilities(0)[0].sum(0)[-n:, -n:]
+    wanted = wanted / wanted.sum(-1, keepdim=True)
+    assert grid == GRID and (walk - wanted).abs().max() < 1e-6
+    assert float(wanted[0, GRID[0] * GRID[1] :].sum()) > 0.1, "frames attend to each other"
+    assert maps.mask("house").shape == (LATENTS, HEIGHT, WIDTH)
+
+
+def test_a_long_video_s_attention_is_kept_in_cells_of_one_frame_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accumulator, "VIDEO_SELF_ATTENTION_POSITIONS", LATENTS * 6)
+    pipe, options = made.cog_video_x(), PIPELINES["cogvideox"][1]
+    with trace(pipe) as recording:
+        film(pipe, options)
+    assert recording.failure is None
+    maps = recording.heat_maps()
+    assert maps.self_attention is not None
+    ((h, w), walk), n = next(iter(maps.self_attention.items())), GRID[0] * GRID[1]
+    assert (h, w) == (2, 3) and walk.shape == (LATENTS * 6, LATENTS * 6)
+    with Witness() as witness:
+        film(pipe, options)
+    own = witness.probabilities(0)[0].sum(0)[-LATENTS * n :, -LATENTS * n :].unflatten(-1, (LATENTS, *GRID))
+    keys = own.unflatten(-2, (2, 2)).unflatten(-1, (3, 2)).mean((-3, -1)).flatten(1)  # cells of 2 x 2 positions
+    middle = [f * n + y * GRID[1] + x for f in range(LATENTS) for y in (1, 3) for x in (1, 3, 5)]
+    wanted = keys[middle] / keys[middle].sum(-1, keepdim=True)
+    assert (walk - wanted).abs().max() < 1e-6
+
+
 def test_frames_share_maps_where_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums of at most 16 MB: here of two frames. Each is the mean of those that it stands for."""
     pipe, options = made.wan(), PIPELINES["wan"][1]
