@@ -16,7 +16,7 @@ from daam_core.diffusers.videos import output_videos
 from daam_core.maps import frames as core_frames
 
 from ..capture.attention_witness import Witness
-from . import transformer_pipelines as made
+from . import video_pipelines as made
 
 PROMPT = "a red house and a green tree"
 PIPELINES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
