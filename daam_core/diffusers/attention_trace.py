@@ -102,9 +102,7 @@ class AttentionTrace:
             BadArgument: no such picture or generation.
         """
         if not self._generations:
-            raise NothingRecorded(
-                "Nothing was recorded: call the pipeline inside `with trace(pipe) as recording:` and let it take a step."
-            )
+            raise NothingRecorded(self._nothing())
         try:
             chosen = self._generations[generation]
         except IndexError:
@@ -113,6 +111,10 @@ class AttentionTrace:
         video = chosen.videos[image] if image < len(chosen.videos) else None
         maps = with_its_video(maps, video, chosen.given, self._pipe)
         return maps.aggregate(aggregation, self._castorini_side() if aggregation == "castorini" else 64)
+
+    def _nothing(self) -> str:
+        """Why there is not even a call."""
+        return "Nothing was recorded: call the pipeline inside `with trace(pipe) as recording:` and let it take a step."
 
     def _castorini_side(self) -> int:
         raise NotImplementedError

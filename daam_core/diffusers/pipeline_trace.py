@@ -14,7 +14,7 @@ from ..capture.buffers import StoreOptions
 from ..capture.class_hook import ClassHook, Finish
 from ..capture.recording import Recording
 from ..capture.tokenizer_hook import TokenizerHook
-from ..types import Side
+from ..types import Side, Size
 from .attention_trace import AttentionTrace, Generation
 from .encoded_prompts import EncodedPrompts, Encoding
 from .encodings import add_encoding, argument_of, batches_of, rows_of, same_rows, texts_of, untemplated
@@ -150,12 +150,16 @@ class PipelineTrace(AttentionTrace):
             recording.fail(error)
         if not recording.num_steps and not recording.failure:
             return  # the pipeline raised, or was asked for nothing
-        size = output_size(output, call.given, self._pipe, recording)
-        pictures, videos = output_pictures(output), output_videos(output, call.given)
+        pictures = None if call.given.get("output_type") == "latent" else output_pictures(output)
         # The whole call's arguments would keep its embeddings and pictures.
         given = {name: value for name, value in call.given.items() if isinstance(value, (int, str))}
-        made = Generation(recording, recording.num_images, size, pictures=pictures, videos=videos, given=given)
+        made = Generation(recording, recording.num_images, self._size(call, output), pictures=pictures, given=given)
+        made.videos = output_videos(output, call.given)
         self._generations.append(made)
+
+    def _size(self, call: PipelineCall, output: Any) -> Size:
+        """(height, width) in pixels of what the call made."""
+        return output_size(output, call.given, self._pipe, call.recording.recording)
 
     def _begin_scheduler(self, scheduler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
         running = self._running()
