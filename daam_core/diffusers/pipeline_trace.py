@@ -19,6 +19,7 @@ from .attention_trace import AttentionTrace, Generation
 from .encoded_prompts import EncodedPrompts, Encoding
 from .encodings import add_encoding, argument_of, batches_of, rows_of, same_rows, texts_of, untemplated
 from .outputs import output_pictures, output_size
+from .videos import output_videos
 
 ENCODERS = ("encode_prompt", "encode_prompt_multiple_images")
 """What pipelines call the method that makes a prompt's embeddings."""
@@ -150,7 +151,11 @@ class PipelineTrace(AttentionTrace):
         if not recording.num_steps and not recording.failure:
             return  # the pipeline raised, or was asked for nothing
         pictures = None if call.given.get("output_type") == "latent" else output_pictures(output)
-        self._generations.append(Generation(recording, recording.num_images, self._size(call, output), pictures=pictures))
+        # The whole call's arguments would keep its embeddings and pictures.
+        given = {name: value for name, value in call.given.items() if isinstance(value, (int, str))}
+        made = Generation(recording, recording.num_images, self._size(call, output), pictures=pictures, given=given)
+        made.videos = output_videos(output, call.given)
+        self._generations.append(made)
 
     def _size(self, call: PipelineCall, output: Any) -> Size:
         """(height, width) in pixels of what the call made."""
