@@ -9,13 +9,14 @@ import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
 import torch
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...daam_core.errors import NothingRecorded, UnsupportedModel
 from ...daam_core.maps.heatmaps import HeatMaps
 from .recording_session import Options
 from .recording_store import Source
-from .sampler_hooks import KEY, RecordedSampling, WrappersMP
+from .sampler_hooks import KEY, RecordedSampling
 
 _READ_ALONE = Source("read picture")
 """Its recordings are handed over at once; no latent finds them."""
