@@ -12,6 +12,7 @@ from ..errors import BadArgument
 from ..prompt.prompt import Prompt
 from ..types import Grid
 from .data import Detail, RecordedImage
+from .relations import added
 
 K = TypeVar("K")
 
@@ -44,6 +45,7 @@ def add(first: RecordedImage, second: RecordedImage) -> RecordedImage:
         steps=first.steps + second.steps,
         timesteps=first.timesteps[: first.steps] + second.timesteps[: second.steps],
         specials=first.specials and second.specials,
+        relations=added(first.relations, second.relations),
     )
 
 

@@ -62,6 +62,7 @@ def select(image: RecordedImage, choice: Choice) -> RecordedImage:
         specials=part.specials,
         detail=None,
         heads=None,
+        relations=None,
     )
 
 
