@@ -11,6 +11,7 @@ from ..capture.buffers import StoreOptions
 from ..errors import BadArgument, UnsupportedModel
 from ..types import Relation
 from .attention_trace import AttentionTrace
+from .modular_trace import ModularTrace, is_modular
 from .transformer_trace import MODELS, TransformerTrace
 from .unet_trace import UNetTrace
 
@@ -33,7 +34,7 @@ def trace(
     Args:
         pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet or PAG; or a pipeline with a transformer
             (Flux, SD3, Qwen-Image, Z-Image, Wan, …, see `docs/models.md`): there, frames of a video are summed, and
-            padding behind the text is not recorded.
+            padding behind the text is not recorded. Modular pipelines are read, too.
         keep: any of "layers", "steps" and "heads": keep these apart (more memory); heads are kept summed over steps, and
             the aggregation "castorini" needs them.
         negative: record the negative prompt too (`maps.negative`).
@@ -72,7 +73,7 @@ def trace(
     options = StoreOptions("layers" in axes, "steps" in axes, "heads" in axes, own, of_text)
     transformers = [getattr(pipe, name, None) for name in MODELS]
     if getattr(pipe, "unet", None) is None and any(isinstance(model, torch.nn.Module) for model in transformers):
-        return TransformerTrace(pipe, options, negative)
+        return (ModularTrace if is_modular(pipe) else TransformerTrace)(pipe, options, negative)
     if of_text:
         raise UnsupportedModel(
             f"{' and '.join(of_text)} cannot be recorded of {type(pipe).__name__}: a UNet attends to its text in an attention "

@@ -21,7 +21,7 @@ from ..attention.upsample import bicubic
 from ..errors import DetailMissing
 from ..files import png_bytes
 from ..maps.heatmaps import RULES, HeatMaps
-from ..maps.statistics import prompt_report
+from ..maps.prompt_report import prompt_report
 from ..prompt.alignment import search_key
 from ..prompt.tokenization import SPECIALS
 

@@ -9,13 +9,13 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec
 
-import cv2
 import numpy as np
 from torch import Tensor
 
 from ..attention.upsample import bicubic
 from ..defaults import DEFAULT_TAU
 from ..masks.methods import MaskInputs, MaskResult, make_mask
+from ..opencv import cv2
 from ..prompt.prompt import Word
 from ..types import Image, Size
 from .queries import WordQueries

@@ -22,12 +22,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import BadArgument, BadPrompt, BadRecord
+from ..opencv import cv2
 from ..prompt.prompt import Prompt, Token, Word
 from ..types import Grid, Image, Side, Size
 from .data import Aggregation, Detail, LayerInfo, RecordedImage

@@ -24,13 +24,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..errors import BadArgument
+from ..opencv import cv2
 from ..types import Grid, Size
 from . import color_model as colours
 from . import edge_smoothing as smoother

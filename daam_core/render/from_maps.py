@@ -19,7 +19,7 @@ from .word_matrix import word_matrix
 
 if TYPE_CHECKING:
     from ..maps.heatmaps import HeatMaps
-    from ..maps.statistics import PromptReport
+    from ..maps.prompt_report import PromptReport
 
 MOST_WORDS = 12
 """Words of a sheet where nobody chose any."""
@@ -50,7 +50,7 @@ def word_matrix_table(maps: HeatMaps, words: Sequence[str] | None = None, **opti
 
 
 def report_table(report: PromptReport, title: str = "", **options: Any) -> Picture:
-    """`table` of a prompt report: one row for each word, neglected and entangled words named below."""
+    """`table` of a prompt report: one row for each word, objects that may be missing and pairs named below."""
     rows = [
         (r.word, r.share, r.peak, r.spread, f"{r.closest[0]}  {r.closest[1]:.2f}" if r.closest else "-") for r in report.words
     ]
