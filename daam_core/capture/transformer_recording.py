@@ -190,7 +190,7 @@ class TransformerRecording:
 
 
 def add_row(text: PictureText, layer: int, layout: TokenLayout, row: RowLayout, index: int, call: AttentionCall) -> None:
-    """Add row `index` of the batch of one attention call, frame by frame."""
+    """Add row `index` of the batch of one attention call: all frames at once, or one by one where each is a row."""
     text.pending = True
     source, text_keys = text.source(row)
     if text_keys.stop == text_keys.start:
@@ -198,14 +198,19 @@ def add_row(text: PictureText, layer: int, layout: TokenLayout, row: RowLayout, 
     accumulator = text.group.accumulator
     wants_self = text.group.side == "prompt" and accumulator.wants_joint_self(layer) and is_joint(layout, row, call)
     frames, height, width = layout.patches
-    n = height * width
-    for frame in range(frames):
-        at, first = (index * frames + frame, row.picture) if layout.frames_apart else (index, row.picture + frame * n)
-        part, keys = call.part(slice(at, at + 1), first, n, text_keys)
-        accumulator.add_joint(layer, (height, width), part.q, part.k, part.heads, part.scale, source, keys, part.bias, part.lse)
+    rows = [(frame, index * frames + frame) for frame in range(frames)] if layout.frames_apart else [(0, index)]
+    queries = height * width if layout.frames_apart else frames * height * width
+    for frame, at in rows:
+        part, keys = call.part(slice(at, at + 1), row.picture, queries, text_keys)
+        accumulator.add_joint(
+            layer, (height, width), part.q, part.k, part.heads, part.scale, source, keys, part.bias, part.lse, frame, frames
+        )
         if wants_self:
-            part, keys = call.part(slice(at, at + 1), first, n, slice(first, first + n))
-            accumulator.add_joint_self((height, width), part.q, part.k, part.heads, part.scale, keys, part.bias, part.lse)
+            shown = queries // (height * width)
+            part, keys = call.part(slice(at, at + 1), row.picture, queries, slice(row.picture, row.picture + queries))
+            accumulator.add_joint_self(
+                (height, width), part.q, part.k, part.heads, part.scale, keys, part.bias, part.lse, shown
+            )
 
 
 def add_text_row(text: PictureText, layer: str, layout: TokenLayout, row: RowLayout, index: int, call: AttentionCall) -> None:

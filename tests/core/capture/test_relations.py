@@ -20,12 +20,13 @@ from daam_core.capture.transformer_hooks import TransformerHooks
 from daam_core.capture.transformer_recording import ModelRecorder, TransformerRecording
 from daam_core.errors import UnsupportedModel
 from daam_core.prompt.prompt import Prompt
+from daam_core.types import Relation
 
 from .attention_witness import Witness, text_and_picture
 from .test_families import run
 from .transformer_models import CASES, Case, build
 
-TEXT = ("text->image", "text->text")
+TEXT: tuple[Relation, ...] = ("text->image", "text->text")
 
 
 def recorded(model: nn.Module, case: Case, keep: StoreOptions) -> tuple[Group, list[Exception]]:

@@ -303,7 +303,8 @@ def test_what_the_words_attend_to(name: str) -> None:
     with witness:
         paint(pipe, case)
     handle.remove()
-    for side, texts, words in (("prompt", PROMPTS, (("red", "green"), ("two", "cats"))), ("negative", NEGATIVES, None)):
+    sides: list[Any] = [("prompt", PROMPTS, (("red", "green"), ("two", "cats"))), ("negative", NEGATIVES, None)]
+    for side, texts, words in sides:
         for image in (0, 1):
             own = maps[image] if side == "prompt" else maps[image].negative
             one, other = words[image] if words else (own.words[0], own.words[-1])
