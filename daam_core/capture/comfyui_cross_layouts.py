@@ -51,12 +51,22 @@ def wan(model: Any, call: ModelCall) -> TokenLayout:
 def cosmos(model: Any, call: ModelCall) -> TokenLayout:
     """Cosmos, Cosmos Predict 2, Anima: in each block, the video to itself and then to the text."""
     space, time = int(model.patch_spatial), int(model.patch_temporal)
-    return _self_then_text(model, call, (time, space, space))
+    return _self_then_text(call, (time, space, space), len(model.blocks))
 
 
-def _self_then_text(model: Any, call: ModelCall, patch: tuple[int, int, int]) -> TokenLayout:
+def ltx(model: Any, call: ModelCall) -> TokenLayout:
+    """LTX-Video: in each block, the video to itself and then to the text; a token is one place of the latent."""
+    return _self_then_text(call, (1, 1, 1), len(model.transformer_blocks))
+
+
+def kandinsky5(model: Any, call: ModelCall) -> TokenLayout:
+    """Kandinsky 5: the text to itself; then in each block, the picture to itself and to the text."""
+    layout = _self_then_text(call, patch_of(model), 0)
+    return layout.and_without_text((call.columns, call.columns))
+
+
+def _self_then_text(call: ModelCall, patch: tuple[int, int, int], blocks: int) -> TokenLayout:
     """Blocks of two attentions: of the picture to itself and to the text."""
     patches = grid_of(call.latent, patch)
     n = math.prod(patches)
-    layout = cross(call.batch, patches, call.columns).and_without_text((n, n))
-    return replace(layout, blocks=len(model.blocks))
+    return replace(cross(call.batch, patches, call.columns).and_without_text((n, n)), blocks=blocks)

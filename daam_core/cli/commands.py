@@ -78,7 +78,7 @@ def words(args: argparse.Namespace) -> None:
 
 def show(args: argparse.Namespace) -> None:
     """`daam-lens show`: what is in a record."""
-    from ..maps.statistics import prompt_report
+    from ..maps.prompt_report import prompt_report
 
     maps = _load(args.record)
     folder = writable_folder(args.out) if args.out else None

@@ -122,6 +122,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_mask(commands)
     _add_words(commands)
     _add_show(commands)
+    _add_report(commands)
     _add_explore(commands)
     _add_app(commands)
     _add_doctor(commands)
@@ -267,6 +268,39 @@ def _add_show(commands: Any) -> None:
     p.add_argument("--out", metavar="DIR", help="folder for contact_sheet.png")
     _add_colors(p)
     p.set_defaults(run=_command("show"))
+
+
+def _add_report(commands: Any) -> None:
+    p = commands.add_parser(
+        "report",
+        help="what each word did, and which objects may be missing",
+        description="Print a record's report: each word's share, objects that lost their places to others, pairs that share "
+        "them. It says nothing of colours and places, of which maps prove nothing.",
+    )
+    _add_record(p)
+    p.add_argument("--words", type=words_argument, metavar="WORDS", help="words to report (default: all but stop words)")
+    p.add_argument("--thresholds", metavar="FILE", help="thresholds that fit-report wrote (default: those of the model inside)")
+    p.set_defaults(run=_command("report", ".reports"))
+    p = commands.add_parser(
+        "fit-report",
+        help="choose the report's thresholds on your own annotated pictures",
+        description="Choose the report's thresholds on every other record and count them on the rest. They were chosen on the "
+        "model inside and carry over to other models only as far as ratios do.",
+    )
+    p.add_argument(
+        "annotations",
+        metavar="CSV",
+        help="lines of record,word,present: a record (beside this file), a word for an object, yes or no",
+    )
+    p.add_argument("--out", metavar="FILE", default="report-thresholds.json", help="file to write (default: %(default)s)")
+    p.add_argument(
+        "--most-false",
+        type=number_argument(0, 1),
+        default=0.05,
+        metavar="PART",
+        help="part of the objects that are there which may be called missing, 0 to 1 (default: %(default)s)",
+    )
+    p.set_defaults(run=_command("fit_report", ".reports"))
 
 
 def _add_explore(commands: Any) -> None:

@@ -117,7 +117,7 @@ def _settings(maps: HeatMaps, args: argparse.Namespace) -> dict[str, Any]:
 def _write_report(
     maps: HeatMaps, words: Sequence[str], folder: Path, settings: dict[str, Any], paths: Sequence[Path]
 ) -> list[Path]:
-    from ..maps.statistics import prompt_report
+    from ..maps.prompt_report import prompt_report
 
     report = prompt_report(maps, words)
     files = [path.name for path in paths] + ["report.txt", REPORT]

@@ -189,4 +189,7 @@ def _add(maps: truth.Maps, family: Family, rows: list[int], args: Any, kwargs: A
         for frame in range(family.frames):
             at = where.picture + frame * where.grid[0] * where.grid[1]
             p = truth.softmax(q[row, at : at + where.grid[0] * where.grid[1]], k[row], heads, bias)
-            truth.add(maps, where.grid, len(rows), image, p[:, text : text + family.columns])
+            order = getattr(where, "order", ()) or range(family.columns)
+            columns = torch.zeros(len(p), max(order) + 1, dtype=p.dtype)
+            columns.index_add_(1, torch.tensor(order), p[:, text : text + len(order)])
+            truth.add(maps, where.grid, len(rows), image, columns)

@@ -71,7 +71,7 @@ def _cogvideox(name: str, channels: int) -> Family:
     return Family(name, {
         "num_attention_heads": 3, "attention_head_dim": 32, "in_channels": channels, "time_embed_dim": 32, "text_embed_dim": 48,
         "num_layers": 2, "sample_width": 20, "sample_height": 12, "sample_frames": 5, "max_text_seq_length": TEXT,
-    }, frames=2)  # fmt: skip
+    }, frames=2, maps=Joint(0, TEXT, TEXT + 120))  # fmt: skip
 
 
 FILMS = {
@@ -116,16 +116,16 @@ FILMS = {
     ),
     "anima": (Family("Anima", _COSMOS2 | {"in_channels": 16, "crossattn_emb_channels": 1024}, width=1024, maps=_STILL),),
     "kandinsky5": (
-        Family("Kandinsky5", _KANDINSKY | {"visual_embed_dim": 132}, pooled=40, frames=2),
-        Family("Kandinsky5Image", _KANDINSKY | {"visual_embed_dim": 64}, pooled=40),
+        Family("Kandinsky5", _KANDINSKY | {"visual_embed_dim": 132}, pooled=40, frames=2, maps=_PAIR),
+        Family("Kandinsky5Image", _KANDINSKY | {"visual_embed_dim": 64}, pooled=40, maps=_STILL),
     ),
-    "ltxv": (Family("LTXV", _LTX, frames=2, given={"frame_rate": 25, **ALL}),),
+    "ltxv": (Family("LTXV", _LTX, frames=2, given={"frame_rate": 25, **ALL}, maps=Cross(2 * 240, grid=(12, 20))),),
     "mochi": (
         Family("GenmoMochi", {
             "depth": 2, "patch_size": 2, "num_heads": 2, "hidden_size_x": 64, "hidden_size_y": 32, "mlp_ratio_x": 192.0,
             "mlp_ratio_y": 2.0, "learn_sigma": False, "in_channels": 12, "qk_norm": True, "qkv_bias": False, "out_bias": True,
             "attn_drop": 0.0, "use_t5": True, "t5_feat_dim": 48, "t5_token_length": TEXT,
-        }, frames=2, given=ALL),
+        }, frames=2, given=ALL, maps=Joint(120, 0, 120 + TEXT)),
     ),
     "cogvideox": (_cogvideox("CogVideoX_T2V", 16), _cogvideox("CogVideoX_I2V", 32), _cogvideox("CogVideoX_Inpaint", 48)),
     "seedvr": (
