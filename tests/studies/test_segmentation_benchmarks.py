@@ -70,7 +70,8 @@ def coco(folder: Path, numbers: range = range(140, 142)) -> Path:
     scenes = [bed_scene("flat", number, (128, 128)) for number in numbers]
     nouns = sorted({noun for scene in scenes for noun in scene.masks})
     ids = {noun: 3 * i + 2 for i, noun in enumerate(nouns)}
-    images, objects = [], []
+    images: list[Any] = []
+    objects: list[Any] = []
     for i, scene in enumerate(scenes):
         Image.fromarray(scene.image).save(folder / "val2017" / f"{i:012d}.jpg", quality=95)
         images.append({"id": 100 + i, "file_name": f"{i:012d}.jpg", "height": 128, "width": 128})
@@ -224,7 +225,9 @@ def test_perfect_empty_and_shifted_masks_score_as_they_must(kind: str, tmp_path:
     folder = imagenet(tmp_path / "data")
     data = layouts.ImageNetSegmentation(folder)
     truths = [protocols.judged_at(data.truth(example)) > 0 for example in data.examples()]
-    made = {"perfect": lambda m: m, "empty": np.zeros_like, "shifted": lambda m: np.roll(m, 9, axis=1)}[kind]
+    made: Callable[[Any], Any] = {"perfect": lambda m: m, "empty": np.zeros_like, "shifted": lambda m: np.roll(m, 9, axis=1)}[
+        kind
+    ]
     waiting = iter([torch.from_numpy(made(mask).astype(np.float32))[None] for mask in truths])
     monkeypatch.setattr(benchmark, "heats_of", lambda *_: next(waiting))
     _, about = run(tmp_path, "imagenet-segmentation", folder)

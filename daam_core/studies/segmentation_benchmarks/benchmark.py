@@ -19,7 +19,7 @@ from ...diffusers.picture_files import load_picture
 from ...diffusers.reading import read_picture
 from ...errors import BadArgument
 from ...maps.heatmaps import HeatMaps
-from ..report import Report, Table, Text
+from ..report import Part, Report, Table, Text
 from ..study import Found, Measured, Row, Study, Unit
 from .layouts import CocoObject, DataSet, Example, ImageNetSegmentation, Labels, Voc
 from .protocols import (
@@ -120,7 +120,7 @@ class SegmentationBenchmark(Study):
             return Report(title, [Text("Not one pixel could be judged.")])
         values = scores(found.rows)
         line: dict[str, object] = {"pictures": found.rows["unit"].nunique(), **{k: f"{v:.4f}" for k, v in values.items()}}
-        parts = [
+        parts: list[Part] = [
             Text(_what_was_done(self.name, options)),
             Table("Scores", pd.DataFrame([line]), "Of all pictures' pixels together; mAP is the mean of the pictures'."),
             Table("IoU by class", iou_by_class(found.rows)),
