@@ -31,8 +31,8 @@ def trace(
     however it ends. If recording fails, the picture is still made and `recording.failure` says why there is no map.
 
     Args:
-        pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet or PAG; or a pipeline with a transformer
-            (Flux, SD3, Qwen-Image, Z-Image, Wan, …, see `docs/models.md`): of a video, every latent frame has its own maps, and
+        pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet or PAG; AnimateDiff; or a pipeline with a
+            transformer (Flux, SD3, Qwen-Image, Z-Image, Wan, …, see `docs/models.md`): of a video, every latent frame has its own maps, and
             padding behind the text is not recorded. Modular pipelines are read, too.
         keep: any of "layers", "steps" and "heads": keep these apart (more memory); heads are kept summed over steps, and
             the aggregation "castorini" needs them.
