@@ -59,6 +59,18 @@ def ltx(model: Any, call: ModelCall) -> TokenLayout:
     return _self_then_text(call, (1, 1, 1), len(model.transformer_blocks))
 
 
+def pixart(model: Any, call: ModelCall) -> TokenLayout:
+    """PixArt: in each block, the picture to itself and then to the text."""
+    if any(getattr(block.attn, "sr_ratio", 1) > 1 for block in model.blocks):
+        raise NothingRecorded("this PixArt has blocks that attend to fewer keys of the picture, which are not known apart")
+    return _self_then_text(call, patch_of(model), len(model.blocks))
+
+
+def hunyuan_dit(model: Any, call: ModelCall) -> TokenLayout:
+    """HunyuanDiT: in each block, the picture to itself and then to CLIP's and T5's text."""
+    return _self_then_text(call, patch_of(model), len(model.blocks))
+
+
 def kandinsky5(model: Any, call: ModelCall) -> TokenLayout:
     """Kandinsky 5: the text to itself; then in each block, the picture to itself and to the text."""
     layout = _self_then_text(call, patch_of(model), 0)

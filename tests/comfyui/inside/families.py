@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import comfy.supported_models as models
 import comfy.supported_models_base
@@ -164,6 +167,11 @@ def _truth(family: Family, model: Any, sample: Callable[[Any], Any]) -> tuple[tr
             _add(maps, family, calls.rows, args, kwargs)
         return func(*args, **kwargs)
 
+    if family.module:
+        own = importlib.import_module(f"comfy.ldm.{family.module}")
+        with mock.patch.object(own, "optimized_attention", functools.partial(override, own.optimized_attention)):
+            sample(watched)
+        return maps, not heard
     watched.model_options["transformer_options"]["optimized_attention_override"] = override
     sample(watched)
     return maps, not heard
@@ -178,7 +186,7 @@ def _add(maps: truth.Maps, family: Family, rows: list[int], args: Any, kwargs: A
     mask = args[4] if len(args) > 4 else kwargs.get("mask")
     if kwargs.get("skip_reshape"):
         q, k = (x.transpose(1, 2).flatten(2) for x in (q, k))
-    keys = where.places if isinstance(where, Joint) else family.columns
+    keys = where.places if isinstance(where, Joint) else where.keys or family.columns
     if (q.shape[1], k.shape[1]) != (where.places, keys):
         return
     if k.shape[2] != q.shape[2]:  # grouped heads
@@ -189,7 +197,7 @@ def _add(maps: truth.Maps, family: Family, rows: list[int], args: Any, kwargs: A
         for frame in range(family.frames):
             at = where.picture + frame * where.grid[0] * where.grid[1]
             p = truth.softmax(q[row, at : at + where.grid[0] * where.grid[1]], k[row], heads, bias)
-            order = getattr(where, "order", ()) or range(family.columns)
+            order = getattr(where, "order", ()) or range(getattr(where, "keys", 0) or family.columns)
             columns = torch.zeros(len(p), max(order) + 1, dtype=p.dtype)
             columns.index_add_(1, torch.tensor(order), p[:, text : text + len(order)])
             truth.add(maps, where.grid, len(rows), image, columns)
