@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -164,24 +165,42 @@ def _truth(family: Family, model: Any, sample: Callable[[Any], Any]) -> tuple[tr
         return {}, False
     if family.maps == UNET:
         return truth.unet_maps(model, sample)[1], False
-    calls, maps, heard = truth.Calls(), {}, []
+    calls, maps, heard, inside = truth.Calls(), {}, [], []
     watched = model.clone()
     watched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "truth", calls.wrapper)
 
     def override(func: Any, *args: Any, **kwargs: Any) -> Any:
         heard.append(func)
-        if calls.rows:
+        if calls.rows and not inside:
             _add(maps, family, calls.rows, args, kwargs)
         return func(*args, **kwargs)
 
+    with _apart(family, model, inside):
+        _run(family, watched, override, sample)
+    return maps, not heard
+
+
+@contextmanager
+def _apart(family: Family, model: Any, inside: list[Any]) -> Iterator[None]:
+    """Keep in `inside` which of the blocks runs whose attention is not the picture's."""
+    blocks = getattr(model.model.diffusion_model, family.apart) if family.apart else ()
+    hooks = [block.register_forward_pre_hook(lambda *_: inside.append(1)) for block in blocks]
+    hooks += [block.register_forward_hook(lambda *_: inside.clear()) for block in blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _run(family: Family, watched: Any, override: Callable[..., Any], sample: Callable[[Any], Any]) -> None:
     if family.module:
         own = importlib.import_module(f"comfy.ldm.{family.module}")
         with mock.patch.object(own, "optimized_attention", functools.partial(override, own.optimized_attention)):
             sample(watched)
-        return maps, not heard
+        return
     watched.model_options["transformer_options"]["optimized_attention_override"] = override
     sample(watched)
-    return maps, not heard
 
 
 def _add(maps: truth.Maps, family: Family, rows: list[int], args: Any, kwargs: Any) -> None:

@@ -67,6 +67,7 @@ class Family:
         params: module and class of the network's settings, where they differ between versions of ComfyUI.
         cfg: strength of the guidance; at 1 the negative prompt is not predicted.
         module: of `comfy.ldm`, whose attention is called without the options of the model.
+        apart: its blocks whose attention is not the picture's.
         maps: how its maps are proved; None where there is no proof, so that there may be no maps.
         refusable: whether no maps are right as well, though there is a proof.
         named: whether a refusal names the network's class; a UNet without words is none that is not known.
@@ -86,6 +87,7 @@ class Family:
     params: tuple[str, str] | None = None
     cfg: float = 3.0
     module: str = ""
+    apart: str = ""
     maps: Joint | Cross | str | None = None
     refusable: bool = False
     named: bool = True
