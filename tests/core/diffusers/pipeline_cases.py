@@ -137,7 +137,7 @@ def expected(
     call, row = case.rows(side, image)
     each = len(forwards) // 2
     keys = case.keys(pipe, text, word)
-    total = torch.zeros(PATCHES, dtype=torch.float64)
+    total = torch.zeros(case.frames, PATCHES, dtype=torch.float64)
     for step in (0, 1):
         first = forwards[step * each + call]
         last = next((f for f in forwards if f > first), len(witness.calls))
@@ -149,5 +149,6 @@ def expected(
             elif case.size != (0, 0) and size != case.size:
                 continue
             p = witness.probabilities(index)[row].sum(0)[where : where + case.frames * PATCHES, keys].sum(-1)
-            total += p.unflatten(0, (case.frames, PATCHES)).sum(0)
-    return total.unflatten(0, (4, 6))
+            total += p.unflatten(0, (case.frames, PATCHES))
+    maps = total.unflatten(1, (4, 6))
+    return maps if case.frames > 1 else maps[0]
