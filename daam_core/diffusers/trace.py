@@ -33,9 +33,9 @@ def trace(
     however it ends. If recording fails, the picture is still made and `recording.failure` says why there is no map.
 
     Args:
-        pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet or PAG; or a pipeline with a transformer
-            (Flux, SD3, Qwen-Image, Z-Image, Wan, …, see `docs/models.md`): of a video, every latent frame has its own maps, and
-            padding behind the text is not recorded. Modular pipelines are read, too.
+        pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet or PAG; AnimateDiff; or a pipeline with a
+            transformer (Flux, SD3, Qwen-Image, Z-Image, Wan, …, see `docs/models.md`), also a modular one. Of a video, every
+            latent frame has its own maps; of transformers, padding behind the text is not recorded.
         keep: any of "layers", "steps" and "heads": keep these apart (more memory); heads are kept summed over steps, and
             the aggregation "castorini" needs them.
         negative: record the negative prompt too (`maps.negative`).
