@@ -28,16 +28,23 @@ _GREY = 96
 
 
 def word_overlay(maps: HeatMaps, word: str, **options: Any) -> Picture:
-    """`overlay` of one word or phrase on the recorded picture, with label and colour bar (options as there)."""
-    chosen: dict[str, Any] = {"label": word, "bar": True}
-    return overlay(_picture(maps), maps.heat_map(word, size=maps.size), **chosen | options)
+    """`overlay` of one word or phrase on the recorded picture, with label and colour bar (options as there).
+
+    The bar is in per cent: the share of its attention that a position gives to the word, mean over heads, layers and steps.
+    """
+    from ..maps.statistics import mean_probability  # late: pictures alone need no torch
+
+    chosen: dict[str, Any] = {"label": word, "bar": True, "unit": "%"}
+    return overlay(_picture(maps), mean_probability(maps, [word], maps.size)[0], **chosen | options)
 
 
 def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: Any) -> Picture:
     """`contact_sheet` of the words (the strongest dozen of the content words by default) under the prompt."""
+    from ..maps.statistics import mean_probability
+
     names = maps.default_words(MOST_WORDS) if words is None else list(words)
-    heats = dict(zip(names, maps.heat_maps(names), strict=True))
-    chosen: dict[str, Any] = {"title": maps.prompt.text}
+    heats = dict(zip(names, mean_probability(maps, names), strict=True))
+    chosen: dict[str, Any] = {"title": maps.prompt.text, "unit": "%"}
     return contact_sheet(_picture(maps), heats, **chosen | options)
 
 
@@ -54,6 +61,8 @@ def notebook_html(maps: HeatMaps) -> str:
 
     Nothing of the prompt is HTML; the picture is at most 256 pixels wide and high.
     """
+    from ..maps.statistics import mean_probability
+
     about = html.escape(repr(maps))
     words = maps.default_words(_NOTEBOOK_WORDS)
     if not words:
@@ -63,7 +72,7 @@ def notebook_html(maps: HeatMaps) -> str:
     ground = np.full((height, width, 3), _GREY, np.uint8)
     if maps.picture is not None:
         ground = np.asarray(Image.fromarray(maps.picture).resize((width, height), Image.Resampling.BOX))
-    sheet = contact_sheet(ground, dict(zip(words, maps.heat_maps(words), strict=True)))
+    sheet = contact_sheet(ground, dict(zip(words, mean_probability(maps, words), strict=True)), unit="%")
     data = base64.b64encode(png_bytes(sheet)).decode("ascii")
     return f'<figure><img alt="{about}" src="data:image/png;base64,{data}"><figcaption>{about}</figcaption></figure>'
 
