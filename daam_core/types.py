@@ -14,10 +14,14 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 Image = NDArray[np.uint8]
 """A picture, uint8 `[H, W, 3]` RGB."""
+Video = NDArray[np.uint8]
+"""The frames of a video, uint8 `[frames, H, W, 3]` RGB."""
 Block = Literal["down", "mid", "up"]
 """Where in a model a layer stands; every layer of a transformer is "mid"."""
 Side = Literal["prompt", "negative"]
 """Which of a picture's two texts."""
+Relation = Literal["image->text", "text->image", "text->text", "image->image"]
+"""Whose queries attend to whose keys; "image->text" is Eq. 6."""
 
 
 @dataclass(frozen=True)

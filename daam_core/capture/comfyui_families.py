@@ -8,6 +8,7 @@ from torch import nn
 
 from . import comfyui_cross_layouts as crossing
 from . import comfyui_layouts as joined
+from . import comfyui_video_layouts as films
 from .comfyui_model import ComfyUIModel, TextArgument
 
 # ComfyUI builds several families from one class.
@@ -15,7 +16,7 @@ _FLUX = ComfyUIModel(("flux.model.Flux",), joined.with_references)
 _NEXT_DIT = ComfyUIModel(("lumina.model.NextDiT",), joined.next_dit)
 _HUNYUAN = ComfyUIModel(
     ("hunyuan_video.model.HunyuanVideo",),
-    joined.hunyuan,
+    films.hunyuan,
     texts=(
         TextArgument(encoders=("llama", "qwen25_7b")),
         TextArgument("txt_byt5", "conditioning_byt5small", ("byt5",)),
@@ -33,10 +34,41 @@ COMFYUI_FAMILIES: Mapping[str, ComfyUIModel] = {
     "Lumina 2": _NEXT_DIT,
     "AuraFlow": ComfyUIModel(("aura.mmdit.MMDiT",), joined.auraflow),
     "Krea 2": ComfyUIModel(("krea2.model.SingleStreamDiT",), joined.krea2),
-    "Ideogram 4": ComfyUIModel(("ideogram4.model.Ideogram4Transformer2DModel",), joined.ideogram4),
+    "Ideogram 4": ComfyUIModel(("ideogram4.model.Ideogram4Transformer2DModel",), joined.picture_places),
+    "Mage-Flow": ComfyUIModel(("mage_flow.model.MageFlowTransformer2DModel",), joined.picture_places),
+    "HiDream": ComfyUIModel(
+        ("hidream.model.HiDreamImageTransformer2DModel",),
+        joined.hidream,
+        texts=(
+            TextArgument(encoders=("t5xxl",)),
+            TextArgument("encoder_hidden_states_llama3", "conditioning_llama3", ("llama",)),
+        ),
+    ),
+    "OmniGen2": ComfyUIModel(("omnigen.omnigen2.OmniGen2Transformer2DModel",), joined.omnigen2),
+    "Boogu": ComfyUIModel(("boogu.model.BooguTransformer2DModel",), joined.omnigen2),
+    "Lens": ComfyUIModel(("lens.model.LensTransformer2DModel",), joined.lens),
+    "JoyImage": ComfyUIModel(("joyimage.model.JoyImageTransformer3DModel",), joined.picture_first),
+    "ERNIE-Image": ComfyUIModel(("ernie.model.ErnieImageModel",), joined.picture_first, attention_module="ernie.model"),
+    "PixArt": ComfyUIModel(("pixart.pixartms.PixArtMS",), crossing.pixart, attention_module="pixart.blocks"),
+    "HunyuanDiT": ComfyUIModel(
+        ("hydit.models.HunYuanDiT",),
+        crossing.hunyuan_dit,
+        texts=(
+            TextArgument(encoders=("hydit_clip",)),
+            TextArgument("encoder_hidden_states_t5", "conditioning_mt5xl", ("mt5xl",)),
+        ),
+        attention_module="hydit.attn_layers",
+    ),
+    "PixelDiT": ComfyUIModel(("pixeldit.model.PixDiT_T2I",), joined.pixeldit),
     "HunyuanVideo": _HUNYUAN,
     "HunyuanVideo 1.5": _HUNYUAN,
     "HunyuanImage 2.1": _HUNYUAN,
+    "CogVideoX": ComfyUIModel(("cogvideo.model.CogVideoXTransformer3DModel",), films.cogvideox),
+    "Mochi": ComfyUIModel(("genmo.joint_model.asymm_models_joint.AsymmDiTJoint",), films.mochi),
+    "LTX-Video": ComfyUIModel(("lightricks.model.LTXVModel",), crossing.ltx),
+    "Kandinsky 5": ComfyUIModel(
+        ("kandinsky5.model.Kandinsky5",), crossing.kandinsky5, texts=(TextArgument(encoders=("qwen25_7b",)),)
+    ),
     "Wan": ComfyUIModel(("wan.model.WanModel",), crossing.wan),
     "Cosmos": ComfyUIModel(("cosmos.model.GeneralDIT",), crossing.cosmos),
     "Cosmos Predict 2": ComfyUIModel(("cosmos.predict2.MiniTrainDIT",), crossing.cosmos),

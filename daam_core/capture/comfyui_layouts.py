@@ -6,11 +6,11 @@ A layout is proved by counting: an attention that has another number of keys tha
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
+from ..errors import NothingRecorded
 from .comfyui_model import ModelCall, padded, patch_of, patches_of, tokens_of
 from .token_layout import Patches, RowLayout, TokenLayout, counted, joint, ragged
 
@@ -102,21 +102,44 @@ def krea2(model: Any, call: ModelCall) -> TokenLayout:
     return text_first(model, call, behind=behind).and_without_text((text, text), (layers, layers))
 
 
-def ideogram4(model: Any, call: ModelCall) -> TokenLayout:
-    """Ideogram 4: text, picture; a token of the picture is one place of its latent."""
+def picture_places(model: Any, call: ModelCall) -> TokenLayout:
+    """Ideogram 4 and Mage-Flow: text, picture, references; a token of a picture is one place of its latent."""
     grid = (1, int(call.latent[-2]), int(call.latent[-1]))
-    return joint(call.batch, grid, call.columns, text_first=True)
+    behind = sum(tokens_of(one, (1, 1, 1)) for one in call.given.get("ref_latents") or ())
+    return joint(call.batch, grid, call.columns, text_first=True, after=behind)
 
 
-def hunyuan(model: Any, call: ModelCall) -> TokenLayout:
-    """HunyuanVideo and HunyuanImage 2.1: embedding of a picture, text and ByT5's (which is first in 1.5), reference, video."""
-    patches, given = patches_of(model, call.latent), call.given
-    main, glyphs = range(call.main), range(call.main, call.columns)
-    if getattr(model, "byt5_in", None) is None:
-        glyphs = range(0)
-    columns = (*glyphs, *main) if getattr(model, "cond_type_embedding", None) is not None else (*main, *glyphs)
-    seen = given.get("clip_fea")
-    before = 0 if seen is None else int(seen.shape[1])
-    reference = tokens_of(given.get("ref_latent"), patch_of(model))
-    layout = joint(call.batch, patches, columns, text_first=True, before=before, between=reference, total=call.columns)
-    return replace(layout, ahead=reference).and_without_text((call.main, call.main))
+def lens(model: Any, call: ModelCall) -> TokenLayout:
+    """Lens: picture, text; a token of the picture is one place of its latent."""
+    return joint(call.batch, (1, int(call.latent[-2]), int(call.latent[-1])), call.columns, text_first=False)
+
+
+def picture_first(model: Any, call: ModelCall) -> TokenLayout:
+    """ERNIE-Image and JoyImage: picture, references, text."""
+    references = sum(tokens_of(one, patch_of(model)) for one in call.given.get("ref_latents") or ())
+    return joint(call.batch, patches_of(model, call.latent), call.columns, text_first=False, between=references)
+
+
+def omnigen2(model: Any, call: ModelCall) -> TokenLayout:
+    """OmniGen2 and Boogu: text, references, picture; refiners of each alone before, and of the pictures beside them."""
+    patches, patch = patches_of(model, call.latent), patch_of(model)
+    references = sum(tokens_of(one, patch) for one in call.given.get("ref_latents") or ())
+    alone = (call.columns, references, math.prod(patches), references + math.prod(patches))
+    layout = joint(call.batch, patches, call.columns, text_first=True, between=references)
+    return layout.and_without_text(*((n, n) for n in alone))
+
+
+def pixeldit(model: Any, call: ModelCall) -> TokenLayout:
+    """PixelDiT and PiD: of the text as many columns as the model takes, picture; then the picture alone."""
+    patches, own = patches_of(model, call.latent), min(call.columns, int(model.txt_max_length))
+    n = math.prod(patches)
+    return joint(call.batch, patches, own, text_first=True, total=call.columns).and_without_text((n, n))
+
+
+def hidream(model: Any, call: ModelCall) -> TokenLayout:
+    """HiDream I1: picture, T5, Llama's last layer, and Llama's layer that belongs to the block."""
+    if call.given.get("image_cond") is not None:
+        raise NothingRecorded("HiDream with a picture to edit puts it beside its own in every row of tokens, which is not read")
+    llama = range(call.main, call.columns)
+    order = (*range(call.main), *llama, *llama)
+    return joint(call.batch, patches_of(model, call.latent), order, text_first=False, total=call.columns)

@@ -137,6 +137,7 @@ FAMILIES: tuple[Family, ...] = (
         _BOTH,
         of.by_positions,
         layout_arguments=("img_ids",),
+        pieces=512,
     ),
     Family("PRX", ("transformer_prx.PRXTransformer2DModel",), r"blocks\.\d+\.attention", of.prx),
     Family(

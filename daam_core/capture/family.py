@@ -29,6 +29,7 @@ class Family:
         layout_arguments: arguments whose values the layout depends on, not only their shapes.
         keeps: which tokens become columns.
         columns_axis: the axis of a row of the first text argument that counts columns.
+        pieces: the prompt is tokenized piece by piece and padded to so many columns, the last of the text; 0 is in one go.
         packed: its text argument is as long as the whole sequence; the layout says which part is text.
         suffix: the end of the template is tokenized on its own, and stands behind the padding.
         video: whether it makes videos.
@@ -44,6 +45,7 @@ class Family:
     keeps: Keeps = "tail"
     columns_axis: int = 0
     suffix: bool = False
+    pieces: int = 0
     packed: bool = False
     video: bool = False
 

@@ -17,14 +17,19 @@ from . import safetensors_file, serialization
 from .data import Aggregation as Aggregation
 from .mask_verbs import MaskVerbs
 from .picture_statistics import Statistics
+from .relation_verbs import RelationVerbs
 from .serialization import RULES as RULES
 from .verbs import Verbs
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class HeatMaps(MaskVerbs, Verbs):
+class HeatMaps(MaskVerbs, RelationVerbs, Verbs):
     """The heat maps of one picture: its two sides and the picture itself. Frozen: every verb returns a new value, and works on
     both sides.
+
+    Maps of a video have an axis of frames (`maps.num_frames` above 1): `[frames, h, w]` where those of a picture are `[h, w]`.
+    `maps.select(frames=[0])` is one of them, as a picture; `maps.sum_frames()` all of them as one. Figures, reports and contact
+    sheets are of their sum.
 
     What is asked without naming a side (`maps.heat_map`, `maps.words`, `maps.sums`, …) is the prompt's; `maps.negative` is the
     same picture for the negative prompt.
@@ -32,7 +37,8 @@ class HeatMaps(MaskVerbs, Verbs):
     Attributes:
         sides: "prompt", and "negative" where the negative prompt was recorded.
         size: (height, width) of the picture in pixels.
-        picture: uint8 `[H, W, 3]` RGB, where the picture is known.
+        picture: uint8 `[H, W, 3]` RGB, where the picture is known; of a video the frame in its middle.
+        video: of a video, its frames, uint8 `[frames, H, W, 3]` RGB, where they are known.
 
     Example:
         >>> maps.words
@@ -46,15 +52,16 @@ class HeatMaps(MaskVerbs, Verbs):
     @property
     def nbytes(self) -> int:
         """Bytes of everything that is held: the tensors of both sides and the picture."""
-        picture = 0 if self.picture is None else int(self.picture.nbytes)
-        return picture + sum(side.nbytes for side in self.sides.values())
+        pictures = sum(int(x.nbytes) for x in (self.picture, self.video) if x is not None)
+        return pictures + sum(side.nbytes for side in self.sides.values())
 
     def __repr__(self) -> str:
         height, width = self.size
         grids = " ".join(f"{h}x{w}" for h, w in sorted(self.sums, reverse=True))
         both = ", with negative" if "negative" in self.sides else ""
         words = f"{self.prompt.text[:60]!r}: {len(self.words)} words"
-        return f"HeatMaps({words}, {width} x {height} pixels, grids {grids}, {self.steps} steps{both})"
+        frames = f"{self.num_frames} frames, " if self.num_frames > 1 else ""
+        return f"HeatMaps({words}, {width} x {height} pixels, {frames}grids {grids}, {self.steps} steps{both})"
 
     def overlay(self, query: str, **options: Any) -> PIL.Image.Image:
         """The heat of a word or phrase over the picture, with its name and a colour bar.
@@ -99,6 +106,30 @@ class HeatMaps(MaskVerbs, Verbs):
         from ..render import word_sheet
 
         return PIL.Image.fromarray(word_sheet(self, words, **options))
+
+    def word_matrix_picture(self, words: Sequence[str] | None = None, **options: Any) -> PIL.Image.Image:
+        """`word_matrix` drawn as a table: a row for each word that attends, a column for each that is attended to.
+
+        Args:
+            words: two dozen of the content words by default.
+            options: those of `render.word_matrix`: title, theme, colormap.
+
+        Returns:
+            A picture of Pillow, RGB.
+
+        Raises:
+            DetailMissing: text->text was not recorded; the text says how to.
+            WordNotFound: the prompt has no such word.
+            BadArgument: no word, or more than 64.
+
+        Example:
+            >>> maps.word_matrix_picture()
+            Traceback (most recent call last):
+            daam_core.errors.DetailMissing: What the text attended to was not recorded. Record with ...
+        """
+        from ..render import word_matrix_table
+
+        return PIL.Image.fromarray(word_matrix_table(self, words, **options))
 
     def statistics(self) -> Statistics:
         """Figures about the maps: share, mean probability, words of a region, the prompt report.

@@ -116,6 +116,7 @@ def prompt_report(
         >>> prompt_report(maps).neglected
         ()
     """
+    maps = maps.sum_frames()
     names = list(words) if words is not None else default_words(maps)
     if not names:
         return PromptReport((), (), ())

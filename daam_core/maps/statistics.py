@@ -1,4 +1,8 @@
-"""Figures of maps as pure functions: shares, mean probability, words of a region, change (the report: `prompt_report`)."""
+"""Figures of maps as pure functions: shares, mean probability, words of a region, change (the report: `prompt_report`).
+
+Of a video, `share`, `mean_probability` and `difference` have its frames as an axis, `[words, frames, H, W]`; all else is of the
+sum over its frames.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +48,10 @@ def above_negative(maps: HeatMaps, word: str, size: Size | None = None) -> Tenso
     """
     if maps.negative is None:
         raise BadArgument("The negative prompt was not recorded. Record with `trace(pipe, negative=True)`.")
+    maps = maps.sum_frames()
     size = size or maps.grid
     other = maps.negative
+    assert other is not None
     words = other.words or ["<end>"]
     return mean_probability(maps, [word], size)[0] - mean_probability(other, words, size).mean(0)
 
@@ -72,7 +78,7 @@ def rank_region(maps: HeatMaps, region: Tensor, words: Sequence[str] | None = No
     particular. The shares of the region are taken among the chosen words.
 
     Args:
-        region: bool or 0..1 weights `[H, W]` over the picture.
+        region: bool or 0..1 weights `[H, W]` over the picture, of a video over all of its frames alike.
         words: candidates; the content words by default.
 
     Raises:
@@ -81,6 +87,7 @@ def rank_region(maps: HeatMaps, region: Tensor, words: Sequence[str] | None = No
     region = region.float()
     if region.dim() != 2 or not bool((region > 0).any()):
         raise BadArgument("The region is empty: choose a part of the picture.")
+    maps = maps.sum_frames()
     names = _content(maps, words)
     heat = maps.heat_maps(names, (region.shape[0], region.shape[1])).clamp(min=0)
     overall = heat.mean((1, 2)).clamp(min=torch.finfo(heat.dtype).tiny)

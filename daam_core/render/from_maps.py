@@ -15,6 +15,7 @@ from ..files import png_bytes
 from .overlay import Picture
 from .sheets import contact_sheet, overlay
 from .tables import table
+from .word_matrix import word_matrix
 
 if TYPE_CHECKING:
     from ..maps.heatmaps import HeatMaps
@@ -23,18 +24,21 @@ if TYPE_CHECKING:
 MOST_WORDS = 12
 """Words of a sheet where nobody chose any."""
 _NOTEBOOK_WORDS = 8
+_MATRIX_WORDS = 24
 _NOTEBOOK_SIDE = 256
 _GREY = 96
 
 
 def word_overlay(maps: HeatMaps, word: str, **options: Any) -> Picture:
-    """`overlay` of one word or phrase on the recorded picture, with label and colour bar (options as there).
+    """`overlay` of one word or phrase on the recorded picture, with label and colour bar (options as there); of a video its sum
+    over the frames, on the frame in its middle.
 
     The bar is in per cent: the share of its attention that a position gives to the word, mean over heads, layers and steps.
     """
     from ..maps.statistics import mean_probability  # late: pictures alone need no torch
 
     chosen: dict[str, Any] = {"label": word, "bar": True, "unit": "%"}
+    maps = maps.sum_frames()
     return overlay(_picture(maps), mean_probability(maps, [word], maps.size)[0], **chosen | options)
 
 
@@ -42,10 +46,17 @@ def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: An
     """`contact_sheet` of the words (the strongest dozen of the content words by default) under the prompt."""
     from ..maps.statistics import mean_probability
 
+    maps = maps.sum_frames()
     names = maps.default_words(MOST_WORDS) if words is None else list(words)
     heats = dict(zip(names, mean_probability(maps, names), strict=True))
     chosen: dict[str, Any] = {"title": maps.prompt.text, "unit": "%"}
     return contact_sheet(_picture(maps), heats, **chosen | options)
+
+
+def word_matrix_table(maps: HeatMaps, words: Sequence[str] | None = None, **options: Any) -> Picture:
+    """`word_matrix` of the words (two dozen of the content words by default) under the prompt."""
+    names = maps.default_words(_MATRIX_WORDS) if words is None else list(words)
+    return word_matrix(names, maps.word_matrix(names).numpy(), **{"title": maps.prompt.text} | options)
 
 
 def report_table(report: PromptReport, title: str = "", **options: Any) -> Picture:
@@ -64,6 +75,7 @@ def notebook_html(maps: HeatMaps) -> str:
     from ..maps.statistics import mean_probability
 
     about = html.escape(repr(maps))
+    maps = maps.sum_frames()
     words = maps.default_words(_NOTEBOOK_WORDS)
     if not words:
         return f"<p>{about}</p>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -71,7 +72,7 @@ def _cogvideox(name: str, channels: int) -> Family:
     return Family(name, {
         "num_attention_heads": 3, "attention_head_dim": 32, "in_channels": channels, "time_embed_dim": 32, "text_embed_dim": 48,
         "num_layers": 2, "sample_width": 20, "sample_height": 12, "sample_frames": 5, "max_text_seq_length": TEXT,
-    }, frames=2)  # fmt: skip
+    }, frames=2, maps=Joint(0, TEXT, TEXT + 120))  # fmt: skip
 
 
 FILMS = {
@@ -82,7 +83,7 @@ FILMS = {
     ),
     "wan_causal": (_wan("WAN21_CausalAR_T2V", 16),),
     "wan_camera": (_wan("WAN21_Camera", 32, given=_CAMERA), _wan("WAN22_Camera", 36, given=_CAMERA)),
-    "wan_vace": (_wan("WAN21_Vace", 16, vace_layers=1, vace_in_dim=96),),
+    "wan_vace": (replace(_wan("WAN21_Vace", 16, vace_layers=1, vace_in_dim=96), apart="vace_blocks"),),
     "wan_humo": (_wan("WAN21_HuMo", 16, given={"audio_embed": (1, 3, 8, 5, 1280)}),),
     "wan_speech": (_wan("WAN22_S2V", 16, audio_inject_layers=[0], given={"audio_embed": (1, 25, 1024, 12)}),),
     "wan_animate": (_wan("WAN22_Animate", 36, num_layers=5, given=_POSE), _wan("WAN_Animate2", 36, given=_POSE)),
@@ -116,16 +117,16 @@ FILMS = {
     ),
     "anima": (Family("Anima", _COSMOS2 | {"in_channels": 16, "crossattn_emb_channels": 1024}, width=1024, maps=_STILL),),
     "kandinsky5": (
-        Family("Kandinsky5", _KANDINSKY | {"visual_embed_dim": 132}, pooled=40, frames=2),
-        Family("Kandinsky5Image", _KANDINSKY | {"visual_embed_dim": 64}, pooled=40),
+        Family("Kandinsky5", _KANDINSKY | {"visual_embed_dim": 132}, pooled=40, frames=2, maps=_PAIR),
+        Family("Kandinsky5Image", _KANDINSKY | {"visual_embed_dim": 64}, pooled=40, maps=_STILL),
     ),
-    "ltxv": (Family("LTXV", _LTX, frames=2, given={"frame_rate": 25, **ALL}),),
+    "ltxv": (Family("LTXV", _LTX, frames=2, given={"frame_rate": 25, **ALL}, maps=Cross(2 * 240, grid=(12, 20))),),
     "mochi": (
         Family("GenmoMochi", {
             "depth": 2, "patch_size": 2, "num_heads": 2, "hidden_size_x": 64, "hidden_size_y": 32, "mlp_ratio_x": 192.0,
             "mlp_ratio_y": 2.0, "learn_sigma": False, "in_channels": 12, "qk_norm": True, "qkv_bias": False, "out_bias": True,
             "attn_drop": 0.0, "use_t5": True, "t5_feat_dim": 48, "t5_token_length": TEXT,
-        }, frames=2, given=ALL),
+        }, frames=2, given=ALL, maps=Joint(120, 0, 120 + TEXT)),
     ),
     "cogvideox": (_cogvideox("CogVideoX_T2V", 16), _cogvideox("CogVideoX_I2V", 32), _cogvideox("CogVideoX_Inpaint", 48)),
     "seedvr": (

@@ -27,21 +27,25 @@ class Joint:
         picture: first place of the picture; its frames follow each other.
         places: of the whole attention.
         grid: (h, w) of a frame in patches.
+        order: which column of the text each of its keys is, where they are not in order.
     """
 
     text: int
     picture: int
     places: int
     grid: tuple[int, int] = (6, 10)
+    order: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Cross:
-    """The same of an attention from the picture to the text alone; `picture` and `places` are of the queries."""
+    """The same of an attention from the picture to the text alone; `picture` and `places` are of the queries, and `keys`
+    the text's columns, where they are more than the context has."""
 
     places: int
     picture: int = 0
     grid: tuple[int, int] = (6, 10)
+    keys: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Family:
         weights: shapes of what the class takes out of a checkpoint to build its network.
         params: module and class of the network's settings, where they differ between versions of ComfyUI.
         cfg: strength of the guidance; at 1 the negative prompt is not predicted.
+        module: of `comfy.ldm`, whose attention is called without the options of the model.
+        apart: its blocks whose attention is not the picture's.
         maps: how its maps are proved; None where there is no proof, so that there may be no maps.
         refusable: whether no maps are right as well, though there is a proof.
         named: whether a refusal names the network's class; a UNet without words is none that is not known.
@@ -80,6 +86,8 @@ class Family:
     weights: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     params: tuple[str, str] | None = None
     cfg: float = 3.0
+    module: str = ""
+    apart: str = ""
     maps: Joint | Cross | str | None = None
     refusable: bool = False
     named: bool = True
@@ -142,6 +150,9 @@ UNETS = {
 # -- transformers ---------------------------------------------------------------------------------------------------
 
 _SHORT = Joint(0, TEXT, TEXT + 60)
+_SPARSE = Cross(12 * 24, grid=(12, 24))
+_TWO = Cross(60, keys=TEXT + 16)
+_LARGE = Joint(0, TEXT, TEXT + 240, (12, 20))
 _FLUX: Settings = {
     "in_channels": 16, "out_channels": 16, "vec_in_dim": 40, "context_in_dim": 48, "hidden_size": 64, "mlp_ratio": 2.0,
     "num_heads": 2, "depth": 1, "depth_single_blocks": 2, "axes_dim": [8, 12, 12], "theta": 10000, "patch_size": 2,
@@ -209,7 +220,7 @@ PICTURES = {
                params=("chroma_radiance.model", "ChromaRadianceParams")),
     ),
     "qwen_image": (Family("QwenImage", _QWEN, maps=_SHORT),),
-    "mage_flow": (Family("MageFlow", _QWEN | {"in_channels": 128, "out_channels": 128}),),
+    "mage_flow": (Family("MageFlow", _QWEN | {"in_channels": 128, "out_channels": 128}, maps=_LARGE),),
     "lumina2": (Family("Lumina2", _NEXT, given=ALL, maps=_SHORT),),
     "z_image": (
         Family("ZImage", _ZIMAGE, given=ALL, maps=_PADDED),
@@ -224,12 +235,14 @@ PICTURES = {
         }, maps=Joint(8, 8 + TEXT, 8 + TEXT + 60), refusable=True),
     ),
     "pixart": (
-        Family("PixArtAlpha", _PIXART | {"micro_condition": True}, size=(24, 48), given={"width": 384, "height": 192}),
-        Family("PixArtSigma", _PIXART | {"micro_condition": False}, size=(24, 48)),
+        Family("PixArtAlpha", _PIXART | {"micro_condition": True}, size=(24, 48), given={"width": 384, "height": 192},
+               module="pixart.blocks", maps=_SPARSE),
+        Family("PixArtSigma", _PIXART | {"micro_condition": False}, size=(24, 48), module="pixart.blocks", maps=_SPARSE),
     ),
     "hunyuan_dit": (
-        Family("HunyuanDiT", _HUNYUAN | {"size_cond": True, "use_style_cond": True}, given=_TWO_TEXTS),
-        Family("HunyuanDiT1", _HUNYUAN, given=_TWO_TEXTS),
+        Family("HunyuanDiT", _HUNYUAN | {"size_cond": True, "use_style_cond": True}, given=_TWO_TEXTS,
+               module="hydit.attn_layers", maps=_TWO),
+        Family("HunyuanDiT1", _HUNYUAN, given=_TWO_TEXTS, module="hydit.attn_layers", maps=_TWO),
     ),
     "stable_cascade": (
         Family("Stable_Cascade_C", {
@@ -247,12 +260,13 @@ PICTURES = {
             "attention_head_dim": 32, "num_attention_heads": 2, "caption_channels": [48, 48], "text_emb_dim": 40,
             "num_routed_experts": 2, "num_activated_experts": 1, "axes_dims_rope": [16, 8, 8], "max_resolution": [128, 128],
             "llama_layers": [0, 1],
-        }, pooled=40, given={"conditioning_llama3": (1, 2, TEXT, 48)}),
+        }, pooled=40, given={"conditioning_llama3": (1, 2, 9, 48)},
+           maps=Joint(60, 0, 60 + TEXT + 18, order=(*range(TEXT + 9), *range(TEXT, TEXT + 9)))),
     ),
     "ideogram": (
         Family("Ideogram4", _HEADS | {
             "in_channels": 128, "intermediate_size": 64, "adaln_dim": 32, "llm_features_dim": 48, "mrope_section": (8, 4, 4),
-        }, maps=Joint(0, TEXT, TEXT + 240, (12, 20))),
+        }, maps=_LARGE),
     ),
     "krea2": (
         Family("Krea2", {
@@ -264,25 +278,25 @@ PICTURES = {
         Family("Lens", _HEADS | {
             "in_channels": 128, "out_channels": 32, "enc_hidden_dim": 12, "axes_dims_rope": (8, 12, 12),
             "selected_layer_index": (0, 1, 2, 3),
-        }),
+        }, maps=Joint(240, 0, 240 + TEXT, (12, 20))),
     ),
     "ernie_image": (
         Family("ErnieImage", {
             "hidden_size": 64, "num_attention_heads": 2, "num_layers": 2, "ffn_hidden_size": 64, "in_channels": 128,
             "out_channels": 128, "text_in_dim": 48, "rope_axes_dim": (8, 12, 12),
-        }),
+        }, module="ernie.model", maps=Joint(240, 0, 240 + TEXT, (12, 20))),
     ),
     "joyimage": (
         Family("JoyImage", {
             "hidden_size": 64, "num_attention_heads": 2, "text_dim": 48, "num_layers": 2, "rope_dim_list": [8, 12, 12],
             "patch_size": [1, 2, 2],
-        }),
+        }, maps=Joint(60, 0, 60 + TEXT)),
     ),
-    "omnigen2": (Family("Omnigen2", _OMNIGEN | {"text_feat_dim": 48}, given=ALL),),
-    "boogu": (Family("Boogu", _OMNIGEN | {"num_double_stream_layers": 1, "instruction_feat_dim": 48}, given=ALL),),
+    "omnigen2": (Family("Omnigen2", _OMNIGEN | {"text_feat_dim": 48}, given=ALL, maps=_SHORT),),
+    "boogu": (Family("Boogu", _OMNIGEN | {"num_double_stream_layers": 1, "instruction_feat_dim": 48}, given=ALL, maps=_SHORT),),
     "pixeldit": (
-        Family("PixelDiTT2I", _PIXELS, size=(96, 160)),
+        Family("PixelDiTT2I", _PIXELS, size=(96, 160), maps=_SHORT),
         Family("PiD", _PIXELS | {"lq_hidden_dim": 32, "lq_num_res_blocks": 1}, size=(96, 160),
-               given={"lq_latent": (1, 16, 3, 5), "degrade_sigma": (1,)}),
+               given={"lq_latent": (1, 16, 3, 5), "degrade_sigma": (1,)}, maps=_SHORT),
     ),
 }  # fmt: skip

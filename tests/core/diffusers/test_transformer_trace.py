@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,109 +12,16 @@ from torch import Tensor
 
 from daam_core import trace
 from daam_core.capture import transformer_hooks
-from daam_core.errors import NothingRecorded, UnsupportedModel, WordNotFound
-from daam_core.types import Side
+from daam_core.errors import BadArgument, NothingRecorded, UnsupportedModel, WordNotFound
 
 from ..capture.attention_witness import Witness
 from . import transformer_pipelines as made
-
-PROMPTS, NEGATIVES = made.PROMPTS, made.NEGATIVES
-HEIGHT, WIDTH, PATCHES = 64, 96, 24
-SIDES: tuple[Side, ...] = ("prompt", "negative")
-
-
-@dataclass
-class Case:
-    """One pipeline, and what its source says of it.
-
-    Attributes:
-        options: of its call.
-        size: (queries, keys) of the attention of the picture to the text, for a row of the batch.
-        rows: (which call of the model in a step, which row of its batch) of a side's picture.
-        keys: the keys of a word of a text, found with the tokenizers' own offsets.
-        first: the first query of the picture.
-    """
-
-    make: Callable[[], Any]
-    options: dict[str, Any]
-    size: tuple[int, int]
-    rows: Callable[[Side, int], tuple[int, int]]
-    keys: Callable[[Any, str, str], list[int]]
-    first: int = 0
-    frames: int = 1
-
-
-def at(tokenizer: Any, text: str, prompt: str, word: str, dropped: int = 0, base: int = 0) -> list[int]:
-    """Keys of a word of a prompt that stands at the end of a templated text."""
-    begin = text.rindex(prompt) + prompt.index(word)
-    offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
-    touched = [i for i, (a, b) in enumerate(offsets) if a < begin + len(word) and b > begin]
-    # A piece may hold the space before its word.
-    return [base + i - dropped for i in touched if text[offsets[i][0] : offsets[i][1]].strip()]
-
-
-def stacked(order: tuple[Side, Side]) -> Callable[[Side, int], tuple[int, int]]:
-    return lambda side, image: (0, 2 * order.index(side) + image)
-
-
-def in_turn(side: Side, image: int) -> tuple[int, int]:
-    return SIDES.index(side), image
-
-
-def chat(pipe: Any, prompt: str) -> str:
-    message = [{"role": "user", "content": prompt}]
-    return str(pipe.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
-
-
-def z_image_keys(pipe: Any, prompt: str, word: str) -> list[int]:
-    text = chat(pipe, prompt)
-    begin = len(text) - len(text.split(prompt)[-1]) - len(prompt)
-    return [k for k in at(pipe.tokenizer, text, prompt, word, base=32) if begin >= 0]
-
-
-CFG = {"true_cfg_scale": 2.0}
-CASES = {
-    "flux": Case(
-        made.flux, {**CFG, "max_sequence_length": 20}, (20 + PATCHES, 20 + PATCHES), in_turn,
-        lambda pipe, prompt, word: at(pipe.tokenizer_2, prompt, prompt, word), first=20,
-    ),
-    "sd3": Case(
-        made.stable_diffusion_3, {"max_sequence_length": 20}, (97 + PATCHES, 97 + PATCHES), stacked(("negative", "prompt")),
-        lambda pipe, prompt, word: [
-            *at(pipe.tokenizer, prompt, prompt, word, base=PATCHES),
-            *at(pipe.tokenizer_3, prompt, prompt, word, base=PATCHES + 77),
-        ],
-    ),
-    "qwen": Case(
-        made.qwen_image, CFG, (0, 0), in_turn,
-        lambda pipe, prompt, word: at(pipe.tokenizer, pipe.prompt_template_encode.format(prompt), prompt, word, 34),
-    ),
-    "z-image": Case(made.z_image, {}, (64, 64), stacked(("prompt", "negative")), z_image_keys),
-    "pixart": Case(
-        made.pixart, {"use_resolution_binning": False}, (PATCHES, 300), stacked(("negative", "prompt")),
-        lambda pipe, prompt, word: at(pipe.tokenizer, prompt, prompt, word),
-    ),
-    "wan": Case(
-        made.wan, {"num_frames": 5, "max_sequence_length": 20}, (2 * PATCHES, 20), in_turn,
-        lambda pipe, prompt, word: at(pipe.tokenizer, prompt, prompt, word), frames=2,
-    ),
-}  # fmt: skip
+from .pipeline_cases import CASES, HEIGHT, NEGATIVES, PATCHES, PROMPTS, WIDTH, Case, expected, paint
 
 
 @pytest.fixture(params=CASES)
 def case(request: Any) -> Case:
     return CASES[request.param]
-
-
-def paint(pipe: Any, case: Case, prompts: Any = PROMPTS, negatives: Any = NEGATIVES, **more: Any) -> Tensor:
-    options: dict[str, Any] = {
-        "num_inference_steps": 2, "height": HEIGHT, "width": WIDTH, "output_type": "latent",
-        "generator": torch.Generator().manual_seed(1), "negative_prompt": negatives and list(negatives),
-    }  # fmt: skip
-    out = pipe(list(prompts) if isinstance(prompts, list) else prompts, **{**options, **case.options, **more})
-    return torch.as_tensor(
-        out[0] if isinstance(out, tuple) else getattr(out, "images", None) if hasattr(out, "images") else out.frames
-    )
 
 
 @pytest.mark.parametrize("small", [0, 2**17])
@@ -155,37 +61,10 @@ def test_maps_are_those_of_the_equation_for_every_row(case: Case) -> None:
             assert error < 1e-5, (side, image, float(error))
 
 
-def expected(
-    witness: Witness, forwards: list[int], case: Case, pipe: Any, side: Any, image: int, text: str, word: str
-) -> Tensor:
-    call, row = case.rows(side, image)
-    each = len(forwards) // 2
-    keys = case.keys(pipe, text, word)
-    total = torch.zeros(PATCHES, dtype=torch.float64)
-    for step in (0, 1):
-        first = forwards[step * each + call]
-        last = next((f for f in forwards if f > first), len(witness.calls))
-        for index in range(first, last):
-            q, k, *_ = witness.calls[index]
-            size, where = (q.shape[-2], k.shape[-2]), case.first
-            if case.size == (0, 0):  # Qwen-Image: as many columns of text as this batch's longest prompt has
-                where = size[0] - PATCHES
-            elif size != case.size:
-                continue
-            p = witness.probabilities(index)[row].sum(0)[where : where + case.frames * PATCHES, keys].sum(-1)
-            total += p.unflatten(0, (case.frames, PATCHES)).sum(0)
-    return total.unflatten(0, (4, 6))
-
-
 def test_one_prompt_without_guidance(case: Case) -> None:
     pipe = case.make()
-    off = (
-        {"true_cfg_scale": 1.0}
-        if "true_cfg_scale" in case.options
-        else {"guidance_scale": 0.0 if pipe.__class__.__name__ == "ZImagePipeline" else 1.0}
-    )
     with trace(pipe, negative=True) as recording:
-        paint(pipe, case, "a red house", None, **off)
+        paint(pipe, case, "a red house", None, **case.off)
     assert [(m.words, m.negative) for m in recording] == [(["a", "red", "house"], None)]
 
 
@@ -198,11 +77,11 @@ def test_the_same_text_as_prompt_and_negative_prompt_is_recorded_once_each(case:
     assert maps.num_terms == maps.negative.num_terms
 
 
+@pytest.mark.parametrize("case", [case for case in CASES.values() if case.several])
 def test_several_pictures_of_each_prompt(case: Case) -> None:
     pipe = case.make()
-    name = "num_videos_per_prompt" if case.frames > 1 else "num_images_per_prompt"
     with trace(pipe) as recording:
-        paint(pipe, case, **{name: 2})
+        paint(pipe, case, **{case.several: 2})
     assert [m.words[0] for m in recording] == ["a", "a", "two", "two"]
     first, second, *_ = recording
     assert not torch.equal(first.heat_map("house"), second.heat_map("house"))
@@ -407,6 +286,63 @@ def test_masks_are_propagated_along_the_attention_of_the_picture_to_itself(name:
     with trace(pipe, self_attention=False) as recording:
         paint(pipe, case)
     assert recording.heat_maps().self_attention is None
+
+
+@pytest.mark.parametrize("name", ["flux", "sd3", "z-image"])
+def test_what_the_words_attend_to(name: str) -> None:
+    """text->image and text->text of both pictures and both sides, of prompts of different length, against float64."""
+    case, pipe = CASES[name], CASES[name].make()
+    before = paint(pipe, case)
+    with trace(pipe, negative=True, relations=("text->image", "text->text")) as recording:
+        during = paint(pipe, case)
+    assert recording.failure is None and torch.equal(during, before)
+    maps = list(recording)
+    forwards: list[int] = []
+    witness = Witness()
+    handle = pipe.transformer.register_forward_pre_hook(lambda *_: forwards.append(len(witness.calls)))
+    with witness:
+        paint(pipe, case)
+    handle.remove()
+    sides: list[Any] = [("prompt", PROMPTS, (("red", "green"), ("two", "cats"))), ("negative", NEGATIVES, None)]
+    for side, texts, words in sides:
+        for image in (0, 1):
+            own = maps[image] if side == "prompt" else maps[image].negative
+            one, other = words[image] if words else (own.words[0], own.words[-1])
+            ones, others = (case.keys(pipe, texts[image], word) for word in (one, other))
+            call, row = case.rows(side, image)
+            found = rows_of(witness, forwards, case, call, row)
+            picture = slice(case.first, case.first + PATCHES)
+            look = sum(p[ones][:, picture].sum(0) for p in found)
+            got = own.relation("text->image").heat_map(one).flatten()
+            assert (got.double() - look).abs().max() / own.num_terms[4, 6] < 1e-5
+            lean = sum(p[ones][:, others].sum(1).mean(0) for p in found) / own.num_terms[4, 6]
+            assert abs(float(own.word_matrix([one, other])[0, 1]) - float(lean)) < 1e-5
+            assert float(lean) > 1e-4
+
+
+def rows_of(witness: Witness, forwards: list[int], case: Case, call: int, row: int) -> list[Tensor]:
+    """float64 `[n, n]`, summed over heads, of each layer of both steps."""
+    each, found = len(forwards) // 2, []
+    for step in (0, 1):
+        first = forwards[step * each + call]
+        last = next((f for f in forwards if f > first), len(witness.calls))
+        sized = [i for i in range(first, last) if witness.calls[i][0].shape[-2] == case.size[0]]
+        found += [witness.probabilities(i)[row].sum(0) for i in sized if witness.calls[i][1].shape[-2] == case.size[1]]
+    return found
+
+
+def test_relations_that_a_model_has_not_are_refused() -> None:
+    pipe = made.pixart()
+    with trace(pipe, relations="text->text") as recording:
+        paint(pipe, CASES["pixart"])
+    with pytest.raises(NothingRecorded, match=r"in transformer_blocks\.0\.attn2 only the picture has queries"):
+        recording.heat_maps()
+    from daam_core import load_tiny
+
+    with pytest.raises(UnsupportedModel, match=r"text->image cannot be recorded of .*: a UNet attends to its text"):
+        trace(load_tiny(), relations=("image->text", "text->image"))
+    with pytest.raises(BadArgument, match="relations are any of image->text, text->image, text->text, image->image, not"):
+        trace(pipe, relations="text->words")  # type: ignore[arg-type]
 
 
 def test_padding_behind_a_text_is_not_recorded() -> None:
