@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..errors import BadArgument
 from .attention_trace import AttentionTrace
 from .trace import KeptAxis, trace
+from .videos import output_videos
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Settings:
         guidance: how strictly to follow the prompt; 1 is none.
         negative: what not to paint; its words are recorded, too.
         detail: what to keep apart.
+        frames: of a video.
     """
 
     seed: int = 0
@@ -34,6 +37,7 @@ class Settings:
     guidance: float | None = None
     negative: str = ""
     detail: Sequence[KeptAxis] = ()
+    frames: int | None = None
 
 
 def defaults(pipe: Any) -> Settings:
@@ -50,7 +54,12 @@ def defaults(pipe: Any) -> Settings:
 def generate_recorded(
     pipe: Any, prompt: str, settings: Settings, on_step: Callable[[int], None] | None = None
 ) -> tuple[NDArray[np.uint8], AttentionTrace]:
-    """The picture as uint8 `[H, W, 3]`, and its recording. `on_step` is called with how many steps are done."""
+    """The picture as uint8 `[H, W, 3]`, of a video the frame in its middle, and its recording. `on_step` is called with how
+    many steps are done.
+
+    Raises:
+        BadArgument: frames of a pipeline that makes pictures.
+    """
     options: dict[str, Any] = {}
     if settings.steps:
         options["num_inference_steps"] = settings.steps
@@ -60,13 +69,23 @@ def generate_recorded(
         options["guidance_scale"] = settings.guidance
     if settings.negative:
         options["negative_prompt"] = settings.negative
+    if settings.frames:
+        if "num_frames" not in inspect.signature(type(pipe).__call__).parameters:
+            raise BadArgument(f"{type(pipe).__name__} makes pictures, and a number of frames is for videos.")
+        options["num_frames"] = settings.frames
     if on_step is not None:
         options["callback_on_step_end"] = _step_callback(on_step)
     # A generator on the CPU gives the same picture on every device.
     options["generator"] = torch.Generator("cpu").manual_seed(settings.seed)
     with trace(pipe, keep=settings.detail, negative=bool(settings.negative)) as recording:
-        picture = pipe(prompt, **options).images[0]
-    return np.asarray(picture.convert("RGB")), recording
+        output = pipe(prompt, **options)
+    videos = [] if hasattr(output, "images") else output_videos(output, {})
+    if not videos:
+        return np.asarray(output.images[0].convert("RGB")), recording
+    video = videos[0]
+    if video is None:
+        raise BadArgument("This video is larger than a recording holds: ask for fewer or smaller frames.")
+    return video[len(video) // 2], recording
 
 
 def _step_callback(on_step: Callable[[int], None]) -> Callable[..., dict[str, Any]]:

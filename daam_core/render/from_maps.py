@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +12,11 @@ from PIL import Image
 
 from ..errors import BadArgument
 from ..files import png_bytes
+from .film_sheet import film_sheet
 from .overlay import Picture
 from .sheets import contact_sheet, overlay
 from .tables import table
+from .video import video_frames
 
 if TYPE_CHECKING:
     from ..maps.heatmaps import HeatMaps
@@ -35,13 +37,40 @@ def word_overlay(maps: HeatMaps, word: str, **options: Any) -> Picture:
     return overlay(_picture(maps), maps.heat_map(word, size=maps.size), **chosen | options)
 
 
+def word_video(maps: HeatMaps, word: str, **options: Any) -> Iterator[Picture]:
+    """`video_frames` of one word or phrase on the recorded video (options as there); where none is known, on grey at the maps'
+    own frames.
+
+    Raises:
+        BadArgument: the maps are of a picture.
+        WordNotFound: the prompt has no such word.
+    """
+    if maps.num_frames == 1:
+        raise BadArgument("These maps are of one picture, and a video needs those of a video: `overlay` draws a picture.")
+    count = maps.num_frames if maps.video is None else len(maps.video)
+    # At the native resolution: a frame is enlarged when it is drawn.
+    heats = maps.heat_map(word, frames=count)
+    return video_frames(_film(maps), heats, word, **options)
+
+
+def _film(maps: HeatMaps) -> Sequence[Picture]:
+    """The recorded video, or as many grey frames as the maps have."""
+    if maps.video is not None:
+        return list(maps.video)
+    return [np.full((*maps.size, 3), _GREY, np.uint8)] * maps.num_frames
+
+
 def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: Any) -> Picture:
-    """`contact_sheet` of the words (the strongest dozen of the content words by default) under the prompt."""
-    maps = maps.sum_frames()
+    """`contact_sheet` of the words (the strongest dozen of the content words by default) under the prompt; of a video,
+    `film_sheet`."""
     names = maps.default_words(MOST_WORDS) if words is None else list(words)
-    heats = dict(zip(names, maps.heat_maps(names), strict=True))
+    if maps.num_frames > 1:
+        film = _film(maps)
+        heats = maps.heat_maps(names, frames=len(film))
+        return film_sheet(film, dict(zip(names, heats, strict=True)), **{"title": maps.prompt.text} | options)
+    each = dict(zip(names, maps.heat_maps(names), strict=True))
     chosen: dict[str, Any] = {"title": maps.prompt.text}
-    return contact_sheet(_picture(maps), heats, **chosen | options)
+    return contact_sheet(_picture(maps), each, **chosen | options)
 
 
 def report_table(report: PromptReport, title: str = "", **options: Any) -> Picture:

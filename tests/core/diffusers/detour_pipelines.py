@@ -104,8 +104,14 @@ def ltx2() -> Any:
     )  # fmt: skip
     return spread(
         LTX2Pipeline(
-            FlowMatchEulerDiscreteScheduler(), vae, audio_vae, TextEncoder(len(tokenizer)), tokenizer, connectors,
-            transformer, None,
+            FlowMatchEulerDiscreteScheduler(),
+            vae,
+            audio_vae,
+            TextEncoder(len(tokenizer)),
+            tokenizer,
+            connectors,
+            transformer,
+            None,
         )
     )
 
