@@ -87,7 +87,7 @@ def write_video(frames: Iterable[ArrayLike | Image.Image], path: str | Path, fps
         raise BadArgument(f"A video has 1 to 60 frames a second, not {fps}.")
     checked = _checked(frames)
     if kind == ".mp4" and has_pyav():
-        return atomic_write(target, lambda file: _encode(file, checked, fps), advice="Choose another place.")
+        return _write_mp4(target, checked, fps)
     if kind == ".mp4":
         target = target.with_suffix(".webp")
     held, pixels = [], 0
@@ -99,6 +99,24 @@ def write_video(frames: Iterable[ArrayLike | Image.Image], path: str | Path, fps
             )
         held.append(frame)
     return animate(held, target, 1 / fps, hold=1 / fps)
+
+
+def _write_mp4(target: Path, frames: Iterator[Picture], fps: float) -> Path:
+    wrong: list[BadArgument] = []
+
+    def fill(file: BinaryIO) -> None:
+        try:
+            _encode(file, frames, fps)
+        except BadArgument as error:
+            wrong.append(error)
+            raise
+
+    try:
+        return atomic_write(target, fill, advice="Choose another place.")
+    except CannotWrite:
+        if wrong:  # what is wrong is a frame, not the file
+            raise wrong[0] from None
+        raise
 
 
 def has_pyav() -> bool:
