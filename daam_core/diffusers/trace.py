@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from ..capture.buffers import StoreOptions
-from ..errors import BadArgument
+from ..errors import BadArgument, UnsupportedModel
+from ..types import Relation
 from .attention_trace import AttentionTrace
 from .modular_trace import ModularTrace, is_modular
 from .transformer_trace import MODELS, TransformerTrace
@@ -24,6 +25,7 @@ def trace(
     negative: bool = False,
     self_attention: bool = True,
     prompts: str | Sequence[str] | None = None,
+    relations: Relation | Sequence[Relation] = "image->text",
 ) -> AttentionTrace:
     """Record a diffusers pipeline: `with trace(pipe) as recording: pipe("a red house")`, then `recording.heat_maps()`.
 
@@ -31,9 +33,9 @@ def trace(
     however it ends. If recording fails, the picture is still made and `recording.failure` says why there is no map.
 
     Args:
-        pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet or PAG; or a pipeline with a transformer
-            (Flux, SD3, Qwen-Image, Z-Image, Wan, …, see `docs/models.md`): of a video, every latent frame has its own maps, and
-            padding behind the text is not recorded. Modular pipelines are read, too.
+        pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet or PAG; AnimateDiff; or a pipeline with a
+            transformer (Flux, SD3, Qwen-Image, Z-Image, Wan, …, see `docs/models.md`), also a modular one. Of a video, every
+            latent frame has its own maps; of transformers, padding behind the text is not recorded.
         keep: any of "layers", "steps" and "heads": keep these apart (more memory); heads are kept summed over steps, and
             the aggregation "castorini" needs them.
         negative: record the negative prompt too (`maps.negative`).
@@ -41,10 +43,15 @@ def trace(
             of transformers whose text and picture are one sequence.
         prompts: the text of `prompt_embeds` that somebody else made (compel, sd_embed), without weights: one for all pictures
             or one for each; UNets only. Embeddings that `pipe.encode_prompt` made inside the trace need none.
+        relations: whose queries attend to whose keys, beside "image->text" (Eq. 6, which is always recorded): "text->image"
+            (where a word looks: `maps.relation("text->image")`), "text->text" (which word leans on which:
+            `maps.word_matrix()`), of transformers whose text and picture are one sequence; "image->image" is
+            `self_attention`.
 
     Raises:
-        UnsupportedModel: the pipeline has no UNet with cross-attention and no transformer that is read.
-        BadArgument: `keep` names something else, or `prompts` are given for a transformer.
+        UnsupportedModel: the pipeline has no UNet with cross-attention and no transformer that is read, or its model has not
+            the relations.
+        BadArgument: `keep` or `relations` names something else, or `prompts` are given for a transformer.
 
     Example:
         >>> from daam_core import load_tiny
@@ -60,7 +67,12 @@ def trace(
     axes = (keep,) if isinstance(keep, str) else tuple(keep)
     if unknown := set(axes) - {"layers", "steps", "heads"}:
         raise BadArgument(f"keep is any of 'layers', 'steps' and 'heads', not {sorted(unknown)}.")
-    options = StoreOptions("layers" in axes, "steps" in axes, "heads" in axes, self_attention)
+    asked = (relations,) if isinstance(relations, str) else tuple(relations)
+    if wrong := set(asked) - set(get_args(Relation)):
+        raise BadArgument(f"relations are any of {', '.join(get_args(Relation))}, not {sorted(map(str, wrong))}.")
+    of_text = tuple(one for one in get_args(Relation) if one in asked and one.startswith("text"))
+    own = self_attention or "image->image" in asked
+    options = StoreOptions("layers" in axes, "steps" in axes, "heads" in axes, own, of_text)
     texts = None if prompts is None else (prompts,) if isinstance(prompts, str) else tuple(prompts)
     transformers = [getattr(pipe, name, None) for name in MODELS]
     if getattr(pipe, "unet", None) is None and any(isinstance(model, torch.nn.Module) for model in transformers):
@@ -70,4 +82,9 @@ def trace(
                 "what it returns."
             )
         return (ModularTrace if is_modular(pipe) else TransformerTrace)(pipe, options, negative)
+    if of_text:
+        raise UnsupportedModel(
+            f"{' and '.join(of_text)} cannot be recorded of {type(pipe).__name__}: a UNet attends to its text in an attention "
+            "where only the picture has queries."
+        )
     return UNetTrace(pipe, options, negative, texts)

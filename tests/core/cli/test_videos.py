@@ -47,7 +47,7 @@ def test_generate_makes_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 def test_frames_of_a_pipeline_of_pictures_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "a red house", "--num-frames", "9", "--steps", "1", "--out", str(tmp_path)]) == 2
-    assert "makes pictures, and a number of frames is for videos" in capsys.readouterr().err
+    assert "takes no number of frames (it makes pictures)" in capsys.readouterr().err
 
 
 def test_masks_are_a_picture_a_frame(record: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

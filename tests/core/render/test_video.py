@@ -35,7 +35,7 @@ def read(path: Path) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
             assert container.streams.video[0].codec_context.name == "h264"
             assert container.streams.video[0].pix_fmt == "yuv420p", "what browsers play"
             return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    image = Image.open(path)
+    image: Any = Image.open(path)
     found = []
     for i in range(image.n_frames):
         image.seek(i)
