@@ -103,21 +103,23 @@ def grey(mask: Tensor) -> Any:
 
 def write_sheet(maps: HeatMaps, words: Sequence[str], folder: Path, args: argparse.Namespace) -> Path:
     """`contact_sheet.png` of the words. Raises CannotWrite."""
+    from ..maps.statistics import mean_probability
     from ..render import contact_sheet, word_sheet
 
     if maps.num_frames > 1:
         sheet = word_sheet(maps, words, opacity=args.opacity, colormap=args.colormap)
     else:
-        heats = dict(zip(words, maps.heat_maps(words, maps.size), strict=True))
-        sheet = contact_sheet(_picture(maps), heats, maps.prompt.text, args.opacity, args.colormap)
+        heats = dict(zip(words, mean_probability(maps, words, maps.size), strict=True))
+        sheet = contact_sheet(_picture(maps), heats, maps.prompt.text, args.opacity, args.colormap, unit="%")
     return write_png(folder / "contact_sheet.png", sheet)
 
 
 def _write_overlay(maps: HeatMaps, word: str, path: Path, args: argparse.Namespace) -> Path:
+    from ..maps.statistics import mean_probability
     from ..render import overlay
 
-    heat = maps.heat_map(word, maps.size)
-    return write_png(path, overlay(_picture(maps), heat, args.opacity, args.colormap, label=word, bar=True))
+    heat = mean_probability(maps, [word], maps.size)[0]
+    return write_png(path, overlay(_picture(maps), heat, args.opacity, args.colormap, label=word, bar=True, unit="%"))
 
 
 def _write_animation(maps: HeatMaps, word: str, path: Path, args: argparse.Namespace) -> Path:

@@ -18,7 +18,7 @@ from ..files import atomic_write
 from .animation import animate
 from .colormaps import ColourMap
 from .overlay import Enlarge, Heat, Picture, as_heat, as_picture
-from .sheets import caption_background, overlay
+from .sheets import Unit, caption_background, overlay
 from .text import Theme, theme_colors
 
 LONGEST_SIDE = 4096
@@ -39,6 +39,7 @@ def video_frames(
     top: float | None = None,
     theme: Theme = "dark",
     enlarge: Enlarge = "lanczos",
+    unit: Unit = "",
 ) -> Iterator[Picture]:
     """One card for each frame of a video: the heat over it; below, the word, a colour bar and a line that grows with time.
 
@@ -46,6 +47,7 @@ def video_frames(
         video: the frames, uint8 `[H, W, 3]` each.
         heats: the word's map `[h, w]` of each.
         top: the heat that gets the brightest colour, for all frames: the largest of them.
+        unit: of the bar's numbers, see `overlay`.
 
     Raises:
         BadArgument: not as many maps as frames, or a frame, map, opacity or colour map that is none.
@@ -57,7 +59,8 @@ def video_frames(
     accent = theme_colors(theme).accent
     for i, (picture, heat) in enumerate(zip(video, maps, strict=True)):
         ground = caption_background(picture, enlarge)
-        card = overlay(ground, heat, opacity, colormap, label, True, top=top if top > 0 else None, theme=theme).copy()
+        shown = overlay(ground, heat, opacity, colormap, label, True, top=top if top > 0 else None, theme=theme, unit=unit)
+        card = shown.copy()
         thick = max(3, card.shape[1] // 160)
         card[-thick:, : round(card.shape[1] * (i + 1) / len(maps))] = accent
         yield card
