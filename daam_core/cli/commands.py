@@ -78,7 +78,7 @@ def _masks_of_a_video(maps: HeatMaps, folder: Path, args: argparse.Namespace) ->
 
     for word, name in zip(args.words, file_names(args.words), strict=True):
         result, numbers = mask_of_frames(maps, word, args.frames, args)
-        cleaned = [_clean(result.mask[i], args) for i in numbers]
+        cleaned = [grey(_clean(result.mask[i], args)) for i in numbers]
         paths = write_frame_masks(cleaned, name, folder, numbers)
         print(f"{shown(paths[0])} … {paths[-1].name} ({len(paths)} frames)" if len(paths) > 1 else shown(paths[0]))
         if result.note:

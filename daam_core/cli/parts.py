@@ -79,7 +79,7 @@ def _write_film(maps: HeatMaps, word: str, name: str, folder: Path, args: argpar
     if "masks" in args.save:
         result, numbers = mask_of_frames(maps, word, None, args)
         if result.mask.any():
-            done.paths += write_frame_masks(list(result.mask), name, folder, numbers)
+            done.paths += write_frame_masks([grey(one) for one in result.mask], name, folder, numbers)
         else:
             done.notes.append(f"No mask of “{word}”: it would be empty in every frame.")
     if "animation" in args.save and maps.detail is not None and maps.detail.by_step:

@@ -11,7 +11,8 @@ from ..errors import BadArgument
 from ..files import write_png
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
+    from numpy.typing import NDArray
 
     from ..maps.heatmaps import HeatMaps
     from ..masks.methods import MaskResult
@@ -33,13 +34,9 @@ def write_video_overlay(maps: HeatMaps, word: str, path: Path, args: argparse.Na
     return maps.save_video(word, path, fps, opacity=args.opacity, colormap=args.colormap)
 
 
-def write_frame_masks(pixels: Sequence[Tensor], name: str, folder: Path, numbers: Sequence[int]) -> list[Path]:
+def write_frame_masks(pixels: Sequence[NDArray[np.uint8]], name: str, folder: Path, numbers: Sequence[int]) -> list[Path]:
     """`mask_NAME_f012.png` for each frame. Raises CannotWrite."""
-    from .parts import grey
-
-    return [
-        write_png(folder / f"mask_{name}_f{number:03d}.png", grey(one)) for number, one in zip(numbers, pixels, strict=True)
-    ]
+    return [write_png(folder / f"mask_{name}_f{n:03d}.png", one) for n, one in zip(numbers, pixels, strict=True)]
 
 
 def mask_of_frames(
