@@ -16,8 +16,8 @@ Image = NDArray[np.uint8]
 """A picture, uint8 `[H, W, 3]` RGB."""
 Block = Literal["down", "mid", "up"]
 """Where in a model a layer stands; every layer of a transformer is "mid"."""
-Side = Literal["prompt", "negative"]
-"""Which of a picture's two texts."""
+Side = Literal["prompt", "negative", "concepts"]
+"""Which of a picture's two texts, or what was looked for beside them."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import BadArgument, WordNotFound
 from ..files import file_name, file_names, shown, writable_folder, write_png
+from ..prompt.concepts import concepts_of
 from ..validate import checked_negative, checked_prompt
-from .parts import Written, grey, says_nothing, write_parts, write_sheet
+from .parts import Written, concept_lines, grey, says_nothing, write_parts, write_sheet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,8 @@ def generate(args: argparse.Namespace) -> None:
     # Everything that can be wrong is looked at before anything heavy starts.
     _check_typed_words(prompt, args.words or ())
     _check_names(args)
+    if args.concepts:
+        concepts_of(args.concepts)
     folder = writable_folder(args.out or Path("daam-lens-out", f"{file_name(prompt)}-{args.seed}"))
     picture, recording = _generate(prompt, args)
     # First what took long: whatever happens to the maps, the picture and then the record are there.
@@ -42,7 +45,9 @@ def generate(args: argparse.Namespace) -> None:
         done.notes.append(f"The model did not read the last {len(lost)} words, from {lost[0]!r} on: its text encoder was full.")
     if "record" in args.save:
         done.paths.append(maps.save(folder / "record.safetensors"))
-    write_parts(maps, _chosen_words(maps, args.words), folder, args, done)
+    write_parts(maps, [*_chosen_words(maps, args.words), *maps.concepts], folder, args, done)
+    if args.concepts and recording.concept_failure:
+        done.notes.append(recording.concept_failure)
     for line in [*map(shown, done.paths), *done.notes]:
         print(line)
 
@@ -87,9 +92,9 @@ def show(args: argparse.Namespace) -> None:
     print(f"maps     {', '.join(f'{w} x {h}' for h, w in sorted(maps.sums))}")
     print(f"model    {len(maps.layers)} layers, {maps.steps} steps")
     print(f"words    {', '.join(maps.words)}\n")
-    print("\n".join(prompt_report(maps).lines()))
+    print("\n".join([*prompt_report(maps).lines(), *concept_lines(maps)]))
     if folder:
-        print(shown(write_sheet(maps, maps.default_words(), folder, args)))
+        print(shown(write_sheet(maps, [*maps.default_words(), *maps.concepts], folder, args)))
 
 
 def explore(args: argparse.Namespace) -> None:
@@ -124,7 +129,8 @@ def _generate(prompt: str, args: argparse.Namespace) -> tuple[Any, AttentionTrac
 
     # castorini's rule is about every head's map.
     keep: tuple[KeptAxis, ...] = (*DETAILS[args.detail], *(("heads",) if args.aggregation == "castorini" else ()))
-    settings = Settings(args.seed, args.steps, args.size, args.guidance, args.negative or "", keep)
+    concepts = args.concepts or ()
+    settings = Settings(args.seed, args.steps, args.size, args.guidance, args.negative or "", keep, concepts)
     with _quiet_libraries():
         pipe = load_pipeline(args.model, args.device)
         _check_words(pipe, prompt, args.words)

@@ -26,6 +26,7 @@ class Settings:
         guidance: how strictly to follow the prompt; 1 is none.
         negative: what not to paint; its words are recorded, too.
         detail: what to keep apart.
+        concepts: what to look for beside the prompt's words, see `trace`.
     """
 
     seed: int = 0
@@ -34,6 +35,7 @@ class Settings:
     guidance: float | None = None
     negative: str = ""
     detail: Sequence[KeptAxis] = ()
+    concepts: Sequence[str] = ()
 
 
 def defaults(pipe: Any) -> Settings:
@@ -64,7 +66,8 @@ def generate_recorded(
         options["callback_on_step_end"] = _step_callback(on_step)
     # A generator on the CPU gives the same picture on every device.
     options["generator"] = torch.Generator("cpu").manual_seed(settings.seed)
-    with trace(pipe, keep=settings.detail, negative=bool(settings.negative)) as recording:
+    concepts = list(settings.concepts) or None
+    with trace(pipe, keep=settings.detail, negative=bool(settings.negative), concepts=concepts) as recording:
         picture = pipe(prompt, **options).images[0]
     return np.asarray(picture.convert("RGB")), recording
 

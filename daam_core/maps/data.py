@@ -59,6 +59,7 @@ class RecordedImage:
         timesteps: the timestep of each.
         aggregation: how heads, layers and steps became `sums`, a name of `AGGREGATIONS`.
         specials: whether the channels of start, end and padding are there (a choice of steps or layers has only words).
+        presence: of each word of a side of concepts, how much speaks for its being in the picture, 0..1; None of other sides.
     """
 
     sums: Mapping[Grid, Tensor]
@@ -73,6 +74,7 @@ class RecordedImage:
     timesteps: tuple[float, ...]
     aggregation: Aggregation = "sum"
     specials: bool = True
+    presence: tuple[float, ...] | None = None
 
     @property
     def nbytes(self) -> int:

@@ -82,7 +82,9 @@ class MaskVerbs(WordQueries):
             picture = cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA).astype(np.uint8)
         if size is None:
             size = self.size if picture is None else (picture.shape[0], picture.shape[1])
-        names = [query, *(self.prompt.rivals(query) if competitors is None else competitors)]
+        if competitors is None:  # a concept's heat is of another unit than that of the prompt's words
+            competitors = [] if self.is_concept(query) else self.prompt.rivals(query)
+        names = [query, *competitors]
         return make_mask(self.mask_inputs(names, picture, size), method, tau)
 
     mask = _mask_of(mask_result)
@@ -90,6 +92,6 @@ class MaskVerbs(WordQueries):
 
     def mask_inputs(self, names: Sequence[str | Word], picture: Image | None, size: Size) -> MaskInputs:
         """What the mask methods are given: of the word itself (the first of `names`) and of those it may compete with."""
-        late = bicubic(self._levels(self.time_weighted, names), self.grid)
+        late = bicubic(self._levels("time_weighted", names), self.grid)
         walks = next(iter(self.self_attention.items())) if self.self_attention else None
-        return MaskInputs(self._levels(self.sums, names), late, walks, picture, size)
+        return MaskInputs(self._levels("sums", names), late, walks, picture, size)

@@ -9,7 +9,8 @@ channel, `rule` the aggregation.
     self/HxW                      float32 [H * W, H * W]
     picture/png                   uint8 [bytes]
     negative/...                  the same of the negative prompt
-    header                        prompt, size, steps, timesteps, terms, layers, detail, rule, specials, negative
+    concepts/...                  the same of concepts, which have sums and late alone
+    header                        prompt, size, steps, timesteps, terms, layers, detail, rule, specials, negative, concepts
 
 A record may come from a stranger. `unpack` checks every part before anything is made of it, so that whatever loads can be
 used: no later step meets a shape, number or name that it does not expect.
@@ -17,6 +18,7 @@ used: no later step meets a shape, number or name that it does not expect.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +62,11 @@ def pack(maps: HeatMaps) -> Packed:
     if "negative" in maps.sides:
         more, header["negative"] = _pack_side(maps.sides["negative"], size)
         tensors |= {f"negative/{name}": x for name, x in more.items()}
+    if "concepts" in maps.sides:
+        side = maps.sides["concepts"]
+        more, header["concepts"] = _pack_side(side, size)
+        header["concepts"]["presence"] = list(side.presence or ())
+        tensors |= {f"concepts/{name}": x for name, x in more.items()}
     if maps.picture is not None:
         tensors["picture/png"] = _to_png(maps.picture)
     return tensors, header
@@ -83,6 +90,9 @@ def unpack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Unpacked
     if header.get("negative") is not None:
         beside = {n.removeprefix("negative/"): x for n, x in tensors.items() if n.startswith("negative/")}
         sides["negative"] = _unpack_side(beside, values.inside("negative"))
+    if header.get("concepts") is not None:
+        beside = {n.removeprefix("concepts/"): x for n, x in tensors.items() if n.startswith("concepts/")}
+        sides["concepts"] = _unpack_concepts(beside, values.inside("concepts"))
     return sides, (height, width), picture
 
 
@@ -151,6 +161,16 @@ def _unpack_side(tensors: Mapping[str, Tensor], values: Values) -> RecordedImage
         aggregation=rules[rule],
         specials=values.flag("specials", True),
     )
+
+
+def _unpack_concepts(tensors: Mapping[str, Tensor], values: Values) -> RecordedImage:
+    side = _unpack_side(tensors, values)
+    presence = tuple(values.numbers("presence"))
+    if len(presence) != len(side.prompt.words) or not all(0 <= score <= 1 for score in presence):
+        raise BadRecord("This record's concepts have no score of 0 to 1 each; record the picture again.")
+    if any(word.channels != (i,) for i, word in enumerate(side.prompt.words, start=1)):
+        raise BadRecord("This record's concepts have not one map each; record the picture again.")
+    return dataclasses.replace(side, presence=presence)
 
 
 def _part(tensors: Mapping[str, Tensor], part: str) -> dict[Grid, Tensor]:

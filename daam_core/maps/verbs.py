@@ -42,7 +42,7 @@ class Verbs(PictureSides):
 
     def with_negative(self: M, negative: M) -> M:
         """The same maps, with those of another recording's prompt as the negative side."""
-        return dataclasses.replace(self, sides={"prompt": self.positive, "negative": negative.positive})
+        return dataclasses.replace(self, sides={**self.sides, "negative": negative.positive})
 
     def each_side(self: M, change: Callable[[RecordedImage], RecordedImage]) -> M:
         """The same picture with every side changed by a function."""
@@ -58,7 +58,8 @@ class Verbs(PictureSides):
     ) -> M:
         """The same maps from a choice of layers, steps, heads or resolutions, on both sides. What is named twice counts once.
 
-        The negative side is there where it has what is chosen: it may have other resolutions or fewer steps.
+        The negative side is there where it has what is chosen: it may have other resolutions or fewer steps. Concepts are there
+        where only resolutions are chosen.
 
         Args:
             layers: positions in `maps.layers`, module paths, or "down", "mid", "up".
@@ -80,9 +81,9 @@ class Verbs(PictureSides):
             return self
         asked = subset.Choice(*(None if x is None else tuple(x) for x in (layers, steps, heads, grids)))  # type: ignore[arg-type]
         sides: dict[Side, RecordedImage] = {"prompt": subset.select(self.positive, asked)}
-        if "negative" in self.sides:
+        for name in self.sides.keys() - sides.keys():
             with contextlib.suppress(DetailMissing, BadArgument):
-                sides["negative"] = subset.select(self.sides["negative"], asked)
+                sides[name] = subset.select(self.sides[name], asked)
         return dataclasses.replace(self, sides=sides)
 
     def aggregate(self: M, aggregation: Aggregation, latent: int = 64) -> M:
@@ -102,7 +103,17 @@ class Verbs(PictureSides):
         """
         if aggregation not in AGGREGATIONS:
             raise BadArgument(f"There is no aggregation {aggregation!r}; there are {', '.join(AGGREGATIONS)}.")
-        return self.each_side(lambda side: AGGREGATIONS[aggregation](side, latent))
+        maps = self.without_concepts() if aggregation == "castorini" else self
+        return maps.each_side(lambda side: AGGREGATIONS[aggregation](side, latent))
+
+    def without_concepts(self: M) -> M:
+        """The same maps without what is not in the prompt.
+
+        Example:
+            >>> maps.without_concepts().concepts
+            []
+        """
+        return dataclasses.replace(self, sides={name: side for name, side in self.sides.items() if name != "concepts"})
 
     def weighted_by_time(self: M) -> M:
         """The maps with step j = 1, 2, … weighted by j squared, on both sides: late steps place an object better."""

@@ -29,14 +29,14 @@ _GREY = 96
 
 def word_overlay(maps: HeatMaps, word: str, **options: Any) -> Picture:
     """`overlay` of one word or phrase on the recorded picture, with label and colour bar (options as there)."""
-    chosen: dict[str, Any] = {"label": word, "bar": True}
+    chosen: dict[str, Any] = {"label": maps.caption(word), "bar": True}
     return overlay(_picture(maps), maps.heat_map(word, size=maps.size), **chosen | options)
 
 
 def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: Any) -> Picture:
     """`contact_sheet` of the words (the strongest dozen of the content words by default) under the prompt."""
     names = maps.default_words(MOST_WORDS) if words is None else list(words)
-    heats = dict(zip(names, maps.heat_maps(names), strict=True))
+    heats = dict(zip(map(maps.caption, names), maps.heat_maps(names), strict=True))
     chosen: dict[str, Any] = {"title": maps.prompt.text}
     return contact_sheet(_picture(maps), heats, **chosen | options)
 
