@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from daam_core import trace
-from daam_core.diffusers.unet_trace import UNetTrace
+from daam_core.capture.unet_recording import UNetRecording
 
 from . import castorini
 from .measure import median, run, step_times
@@ -34,6 +34,9 @@ NAMES = {
 }
 
 
+_OWN = ("begin_forward", "on_attention", "end_forward", "end_step")
+
+
 class OwnTime:
     """Seconds spent inside our own callbacks, steps counted by the UNet's end."""
 
@@ -42,14 +45,14 @@ class OwnTime:
         self.steps = 0
 
     def __enter__(self) -> OwnTime:
-        self._kept = {name: getattr(UNetTrace, name) for name in ("_on_attention", "_begin_step", "_end_step")}
+        self._kept = {name: getattr(UNetRecording, name) for name in _OWN}
         for name, method in self._kept.items():
-            setattr(UNetTrace, name, self._clocked(method, name == "_end_step"))
+            setattr(UNetRecording, name, self._clocked(method, name == "end_forward"))
         return self
 
     def __exit__(self, *_: object) -> None:
         for name, method in self._kept.items():
-            setattr(UNetTrace, name, method)
+            setattr(UNetRecording, name, method)
 
     def _clocked(self, method: Callable[..., Any], ends_step: bool) -> Callable[..., Any]:
         def clocked(*args: Any) -> Any:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from daam_core.capture.region import Area
-from daam_core.capture.unet_hooks import UNetAttentionHooks
+from daam_core.capture.unet_hooks import UNetAttentionHooks, UNetInputs
 from daam_core.errors import DaamLensError, NothingRecorded, recording_failure
 from daam_core.maps.heatmaps import HeatMaps
 from daam_core.types import Grid
@@ -121,9 +121,25 @@ class RecordingSession:
         self._batches.clear()
         self._batch = self._params = self._step = None
 
-    def _on_attention(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
+    # -- the UNet, see `daam_core.capture.unet_hooks.AttentionReceiver` ---------------------------------------------
+
+    def wants_forward(self) -> bool:
+        """Whether a call of the UNet may be recorded."""
+        return self._batch is not None and not self.failure
+
+    def begin_forward(self, _inputs: UNetInputs) -> bool:
+        """The UNet is called; `begin_call` looked at what it is given."""
+        return True
+
+    def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
+        """One attention layer."""
         if self._batch is not None and self._attached is not None:
-            self._batch.on_attention(self._attached.attention.layers[index], grid, q, k, cross)
+            self._batch.on_attention(self._attached.attention.layers[layer], grid, q, k, cross)
+
+    def end_forward(self, _finished: bool) -> None:
+        """The UNet is done."""
+        if self._batch is not None:
+            self._batch.end_call()
 
     def _on_context(self, context: Tensor) -> None:
         if self._batch is None or not self._reads_context:
@@ -132,10 +148,6 @@ class RecordingSession:
             self._batch.on_context(context)
         except Exception as error:
             self.fail(error)
-
-    def _end_call(self) -> None:
-        if self._batch is not None:
-            self._batch.end_call()
 
     # -- pictures ---------------------------------------------------------------------------------------------------
 
@@ -200,9 +212,7 @@ class RecordingSession:
             self._unet = unet
             self._hooks.clear()
         if self_attention not in self._hooks:
-            attention = UNetAttentionHooks(
-                unet, self._on_attention, lambda *_: None, self._end_call, self.fail, self_attention=self_attention
-            )
+            attention = UNetAttentionHooks(unet, self, self_attention)
             self._hooks[self_attention] = _Attached(attention, ContextHooks(unet, self._on_context))
         return self._hooks[self_attention]
 

@@ -19,7 +19,13 @@ from ..errors import UnsupportedModel
 
 
 class Dispatcher(Protocol):
-    """Takes a layer's projections: `UNetAttentionHooks`."""
+    """Takes a layer's projections: `UNetAttentionHooks`.
+
+    Attributes:
+        thread: the thread whose forward is recorded now, 0 where none is.
+    """
+
+    thread: int
 
     def dispatch(self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool) -> None:
         """Take the projections of layer `index`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..types import Grid
 from . import compile_op as compiled
-from .forward_wrapper import ForwardWrapper, wrap_forward
+from .forward_wrapper import ForwardWrapper, OnForward, wrap_forward
 
 
 class GridHook:
@@ -21,44 +22,100 @@ class GridHook:
         self.grid: Grid = (0, 0)
 
     def on_input(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # A compiled graph is traced with a hook that always reads: its operator asks for the thread.
+        if not torch.compiler.is_compiling() and self.dispatcher.thread != get_ident():
+            return
         hidden = args[0] if args else kwargs.get("hidden_states", kwargs.get("x"))
         if hidden is not None and hidden.dim() == 4:
             self.grid = (hidden.shape[2], hidden.shape[3])
 
 
 class QKHook:
-    """Hooks on one attention layer's projections: pairs the queries with the keys of the same call."""
+    """Hooks on one attention layer's projections: pairs the queries with the keys of the same call, whichever come first.
 
-    def __init__(self, grid_hook: GridHook, attn: Any, index: int, op: compiled.HookOp | None, is_self: bool) -> None:
-        self.is_self = is_self
-        self.key_name = "to_kv" if getattr(attn, "fused_projections", False) and hasattr(attn, "to_kv") else "to_k"
-        self._grid_hook, self._attn, self._index, self._op = grid_hook, attn, index, op
+    Attributes:
+        is_cross: whether its keys were text when it last attended, None before that.
+        pending: whether it gave out queries or keys in this forward whose partner has not come.
+    """
+
+    def __init__(self, grid_hook: GridHook, attn: Any, index: int, op: compiled.HookOp | None) -> None:
+        self.attn, self.index, self.grid_hook = attn, index, grid_hook
+        self.is_cross: bool | None = None
+        self._dispatcher, self._op = grid_hook.dispatcher, op
         self._q: Tensor | None = None
+        self._k: Tensor | None = None
         self._source: Any = None
+
+    def projections(self) -> dict[str, OnForward]:
+        """The hook of each projection that the layer has now.
+
+        A layer whose projections were fused keeps the single ones, and the fused ones stay when they are taken apart
+        again, so all are listened to: only those that are called give anything.
+        """
+        every: dict[str, OnForward] = {
+            "to_q": self.on_query,
+            "to_k": self.on_key,
+            "to_kv": self.on_fused_key_value,
+            "to_qkv": self.on_fused,
+        }
+        return {name: hook for name, hook in every.items() if isinstance(getattr(self.attn, name, None), nn.Module)}
 
     def attach(self) -> list[ForwardWrapper | RemovableHandle]:
         """Put hooks on the layer's projections as they are now.
 
         A compiled graph has its hooks baked in, and knows nothing of a `forward` set later.
         """
-        on_key = self.on_fused_key_value if self.key_name == "to_kv" else self.on_key
-        pairs = ((self._attn.to_q, self.on_query), (getattr(self._attn, self.key_name), on_key))
-        return [wrap_forward(module, on_forward, self._op is not None) for module, on_forward in pairs]
+        return [
+            wrap_forward(getattr(self.attn, name), on_forward, self._op is not None)
+            for name, on_forward in self.projections().items()
+        ]
+
+    @property
+    def pending(self) -> bool:
+        return self._q is not None or self._k is not None
+
+    def forget(self) -> None:
+        """Let go of queries or keys without a partner."""
+        self._q = self._k = self._source = None
 
     def on_query(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        self._q, self._source = output, args[0] if args else None
+        if self._skips():
+            return
+        source = args[0] if args else None
+        if self._k is None:
+            self._q, self._source = output, source
+        else:
+            self._pair(output, self._k, source)
+
+    def on_key(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        if self._skips():
+            return
+        source = args[0] if args else None
+        if self._q is None:
+            self._k, self._source = output, source
+        else:
+            self._pair(self._q, output, source)
 
     def on_fused_key_value(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         self.on_key(module, args, output.chunk(2, dim=-1)[0])
 
-    def on_key(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        q, source = self._q, self._source
-        self._q = self._source = None
-        if q is None:
-            return
-        context = args[0] if args else None
-        cross = context is None or context is not source
+    def on_fused(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        q, k, _ = output.chunk(3, dim=-1)
+        self.on_query(module, args, q)
+        self.on_key(module, args, k)
+
+    def _skips(self) -> bool:
+        """Whether this forward is not the one that is recorded. What is being compiled is told by its operator later."""
         if self._op is not None and torch.compiler.is_compiling():
-            self._op.call(q, output, self._index, self._grid_hook.grid, cross)
+            return False
+        return self._dispatcher.thread != get_ident()
+
+    def _pair(self, q: Tensor, k: Tensor, source: Any) -> None:
+        """Queries and keys of one call; they come from different inputs where the keys are text."""
+        cross = source is None or source is not self._source
+        self._q = self._k = self._source = None
+        if self._op is not None and torch.compiler.is_compiling():
+            self._op.call(q, k, self.index, self.grid_hook.grid, cross)
         else:
-            self._grid_hook.dispatcher.dispatch(self._index, self._grid_hook.grid, q, output, cross)
+            self.is_cross = cross
+            self._dispatcher.dispatch(self.index, self.grid_hook.grid, q, k, cross)

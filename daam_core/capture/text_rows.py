@@ -79,3 +79,37 @@ def without_single_axes(row: Tensor) -> Tensor:
     while row.dim() > 2 and row.shape[0] == 1:
         row = row[0]
     return row
+
+
+def match_blocks(given: Sequence[Tensor], known: Sequence[EncodedText]) -> dict[tuple[Side, int], slice]:
+    """Which rows of a batch are the prompt's pictures and which the negative prompt's: (side, part) -> consecutive rows.
+
+    Guidance stacks one row a picture of each text, in an order that differs between pipelines: [negative, prompt],
+    [prompt, negative, negative], [negative, prompt, prompt perturbed]. A block of rows is a text's where every row of it
+    equals, in order, what was encoded for every picture. Of several blocks the first is taken: a later one is perturbed
+    (PAG) or lacks a picture that it is edited from (InstructPix2Pix). Where both texts are the same, the prompt takes the
+    first block and the negative prompt the next.
+
+    Args:
+        given: `[columns, …]` for each row of the batch.
+        known: what was encoded.
+    """
+    parts: dict[tuple[Side, int], list[int]] = {}
+    for number, text in enumerate(known):
+        parts.setdefault((text.side, text.part), []).append(number)
+    alike = _equal(given, known)
+    found: dict[tuple[Side, int], slice] = {}
+    for key in sorted(parts, key=lambda key: (key[0] != "prompt", key[1])):
+        own = sorted(parts[key], key=lambda number: known[number].image)
+        blocks = [slice(first, first + len(own)) for first in range(0, len(given) - len(own) + 1, len(own))]
+        fitting = [
+            block
+            for block in blocks
+            if all(alike[block.start + i][number] > len(given[block.start + i]) for i, number in enumerate(own))
+        ]
+        free = [block for block in fitting if block not in found.values()]
+        if any(side == key[0] and block in fitting for (side, _), block in found.items()):
+            continue  # an earlier prompt of the same side is the same text
+        if fitting:
+            found[key] = (free or fitting)[0]
+    return found

@@ -3,13 +3,18 @@
 Works on any UNet whose spatial transformers own `transformer_blocks` with `attn1` and `attn2` (diffusers, ldm, sgm and
 the WebUI forks): LoRA, hypernetworks and every attention optimisation act before, inside or after `to_q` / `to_k`, so
 what these give out is what the model attends with.
+
+The way of a query: `QKHook.on_query` keeps it until the keys of the same call come, `UNetAttentionHooks.dispatch` hands
+both to the receiver, and that adds them to its accumulators.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from threading import get_ident
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -22,9 +27,50 @@ from .projection_hooks import GridHook, QKHook
 _Handle = ForwardWrapper | RemovableHandle
 
 
-OnAttention = Callable[[int, Grid, Tensor, Tensor, bool], None]
-"""Takes what one layer attended with: its position in `UNetAttentionHooks.layers`, the grid (h, w) of latent positions,
-n = h * w, q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`, and whether the keys are text (else the picture itself)."""
+@dataclass(frozen=True, eq=False)
+class UNetInputs:
+    """What one forward of a UNet is given.
+
+    Attributes:
+        sample: latents `[batch, c, h, w]`.
+        timestep: a number or tensor, as the sampler has it.
+        context: the text `[batch, keys, dim]`, None where there is none.
+        context_mask: which of the text's columns count, `[batch, keys]`, or what is added to their scores, `[batch, 1, keys]`;
+            None where all count alike.
+        masks_self: whether the picture's attention to itself is masked.
+    """
+
+    sample: Tensor
+    timestep: Any
+    context: Tensor | None
+    context_mask: Tensor | None = None
+    masks_self: bool = False
+
+
+class AttentionReceiver(Protocol):
+    """Takes what a UNet attends with. An exception of any of these ends the recording, never the picture."""
+
+    def wants_forward(self) -> bool:
+        """Whether a forward that begins in this thread may be recorded; must not raise."""
+
+    def begin_forward(self, inputs: UNetInputs) -> bool:
+        """The UNet is called; gives whether this forward is recorded."""
+
+    def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
+        """What one layer attends with.
+
+        Args:
+            layer: its position in `UNetAttentionHooks.layers`.
+            grid: (h, w) of latent positions, n = h * w.
+            q, k: `[batch, n, heads * d]` and `[batch, keys, heads * d]`.
+            cross: whether the keys are text, else the picture itself.
+        """
+
+    def end_forward(self, finished: bool) -> None:
+        """The forward is over, `finished` False where it was left by an exception."""
+
+    def fail(self, error: Exception) -> None:
+        """One of the others raised; this forward is not recorded any further."""
 
 
 class UNetAttentionHooks:
@@ -32,113 +78,104 @@ class UNetAttentionHooks:
 
     Args:
         unet: the model, compiled or not.
-        on_attention: called for each attention layer while the UNet runs, see `OnAttention`.
-        before: called with (sample, timestep, context) when the UNet is called: `[batch, c, h, w]`, a number or tensor, and
-            `[batch, keys, dim]`.
-        after: called when the UNet is done.
-        failed: called once with the exception if one of the others raised; nothing is recorded from then on, and the
-            UNet goes on as if there were no hooks.
+        receiver: takes what it attends with; another may take its place between two forwards.
         self_attention: hooks on `attn1` too.
+
+    Attributes:
+        layers: every layer that is listened to, in the order of the forward pass.
+        thread: the thread whose forward is recorded now, 0 where none is.
 
     Raises:
         UnsupportedModel: the model has no cross-attention in spatial transformers.
     """
 
-    def __init__(
-        self,
-        unet: nn.Module,
-        on_attention: OnAttention,
-        before: Callable[[Tensor, Any, Tensor | None], None],
-        after: Callable[[], None],
-        failed: Callable[[Exception], None],
-        self_attention: bool = False,
-    ) -> None:
+    def __init__(self, unet: nn.Module, receiver: AttentionReceiver | None = None, self_attention: bool = False) -> None:
         self.layers: list[Layer] = []
-        self._on_attention, self._before, self._after, self._failed = on_attention, before, after, failed
-        self._outer = unet
-        self._unet: nn.Module = getattr(unet, "_orig_mod", unet)
+        self.receiver = receiver
+        self.thread = 0
+        self.unet = unet
+        self._inner: nn.Module = getattr(unet, "_orig_mod", unet)
         self._self_attention = self_attention
-        self._live = False
         self._op = compiled.HookOp(self) if compiled.is_compiled(unet) else None
         self._handles: list[RemovableHandle] = []
         self._layer_handles: list[_Handle] = []
-        self._self_layers: list[tuple[GridHook, list[_Handle]]] = []
+        self._self_layers: list[tuple[QKHook, list[_Handle]]] = []
         self._self_detached = False
         self._hooks: list[tuple[GridHook, list[QKHook]]] = []
         self._projections: list[tuple[dict[str, Any], str]] = []
         self._known: list[nn.Module | None] = []
-        self._owners = _spatial_transformers(self._unet)
+        self._heard: list[int] = []
+        self._entered: set[int] | None = None
+        self._entry_handles: list[RemovableHandle] = []
+        self._owners = _spatial_transformers(self._inner)
         if not self._owners:
             raise UnsupportedModel(
-                f"{type(self._unet).__name__} has no cross-attention that DAAM Lens can read. "
+                f"{type(self._inner).__name__} has no cross-attention that DAAM Lens can read. "
                 "Heat maps need a UNet with spatial transformers, as in Stable Diffusion 1, 2 or XL."
             )
 
     def __enter__(self) -> UNetAttentionHooks:
-        self._live = True
         if self._op is not None:
             compiled.reset_graphs()
         self._handles = [
-            self._outer.register_forward_pre_hook(self._begin, with_kwargs=True),
-            self._outer.register_forward_hook(self._end),
+            self.unet.register_forward_pre_hook(self._begin, with_kwargs=True),
+            self.unet.register_forward_hook(self._end, always_call=True),
         ]
         self._attach_layers()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live = False
+        self.thread = 0
         for handle in self._handles:
             handle.remove()
         self._handles = []
         self._detach_layers()
+        self._unwatch()
         if self._op is not None:
             compiled.reset_graphs()
 
     # -- hooks on the UNet ------------------------------------------------------------------------------------------
 
     def _begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not self._live:
+        receiver = self.receiver
+        if receiver is None or not self._handles or not receiver.wants_forward():
             return
         try:
             if self._exchanged():
                 self._detach_layers()
                 self._attach_layers()
-            sample = args[0] if args else kwargs["sample"]
-            timestep = args[1] if len(args) > 1 else kwargs.get("timestep", kwargs.get("timesteps"))
-            context = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else kwargs.get("context"))
-            self._before(sample, timestep, context if isinstance(context, Tensor) else None)
+            self._heard.clear()
+            if receiver.begin_forward(_inputs(args, kwargs)):
+                self.thread = get_ident()
         except Exception as error:
-            self._stop(error)
+            receiver.fail(error)
 
-    def _end(self, *_: object) -> None:
-        if not self._live:
+    def _end(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        if self.thread != get_ident() or self.receiver is None:
             return
+        self.thread = 0
         try:
-            self._after()
+            if output is not None:
+                self._require_all()
+            self.receiver.end_forward(output is not None)
         except Exception as error:
-            self._stop(error)
-
-    def _stop(self, error: Exception) -> None:
-        self._live = False
-        self._failed(error)
+            self.receiver.fail(error)
 
     def dispatch(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
-        """Hand one layer's projections on; an exception ends the recording, never the picture."""
-        if not self._live:
+        """Hand one layer's projections on; an exception ends the recording of this forward, never the picture."""
+        if self.thread != get_ident() or self.receiver is None:
             return
         try:
-            self._on_attention(index, grid, q, k, cross)
+            self._heard.append(index)
+            self.receiver.on_attention(index, grid, q, k, cross)
         except Exception as error:
-            self._stop(error)
+            self.thread = 0
+            self.receiver.fail(error)
 
     @property
     def compiled(self) -> bool:
         """Whether the UNet runs through `torch.compile`."""
         return self._op is not None
-
-    def resume(self) -> None:
-        """Record again after a failure: it belonged to one call of the pipeline."""
-        self._live = bool(self._handles)
 
     def reattach(self) -> None:
         """Put hooks on every layer again, also on those that were left out and those that somebody else replaced."""
@@ -156,10 +193,60 @@ class UNetAttentionHooks:
         if self._self_detached or self._op is not None:
             return
         self._self_detached = True
-        for grid_hook, handles in self._self_layers:
-            if grid_hook.grid != but:
+        for hook, handles in self._self_layers:
+            if hook.grid_hook.grid != but and not hook.is_cross:
                 for handle in handles:
                     handle.remove()
+
+    # -- every layer that ran was read ------------------------------------------------------------------------------
+
+    def watch_entries(self) -> None:
+        """Note in the forward that comes which cross-attention layers are entered; it must give queries and keys of each.
+
+        A hook on each layer would cost every step some hundred microseconds, so this is for a first step alone. A compiled
+        graph cannot be watched; all of it is one operator, which is traced with every layer.
+        """
+        if self._op is not None or self._entered is not None:
+            return
+        entered: set[int] = set()
+        self._entered = entered
+        for _, hooks in self._hooks:
+            for hook in hooks:
+                if self.layers[hook.index].name.endswith("attn2"):
+                    self._entry_handles.append(
+                        hook.attn.register_forward_pre_hook(lambda *_, index=hook.index: entered.add(index))
+                    )
+
+    def _unwatch(self) -> None:
+        self._entered = None
+        while self._entry_handles:
+            self._entry_handles.pop().remove()
+
+    def _require_all(self) -> None:
+        """Every layer that ran gave queries and keys, once.
+
+        Raises:
+            UnsupportedModel: one did not; the text names it and its processor.
+        """
+        silent = (self._entered or set()) - set(self._heard)
+        self._unwatch()
+        for _, hooks in self._hooks:
+            for hook in hooks:
+                if hook.pending:
+                    hook.forget()
+                    if hook.is_cross or (hook.is_cross is None and self.layers[hook.index].name.endswith("attn2")):
+                        silent.add(hook.index)
+        if silent:
+            raise UnsupportedModel(self._unread(min(silent)))
+
+    def _unread(self, index: int) -> str:
+        hook = next(hook for _, hooks in self._hooks for hook in hooks if hook.index == index)
+        processor = type(getattr(hook.attn, "processor", hook.attn)).__name__
+        return (
+            f"{self.layers[index].name} of {type(self._inner).__name__} attended without the queries and keys of its own "
+            f"`to_q` and `to_k`, so its map would be wrong; its processor is {processor}. Use the model's default attention "
+            "processor."
+        )
 
     # -- hooks on the layers ---------------------------------------------------------------------------------------
 
@@ -174,10 +261,11 @@ class UNetAttentionHooks:
         for grid_hook, hooks in self._hooks:
             self._layer_handles.append(grid_hook.owner.register_forward_pre_hook(grid_hook.on_input, with_kwargs=True))
             for hook in hooks:
+                hook.forget()
                 handles = hook.attach()
                 self._layer_handles += handles
-                if hook.is_self:
-                    self._self_layers.append((grid_hook, handles))
+                if self.layers[hook.index].name.endswith("attn1"):
+                    self._self_layers.append((hook, handles))
 
     def _find_layers(self) -> None:
         self.layers, self._hooks, self._projections = [], [], []
@@ -185,13 +273,15 @@ class UNetAttentionHooks:
             grid_hook = GridHook(self, owner)
             hooks = []
             for number, block in enumerate(owner.transformer_blocks):  # type: ignore[union-attr, arg-type]
-                for part in ("attn1", "attn2") if self._self_attention else ("attn2",):
+                # Upscalers have blocks whose first attention is to the text, too.
+                both = self._self_attention or getattr(block, "only_cross_attention", False)
+                for part in ("attn1", "attn2") if both else ("attn2",):
                     attn = getattr(block, part, None)
                     if attn is not None:
-                        hook = QKHook(grid_hook, attn, len(self.layers), self._op, part == "attn1")
+                        hook = QKHook(grid_hook, attn, len(self.layers), self._op)
                         hooks.append(hook)
                         self.layers.append(_describe(attn, f"{name}.transformer_blocks.{number}.{part}"))
-                        self._projections += [(attn._modules, "to_q"), (attn._modules, hook.key_name)]
+                        self._projections += [(attn._modules, projection) for projection in hook.projections()]
             self._hooks.append((grid_hook, hooks))
         self._known = [children.get(name) for children, name in self._projections]
 
@@ -200,6 +290,21 @@ class UNetAttentionHooks:
             handle.remove()
         self._layer_handles = []
         self._self_layers = []
+
+
+def _inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> UNetInputs:
+    """The arguments of a forward of diffusers' UNets, or of ldm's (`x`, `timesteps`, `context`)."""
+    sample = args[0] if args else kwargs["sample"] if "sample" in kwargs else kwargs["x"]
+    timestep = args[1] if len(args) > 1 else kwargs.get("timestep", kwargs.get("timesteps"))
+    context = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else kwargs.get("context"))
+    mask = kwargs.get("encoder_attention_mask")
+    return UNetInputs(
+        sample,
+        timestep,
+        context if isinstance(context, Tensor) else None,
+        mask if isinstance(mask, torch.Tensor) else None,
+        kwargs.get("attention_mask") is not None,
+    )
 
 
 def _spatial_transformers(unet: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -97,15 +97,17 @@ class AttentionTrace:
             BadArgument: no such picture or generation.
         """
         if not self._generations:
-            raise NothingRecorded(
-                "Nothing was recorded: call the pipeline inside `with trace(pipe) as recording:` and let it take a step."
-            )
+            raise NothingRecorded(self._nothing())
         try:
             chosen = self._generations[generation]
         except IndexError:
             raise BadArgument(f"There is no generation {generation}: {self.num_generations} were recorded.") from None
         maps = chosen.recording.finish(image, chosen.size, _picture(chosen.pictures, image))
         return maps.aggregate(aggregation, self._castorini_side() if aggregation == "castorini" else 64)
+
+    def _nothing(self) -> str:
+        """Why there is not even a call."""
+        return "Nothing was recorded: call the pipeline inside `with trace(pipe) as recording:` and let it take a step."
 
     def _castorini_side(self) -> int:
         raise NotImplementedError

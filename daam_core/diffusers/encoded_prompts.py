@@ -88,6 +88,10 @@ class EncodedPrompts:
         """How many prompts of one side there are, one after the other."""
         return len({row.part for row in self.rows if row.side == side})
 
+    def source(self, text: EncodedText) -> Source | None:
+        """Where a row came from, None where nobody saw it made."""
+        return self._sources.get(id(text))
+
     def prompt(self, text: EncodedText, family: Family, columns: Sequence[int]) -> Prompt:
         """The words of one row, for the model's columns of text: one number for each of its text arguments.
 

@@ -15,7 +15,7 @@ from ..capture.buffers import StoreOptions
 from ..capture.class_hook import ClassHook, Finish
 from ..capture.recording import Recording
 from ..capture.tokenizer_hook import TokenizerHook
-from ..types import Side
+from ..types import Side, Size
 from .attention_trace import AttentionTrace, Generation
 from .encoded_prompts import EncodedPrompts, Encoding
 from .outputs import output_pictures, output_size
@@ -133,8 +133,12 @@ class PipelineTrace(AttentionTrace):
             recording.fail(error)
         if not recording.num_steps and not recording.failure:
             return  # the pipeline raised, or was asked for nothing
-        size = output_size(output, call.given, self._pipe, recording)
-        self._generations.append(Generation(recording, recording.num_images, size, pictures=output_pictures(output)))
+        pictures = None if call.given.get("output_type") == "latent" else output_pictures(output)
+        self._generations.append(Generation(recording, recording.num_images, self._size(call, output), pictures=pictures))
+
+    def _size(self, call: PipelineCall, output: Any) -> Size:
+        """(height, width) in pixels of what the call made."""
+        return output_size(output, call.given, self._pipe, call.recording.recording)
 
     def _begin_scheduler(self, scheduler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
         running = self._running()

@@ -22,6 +22,7 @@ def trace(
     keep: KeptAxis | Sequence[KeptAxis] = (),
     negative: bool = False,
     self_attention: bool = True,
+    prompts: str | Sequence[str] | None = None,
 ) -> AttentionTrace:
     """Record a diffusers pipeline: `with trace(pipe) as recording: pipe("a red house")`, then `recording.heat_maps()`.
 
@@ -36,10 +37,12 @@ def trace(
             the aggregation "castorini" needs them.
         negative: record the negative prompt too (`maps.negative`).
         self_attention: record self-attention of UNets at one bounded resolution, which refines masks.
+        prompts: the text of `prompt_embeds` that somebody else made (compel, sd_embed), without weights: one for all pictures
+            or one for each; UNets only. Embeddings that `pipe.encode_prompt` made inside the trace need none.
 
     Raises:
         UnsupportedModel: the pipeline has no UNet with cross-attention and no transformer that is read.
-        BadArgument: `keep` names something else.
+        BadArgument: `keep` names something else, or `prompts` are given for a transformer.
 
     Example:
         >>> from daam_core import load_tiny
@@ -56,7 +59,13 @@ def trace(
     if unknown := set(axes) - {"layers", "steps", "heads"}:
         raise BadArgument(f"keep is any of 'layers', 'steps' and 'heads', not {sorted(unknown)}.")
     options = StoreOptions("layers" in axes, "steps" in axes, "heads" in axes, self_attention)
+    texts = None if prompts is None else (prompts,) if isinstance(prompts, str) else tuple(prompts)
     transformers = [getattr(pipe, name, None) for name in MODELS]
     if getattr(pipe, "unet", None) is None and any(isinstance(model, torch.nn.Module) for model in transformers):
+        if texts is not None:
+            raise BadArgument(
+                f"`prompts=` is read for UNets. For {type(pipe).__name__} call `pipe.encode_prompt` inside the trace, and give "
+                "what it returns."
+            )
         return TransformerTrace(pipe, options, negative)
-    return UNetTrace(pipe, options, negative)
+    return UNetTrace(pipe, options, negative, texts)

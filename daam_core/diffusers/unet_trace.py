@@ -2,149 +2,235 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..capture.buffers import StoreOptions
-from ..capture.method_hook import MethodHook
-from ..capture.recording import Recording
+from ..capture.class_hook import Finish
+from ..capture.region import WHOLE
+from ..capture.text_rows import EncodedText
+from ..capture.tokenizer_hook import Tokenized
 from ..capture.unet_hooks import UNetAttentionHooks
-from ..errors import UnsupportedModel
+from ..capture.unet_recording import UNetRecording
+from ..errors import BadArgument, NothingRecorded, UnsupportedModel
 from ..prompt.prompt import Prompt
-from ..types import Grid
-from .attention_trace import AttentionTrace, Generation
+from ..types import Size
+from .encoded_prompts import Source
+from .encoder_rows import ENCODERS, add_encoder_output
+from .outputs import output_pictures, output_size
+from .painted_area import painted_area
+from .pipeline_trace import PipelineCall, PipelineTrace
+from .unet_prompts import encoded_words, given_words
+
+_VIDEO = ("UNetMotionModel", "UNet3DConditionModel", "I2VGenXLUNet", "UNetSpatioTemporalConditionModel")
+_SHAPE = 1.02
+"""So far a picture's shape may be from that of its latents: sizes are rounded to whole latents."""
 
 
-@dataclass
-class _Request:
-    """What the pipeline was asked for, as its `encode_prompt` saw it; None where embeddings were given by hand."""
+class UNetTrace(PipelineTrace):
+    """The trace of a pipeline with a cross-attention UNet.
 
-    prompts: list[str] | None
-    negatives: list[str] | None
-    guided: bool
+    Args:
+        prompts: the texts of embeddings that somebody else made, one for each picture or one for all.
 
+    Raises:
+        UnsupportedModel: the pipeline has no UNet with cross-attention, or none that is given text.
+    """
 
-class UNetTrace(AttentionTrace):
-    """The trace of a pipeline with a cross-attention UNet."""
-
-    def __init__(self, pipe: Any, keep: StoreOptions, negative: bool) -> None:
+    def __init__(self, pipe: Any, keep: StoreOptions, negative: bool, prompts: Sequence[str] | None = None) -> None:
         super().__init__(pipe, keep, negative)
-        unet = getattr(pipe, "unet", None)
-        if not isinstance(unet, torch.nn.Module):
-            raise UnsupportedModel(
-                f"{type(pipe).__name__} has no UNet and no transformer. DAAM Lens reads pipelines that have one of them."
-            )
-        self._hooks = UNetAttentionHooks(
-            unet, self._on_attention, self._begin_step, self._end_step, self._fail, keep.self_attention
-        )
-        self._request: _Request | None = None
-        self._generation: Generation | None = None
-        self._timestep: Any = 0
+        _require_readable(pipe)
+        self._prompts = prompts
+        self._hooks = UNetAttentionHooks(pipe.unet, self_attention=keep.self_attention)
+        self._words: dict[tuple[Any, ...], Prompt] = {}
+        self._during = ExitStack()
+        self._tokens: Sequence[Tokenized] = ()
+        self._outside = self._calls = 0
 
     def _attach(self) -> None:
-        self._stack.enter_context(self._hooks)
-        self._hook_method(self._pipe, "encode_prompt", self._on_encode_prompt)
-        self._hook_method(self._pipe, "maybe_free_model_hooks", lambda *_: self._finish())
-        self._hook_method(getattr(self._pipe, "image_processor", None), "postprocess", self._on_postprocess)
+        super()._attach()
+        self._stack.callback(self._detach, True)
+        if not hasattr(type(self._pipe), "encode_prompt"):
+            for encoder in filter(None, (getattr(self._pipe, name, None) for name in ENCODERS)):
+                self._hook(type(encoder), "forward", self._begin_encoder)
+        if self._hooks.compiled:  # hooks are part of its graphs: they come and go with the trace, not with each call
+            self._hooks.__enter__()
+
+    def _detach(self, for_good: bool = False) -> None:
+        self._hooks.receiver = None
+        self._during.close()
+        if for_good or not self._hooks.compiled:
+            self._hooks.__exit__()
 
     def _castorini_side(self) -> int:
         # That package knows two latent sizes: 64 where the model's own picture is 512 or 1024 px, else 96.
         side = int(self._pipe.unet.config.sample_size) * int(self._pipe.vae_scale_factor)
         return 64 if side in (512, 1024) else 96
 
-    # -- what the pipeline tells ------------------------------------------------------------------------------------
+    # -- the pipeline's call ----------------------------------------------------------------------------------------
 
-    def _hook_method(self, owner: Any, name: str, on_return: Any) -> None:
-        if hasattr(owner, name):
-            self._stack.callback(MethodHook(owner, name, on_return, self._fail).remove)
+    def _record(self, call: PipelineCall) -> UNetRecording:
+        failure: Exception | None = None
+        area = WHOLE
+        try:
+            if self._pipe.unet is not self._hooks.unet:
+                self._detach(True)
+                self._hooks = UNetAttentionHooks(self._pipe.unet, self_attention=self._keep.self_attention)
+                if self._hooks.compiled:
+                    self._hooks.__enter__()
+            area = painted_area(self._pipe, call.given)
+            if self._keep.heads and not area.whole:
+                raise BadArgument("Heads are kept apart of whole pictures, not of the part that `padding_mask_crop` paints.")
+        except Exception as error:
+            failure = error
+        self._words.clear()
+        self._tokens = self._during.enter_context(self._tokenizers.record())
+        recording = UNetRecording(
+            self._hooks,
+            lambda: call.encoded.rows,
+            lambda text: self._prompt(call, text),
+            self._keep,
+            self._sides,
+            area,
+        )
+        if failure is not None:
+            recording.fail(failure)
+        else:
+            self._hooks.receiver = recording
+            if not self._hooks.compiled:
+                self._hooks.__enter__()
+        return recording
 
-    def _on_encode_prompt(self, given: dict[str, Any], result: Any) -> None:
-        self._hooks.resume()  # an earlier call may have failed
-        by_hand = given.get("prompt_embeds") is not None
-        prompts = None if by_hand else _texts(given.get("prompt") or given.get("prompt_2") or "")
-        by_hand = given.get("negative_prompt_embeds") is not None
-        negatives = None if by_hand else _texts(given.get("negative_prompt") or given.get("negative_prompt_2") or "")
-        guided = bool(given.get("do_classifier_free_guidance", False))
-        self._generation, self._request = None, _Request(prompts, negatives, guided)
+    def _finish_call(self, output: Any) -> None:
+        call = self._current
+        self._detach()
+        self._calls += 1
+        if call is not None and output is not None and not call.recording.recording.failure:
+            recording = call.recording
+            assert isinstance(recording, UNetRecording)
+            try:
+                recording.end_step()
+                self._require_whole(recording, output)
+            except Exception as error:
+                recording.fail(error)
+        super()._finish_call(output)
 
-    def _on_postprocess(self, _given: dict[str, Any], result: Any) -> None:
-        if self._generation is not None:
-            self._generation.pictures = result
+    def _size(self, call: PipelineCall, output: Any) -> Size:
+        recording = call.recording
+        assert isinstance(recording, UNetRecording)
+        painted = _pixels(recording.latent_size, self._pipe)
+        pictures = output_pictures(output)
+        if pictures is None or not len(pictures) or call.given.get("output_type") == "latent":
+            return painted
+        return output_size(output, call.given, self._pipe, recording.recording)
 
-    def _finish(self) -> None:
-        if self._generation is not None:
-            self._generation.recording.release()
-        self._generation = self._request = None
+    def _require_whole(self, recording: UNetRecording, output: Any) -> None:
+        """The pipeline took steps, and its UNet saw the whole picture in one piece.
 
-    def _fail(self, error: Exception) -> None:
-        if self._generation is None:
-            self._generation = Generation(Recording(self._keep))
-            self._generations.append(self._generation)
-        self._generation.recording.fail(error)
-        self._generation = self._request = None
-
-    # -- what the UNet tells ----------------------------------------------------------------------------------------
-
-    def _begin_step(self, sample: Tensor, timestep: Any, context: Tensor | None) -> None:
-        if self._generation is None and self._request is not None and context is not None:
-            self._generation = self._start(self._request, sample, context)
-            self._generations.append(self._generation)
-        self._timestep = timestep
-
-    def _end_step(self) -> None:
-        if self._generation is None or self._generation.prompt is None:
+        Raises:
+            NothingRecorded, UnsupportedModel: it did not.
+        """
+        name = type(self._pipe).__name__
+        if not recording.recording.num_steps:
+            raise NothingRecorded(
+                f"{name} ran, but its UNet was not asked for a step that can be read: it took none, or the model that painted "
+                "is another than `pipe.unet`"
+            )
+        latent = recording.latent_size
+        (height, width), area = _pixels(latent, self._pipe), recording.area
+        pictures = output_pictures(output)
+        if pictures is None or not len(pictures) or not area.whole:
             return
-        self._generation.recording.end_step(self._timestep)
-        self._hooks.detach_self_attention(but=self._generation.prompt.accumulator.self_grid)
-
-    def _on_attention(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
-        generation = self._generation
-        if generation is None or generation.prompt is None:
+        seen = _shape_of(pictures)
+        if seen in ((height, width), latent):
             return
-        layer = self._hooks.layers[index]
-        if not cross:
-            generation.prompt.accumulator.add_self(grid, q, k, layer.heads, layer.scale)
-            return
-        generation.prompt.accumulator.add_cross(index, grid, q, k, layer.heads, layer.scale)
-        if generation.negative is not None:
-            generation.negative.accumulator.add_cross(index, grid, q, k, layer.heads, layer.scale)
+        skewed = not 1 / _SHAPE < (seen[0] * width) / (seen[1] * height) < _SHAPE
+        if skewed or (recording.repeats and seen[0] * seen[1] > height * width):
+            raise UnsupportedModel(
+                f"{name} paints its picture in several views: its UNet saw {width} x {height} pixels of {seen[1]} x {seen[0]}. "
+                f"Only one view is read; paint at {width} x {height}"
+            )
 
-    def _start(self, request: _Request, sample: Tensor, context: Tensor) -> Generation:
-        perturbed = bool(getattr(self._pipe, "do_perturbed_attention_guidance", False))
-        # Rows are stacked as [negative, prompt, perturbed]; the first and the last only where their guidance is on.
-        images = sample.shape[0] // (1 + request.guided + perturbed)
-        factor = int(getattr(self._pipe, "vae_scale_factor", 8))
-        keys = context.shape[1]
-        self._hooks.reattach()  # an earlier generation left out what it had no use for
-        recording = Recording(self._keep, hold=not self._hooks.compiled)
-        recording.describe(self._hooks.layers)
-        first = images if request.guided else 0
-        prompts = self._prompts(request.prompts, images, keys)
-        prompt = recording.add_group("prompt", range(images), prompts, index=slice(first, first + images))
-        negative = None
-        if self._negative and request.guided:
-            negatives = self._prompts(request.negatives, images, keys)
-            negative = recording.add_group("negative", range(images), negatives, index=slice(0, images))
-        size = (sample.shape[2] * factor, sample.shape[3] * factor)
-        return Generation(recording, images, size, prompt, negative)
+    def _begin_scheduler(self, scheduler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
+        running = self._running()
+        if running is None:
+            self._outside += self._current is None and scheduler is getattr(self._pipe, "scheduler", None)
+        elif self._pipe.unet is not self._hooks.unet:
+            running.fail(NothingRecorded("`pipe.unet` was exchanged for another model while the pipeline ran"))
+        return super()._begin_scheduler(scheduler, args, kwargs)
 
-    def _prompts(self, texts: list[str] | None, images: int, keys: int) -> list[Prompt]:
-        tokenizer = getattr(self._pipe, "tokenizer", None) or getattr(self._pipe, "tokenizer_2", None)
-        if texts is None or tokenizer is None:
-            return [Prompt.by_index(keys)] * images
-        prompts = [self._prompt(text, tokenizer) for text in texts]
-        each = max(1, images // len(prompts))
-        return [prompts[min(i // each, len(prompts) - 1)] for i in range(images)]
+    def _nothing(self) -> str:
+        name = type(self._pipe).__name__
+        if self._outside:
+            return (
+                f"{self._outside} sampling steps ran inside the trace, but not in a call of {name}: a sampling loop of one's "
+                "own cannot be read. Call the pipeline itself."
+            )
+        if self._calls:
+            return f"{name} was called inside the trace, but it ended before its first step."
+        return super()._nothing()
 
-    def _prompt(self, text: str, tokenizer: Any) -> Prompt:
-        expand = getattr(self._pipe, "maybe_convert_prompt", None)  # textual inversion: one word, several vectors
-        full = expand(text, tokenizer) if expand else text
-        ids = tokenizer(full, padding="max_length", max_length=tokenizer.model_max_length, truncation=True).input_ids
-        return Prompt.from_ids(ids, tokenizer, text=text)
+    def _begin_encoder(self, encoder: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
+        call, running = self._current, self._running()
+        if call is None or running is None or not any(encoder is getattr(self._pipe, name, None) for name in ENCODERS):
+            return None
+        ids = args[0] if args else kwargs.get("input_ids")
+
+        def finish(output: Any) -> None:
+            try:
+                if output is not None:
+                    add_encoder_output(call.encoded, ids, output, self._tokens, call.given)
+            except Exception as error:
+                self._fail(error)
+
+        return finish
+
+    # -- words ------------------------------------------------------------------------------------------------------
+
+    def _prompt(self, call: PipelineCall, text: EncodedText) -> Prompt:
+        columns = int(text.rows.shape[-2])
+        source: Source | None = call.encoded.source(text)
+        if source is None:
+            if self._prompts is None or text.side == "negative":
+                return Prompt.by_index(columns)
+            texts = self._prompts
+            return given_words(self._pipe, texts[min(text.image, len(texts) - 1)], columns)
+        key = (id(source[0]), source[1], source[2], columns)
+        if key not in self._words:
+            self._words[key] = encoded_words(self._pipe, source, columns)
+        return self._words[key]
 
 
-def _texts(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else [str(text) for text in value]
+def _require_readable(pipe: Any) -> None:
+    """Raises UnsupportedModel, in a sentence, for what has no UNet that is given text."""
+    name, unet = type(pipe).__name__, getattr(pipe, "unet", None)
+    if isinstance(pipe, torch.nn.Module):
+        raise UnsupportedModel(f"{name} is a model: give the pipeline that it is part of, `trace(pipe)`.")
+    if not isinstance(unet, torch.nn.Module):
+        raise UnsupportedModel(f"{name} has no UNet and no transformer. DAAM Lens reads pipelines that have one of them.")
+    inner = type(getattr(unet, "_orig_mod", unet)).__name__
+    if inner in _VIDEO:
+        raise UnsupportedModel(f"{name} makes videos: the frames of its {inner} are not read yet.")
+    if hasattr(pipe, "blocks") and not hasattr(pipe, "encode_prompt"):
+        raise UnsupportedModel(f"{name} is a modular pipeline, whose UNet is not read: use the whole pipeline of that model.")
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and not {"prompt", "prompt_embeds"} & set(parameters):
+        raise UnsupportedModel(f"{name} is given no prompt, so there are no words to make maps of.")
+
+
+def _pixels(latent: Size, pipe: Any) -> Size:
+    factor = int(getattr(pipe, "vae_scale_factor", 8))
+    return latent[0] * factor, latent[1] * factor
+
+
+def _shape_of(pictures: Any) -> Size:
+    """(height, width) of the first of some pictures, or of their latents."""
+    one = pictures[0]
+    if hasattr(one, "height"):
+        return int(one.height), int(one.width)
+    shape = tuple(one.shape)
+    return (int(shape[0]), int(shape[1])) if not isinstance(one, torch.Tensor) else (int(shape[-2]), int(shape[-1]))

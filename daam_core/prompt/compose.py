@@ -68,6 +68,46 @@ def concat(prompts: Sequence[Prompt]) -> Prompt:
     )
 
 
+def share_columns(prompts: Sequence[Prompt]) -> Prompt:
+    """Several texts in the same columns, as SDXL's two encoders read `prompt` and `prompt_2`: the words of all of them.
+
+    A column is a token where it is one of any text. A word that stands at the same place in several texts is one word.
+
+    Raises:
+        BadArgument: they have different numbers of columns, or there is none.
+
+    Example:
+        >>> two = share_columns([maps.prompt, maps.prompt])
+        >>> two.labels == maps.prompt.labels
+        True
+    """
+    if not prompts or len({prompt.length for prompt in prompts}) > 1:
+        raise BadArgument(f"Texts that share columns have as many each, not {[prompt.length for prompt in prompts]}.")
+    pieces: dict[int, Token] = {}
+    for prompt in prompts:
+        for token in prompt.tokens:
+            pieces.setdefault(token.column, token)
+    tokens = tuple(replace(pieces[column], channel=channel) for channel, column in enumerate(sorted(pieces), start=1))
+    at = {token.column: index for index, token in enumerate(tokens)}
+    words: dict[tuple[str, tuple[int, ...]], str] = {}
+    for prompt in prompts:
+        columns = {token.channel: token.column for token in prompt.tokens}
+        for word in prompt.words:
+            indices = tuple(at[columns[channel]] for channel in word.channels)
+            words.setdefault((word.text.casefold(), indices), word.text)
+    longest = max(prompts, key=lambda prompt: len(prompt.tokens))
+    return replace(
+        longest,
+        text="\n".join(dict.fromkeys(prompt.text for prompt in prompts)),
+        tokens=tokens,
+        words=labelled([(text, indices) for (_, indices), text in words.items()], tokens),
+        start=tuple(column for column in longest.start if column not in at),
+        end=tuple(column for column in longest.end if column not in at),
+        padding=tuple(column for column in longest.padding if column not in at),
+        truncated=tuple(word for prompt in prompts for word in prompt.truncated),
+    )
+
+
 def part_selection(prompts: Sequence[Prompt], pad: bool = False) -> Callable[[int, int], torch.Tensor]:
     """`select(keys, part)` of a joined prompt: the selection float32 `[keys, channels]` for the context of one of its parts.
 

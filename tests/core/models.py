@@ -55,7 +55,7 @@ def autoencoder() -> AutoencoderTiny:
 
 
 def unet(kind: str, in_channels: int = 4) -> UNet2DConditionModel:
-    """The block layout of `kind` ("sd15", "sd2", "sdxl") with few channels."""
+    """The block layout of `kind` ("sd15", "sd2", "sdxl") with few channels; "small" is SD 1.5 cut down to two levels."""
     shared: dict[str, Any] = {"in_channels": in_channels, "out_channels": 4, "norm_num_groups": 8, "layers_per_block": 1}
     if kind == "sdxl":
         return UNet2DConditionModel(
@@ -70,6 +70,16 @@ def unet(kind: str, in_channels: int = 4) -> UNet2DConditionModel:
             addition_time_embed_dim=8,
             projection_class_embeddings_input_dim=32 + 6 * 8,
             cross_attention_dim=64,
+            **shared,
+        ).eval()
+    if kind == "small":
+        return UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(16, 32),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            attention_head_dim=2,
+            cross_attention_dim=32,
             **shared,
         ).eval()
     return UNet2DConditionModel(

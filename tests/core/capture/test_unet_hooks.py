@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from daam_core.capture.unet_hooks import UNetAttentionHooks
+from daam_core.capture.unet_hooks import UNetAttentionHooks, UNetInputs
 from daam_core.errors import UnsupportedModel
 
 
@@ -57,20 +57,35 @@ class _Unet(nn.Module):
         return sample
 
 
+class _Receiver:
+    """Notes which layers attended."""
+
+    def __init__(self, seen: list[tuple[int, tuple[int, int], bool]]) -> None:
+        self.seen = seen
+
+    def wants_forward(self) -> bool:
+        return True
+
+    def begin_forward(self, inputs: UNetInputs) -> bool:
+        return True
+
+    def on_attention(self, layer: int, grid: tuple[int, int], q: torch.Tensor, k: torch.Tensor, cross: bool) -> None:
+        self.seen.append((layer, grid, cross))
+
+    def end_forward(self, finished: bool) -> None:
+        assert finished
+
+    def fail(self, error: Exception) -> None:
+        pytest.fail(str(error))
+
+
 @pytest.mark.parametrize(
     "names", [("input_blocks", "middle_block", "output_blocks"), ("down_blocks", "mid_block", "up_blocks")]
 )
 def test_blocks_are_known_in_both_namings_and_in_the_order_they_run(names: tuple[str, str, str]) -> None:
     seen: list[tuple[int, tuple[int, int], bool]] = []
     unet = _Unet(names)
-    hooks = UNetAttentionHooks(
-        unet,
-        lambda index, grid, q, k, cross: seen.append((index, grid, cross)),
-        lambda *_: None,
-        lambda: None,
-        lambda error: pytest.fail(str(error)),
-        self_attention=True,
-    )
+    hooks = UNetAttentionHooks(unet, _Receiver(seen), self_attention=True)
     x, context = torch.randn(1, 4, 2, 3), torch.randn(1, 5, 3)
     plain = unet(x, 0, context)
     with hooks:
@@ -85,4 +100,4 @@ def test_blocks_are_known_in_both_namings_and_in_the_order_they_run(names: tuple
 
 def test_a_model_without_cross_attention_is_named() -> None:
     with pytest.raises(UnsupportedModel, match="Linear has no cross-attention"):
-        UNetAttentionHooks(nn.Linear(2, 2), lambda *_: None, lambda *_: None, lambda: None, lambda _: None)
+        UNetAttentionHooks(nn.Linear(2, 2))

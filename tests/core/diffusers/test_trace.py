@@ -162,10 +162,10 @@ def test_hooks_come_off_after_an_interrupt() -> None:
     clean = _hooks(pipe)
 
     def interrupt(*_: Any) -> dict[str, Any]:
+        assert _hooks(pipe) > clean
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), trace(pipe) as recording:
-        assert _hooks(pipe) > clean
         paint(pipe, num_inference_steps=3, callback_on_step_end=interrupt)
     assert _hooks(pipe) == clean
     assert "encode_prompt" not in vars(pipe)

@@ -1,0 +1,259 @@
+"""Attention of a pipeline's UNet, summed for each side of its batch, while the pipeline runs once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import NothingRecorded, UnsupportedModel
+from ..prompt.prompt import Prompt
+from ..types import Grid, Side
+from .buffers import BatchSlice, StoreOptions
+from .recording import Group, Recording
+from .region import WHOLE, Area
+from .text_rows import EncodedText, match_blocks
+from .unet_hooks import UNetAttentionHooks, UNetInputs
+
+_KNOWN = 8
+"""So many texts that the UNet was given are remembered with whose they are."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Forward:
+    """One forward of the UNet, as far as it is recorded.
+
+    Attributes:
+        batch, keys: rows of its batch, columns of its text.
+        places: whose sums which rows go into.
+        bias: what is added to the scores of the text's columns, `[batch, 1, 1, keys]`, None where nothing is.
+        reads_self: whether the picture's attention to itself is what its projections say.
+    """
+
+    batch: int
+    keys: int
+    places: Sequence[tuple[Group, BatchSlice]]
+    bias: Tensor | None
+    reads_self: bool
+
+
+class UNetRecording:
+    """One call of a pipeline, in the thread that makes it; takes what the hooks on its UNet read.
+
+    A step ends where the scheduler says so. A forward that comes before that with texts that this step has had, at the same
+    timestep, is left out: self-attention guidance looks once more at a blurred picture. So are forwards that are made for a
+    gradient (Attend-and-Excite): they move the latents, and the forward that paints comes after them.
+
+    Args:
+        hooks: on the UNet.
+        texts: gives what the pipeline has encoded so far.
+        prompt: gives the words of an encoded row.
+        keep: what to keep apart.
+        sides: whose texts are recorded.
+        area: which part of the picture the UNet paints.
+
+    Attributes:
+        thread: the thread that makes the call.
+        recording: groups, layers and steps.
+        area: which part of the picture the UNet paints.
+        latent_size: (h, w) of the latents that the UNet was given, (0, 0) before that.
+        repeats: whether a step had more forwards than were read.
+    """
+
+    def __init__(
+        self,
+        hooks: UNetAttentionHooks,
+        texts: Callable[[], Sequence[EncodedText]],
+        prompt: Callable[[EncodedText], Prompt],
+        keep: StoreOptions,
+        sides: Sequence[Side],
+        area: Area = WHOLE,
+    ) -> None:
+        self.thread = threading.get_ident()
+        self.recording = Recording(keep, hold=not hooks.compiled)
+        self.latent_size: Grid = (0, 0)
+        self.repeats = False
+        self._hooks, self._texts, self._prompt, self._sides, self.area = hooks, texts, prompt, sides, area
+        self._groups: dict[tuple[Side, int], Group] = {}
+        self._slices: dict[tuple[int, int], BatchSlice] = {}
+        self._known: dict[tuple[Any, ...], tuple[Tensor, dict[tuple[Side, int], slice]]] = {}
+        self._forward: _Forward | None = None
+        self._pending: list[Group] = []
+        self._time: Any = None
+        self._heard: frozenset[int] = frozenset()
+        self._layers: list[int] = []
+        self._broken = False
+
+    # -- steps ------------------------------------------------------------------------------------------------------
+
+    def end_step(self, timestep: Any = None) -> None:
+        """A step is over, if anything of it was recorded."""
+        if not self._pending or self._broken:
+            return
+        self._pending = []
+        self.recording.end_step(self._time if timestep is None else timestep)
+        prompts = [group for (side, _), group in self._groups.items() if side == "prompt"]
+        if prompts:
+            self._hooks.detach_self_attention(but=prompts[-1].accumulator.self_grid)
+
+    def fail(self, error: Exception) -> None:
+        """Stop recording; the pipeline goes on."""
+        self.recording.fail(error)
+        self._groups.clear()
+        self._known.clear()
+        self._pending, self._forward = [], None
+
+    # -- what the hooks on the UNet read, see `AttentionReceiver` ---------------------------------------------------
+
+    def wants_forward(self) -> bool:
+        return threading.get_ident() == self.thread and not self.recording.failure
+
+    def begin_forward(self, inputs: UNetInputs) -> bool:
+        if torch.is_grad_enabled() and not inputs.sample.is_inference():
+            self.repeats = True
+            return False
+        if self._broken:
+            raise NothingRecorded("a forward of the UNet was broken off in the middle and another one made in its place")
+        places = self._places(inputs)
+        if not places:
+            return False
+        if any(group in self._pending for group, _ in places):
+            if _same_time(inputs.timestep, self._time):
+                self.repeats = True
+                places = [(group, where) for group, where in places if group not in self._pending]
+                if not places:
+                    return False
+            else:
+                self.end_step()
+        self._time = inputs.timestep
+        self._pending += [group for group, _ in places]
+        context = inputs.context
+        assert context is not None
+        self._forward = _Forward(
+            len(inputs.sample),
+            context.shape[1],
+            places,
+            _bias(inputs.context_mask, inputs.sample),
+            not inputs.masks_self and self.area.whole,
+        )
+        self._layers = []
+        return True
+
+    def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
+        forward = self._forward
+        if forward is None:
+            return
+        described = self._hooks.layers[layer]
+        if not cross:
+            if forward.reads_self and q.shape[0] == forward.batch:  # else perturbed, or merged
+                for group, where in forward.places:
+                    if group.side == "prompt":
+                        group.accumulator.add_self(grid, q, k, described.heads, described.scale, where)
+            return
+        if q.shape[0] != forward.batch or k.shape[:2] != (forward.batch, forward.keys):
+            raise UnsupportedModel(
+                f"{described.name} attended from {q.shape[0]} rows to {k.shape[1]} keys, where the UNet was given "
+                f"{forward.batch} rows and {forward.keys} columns of text; its attention processor changes them."
+            )
+        self._layers.append(layer)
+        for group, where in forward.places:
+            if forward.bias is None:
+                group.accumulator.add_cross(layer, grid, q, k, described.heads, described.scale, where)
+                continue
+            rows, text = where.index, slice(0, forward.keys)
+            group.accumulator.add_joint(
+                layer, grid, q[rows], k[rows], described.heads, described.scale, where, text, forward.bias[rows]
+            )
+
+    def end_forward(self, finished: bool) -> None:
+        self._forward = None
+        if not finished:
+            self._broken = True
+            return
+        heard = frozenset(self._layers)
+        if len(heard) != len(self._layers):
+            twice = next(layer for layer in heard if self._layers.count(layer) > 1)
+            raise UnsupportedModel(
+                f"{self._hooks.layers[twice].name} attended more than once in one step, so nobody can say which answer painted "
+                "the picture; its attention processor does that."
+            )
+        if not heard and not self._heard:
+            raise UnsupportedModel(
+                "Not one cross-attention layer of the UNet was run through its own queries and keys, so there is nothing to "
+                "read; something else runs in their place."
+            )
+        if heard != self._heard:
+            if self._heard:
+                self._hooks.watch_entries()  # some layers were skipped, or are not read any more
+            self._heard = heard
+
+    # -- whose rows are whose ---------------------------------------------------------------------------------------
+
+    def _places(self, inputs: UNetInputs) -> list[tuple[Group, BatchSlice]]:
+        sample, context = inputs.sample, inputs.context
+        if context is None:
+            raise NothingRecorded("the UNet was called without text")
+        if sample.dim() != 4 or context.dim() != 3 or len(sample) != len(context):
+            raise UnsupportedModel(
+                f"the UNet was given latents of shape {tuple(sample.shape)} and text of shape {tuple(context.shape)}, where "
+                "one row of text for each picture is read"
+            )
+        found = self._found(context)
+        self.latent_size = max(self.latent_size, (sample.shape[2], sample.shape[3]))
+        places = []
+        for (side, part), rows in found.items():
+            if side in self._sides:
+                group = self._groups.get((side, part)) or self._start(side, part, context.shape[1])
+                key = (rows.start, rows.stop)
+                if key not in self._slices:
+                    self._slices[key] = BatchSlice(*key, area=self.area)
+                places.append((group, self._slices[key]))
+        return places
+
+    def _found(self, context: Tensor) -> dict[tuple[Side, int], slice]:
+        """Whose the rows of a text are; compared once, and again where it is another tensor or was written into."""
+        texts = self._texts()
+        key = (id(context), 0 if context.is_inference() else context._version, context.shape, len(texts))
+        if key not in self._known:
+            found = match_blocks(list(context), texts)
+            if not found:
+                raise NothingRecorded(
+                    "The text that the UNet was given is none of those that the pipeline encoded, so nobody knows whose it is. "
+                    "Give the pipeline the prompt itself, or embeddings made inside the trace by `pipe.encode_prompt`."
+                )
+            if len(self._known) >= _KNOWN:
+                self._known.pop(next(iter(self._known)))
+            self._known[key] = context, found  # kept, so that no other tensor can get its identity
+        return self._known[key][1]
+
+    def _start(self, side: Side, part: int, keys: int) -> Group:
+        """A text that comes in for the first time."""
+        if not self._groups:
+            self._hooks.reattach()  # an earlier call left out what it had no use for
+            self._hooks.watch_entries()
+            self.recording.describe(self._hooks.layers)
+        own = sorted((t for t in self._texts() if (t.side, t.part) == (side, part)), key=lambda text: text.image)
+        prompts = [self._prompt(text) for text in own]
+        group = self.recording.add_group(side, range(len(own)), prompts)
+        self._groups[side, part] = group
+        return group
+
+
+def _bias(mask: Tensor | None, sample: Tensor) -> Tensor | None:
+    """The mask of a text's columns as UNets of diffusers add it to the scores: `[batch, 1, 1, keys]`."""
+    if mask is None:
+        return None
+    if mask.dim() == 2:
+        return ((1 - mask.to(sample.dtype)) * -10000.0).float()[:, None, None]
+    return mask.float()[:, None]
+
+
+def _same_time(one: Any, other: Any) -> bool:
+    """Whether two timesteps are the same; where there are none, they are."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and torch.equal(one.to(other.device), other)
+    return bool(one == other)

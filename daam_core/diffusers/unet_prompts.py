@@ -1,0 +1,79 @@
+"""The words of a row of text that a UNet is given, from what the pipeline's tokenizers read when it was encoded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from ..capture.tokenizer_hook import Tokenized
+from ..errors import BadArgument
+from ..prompt.compose import share_columns
+from ..prompt.prompt import Prompt
+from ..prompt.template import templated_prompt
+from ..prompt.tokenization import CHUNK
+from .encoded_prompts import Source
+
+logger = logging.getLogger("daam_lens")
+
+
+def encoded_words(pipe: Any, source: Source, columns: int) -> Prompt:
+    """The words of a row that a pipeline encoded, in its `columns` columns.
+
+    Of SDXL the words of both prompts, where they differ. Words by their column's number where the texts are not known, or
+    were tokenized in another way.
+    """
+    encoding, name, index = source
+    texts = [one[min(index, len(one) - 1)] for one in (encoding.texts.get(name), encoding.texts.get(f"{name}_2")) if one]
+    prompts = []
+    for text in dict.fromkeys(texts):
+        token_row = next((row for row in encoding.tokens if len(row.ids) == columns and _is(text, row, pipe)), None)
+        prompt = _words(text, token_row) if token_row is not None else None
+        if prompt is not None:
+            prompts.append(prompt)
+    if not prompts:
+        logger.warning("The prompt's words cannot be told from the %d columns of text: they go by number.", columns)
+        return Prompt.by_index(columns)
+    return share_columns(prompts)
+
+
+def _is(text: str, row: Tokenized, pipe: Any) -> bool:
+    """Whether a tokenizer read this text; one word of textual inversion becomes several."""
+    expand = getattr(pipe, "maybe_convert_prompt", None)
+    full = expand(text, row.tokenizer) if expand is not None and hasattr(row.tokenizer, "tokenize") else text
+    return "".join(row.text.split()).casefold() == "".join(full.split()).casefold()
+
+
+def _words(text: str, row: Tokenized) -> Prompt | None:
+    if row.ids[0] == getattr(row.tokenizer, "bos_token_id", None):
+        return Prompt.from_ids(row.ids, row.tokenizer, text=text)
+    return templated_prompt(row.ids, row.mask, range(len(row.ids)), row.tokenizer, text)
+
+
+def given_words(pipe: Any, text: str, columns: int) -> Prompt:
+    """The words of a text whose embeddings somebody else made, 75 tokens between a start and an end token in each 77 columns.
+
+    Raises:
+        BadArgument: the text has another number of columns than the embeddings, or the pipeline has no tokenizer.
+    """
+    tokenizer = getattr(pipe, "tokenizer", None) or getattr(pipe, "tokenizer_2", None)
+    if tokenizer is None or tokenizer.bos_token_id is None:
+        raise BadArgument(f"{type(pipe).__name__} has no CLIP tokenizer, so `prompts=` cannot be read; leave it out.")
+    expand = getattr(pipe, "maybe_convert_prompt", None)
+    ids = list(tokenizer(expand(text, tokenizer) if expand else text, add_special_tokens=False).input_ids)
+    room = CHUNK - 2
+    needed = max(1, -(-len(ids) // room)) * CHUNK
+    if columns == CHUNK:
+        ids = ids[:room]  # encoders cut off what comes behind the first 77 columns, or go on with the next
+    elif columns % CHUNK or needed > columns:
+        raise BadArgument(
+            f"The text given as `prompts=` takes {needed} columns, and the embeddings have {columns}. Give the text that they "
+            "were made of, without weights."
+        )
+    chunks = [_chunk(ids[at : at + room], tokenizer) for at in range(0, columns // CHUNK * room, room)]
+    return Prompt.from_ids(chunks, tokenizer, text=text)
+
+
+def _chunk(ids: Sequence[int], tokenizer: Any) -> list[int]:
+    start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    return [start, *ids, end, *[end] * (CHUNK - 2 - len(ids))]
