@@ -4,7 +4,7 @@ A concept is a text of its own; its keys are what the layer's `to_k` makes of it
 which below the fraction: `P_c[i] = sum over its numerator of exp(s_ik) / sum over its denominator of exp(s_ik)`, with
 `s_ik = scale * <q_i, k_k>`. Nothing is fed back into the model.
 
-- "prompt": the concept's own columns over themselves and the prompt's words, less those that are the concept's own: where it is.
+- "prompt": the concept's own columns over themselves and the prompt's words, less the words they share: where it is.
 - "rivals": the same with other concepts in the denominator: whether it is there at all.
 - "ovam": the concept's own columns over all columns of its own text (OVAM, Marcos-Manchón et al. 2024).
 - "column": one more column beside the softmax over the whole context, which it does not take part in.

@@ -38,7 +38,7 @@ class ConceptTexts:
         return len(self.concepts)
 
     def columns(self) -> list[tuple[int, int]]:
-        """(text, column) of everything whose keys are needed, in the order of `Columns.numerator`'s rows behind the prompt's."""
+        """(text, column) of everything whose keys are needed, in the order of the rows of `Columns` behind the prompt's."""
         chosen = []
         for i, (prompt, label) in enumerate(zip(self.prompts, self.labels, strict=True)):
             whole = self.rule == "ovam" and i < self.num_concepts

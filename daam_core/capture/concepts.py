@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from ..attention.concepts import add_fractions
 from ..attention.upsample import bicubic
-from ..errors import NothingRecorded, UnsupportedModel
+from ..errors import NothingRecorded, UnsupportedModel, WordNotFound
 from ..maps.data import LayerInfo, RecordedImage
 from ..prompt.concepts import concept_prompt
 from ..prompt.prompt import Prompt
 from ..types import Grid, Layer
 from .buffers import BatchSlice
 from .concept_texts import Columns, ConceptTexts
+from .forward_wrapper import ForwardWrapper
 from .region import Area
 
 _TOLERANCE = 0.02
@@ -48,6 +49,7 @@ class ConceptRecording:
         prompts: the words of each picture, which concepts are held against.
         project: `project(layer, states)`: what a layer's `to_k` makes of text states `[columns, dim]`: `[columns, heads * d]`.
         weights: `weights(layer)`: what these keys depend on, None where that cannot be told and they are made anew every time.
+        like: the text that the model is given, whose device and dtype the states are brought to.
     """
 
     def __init__(
@@ -56,10 +58,11 @@ class ConceptRecording:
         prompts: Sequence[Prompt],
         project: Callable[[int, Tensor], Tensor],
         weights: Callable[[int], object],
+        like: Tensor,
     ) -> None:
         self.texts, self.prompts = texts, prompts
         self._project, self._weights = project, weights
-        self._states = texts.needed_states()
+        self._states = texts.needed_states().to(like.device, like.dtype)
         self._columns: dict[int, Columns] = {}
         self._keys: dict[int, tuple[object, Tensor]] = {}
         self._sums: list[dict[tuple[Grid, Area], _Sums]] = [{} for _ in prompts]
@@ -104,6 +107,19 @@ class ConceptRecording:
             sums.late.add_(sums.now, alpha=number**2)
             sums.now.zero_()
             sums.num_terms, sums.step_terms = sums.num_terms + sums.step_terms, 0
+
+    def release(self) -> None:
+        """Let go of the model."""
+        self._keys.clear()
+        self._columns.clear()
+        self._project = self._weights = _released
+
+    def hold_against(self, prompts: Sequence[Prompt]) -> None:
+        """Other prompts of the same pictures, from now on."""
+        if len(prompts) != len(self.prompts):
+            raise NothingRecorded(f"a prompt for {len(prompts)} pictures came in where {len(self.prompts)} are made")
+        self.prompts = prompts
+        self._columns.clear()
 
     def finish(self, image: int, layers: Sequence[Layer], timesteps: Sequence[float]) -> RecordedImage | None:
         """The concepts of one picture that its prompt does not hold, on the CPU; None where it holds all of them.
@@ -170,25 +186,29 @@ class ConceptRecording:
     def _place(self, image: int, grid: Grid, area: Area, device: torch.device) -> _Sums:
         key = (grid, area)
         if key not in self._sums[image]:
-            zeros = [torch.zeros(2, grid[0] * grid[1], self.texts.num_concepts, device=device) for _ in range(3)]
-            self._sums[image][key] = _Sums(grid, area, *zeros)
+            now = torch.zeros(2, grid[0] * grid[1], self.texts.num_concepts, device=device)
+            self._sums[image][key] = _Sums(grid, area, now, torch.zeros_like(now), torch.zeros_like(now))
         return self._sums[image][key]
 
     def _all(self) -> list[_Sums]:
         return [sums for image in self._sums for sums in image.values()]
 
 
+def _released(*_: object) -> Tensor:
+    raise NothingRecorded("the recording is over")
+
+
 def plain_weights(projection: nn.Module) -> object:
     """What a plain linear projection's answers depend on; None for any other module, such as one with a LoRA."""
-    if type(projection) is not nn.Linear or projection._forward_hooks or projection._forward_pre_hooks:
+    forward = getattr(vars(projection).get("forward"), "__self__", None)
+    own = "forward" not in vars(projection) or (isinstance(forward, ForwardWrapper) and forward.is_innermost)
+    if type(projection) is not nn.Linear or projection._forward_hooks or projection._forward_pre_hooks or not own:
         return None
     weight = projection.weight
     return id(weight), weight.data_ptr(), 0 if weight.is_inference() else weight._version
 
 
 def _holds(prompt: Prompt, label: str) -> bool:
-    from ..errors import WordNotFound
-
     try:
         prompt.find(label)
     except WordNotFound:

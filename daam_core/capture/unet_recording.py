@@ -14,6 +14,8 @@ from ..errors import NothingRecorded, UnsupportedModel
 from ..prompt.prompt import Prompt
 from ..types import Grid, Side
 from .buffers import BatchSlice, StoreOptions
+from .concept_texts import ConceptTexts
+from .concepts import ConceptRecording
 from .recording import Group, Recording
 from .region import WHOLE, Area
 from .text_rows import EncodedText, match_blocks
@@ -29,6 +31,7 @@ class _Forward:
 
     Attributes:
         batch, keys: rows of its batch, columns of its text.
+        context: the text, `[batch, keys, dim]`.
         places: whose sums which rows go into.
         bias: what is added to the scores of the text's columns, `[batch, 1, 1, keys]`, None where nothing is.
         reads_self: whether the picture's attention to itself is what its projections say.
@@ -36,6 +39,7 @@ class _Forward:
 
     batch: int
     keys: int
+    context: Tensor
     places: Sequence[tuple[Group, BatchSlice]]
     bias: Tensor | None
     reads_self: bool
@@ -55,6 +59,7 @@ class UNetRecording:
         keep: what to keep apart.
         sides: whose texts are recorded.
         area: which part of the picture the UNet paints.
+        concepts: gives the concepts that were asked for, encoded; None where none were.
 
     Attributes:
         thread: the thread that makes the call.
@@ -72,7 +77,10 @@ class UNetRecording:
         keep: StoreOptions,
         sides: Sequence[Side],
         area: Area = WHOLE,
+        concepts: Callable[[], ConceptTexts | None] | None = None,
     ) -> None:
+        self._concepts = concepts
+        self._proved: set[int] = set()
         self.thread = threading.get_ident()
         self.recording = Recording(keep, hold=not hooks.compiled)
         self.latent_size: Grid = (0, 0)
@@ -136,6 +144,7 @@ class UNetRecording:
         self._forward = _Forward(
             len(inputs.sample),
             context.shape[1],
+            context,
             places,
             _bias(inputs.context_mask, inputs.sample),
             not inputs.masks_self and self.area.whole,
@@ -160,6 +169,8 @@ class UNetRecording:
                 f"{forward.batch} rows and {forward.keys} columns of text; its attention processor changes them."
             )
         self._layers.append(layer)
+        if self._concepts is not None and self.recording.concepts is not None:
+            self._add_concepts(forward, layer, grid, q, k)
         for group, where in forward.places:
             if forward.bias is None:
                 group.accumulator.add_cross(layer, grid, q, k, described.heads, described.scale, where)
@@ -168,6 +179,21 @@ class UNetRecording:
             group.accumulator.add_joint(
                 layer, grid, q[rows], k[rows], described.heads, described.scale, where, text, forward.bias[rows]
             )
+
+    def _add_concepts(self, forward: _Forward, layer: int, grid: Grid, q: Tensor, k: Tensor) -> None:
+        """A layer's attention to concepts; whatever goes wrong ends them, not the words."""
+        concepts, described = self.recording.concepts, self._hooks.layers[layer]
+        assert concepts is not None
+        try:
+            for group, where in forward.places:
+                if group.side != "prompt":
+                    continue
+                if layer not in self._proved:
+                    self._proved.add(layer)
+                    concepts.require_own_keys(described, layer, forward.context[where.start], k[where.start])
+                concepts.add(layer, grid, q, k, described.heads, described.scale, where)
+        except Exception as error:
+            self.recording.fail_concepts(error)
 
     def end_forward(self, finished: bool) -> None:
         self._forward = None
@@ -207,7 +233,7 @@ class UNetRecording:
         places = []
         for (side, part), rows in found.items():
             if side in self._sides:
-                group = self._groups.get((side, part)) or self._start(side, part, context.shape[1])
+                group = self._groups.get((side, part)) or self._start(side, part, context)
                 key = (rows.start, rows.stop)
                 if key not in self._slices:
                     self._slices[key] = BatchSlice(*key, area=self.area)
@@ -230,7 +256,7 @@ class UNetRecording:
             self._known[key] = context, found  # kept, so that no other tensor can get its identity
         return self._known[key][1]
 
-    def _start(self, side: Side, part: int, keys: int) -> Group:
+    def _start(self, side: Side, part: int, context: Tensor) -> Group:
         """A text that comes in for the first time."""
         if not self._groups:
             self._hooks.reattach()  # an earlier call left out what it had no use for
@@ -240,7 +266,21 @@ class UNetRecording:
         prompts = [self._prompt(text) for text in own]
         group = self.recording.add_group(side, range(len(own)), prompts)
         self._groups[side, part] = group
+        if side == "prompt" and self._concepts is not None and not self.recording.concept_failure:
+            self._start_concepts(prompts, self._concepts(), context)
         return group
+
+    def _start_concepts(self, prompts: Sequence[Prompt], texts: ConceptTexts | None, context: Tensor) -> None:
+        recording = self.recording
+        try:
+            if texts is None:
+                raise NothingRecorded("the pipeline did not encode its prompt inside the trace, so concepts were not either")
+            if recording.concepts is None:
+                recording.concepts = ConceptRecording(texts, prompts, self._hooks.text_keys, self._hooks.key_weights, context)
+            else:
+                recording.concepts.hold_against(prompts)
+        except Exception as error:
+            recording.fail_concepts(error)
 
 
 def _bias(mask: Tensor | None, sample: Tensor) -> Tensor | None:

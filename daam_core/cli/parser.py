@@ -174,7 +174,7 @@ def _add_generate(commands: Any) -> None:
         "--concepts",
         type=words_argument,
         metavar="WORDS",
-        help='things to look for that are not in the prompt, with commas between: "sky,shadow"; each with how likely it is there',
+        help='things to look for that are not in the prompt: "sky,shadow"; each is told with how likely it is there',
     )
     _add_method(p)
     p.add_argument(

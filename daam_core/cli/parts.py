@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 REPORT = "report.json"
 PRESENCE_NOTE = (
-    "A concept's map lights the object that fits best, whether it is there or not; likely and unlikely come from its peak among "
-    "eleven other things, chosen on the model inside, and are near chance on kinds of picture that a model was not trained on."
+    "A concept's map lights the object that fits best, whether it is there or not; likely and unlikely come from its peak "
+    "among eleven other things, chosen on the model inside, and are near chance on kinds of picture that a model was not trained on."
 )
 EVEN = 0.98
 """Part of the picture above which a mask tells no place apart."""

@@ -162,20 +162,27 @@ class PipelineTrace(AttentionTrace):
         call = self._current
         if call is not None and call.recording.thread != threading.get_ident():
             return None
-        texts = _texts_of(inspect.signature(type(pipe).encode_prompt), (pipe, *args), kwargs)
+        signature = inspect.signature(type(pipe).encode_prompt)
+        texts = _texts_of(signature, (pipe, *args), kwargs)
         record = self._tokenizers.record()
         tokens = record.__enter__()
         self._encoding = True
 
         def finish(output: Any) -> None:
-            self._encoding = False
             record.__exit__(None, None, None)
             try:
                 self._on_encoding(Encoding(texts, _batches(output), tokens))
+                if output is not None:
+                    self._after_encoding(signature.bind(pipe, *args, **kwargs).arguments)
             except Exception as error:
                 self._fail(error)
+            finally:
+                self._encoding = False
 
         return finish
+
+    def _after_encoding(self, given: Mapping[str, Any]) -> None:
+        """The pipeline's `encode_prompt` was called with these arguments; what is encoded here is not taken for its prompts."""
 
     def _on_encoding(self, encoding: Encoding) -> None:
         if not encoding.outputs:

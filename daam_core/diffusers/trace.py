@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 
+from ..attention.concepts import CONCEPT_RULES, ConceptRule
 from ..capture.buffers import StoreOptions
-from ..errors import BadArgument
+from ..errors import BadArgument, UnsupportedModel
+from ..prompt.concepts import concepts_of
 from .attention_trace import AttentionTrace
 from .transformer_trace import MODELS, TransformerTrace
 from .unet_trace import UNetTrace
@@ -23,6 +25,8 @@ def trace(
     negative: bool = False,
     self_attention: bool = True,
     prompts: str | Sequence[str] | None = None,
+    concepts: str | Sequence[str] | Mapping[str, str] | None = None,
+    concept_rule: ConceptRule = "prompt",
 ) -> AttentionTrace:
     """Record a diffusers pipeline: `with trace(pipe) as recording: pipe("a red house")`, then `recording.heat_maps()`.
 
@@ -39,10 +43,16 @@ def trace(
         self_attention: record self-attention of UNets at one bounded resolution, which refines masks.
         prompts: the text of `prompt_embeds` that somebody else made (compel, sd_embed), without weights: one for all pictures
             or one for each; UNets only. Embeddings that `pipe.encode_prompt` made inside the trace need none.
+        concepts: up to 64 things to look for that are not in the prompt, such as `["sky", "a dog's tail"]`, or the text to
+            encode for each, `{"sky": "a photo of the sky"}`; UNets only. `maps.heat_map("sky")` is its map and
+            `maps.presence("sky")` how likely it is there at all: a map lights the object that fits best, whether it is there
+            or not. A word that stands in the prompt has its own map.
+        concept_rule: what a concept's map is held against: "prompt" (the prompt's words), or for comparison "ovam" (its own
+            text, OVAM) or "column" (the whole context, without taking part in its softmax).
 
     Raises:
         UnsupportedModel: the pipeline has no UNet with cross-attention and no transformer that is read.
-        BadArgument: `keep` names something else, or `prompts` are given for a transformer.
+        BadArgument: `keep` names something else, `prompts` are given for a transformer, or concepts are none that can be read.
 
     Example:
         >>> from daam_core import load_tiny
@@ -54,12 +64,19 @@ def trace(
         [['a', 'red', 'house'], ['a', 'green', 'tree']]
         >>> tuple(recording.heat_maps(1).mask("tree").shape)
         (128, 128)
+        >>> with trace(pipe, concepts=["sky"]) as recording:
+        ...     images = pipe("a red house", num_inference_steps=2).images
+        >>> recording.heat_maps().concepts
+        ['sky']
     """
     axes = (keep,) if isinstance(keep, str) else tuple(keep)
     if unknown := set(axes) - {"layers", "steps", "heads"}:
         raise BadArgument(f"keep is any of 'layers', 'steps' and 'heads', not {sorted(unknown)}.")
     options = StoreOptions("layers" in axes, "steps" in axes, "heads" in axes, self_attention)
     texts = None if prompts is None else (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    wanted = () if concepts is None else concepts_of(concepts)
+    if concept_rule not in CONCEPT_RULES:
+        raise BadArgument(f"There is no rule {concept_rule!r} for concepts; there are {', '.join(CONCEPT_RULES)}.")
     transformers = [getattr(pipe, name, None) for name in MODELS]
     if getattr(pipe, "unet", None) is None and any(isinstance(model, torch.nn.Module) for model in transformers):
         if texts is not None:
@@ -67,5 +84,9 @@ def trace(
                 f"`prompts=` is read for UNets. For {type(pipe).__name__} call `pipe.encode_prompt` inside the trace, and give "
                 "what it returns."
             )
+        if wanted:
+            raise UnsupportedModel(
+                f"Concepts are read from UNets, and {type(pipe).__name__} has a transformer. Record it without them."
+            )
         return TransformerTrace(pipe, options, negative)
-    return UNetTrace(pipe, options, negative, texts)
+    return UNetTrace(pipe, options, negative, texts, wanted, concept_rule)

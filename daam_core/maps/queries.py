@@ -20,7 +20,6 @@ from ..types import Grid, Side, Size
 from .picture_sides import PictureSides
 from .word_maps import default_words, find, step_maps, word_levels
 
-
 LIKELY = 0.3
 """From this presence score on a concept is more likely in the picture than not; chosen on the model inside (study `concepts`).
 On other models only the order of the scores says something."""

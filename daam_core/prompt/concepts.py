@@ -20,7 +20,7 @@ RIVALS = ("house", "tree", "sun", "moon", "star", "boat", "fish", "mushroom", "b
 """Everyday things that a concept is held against to tell whether it is in the picture at all: the first eleven that are not
 the concept itself."""
 NUM_RIVALS = 11
-_ARTICLES = frozenset("a an the some my your his her its our their this that these those".split())
+_ARTICLES = frozenset({"a", "an", "the", "some", "my", "your", "his", "her", "its", "our", "their", "this", "that"})
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ def concepts_of(asked: str | Sequence[str] | Mapping[str, str], template: str = 
     """
     if template.count("{}") != 1:
         raise BadArgument(f"A template for concepts holds {{}} once, such as 'a photo of {{}}', not {template!r:.80}.")
+    pairs: list[tuple[str, str | None]]
     if isinstance(asked, str):
-        pairs = [(part, None) for part in asked.replace("\n", ",").split(",")]
-        pairs = [(part, text) for part, text in pairs if part.strip()]
+        pairs = [(part, None) for part in asked.replace("\n", ",").split(",") if part.strip()]
     elif isinstance(asked, Mapping):
-        pairs = list(asked.items())
+        pairs = [(label, text) for label, text in asked.items()]
     else:
         pairs = [(one, None) for one in asked]
     found: dict[str, Concept] = {}

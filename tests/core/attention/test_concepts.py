@@ -38,7 +38,7 @@ def encoded(concepts: tuple[Concept, ...], rule: str) -> tuple[ConceptTexts, tor
     return ConceptTexts(concepts, tuple(labels), prompts, states, rule), to_k  # type: ignore[arg-type]
 
 
-def test_every_rule_is_the_sum_written_out():
+def test_every_rule_is_the_sum_written_out() -> None:
     concepts = concepts_of({"tree": "a tree", "dog tail": "a dog tail", "red sky": "a red sky"})
     generator = torch.Generator().manual_seed(3)
     q = torch.randn(PLACES, HEADS * DEPTH, generator=generator)
@@ -87,7 +87,7 @@ def written_out(
     return where, whether
 
 
-def test_slices_and_large_scores_change_nothing(monkeypatch: pytest.MonkeyPatch):
+def test_slices_and_large_scores_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     texts, to_k = encoded(concepts_of("tree"), "prompt")
     columns = texts.columns_for(PROMPT, "cpu")
     q, k = torch.randn(50, HEADS * DEPTH), torch.randn(PROMPT.length, HEADS * DEPTH)
@@ -105,13 +105,13 @@ def test_slices_and_large_scores_change_nothing(monkeypatch: pytest.MonkeyPatch)
     assert bool(huge.isfinite().all()) and float(huge.max()) <= HEADS + 1e-5
 
 
-def test_a_fraction_that_vanishes_is_zero():
+def test_a_fraction_that_vanishes_is_zero() -> None:
     s = torch.tensor([[200.0, 0.0, 0.0]])
     n, d = torch.tensor([[0.0], [1.0], [0.0]]), torch.tensor([[0.0], [1.0], [1.0]])
     assert fractions(s, n, [d])[0].tolist() == [[0.0]]
 
 
-def test_concept_attention_is_the_softmax_of_output_products():
+def test_concept_attention_is_the_softmax_of_output_products() -> None:
     o, c = torch.randn(5, 3), torch.randn(4, 3)
     found = output_fractions(o, c)
     for i in range(5):
@@ -119,7 +119,7 @@ def test_concept_attention_is_the_softmax_of_output_products():
         assert found[i].tolist() == pytest.approx([x / sum(e) for x in e], abs=1e-5)
 
 
-def test_columns_lie_where_the_pictures_do():
+def test_columns_lie_where_the_pictures_do() -> None:
     texts, _ = encoded(concepts_of("tree"), "prompt")
     columns = texts.columns_for(PROMPT, "cpu")
     assert isinstance(columns, Columns) and columns.kept.tolist() == [1, 2, 3]
