@@ -2,12 +2,13 @@
 
 OpenCV comes in four builds (opencv-python, -headless, -contrib, both) that put their files into one folder, so a second
 build over the first spoils both: nothing is installed where any of them can be imported. PyTorch is the host's own.
+A WebUI installs what is missing by its own installer. ComfyUI's Manager reads requirements.txt for the rest; there, OpenCV
+is only named, because no list of requirements can say "unless one of four is there".
 """
 
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 
 NEEDED = {"cv2": "opencv-python-headless>=4.8", "numpy": "numpy", "PIL": "pillow", "safetensors": "safetensors"}
@@ -18,18 +19,25 @@ def missing() -> list[str]:
     return [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
 
 
-def install(packages: list[str]) -> None:
-    """With the WebUI's own installer where there is one, so that its log and its index are used; else by this Python's pip."""
-    try:
-        import launch
+def install(packages: list[str]) -> str:
+    """Install by the WebUI's own installer, with its log and its index; elsewhere nothing is installed.
 
-        for package in packages:
-            launch.run_pip(f'install "{package}"', f"{package} for DAAM Lens")
-    except (ImportError, AttributeError):
-        subprocess.run([sys.executable, "-m", "pip", "install", *packages], check=True)
+    Returns:
+        The sentence to print.
+    """
+    try:
+        from launch import run_pip
+    except ImportError:
+        line = " ".join(f'"{package}"' for package in packages)
+        return (
+            f"DAAM Lens lacks {', '.join(packages)}, so some overlays and masks will say that they need it. To install it: "
+            f'"{sys.executable}" -m pip install {line}'
+        )
+    for package in packages:
+        run_pip(f'install "{package}"', f"{package} for DAAM Lens")
+    return f"DAAM Lens: installed {', '.join(packages)}"
 
 
 # Hosts run this file as a script; they never import it.
 if __name__ == "__main__" and (lacking := missing()):
-    print(f"DAAM Lens: installing {', '.join(lacking)}")
-    install(lacking)
+    print(install(lacking))

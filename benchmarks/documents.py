@@ -139,7 +139,7 @@ def write_documents() -> list[str]:
 
 
 def _comfyui_families() -> str:
-    from daam_core.capture.families import READ_IN_COMFYUI
+    from daam_core.capture.comfyui_families import READ_IN_COMFYUI
 
     return READ_IN_COMFYUI
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .diffusers.attention_trace import AttentionTrace as AttentionTrace
+    from .diffusers.reading import read_picture as read_picture
     from .diffusers.trace import trace as trace
     from .errors import BadArgument as BadArgument
     from .errors import BadPrompt as BadPrompt
@@ -59,6 +60,7 @@ _HOMES = {
     "Word": "prompt.words",
     "WordNotFound": "errors",
     "load_tiny": "tiny.load",
+    "read_picture": "diffusers.reading",
     "trace": "diffusers.trace",
 }
 __all__ = [*_HOMES, "__version__"]

@@ -38,6 +38,10 @@ class BadRecord(DaamLensError):
     """A record file that is truncated, foreign, too large, of another version, or hostile."""
 
 
+class MissingPackage(DaamLensError):
+    """A package that is not installed, and without which this cannot be done; the text says what to install."""
+
+
 class CannotWrite(DaamLensError, OSError):
     """A file or folder that cannot be written."""
 

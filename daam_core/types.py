@@ -14,6 +14,8 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 Image = NDArray[np.uint8]
 """A picture, uint8 `[H, W, 3]` RGB."""
+Video = NDArray[np.uint8]
+"""The frames of a video, uint8 `[frames, H, W, 3]` RGB."""
 Block = Literal["down", "mid", "up"]
 """Where in a model a layer stands; every layer of a transformer is "mid"."""
 Side = Literal["prompt", "negative", "concepts"]

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
-from daam_core.maps.statistics import box_region, prompt_report, rank_region
+from daam_core.maps.prompt_report import prompt_report
+from daam_core.maps.statistics import box_region, rank_region
 from daam_core.masks.methods import MASK_METHODS
 
 from .drawing import map_of, mask_of, overlay_of

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from daam_core.errors import DaamLensError, DetailMissing
 from daam_core.maps.heatmaps import HeatMaps
-from daam_core.maps.statistics import PromptReport, prompt_report
+from daam_core.maps.prompt_report import PromptReport, prompt_report
+from daam_core.opencv import cv2
 from daam_core.prompt.prompt import Word
 from daam_core.render import Background, apply_colormap, as_heat, caption_background, overlay
 

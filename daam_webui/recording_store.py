@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from daam_core.lru_cache import LRUCache
 from daam_core.maps.heatmaps import HeatMaps
-from daam_core.maps.statistics import PromptReport
+from daam_core.maps.prompt_report import PromptReport
 
 from .settings import Settings
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from daam_core.maps.statistics import PromptReport
+from daam_core.maps.prompt_report import PromptReport
 
 
 def report_html(report: PromptReport | None, notes: Sequence[str] = (), title: str = "") -> str:
-    """A table of the words with a bar for each share, words that did nothing, pairs that cannot be told apart."""
+    """A table of the words with a bar for each share, objects that may be missing, pairs that share their places."""
     parts = [f"<p class='daam-lens-note'>{escape(note)}</p>" for note in notes]
     if report is not None and report.words:
         rows = "".join(_row(report, i) for i in range(len(report.words)))
@@ -26,7 +26,7 @@ def _row(report: PromptReport, number: int) -> str:
     bar = f"<div class='daam-lens-share' style='width:{100 * word.share / top:.0f}%'></div>"
     near = f"{escape(word.closest[0])} ({word.closest[1]:.2f})" if word.closest else "–"
     idle = " class='daam-lens-idle'" if word.word in report.neglected else ""
-    # A word that lies evenly over the picture covers nothing, whatever a threshold makes of it.
+    # A word that lost its places covers nothing, whatever a threshold makes of its map.
     covers = "–" if idle else f"{word.spread:.0%}"
     return (
         f"<tr{idle}><td>{escape(word.word)}</td><td class='daam-lens-bars'>{bar}</td><td>{word.share:.0%}</td>"

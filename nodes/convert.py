@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from comfy_api.latest import io
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..daam_core.maps.heatmaps import HeatMaps
+from ..daam_core.opencv import cv2
 
 Picture = NDArray[np.uint8]
 MapsHandle = tuple[HeatMaps, ...]

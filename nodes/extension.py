@@ -13,6 +13,7 @@ from .overlay_nodes import Overlay, Timeline
 from .record import Record
 from .region_node import WordsInRegion
 from .report import CompareMaps, PromptReport
+from .segmenter_nodes import ScoreMasks, WordToSegmenter
 from .tiny_model import TinyModel
 
 NODES: list[type[io.ComfyNode]] = [
@@ -25,6 +26,8 @@ NODES: list[type[io.ComfyNode]] = [
     Overlay,
     Timeline,
     WordsInRegion,
+    WordToSegmenter,
+    ScoreMasks,
     SaveMaps,
     LoadMaps,
     TinyModel,

@@ -6,7 +6,8 @@ import numpy as np
 from comfy_api.latest import io
 
 from ..daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
-from ..daam_core.maps.statistics import difference, prompt_report
+from ..daam_core.maps.prompt_report import prompt_report
+from ..daam_core.maps.statistics import difference
 from ..daam_core.render import difference as difference_overlay
 from ..daam_core.render import report_table
 from .convert import MAPS, MapsHandle, ground, image_of, mask_batch
@@ -22,7 +23,7 @@ class PromptReport(io.ComfyNode):
             node_id="DaamLensPromptReport",
             display_name="Attention Report",
             category="DAAM Lens",
-            description="Each word's share, peak and spread; words that did almost nothing; pairs that cannot be told apart.",
+            description="Each word's share, peak and spread; objects that may be missing; pairs that share their places.",
             is_output_node=True,
             inputs=[
                 MAPS.Input("maps", tooltip="From Word Heat Maps or Load Heat Maps."),

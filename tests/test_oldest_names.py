@@ -37,6 +37,9 @@ def _of(tree: ast.Module) -> set[str]:
             for alias in node.names:
                 called[alias.asname or alias.name] = f"{node.module}.{alias.name}"
                 found.add(f"{node.module}.{alias.name}")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").rpartition(".")[2] == "opencv":
+            called["cv2"] = "cv2"  # `from ..opencv import cv2`: the module, imported when it is used
+            found.add("cv2")
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             chain: list[str] = []

@@ -21,8 +21,8 @@ else:  # pytest brings it along there
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TEST_COMMAND = 'pip install -c constraints.txt -e ".[test]" && pytest'
-DEMO_COMMAND = 'pip install -c constraints.txt -e ".[demo]" && daam-lens generate "a red house and a green tree"'
+TEST_COMMAND = '```\npip install -c constraints.txt -e ".[test]"\npytest\n```'
+DEMO_COMMAND = '```\npip install -c constraints.txt -e ".[demo]"\ndaam-lens generate "a red house and a green tree"\n```'
 
 
 def pins() -> dict[str, set[str]]:
@@ -44,6 +44,13 @@ def test_both_commands_stand_in_the_readme() -> None:
     """What CI runs and what newcomers type are the same words."""
     assert TEST_COMMAND in README
     assert DEMO_COMMAND in README
+
+
+def test_lines_to_type_work_in_powershell_5() -> None:
+    """It knows no `&&`: one command a line."""
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        blocks = re.findall(r"^```(?:bash|sh|powershell)?\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
+        assert not [block for block in blocks if "&&" in block], path.name
 
 
 def test_ci_runs_the_readme_s_test_command_in_an_environment_of_its_own() -> None:

@@ -1,10 +1,13 @@
-"""Softmax columns of joint attention, where keys are text and picture, summed over heads: F of Eq. 6."""
+"""Joint attention, whose keys are text and picture, summed over heads: F of Eq. 6, and the picture's attention to itself."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from .cells import Cells
 from .scores import full_precision, query_slices, split_heads
 
 
@@ -35,14 +38,53 @@ def add_joint(
             gave it away: then only the text columns are computed.
         budget: bytes the temporaries may take; None is at most 64 MB.
     """
-    images = into.shape[0]
+    for cut, p in _head_sums(q, k, heads, scale, text, bias, lse, budget):
+        into[:, cut].baddbmm_(p, selection)
+
+
+def add_joint_self(
+    into: Tensor,
+    q: Tensor,
+    k: Tensor,
+    cells: Cells,
+    heads: int,
+    scale: float,
+    picture: slice,
+    bias: Tensor | None = None,
+    lse: Tensor | None = None,
+    budget: int | None = None,
+) -> None:
+    """`into += sum over heads of softmax(Q_l K_l^T)`: the query in the middle of each cell, the mean over the keys of each.
+
+    Args:
+        into: `[images, cells, cells]` float32 (query, key) running sum.
+        q: the picture's queries, `[images, heads, n, d]`, one for each position of the cells' grid.
+        picture: which keys are the picture's, one for each position.
+
+    The rest is as for `add_joint`: normalised over ALL keys.
+    """
+    if not cells.are_positions:
+        middle = cells.centres(q.device)
+        q = q.index_select(2, middle)
+        lse = lse if lse is None else lse.index_select(2, middle)
+        bias = bias if bias is None or bias.shape[-2] == 1 else bias.index_select(2, middle)
+    for cut, p in _head_sums(q, k, heads, scale, picture, bias, lse, budget):
+        into[:, cut] += cells.mean(p)
+
+
+def _head_sums(
+    q: Tensor, k: Tensor, heads: int, scale: float, wanted: slice, bias: Tensor | None, lse: Tensor | None, budget: int | None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Slice by slice (which queries, their probabilities on the `wanted` keys summed over heads,
+    float32 `[images, m, wanted]`), normalised over all keys."""
+    images = q.shape[0]
     with full_precision(q.device):
         queries, keys = split_heads(q, heads), split_heads(k, heads)
-        wanted = keys if lse is None else keys[:, text]
-        for cut in query_slices(queries, wanted, budget):
-            scores = torch.matmul(queries[:, cut], wanted.transpose(1, 2)).mul_(scale).unflatten(0, (images, heads))
+        keys = keys if lse is None else keys[:, wanted]
+        for cut in query_slices(queries, keys, budget):
+            scores = torch.matmul(queries[:, cut], keys.transpose(1, 2)).mul_(scale).unflatten(0, (images, heads))
             if bias is not None:
                 part = bias if bias.shape[-2] == 1 else bias[..., cut, :]
-                scores += part if lse is None else part[..., text]
-            p = torch.softmax(scores, -1)[..., text] if lse is None else torch.exp_(scores - lse[:, :, cut, None])
-            into[:, cut].baddbmm_(p.sum(1), selection)
+                scores += part if lse is None or part.shape[-1] == 1 else part[..., wanted]
+            p = torch.softmax(scores, -1)[..., wanted] if lse is None else torch.exp_(scores - lse[:, :, cut, None])
+            yield cut, p.sum(1)

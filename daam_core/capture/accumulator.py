@@ -12,8 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..attention.joint import add_joint
+from ..attention.cells import Cells
+from ..attention.joint import add_joint, add_joint_self
 from ..errors import NothingRecorded
+from ..maps.frames import Frames, frames_within, same_frames
 from ..types import Grid
 from .buffers import BatchSlice, GridSums, StepBuffer, StoreOptions
 from .layer_batching import LayerBatch
@@ -22,6 +24,10 @@ from .region import Area
 
 SELF_ATTENTION_POSITIONS = 576
 """Self-attention is kept at the finest grid of at most this many positions (24 x 24): n x n float32, at most 1.3 MB."""
+VIDEO_SELF_ATTENTION_POSITIONS = 2000
+"""The same of all frames of a video together: at most 16 MB."""
+JOINT_SELF_ATTENTION_LAYERS = 4
+"""Of joint attention every fourth layer gives the picture's attention to itself, in each step that keeps it another fourth."""
 
 
 class Accumulator:
@@ -126,12 +132,74 @@ class Accumulator:
         text: slice,
         bias: Tensor | None = None,
         lse: Tensor | None = None,
+        frame: int = 0,
+        frames: int = 1,
     ) -> None:
-        """One joint-attention layer of one step, its rows cut to `batch_slice` already; see `joint.add_joint`."""
+        """One joint-attention layer of one step, its rows cut to `batch_slice` already; see `joint.add_joint`.
+
+        Args:
+            q: the queries of a picture, or of one or more whole frames of a video, one after the other.
+            frame: the first of these frames.
+            frames: latent frames of the whole video, 1 for a picture. They are kept apart as far as there is room for them, and
+                summed where layers are kept apart.
+
+        Raises:
+            NothingRecorded: the video has another number of frames than it had before.
+        """
         selection = self._selection(text.stop - text.start, batch_slice.part, q.device)
-        buffer = self._buffer(layer, grid, batch_slice.area, selection)
-        buffer.step_terms, buffer.dirty = buffer.step_terms + heads, True
-        add_joint(buffer.now, q, k, selection, heads, scale, text, bias, lse)
+        n = grid[0] * grid[1]
+        kept = None
+        if frames > 1:
+            kept = Frames(((0, frames),), frames) if self.keep.layers else frames_within(frames, n, selection.shape[-1])
+        buffer = self._buffer(layer, grid, batch_slice.area, selection, kept)
+        same_frames([buffer.into.frames, kept])
+        # Frames are added one by one where each has a call of its own; a position sees the layer once.
+        buffer.step_terms, buffer.dirty = buffer.step_terms + (heads if frame == 0 else 0), True
+        if kept is None or len(kept) == frames:
+            into = buffer.now[:, frame * n : frame * n + q.shape[-2]]
+            add_joint(into, q, k, selection, heads, scale, text, bias, lse)
+            return
+        for i in range(q.shape[-2] // n):
+            own = next(number for number, (_, stop) in enumerate(kept.spans) if frame + i < stop)
+            cut = slice(i * n, (i + 1) * n)
+            own_bias = bias if bias is None or bias.shape[-2] == 1 else bias[..., cut, :]
+            own_lse = None if lse is None else lse[..., cut]
+            into = buffer.now[:, own * n : (own + 1) * n]
+            add_joint(into, q[..., cut, :], k, selection, heads, scale, text, own_bias, own_lse)
+
+    def wants_joint_self(self, layer: int) -> bool:
+        """Whether `add_joint_self` is to be called for this layer in this step."""
+        kept_before = math.isqrt(self.step_count + 1) - 1
+        return self.keeps_self_attention and (layer - kept_before) % JOINT_SELF_ATTENTION_LAYERS == 0
+
+    def add_joint_self(
+        self,
+        grid: Grid,
+        q: Tensor,
+        k: Tensor,
+        heads: int,
+        scale: float,
+        picture: slice,
+        bias: Tensor | None = None,
+        lse: Tensor | None = None,
+        frames: int = 1,
+    ) -> None:
+        """The picture's attention to itself in one joint layer; see `joint.add_joint_self`.
+
+        A grid of more than `SELF_ATTENTION_POSITIONS` is cut into as many cells: a query from the middle of each, and the
+        mean of the keys of each. Of a video, whose frames attend to each other, all frames are cut alike into
+        `VIDEO_SELF_ATTENTION_POSITIONS` in all; a cell lies in one frame.
+        """
+        if frames == 1:
+            one = cells = Cells.at_most(grid, SELF_ATTENTION_POSITIONS)
+        else:
+            one = Cells.at_most(grid, max(1, VIDEO_SELF_ATTENTION_POSITIONS // frames))
+            cells = Cells((frames * grid[0], grid[1]), (frames * one.shape[0], one.shape[1]))
+        n = cells.shape[0] * cells.shape[1]
+        if self._self_attention is None:
+            self.self_grid, self._self_attention = one.shape, torch.zeros(self.images, n, n, device=q.device)
+        if self.self_grid == one.shape and self._self_attention.shape[-1] == n:
+            add_joint_self(self._self_attention, q, k, cells, heads, scale, picture, bias, lse)
 
     @property
     def keeps_self_attention(self) -> bool:
@@ -176,7 +244,7 @@ class Accumulator:
                 buffer.total += buffer.now
             if self.keep.steps:
                 # Channels 1..-2 are the words: the detail of start, end and padding would cost a fifth more memory.
-                buffer.steps.append(buffer.now[..., 1:-2].half())
+                buffer.steps.append(_over_frames(buffer.now[..., 1:-2], buffer.into.frames).half())
         dirty = [buffer for buffer in self.buffers.values() if buffer.dirty]
         # Where layers are kept apart, several buffers go into the same sums, which one launch must not do.
         for buffers in filter(None, [[buffer] for buffer in dirty] if self.keep.layers else [dirty]):
@@ -197,18 +265,20 @@ class Accumulator:
         self._plans.clear()
         self._self_plans.clear()
 
-    def _buffer(self, layer: int, grid: Grid, area: Area, selection: Tensor) -> StepBuffer:
+    def _buffer(self, layer: int, grid: Grid, area: Area, selection: Tensor, frames: Frames | None = None) -> StepBuffer:
         self.grids.setdefault(layer, grid)
         key: tuple[Grid | int, Area] = (layer if self.keep.layers else grid, area)
         if key not in self.buffers:
-            shape = (self.images, grid[0] * grid[1], selection.shape[-1])
+            kept = 1 if frames is None else len(frames)
+            shape = (self.images, kept * grid[0] * grid[1], selection.shape[-1])
             if (grid, area) not in self._sums:
-                self._sums[grid, area] = GridSums(grid, area, torch.zeros(2, *shape, device=selection.device))
+                sums = torch.zeros(2, *shape, device=selection.device)
+                self._sums[grid, area] = GridSums(grid, area, sums, frames=frames)
             now = torch.zeros(shape, device=selection.device)
             own = torch.zeros_like(now) if self.keep.layers and not self.keep.steps else None
             buffer = StepBuffer(grid, area, layer if self.keep.layers else None, now, self._sums[grid, area], own)
             if self.keep.steps:  # a prompt that comes in late was not there before
-                buffer.steps = [now[..., 1:-2].half()] * self.step_count
+                buffer.steps = [_over_frames(now[..., 1:-2], frames).half()] * self.step_count
             self.buffers[key] = buffer
         return self.buffers[key]
 
@@ -217,3 +287,8 @@ class Accumulator:
         if known not in self._selections:
             self._selections[known] = self._select(keys, part).to(device)
         return self._selections[known]
+
+
+def _over_frames(maps: Tensor, frames: Frames | None) -> Tensor:
+    """`[images, frames * n, channels]` summed over the frames, `[images, n, channels]`."""
+    return maps if frames is None else maps.unflatten(1, (len(frames), -1)).sum(1)

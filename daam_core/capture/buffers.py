@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from ..maps.frames import Frames
 from ..types import Grid
 from .region import WHOLE, Area
 
@@ -49,17 +50,19 @@ class BatchSlice:
 
 @dataclass
 class GridSums:
-    """The sums of Eq. 6 at one resolution and in one area of the picture, `[2, images, n, channels]` float32.
+    """The sums of Eq. 6 at one resolution and in one area of the picture, `[2, images, frames * n, channels]` float32.
 
     Attributes:
         both: `total` over heads, layers and steps, and `late`: the same with step j = 1, 2, … weighted by j squared.
-        num_terms: heads x layers x steps that went into them.
+        num_terms: heads x layers x steps that went into them, at one position of one latent frame.
+        frames: of a video, those that are kept apart.
     """
 
     grid: Grid
     area: Area
     both: Tensor
     num_terms: int = 0
+    frames: Frames | None = None
 
     @property
     def total(self) -> Tensor:
@@ -75,7 +78,7 @@ class StepBuffer:
     """What was recorded in this step: of a resolution, or of a layer where layers are kept apart.
 
     Attributes:
-        now: running sum of this step `[images, n, channels]`, of what did not wait in a batch.
+        now: running sum of this step `[images, frames * n, channels]`, of what did not wait in a batch.
         dirty: whether there is anything in it.
         into: where the step goes when it is done.
         total: this layer's own sum over steps, where steps are not kept.

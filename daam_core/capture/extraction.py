@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import BadArgument, NothingRecorded, recording_failure
 from ..maps.data import Detail, LayerInfo, RecordedImage
+from ..maps.frames import Frames, same_frames, sizes_of
 from ..prompt.prompt import Prompt
 from ..types import Grid, Layer
 from .accumulator import Accumulator
@@ -41,7 +42,9 @@ def recorded_image(
     num_terms: dict[Grid, int] = {}
     for part in recorded.values():
         grid = part.area.canvas(part.grid)
-        total, weighted = (part.area.put(_planes(x[image], part.grid, channels)) for x in (part.total, part.time_weighted))
+        total, weighted = (
+            part.area.put(_planes(x[image], part.grid, channels, part.frames)) for x in (part.total, part.time_weighted)
+        )
         sums[grid] = sums[grid] + total if grid in sums else total
         time_weighted[grid] = time_weighted[grid] + weighted if grid in time_weighted else weighted
         num_terms[grid] = num_terms.get(grid, 0) + part.num_terms
@@ -50,6 +53,7 @@ def recorded_image(
             "The model's attention was not a number (NaN) in this run, so there is no heat map. "
             "That happens in half precision: try float32 or bfloat16, or a lower guidance scale."
         )
+    frames = same_frames([part.frames for part in recorded.values()])
     seen = sorted(accumulator.grids)
     position = {index: i for i, index in enumerate(seen)}
     return RecordedImage(
@@ -63,16 +67,25 @@ def recorded_image(
             for i, x in accumulator.heads.items()
         }
         or None,
-        self_attention=_self_attention(accumulator, image),
+        self_attention=_self_attention(accumulator, image, frames),
         prompt=prompts[image],
         steps=accumulator.step_count,
         timesteps=tuple(timesteps),
+        frames=frames,
     )
 
 
-def _planes(x: Tensor, grid: Grid, channels: int) -> Tensor:
-    """`[..., n, channels]` on the device -> `[..., channels, h, w]` on the CPU, cut to this prompt's own channels."""
-    return x[..., :channels].transpose(-1, -2).unflatten(-1, grid).contiguous().cpu()
+def _planes(x: Tensor, grid: Grid, channels: int, frames: Frames | None = None) -> Tensor:
+    """`[..., n, channels]` on the device -> `[..., channels, h, w]` on the CPU, cut to this prompt's own channels.
+
+    Of a video `[frames * n, channels]` -> `[frames, channels, h, w]`, each the mean of the latent frames that it stands for;
+    without the first axis where there is one.
+    """
+    if frames is None:
+        return x[..., :channels].transpose(-1, -2).unflatten(-1, grid).contiguous().cpu()
+    planes = _planes(x.unflatten(0, (len(frames), -1)), grid, channels)
+    planes /= sizes_of(frames, planes)
+    return planes if len(frames) > 1 else planes[0]
 
 
 def _detail(accumulator: Accumulator, image: int, channels: int, position: dict[int, int]) -> Detail | None:
@@ -85,6 +98,8 @@ def _detail(accumulator: Accumulator, image: int, channels: int, position: dict[
         steps = [x[image, :, :tokens] for x in buffer.steps]
         if buffer.total is not None:
             steps = [buffer.total[image, :, 1 : tokens + 1]]
+        if buffer.into.frames is not None:  # summed over the frames: their mean, as of a frame that stands for several
+            steps = [x / buffer.into.frames.latents for x in steps]
         # Layer sums over many steps pass float16's range of whole numbers, not its range: 3 digits stay.
         stacked = torch.stack([buffer.area.put(_planes(x.half(), buffer.grid, tokens)) for x in steps])
         grid, number = buffer.area.canvas(buffer.grid), -1 if buffer.layer is None else position[buffer.layer]
@@ -97,8 +112,11 @@ def _detail(accumulator: Accumulator, image: int, channels: int, position: dict[
     )
 
 
-def _self_attention(accumulator: Accumulator, image: int) -> dict[Grid, Tensor] | None:
+def _self_attention(accumulator: Accumulator, image: int, frames: Frames | None) -> dict[Grid, Tensor] | None:
     if accumulator.self_attention is None or accumulator.self_grid is None:
         return None
+    h, w = accumulator.self_grid
+    if accumulator.self_attention.shape[-1] != h * w * (1 if frames is None else len(frames)):
+        return None  # of more frames than have maps of their own
     walk = accumulator.self_attention[image].cpu()
     return {accumulator.self_grid: walk / walk.sum(-1, keepdim=True)}

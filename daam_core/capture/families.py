@@ -1,14 +1,12 @@
-"""The registry of transformers that are read: one entry a family for every host, known by module and name of its classes."""
+"""The registry of transformers that are read: one entry a family, known by module and name of its classes."""
 
 from __future__ import annotations
 
 from torch import nn
 
 from ..errors import UnsupportedModel
-from . import comfyui_layouts as comfyui
 from . import cross_layouts as crossing
 from . import picture_layouts as of
-from .comfyui_layouts import ComfyUIModel
 from .family import Family
 from .refused_families import REFUSED
 from .video_families import VIDEO_FAMILIES
@@ -19,10 +17,6 @@ _BOTH = r"(single_)?transformer_blocks\.\d+\.attn"
 _CROSS = r"transformer_blocks\.\d+\.attn2"
 _WAN = r"blocks\.\d+\.attn2"
 
-# ComfyUI builds several families from one class.
-_FLUX_IN_COMFYUI = ComfyUIModel(("flux.model.Flux",), comfyui.with_references)
-_NEXT_DIT_IN_COMFYUI = ComfyUIModel(("lumina.model.NextDiT",), comfyui.next_dit)
-
 FAMILIES: tuple[Family, ...] = (
     Family(
         "Flux.1",
@@ -31,7 +25,6 @@ FAMILIES: tuple[Family, ...] = (
         of.by_positions,
         tokenizers=("tokenizer_2",),
         layout_arguments=("img_ids",),
-        comfyui=_FLUX_IN_COMFYUI,
     ),
     Family(
         "Flux.2",
@@ -39,7 +32,6 @@ FAMILIES: tuple[Family, ...] = (
         _BOTH,
         of.flux2,
         layout_arguments=("img_ids",),
-        comfyui=_FLUX_IN_COMFYUI,
     ),
     Family(
         "Chroma",
@@ -47,7 +39,6 @@ FAMILIES: tuple[Family, ...] = (
         _BOTH,
         of.by_positions,
         layout_arguments=("img_ids",),
-        comfyui=ComfyUIModel(("chroma.model.Chroma",), comfyui.with_references),
     ),
     Family(
         "Stable Diffusion 3",
@@ -55,14 +46,12 @@ FAMILIES: tuple[Family, ...] = (
         _JOINT,
         of.sd3,
         tokenizers=("tokenizer", "tokenizer_3"),
-        comfyui=ComfyUIModel(("modules.diffusionmodules.mmdit.MMDiT",), comfyui.text_first),
     ),
     Family(
         "Qwen-Image",
         ("transformer_qwenimage.QwenImageTransformer2DModel",),
         _JOINT,
         of.by_shapes,
-        comfyui=ComfyUIModel(("qwen_image.model.QwenImageTransformer2DModel",), comfyui.with_references),
     ),
     Family(
         "Z-Image",
@@ -71,7 +60,6 @@ FAMILIES: tuple[Family, ...] = (
         of.z_image,
         text=("cap_feats",),
         keeps="kept",
-        comfyui=_NEXT_DIT_IN_COMFYUI,
     ),
     Family(
         "Lumina 2",
@@ -79,7 +67,6 @@ FAMILIES: tuple[Family, ...] = (
         r"layers\.\d+\.attn",
         of.lumina2,
         layout_arguments=("encoder_attention_mask",),
-        comfyui=_NEXT_DIT_IN_COMFYUI,
     ),
     Family("Lumina", ("lumina_nextdit2d.LuminaNextDiT2DModel",), r"layers\.\d+\.attn2", crossing.latent_cross),
     Family(
@@ -87,7 +74,6 @@ FAMILIES: tuple[Family, ...] = (
         ("auraflow_transformer_2d.AuraFlowTransformer2DModel",),
         r"(joint|single)_transformer_blocks\.\d+\.attn",
         of.aura_flow,
-        comfyui=ComfyUIModel(("aura.mmdit.MMDiT",), comfyui.auraflow),
     ),
     Family(
         "HiDream",
@@ -151,7 +137,7 @@ FAMILIES: tuple[Family, ...] = (
         _BOTH,
         of.by_positions,
         layout_arguments=("img_ids",),
-        comfyui=_FLUX_IN_COMFYUI,
+        pieces=512,
     ),
     Family("PRX", ("transformer_prx.PRXTransformer2DModel",), r"blocks\.\d+\.attention", of.prx),
     Family(
@@ -203,15 +189,6 @@ FAMILIES: tuple[Family, ...] = (
     ),
     *VIDEO_FAMILIES,
 )
-
-READ_IN_COMFYUI = ", ".join(["Stable Diffusion 1, 2, XL", *(family.name for family in FAMILIES if family.comfyui is not None)])
-"""What the nodes read, for sentences: UNets and these families."""
-
-
-def comfyui_model_of(model: nn.Module) -> ComfyUIModel | None:
-    """What is known of a diffusion model that ComfyUI built, None for one that is not known (or is a UNet)."""
-    known = (family.comfyui for family in FAMILIES)
-    return next((one for one in known if one is not None and one.built(model)), None)
 
 
 def family_of(model: nn.Module) -> Family:

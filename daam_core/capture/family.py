@@ -11,14 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from ..prompt.template import Keeps
-from .comfyui_layouts import ComfyUIModel
 from .text_rows import without_single_axes
 from .token_layout import TokenLayout
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family of transformers: what diffusers' trace and ComfyUI's nodes need to know of it.
+    """A family of transformers: what diffusers' trace needs to know of it.
 
     Attributes:
         name: as people call it.
@@ -30,10 +29,10 @@ class Family:
         layout_arguments: arguments whose values the layout depends on, not only their shapes.
         keeps: which tokens become columns.
         columns_axis: the axis of a row of the first text argument that counts columns.
+        pieces: the prompt is tokenized piece by piece and padded to so many columns, the last of the text; 0 is in one go.
         packed: its text argument is as long as the whole sequence; the layout says which part is text.
         suffix: the end of the template is tokenized on its own, and stands behind the padding.
         video: whether it makes videos.
-        comfyui: the networks of the family in ComfyUI, None where they are not read.
     """
 
     name: str
@@ -46,9 +45,9 @@ class Family:
     keeps: Keeps = "tail"
     columns_axis: int = 0
     suffix: bool = False
+    pieces: int = 0
     packed: bool = False
     video: bool = False
-    comfyui: ComfyUIModel | None = None
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:

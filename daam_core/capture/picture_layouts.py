@@ -48,7 +48,11 @@ def flux3(model: Any, given: Given) -> TokenLayout:
     """Flux.3: text, picture, and the references, which are an argument of their own."""
     hidden, text, references = (given.get(k) for k in ("hidden_states", "encoder_hidden_states", "image_cond_hidden_states"))
     assert hidden is not None and text is not None
-    patches, more = grid_patches(given["img_ids"], hidden.shape[1])
+    places = given["img_ids"].detach().float().cpu().clone()
+    steps = places[:, 1:3] - places[0, 1:3]
+    # The positions advance by a half.
+    places[:, 1:3] = steps / (steps[steps > 0].min() if bool((steps > 0).any()) else 1.0)
+    patches, more = grid_patches(places, hidden.shape[1])
     after = more + (0 if references is None else references.shape[1])
     return joint(hidden.shape[0], patches, text.shape[1], text_first=True, after=after)
 

@@ -46,19 +46,22 @@ class QKHook:
         self._k: Tensor | None = None
         self._source: Any = None
 
-    def projections(self) -> dict[str, OnForward]:
-        """The hook of each projection that the layer has now.
+    def projections(self) -> list[tuple[nn.Module, str, OnForward]]:
+        """(owner, name, hook) of each projection that the layer has now.
 
-        A layer whose projections were fused keeps the single ones, and the fused ones stay when they are taken apart
-        again, so all are listened to: only those that are called give anything.
+        A layer whose projections were fused keeps the single ones, the fused ones stay when they are taken apart again, and
+        Custom Diffusion's processors bring their own, so all are listened to: only those that are called give anything.
         """
-        every: dict[str, OnForward] = {
-            "to_q": self.on_query,
-            "to_k": self.on_key,
-            "to_kv": self.on_fused_key_value,
-            "to_qkv": self.on_fused,
-        }
-        return {name: hook for name, hook in every.items() if isinstance(getattr(self.attn, name, None), nn.Module)}
+        every: list[tuple[Any, str, OnForward]] = [
+            (self.attn, "to_q", self.on_query),
+            (self.attn, "to_k", self.on_key),
+            (self.attn, "to_kv", self.on_fused_key_value),
+            (self.attn, "to_qkv", self.on_fused),
+        ]
+        processor = getattr(self.attn, "processor", None)
+        if isinstance(processor, nn.Module):
+            every += [(processor, "to_q_custom_diffusion", self.on_query), (processor, "to_k_custom_diffusion", self.on_key)]
+        return [entry for entry in every if isinstance(getattr(entry[0], entry[1], None), nn.Module)]
 
     def attach(self) -> list[ForwardWrapper | RemovableHandle]:
         """Put hooks on the layer's projections as they are now.
@@ -66,8 +69,8 @@ class QKHook:
         A compiled graph has its hooks baked in, and knows nothing of a `forward` set later.
         """
         return [
-            wrap_forward(getattr(self.attn, name), on_forward, self._op is not None)
-            for name, on_forward in self.projections().items()
+            wrap_forward(getattr(owner, name), on_forward, self._op is not None)
+            for owner, name, on_forward in self.projections()
         ]
 
     @property

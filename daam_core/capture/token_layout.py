@@ -46,6 +46,7 @@ class TokenLayout:
         text_apart: the picture attends to the text in an attention of its own, whose keys hold nothing of the picture.
         open_ended: an uncounted number of tokens may follow the picture's.
         repeats: how many attentions of one block have the text among their keys, one after the other.
+        ahead: tokens ahead of the picture's that ComfyUI counts to it, a reference.
         blocks: how many blocks there are, where sizes may tie and calls have to be counted; 0 is unknown.
     """
 
@@ -57,6 +58,7 @@ class TokenLayout:
     text_apart: bool = False
     open_ended: bool = False
     repeats: int = 1
+    ahead: int = 0
     blocks: int = 0
 
     @property
@@ -140,7 +142,7 @@ class TokenLayout:
         given = options.get("img_slice")
         if self.text_apart or given is None:
             return
-        known = {(row.picture, keys) for (_, keys), rows in self.rows.items() for row in rows or ()}
+        known = {(row.picture - self.ahead, keys) for (_, keys), rows in self.rows.items() for row in rows or ()}
         if tuple(given) not in known:
             wanted = " or ".join(f"{first} to {end}" for first, end in sorted(known))
             raise NothingRecorded(

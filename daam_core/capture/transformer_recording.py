@@ -168,19 +168,35 @@ class TransformerRecording:
 
 
 def add_row(text: PictureText, layer: int, layout: TokenLayout, row: RowLayout, index: int, call: AttentionCall) -> None:
-    """Add row `index` of the batch of one attention call, frame by frame."""
+    """Add row `index` of the batch of one attention call: all frames at once, or one by one where each is a row."""
     text.pending = True
     source, text_keys = text.source(row)
     if text_keys.stop == text_keys.start:
         return
+    accumulator = text.group.accumulator
+    wants_self = text.group.side == "prompt" and accumulator.wants_joint_self(layer) and is_joint(layout, row, call)
     frames, height, width = layout.patches
-    n = height * width
-    for frame in range(frames):
-        at, first = (index * frames + frame, row.picture) if layout.frames_apart else (index, row.picture + frame * n)
-        part, keys = call.part(slice(at, at + 1), first, n, text_keys)
-        text.group.accumulator.add_joint(
-            layer, (height, width), part.q, part.k, part.heads, part.scale, source, keys, part.bias, part.lse
+    rows = [(frame, index * frames + frame) for frame in range(frames)] if layout.frames_apart else [(0, index)]
+    queries = height * width if layout.frames_apart else frames * height * width
+    for frame, at in rows:
+        part, keys = call.part(slice(at, at + 1), row.picture, queries, text_keys)
+        accumulator.add_joint(
+            layer, (height, width), part.q, part.k, part.heads, part.scale, source, keys, part.bias, part.lse, frame, frames
         )
+        if wants_self:
+            shown = queries // (height * width)
+            part, keys = call.part(slice(at, at + 1), row.picture, queries, slice(row.picture, row.picture + queries))
+            accumulator.add_joint_self(
+                (height, width), part.q, part.k, part.heads, part.scale, keys, part.bias, part.lse, shown
+            )
+
+
+def is_joint(layout: TokenLayout, row: RowLayout, call: AttentionCall) -> bool:
+    """Whether text and picture are one sequence, so that a token stands at the same place among queries and keys."""
+    frames, height, width = layout.patches
+    end = row.picture + height * width * (1 if layout.frames_apart else frames)
+    apart = end <= row.text or row.text + len(row.columns) <= row.picture
+    return call.queries == call.keys and apart
 
 
 class ModelRecorder:
@@ -297,5 +313,7 @@ def _shape(value: Any) -> Any:
 def _same_time(one: Any, other: Any) -> bool:
     """Whether two timesteps are the same; where there are none, they are."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape == other.shape and torch.equal(one.to(other.device), other)
+        if one.shape != other.shape:  # the step once more, with fewer rows of the batch
+            return torch.equal(one.amax().to(other.device), other.amax())
+        return torch.equal(one.to(other.device), other)
     return bool(one == other)

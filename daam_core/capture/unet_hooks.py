@@ -23,6 +23,7 @@ from ..types import Block, Grid, Layer
 from . import compile_op as compiled
 from .concepts import plain_weights
 from .forward_wrapper import ForwardWrapper
+from .processor_proof import ProcessorProof, needs_proof
 from .projection_hooks import GridHook, QKHook
 
 _Handle = ForwardWrapper | RemovableHandle
@@ -46,6 +47,14 @@ class UNetInputs:
     context: Tensor | None
     context_mask: Tensor | None = None
     masks_self: bool = False
+
+    @property
+    def text_bias(self) -> Tensor | None:
+        """What UNets of diffusers add to the scores of the text's columns, float32 `[batch, 1, 1, keys]`; None for nothing."""
+        mask = self.context_mask
+        if mask is None:
+            return None
+        return ((1 - mask.to(self.sample.dtype)) * -10000.0 if mask.dim() == 2 else mask[:, 0]).float()[:, None, None]
 
 
 class AttentionReceiver(Protocol):
@@ -106,6 +115,7 @@ class UNetAttentionHooks:
         self._projections: list[tuple[dict[str, Any], str]] = []
         self._known: list[nn.Module | None] = []
         self._by_index: dict[int, QKHook] = {}
+        self._proofs: dict[int, ProcessorProof] = {}
         self._heard: list[int] = []
         self._entered: set[int] | None = None
         self._entry_handles: list[RemovableHandle] = []
@@ -123,6 +133,7 @@ class UNetAttentionHooks:
             self.unet.register_forward_pre_hook(self._begin, with_kwargs=True),
             self.unet.register_forward_hook(self._end, always_call=True),
         ]
+        self._find_layers()
         self._attach_layers()
         return self
 
@@ -135,6 +146,10 @@ class UNetAttentionHooks:
         self._unwatch()
         if self._op is not None:
             compiled.reset_graphs()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A model that is copied or written while it is listened to takes its hooks along: the copy's do nothing."""
+        return _detached, ()
 
     # -- hooks on the UNet ------------------------------------------------------------------------------------------
 
@@ -223,11 +238,16 @@ class UNetAttentionHooks:
 
     # -- every layer that ran was read ------------------------------------------------------------------------------
 
-    def watch_entries(self) -> None:
-        """Note in the forward that comes which cross-attention layers are entered; it must give queries and keys of each.
+    def watch_layers(self, bias: Tensor | None = None) -> None:
+        """Note in the forward that comes which cross-attention layers are entered: each must give queries and keys, and must
+        attend with them.
 
-        A hook on each layer would cost every step some hundred microseconds, so this is for a first step alone. A compiled
-        graph cannot be watched; all of it is one operator, which is traced with every layer.
+        A hook on each layer would cost every step some hundred microseconds, so this is for a first step alone. Processors of
+        diffusers are known to attend so; what others do is computed once more. A compiled graph cannot be watched; it is
+        traced with every layer.
+
+        Args:
+            bias: what is added to the scores of the text's columns, `[batch, 1, 1, keys]`, None where nothing is.
         """
         if self._op is not None or self._entered is not None:
             return
@@ -235,15 +255,20 @@ class UNetAttentionHooks:
         self._entered = entered
         for _, hooks in self._hooks:
             for hook in hooks:
-                if self.layers[hook.index].name.endswith("attn2"):
-                    self._entry_handles.append(
-                        hook.attn.register_forward_pre_hook(lambda *_, index=hook.index: entered.add(index))
-                    )
+                layer = self.layers[hook.index]
+                if not layer.name.endswith("attn2"):
+                    continue
+                self._entry_handles.append(hook.attn.register_forward_pre_hook(lambda *_, index=hook.index: entered.add(index)))
+                if needs_proof(hook.attn):
+                    self._proofs[hook.index] = ProcessorProof(hook.attn, layer.heads, layer.scale, bias)
 
     def _unwatch(self) -> None:
         self._entered = None
         while self._entry_handles:
             self._entry_handles.pop().remove()
+        for proof in self._proofs.values():
+            proof.remove()
+        self._proofs = {}
 
     def _require_all(self) -> None:
         """Every layer that ran gave queries and keys, once.
@@ -251,7 +276,9 @@ class UNetAttentionHooks:
         Raises:
             UnsupportedModel: one did not; the text names it and its processor.
         """
-        silent = (self._entered or set()) - set(self._heard)
+        entered = self._entered or set()
+        silent = entered - set(self._heard)
+        changed = [index for index, proof in self._proofs.items() if index in entered - silent and not proof.holds]
         self._unwatch()
         for _, hooks in self._hooks:
             for hook in hooks:
@@ -260,15 +287,24 @@ class UNetAttentionHooks:
                     if hook.is_cross or (hook.is_cross is None and self.layers[hook.index].name.endswith("attn2")):
                         silent.add(hook.index)
         if silent:
-            raise UnsupportedModel(self._unread(min(silent)))
+            raise UnsupportedModel(
+                self._unread(min(silent), "attended without the queries and keys of its own `to_q` and `to_k`")
+            )
+        if changed:
+            raise UnsupportedModel(
+                self._unread(
+                    min(changed),
+                    "did not give what its queries, keys and values make: something changes them, or the "
+                    "probabilities, behind the projections",
+                )
+            )
 
-    def _unread(self, index: int) -> str:
+    def _unread(self, index: int, what: str) -> str:
         hook = self._hook(index)
         processor = type(getattr(hook.attn, "processor", hook.attn)).__name__
         return (
-            f"{self.layers[index].name} of {type(self._inner).__name__} attended without the queries and keys of its own "
-            f"`to_q` and `to_k`, so its map would be wrong; its processor is {processor}. Use the model's default attention "
-            "processor."
+            f"{self.layers[index].name} of {type(self._inner).__name__} {what}, so its map would be wrong; its processor is "
+            f"{processor}. Use the model's default attention processor"
         )
 
     # -- hooks on the layers ---------------------------------------------------------------------------------------
@@ -278,7 +314,7 @@ class UNetAttentionHooks:
         return [children.get(name) for children, name in self._projections] != self._known
 
     def _attach_layers(self) -> None:
-        if not self._hooks or self._exchanged():
+        if self._exchanged():
             self._find_layers()
         self._self_detached = False
         for grid_hook, hooks in self._hooks:
@@ -305,7 +341,7 @@ class UNetAttentionHooks:
                         hook = QKHook(grid_hook, attn, len(self.layers), self._op)
                         hooks.append(hook)
                         self.layers.append(_describe(attn, f"{name}.transformer_blocks.{number}.{part}"))
-                        self._projections += [(attn._modules, projection) for projection in hook.projections()]
+                        self._projections += [(owner._modules, part) for owner, part, _ in hook.projections()]
             self._hooks.append((grid_hook, hooks))
         self._known = [children.get(name) for children, name in self._projections]
 
@@ -314,6 +350,12 @@ class UNetAttentionHooks:
             handle.remove()
         self._layer_handles = []
         self._self_layers = []
+
+
+def _detached() -> UNetAttentionHooks:
+    hooks = object.__new__(UNetAttentionHooks)
+    hooks.receiver, hooks.thread, hooks._handles = None, 0, []
+    return hooks
 
 
 def _inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> UNetInputs:

@@ -59,6 +59,7 @@ class UNetRecording:
         keep: what to keep apart.
         sides: whose texts are recorded.
         area: which part of the picture the UNet paints.
+        whole_call: whether every forward in this thread is the pipeline's; else those with other texts are left alone.
         concepts: gives the concepts that were asked for, encoded; None where none were.
 
     Attributes:
@@ -77,6 +78,7 @@ class UNetRecording:
         keep: StoreOptions,
         sides: Sequence[Side],
         area: Area = WHOLE,
+        whole_call: bool = True,
         concepts: Callable[[], ConceptTexts | None] | None = None,
     ) -> None:
         self._concepts = concepts
@@ -86,6 +88,7 @@ class UNetRecording:
         self.latent_size: Grid = (0, 0)
         self.repeats = False
         self._hooks, self._texts, self._prompt, self._sides, self.area = hooks, texts, prompt, sides, area
+        self._whole_call = whole_call
         self._groups: dict[tuple[Side, int], Group] = {}
         self._slices: dict[tuple[int, int], BatchSlice] = {}
         self._known: dict[tuple[Any, ...], tuple[Tensor, dict[tuple[Side, int], slice]]] = {}
@@ -146,7 +149,7 @@ class UNetRecording:
             context.shape[1],
             context,
             places,
-            _bias(inputs.context_mask, inputs.sample),
+            inputs.text_bias,
             not inputs.masks_self and self.area.whole,
         )
         self._layers = []
@@ -214,7 +217,7 @@ class UNetRecording:
             )
         if heard != self._heard:
             if self._heard:
-                self._hooks.watch_entries()  # some layers were skipped, or are not read any more
+                self._hooks.watch_layers()  # some layers were skipped, or are not read any more
             self._heard = heard
 
     # -- whose rows are whose ---------------------------------------------------------------------------------------
@@ -229,11 +232,16 @@ class UNetRecording:
                 "one row of text for each picture is read"
             )
         found = self._found(context)
+        if len({side for side, _ in found}) < len(found):
+            raise NothingRecorded(
+                "The UNet was given several texts at once that were all encoded as prompts, so nobody knows which is the "
+                "negative one. Encode both in one call of `pipe.encode_prompt`."
+            )
         self.latent_size = max(self.latent_size, (sample.shape[2], sample.shape[3]))
         places = []
         for (side, part), rows in found.items():
             if side in self._sides:
-                group = self._groups.get((side, part)) or self._start(side, part, context)
+                group = self._groups.get((side, part)) or self._start(side, part, inputs, context)
                 key = (rows.start, rows.stop)
                 if key not in self._slices:
                     self._slices[key] = BatchSlice(*key, area=self.area)
@@ -246,7 +254,7 @@ class UNetRecording:
         key = (id(context), 0 if context.is_inference() else context._version, context.shape, len(texts))
         if key not in self._known:
             found = match_blocks(list(context), texts)
-            if not found:
+            if not found and self._whole_call:
                 raise NothingRecorded(
                     "The text that the UNet was given is none of those that the pipeline encoded, so nobody knows whose it is. "
                     "Give the pipeline the prompt itself, or embeddings made inside the trace by `pipe.encode_prompt`."
@@ -256,11 +264,11 @@ class UNetRecording:
             self._known[key] = context, found  # kept, so that no other tensor can get its identity
         return self._known[key][1]
 
-    def _start(self, side: Side, part: int, context: Tensor) -> Group:
+    def _start(self, side: Side, part: int, inputs: UNetInputs, context: Tensor) -> Group:
         """A text that comes in for the first time."""
         if not self._groups:
             self._hooks.reattach()  # an earlier call left out what it had no use for
-            self._hooks.watch_entries()
+            self._hooks.watch_layers(inputs.text_bias)
             self.recording.describe(self._hooks.layers)
         own = sorted((t for t in self._texts() if (t.side, t.part) == (side, part)), key=lambda text: text.image)
         prompts = [self._prompt(text) for text in own]
@@ -281,15 +289,6 @@ class UNetRecording:
                 recording.concepts.hold_against(prompts)
         except Exception as error:
             recording.fail_concepts(error)
-
-
-def _bias(mask: Tensor | None, sample: Tensor) -> Tensor | None:
-    """The mask of a text's columns as UNets of diffusers add it to the scores: `[batch, 1, 1, keys]`."""
-    if mask is None:
-        return None
-    if mask.dim() == 2:
-        return ((1 - mask.to(sample.dtype)) * -10000.0).float()[:, None, None]
-    return mask.float()[:, None]
 
 
 def _same_time(one: Any, other: Any) -> bool:

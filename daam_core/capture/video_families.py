@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from . import comfyui_layouts as comfyui
 from . import cross_layouts as crossing
 from . import video_layouts as of
-from .comfyui_layouts import ComfyUIModel
 from .family import Family
 
 _JOINT = r"transformer_blocks\.\d+\.attn"
@@ -32,7 +30,6 @@ VIDEO_FAMILIES: tuple[Family, ...] = (
         _WAN,
         crossing.wan,
         video=True,
-        comfyui=ComfyUIModel(("wan.model.WanModel",), comfyui.wan),
     ),
     Family("Wan Animate", ("transformer_wan_animate.WanAnimateTransformer3DModel",), _WAN, crossing.wan_animate, video=True),
     Family("Helios", ("transformer_helios.HeliosTransformer3DModel",), _WAN, crossing.helios, video=True),

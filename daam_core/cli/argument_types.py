@@ -67,6 +67,17 @@ def region_argument(text: str) -> tuple[int, int, int, int]:
     return x, y, width, height
 
 
+def levels_argument(text: str) -> tuple[float, ...]:
+    """Noise levels in thousandths: "300,200,100"."""
+    try:
+        levels = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        levels = ()
+    if not levels or not all(1 <= level <= 999 for level in levels):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of noise levels from 1 to 999, as in 300,200,100,50")
+    return levels
+
+
 def words_argument(text: str) -> list[str]:
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words:

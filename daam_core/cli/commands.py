@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import BadArgument, WordNotFound
+from ..errors import BadArgument, MissingPackage, WordNotFound
 from ..files import file_name, file_names, shown, writable_folder, write_png
+from ..packages import install_line
 from ..prompt.concepts import concepts_of
 from ..validate import checked_negative, checked_prompt
 from .parts import Written, concept_lines, grey, says_nothing, write_parts, write_sheet
@@ -32,8 +33,8 @@ def generate(args: argparse.Namespace) -> None:
     prompt = checked_prompt(args.prompt)
     checked_negative(args.negative or "")
     # Everything that can be wrong is looked at before anything heavy starts.
-    _check_typed_words(prompt, args.words or ())
-    _check_names(args)
+    check_typed_words(prompt, args.words or ())
+    check_names(args)
     if args.concepts:
         concepts_of(args.concepts)
     folder = writable_folder(args.out or Path("daam-lens-out", f"{file_name(prompt)}-{args.seed}"))
@@ -45,7 +46,7 @@ def generate(args: argparse.Namespace) -> None:
         done.notes.append(f"The model did not read the last {len(lost)} words, from {lost[0]!r} on: its text encoder was full.")
     if "record" in args.save:
         done.paths.append(maps.save(folder / "record.safetensors"))
-    write_parts(maps, [*_chosen_words(maps, args.words), *maps.concepts], folder, args, done)
+    write_parts(maps, [*chosen_words(maps, args.words), *maps.concepts], folder, args, done)
     if args.concepts and recording.concept_failure:
         done.notes.append(recording.concept_failure)
     for line in [*map(shown, done.paths), *done.notes]:
@@ -82,7 +83,7 @@ def words(args: argparse.Namespace) -> None:
 
 def show(args: argparse.Namespace) -> None:
     """`daam-lens show`: what is in a record."""
-    from ..maps.statistics import prompt_report
+    from ..maps.prompt_report import prompt_report
 
     maps = _load(args.record)
     folder = writable_folder(args.out) if args.out else None
@@ -109,13 +110,13 @@ def explore(args: argparse.Namespace) -> None:
 
 def app(args: argparse.Namespace) -> None:
     """`daam-lens app`: a local page to paint and explore."""
-    from ..diffusers.loading import MissingPackage, load_pipeline
+    from ..diffusers.loading import load_pipeline
 
     try:
         from ..app.server import serve
     except ModuleNotFoundError as error:
-        raise MissingPackage(f'The app needs more packages: pip install "daam-lens[app]". ({error})') from error
-    with _quiet_libraries():
+        raise MissingPackage(f"The app needs more packages: {install_line('app')} ({error})") from error
+    with quiet_warnings():
         serve(load_pipeline(args.model, args.device), args.model, args.host, args.port, args.open)
 
 
@@ -131,21 +132,21 @@ def _generate(prompt: str, args: argparse.Namespace) -> tuple[Any, AttentionTrac
     keep: tuple[KeptAxis, ...] = (*DETAILS[args.detail], *(("heads",) if args.aggregation == "castorini" else ()))
     concepts = args.concepts or ()
     settings = Settings(args.seed, args.steps, args.size, args.guidance, args.negative or "", keep, concepts)
-    with _quiet_libraries():
+    with quiet_warnings():
         pipe = load_pipeline(args.model, args.device)
-        _check_words(pipe, prompt, args.words)
+        check_words(pipe, prompt, args.words)
         pipe.set_progress_bar_config(desc="painting", unit="step", leave=True)
         return generate_recorded(pipe, prompt, settings)
 
 
-def _chosen_words(maps: HeatMaps, asked: Sequence[str] | None) -> list[str]:
+def chosen_words(maps: HeatMaps, asked: Sequence[str] | None) -> list[str]:
     """Labels of the words to look at, each once; the content words, or all where there are none of these."""
     if not asked:
         return maps.default_words()
     return list(dict.fromkeys(maps.prompt.find(word).label for word in asked))
 
 
-def _check_words(pipe: Any, prompt: str, words: Sequence[str] | None) -> None:
+def check_words(pipe: Any, prompt: str, words: Sequence[str] | None) -> None:
     """WordNotFound now rather than after a long run."""
     from ..prompt.prompt import Prompt
 
@@ -157,7 +158,7 @@ def _check_words(pipe: Any, prompt: str, words: Sequence[str] | None) -> None:
             read.find(word)
 
 
-def _check_typed_words(prompt: str, words: Sequence[str]) -> None:
+def check_typed_words(prompt: str, words: Sequence[str]) -> None:
     """WordNotFound for what does not stand in the typed prompt, before a model is loaded."""
     from ..prompt.alignment import search_key
     from ..prompt.tokenization import SPECIALS
@@ -169,7 +170,7 @@ def _check_typed_words(prompt: str, words: Sequence[str]) -> None:
             raise WordNotFound(f"{word!r} is not in the prompt {prompt!r:.200}. --words takes words and phrases of it.")
 
 
-def _check_names(args: argparse.Namespace) -> None:
+def check_names(args: argparse.Namespace) -> None:
     """BadArgument for a mask method, rule or colour map that there is not."""
     from ..maps.aggregation import AGGREGATIONS
     from ..masks.methods import MASK_METHODS
@@ -201,7 +202,7 @@ def _clean(one: Tensor, args: argparse.Namespace) -> Tensor:
 
 
 @contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_warnings() -> Iterator[None]:
     """Errors come as exceptions; the libraries' warnings are for programmers. The bar of the sampling steps stays."""
     import warnings
 

@@ -28,6 +28,7 @@ from .argument_types import (
     words_argument,
 )
 from .output import any_terminal, drop, flush, is_about_output
+from .read_arguments import add_read_arguments
 
 USER_ERROR = 2
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
@@ -42,6 +43,7 @@ _EXAMPLES = """\
 examples:
   daam-lens generate "a red house and a green tree"
   daam-lens generate "a blue fish" --seed 7 --words fish --out fish
+  daam-lens read photo.jpg --prompt "a red house and a green tree"
   daam-lens show fish/record.safetensors
   daam-lens mask fish/record.safetensors --word fish --grow 2
   daam-lens words fish/record.safetensors --region 32,32,64,64
@@ -116,11 +118,14 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_generate(commands)
+    _add_read(commands)
     _add_mask(commands)
     _add_words(commands)
     _add_show(commands)
+    _add_report(commands)
     _add_explore(commands)
     _add_app(commands)
+    _add_doctor(commands)
     room = arguments[0] if arguments else None
     tiny = commands.add_parser(
         "tiny", help="the model inside: train, evaluate, export it", description="The small model that lies inside."
@@ -200,6 +205,20 @@ def _add_generate(commands: Any) -> None:
     p.set_defaults(run=_command("generate"))
 
 
+def _add_read(commands: Any) -> None:
+    p = commands.add_parser(
+        "read",
+        help="a heat map and a mask for each word in a picture that was not made here",
+        description="Read a photograph or drawing: noise is added to it at a few levels, the model takes one pass at each, and "
+        "each word's attention is written like that of a picture it made. Nothing is painted.",
+    )
+    add_read_arguments(p)
+    _add_model(p)
+    _add_method(p)
+    _add_colors(p)
+    p.set_defaults(run=_command("read", ".read"))
+
+
 def _add_mask(commands: Any) -> None:
     p = commands.add_parser(
         "mask",
@@ -257,6 +276,39 @@ def _add_show(commands: Any) -> None:
     p.set_defaults(run=_command("show"))
 
 
+def _add_report(commands: Any) -> None:
+    p = commands.add_parser(
+        "report",
+        help="what each word did, and which objects may be missing",
+        description="Print a record's report: each word's share, objects that lost their places to others, pairs that share "
+        "them. It says nothing of colours and places, of which maps prove nothing.",
+    )
+    _add_record(p)
+    p.add_argument("--words", type=words_argument, metavar="WORDS", help="words to report (default: all but stop words)")
+    p.add_argument("--thresholds", metavar="FILE", help="thresholds that fit-report wrote (default: those of the model inside)")
+    p.set_defaults(run=_command("report", ".reports"))
+    p = commands.add_parser(
+        "fit-report",
+        help="choose the report's thresholds on your own annotated pictures",
+        description="Choose the report's thresholds on every other record and count them on the rest. They were chosen on the "
+        "model inside and carry over to other models only as far as ratios do.",
+    )
+    p.add_argument(
+        "annotations",
+        metavar="CSV",
+        help="lines of record,word,present: a record (beside this file), a word for an object, yes or no",
+    )
+    p.add_argument("--out", metavar="FILE", default="report-thresholds.json", help="file to write (default: %(default)s)")
+    p.add_argument(
+        "--most-false",
+        type=number_argument(0, 1),
+        default=0.05,
+        metavar="PART",
+        help="part of the objects that are there which may be called missing, 0 to 1 (default: %(default)s)",
+    )
+    p.set_defaults(run=_command("fit_report", ".reports"))
+
+
 def _add_explore(commands: Any) -> None:
     p = commands.add_parser(
         "explore",
@@ -279,6 +331,18 @@ def _add_app(commands: Any) -> None:
     p.add_argument("--port", type=whole_argument(1), default=7866, help="port (default: %(default)s)")
     p.add_argument("--open", action="store_true", help="open the page in the browser")
     p.set_defaults(run=_command("app"))
+
+
+def _add_doctor(commands: Any) -> None:
+    p = commands.add_parser(
+        "doctor",
+        help="what is installed, and why there may be no map",
+        description="Print versions, what is missing and how to get it, the host this folder lies in and, where given, "
+        "whether a model would be read and whether a record is sound. Nothing is installed, nothing heavy loaded.",
+    )
+    p.add_argument("--model", metavar="FOLDER", help="a folder in diffusers' format: would its attention be read?")
+    p.add_argument("--record", metavar="RECORD", help="a .safetensors record: can it be loaded?")
+    p.set_defaults(run=_command("doctor", ".doctor"))
 
 
 def _add_record(p: argparse.ArgumentParser) -> None:
@@ -323,9 +387,9 @@ def _add_colors(p: argparse.ArgumentParser) -> None:
     )
 
 
-def _command(name: str) -> Callable[[argparse.Namespace], int | None]:
+def _command(name: str, module: str = ".commands") -> Callable[[argparse.Namespace], int | None]:
     def run(args: argparse.Namespace) -> int | None:
-        result: int | None = getattr(import_module(".commands", __package__), name)(args)
+        result: int | None = getattr(import_module(module, __package__), name)(args)
         return result
 
     return run

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 REPORT = "report.json"
 PRESENCE_NOTE = (
     "A concept's map lights the object that fits best, whether it is there or not; likely and unlikely come from its peak "
-    "among eleven other things, chosen on the model inside, and are near chance on kinds of picture that a model was not trained on."
+    "among eleven other things, chosen on the model inside; on kinds of picture that it was not trained on they are chance."
 )
 EVEN = 0.98
 """Part of the picture above which a mask tells no place apart."""
@@ -121,7 +121,7 @@ def _settings(maps: HeatMaps, args: argparse.Namespace) -> dict[str, Any]:
 def _write_report(
     maps: HeatMaps, words: Sequence[str], folder: Path, settings: dict[str, Any], paths: Sequence[Path]
 ) -> list[Path]:
-    from ..maps.statistics import prompt_report
+    from ..maps.prompt_report import prompt_report
 
     report = prompt_report(maps, [word for word in words if not maps.is_concept(word)])
     concepts = {concept: round(maps.presence(concept).score, 4) for concept in maps.concepts}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from ..capture.buffers import StoreOptions
 from ..capture.recording import Group, Recording
 from ..errors import BadArgument, NothingRecorded
 from ..maps.heatmaps import Aggregation, HeatMaps
-from ..types import Size
+from ..types import Size, Video
+from .videos import with_its_video
 
 
 @dataclass
@@ -28,6 +29,8 @@ class Generation:
         images, size: pictures it makes, (height, width) of each in pixels.
         prompt, negative: the groups of both sides.
         pictures: what the pipeline's image processor gave out.
+        videos: the frames of each video, uint8 `[frames, H, W, 3]`; None for one that is larger than a recording holds.
+        given: the arguments of the call, as far as they are known.
     """
 
     recording: Recording
@@ -36,6 +39,8 @@ class Generation:
     prompt: Group | None = None
     negative: Group | None = None
     pictures: Any = None
+    videos: Sequence[Video | None] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 class AttentionTrace:
@@ -108,6 +113,8 @@ class AttentionTrace:
         except IndexError:
             raise BadArgument(f"There is no generation {generation}: {self.num_generations} were recorded.") from None
         maps = chosen.recording.finish(image, chosen.size, _picture(chosen.pictures, image))
+        video = chosen.videos[image] if image < len(chosen.videos) else None
+        maps = with_its_video(maps, video, chosen.given, self._pipe)
         return maps.aggregate(aggregation, self._castorini_side() if aggregation == "castorini" else 64)
 
     def _nothing(self) -> str:

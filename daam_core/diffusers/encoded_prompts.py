@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from ..capture.family import Family
-from ..capture.text_rows import EncodedText, match_rows
+from ..capture.text_rows import EncodedText, match_rows, without_single_axes
 from ..capture.tokenizer_hook import Tokenized
 from ..prompt.compose import concat_encoders
 from ..prompt.prompt import Prompt
@@ -84,6 +84,20 @@ class EncodedPrompts:
             self._add(EncodedText(side, image, part, row), source)
         return True
 
+    def connect(self, before: Sequence[Tensor], after: Sequence[Tensor], known: bool) -> None:
+        """Rows that a model between encoder and transformer made of others, in the same order.
+
+        Args:
+            known: whether their columns are those of the tokens that are no padding; else words go by number.
+        """
+        if len(before) != len(after):
+            return
+        found = [next(iter(own), None) for own in match_rows(list(before), self.rows)]
+        for text, row in zip(found, after, strict=True):
+            if text is not None:
+                made = EncodedText(text.side, text.image, text.part, row)
+                self._add(made, self._sources.get(id(text)) if known else None)
+
     def num_parts(self, side: Side) -> int:
         """How many prompts of one side there are, one after the other."""
         return len({row.part for row in self.rows if row.side == side})
@@ -98,9 +112,15 @@ class EncodedPrompts:
         Words by their column's number where the texts are not known, or where the columns do not add up.
         """
         source = self._sources.get(id(text))
-        prompt = _prompt(*source, family, columns) if source is not None else None
+        behind = 0
+        if len(columns) == 1 == len(family.tokenizers) and not family.packed:
+            # Some pipelines pad the text after it was encoded.
+            behind = max(0, columns[0] - without_single_axes(text.rows).shape[family.columns_axis])
+        own = [columns[0] - behind, *columns[1:]]
+        prompt = _prompt(*source, family, own) if source is not None else None
         if prompt is not None:
-            return prompt
+            padding = range(prompt.length, prompt.length + behind)
+            return replace(prompt, padding=(*prompt.padding, *padding), length=prompt.length + behind)
         logger.warning(
             "The prompt's words cannot be told from the model's %d columns of text: they go by number.", sum(columns)
         )
@@ -133,6 +153,8 @@ def _part(encoding: Encoding, component: str, name: str, index: int, size: int, 
         return None
     text = texts[min(index, len(texts) - 1)]
     rows = [t for t in encoding.tokens if t.component == component]
+    if family.pieces:
+        return _in_pieces(rows, text, size, family.pieces)
     if not rows:  # nothing for this encoder, such as no quoted text for ByT5
         return Prompt(text, (), (), (), (), tuple(range(size)), size)
     fitting = []
@@ -148,6 +170,20 @@ def _part(encoding: Encoding, component: str, name: str, index: int, size: int, 
         prompt = templated_prompt(row.ids, row.mask, columns, row.tokenizer, text, bare and family.keeps != "first and tail")
         if prompt is not None:
             return prompt
+    return None
+
+
+def _in_pieces(rows: Sequence[Tokenized], text: str, size: int, padded: int) -> Prompt | None:
+    """The words of a prompt whose pieces were tokenized one after the other; they have the last `padded` of `size` columns."""
+    for first in range(len(rows)):
+        last = first
+        while last < len(rows) and text.startswith("".join(row.text for row in rows[first : last + 1])):
+            last += 1
+        if size < padded or "".join(row.text for row in rows[first:last]) != text:
+            continue
+        ids = tuple(token for row in rows[first:last] for token in row.ids)
+        columns = [*[-1] * (size - padded), *range(min(len(ids), padded)), *[-1] * (padded - len(ids))]
+        return templated_prompt(ids, (True,) * len(ids), columns, rows[first].tokenizer, text, bare=True)
     return None
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import DaamLensError, UnsupportedModel
+from ..errors import MissingPackage, UnsupportedModel
+from ..packages import install_line
 from ..validate import checked_device, checked_model
 
 TINY = "tiny"
@@ -14,11 +15,6 @@ EXAMPLES = (
     "a purple fish and a pink heart",
 )  # fmt: skip
 """Prompts of the model inside, which knows no more words than a picture book."""
-INSTALL_HINT = 'Making pictures needs more packages: pip install "daam-lens[demo]".'
-
-
-class MissingPackage(DaamLensError):
-    """A package of an extra that is not installed; the text says what to install."""
 
 
 def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
@@ -40,7 +36,7 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith((__package__ or "daam_core").rpartition(".")[0]):
             raise
-        raise MissingPackage(f"{INSTALL_HINT} ({error})") from error
+        raise MissingPackage(f"Making pictures needs more packages: {install_line('demo')} ({error})") from error
     if getattr(pipe, "unet", None) is None and getattr(pipe, "transformer", None) is None:
         raise UnsupportedModel(f"{name} is a {type(pipe).__name__}, which has no UNet and no transformer to read.")
     try:

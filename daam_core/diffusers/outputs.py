@@ -44,7 +44,11 @@ def output_size(output: Any, given: Mapping[str, Any], pipe: Any, recording: Rec
 
 
 def _pictures(output: Any) -> Any:
-    for name in ("images", "frames"):
-        if getattr(output, name, None) is not None:
-            return getattr(output, name)
+    for name in ("images", "frames", "videos"):
+        # A modular pipeline gives its whole state, some of it by name, or one thing of it.
+        found = output.get(name) if isinstance(output, dict) else getattr(output, name, None)
+        if found is not None:
+            return found
+    if isinstance(output, (list, np.ndarray, Tensor)):
+        return output
     return output[0] if isinstance(output, tuple) and output else None

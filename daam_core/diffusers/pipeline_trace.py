@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from ..capture.buffers import StoreOptions
@@ -18,8 +17,12 @@ from ..capture.tokenizer_hook import TokenizerHook
 from ..types import Side, Size
 from .attention_trace import AttentionTrace, Generation
 from .encoded_prompts import EncodedPrompts, Encoding
+from .encodings import add_encoding, argument_of, batches_of, rows_of, same_rows, texts_of, untemplated
 from .outputs import output_pictures, output_size
+from .videos import output_videos
 
+ENCODERS = ("encode_prompt", "encode_prompt_multiple_images")
+"""What pipelines call the method that makes a prompt's embeddings."""
 _EARLIER = 8
 """So many calls of `encode_prompt` are remembered, for embeddings that come back as `prompt_embeds`."""
 
@@ -71,12 +74,19 @@ class PipelineTrace(AttentionTrace):
         self._tokenizers = TokenizerHook(pipe)
         self._stack.callback(self._tokenizers.remove)
         self._hook(type(pipe), "__call__", self._begin)
-        self._hook(type(pipe), "encode_prompt", self._begin_encoding)
+        self._attach_encoders()
         self._hook(type(getattr(pipe, "scheduler", None)), "step", self._begin_scheduler)
 
     def _record(self, call: PipelineCall) -> CallRecording:
         """What is to be recorded of a call that begins."""
         raise NotImplementedError
+
+    def _attach_encoders(self) -> None:
+        """Put hooks on what makes the prompts' embeddings."""
+        if (connectors := getattr(self._pipe, "connectors", None)) is not None:
+            self._hook(type(connectors), "forward", self._begin_connectors)
+        for name in ENCODERS:
+            self._hook(type(self._pipe), name, functools.partial(self._begin_encoding, name))
 
     def _hook(self, owner: type, name: str, begin: Callable[..., Finish | None]) -> None:
         if callable(getattr(owner, name, None)):
@@ -98,13 +108,11 @@ class PipelineTrace(AttentionTrace):
     def _begin(self, pipe: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
         if pipe is not self._pipe or self._current is not None:
             return None  # another pipeline; inside another call of this one, or in another thread
-        try:
-            bound = inspect.signature(type(pipe).__call__).bind(pipe, *args, **kwargs)
-        except TypeError:
+        given = self._arguments(args, kwargs)
+        if given is None:
             return None  # the pipeline will say what is wrong with its arguments
-        bound.apply_defaults()
         # Copied: some pipelines write into the lists they are given.
-        given = {name: list(x) if isinstance(x, list) else x for name, x in bound.arguments.items()}
+        given = {name: list(x) if isinstance(x, list) else x for name, x in given.items()}
         self._current = PipelineCall(given, self._record)
         try:
             self._take_embeddings(self._current)
@@ -112,14 +120,23 @@ class PipelineTrace(AttentionTrace):
             self._fail(error)
         return self._finish_call
 
+    def _arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The arguments of the pipeline's call by name, defaults too; None where it does not take them."""
+        try:
+            bound = inspect.signature(type(self._pipe).__call__).bind(self._pipe, *args, **kwargs)
+        except TypeError:
+            return None
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
     def _take_embeddings(self, call: PipelineCall) -> None:
         """Embeddings that come as arguments; what they were made of, where the trace saw that."""
         sides: tuple[tuple[Side, str], ...] = (("prompt", "prompt_embeds"), ("negative", "negative_prompt_embeds"))
         for side, name in sides:
-            rows = _rows(call.given.get(name))
+            rows = rows_of(call.given.get(name))
             if rows:
-                known = next((e for e in self._earlier if any(_same_rows(rows, batch) for batch in e.outputs)), None)
-                call.encoded.add(side, rows, known, "prompt" if known is None else _argument(known, rows))
+                known = next((e for e in self._earlier if any(same_rows(rows, batch) for batch in e.outputs)), None)
+                call.encoded.add(side, rows, known, "prompt" if known is None else argument_of(known, rows))
 
     def _finish_call(self, output: Any) -> None:
         call, self._current = self._current, None
@@ -134,7 +151,11 @@ class PipelineTrace(AttentionTrace):
         if not recording.num_steps and not recording.failure:
             return  # the pipeline raised, or was asked for nothing
         pictures = None if call.given.get("output_type") == "latent" else output_pictures(output)
-        self._generations.append(Generation(recording, recording.num_images, self._size(call, output), pictures=pictures))
+        # The whole call's arguments would keep its embeddings and pictures.
+        given = {name: value for name, value in call.given.items() if isinstance(value, (int, str))}
+        made = Generation(recording, recording.num_images, self._size(call, output), pictures=pictures, given=given)
+        made.videos = output_videos(output, call.given)
+        self._generations.append(made)
 
     def _size(self, call: PipelineCall, output: Any) -> Size:
         """(height, width) in pixels of what the call made."""
@@ -156,28 +177,64 @@ class PipelineTrace(AttentionTrace):
 
     # -- its prompts ------------------------------------------------------------------------------------------------
 
-    def _begin_encoding(self, pipe: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
-        if pipe is not self._pipe or self._encoding:
+    def _begin_encoding(self, name: str, pipe: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
+        if pipe is not self._pipe or not self._may_encode():
             return None
+        signature = inspect.signature(getattr(type(pipe), name))
+        texts = texts_of(signature, (pipe, *args), kwargs)
+        call, typed = self._current, texts.get("prompt")
+        if call is not None and typed is not None and name != ENCODERS[0]:
+            texts["prompt"] = untemplated(typed, call.given, call.encoded.num_parts("prompt") == 0)
+        return self._encode(
+            lambda output: (texts, batches_of(output)),
+            lambda: self._after_encoding(signature.bind(pipe, *args, **kwargs).arguments),
+        )
+
+    def _may_encode(self) -> bool:
+        """Whether an encoder that is called now is called for the first time, by this pipeline, in this thread."""
         call = self._current
-        if call is not None and call.recording.thread != threading.get_ident():
-            return None
-        signature = inspect.signature(type(pipe).encode_prompt)
-        texts = _texts_of(signature, (pipe, *args), kwargs)
+        return not self._encoding and (call is None or call.recording.thread == threading.get_ident())
+
+    def _encode(
+        self,
+        read: Callable[[Any], tuple[dict[str, list[str] | None], list[list[Tensor]]]],
+        then: Callable[[], None] = lambda: None,
+    ) -> Finish:
+        """Record the tokenizers until the end of an encoder's call, of whose output `read` makes texts and rows; `then` is
+        called behind it, and what it encodes is not taken for a prompt."""
         record = self._tokenizers.record()
         tokens = record.__enter__()
         self._encoding = True
 
         def finish(output: Any) -> None:
             record.__exit__(None, None, None)
+            if output is None:
+                self._encoding = False
+                return  # it raised
             try:
-                self._on_encoding(Encoding(texts, _batches(output), tokens))
-                if output is not None:
-                    self._after_encoding(signature.bind(pipe, *args, **kwargs).arguments)
+                self._on_encoding(Encoding(*read(output), tokens))
+                then()
             except Exception as error:
                 self._fail(error)
             finally:
                 self._encoding = False
+
+        return finish
+
+    def _begin_connectors(self, connectors: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
+        """A model between encoder and transformer, which makes a new row of each."""
+        running = self._running()
+        if running is None or self._current is None or connectors is not getattr(self._pipe, "connectors", None):
+            return None
+        encoded, before = self._current.encoded, rows_of(args[0] if args else next(iter(kwargs.values()), None))
+        # With registers it moves what is no padding to the front; without, its columns are not known.
+        known = getattr(getattr(connectors, "video_connector", None), "learnable_registers", None) is not None
+
+        def finish(output: Any) -> None:
+            try:
+                encoded.connect(before, batches_of(output)[0] if output is not None else [], known)
+            except Exception as error:
+                self._fail(error)
 
         return finish
 
@@ -190,91 +247,3 @@ class PipelineTrace(AttentionTrace):
         self._earlier = [*self._earlier[1 - _EARLIER :], encoding]
         if self._current is not None:
             add_encoding(self._current.encoded, encoding, self._current.given, bool(self._current.recording.recording.groups))
-
-
-def add_encoding(encoded: EncodedPrompts, encoding: Encoding, given: Mapping[str, Any], sampling: bool) -> None:
-    """What one call of `encode_prompt` gave out, inside a call of the pipeline with the arguments `given`.
-
-    Args:
-        sampling: whether the model has run already: then a new prompt takes the place of the first from here on.
-    """
-    first, *more = encoding.outputs
-    each = max(int(given.get(name) or 1) for name in ("num_images_per_prompt", "num_videos_per_prompt"))
-    text = encoding.texts.get("prompt")
-    part = encoded.num_parts("prompt")
-    if "negative_prompt" in encoding.texts:
-        if text is not None or not encoded.pass_through(first):
-            encoded.add("prompt", first, encoding, "prompt", part, each)
-        second = next((batch for batch in more if _alike(batch, first)), None)
-        if second is not None and (encoding.texts["negative_prompt"] is not None or not encoded.pass_through(second)):
-            encoded.add("negative", second, encoding, "negative_prompt", encoded.num_parts("negative"), each)
-        return
-    if text is None and encoded.pass_through(first):
-        return
-    prompts, negatives = _as_list(given.get("prompt")), _as_list(given.get("negative_prompt"))
-    if text == prompts:
-        is_negative = text == negatives and part > 0 and not sampling
-    else:
-        is_negative = text == negatives or (part > 0 and not sampling)
-    side: Side = "negative" if is_negative else "prompt"
-    encoded.add(side, first, encoding, "prompt", encoded.num_parts(side), each)
-
-
-def _texts_of(signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, list[str] | None]:
-    """The texts among the arguments of `encode_prompt`, copied: some pipelines write into the lists they are given.
-
-    A text that was not given, nor its embeddings, is the empty one.
-    """
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError:
-        return {}
-    bound.apply_defaults()
-    given = bound.arguments
-    texts: dict[str, list[str] | None] = {}
-    for name in ("prompt", "negative_prompt"):
-        if name in given:
-            by_hand = given.get(f"{name}_embeds") is not None
-            texts[name] = _as_list(given[name]) if given[name] is not None else None if by_hand else [""]
-    for name, value in given.items():
-        if re.fullmatch(r"(negative_)?prompt_\d", name) and _as_list(value) is not None:
-            texts[name] = _as_list(value)
-    return texts
-
-
-def _as_list(value: Any) -> list[str] | None:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, (list, tuple)) and value and all(isinstance(text, str) for text in value):
-        return list(value)
-    return None
-
-
-def _batches(result: Any) -> list[list[Tensor]]:
-    """The batches of rows `[columns, …]` among what `encode_prompt` gave out, in order."""
-    values = result if isinstance(result, tuple) else (result,)
-    return [rows for value in values if (rows := _rows(value))]
-
-
-def _rows(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return list(value) if value.dim() >= 3 and value.is_floating_point() else []
-    if isinstance(value, list) and value and all(isinstance(v, Tensor) and v.dim() >= 2 for v in value):
-        return list(value)
-    return []
-
-
-def _alike(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
-    """Whether two batches can be the two sides of one encoder."""
-    return len(one) == len(other) and one[0].shape[-1] == other[0].shape[-1] and one[0].dim() == other[0].dim()
-
-
-def _same_rows(rows: Sequence[Tensor], batch: Sequence[Tensor]) -> bool:
-    return len(rows) == len(batch) and all(
-        a.shape == b.shape and torch.equal(a, b.to(a.device)) for a, b in zip(rows, batch, strict=True)
-    )
-
-
-def _argument(encoding: Encoding, rows: Sequence[Tensor]) -> str:
-    """The argument whose text became these rows: the first batch is the prompt's, the next like it the negative's."""
-    return "prompt" if _same_rows(rows, encoding.outputs[0]) or "negative_prompt" not in encoding.texts else "negative_prompt"

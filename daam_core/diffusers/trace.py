@@ -12,6 +12,7 @@ from ..capture.buffers import StoreOptions
 from ..errors import BadArgument, UnsupportedModel
 from ..prompt.concepts import concepts_of
 from .attention_trace import AttentionTrace
+from .modular_trace import ModularTrace, is_modular
 from .transformer_trace import MODELS, TransformerTrace
 from .unet_trace import UNetTrace
 
@@ -35,12 +36,13 @@ def trace(
 
     Args:
         pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet or PAG; or a pipeline with a transformer
-            (Flux, SD3, Qwen-Image, Z-Image, Wan, …, see `docs/models.md`): there, frames of a video are summed, and
-            padding behind the text is not recorded.
+            (Flux, SD3, Qwen-Image, Z-Image, Wan, …, see `docs/models.md`): of a video, every latent frame has its own maps, and
+            padding behind the text is not recorded. Modular pipelines are read, too.
         keep: any of "layers", "steps" and "heads": keep these apart (more memory); heads are kept summed over steps, and
             the aggregation "castorini" needs them.
         negative: record the negative prompt too (`maps.negative`).
-        self_attention: record self-attention of UNets at one bounded resolution, which refines masks.
+        self_attention: record the picture's attention to itself at one bounded resolution, which refines masks: of UNets, and
+            of transformers whose text and picture are one sequence.
         prompts: the text of `prompt_embeds` that somebody else made (compel, sd_embed), without weights: one for all pictures
             or one for each; UNets only. Embeddings that `pipe.encode_prompt` made inside the trace need none.
         concepts: up to 64 things to look for that are not in the prompt, such as `["sky", "a dog's tail"]`, or the text to
@@ -88,5 +90,5 @@ def trace(
             raise UnsupportedModel(
                 f"Concepts are read from UNets, and {type(pipe).__name__} has a transformer. Record it without them."
             )
-        return TransformerTrace(pipe, options, negative)
+        return (ModularTrace if is_modular(pipe) else TransformerTrace)(pipe, options, negative)
     return UNetTrace(pipe, options, negative, texts, wanted, concept_rule)

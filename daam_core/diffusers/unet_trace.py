@@ -19,18 +19,21 @@ from ..capture.tokenizer_hook import Tokenized
 from ..capture.unet_hooks import UNetAttentionHooks
 from ..capture.unet_recording import UNetRecording
 from ..errors import BadArgument, NothingRecorded, UnsupportedModel
+from ..maps.heatmaps import Aggregation, HeatMaps
 from ..prompt.concepts import Concept
 from ..prompt.prompt import Prompt
 from ..types import Size
 from .encoded_concepts import encode_concepts, require_concepts
-from .encoded_prompts import Source
+from .encoded_prompts import Encoding, Source
 from .encoder_rows import ENCODERS, add_encoder_output
+from .modular_trace import is_modular
 from .outputs import output_pictures, output_size
 from .painted_area import painted_area
 from .pipeline_trace import PipelineCall, PipelineTrace
 from .unet_prompts import encoded_words, given_words
 
-_VIDEO = ("UNetMotionModel", "UNet3DConditionModel", "I2VGenXLUNet", "UNetSpatioTemporalConditionModel")
+VIDEO_UNETS = ("UNetMotionModel", "UNet3DConditionModel", "I2VGenXLUNet", "UNetSpatioTemporalConditionModel")
+"""Classes of UNets whose batch holds the frames of a video."""
 _SHAPE = 1.02
 """So far a picture's shape may be from that of its latents: sizes are rounded to whole latents."""
 
@@ -69,6 +72,7 @@ class UNetTrace(PipelineTrace):
         self._during = ExitStack()
         self._tokens: Sequence[Tokenized] = ()
         self._outside = self._calls = 0
+        self._loop: PipelineCall | None = None
 
     def _attach(self) -> None:
         super()._attach()
@@ -89,6 +93,35 @@ class UNetTrace(PipelineTrace):
         # That package knows two latent sizes: 64 where the model's own picture is 512 or 1024 px, else 96.
         side = int(self._pipe.unet.config.sample_size) * int(self._pipe.vae_scale_factor)
         return 64 if side in (512, 1024) else 96
+
+    # -- a sampling loop of one's own -------------------------------------------------------------------------------
+
+    def __exit__(self, *_: object) -> None:
+        self._end_loop()
+        super().__exit__()
+
+    def heat_maps(self, image: int = 0, *, generation: int = -1, aggregation: Aggregation = "sum") -> HeatMaps:
+        self._end_loop()
+        return super().heat_maps(image, generation=generation, aggregation=aggregation)
+
+    def _begin(self, pipe: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
+        if pipe is self._pipe:
+            self._end_loop()
+        return super()._begin(pipe, args, kwargs)
+
+    def _on_encoding(self, encoding: Encoding) -> None:
+        """A prompt that is encoded outside a call may be for a sampling loop of one's own: the UNet is listened to from then
+        on, until the pipeline is called, another prompt is encoded after steps were taken, or maps are asked for."""
+        if self._loop is not None and self._loop.recording.recording.groups:
+            self._end_loop()
+        if self._current is None and encoding.outputs:
+            self._current = self._loop = PipelineCall({}, self._record)
+        super()._on_encoding(encoding)
+
+    def _end_loop(self) -> None:
+        if self._loop is not None and self._current is self._loop:
+            self._finish_call(None)
+        self._loop = None
 
     # -- the pipeline's call ----------------------------------------------------------------------------------------
 
@@ -115,6 +148,7 @@ class UNetTrace(PipelineTrace):
             self._keep,
             self._sides,
             area,
+            bool(call.given),
             (lambda: self._encoded_concepts) if self._concepts else None,
         )
         if failure is not None:
@@ -128,7 +162,7 @@ class UNetTrace(PipelineTrace):
     def _finish_call(self, output: Any) -> None:
         call = self._current
         self._detach()
-        self._calls += 1
+        self._calls += call is not self._loop
         if call is not None and output is not None and not call.recording.recording.failure:
             recording = call.recording
             assert isinstance(recording, UNetRecording)
@@ -144,7 +178,7 @@ class UNetTrace(PipelineTrace):
         assert isinstance(recording, UNetRecording)
         painted = _pixels(recording.latent_size, self._pipe)
         pictures = output_pictures(output)
-        if pictures is None or not len(pictures) or call.given.get("output_type") == "latent":
+        if pictures is None or not len(pictures) or _shape_of(pictures) == recording.latent_size:
             return painted
         return output_size(output, call.given, self._pipe, recording.recording)
 
@@ -188,7 +222,7 @@ class UNetTrace(PipelineTrace):
         if self._outside:
             return (
                 f"{self._outside} sampling steps ran inside the trace, but not in a call of {name}: a sampling loop of one's "
-                "own cannot be read. Call the pipeline itself."
+                "own is read where its prompt is encoded inside the trace, too, by `pipe.encode_prompt`."
             )
         if self._calls:
             return f"{name} was called inside the trace, but it ended before its first step."
@@ -244,9 +278,9 @@ def _require_readable(pipe: Any) -> None:
     if not isinstance(unet, torch.nn.Module):
         raise UnsupportedModel(f"{name} has no UNet and no transformer. DAAM Lens reads pipelines that have one of them.")
     inner = type(getattr(unet, "_orig_mod", unet)).__name__
-    if inner in _VIDEO:
+    if inner in VIDEO_UNETS:
         raise UnsupportedModel(f"{name} makes videos: the frames of its {inner} are not read yet.")
-    if hasattr(pipe, "blocks") and not hasattr(pipe, "encode_prompt"):
+    if is_modular(pipe):
         raise UnsupportedModel(f"{name} is a modular pipeline, whose UNet is not read: use the whole pipeline of that model.")
     parameters = inspect.signature(type(pipe).__call__).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and not {"prompt", "prompt_embeds"} & set(parameters):

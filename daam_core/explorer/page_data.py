@@ -21,7 +21,7 @@ from ..attention.upsample import bicubic
 from ..errors import DetailMissing
 from ..files import png_bytes
 from ..maps.heatmaps import RULES, HeatMaps
-from ..maps.statistics import prompt_report
+from ..maps.prompt_report import prompt_report
 from ..prompt.alignment import search_key
 from ..prompt.tokenization import SPECIALS
 
@@ -51,6 +51,7 @@ class PageData:
 
 def page_data(maps: HeatMaps, budget: int = BUDGET) -> PageData:
     """Everything the page shows at once: the prompt's words, start, end and padding, the negative prompt's words."""
+    detail, maps = maps.detail, maps.sum_frames()
     entries, levels = _entries(maps, "word")
     if maps.specials:
         more, more_levels = _specials(maps)
@@ -61,7 +62,6 @@ def page_data(maps: HeatMaps, budget: int = BUDGET) -> PageData:
     atlas, layout = _smallest(levels, budget)
     for entry, scales in zip(entries, layout.pop("scales"), strict=True):
         entry["scales"] = scales
-    detail = maps.detail
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -95,7 +95,7 @@ def detail_data(maps: HeatMaps, axis: Axis, words: Sequence[str] | None = None) 
         raise DetailMissing("The prompt has no words to show by step or layer.")
     levels: dict[tuple[int, int], list[Tensor]] = {grid: [] for grid in maps.sums}
     for i in range(count):
-        part = maps.select(steps=[i]) if axis == "steps" else maps.select(layers=[i])
+        part = (maps.select(steps=[i]) if axis == "steps" else maps.select(layers=[i])).sum_frames()
         # A layer has one resolution; in the others it has a tile of zeros, which costs next to nothing.
         here = _levels(part, names)
         for grid, rows in levels.items():

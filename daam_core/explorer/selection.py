@@ -159,7 +159,8 @@ def united_pixels(maps: HeatMaps, text: str, stopped: Callable[[], bool] | None 
 def _one(side: HeatMaps, word: Word, choice: Choice, positive: bool) -> Tensor:
     settings = choice.settings
     # The page has steps and layers of the words that can be seen; of others there is only the whole (model.js, `levels`).
-    part = _of_part(side, choice) if positive else side
+    part = (_of_part(side, choice) if positive else side).sum_frames()
+    side = side.sum_frames()
     kept = {row for label in detail_words(side) for row in side.prompt.find(label).channels} if positive else set()
     own = part if kept.issuperset(word.channels) else side
     if settings.method:

@@ -1,8 +1,9 @@
-"""Two recordings of one picture added up, such as those of a base model and its refiner."""
+"""Two recordings of one picture added up, such as those of a base model and its refiner; pictures as the frames of a video."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -12,6 +13,7 @@ from ..errors import BadArgument
 from ..prompt.prompt import Prompt
 from ..types import Grid
 from .data import Detail, RecordedImage
+from .frames import Frames
 
 K = TypeVar("K")
 
@@ -23,13 +25,16 @@ def add(first: RecordedImage, second: RecordedImage) -> RecordedImage:
     have the same layers; a base model and its refiner have not.
 
     Raises:
-        BadArgument: their prompts differ, or one is not a sum.
+        BadArgument: their prompts or frames differ, or one is not a sum.
     """
     if not _same_words(first.prompt, second.prompt):
         seen = f"{first.prompt.text!r:.200} and {second.prompt.text!r:.200}"
         raise BadArgument(f"Recordings of one prompt can be added; these are of {seen}.")
     if not first.aggregation == second.aggregation == "sum":
         raise BadArgument("Recordings are added before another aggregation than 'sum' is made of them.")
+    if first.frames != second.frames:
+        seen = " and ".join("a picture" if x.frames is None else f"{len(x.frames)} frames" for x in (first, second))
+        raise BadArgument(f"Recordings of the same frames can be added; these are of {seen}. `sum_frames()` makes one of all.")
     same = first.layers == second.layers
     grids = {**first.sums, **second.sums}
     return RecordedImage(
@@ -44,6 +49,40 @@ def add(first: RecordedImage, second: RecordedImage) -> RecordedImage:
         steps=first.steps + second.steps,
         timesteps=first.timesteps[: first.steps] + second.timesteps[: second.steps],
         specials=first.specials and second.specials,
+        frames=first.frames,
+    )
+
+
+def as_frames(images: Sequence[RecordedImage]) -> RecordedImage:
+    """Recordings of the frames of a video, made side by side in one batch, as one recording of the video.
+
+    Models that make videos of pictures (AnimateDiff) have the frames in their batch, each with the text. Steps and layers apart
+    are kept as their mean over the frames; heads and self-attention, which are of each frame by itself, are not.
+
+    Args:
+        images: at least one; what they share (words, layers, steps, terms) is that of the first.
+
+    Raises:
+        BadArgument: their words, resolutions or steps differ.
+    """
+    first = images[0]
+    if len(images) == 1:
+        return first
+    if any(not _same_words(first.prompt, x.prompt) or x.num_terms != first.num_terms or x.frames for x in images):
+        raise BadArgument("The frames of a video have the same words, resolutions and steps, and these have not.")
+    details = [image.detail for image in images if image.detail is not None]
+    detail = None
+    if len(details) == len(images):
+        means = {g: torch.stack([x.values[g].float() for x in details]).mean(0).half() for g in details[0].values}
+        detail = replace(details[0], values=means)
+    return replace(
+        first,
+        sums={grid: torch.stack([image.sums[grid] for image in images]) for grid in first.sums},
+        time_weighted={grid: torch.stack([image.time_weighted[grid] for image in images]) for grid in first.sums},
+        detail=detail,
+        heads=None,
+        self_attention=None,
+        frames=Frames(tuple((i, i + 1) for i in range(len(images))), len(images)),
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..prompt.prompt import Prompt
 from ..types import Block, Grid, Side
+from .frames import Frames
 
 Aggregation = Literal["sum", "castorini"]
 """Names of `AGGREGATIONS`."""
@@ -53,12 +54,15 @@ class RecordedImage:
         layers: every recorded layer, in the order of the forward pass.
         detail: layers and steps apart, where kept.
         heads: per layer, float32 `[heads, channels, h, w]` summed over steps, where kept.
-        self_attention: per grid, float32 `[n, n]` (query, key), rows sum to 1, where kept.
+        self_attention: per grid, float32 `[n, n]` (query, key), rows sum to 1, where kept; of a video whose frames attend to
+            each other, n is that of all frames, one after the other.
         prompt: the words and which channels are theirs.
         steps: calls of the model that were finished.
         timesteps: the timestep of each.
         aggregation: how heads, layers and steps became `sums`, a name of `AGGREGATIONS`.
         specials: whether the channels of start, end and padding are there (a choice of steps or layers has only words).
+        frames: of a video, its frames: where there is more than one, `sums` and `time_weighted` are `[frames, channels, h, w]`,
+            and the channels of one position of one frame add up to `num_terms`. Detail and heads are the mean over the frames.
         presence: of each word of a side of concepts, how much speaks for its being in the picture, 0..1; None of other sides.
     """
 
@@ -75,6 +79,12 @@ class RecordedImage:
     aggregation: Aggregation = "sum"
     specials: bool = True
     presence: tuple[float, ...] | None = None
+    frames: Frames | None = None
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames its maps have, 1 for a picture."""
+        return 1 if self.frames is None else len(self.frames)
 
     @property
     def nbytes(self) -> int:
@@ -148,6 +158,16 @@ class PromptSide:
     def aggregation(self) -> Aggregation:
         """How heads, layers and steps became `sums`, a name of `AGGREGATIONS`."""
         return self.positive.aggregation
+
+    @property
+    def frames(self) -> Frames | None:
+        """Of a video, the frames of its maps; None for a picture."""
+        return self.positive.frames
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames the maps have, 1 for a picture: more than one are an axis of every map."""
+        return self.positive.num_frames
 
     @property
     def specials(self) -> bool:

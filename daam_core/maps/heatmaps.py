@@ -26,13 +26,18 @@ class HeatMaps(MaskVerbs, Verbs):
     """The heat maps of one picture: its two sides and the picture itself. Frozen: every verb returns a new value, and works on
     both sides.
 
+    Maps of a video have an axis of frames (`maps.num_frames` above 1): `[frames, h, w]` where those of a picture are `[h, w]`.
+    `maps.select(frames=[0])` is one of them, as a picture; `maps.sum_frames()` all of them as one. Figures, reports and contact
+    sheets are of their sum.
+
     What is asked without naming a side (`maps.heat_map`, `maps.words`, `maps.sums`, …) is the prompt's; `maps.negative` is the
     same picture for the negative prompt.
 
     Attributes:
         sides: "prompt", and "negative" where the negative prompt was recorded.
         size: (height, width) of the picture in pixels.
-        picture: uint8 `[H, W, 3]` RGB, where the picture is known.
+        picture: uint8 `[H, W, 3]` RGB, where the picture is known; of a video the frame in its middle.
+        video: of a video, its frames, uint8 `[frames, H, W, 3]` RGB, where they are known.
 
     Example:
         >>> maps.words
@@ -46,15 +51,16 @@ class HeatMaps(MaskVerbs, Verbs):
     @property
     def nbytes(self) -> int:
         """Bytes of everything that is held: the tensors of both sides and the picture."""
-        picture = 0 if self.picture is None else int(self.picture.nbytes)
-        return picture + sum(side.nbytes for side in self.sides.values())
+        pictures = sum(int(x.nbytes) for x in (self.picture, self.video) if x is not None)
+        return pictures + sum(side.nbytes for side in self.sides.values())
 
     def __repr__(self) -> str:
         height, width = self.size
         grids = " ".join(f"{h}x{w}" for h, w in sorted(self.sums, reverse=True))
         both = ", with negative" if "negative" in self.sides else ""
         words = f"{self.prompt.text[:60]!r}: {len(self.words)} words"
-        return f"HeatMaps({words}, {width} x {height} pixels, grids {grids}, {self.steps} steps{both})"
+        frames = f"{self.num_frames} frames, " if self.num_frames > 1 else ""
+        return f"HeatMaps({words}, {width} x {height} pixels, {frames}grids {grids}, {self.steps} steps{both})"
 
     def overlay(self, query: str, **options: Any) -> PIL.Image.Image:
         """The heat of a word or phrase over the picture, with its name and a colour bar.

@@ -9,16 +9,21 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec
 
-import cv2
 import numpy as np
 from torch import Tensor
 
 from ..attention.upsample import bicubic
 from ..defaults import DEFAULT_TAU
+from ..errors import BadArgument
 from ..masks.methods import MaskInputs, MaskResult, make_mask
+from ..masks.video import VideoInputs, make_video_mask
+from ..opencv import cv2
 from ..prompt.prompt import Word
-from ..types import Image, Size
+from ..types import Grid, Image, Size, Video
+from .film import checked_video
+from .frames import at_frames
 from .queries import WordQueries
+from .word_maps import check_amount, upscaled
 
 P = ParamSpec("P")
 
@@ -45,6 +50,7 @@ class MaskVerbs(WordQueries):
         image: Image | None = None,
         competitors: Sequence[str] | None = None,
         size: Size | None = None,
+        frames: int | None = None,
     ) -> MaskResult:
         """The mask of one word or phrase, and the name of the method that made it: a simpler one where the mask would
         contradict its map. `maps.mask` takes the same and gives the mask alone.
@@ -54,12 +60,14 @@ class MaskVerbs(WordQueries):
             method: "best" (the product's default), "threshold" (Eq. 7: `D >= tau * max D`), "late", "otsu", "compete",
                 "walk", "guided" or "grabcut"; see `MASK_METHODS`.
             tau: level as a share of the maximum, 0..1 (not used by "best" and "otsu").
-            image: uint8 `[H, W, 3]` picture to snap to; the recorded one by default.
+            image: uint8 `[H, W, 3]` picture to snap to; the recorded one by default. Of a video `[frames, H, W, 3]`.
             competitors: the words it competes with; by default the last word of each other noun group of the prompt.
             size: (height, width) of the mask; the picture's by default.
+            frames: of a video, how many frames the mask is to have, such as `len(maps.video)`; the maps' own by default.
 
         Returns:
-            `MaskResult`; its mask is bool `[H, W]`.
+            `MaskResult`; its mask is bool `[H, W]`. Of a video `[frames, H, W]`: one level for all frames, so that they show
+            the same object, and the edge by each frame's picture; see `masks.video`.
 
         Raises:
             WordNotFound: the prompt has no such word.
@@ -77,18 +85,49 @@ class MaskVerbs(WordQueries):
             >>> bool((mask == (heat >= 0.5 * heat.max())).all())
             True
         """
+        if competitors is None:  # a concept's heat is of another unit than that of the prompt's words
+            competitors = [] if self.is_concept(query) else self.prompt.rivals(query)
+        names = [query, *competitors]
+        if self.num_frames > 1 or frames is not None:
+            return make_video_mask(self._video_inputs(names, image, size, frames), method, tau)
         picture = self.picture if image is None else image
         if picture is not None and size is not None and picture.shape[:2] != tuple(size):
             picture = cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA).astype(np.uint8)
         if size is None:
             size = self.size if picture is None else (picture.shape[0], picture.shape[1])
-        if competitors is None:  # a concept's heat is of another unit than that of the prompt's words
-            competitors = [] if self.is_concept(query) else self.prompt.rivals(query)
-        names = [query, *competitors]
         return make_mask(self.mask_inputs(names, picture, size), method, tau)
 
     mask = _mask_of(mask_result)
     """The mask of `mask_result` alone, bool `[H, W]`; the same arguments."""
+
+    def _video_inputs(
+        self, names: Sequence[str | Word], video: Video | None, size: Size | None, count: int | None
+    ) -> VideoInputs:
+        """What the mask methods are given of a video."""
+        shown = count or self.num_frames
+        late = upscaled(self._levels("time_weighted", names), self.grid, self.frames, count)
+        assert self.frames is not None  # a picture was refused
+        if video is not None:
+            video = checked_video(video)
+            if len(video) != shown:
+                raise BadArgument(f"The mask has {shown} frames, and {len(video)} pictures were given to snap to.")
+        elif self.video is not None and len(self.video) == shown:
+            video = self.video
+        elif self.video is not None and count is None:
+            video = self.video[[round(at) for at in self.frames.places(len(self.video))]]
+        if size is None:
+            size = self.size if video is None else (video.shape[1], video.shape[2])
+        check_amount(len(names), shown, size)
+        if video is not None and video.shape[1:3] != tuple(size):
+            video = np.stack([cv2.resize(one, (size[1], size[0]), interpolation=cv2.INTER_AREA) for one in video])
+        levels = self._levels("sums", names)
+        if count is not None:
+            levels = [at_frames(level, self.frames, count) for level in levels]
+        return VideoInputs(levels, late, self._across_frames() if count is None else None, video, size)
+
+    def _across_frames(self) -> tuple[Grid, Tensor] | None:
+        """The attention of all frames to all frames, where it was recorded."""
+        return next(iter(self.self_attention.items())) if self.self_attention else None
 
     def mask_inputs(self, names: Sequence[str | Word], picture: Image | None, size: Size) -> MaskInputs:
         """What the mask methods are given: of the word itself (the first of `names`) and of those it may compete with."""

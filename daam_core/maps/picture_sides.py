@@ -1,11 +1,11 @@
-"""What `HeatMaps` holds: the two sides of one picture, its size and the picture itself."""
+"""What `HeatMaps` holds: the two sides of one picture or video, its size and the picture itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..types import Image, Side, Size
+from ..types import Image, Side, Size, Video
 from .data import PromptSide, RecordedImage
 
 
@@ -16,3 +16,4 @@ class PictureSides(PromptSide):
     sides: Mapping[Side, RecordedImage]
     size: Size
     picture: Image | None = None
+    video: Video | None = None

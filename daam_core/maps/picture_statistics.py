@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..types import Size
-from .statistics import (
-    PromptReport,
-    RankedWord,
-    above_negative,
-    box_region,
-    difference,
-    mean_probability,
-    prompt_report,
-    rank_region,
-    share,
-)
+from .prompt_report import PromptReport, prompt_report
+from .statistics import RankedWord, above_negative, box_region, difference, mean_probability, rank_region, share
 
 if TYPE_CHECKING:
     from .heatmaps import HeatMaps
@@ -138,7 +129,8 @@ class Statistics:
         return rank_region(self.maps, box_region(self.maps, x, y, width, height), words)
 
     def report(self, words: Sequence[str] | None = None) -> PromptReport:
-        """What each word did to the picture: share, peak, spread, the word it overlaps with most; idle and entangled words.
+        """What each word did to the picture: share, peak, spread, the word it overlaps with most; objects that may be
+        missing, and pairs that share their places (see `prompt_report`).
 
         Args:
             words: content words by default.

@@ -12,13 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..attention.upsample import bicubic
 from ..errors import BadArgument, DetailMissing, WordNotFound
 from ..prompt.prompt import Word
 from ..prompt.search import listed
 from ..types import Grid, Side, Size
 from .picture_sides import PictureSides
-from .word_maps import default_words, find, step_maps, word_levels
+from .word_maps import default_words, find, step_maps, upscaled, word_levels
 
 LIKELY = 0.3
 """From this presence score on a concept is more likely in the picture than not; chosen on the model inside (study `concepts`).
@@ -76,20 +75,23 @@ class WordQueries(PictureSides):
         """(h, w) of the finest recorded resolution."""
         return max(self.sums, key=lambda g: g[0] * g[1])
 
-    def heat_map(self, query: str | Word, size: Size | None = None) -> Tensor:
+    def heat_map(self, query: str | Word, size: Size | None = None, frames: int | None = None) -> Tensor:
         """The heat map of one word or phrase, Eq. 6: `D_k[x, y] = sum over layers i, steps j, heads l of F_k^(i,j,l)[x, y]`.
 
         Args:
             query: a word (`"house"`), a repeated one (`"house#2"`), a phrase (`"red house"`), or `"<start>"`,
                 `"<end>"`, `"<padding>"`. Upper and lower case are the same. Or a `Word` of the prompt.
             size: (height, width) to upscale to, bicubic; None is the finest recorded resolution.
+            frames: of a video, how many frames its map is to have, such as those of the video itself, `len(maps.video)`; linear
+                between the recorded ones (see `Frames.places`). None is the recorded (latent) ones.
 
         Returns:
-            float32 `[h, w]`, non-negative but for bicubic undershoot; attention summed over heads, layers, steps.
+            float32 `[h, w]`, non-negative but for bicubic undershoot; attention summed over heads, layers, steps. Of a video
+            (`maps.num_frames` above 1) `[frames, h, w]`.
 
         Raises:
             WordNotFound: the prompt has no such word; the text lists those it has.
-            BadArgument: a size below one pixel.
+            BadArgument: a size below one pixel, frames of a picture, or more than can be held at once.
 
         Example:
             >>> heat = maps.heat_map("house", size=(32, 64))
@@ -99,28 +101,31 @@ class WordQueries(PictureSides):
             Traceback (most recent call last):
             daam_core.errors.WordNotFound: 'zebra' is not in the prompt. Its words are: a, red, house, and, a#2, green, tree.
         """
-        return self.heat_maps([query], size)[0]
+        return self.heat_maps([query], size, frames)[0]
 
-    def heat_maps(self, queries: Sequence[str | Word] | None = None, size: Size | None = None) -> Tensor:
+    def heat_maps(
+        self, queries: Sequence[str | Word] | None = None, size: Size | None = None, frames: int | None = None
+    ) -> Tensor:
         """The maps of several words in one call, as `heat_map` gives each.
 
         Args:
             queries: words and phrases; all words of the prompt by default.
             size: (height, width); None is the finest recorded resolution.
+            frames: as in `heat_map`.
 
         Returns:
-            float32 `[words, h, w]`.
+            float32 `[words, h, w]`; of a video `[words, frames, h, w]`.
 
         Raises:
             WordNotFound: the prompt has no such word.
-            BadArgument: a size below one pixel.
+            BadArgument: a size below one pixel, frames of a picture, or more than can be held at once.
 
         Example:
             >>> tuple(maps.heat_maps(["house", "green tree"], size=(32, 64)).shape)
             (2, 32, 64)
         """
         levels = self._levels("sums", self.words if queries is None else queries)
-        return bicubic(levels, self._checked(size))
+        return upscaled(levels, self._checked(size), self.frames, frames)
 
     def __getitem__(self, query: str | Word) -> Tensor:
         """`maps["house"]`: the heat map of a word or phrase at the finest recorded resolution, float32 `[h, w]`.
@@ -181,7 +186,8 @@ class WordQueries(PictureSides):
             size: (height, width); None is the finest recorded resolution.
 
         Returns:
-            float32 `[steps, h, w]`; steps are kept in float16, so three digits are right. Their sum is `heat_map`.
+            float32 `[steps, h, w]`; steps are kept in float16, so three digits are right. Their sum is `heat_map`; of a
+            video, its mean over the frames.
 
         Raises:
             DetailMissing: steps were not kept apart: record with `trace(pipe, keep="steps")`.

@@ -83,6 +83,15 @@ class Values:
             raise self._bad(name, f"{count or 'a list of'} whole numbers from {least} to {most}")
         return found
 
+    def spans(self, name: str, most: int) -> tuple[tuple[int, int], ...]:
+        """A list of pairs (first, behind the last) of whole numbers up to `most`, in order, none into the next."""
+        found = self._list(name)
+        flat = [x for pair in found if isinstance(pair, list) and len(pair) == 2 for x in pair]
+        whole = len(flat) == 2 * len(found) and all(_is_whole(x, 0, most) for x in flat)
+        if not whole or flat != sorted(flat) or any(start == stop for start, stop in found):
+            raise self._bad(name, f"a list of pairs of whole numbers from 0 to {most}, in order")
+        return tuple((a, b) for a, b in found)
+
     def number(self, name: str) -> float:
         """A number."""
         found: Any = self.data.get(name)

@@ -3,14 +3,16 @@
 The schema of a record, version 1. Names are those of version 0.1.0: `late` is `time_weighted`, `place` a layer's block, `row` a
 channel, `rule` the aggregation.
 
-    sums/HxW, late/HxW            float32 [channels, H, W]
+    sums/HxW, late/HxW            float32 [channels, H, W]; of a video with several frames [frames, channels, H, W]
     detail/HxW                    float16 [steps or 1, layers or 1, tokens, H, W]
     heads/I                       float32 [heads, channels, H, W] of layer I
-    self/HxW                      float32 [H * W, H * W]
+    self/HxW                      float32 [H * W, H * W]; of a video [frames * H * W, frames * H * W]
     picture/png                   uint8 [bytes]
+    video/I                       uint8 [bytes], JPEG of frame I of a video
     negative/...                  the same of the negative prompt
     concepts/...                  the same of concepts, which have sums and late alone
-    header                        prompt, size, steps, timesteps, terms, layers, detail, rule, specials, negative, concepts
+    header                        prompt, size, steps, timesteps, terms, layers, detail, rule, specials, negative, concepts; of
+                                  a video frames (see `Frames`) and video, how many frames it has
 
 A record may come from a stranger. `unpack` checks every part before anything is made of it, so that whatever loads can be
 used: no later step meets a shape, number or name that it does not expect.
@@ -22,30 +24,30 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import BadArgument, BadPrompt, BadRecord
 from ..prompt.prompt import Prompt, Token, Word
-from ..types import Grid, Image, Side, Size
+from ..types import Grid, Image, Side, Size, Video
 from .data import Aggregation, Detail, LayerInfo, RecordedImage
+from .frames import Frames
+from .pixels import LARGEST_PICTURE, from_jpegs, from_png, to_jpegs, to_png
 from .record_values import Values, by_grid, finite
 
 if TYPE_CHECKING:
     from .heatmaps import HeatMaps
 
-LARGEST_PICTURE = 2**27
-"""Pixels of the largest picture a record may hold (11585 x 11585)."""
 MOST_STEPS = 100_000
 MOST_TERMS = 2**53
+MOST_FRAMES = 4096
+"""Of a video."""
 RULES: Mapping[Aggregation, str] = {"sum": "paper", "castorini": "castorini"}
 """What records and pages call the aggregations."""
 _BLOCKS = ("down", "mid", "up")
 
 Packed = tuple[dict[str, Tensor], dict[str, Any]]
-Unpacked = tuple[dict[Side, RecordedImage], Size, Image | None]
+Unpacked = tuple[dict[Side, RecordedImage], Size, Image | None, Video | None]
 
 
 def pack(maps: HeatMaps) -> Packed:
@@ -68,12 +70,15 @@ def pack(maps: HeatMaps) -> Packed:
         header["concepts"]["presence"] = list(side.presence or ())
         tensors |= {f"concepts/{name}": x for name, x in more.items()}
     if maps.picture is not None:
-        tensors["picture/png"] = _to_png(maps.picture)
+        tensors["picture/png"] = to_png(maps.picture)
+    if maps.video is not None:
+        header["video"] = len(maps.video)
+        tensors |= to_jpegs(maps.video)
     return tensors, header
 
 
 def unpack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Unpacked:
-    """(sides, size, picture) out of a record.
+    """(sides, size, picture, video) out of a record.
 
     Raises:
         BadRecord: a part is missing, is nothing that a recording holds, or does not fit the others.
@@ -82,7 +87,7 @@ def unpack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Unpacked
     height, width = values.wholes("size", 1, 2**24, count=2)
     if height * width > LARGEST_PICTURE:
         raise BadRecord(f"This record's picture of {width} x {height} pixels is larger than any that can be shown.")
-    picture = _from_png(tensors["picture/png"]) if "picture/png" in tensors else None
+    picture = from_png(tensors["picture/png"]) if "picture/png" in tensors else None
     if picture is not None and picture.shape[:2] != (height, width):
         seen = f"{picture.shape[1]} x {picture.shape[0]}"
         raise BadRecord(f"This record's picture has {seen} pixels where {width} x {height} were promised.")
@@ -93,7 +98,10 @@ def unpack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Unpacked
     if header.get("concepts") is not None:
         beside = {n.removeprefix("concepts/"): x for n, x in tensors.items() if n.startswith("concepts/")}
         sides["concepts"] = _unpack_concepts(beside, values.inside("concepts"))
-    return sides, (height, width), picture
+    video = None
+    if header.get("video") is not None:
+        video = from_jpegs(tensors, values.whole("video", 1, MOST_FRAMES), (height, width))
+    return sides, (height, width), picture, video
 
 
 # -- one side ------------------------------------------------------------------------------------------------------
@@ -122,6 +130,8 @@ def _pack_side(image: RecordedImage, size: Size) -> Packed:
         "rule": RULES[image.aggregation],
         "specials": image.specials,
     }
+    if image.frames is not None:
+        header["frames"] = {"spans": [list(span) for span in image.frames.spans], "latents": image.frames.latents}
     # One tensor may stand for two parts (late = sums after a choice of layers); a file holds each by itself.
     return {name: x.clone() for name, x in tensors.items()}, header
 
@@ -129,8 +139,9 @@ def _pack_side(image: RecordedImage, size: Size) -> Packed:
 def _unpack_side(tensors: Mapping[str, Tensor], values: Values) -> RecordedImage:
     prompt = prompt_from_dict(values.inside("prompt"))
     channels = prompt.num_channels
-    sums = _maps(tensors, "sums", channels)
-    time_weighted = _maps(tensors, "late", channels)
+    frames = _frames(values)
+    sums = _maps(tensors, "sums", channels, frames)
+    time_weighted = _maps(tensors, "late", channels, frames)
     terms = by_grid(values.inside("terms").wholes_by_name(0, MOST_TERMS))
     if not sums:
         raise BadRecord("This record holds no heat maps; record the picture again.")
@@ -154,12 +165,13 @@ def _unpack_side(tensors: Mapping[str, Tensor], values: Values) -> RecordedImage
         layers=layers,
         detail=_detail(tensors, values, layers, steps, channels - 3),
         heads=_heads(tensors, layers, channels),
-        self_attention=_self_attention(tensors),
+        self_attention=_self_attention(tensors, 1 if frames is None else len(frames)),
         prompt=prompt,
         steps=steps,
         timesteps=timesteps,
         aggregation=rules[rule],
         specials=values.flag("specials", True),
+        frames=frames,
     )
 
 
@@ -177,8 +189,21 @@ def _part(tensors: Mapping[str, Tensor], part: str) -> dict[Grid, Tensor]:
     return by_grid({name.removeprefix(f"{part}/"): x for name, x in tensors.items() if name.startswith(f"{part}/")})
 
 
-def _maps(tensors: Mapping[str, Tensor], part: str, channels: int) -> dict[Grid, Tensor]:
-    return {g: finite(x, f"{part}/{_name(g)}", torch.float32, (channels, *g)) for g, x in _part(tensors, part).items()}
+def _maps(tensors: Mapping[str, Tensor], part: str, channels: int, frames: Frames | None) -> dict[Grid, Tensor]:
+    shape = (channels,) if frames is None or len(frames) == 1 else (len(frames), channels)
+    return {g: finite(x, f"{part}/{_name(g)}", torch.float32, (*shape, *g)) for g, x in _part(tensors, part).items()}
+
+
+def _frames(values: Values) -> Frames | None:
+    """The frames of a video: some of its latent frames, in order, each in one of them at most."""
+    if values.get("frames") is None:
+        return None
+    about = values.inside("frames")
+    latents = about.whole("latents", 2, MOST_FRAMES)
+    spans = about.spans("spans", latents)
+    if not spans:
+        raise BadRecord("This record is of a video and has none of its frames; record the video again.")
+    return Frames(spans, latents)
 
 
 def _layer(values: Values) -> LayerInfo:
@@ -225,11 +250,12 @@ def _heads(tensors: Mapping[str, Tensor], layers: tuple[LayerInfo, ...], channel
     }
 
 
-def _self_attention(tensors: Mapping[str, Tensor]) -> dict[Grid, Tensor] | None:
+def _self_attention(tensors: Mapping[str, Tensor], frames: int) -> dict[Grid, Tensor] | None:
     found = _part(tensors, "self")
     for (h, w), x in found.items():
-        finite(x, f"self/{h}x{w}", torch.float32, (h * w, h * w))
-        if float(x.min()) < 0 or not torch.allclose(x.sum(-1), torch.ones(h * w), atol=0.01):
+        n = frames * h * w
+        finite(x, f"self/{h}x{w}", torch.float32, (n, n))
+        if float(x.min()) < 0 or not torch.allclose(x.sum(-1), torch.ones(n), atol=0.01):
             raise BadRecord("This record's self-attention does not add up to 1; record the picture again.")
     return found or None
 
@@ -276,23 +302,3 @@ def prompt_from_dict(values: Values) -> Prompt:
         return Prompt(values.text("text"), tokens, words, start, end, padding, length, tuple(values.texts("truncated")))
     except BadPrompt as error:
         raise BadRecord(f"The record's prompt cannot be read ({error}); the file was damaged or changed.") from error
-
-
-# -- the picture ---------------------------------------------------------------------------------------------------
-
-
-def _to_png(picture: Image) -> Tensor:
-    _, data = cv2.imencode(".png", picture[..., ::-1])
-    return torch.from_numpy(data.reshape(-1).copy())
-
-
-def _from_png(data: Tensor) -> Image:
-    raw = data.contiguous().numpy().tobytes() if data.dtype is torch.uint8 and data.dim() == 1 else b""
-    # A PNG of a few bytes can promise gigabytes: its own header is believed only up to a size people paint.
-    pixels = int.from_bytes(raw[16:20], "big") * int.from_bytes(raw[20:24], "big")
-    picture = None
-    if raw[:8] == b"\x89PNG\r\n\x1a\n" and 0 < pixels <= LARGEST_PICTURE:
-        picture = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise BadRecord("The picture inside this record cannot be read; record it again.")
-    return np.ascontiguousarray(picture[..., ::-1]).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Parts of a recording: some of its layers, steps, heads or resolutions, summed as Eq. 6 sums the whole."""
+"""Parts of a recording: some of its layers, steps, heads, resolutions or frames, summed as Eq. 6 sums the whole."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import BadArgument, DetailMissing
 from ..types import Grid
 from .data import RecordedImage
+from .frames import Frames, sizes_of
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,11 @@ class Choice:
     steps: Sequence[int] | None = None
     heads: Sequence[int] | None = None
     grids: Sequence[Grid] | None = None
+    frames: Sequence[int] | None = None
 
 
 def select(image: RecordedImage, choice: Choice) -> RecordedImage:
-    """One side from a choice of layers, steps, heads and resolutions.
+    """One side from a choice of layers, steps, heads, resolutions and frames.
 
     Raises:
         DetailMissing: the recording did not keep what is asked for.
@@ -43,6 +45,8 @@ def select(image: RecordedImage, choice: Choice) -> RecordedImage:
     layers, steps, heads, grids = choice.layers, choice.steps, choice.heads, choice.grids
     if grids is not None:
         image = of_grids(image, grids)
+    if choice.frames is not None:
+        image = of_frames(image, choice.frames, alone=layers is None and steps is None and heads is None)
     if layers is None and steps is None and heads is None:
         return image
     if image.aggregation != "sum":
@@ -62,7 +66,70 @@ def select(image: RecordedImage, choice: Choice) -> RecordedImage:
         specials=part.specials,
         detail=None,
         heads=None,
+        frames=image.frames and image.frames.merged(),
     )
+
+
+def of_frames(image: RecordedImage, numbers: Sequence[int], alone: bool = True) -> RecordedImage:
+    """Some frames of a video; one of them is a picture, whose maps have no axis of frames.
+
+    Raises:
+        BadArgument: there is no such frame, or the recording is no video.
+        DetailMissing: frames and layers, steps or heads were asked for together.
+    """
+    if image.frames is None:
+        raise BadArgument("This recording is of one picture: frames can be chosen of a video.")
+    chosen = image.frames.chosen(numbers)
+    if len(image.frames) == 1:
+        return image
+    if not alone:
+        raise DetailMissing("Layers, steps and heads of a video are kept as the mean over its frames: choose them or frames.")
+    at: int | list[int] = chosen if len(chosen) > 1 else chosen[0]
+    return dataclasses.replace(
+        image,
+        sums={grid: x[at] for grid, x in image.sums.items()},
+        time_weighted={grid: x[at] for grid, x in image.time_weighted.items()},
+        detail=None,
+        heads=None,
+        self_attention=None,
+        frames=Frames(tuple(image.frames.spans[i] for i in chosen), image.frames.latents),
+    )
+
+
+def sum_frames(image: RecordedImage) -> RecordedImage:
+    """A video's side as a picture's: the sum over all latent frames of those that are there, and of their terms."""
+    frames = image.frames
+    if frames is None:
+        return image
+    return dataclasses.replace(
+        image,
+        sums={grid: _summed(x, frames) for grid, x in image.sums.items()},
+        time_weighted={grid: _summed(x, frames) for grid, x in image.time_weighted.items()},
+        num_terms={grid: n * sum(frames.sizes) for grid, n in image.num_terms.items()},
+        detail=None,
+        heads=None,
+        self_attention=None,
+        frames=None,
+    )
+
+
+def over_frames(image: RecordedImage) -> RecordedImage:
+    """A video's side with the mean of its frames as the only one."""
+    if image.frames is None:
+        return image
+    one, terms = sum_frames(image), sum(image.frames.sizes)
+    return dataclasses.replace(
+        image,
+        sums={grid: x / terms for grid, x in one.sums.items()},
+        time_weighted={grid: x / terms for grid, x in one.time_weighted.items()},
+        self_attention=None,
+        frames=image.frames.merged(),
+    )
+
+
+def _summed(x: Tensor, frames: Frames) -> Tensor:
+    """`[frames, channels, h, w]`, or `[channels, h, w]` of one, -> `[channels, h, w]`."""
+    return (x * sizes_of(frames, x)).sum(0) if len(frames) > 1 else x * frames.sizes[0]
 
 
 def of_grids(image: RecordedImage, grids: Sequence[Grid]) -> RecordedImage:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..prompt.compose import concat
 from .data import Detail, RecordedImage
+from .subset import over_frames
 
 K = TypeVar("K")
 
@@ -19,10 +20,13 @@ K = TypeVar("K")
 def join_in_succession(parts: Sequence[RecordedImage]) -> RecordedImage:
     """One recorded image of the parts: words, steps and terms of all of them, in order.
 
-    A word that stands in several prompts is numbered on: `house`, `house#2`.
+    A word that stands in several prompts is numbered on: `house`, `house#2`. Of a video whose prompts left room for different
+    numbers of frames, only the mean over the frames is kept.
     """
     if len(parts) == 1:
         return parts[0]
+    if len({part.frames for part in parts}) > 1:  # more words leave room for fewer frames
+        parts = [over_frames(part) for part in parts]
     longest = max(parts, key=lambda part: part.steps)
     layers = tuple(dict.fromkeys(layer for part in parts for layer in part.layers))
     keys = [[layers.index(layer) for layer in part.layers] for part in parts]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TypeVar
 
@@ -16,10 +16,11 @@ import PIL.Image
 
 from ..errors import BadArgument, DetailMissing
 from ..prompt.prompt import Prompt
-from ..types import Grid, Image, Side
+from ..types import Grid, Image, Side, Video
 from . import combine, subset
 from .aggregation import AGGREGATIONS
 from .data import Aggregation, RecordedImage
+from .film import checked_video
 from .picture_sides import PictureSides
 from .relabel import relabel
 
@@ -55,8 +56,10 @@ class Verbs(PictureSides):
         steps: Iterable[int] | None = None,
         heads: Iterable[int] | None = None,
         grids: Iterable[Grid] | None = None,
+        frames: Iterable[int] | None = None,
     ) -> M:
-        """The same maps from a choice of layers, steps, heads or resolutions, on both sides. What is named twice counts once.
+        """The same maps from a choice of layers, steps, heads, resolutions or frames, on both sides. What is named twice counts
+        once.
 
         The negative side is there where it has what is chosen: it may have other resolutions or fewer steps. Concepts are there
         where only resolutions are chosen.
@@ -66,10 +69,12 @@ class Verbs(PictureSides):
             steps: step numbers from 0; negative ones count from the end.
             heads: head numbers from 0.
             grids: resolutions (h, w).
+            frames: of a video, frames of its maps from 0, in order; one of them is a picture, whose maps are `[h, w]`. Layers,
+                steps and heads are kept as the mean over the frames, and cannot be chosen together with frames.
 
         Raises:
             DetailMissing: the recording did not keep what is asked for; the text says how to record it.
-            BadArgument: no such layer, step, head or resolution.
+            BadArgument: no such layer, step, head, resolution or frame.
 
         Example:
             >>> late = maps.select(steps=[-1])
@@ -77,14 +82,33 @@ class Verbs(PictureSides):
             >>> maps.select(steps=[0, 0, -2]).num_terms == maps.select(steps=[0]).num_terms
             True
         """
-        if layers is None and steps is None and heads is None and grids is None:
+        given = (layers, steps, heads, grids, frames)
+        if all(x is None for x in given):
             return self
-        asked = subset.Choice(*(None if x is None else tuple(x) for x in (layers, steps, heads, grids)))  # type: ignore[arg-type]
+        asked = subset.Choice(*(None if x is None else tuple(x) for x in given))  # type: ignore[arg-type]
         sides: dict[Side, RecordedImage] = {"prompt": subset.select(self.positive, asked)}
-        for name in self.sides.keys() - sides.keys():
-            with contextlib.suppress(DetailMissing, BadArgument):
-                sides[name] = subset.select(self.sides[name], asked)
-        return dataclasses.replace(self, sides=sides)
+        for name, side in self.sides.items():
+            # Words leave room for different numbers of frames: a side that has others has nothing of this choice.
+            if name != "prompt" and (asked.frames is None or side.frames == self.frames):
+                with contextlib.suppress(DetailMissing, BadArgument):
+                    sides[name] = subset.select(side, asked)
+        if asked.frames is None or self.frames is None or self.video is None:
+            return dataclasses.replace(self, sides=sides)
+        numbers = self.frames.chosen(asked.frames)
+        shown = self.video[[round(self.frames.places(len(self.video))[i]) for i in numbers]]
+        video = shown if len(numbers) > 1 else None
+        return dataclasses.replace(self, sides=sides, picture=shown[len(shown) // 2], video=video)
+
+    def sum_frames(self: M) -> M:
+        """The maps of a video as those of one picture: Eq. 6 summed over its latent frames, too. Those of a picture stay.
+
+        Example:
+            >>> maps.sum_frames() is maps
+            True
+        """
+        if self.frames is None:
+            return self
+        return dataclasses.replace(self.each_side(subset.sum_frames), video=None)
 
     def aggregate(self: M, aggregation: Aggregation, latent: int = 64) -> M:
         """The maps by another aggregation of `AGGREGATIONS`, on both sides.
@@ -122,11 +146,12 @@ class Verbs(PictureSides):
     def __add__(self: M, other: M) -> M:
         """Two recordings of one picture as one: `base + refiner`. Eq. 6 over the layers, heads and steps of both.
 
-        The picture is that of the second, where it has one; the negative side is there where both have it. `time_weighted`
-        counts each recording's steps from 1. Steps, layers and heads stay apart where both have the same layers.
+        The picture or video is that of the second, where it has one; the negative side is there where both have it.
+        `time_weighted` counts each recording's steps from 1. Steps, layers and heads stay apart where both have the same
+        layers.
 
         Raises:
-            BadArgument: other prompts or sizes, or maps of another aggregation than "sum".
+            BadArgument: other prompts, sizes or frames, or maps of another aggregation than "sum".
 
         Example:
             >>> both = maps + maps
@@ -139,7 +164,9 @@ class Verbs(PictureSides):
             a, b = (f"{width} x {height}" for height, width in (self.size, other.size))
             raise BadArgument(f"Recordings of one size can be added; these are of {a} and {b} pixels.")
         sides = {name: combine.add(side, other.sides[name]) for name, side in self.sides.items() if name in other.sides}
-        return dataclasses.replace(self, sides=sides, picture=self.picture if other.picture is None else other.picture)
+        picture = self.picture if other.picture is None else other.picture
+        video = self.video if other.video is None else other.video
+        return dataclasses.replace(self, sides=sides, picture=picture, video=video)
 
     def with_prompt(self: M, prompt: Prompt, negative: Prompt | None = None) -> M:
         """The words of maps that were recorded by column number, because nobody knew the words then.
@@ -177,4 +204,26 @@ class Verbs(PictureSides):
         pixels = np.asarray(picture.convert("RGB") if isinstance(picture, PIL.Image.Image) else picture)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
             raise BadArgument(f"A picture is uint8 [height, width, 3], not {pixels.dtype} {list(pixels.shape)}.")
-        return dataclasses.replace(self, picture=pixels, size=(pixels.shape[0], pixels.shape[1]))
+        size = (pixels.shape[0], pixels.shape[1])
+        return dataclasses.replace(self, picture=pixels, size=size, video=self.video if size == self.size else None)
+
+    def with_video(self: M, video: Video | Sequence[Image | PIL.Image.Image]) -> M:
+        """The same maps of a video over its frames.
+
+        Args:
+            video: uint8 `[frames, H, W, 3]` RGB, or pictures, all of one size.
+
+        Raises:
+            BadArgument: they are no frames, larger than a recording may hold, or do not fit the maps' latent frames.
+
+        Example:
+            >>> maps.with_video(np.zeros((9, 48, 96, 3), np.uint8))
+            Traceback (most recent call last):
+            daam_core.errors.BadArgument: These maps are of one picture and not of a video: `with_picture` gives them one.
+        """
+        if self.frames is None or self.num_frames == 1:
+            raise BadArgument("These maps are of one picture and not of a video: `with_picture` gives them one.")
+        frames = checked_video(video)
+        self.frames.places(len(frames))
+        size = (frames.shape[1], frames.shape[2])
+        return dataclasses.replace(self, video=frames, picture=frames[len(frames) // 2], size=size)

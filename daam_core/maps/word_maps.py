@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ..attention.upsample import bicubic
-from ..errors import DetailMissing
+from ..errors import BadArgument, DetailMissing
 from ..prompt.prompt import Word
 from ..types import Grid, Size
 from .aggregation import token_weight
 from .data import Aggregation, RecordedImage
+from .frames import Frames, at_frames
 
 if TYPE_CHECKING:
     from .queries import WordQueries
+
+MOST_FRAMES = 4096
+"""Of a video at once."""
+MOST_VALUES = 2**28
+"""Of the maps of a video that are given out at once: 1 GB."""
 
 
 def find(image: RecordedImage, query: str | Word) -> Word:
@@ -33,15 +39,46 @@ def find(image: RecordedImage, query: str | Word) -> Word:
 
 
 def word_levels(channels: Mapping[Grid, Tensor], words: Sequence[Word], aggregation: Aggregation) -> list[Tensor]:
-    """Native maps float32 `[words, h, w]` of every resolution, out of float32 `[channels, h, w]`."""
+    """Native maps float32 `[words, h, w]` of every resolution, out of float32 `[channels, h, w]`; of a video
+    `[words, frames, h, w]`, out of `[frames, channels, h, w]`."""
     return [_merged(x, words, aggregation) for x in channels.values()]
 
 
 def _merged(channels: Tensor, words: Sequence[Word], aggregation: Aggregation) -> Tensor:
+    channels = channels.movedim(-3, 0)
     merge = channels.new_zeros(len(words), channels.shape[0])
     for i, word in enumerate(words):
         merge[i, list(word.channels)] = token_weight(aggregation, len(word.channels))
     return (merge @ channels.flatten(1)).unflatten(1, channels.shape[1:])
+
+
+def upscaled(levels: Sequence[Tensor], size: Size, frames: Frames | None, count: int | None = None) -> Tensor:
+    """Native maps `[words, h, w]` at one size, summed; of a video `[words, frames, h, w]`, at `count` frames.
+
+    Raises:
+        BadArgument: frames of a picture, or more values than can be held at once.
+    """
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_FRAMES):
+        raise BadArgument(f"frames is how many frames there shall be, from 1 to {MOST_FRAMES}, not {count!r}.")
+    if levels[0].dim() == 3:
+        if count is not None:
+            raise BadArgument(f"These maps are of one picture, not of {count} frames: `frames` is for videos.")
+        return bicubic(levels, size)
+    assert frames is not None
+    words, shown = len(levels[0]), count or len(frames)
+    check_amount(words, shown, size)
+    if count is not None:
+        levels = [at_frames(level, frames, count) for level in levels]
+    return bicubic([level.flatten(0, 1) for level in levels], size).unflatten(0, (words, shown))
+
+
+def check_amount(words: int, frames: int, size: Size) -> None:
+    """Raises BadArgument for more maps of a video than can be held at once."""
+    if words * frames * size[0] * size[1] > MOST_VALUES:
+        raise BadArgument(
+            f"{words} maps of {frames} frames of {size[1]} x {size[0]} pixels are more than can be held at once: ask for fewer "
+            "words or frames, or a smaller size."
+        )
 
 
 def step_maps(image: RecordedImage, word: Word, size: Size) -> Tensor:
@@ -71,7 +108,7 @@ def default_words(maps: WordQueries, most: int | None = None) -> list[str]:
         return words
     image = maps.positive
     levels = word_levels(image.sums, [image.prompt.find(word) for word in words], image.aggregation)
-    strength = sum(level.mean((1, 2)) for level in levels)
+    strength = sum(level.flatten(1).mean(1) for level in levels)
     assert isinstance(strength, Tensor)
     strongest = strength.argsort(descending=True, stable=True)[: max(0, most)].tolist()
     return [words[i] for i in sorted(strongest)]

@@ -24,13 +24,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..errors import BadArgument
+from ..opencv import cv2
 from ..types import Grid, Size
 from . import color_model as colours
 from . import edge_smoothing as smoother
@@ -129,15 +129,26 @@ def figure_mask(chosen: Tensor, picture: Picture | None, size: Size, settings: S
     small = working_picture(picture, SIDE)
     heat = minmax(resized(chosen, (small.shape[0], small.shape[1]))).cpu()
     plain = compete(heat, settings.level)[0].numpy()
+    done = told_apart(heat, plain, picture, small, settings, cut).to(chosen.device)
+    if done.shape != (height, width):
+        done = torch.nn.functional.interpolate(done[None, None].float(), (height, width), mode="area")[0, 0] >= 0.5
+    return done
+
+
+def told_apart(heat: Tensor, plain: Mask, picture: Picture, small: Picture, settings: Settings, cut: bool) -> Tensor:
+    """Steps 2 to 6 for the first map of `heat` `[words, h, w]` (0..1, at the size of `small`): bool, of the picture's size.
+
+    Args:
+        plain: the map's own mask, bool `[h, w]`: the guard's.
+        small: the picture at its working size.
+        cut: whether GrabCut finds the edge.
+    """
     mask = snapped(heat.numpy(), small, settings)
     if _overlap(mask, plain) < settings.agreement:
         mask = plain
     if cut:
         mask = grabcut_around(mask, heat.numpy(), small)
-    done = torch.from_numpy(enlarged_mask(mask, picture)).to(chosen.device)
-    if done.shape != (height, width):
-        done = torch.nn.functional.interpolate(done[None, None].float(), (height, width), mode="area")[0, 0] >= 0.5
-    return done
+    return torch.from_numpy(enlarged_mask(mask, picture))
 
 
 def grid_of(self_attention: Tensor, finest: Grid) -> Grid:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..errors import BadArgument
+from ..opencv import cv2
 from .guided_filter import snap_guided
 from .resize import resized, working_picture
 from .threshold import minmax

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..opencv import cv2
 from .resize import resized, working_picture
 from .validate import Array, Picture, checked_maps, checked_picture, checked_positive
 

@@ -120,19 +120,20 @@ class MaskMethod:
             return figure_mask(chosen, inputs.picture, inputs.size, cut=self.edge == "grabcut")
         heat = resized(chosen, inputs.size)
         if inputs.picture is None or self.edge == "none":
-            return self._decided(heat, tau)
+            return self.decided(heat, tau)
         if self.edge == "guided":
             # Linear in the map: a word without rivals keeps its own scale for Eq. 7, several need a common one.
-            return self._decided(snap_guided(heat if len(heat) == 1 else stretched(heat), inputs.picture), tau)
-        return snap_grabcut(heat[:1], inputs.picture, where=self._decided(heat, tau)[None])[0]
+            return self.decided(snap_guided(heat if len(heat) == 1 else stretched(heat), inputs.picture), tau)
+        return snap_grabcut(heat[:1], inputs.picture, where=self.decided(heat, tau)[None])[0]
 
     @property
-    def _is_equation_6(self) -> bool:
+    def is_equation_6(self) -> bool:
+        """Whether its heat is the sum of all steps as it is."""
         return self.heat == "sum" and not self.walks
 
     def _propagated(self, inputs: MaskInputs) -> Tensor | None:
         # Eq. 6 upscales every resolution on its own; walked or late heat has one grid.
-        native = inputs.maps if self._is_equation_6 and self.decision != "figure" else inputs.native(self.heat)
+        native = inputs.maps if self.is_equation_6 and self.decision != "figure" else inputs.native(self.heat)
         if not self.walks:
             return native
         if inputs.self_attention is None:
@@ -143,7 +144,8 @@ class MaskMethod:
         grid, attention = inputs.self_attention
         return propagated(native, attention, grid, self.walks)
 
-    def _decided(self, heat: Tensor, tau: float) -> Tensor:
+    def decided(self, heat: Tensor, tau: float) -> Tensor:
+        """The decision by heat `[words, H, W]`, the word first: bool `[H, W]`."""
         match self.decision:
             case "threshold":
                 return threshold(heat[0], tau)
@@ -177,7 +179,7 @@ class MaskResult:
     """A mask and what made it.
 
     Attributes:
-        mask: bool `[H, W]`.
+        mask: bool `[H, W]`, of a video `[frames, H, W]`.
         method: what made it: the method that was asked for, or a simpler one (a name of `MASK_METHODS`, or of its parts).
         note: one sentence that says why it is a simpler one; empty where it is not.
     """
@@ -194,22 +196,37 @@ def make_mask(inputs: MaskInputs, method: str = "best", tau: float = DEFAULT_TAU
         BadArgument: an unknown method (the text lists those that are), or tau outside 0..1.
         DetailMissing: the method needs the picture or self-attention, and the recording has none.
     """
-    if method not in MASK_METHODS:
-        raise BadArgument(f"There is no mask method {method!r}; there are {', '.join(MASK_METHODS)}.")
-    checked_share(tau, "tau")
-    asked = MASK_METHODS[method]
-    if asked.decision == "figure":  # the default takes what there is
-        walks = 0 if inputs.self_attention is None else asked.walks
-        asked = dataclasses.replace(asked, walks=walks, edge="none" if inputs.picture is None else asked.edge)
+    asked = asked_method(method, tau, inputs.self_attention is not None, inputs.picture is not None)
     mask = asked.apply(inputs, tau)
     if mask is not None and (asked == EQUATION_7 or not contradicts(mask, inputs.maps[0])):
         return MaskResult(mask, method)
-    reason = "the recorded self-attention says nothing of this picture" if mask is None else "its mask contradicted the map"
+    silent = mask is None
     for other in asked.simpler():
         mask = other.apply(inputs, tau)
         if mask is not None and (other == EQUATION_7 or not contradicts(mask, inputs.maps[0])):
             break
     assert mask is not None  # Eq. 7 needs nothing that could be missing
+    return gave_way(mask, method, other, silent)
+
+
+def asked_method(method: str, tau: float, self_attention: bool, picture: bool) -> MaskMethod:
+    """The method of a name; the default does without what there is not.
+
+    Raises:
+        BadArgument: an unknown method (the text lists those that are), or tau outside 0..1.
+    """
+    if method not in MASK_METHODS:
+        raise BadArgument(f"There is no mask method {method!r}; there are {', '.join(MASK_METHODS)}.")
+    checked_share(tau, "tau")
+    asked = MASK_METHODS[method]
+    if asked.decision == "figure":
+        return dataclasses.replace(asked, walks=asked.walks * self_attention, edge=asked.edge if picture else "none")
+    return asked
+
+
+def gave_way(mask: Tensor, method: str, other: MaskMethod, silent: bool) -> MaskResult:
+    """A mask by another method than was asked for, and why: self-attention was silent, or the mask contradicted its map."""
+    reason = "the recorded self-attention says nothing of this picture" if silent else "its mask contradicted the map"
     name = method_name(other)
     return MaskResult(mask, name, f"The method {method!r} gave way to {name!r}: {reason}.")
 

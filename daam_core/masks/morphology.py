@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..errors import BadArgument
+from ..opencv import cv2
 from ..types import Size
 from .validate import Picture, checked_masks, checked_number, checked_positive, checked_size, checked_whole, per_mask
 

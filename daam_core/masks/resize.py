@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..opencv import cv2
 from .validate import Picture, checked_maps, checked_size
 
 

@@ -89,7 +89,7 @@ def colour_table(name: ColourMap) -> NDArray[np.uint8]:
 
 
 def _opencv_table(name: str) -> NDArray[np.uint8]:
-    import cv2
+    from ..opencv import cv2
 
     values = np.arange(256, dtype=np.uint8)[:, None]
     drawn = cv2.applyColorMap(values, getattr(cv2, f"COLORMAP_{name.upper()}"))

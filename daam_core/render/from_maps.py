@@ -18,7 +18,7 @@ from .tables import table
 
 if TYPE_CHECKING:
     from ..maps.heatmaps import HeatMaps
-    from ..maps.statistics import PromptReport
+    from ..maps.prompt_report import PromptReport
 
 MOST_WORDS = 12
 """Words of a sheet where nobody chose any."""
@@ -28,13 +28,16 @@ _GREY = 96
 
 
 def word_overlay(maps: HeatMaps, word: str, **options: Any) -> Picture:
-    """`overlay` of one word or phrase on the recorded picture, with label and colour bar (options as there)."""
+    """`overlay` of one word or phrase on the recorded picture, with label and colour bar (options as there); of a video its sum
+    over the frames, on the frame in its middle."""
     chosen: dict[str, Any] = {"label": maps.caption(word), "bar": True}
+    maps = maps.sum_frames()
     return overlay(_picture(maps), maps.heat_map(word, size=maps.size), **chosen | options)
 
 
 def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: Any) -> Picture:
     """`contact_sheet` of the words (the strongest dozen of the content words by default) under the prompt."""
+    maps = maps.sum_frames()
     names = maps.default_words(MOST_WORDS) if words is None else list(words)
     heats = dict(zip(map(maps.caption, names), maps.heat_maps(names), strict=True))
     chosen: dict[str, Any] = {"title": maps.prompt.text}
@@ -42,7 +45,7 @@ def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: An
 
 
 def report_table(report: PromptReport, title: str = "", **options: Any) -> Picture:
-    """`table` of a prompt report: one row for each word, neglected and entangled words named below."""
+    """`table` of a prompt report: one row for each word, objects that may be missing and pairs named below."""
     rows = [
         (r.word, r.share, r.peak, r.spread, f"{r.closest[0]}  {r.closest[1]:.2f}" if r.closest else "-") for r in report.words
     ]
@@ -55,6 +58,7 @@ def notebook_html(maps: HeatMaps) -> str:
     Nothing of the prompt is HTML; the picture is at most 256 pixels wide and high.
     """
     about = html.escape(repr(maps))
+    maps = maps.sum_frames()
     words = maps.default_words(_NOTEBOOK_WORDS)
     if not words:
         return f"<p>{about}</p>"

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument
+from ..opencv import cv2
 from .colormaps import ColourMap, apply_colormap
 
 Picture = NDArray[np.uint8]

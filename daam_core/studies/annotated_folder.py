@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from ..diffusers.trace import KeptAxis
 from ..errors import BadArgument
+from ..opencv import cv2
 from .files import read_prompts
 from .model_runner import ModelRunner, Sample
 from .study import Unit

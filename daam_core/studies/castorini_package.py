@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..diffusers.loading import MissingPackage
-from ..errors import BadArgument, NothingRecorded
+from ..errors import BadArgument, MissingPackage, NothingRecorded
 from .baselines import TAUS
 from .ground_truth import Observed
 from .model_runner import ModelRunner

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..opencv import cv2
 from ..tiny.captions import Thing, caption
 from ..tiny.scenes import COLOURS
 from ..tiny.shapes import BROWN, CREAM, RGB, TAN, WHITE, Polygon, Shape, ellipse, mix, polygon, rectangle, rgb_of, ring

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..diffusers.loading import MissingPackage
-from ..errors import BadArgument
+from ..errors import BadArgument, MissingPackage
+from ..packages import install_line
 from ..prompt.alignment import search_key
 from ..prompt.prompt import Prompt
 from ..tiny.caption_reader import read_caption
@@ -42,7 +42,7 @@ def spacy_parser(name: str = SPACY) -> Parser:
     try:
         import spacy
     except ImportError as error:
-        raise MissingPackage(f'Parsing prompts needs spaCy: pip install "daam-lens[syntax]" ({error}).') from error
+        raise MissingPackage(f"Parsing prompts needs spaCy: {install_line('syntax')} ({error})") from error
     names = _installed(spacy) if name == SPACY else [name]
     if not names:
         raise MissingPackage(

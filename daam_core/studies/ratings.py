@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import BadArgument
+from .krippendorff import ordinal_alpha
 from .rating_sheet import Sheet
 from .tables import read_rows
 
@@ -126,8 +127,7 @@ class Agreement:
 
 
 def agreement(table: pd.DataFrame) -> Agreement:
-    """Agreement over the rows of `table_of`, by the packages krippendorff and statsmodels."""
-    import krippendorff
+    """Agreement over the rows of `table_of`: `krippendorff.ordinal_alpha`, and Fleiss' kappa by statsmodels."""
     from statsmodels.stats.inter_rater import aggregate_raters, fleiss_kappa
 
     rated = table.dropna(subset=["rating"])
@@ -139,7 +139,7 @@ def agreement(table: pd.DataFrame) -> Agreement:
     alpha = kappa = None
     # One value everywhere leaves nothing that chance could get wrong: both coefficients are 0/0.
     if shared and len(np.unique(matrix[:, counts >= 2][~np.isnan(matrix[:, counts >= 2])])) > 1:
-        alpha = float(krippendorff.alpha(matrix, level_of_measurement="ordinal", value_domain=list(SCALE)))
+        alpha = ordinal_alpha(matrix, SCALE)
     if len(matrix) > 1 and len(np.unique(complete)) > 1:
         counted, _ = aggregate_raters(complete.T.astype(int), n_cat=None)
         kappa = float(fleiss_kappa(counted))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 
-from ..diffusers.loading import MissingPackage
+from ..errors import MissingPackage
+from ..packages import install_line
 from .study import Study
 
 
@@ -56,7 +57,6 @@ STUDIES: dict[str, Entry] = {
 """By the name on the command line."""
 
 PACKAGES = ("pandas", "scipy", "statsmodels", "matplotlib", "tqdm", "accelerate")
-INSTALL_HINT = 'Studies need more packages: pip install "daam-lens[study]".'
 
 
 def load_study(name: str) -> Study:
@@ -64,11 +64,11 @@ def load_study(name: str) -> Study:
     module, cls = STUDIES[name].target.split(":")
     # Those that are imported late are looked for now, not after hours of measuring.
     if missing := [package for package in PACKAGES if find_spec(package) is None]:
-        raise MissingPackage(f"{INSTALL_HINT} (There is no {missing[0]}.)")
+        raise MissingPackage(f"Studies need more packages: {install_line('study')} (There is no {missing[0]}.)")
     try:
         study: Study = getattr(import_module(f".{module}", __package__), cls)()
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("daam_core"):
             raise
-        raise MissingPackage(f"{INSTALL_HINT} ({error})") from error
+        raise MissingPackage(f"Studies need more packages: {install_line('study')} ({error})") from error
     return study

@@ -6,7 +6,6 @@ import argparse
 import math
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -17,6 +16,7 @@ from ..cli.argument_types import number_argument
 from ..defaults import DEFAULT_TAU
 from ..maps.heatmaps import HeatMaps
 from ..masks import metrics as overlap
+from ..opencv import cv2
 from ..render.overlay import blend_heatmap, outline
 from .study import Picture, Row
 

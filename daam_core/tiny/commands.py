@@ -40,7 +40,7 @@ def _add_train(commands: Subparsers) -> None:
     parser.add_argument("--out", type=Path, help="where the finished model goes (default: WORK/weights)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument(
-        "--images", type=int, help="pictures the UNet sees in all, those before a stop included (default 660000)"
+        "--images", type=int, help="pictures the UNet sees in this WORK, those before a stop included (default 660000)"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="multiply every budget; 0.001 tries the machinery")
     parser.add_argument("--only", nargs="+", metavar="STAGE", help="stages to run (default: all that are unfinished)")
@@ -48,8 +48,10 @@ def _add_train(commands: Subparsers) -> None:
     parser.add_argument(
         "--from-shipped",
         action="store_true",
-        help="start an empty WORK from the weights in the package and train the UNet on (give --images above 660000)",
+        help="start an empty WORK from the weights in the package; the UNet goes on from them (default 200000 images)",
     )
+    parser.add_argument("--scenes", type=int, metavar="N", help="different scenes that the UNet sees (default 36000)")
+    parser.add_argument("--pause", type=Path, metavar="FILE", help="stand still while this file exists")
     parser.set_defaults(run=_train)
 
 
@@ -104,7 +106,18 @@ def _train(args: argparse.Namespace) -> int:
         raise BadArgument(f"--scale must be above 0, got {args.scale}.")
     with_fast_malloc(sys.orig_argv[1:])
     only = tuple(args.only) if args.only else STAGES
-    settings = Settings(args.work, args.out, args.device, args.images, args.scale, only, not args.no_compile, args.from_shipped)
+    settings = Settings(
+        work=args.work,
+        out=args.out,
+        device=args.device,
+        images=args.images,
+        scale=args.scale,
+        only=only,
+        compiled=not args.no_compile,
+        from_shipped=args.from_shipped,
+        scenes=args.scenes,
+        pause=args.pause,
+    )
     train(settings, _print_line)
     return 0
 

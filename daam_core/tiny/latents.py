@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ SEED = 1
 SCENES = 36_000
 TWO = 0.65  # share of scenes with two objects: those are what takes long to learn
 FILLER = 0.04  # share of captions with words that mean nothing here
+BARE = 0.5  # share of pictures whose colours only the colour words tell
 FILE = "latents.safetensors"
 
 
@@ -62,43 +64,70 @@ def _short(values: list[float]) -> str:
     return " ".join(f"{v:.2f}" for v in values)
 
 
+class Batch(NamedTuple):
+    """Scenes of one step: clean latents float32 [B, 4, 16, 16], text states float32 [B, 77, 128].
+
+    `pick` int64 [B] are the scenes' numbers in the cache; `dropped` bool [B] tells whose caption is the empty one.
+    """
+
+    latents: torch.Tensor
+    context: torch.Tensor
+    pick: torch.Tensor
+    dropped: torch.Tensor
+
+
 @dataclass(frozen=True)
 class LatentCache:
     """Latents float16 [N, 4, 16, 16], number of objects uint8 [N], text states float16 [N, 77, 128].
 
-    `empty` float16 [77, 128] is what the text encoder says of the empty prompt.
+    `empty` float16 [77, 128] is what the text encoder makes of the empty prompt. `bare`, where there is one, holds the
+    states in which only colour words tell a colour; a picture is shown with either.
     """
 
     latents: torch.Tensor
     objects: torch.Tensor
     context: torch.Tensor
     empty: torch.Tensor
+    bare: torch.Tensor | None = None
 
     @classmethod
-    def load(cls, path: Path, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> LatentCache:
-        """Read what `write_latents` wrote; `text_encoder` reads all captions once, where it lies."""
+    def load(
+        cls, path: Path, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, bare: CLIPTextModel | None = None
+    ) -> LatentCache:
+        """Read what `write_latents` wrote; each text encoder reads all captions once, where it lies."""
         tensors = load_file(str(path))
-        none = tokenizer([""], padding="max_length", return_tensors="pt").input_ids
-        context = _read(text_encoder.eval(), tensors["ids"].long())
-        return cls(tensors["latents"], tensors["objects"], context, _read(text_encoder, none)[0])
+        ids = tensors["ids"].long()
+        context, empty = text_states(text_encoder, ids), empty_state(text_encoder, tokenizer)
+        bare_states = None if bare is None else text_states(bare, ids)
+        return cls(tensors["latents"], tensors["objects"], context, empty, bare_states)
 
-    def batch(self, generators: Generators, count: int, singles: bool, drop: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Clean latents float32 [count, 4, 16, 16] and text states float32 [count, 77, 128].
+    def batch(self, generators: Generators, count: int, singles: bool, drop: float) -> Batch:
+        """`count` scenes at random.
 
         `singles` takes one-object scenes only; `drop` is the share of captions replaced by the empty one, which
-        classifier-free guidance needs.
+        classifier-free guidance needs. Half of the others have the `bare` states, where there are any.
         """
         pool = torch.nonzero(self.objects == 1)[:, 0] if singles else torch.arange(len(self.latents))
         pick = pool[torch.randint(0, len(pool), (count,), generator=generators.torch)]
         context = self.context[pick]
-        context[torch.rand(count, generator=generators.torch) < drop] = self.empty
-        return self.latents[pick].float(), context.float()
+        dropped = torch.rand(count, generator=generators.torch) < drop
+        if self.bare is not None:
+            colourless = torch.rand(count, generator=generators.torch) < BARE
+            context[colourless] = self.bare[pick[colourless]]
+        context[dropped] = self.empty
+        return Batch(self.latents[pick].float(), context.float(), pick, dropped)
+
+
+def empty_state(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> torch.Tensor:
+    """The last hidden states of the empty prompt, float16 [77, 128]."""
+    return text_states(text_encoder, tokenizer([""], padding="max_length", return_tensors="pt").input_ids)[0]
 
 
 @torch.no_grad()
-def _read(text_encoder: CLIPTextModel, ids: torch.Tensor) -> torch.Tensor:
+def text_states(text_encoder: CLIPTextModel, ids: torch.Tensor) -> torch.Tensor:
     """Last hidden states, float16 [N, 77, 128], of token ids [N, 77]. The encoder is frozen, so once is enough."""
     states = torch.empty(*ids.shape, text_encoder.config.hidden_size, dtype=torch.float16)
+    text_encoder.eval()
     for start in range(0, len(ids), 256):
         part = ids[start : start + 256].to(text_encoder.device)
         with autocast(text_encoder.device):

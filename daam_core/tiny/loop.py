@@ -17,6 +17,7 @@ import torch
 
 from . import checkpoint, optim
 
+PAUSE_SECONDS = 2.0  # between two looks at whether a pause is over
 Log = Callable[[str], None]
 """Takes one line about the progress."""
 
@@ -114,8 +115,10 @@ def save(stage: Stage, path: Path, progress: Progress) -> None:
     checkpoint.write_state(path, tensors, vars(progress))
 
 
-def train_stage(stage: Stage, work: Path, log: Log, every: float = 90.0, log_every: float = 20.0) -> Progress:
-    """Train `stage` until its budget of images is spent.
+def train_stage(
+    stage: Stage, work: Path, log: Log, every: float = 90.0, log_every: float = 20.0, pause: Path | None = None
+) -> Progress:
+    """Train `stage` until its budget of images is spent, standing still while the file `pause` exists.
 
     The share of the budget sets the learning rate. A run that is started again with fewer images therefore cools down
     over what is left and ends as cleanly as one that was planned so.
@@ -127,6 +130,8 @@ def train_stage(stage: Stage, work: Path, log: Log, every: float = 90.0, log_eve
     means, mark, marked_images = _Means(), time.monotonic(), progress.images
     saved = last = mark
     while progress.images < recipe.images:
+        while pause is not None and pause.exists():
+            time.sleep(PAUSE_SECONDS)
         done = progress.images / recipe.images
         rate = optim.cosine(progress.step, done, recipe.peak_rate, recipe.warm_up, recipe.constant)
         optim.set_rate(stage.optimisers, rate)

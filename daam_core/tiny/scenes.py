@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DaamLensError
+from ..opencv import cv2
 from .captions import BACKGROUNDS, RELATIONS, Background, Caption, Node, Relation, Thing, caption, random_pairs, random_wording
-from .shapes import NOUNS, RGB, TWO_SIDED, ellipse, rgb_of, shape
+from .shapes import NOUNS, RGB, ellipse, rgb_of, shape
 
 SIZE = 128
 SUPERSAMPLING = 4
@@ -87,7 +87,6 @@ class _Placed:
     centre: tuple[float, float]
     size: float
     turn: float
-    mirrored: bool
     main: RGB
 
 
@@ -203,16 +202,14 @@ def _place(rng: np.random.Generator, pairs: list[tuple[str, str]], relation: Rel
     placed: list[_Placed] = []
     for pair, size, centre in zip(pairs, sizes, centres, strict=True):
         r, g, b = (int(v) for v in np.clip(np.array(COLOURS[pair[0]]) + rng.integers(-8, 9, 3), 0, 255))
-        mirrored = bool(rng.random() < 0.5) and pair[1] in TWO_SIDED
-        placed.append(_Placed(pair, centre, size, float(rng.uniform(-7, 7)), mirrored, (r, g, b)))
+        rng.random()  # drew whether it is mirrored, once; every scene stays where it was
+        placed.append(_Placed(pair, centre, size, float(rng.uniform(-7, 7)), (r, g, b)))
     return placed
 
 
 def _polygons(one: _Placed) -> list[tuple[npt.NDArray[np.float64], RGB]]:
     a = np.deg2rad(one.turn)
     frame = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]) * (one.size / 2)
-    if one.mirrored:
-        frame = frame @ np.diag([-1.0, 1.0])
     return [(points @ frame.T + one.centre, rgb_of(fill, one.main)) for points, fill in shape(one.pair[1])]
 
 

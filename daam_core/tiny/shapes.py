@@ -3,7 +3,7 @@
 Coordinates are `(x, y)` in `[-1, 1]` with y pointing down. A shape is a tuple of `(polygon, fill)` from back to
 front; a fill is `"main"`, `"dark"` or `"light"` (made from the colour that the caption names) or a fixed RGB.
 Details are kept at least a tenth of a unit wide: thinner ones are lost by an autoencoder that keeps 4 numbers for
-each 8x8 pixels.
+each 8x8 pixels. Every shape faces one way: where fish, cars and boats faced either, the model drew some with both ends.
 """
 
 from __future__ import annotations
@@ -206,8 +206,6 @@ _SHAPES: dict[str, Callable[[], Shape]] = {
     "heart": _heart,
 }
 NOUNS: tuple[str, ...] = tuple(_SHAPES)
-# Drawn facing either way. The others look the same mirrored, or (the moon) are easier to learn when they never turn.
-TWO_SIDED: frozenset[str] = frozenset({"fish", "car", "boat"})
 
 
 @cache

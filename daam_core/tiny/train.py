@@ -1,6 +1,6 @@
 """Training from nothing to an assembled pipeline, in stages that can be killed and started again.
 
-    text -> autoencoder -> latents -> unet -> decoder -> segmenter -> assemble
+    text -> words -> autoencoder -> latents -> unet -> decoder -> segmenter -> assemble
 
 Every stage keeps its state in the work folder and is skipped once its budget of images is spent.
 """
@@ -15,17 +15,18 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderTiny
+from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..errors import BadArgument, CannotWrite
-from . import autoencoder, checkpoint, latents, segmenter, unet
+from . import autoencoder, checkpoint, colour_words, latents, segmenter, unet
 from . import package_weights as assemble
 from . import text_encoder as text
 from .loop import Log, Recipe, state_file, train_stage
 from .tokenizer import build_tokenizer
-from .warm_start import start_from_shipped
+from .warm_start import TEACHER, start_from_shipped
 
-STAGES: tuple[str, ...] = ("text", "autoencoder", "latents", "unet", "decoder", "segmenter", "assemble")
+STAGES: tuple[str, ...] = ("text", "words", "autoencoder", "latents", "unet", "decoder", "segmenter", "assemble")
 # glibc hands big tensors back to the system after every step; keeping them makes a step 1.2 to 1.7 times faster.
 _MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "8589934592",
@@ -41,8 +42,9 @@ class Settings:
     """The settings of a training run.
 
     `work` holds states and caches; `out` receives `pipeline/` and `segmenter.safetensors`. `images` replaces
-    the UNet's budget; `scale` multiplies every budget (0.001: a trial of the machinery). `only` picks stages.
-    `from_shipped` starts an empty work folder from the weights in the package.
+    the UNet's budget, `scenes` the number of different scenes it sees; `scale` multiplies every budget (0.001: a trial of
+    the machinery). `only` picks stages. `from_shipped` starts an empty work folder from the weights in the package.
+    Training stands still while a file `pause` exists.
     """
 
     work: Path
@@ -53,6 +55,8 @@ class Settings:
     only: tuple[str, ...] = STAGES
     compiled: bool = True
     from_shipped: bool = False
+    scenes: int | None = None
+    pause: Path | None = None
 
     def recipe(self, planned: Recipe) -> Recipe:
         """The recipe of a stage under this run's scale."""
@@ -70,12 +74,15 @@ def train(settings: Settings, log: Log) -> None:
         raise BadArgument(f"There is no training stage {unknown[0]!r}; the stages are {', '.join(STAGES)}.")
     if settings.images is not None and settings.images < 1:
         raise BadArgument(f"The number of images must be at least 1, got {settings.images}.")
+    if settings.scenes is not None and settings.scenes < 1:
+        raise BadArgument(f"The number of scenes must be at least 1, got {settings.scenes}.")
     try:
         settings.work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotWrite(f"The work folder {settings.work} cannot be made: {error.strerror}.") from error
     table: dict[str, Callable[[Settings, torch.device, Log], None]] = {
         "text": _text,
+        "words": _words,
         "autoencoder": _autoencoder,
         "latents": _latents,
         "unet": _unet,
@@ -112,10 +119,16 @@ def load_tokenizer(work: Path) -> CLIPTokenizer:
     return tokenizer
 
 
-def load_text_encoder(work: Path, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """The trained text encoder of a work folder, float32, frozen."""
+def load_text_encoder(work: Path, tokenizer: CLIPTokenizer, student: str = "named") -> CLIPTextModel:
+    """A trained text encoder of a work folder, float32, frozen.
+
+    `student` is `"named"` (the one that ships), `"bare"` or `""`, the encoder that both learnt from; see `colour_words`.
+    """
     encoder = text.make_text_encoder(tokenizer)
-    checkpoint.load_modules({"text_encoder": encoder}, _tensors(work, "text"))
+    if student:
+        checkpoint.load_modules({student: encoder}, _tensors(work, "words"))
+    else:
+        checkpoint.load_modules({"text_encoder": encoder}, _tensors(work, "text"))
     return encoder.eval().requires_grad_(False)
 
 
@@ -147,7 +160,16 @@ def _tensors(work: Path, name: str) -> dict[str, torch.Tensor]:
 def _text(settings: Settings, device: torch.device, log: Log) -> None:
     recipe = settings.recipe(text.RECIPE)
     if not finished(settings.work, "text", recipe.images):
-        train_stage(text.TextStage(load_tokenizer(settings.work), device, recipe), settings.work, log)
+        train_stage(text.TextStage(load_tokenizer(settings.work), device, recipe), settings.work, log, pause=settings.pause)
+
+
+def _words(settings: Settings, device: torch.device, log: Log) -> None:
+    recipe = settings.recipe(colour_words.RECIPE)
+    if not finished(settings.work, "words", recipe.images):
+        tokenizer = load_tokenizer(settings.work)
+        teacher = load_text_encoder(settings.work, tokenizer, student="")
+        stage = colour_words.ColourWordStage(teacher, tokenizer, device, recipe)
+        train_stage(stage, settings.work, log, pause=settings.pause)
 
 
 def _autoencoder(settings: Settings, device: torch.device, log: Log) -> None:
@@ -155,7 +177,7 @@ def _autoencoder(settings: Settings, device: torch.device, log: Log) -> None:
     if (folder / "config.json").exists():
         return
     stage = autoencoder.AutoencoderStage(device, settings.recipe(autoencoder.RECIPE), settings.count(3000))
-    train_stage(stage, settings.work, log)
+    train_stage(stage, settings.work, log, pause=settings.pause)
     trained = stage.autoencoder.to(memory_format=torch.contiguous_format)
     autoencoder.standardise(trained, stage.pictures[:1024])
     unseen = autoencoder.render(autoencoder.SEED_UNSEEN, 64)
@@ -169,20 +191,33 @@ def _latents(settings: Settings, device: torch.device, log: Log) -> None:
     if path.exists():
         return
     model = load_autoencoder(settings.work, finished_decoder=False).to(device)
-    count = settings.count(latents.SCENES)
+    count = settings.scenes or settings.count(latents.SCENES)
     latents.write_latents(path, model, load_tokenizer(settings.work), device, log, count)
 
 
 def _unet(settings: Settings, device: torch.device, log: Log) -> None:
-    recipe = settings.recipe(unet.RECIPE)
+    work = settings.work
+    warm = state_file(work, TEACHER).exists()
+    recipe = settings.recipe(unet.WARM_RECIPE if warm else unet.RECIPE)
     if settings.images is not None:
         recipe = replace(recipe, images=settings.images)
-    if finished(settings.work, "unet", recipe.images):
+    if finished(work, "unet", recipe.images):
         return
-    tokenizer = load_tokenizer(settings.work)
-    encoder = load_text_encoder(settings.work, tokenizer).to(device)
-    cache = latents.LatentCache.load(settings.work / latents.FILE, encoder, tokenizer)
-    train_stage(unet.UNetStage(cache, device, recipe, settings.compiled), settings.work, log)
+    tokenizer = load_tokenizer(work)
+    named, bare = (load_text_encoder(work, tokenizer, name).to(device) for name in ("named", "bare"))
+    cache = latents.LatentCache.load(work / latents.FILE, named, tokenizer, bare)
+    teacher = _teacher(work, tokenizer, device) if warm else None
+    train_stage(unet.UNetStage(cache, device, recipe, settings.compiled, teacher, log), work, log, pause=settings.pause)
+
+
+def _teacher(work: Path, tokenizer: CLIPTokenizer, device: torch.device) -> unet.Teacher:
+    """The UNet that a warm start began with, under the text encoder that it was trained with."""
+    model = unet.make_unet()
+    checkpoint.load_modules({"unet": model}, _tensors(work, TEACHER))
+    encoder = load_text_encoder(work, tokenizer, student="").to(device)
+    ids = load_file(str(work / latents.FILE))["ids"].long()
+    context, empty = latents.text_states(encoder, ids), latents.empty_state(encoder, tokenizer)
+    return unet.Teacher(model.eval().requires_grad_(False).to(device), context, empty)
 
 
 def _decoder(settings: Settings, device: torch.device, log: Log) -> None:
@@ -190,7 +225,7 @@ def _decoder(settings: Settings, device: torch.device, log: Log) -> None:
     if finished(settings.work, "decoder", recipe.images):
         return
     model = load_autoencoder(settings.work, finished_decoder=False).requires_grad_(True)
-    train_stage(autoencoder.DecoderStage(model, device, recipe, settings.count(4000)), settings.work, log)
+    train_stage(autoencoder.DecoderStage(model, device, recipe, settings.count(4000)), settings.work, log, pause=settings.pause)
     unseen = autoencoder.render(autoencoder.SEED_UNSEEN, 64)
     quality, _, _ = autoencoder.quality(load_autoencoder(settings.work), unseen)
     log(f"decoder: {quality:.2f} dB on unseen scenes")
@@ -201,7 +236,9 @@ def _segmenter(settings: Settings, device: torch.device, log: Log) -> None:
     if finished(settings.work, "segmenter", recipe.images):
         return
     model = load_autoencoder(settings.work).to(device)
-    train_stage(segmenter.SegmenterStage(model, device, recipe, settings.count(4800), log), settings.work, log)
+    train_stage(
+        segmenter.SegmenterStage(model, device, recipe, settings.count(4800), log), settings.work, log, pause=settings.pause
+    )
 
 
 def _assemble(settings: Settings, device: torch.device, log: Log) -> None:

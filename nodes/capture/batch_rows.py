@@ -13,11 +13,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from ...daam_core.capture.comfyui_model import CONTEXT, TextArgument
 from ...daam_core.capture.region import WHOLE, Area
+from ...daam_core.prompt.compose import concat_encoders, pad_or_truncate
 from ...daam_core.prompt.prompt import Prompt
-from .context_alignment import context_prompt, placed
+from .context_alignment import context_prompt, of_length, placed
 from .default_cond import AtWork, DefaultAreas, area_and_weight, is_default
-from .prompt_tokens import KEY
+from .prompt_tokens import KEY, PromptTokens
 
 Side = Literal["prompt", "negative"]
 Cond = dict[str, Any]
@@ -45,11 +47,18 @@ class Conds:
         asked: the same as they were given to the sampler, before it added any.
         latent: its shape `[images, c, (frames,) h, w]`.
         at_work: see `DefaultAreas`.
+        texts: the texts that the model is given.
     """
 
     def __init__(
-        self, lists: Mapping[str, Any], asked: Mapping[str, Any], latent: Sequence[int], at_work: AtWork = area_and_weight
+        self,
+        lists: Mapping[str, Any],
+        asked: Mapping[str, Any],
+        latent: Sequence[int],
+        at_work: AtWork = area_and_weight,
+        texts: Sequence[TextArgument] = (CONTEXT,),
     ) -> None:
+        self._texts = texts
         self.prompts: dict[Side, list[Prompt]] = {side: [] for side in SIDES}
         self._rows: dict[str, dict[Any, Row]] = {}
         self._default_areas = DefaultAreas(at_work)
@@ -67,7 +76,7 @@ class Conds:
             if cond["uuid"] in own or not own:
                 parts.setdefault(_text_id(cond), len(self.prompts[side]))
                 if parts[_text_id(cond)] == len(self.prompts[side]):
-                    self.prompts[side].append(_prompt(cond))
+                    self.prompts[side].append(_prompt(cond, self._texts))
         for cond in conds:
             part = parts.get(_text_id(cond))
             if part is not None:
@@ -117,14 +126,44 @@ def _text_id(cond: Cond) -> int:
     return id(text) if text is not None else id(cond)
 
 
-def _prompt(cond: Cond) -> Prompt:
+def _prompt(cond: Cond, texts: Sequence[TextArgument]) -> Prompt:
     """The words of a conditioning at the columns that the model is given, which are more than the encoder's for some."""
-    encoded, held = cond.get("cross_attn"), cond.get("model_conds", {}).get("c_crossattn")
+    main, *further = texts
+    held = [(text, cond.get("model_conds", {}).get(text.given)) for text in further]
+    prompts = [_main_prompt(cond, main), *(_further_prompt(cond, text, one.cond) for text, one in held if one is not None)]
+    if len(prompts) == 1:
+        return prompts[0]
+    if any(prompt == Prompt.by_index(prompt.length) for prompt in prompts):
+        return Prompt.by_index(sum(prompt.length for prompt in prompts))
+    whole, own = concat_encoders(prompts), {word.label.casefold() for word in prompts[0].words}
+    # ByT5 reads what is quoted inside a sentence of its own, whose words are not the user's.
+    return replace(whole, words=tuple(word for word in whole.words if word.label.casefold() in own))
+
+
+def _main_prompt(cond: Cond, text: TextArgument) -> Prompt:
+    encoded, held = cond.get(text.encoded), cond.get("model_conds", {}).get(text.given)
     given: Any = None if held is None else held.cond
     if not isinstance(encoded, Tensor):
         encoded = given
-    prompt = context_prompt(cond.get(KEY), encoded)
+    tokens = _tokens(cond, text)
+    if text.made_anew and isinstance(given, Tensor):
+        own = next(iter((tokens or {}).values()), None)
+        return Prompt.by_index(given.shape[1]) if own is None else pad_or_truncate(own, given.shape[1])
+    prompt = context_prompt(tokens, encoded)
     return placed(prompt, encoded, given) if isinstance(given, Tensor) else prompt
+
+
+def _further_prompt(cond: Cond, text: TextArgument, given: Tensor) -> Prompt:
+    columns, tokens = int(given.shape[-2]), _tokens(cond, text)
+    return (of_length(tokens, columns) if tokens else None) or Prompt.by_index(columns)
+
+
+def _tokens(cond: Cond, text: TextArgument) -> PromptTokens | None:
+    """What the text's own encoder read, as far as the conditioning tells."""
+    tokens: PromptTokens | None = cond.get(KEY)
+    if not tokens or not text.encoders:
+        return tokens
+    return {name: prompt for name, prompt in tokens.items() if name in text.encoders}
 
 
 def _area_id(cond: Cond) -> Any:

@@ -16,7 +16,7 @@ from torch.nn.functional import cosine_similarity
 
 from ...daam_core.capture.attention_call import from_comfyui
 from ...daam_core.capture.buffers import BatchSlice, StoreOptions
-from ...daam_core.capture.comfyui_layouts import ComfyUIModel, ModelCall
+from ...daam_core.capture.comfyui_model import CONTEXT, ComfyUIModel, ModelCall
 from ...daam_core.capture.lse_capture import LseCapture
 from ...daam_core.capture.recording import Recording
 from ...daam_core.capture.token_layout import TokenLayout
@@ -72,6 +72,7 @@ class RecordingSession:
         self._recording = Recording(options.keep)
         self._guider, self._model = guider, model
         self._latent, self._scale = tuple(int(n) for n in latent), scale
+        self._texts = (CONTEXT,) if family is None else family.texts
         self._conds: Conds | None = None
         self._router = AttentionRouter(self._recording, self._latent[0], transformer=family is not None)
         self._slices: dict[tuple[int, Row | None], BatchSlice] = {}
@@ -121,7 +122,7 @@ class RecordingSession:
             self._opened_by_batch = True
         known = self._guider.conds
         if self._conds is None:
-            self._conds = Conds(known, self._guider.original_conds, self._latent)
+            self._conds = Conds(known, self._guider.original_conds, self._latent, texts=self._texts)
         names = names_of(lists, known)
         self._in_pieces |= not names  # copies of the sampler's lists, or somebody's own
         self._names = {i: name for i, name in names.items() if name not in self._predicted}
@@ -145,10 +146,13 @@ class RecordingSession:
         self._check_latent(x, rows)
         slices = [self._slice_of(i, row) for i, row in enumerate(rows)]
         wanted = [(row.side, batch_slice) for row, batch_slice in zip(rows, slices, strict=True) if row is not None]
-        columns = 0 if context is None else context.shape[1]
+        layout = None
         if self.family is not None:
-            self._check_columns(columns, rows)
-        layout = self._layout(tuple(x.shape), columns, given)
+            asked = self.family.call(x.shape, context, given)
+            if not asked.columns:  # Ideogram 4's other model is given no text
+                return
+            self._check_columns(asked.columns, rows)
+            layout = self._layout(self.family, asked)
         self._call = Call(x.shape[0], wanted, own_slice(rows, slices), layout, context)
         self._records_self = self._call.own is not None and self._recording.keeps_self_attention
         if layout is not None:
@@ -173,15 +177,13 @@ class RecordingSession:
                     "text. Record without that node"
                 )
 
-    def _layout(self, latent: tuple[int, ...], columns: int, given: Mapping[str, Any]) -> TokenLayout | None:
+    def _layout(self, family: ComfyUIModel, call: ModelCall) -> TokenLayout:
         """Made anew whenever something that it is made of has another shape."""
-        if self.family is None:
-            return None
-        key = latent, columns, _shapes(given)
+        key = call.latent, call.columns, _shapes(call.given)
         if key not in self._layouts:
             if len(self._layouts) >= _KNOWN:  # where every call has a mask of its own
                 self._layouts.clear()
-            self._layouts[key] = self.family.layout(self._model, ModelCall(latent, columns, given))
+            self._layouts[key] = family.layout(self._model, call)
         return self._layouts[key]
 
     def _slice_of(self, group: int, row: Row | None) -> BatchSlice:

@@ -16,8 +16,8 @@ import torch
 from comfy import patcher_extension
 from comfy.patcher_extension import WrappersMP
 
-from ...daam_core.capture.comfyui_layouts import is_unet
-from ...daam_core.capture.families import READ_IN_COMFYUI, comfyui_model_of
+from ...daam_core.capture.comfyui_families import READ_IN_COMFYUI, comfyui_model_of
+from ...daam_core.capture.comfyui_model import is_unet
 from ...daam_core.capture.lse_capture import LseCapture
 from ...daam_core.errors import NothingRecorded, recording_failure
 from ...daam_core.maps.heatmaps import HeatMaps

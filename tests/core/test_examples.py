@@ -21,6 +21,7 @@ from daam_core.maps.picture_statistics import Statistics
 RECORD = Path(__file__).parent / "maps" / "data" / "record-0.1.0.safetensors"
 MODULES = [
     "daam_core",
+    "daam_core.diffusers.reading",
     "daam_core.diffusers.trace",
     "daam_core.maps.aggregation",
     "daam_core.maps.heatmaps",

@@ -29,7 +29,7 @@ class Run:
         if family:
             module, _, name = f"comfy.ldm.{family}".rpartition(".")
             model = type(name, (torch.nn.Module,), {"__module__": module, "patch_size": 2})()
-        found = pack("daam_core.capture.families").comfyui_model_of(model)
+        found = pack("daam_core.capture.comfyui_families").comfyui_model_of(model)
         guider = SimpleNamespace(conds=self.lists, original_conds=self.lists)
         self.session = own.RecordingSession(own.Options(keep, negative), guider, (2, 4, 4, 6), model, found, 8)
         self.at_work = lambda *_: None

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from daam_core.diffusers.loading import MissingPackage
-from daam_core.errors import BadArgument
+from daam_core.errors import BadArgument, MissingPackage
 from daam_core.prompt.prompt import Prompt
 from daam_core.studies.parsing import aligned, grammar_parser, spacy_parser, tree_of
 from daam_core.studies.trees import Tree

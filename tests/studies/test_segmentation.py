@@ -16,6 +16,7 @@ from sklearn.metrics import jaccard_score
 
 from daam_core import load_tiny, trace
 from daam_core.cli.parser import USER_ERROR, main
+from daam_core.packages import install_line
 from daam_core.studies import segmentation_report
 from daam_core.studies.ground_truth import segmented
 from daam_core.studies.segmentation_paper import accuracy_beside_the_paper, beside_the_paper
@@ -208,7 +209,7 @@ def test_without_the_extra_one_sentence_says_what_to_install(
     """Also for what is imported only when the report is drawn, hours later."""
     monkeypatch.setattr("daam_core.studies.registry.find_spec", lambda name: None if name == package else find_spec(name))
     assert main(["study", "segmentation", "--out", str(tmp_path)]) == USER_ERROR
-    assert f'pip install "daam-lens[study]". (There is no {package}.)' in capsys.readouterr().err
+    assert f"{install_line('study')} (There is no {package}.)" in capsys.readouterr().err
 
 
 def test_help_explains_every_study(capsys: pytest.CaptureFixture[str]) -> None:

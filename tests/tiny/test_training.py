@@ -18,7 +18,7 @@ from daam_core.tiny import text_encoder as text
 from daam_core.tiny.load import load_tiny
 from daam_core.tiny.tokenizer import build_tokenizer
 from daam_core.tiny.train import Settings, finished, load_autoencoder, load_unet, train
-from daam_core.tiny.warm_start import start_from_shipped
+from daam_core.tiny.warm_start import TEACHER, start_from_shipped
 
 CPU = torch.device("cpu")
 
@@ -149,12 +149,92 @@ def test_training_attention_equals_the_pipelines(cache: latents.LatentCache) -> 
 
 
 def test_the_cache_drops_captions_and_picks_single_objects(cache: latents.LatentCache) -> None:
-    _, all_dropped = cache.batch(loop.Generators.of(0, 0), 4, singles=True, drop=1.0)
-    assert torch.equal(all_dropped[0], all_dropped[3])
-    x, none_dropped = cache.batch(loop.Generators.of(0, 0), 4, singles=True, drop=0.0)
-    assert not torch.equal(none_dropped[0], all_dropped[0])
+    all_dropped = cache.batch(loop.Generators.of(0, 0), 4, singles=True, drop=1.0)
+    assert torch.equal(all_dropped.context[0], all_dropped.context[3])
+    assert all_dropped.dropped.all()
+    shown = cache.batch(loop.Generators.of(0, 0), 4, singles=True, drop=0.0)
+    assert not torch.equal(shown.context[0], all_dropped.context[0])
     singles = cache.latents[cache.objects == 1].float()
-    assert all(any(torch.equal(one, known) for known in singles) for one in x)
+    assert all(any(torch.equal(one, known) for known in singles) for one in shown.latents)
+    assert torch.equal(shown.context, cache.context[shown.pick].float())
+
+
+def test_half_of_the_pictures_have_colours_in_colour_words_alone(cache: latents.LatentCache) -> None:
+    both = replace(cache, bare=cache.context + 1)
+    shown = both.batch(loop.Generators.of(0, 0), 400, singles=False, drop=0.0)
+    bare = (shown.context == both.bare[shown.pick].float()).all(2).all(1)
+    named = (shown.context == both.context[shown.pick].float()).all(2).all(1)
+    assert (bare ^ named).all()
+    assert bare.float().mean() == pytest.approx(latents.BARE, abs=0.08)
+
+
+def test_a_teacher_is_half_of_the_target(cache: latents.LatentCache) -> None:
+    torch.manual_seed(0)
+    guide = unet.Teacher(unet.make_unet().eval(), cache.context + 1, cache.empty, share=1.0)
+    recipe = replace(unet.RECIPE, images=8, batch=4)
+    stage = unet.UNetStage(cache, CPU, recipe, compiled=False, teacher=guide)
+    stage.unet.load_state_dict(guide.unet.state_dict())
+    told_apart = float(stage.loss(loop.Generators.of(0, 0), 4, 0.5)[0].detach())
+    same = unet.UNetStage(cache, CPU, recipe, compiled=False, teacher=replace(guide, context=cache.context))
+    same.unet.load_state_dict(guide.unet.state_dict())
+    assert float(same.loss(loop.Generators.of(0, 0), 4, 0.5)[0].detach()) < 1e-3 < told_apart
+
+
+def test_training_stands_still_while_the_file_exists(cache: latents.LatentCache, tmp_path: Path, monkeypatch: Any) -> None:
+    pause, waits = tmp_path / "pause", []
+    pause.touch()
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            pause.unlink()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    stage = unet.UNetStage(cache, CPU, replace(unet.RECIPE, images=2, batch=2), compiled=False)
+    assert loop.train_stage(stage, tmp_path / "work", lambda _: None, pause=pause).images == 2
+    assert waits == [loop.PAUSE_SECONDS] * 3
+
+
+def test_a_compiled_network_that_loses_gradients_is_not_used(
+    cache: latents.LatentCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_the_coarse_half(model: Any) -> Any:
+        def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            hook = model.mid_block.register_forward_hook(lambda module, inputs, output: output.detach())
+            try:
+                return model(x, *args, **kwargs)
+            finally:
+                hook.remove()
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", without_the_coarse_half)
+    lines: list[str] = []
+    stage = unet.UNetStage(cache, CPU, replace(unet.RECIPE, images=2, batch=2), log=lines.append)
+    loss, _ = stage.loss(loop.Generators.of(0, 0), 2, 0.5)
+    loss.backward()
+    assert "torch.compile loses the gradient of" in lines[0]
+    assert "training goes on without it" in lines[0]
+    assert all(p.grad is not None and p.grad.any() for p in stage.unet.parameters())
+
+
+def test_a_compiled_network_with_right_gradients_is_used(cache: latents.LatentCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def faithful(model: Any) -> Any:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            calls.append(1)
+            return model(*args, **kwargs)
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", faithful)
+    lines: list[str] = []
+    stage = unet.UNetStage(cache, CPU, replace(unet.RECIPE, images=2, batch=2), log=lines.append)
+    stage.loss(loop.Generators.of(0, 0), 2, 0.5)
+    stage.loss(loop.Generators.of(0, 1), 2, 0.5)
+    assert lines == []
+    assert len(calls) == 3  # one for the check, one a step
 
 
 def test_latents_are_standardised_without_changing_the_picture() -> None:
@@ -188,7 +268,8 @@ def test_filler_never_changes_what_is_said() -> None:
     [
         ({"only": ("texts",)}, "no training stage 'texts'"),
         ({"images": 0}, "at least 1, got 0"),
-        ({"only": ("unet",)}, "holds no state of the stage 'text'"),
+        ({"scenes": 0}, "scenes must be at least 1, got 0"),
+        ({"only": ("unet",)}, "holds no state of the stage 'words'"),
         ({"only": ("latents",)}, "holds no trained autoencoder"),
     ],
 )
@@ -207,19 +288,20 @@ def test_training_goes_on_from_the_weights_that_ship(tmp_path: Path) -> None:
     lines: list[str] = []
     start_from_shipped(tmp_path, lines.append)
     shipped: Any = load_tiny()
-    assert f"unet: taken as it ships, {unet.RECIPE.images:,} images" in lines
-    for name in ("text", "decoder", "segmenter", "unet"):
+    assert "unet: taken as it ships" in lines
+    for name in ("text", "decoder", "segmenter", TEACHER):
         assert finished(tmp_path, name, 1)
-    assert not finished(tmp_path, "unet", unet.RECIPE.images + 1)  # a larger budget goes on
+    assert not finished(tmp_path, "unet", 1)  # a warm start has a budget of its own
+    assert not finished(tmp_path, "words", 1)
     stage = unet.UNetStage(empty_cache(), CPU, replace(unet.RECIPE, images=2, batch=2), compiled=False)
     progress = loop.resume(stage, loop.state_file(tmp_path, "unet"))
-    assert progress == loop.Progress(0, unet.RECIPE.images, 0.0)
+    assert progress == loop.Progress(0, 0, 0.0)
     assert all(torch.equal(t, shipped.unet.state_dict()[k]) for k, t in stage.unet.state_dict().items())
     assert all(torch.equal(t, shipped.unet.state_dict()[k]) for k, t in load_unet(tmp_path).state_dict().items())
     decoder = load_autoencoder(tmp_path).decoder.state_dict()
     assert all(torch.equal(t, shipped.vae.decoder.state_dict()[k]) for k, t in decoder.items())
     start_from_shipped(tmp_path, lines.append)
-    assert len(lines) == 4  # the second time there is nothing to put
+    assert len(lines) == 5  # the second time there is nothing to put
 
 
 def empty_cache() -> latents.LatentCache:

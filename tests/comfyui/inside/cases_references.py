@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import comfy.ldm.lumina.model as lumina
+import comfy.supported_models
 import torch
 from families import GROUPS, check_each
-from families_settings import Cross, Family, Joint
+from families_settings import PICTURES, Cross, Family, Joint
 from zoo import TEXT
 
 
@@ -35,6 +36,35 @@ def case_behind_the_picture() -> Any:
             _of("qwen_image", "QwenImage", Joint(0, TEXT, TEXT + 60 + behind), films),
         )
     )
+
+
+def case_references_of_krea2() -> Any:
+    """Krea 2 takes references where it is told how to number them, and none otherwise."""
+    if "krea2" not in PICTURES or not hasattr(comfy.supported_models, "Krea2"):
+        return "absent"
+    pair = {"reference_latents": [_latent(16, 8, 10), _latent(16, 6, 4)]}
+    told = {**pair, "reference_latents_method": "index"}
+    return check_each(
+        (
+            _of("krea2", "Krea2", Joint(0, TEXT, TEXT + 60 + 4 * 5 + 3 * 2), told),
+            _of("krea2", "Krea2", Joint(0, TEXT, TEXT + 60), pair),
+        )
+    )
+
+
+def case_glyphs_and_references_of_hunyuan() -> Any:
+    """ByT5's columns stand behind the text, and ahead of it in 1.5, where the embedding of a picture is the first of all."""
+    glyphs = {"conditioning_byt5small": torch.randn(1, 9, 1472, generator=torch.Generator().manual_seed(4))}
+    behind = _of("hunyuan_image", "HunyuanImage21", Joint(0, TEXT + 9, TEXT + 9 + 240, (12, 20)), glyphs, byt5=True)
+    one = {"ref_latent": _latent(16, 1, 12, 20)}
+    # This host fails with a reference and two prompts in one call: it writes into one tensor for both.
+    referred = replace(_of("hunyuan_video", "HunyuanVideo", Joint(0, TEXT + 60, TEXT + 180), one), cfg=1.0)
+    seen = {"clip_vision_output": (1, 7, 1152)}
+    ahead = _of(
+        "hunyuan_video_15", "HunyuanVideo15", Joint(16, 16 + TEXT, 16 + TEXT + 120), {**glyphs, **seen}, byt5=True,
+        vision_in_dim=1152,
+    )  # fmt: skip
+    return check_each((behind, referred, ahead))
 
 
 def case_ahead_of_the_picture() -> Any:

@@ -145,3 +145,92 @@ def word_columns(written: list[str], word: str, nth: int = 0) -> list[int]:
     for _ in range(nth + 1):
         at = whole.index(word, at + 1)
     return sorted(set(owners[at : at + len(word)]))
+
+
+def _absent(name: str) -> Any:
+    """A module of `comfy.text_encoders`, None where this ComfyUI does not have it."""
+    try:
+        return importlib.import_module(f"comfy.text_encoders.{name}")
+    except ModuleNotFoundError:
+        return None
+
+
+_FOUR = {**_LLAMA, "num_hidden_layers": 4}
+"""For encoders that take the text three layers before the last."""
+_DEEP = {**_LLAMA, "num_hidden_layers": 36}
+"""For encoders that take the text from many layers."""
+
+
+def _krea2() -> Any:
+    return _seeing("krea2", "Krea2Tokenizer", qwen3vl_4b=_DEEP)
+
+
+def _ideogram() -> Any:
+    family = _absent("ideogram4")
+    return None if family is None else _made(family.te(), family.Ideogram4Tokenizer, qwen3vl_8b=_DEEP)
+
+
+def _seeing(name: str, tokenizer: str, **configs: Any) -> Any:
+    """An encoder without the part that looks at pictures."""
+    family = _absent(name)
+    if family is None:
+        return None
+    with mock.patch.object(_absent("qwen3vl"), "Qwen3VLVisionModel", torch.nn.Identity):
+        return _made(family.te(), getattr(family, tokenizer), **configs)
+
+
+def _blind(family: Any, tokenizer: Any, **configs: Any) -> Any:
+    with mock.patch.object(comfy.text_encoders.qwen_vl, "Qwen2VLVisionTransformer", torch.nn.Identity):
+        return _made(family, tokenizer, qwen25_7b=_FOUR, **configs)
+
+
+def _hunyuan_image() -> Any:
+    family = _absent("hunyuan_image")
+    return _blind(family.te(), family.HunyuanImageTokenizer, clip_l={**_T5, "d_model": 48})  # ByT5 has no name of its own
+
+
+def _hunyuan_video() -> Any:
+    family = _absent("hunyuan_video")
+    clip = {**_CLIP, "hidden_size": 40}
+    with mock.patch.object(family, "LlamaTokenizerFast", SpelledLlama):
+        return _made(family.hunyuan_video_clip(), family.HunyuanVideoTokenizer, clip_l=clip, llama=_FOUR)
+
+
+class SpelledLlama:
+    """In place of Llama's tokenizer, whose vocabulary is not in every checkout: one token a byte, and those that the host
+    looks for by number."""
+
+    @staticmethod
+    def from_pretrained(*_: Any, **__: Any) -> Any:
+        import tokenizers
+        import transformers
+        from tokenizers import models, pre_tokenizers, processors
+
+        numbered = {"ĊĊ": 271, "us": 300, "use": 301, "user": 882}
+        special = {"<|begin_of_text|>": 128000, "<|start_header_id|>": 128006, "<|end_header_id|>": 128007,
+                   "<|eot_id|>": 128009, "<|image|>": 128257, "<|pad|>": 128258}  # fmt: skip
+        letters = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+        spaced = {f"Ġ{letter}": 400 + i for i, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
+        merges = [("Ċ", "Ċ"), ("u", "s"), ("us", "e"), ("use", "r"), *(("Ġ", letter) for _, letter in spaced)]
+        made = tokenizers.Tokenizer(models.BPE({**letters, **numbered, **spaced, **special}, merges))
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        made.add_special_tokens(list(special))
+        start = next(iter(special.items()))
+        made.post_processor = processors.TemplateProcessing(f"{start[0]} $A", special_tokens=[start])
+        return transformers.PreTrainedTokenizerFast(tokenizer_object=made)
+
+
+def _hunyuan_video_15() -> Any:
+    image, family = _absent("hunyuan_image"), _absent("hunyuan_video")
+    tokenizer = getattr(family, "HunyuanVideo15Tokenizer", None)
+    return None if tokenizer is None else _blind(image.te(), tokenizer, clip_l={**_T5, "d_model": 48})
+
+
+def _anima() -> Any:
+    family = _absent("anima")
+    return None if family is None else _made(family.te(), family.AnimaTokenizer, qwen3_06b=_LLAMA)
+
+
+def _cosmos() -> Any:
+    family = _absent("cosmos")
+    return _made(family.te(), family.CosmosT5Tokenizer, t5xxl={**_T5, "d_model": 48})

@@ -61,7 +61,7 @@ def _context(family: Family, seed: int) -> Any:
     for i, (name, value) in enumerate(family.given.items()):
         more[name] = _random(value, seed + 10 * i) if isinstance(value, tuple) else value
         if name == "clip_vision_output":
-            more[name] = SimpleNamespace(penultimate_hidden_states=more[name])
+            more[name] = SimpleNamespace(penultimate_hidden_states=more[name], last_hidden_state=more[name])
     return [[_random((1, family.columns, family.width), seed), more]]
 
 
@@ -82,7 +82,7 @@ def sampling(family: Family, model: Any) -> Callable[[Any], Any]:
 
     def sample(watched: Any) -> Any:
         positive, negative = _context(family, 1), _context(family, 2)
-        return graphs.ksampler(watched, positive, negative, {"samples": empty}, cfg=3.0, scheduler="simple")
+        return graphs.ksampler(watched, positive, negative, {"samples": empty}, cfg=family.cfg, scheduler="simple")
 
     return sample
 
@@ -189,4 +189,7 @@ def _add(maps: truth.Maps, family: Family, rows: list[int], args: Any, kwargs: A
         for frame in range(family.frames):
             at = where.picture + frame * where.grid[0] * where.grid[1]
             p = truth.softmax(q[row, at : at + where.grid[0] * where.grid[1]], k[row], heads, bias)
-            truth.add(maps, where.grid, len(rows), image, p[:, text : text + family.columns])
+            order = getattr(where, "order", ()) or range(family.columns)
+            columns = torch.zeros(len(p), max(order) + 1, dtype=p.dtype)
+            columns.index_add_(1, torch.tensor(order), p[:, text : text + len(order)])
+            truth.add(maps, where.grid, len(rows), image, columns)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from families_settings import ALL, Cross, Family, Settings
+from families_settings import ALL, Cross, Family, Joint, Settings
 from zoo import TEXT
 
 _WAN: Settings = {
@@ -14,6 +14,8 @@ _WAN: Settings = {
     "patch_size": (1, 2, 2), "eps": 1e-6,
 }  # fmt: skip
 _FILM = Cross(3 * 60)
+_PAIR = Cross(2 * 60)
+_STILL = Cross(60)
 _NOTHING: Mapping[str, Any] = {}
 _CAMERA = {"camera_conditions": (1, 24, 3, 96, 160)}
 _POSE = {"pose_video_latent": (1, 16, 2, 12, 20)}
@@ -35,8 +37,10 @@ _LATER = {"out_channels": 32, "use_cond_type_embedding": True}
 _IMAGE = {"out_channels": 64, "vec_in_dim": None}
 
 
-def _hunyuan(name: str, **more: Any) -> Family:
-    return Family(name, _HUNYUAN | more, pooled=40, frames=2, params=("hunyuan_video.model", "HunyuanVideoParams"))
+def _hunyuan(name: str, grid: tuple[int, int] = (6, 10), frames: int = 2, **more: Any) -> Family:
+    maps = Joint(0, TEXT, TEXT + frames * grid[0] * grid[1], grid)
+    settings, params = _HUNYUAN | more, ("hunyuan_video.model", "HunyuanVideoParams")
+    return Family(name, settings, pooled=40, frames=frames, params=params, maps=maps)
 
 
 _COSMOS: Settings = {
@@ -67,7 +71,7 @@ def _cogvideox(name: str, channels: int) -> Family:
     return Family(name, {
         "num_attention_heads": 3, "attention_head_dim": 32, "in_channels": channels, "time_embed_dim": 32, "text_embed_dim": 48,
         "num_layers": 2, "sample_width": 20, "sample_height": 12, "sample_frames": 5, "max_text_seq_length": TEXT,
-    }, frames=2)  # fmt: skip
+    }, frames=2, maps=Joint(0, TEXT, TEXT + 120))  # fmt: skip
 
 
 FILMS = {
@@ -99,29 +103,29 @@ FILMS = {
         _hunyuan("HunyuanVideo15_SR_Distilled", in_channels=98, **_LATER),
     ),
     "hunyuan_image": (
-        _hunyuan("HunyuanImage21", in_channels=64, patch_size=[1, 1], axes_dim=[16, 16], **_IMAGE),
-        _hunyuan("HunyuanImage21Refiner", in_channels=128, patch_size=[1, 1, 1], **_IMAGE),
+        _hunyuan("HunyuanImage21", (12, 20), 1, in_channels=64, patch_size=[1, 1], axes_dim=[16, 16], **_IMAGE),
+        _hunyuan("HunyuanImage21Refiner", (12, 20), in_channels=128, patch_size=[1, 1, 1], **_IMAGE),
     ),
     "cosmos": (
-        Family("CosmosT2V", _COSMOS1 | {"in_channels": 16}, frames=2),
-        Family("CosmosI2V", _COSMOS1 | {"in_channels": 17}, frames=2),
+        Family("CosmosT2V", _COSMOS1 | {"in_channels": 16}, frames=2, maps=_PAIR),
+        Family("CosmosI2V", _COSMOS1 | {"in_channels": 17}, frames=2, maps=_PAIR),
     ),
     "cosmos_predict2": (
-        Family("CosmosT2IPredict2", _COSMOS2 | {"in_channels": 16}),
-        Family("CosmosI2VPredict2", _COSMOS2 | {"in_channels": 17}, frames=2),
+        Family("CosmosT2IPredict2", _COSMOS2 | {"in_channels": 16}, maps=_STILL),
+        Family("CosmosI2VPredict2", _COSMOS2 | {"in_channels": 17}, frames=2, maps=_PAIR),
     ),
-    "anima": (Family("Anima", _COSMOS2 | {"in_channels": 16, "crossattn_emb_channels": 1024}, width=1024),),
+    "anima": (Family("Anima", _COSMOS2 | {"in_channels": 16, "crossattn_emb_channels": 1024}, width=1024, maps=_STILL),),
     "kandinsky5": (
-        Family("Kandinsky5", _KANDINSKY | {"visual_embed_dim": 132}, pooled=40, frames=2),
-        Family("Kandinsky5Image", _KANDINSKY | {"visual_embed_dim": 64}, pooled=40),
+        Family("Kandinsky5", _KANDINSKY | {"visual_embed_dim": 132}, pooled=40, frames=2, maps=_PAIR),
+        Family("Kandinsky5Image", _KANDINSKY | {"visual_embed_dim": 64}, pooled=40, maps=_STILL),
     ),
-    "ltxv": (Family("LTXV", _LTX, frames=2, given={"frame_rate": 25, **ALL}),),
+    "ltxv": (Family("LTXV", _LTX, frames=2, given={"frame_rate": 25, **ALL}, maps=Cross(2 * 240, grid=(12, 20))),),
     "mochi": (
         Family("GenmoMochi", {
             "depth": 2, "patch_size": 2, "num_heads": 2, "hidden_size_x": 64, "hidden_size_y": 32, "mlp_ratio_x": 192.0,
             "mlp_ratio_y": 2.0, "learn_sigma": False, "in_channels": 12, "qk_norm": True, "qkv_bias": False, "out_bias": True,
             "attn_drop": 0.0, "use_t5": True, "t5_feat_dim": 48, "t5_token_length": TEXT,
-        }, frames=2, given=ALL),
+        }, frames=2, given=ALL, maps=Joint(120, 0, 120 + TEXT)),
     ),
     "cogvideox": (_cogvideox("CogVideoX_T2V", 16), _cogvideox("CogVideoX_I2V", 32), _cogvideox("CogVideoX_Inpaint", 48)),
     "seedvr": (

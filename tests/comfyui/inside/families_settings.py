@@ -27,12 +27,14 @@ class Joint:
         picture: first place of the picture; its frames follow each other.
         places: of the whole attention.
         grid: (h, w) of a frame in patches.
+        order: which column of the text each of its keys is, where they are not in order.
     """
 
     text: int
     picture: int
     places: int
     grid: tuple[int, int] = (6, 10)
+    order: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Family:
         given: what else the conditioning holds; a tuple is a shape of random numbers.
         weights: shapes of what the class takes out of a checkpoint to build its network.
         params: module and class of the network's settings, where they differ between versions of ComfyUI.
+        cfg: strength of the guidance; at 1 the negative prompt is not predicted.
         maps: how its maps are proved; None where there is no proof, so that there may be no maps.
         refusable: whether no maps are right as well, though there is a proof.
         named: whether a refusal names the network's class; a UNet without words is none that is not known.
@@ -78,6 +81,7 @@ class Family:
     given: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     params: tuple[str, str] | None = None
+    cfg: float = 3.0
     maps: Joint | Cross | str | None = None
     refusable: bool = False
     named: bool = True
@@ -140,6 +144,7 @@ UNETS = {
 # -- transformers ---------------------------------------------------------------------------------------------------
 
 _SHORT = Joint(0, TEXT, TEXT + 60)
+_LARGE = Joint(0, TEXT, TEXT + 240, (12, 20))
 _FLUX: Settings = {
     "in_channels": 16, "out_channels": 16, "vec_in_dim": 40, "context_in_dim": 48, "hidden_size": 64, "mlp_ratio": 2.0,
     "num_heads": 2, "depth": 1, "depth_single_blocks": 2, "axes_dim": [8, 12, 12], "theta": 10000, "patch_size": 2,
@@ -207,7 +212,7 @@ PICTURES = {
                params=("chroma_radiance.model", "ChromaRadianceParams")),
     ),
     "qwen_image": (Family("QwenImage", _QWEN, maps=_SHORT),),
-    "mage_flow": (Family("MageFlow", _QWEN | {"in_channels": 128, "out_channels": 128}),),
+    "mage_flow": (Family("MageFlow", _QWEN | {"in_channels": 128, "out_channels": 128}, maps=_LARGE),),
     "lumina2": (Family("Lumina2", _NEXT, given=ALL, maps=_SHORT),),
     "z_image": (
         Family("ZImage", _ZIMAGE, given=ALL, maps=_PADDED),
@@ -245,24 +250,25 @@ PICTURES = {
             "attention_head_dim": 32, "num_attention_heads": 2, "caption_channels": [48, 48], "text_emb_dim": 40,
             "num_routed_experts": 2, "num_activated_experts": 1, "axes_dims_rope": [16, 8, 8], "max_resolution": [128, 128],
             "llama_layers": [0, 1],
-        }, pooled=40, given={"conditioning_llama3": (1, 2, TEXT, 48)}),
+        }, pooled=40, given={"conditioning_llama3": (1, 2, 9, 48)},
+           maps=Joint(60, 0, 60 + TEXT + 18, order=(*range(TEXT + 9), *range(TEXT, TEXT + 9)))),
     ),
     "ideogram": (
         Family("Ideogram4", _HEADS | {
             "in_channels": 128, "intermediate_size": 64, "adaln_dim": 32, "llm_features_dim": 48, "mrope_section": (8, 4, 4),
-        }),
+        }, maps=_LARGE),
     ),
     "krea2": (
         Family("Krea2", {
             "features": 64, "tdim": 32, "txtdim": 24, "heads": 2, "kvheads": 1, "multiplier": 2, "layers": 2, "channels": 16,
             "txtlayers": 2, "txtheads": 2, "txtkvheads": 2,
-        }),
+        }, maps=_SHORT),
     ),
     "lens": (
         Family("Lens", _HEADS | {
             "in_channels": 128, "out_channels": 32, "enc_hidden_dim": 12, "axes_dims_rope": (8, 12, 12),
             "selected_layer_index": (0, 1, 2, 3),
-        }),
+        }, maps=Joint(240, 0, 240 + TEXT, (12, 20))),
     ),
     "ernie_image": (
         Family("ErnieImage", {
@@ -274,13 +280,13 @@ PICTURES = {
         Family("JoyImage", {
             "hidden_size": 64, "num_attention_heads": 2, "text_dim": 48, "num_layers": 2, "rope_dim_list": [8, 12, 12],
             "patch_size": [1, 2, 2],
-        }),
+        }, maps=Joint(60, 0, 60 + TEXT)),
     ),
-    "omnigen2": (Family("Omnigen2", _OMNIGEN | {"text_feat_dim": 48}, given=ALL),),
-    "boogu": (Family("Boogu", _OMNIGEN | {"num_double_stream_layers": 1, "instruction_feat_dim": 48}, given=ALL),),
+    "omnigen2": (Family("Omnigen2", _OMNIGEN | {"text_feat_dim": 48}, given=ALL, maps=_SHORT),),
+    "boogu": (Family("Boogu", _OMNIGEN | {"num_double_stream_layers": 1, "instruction_feat_dim": 48}, given=ALL, maps=_SHORT),),
     "pixeldit": (
-        Family("PixelDiTT2I", _PIXELS, size=(96, 160)),
+        Family("PixelDiTT2I", _PIXELS, size=(96, 160), maps=_SHORT),
         Family("PiD", _PIXELS | {"lq_hidden_dim": 32, "lq_num_res_blocks": 1}, size=(96, 160),
-               given={"lq_latent": (1, 16, 3, 5), "degrade_sigma": (1,)}),
+               given={"lq_latent": (1, 16, 3, 5), "degrade_sigma": (1,)}, maps=_SHORT),
     ),
 }  # fmt: skip

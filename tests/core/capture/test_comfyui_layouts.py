@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from daam_core.capture import families
-from daam_core.capture.comfyui_layouts import ModelCall
+from daam_core.capture import comfyui_families as families
 from daam_core.errors import NothingRecorded
 
 
@@ -23,7 +22,7 @@ def model(name: str, **attributes: Any) -> torch.nn.Module:
 def layout(network: torch.nn.Module, latent: tuple[int, ...] = (2, 16, 12, 20), columns: int = 24, **given: Any) -> Any:
     family = families.comfyui_model_of(network)
     assert family is not None
-    return family.layout(network, ModelCall(latent, columns, given))
+    return family.layout(network, family.call(latent, torch.zeros(latent[0], columns, 4), given))
 
 
 def places(found: Any) -> tuple[int, range, tuple[int, int]]:
@@ -157,10 +156,17 @@ def test_the_host_is_asked_where_it_says_something() -> None:
 
 def test_one_class_is_one_layout_and_the_sentence_names_its_families() -> None:
     """Several families may share a class of ComfyUI, and then they share what is known of it."""
-    known = [family for family in families.FAMILIES if family.comfyui is not None]
-    by_class = {name: family.comfyui for family in known for name in family.comfyui.classes}  # type: ignore[union-attr]
-    for family in known:
-        for name in family.comfyui.classes:  # type: ignore[union-attr]
-            assert by_class[name] is family.comfyui
-            assert families.comfyui_model_of(model(name)) is family.comfyui
-        assert family.name in families.READ_IN_COMFYUI.split(", ")
+    by_class = {name: known for known in families.COMFYUI_FAMILIES.values() for name in known.classes}
+    for family, known in families.COMFYUI_FAMILIES.items():
+        for name in known.classes:
+            assert by_class[name] is known
+            assert families.comfyui_model_of(model(name)) is known
+        assert family in families.READ_IN_COMFYUI.split(", ")
+
+
+def test_a_class_made_from_another_is_known_by_itself() -> None:
+    """Anima's network is made from that of Cosmos Predict 2, and its text is another."""
+    base = type(model("cosmos.predict2.MiniTrainDIT"))
+    anima = type("Anima", (base,), {"__module__": "comfy.ldm.anima.model"})()
+    assert families.comfyui_model_of(anima) is families.COMFYUI_FAMILIES["Anima"]
+    assert families.comfyui_model_of(base()) is families.COMFYUI_FAMILIES["Cosmos Predict 2"]

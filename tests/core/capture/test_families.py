@@ -133,12 +133,12 @@ def test_half_precision(name: str) -> None:
 
 
 def expected(witness: Witness, found: tuple[int, Tensor, Tensor], case: Case, row: int, columns: int) -> Tensor:
-    """Head, layer and frame sums `[h * w, columns]` of one row of the batch."""
+    """Head and layer sums `[frames * h * w, columns]` of one row of the batch."""
     first, keys, queries = found
     size = witness.calls[first][0].shape[-2], witness.calls[first][1].shape[-2]
     apart = keys.shape[0] == 1  # one call for each row
     frames = keys.shape[0] // 2 if not apart else 1
-    total = torch.zeros(prod(case.grid[1:]), columns, dtype=torch.float64)
+    total = torch.zeros(prod(case.grid), columns, dtype=torch.float64)
     seen = 0
     for index in range(first, len(witness.calls)):
         q, k, *_ = witness.calls[index]
@@ -157,7 +157,6 @@ def expected(witness: Witness, found: tuple[int, Tensor, Tensor], case: Case, ro
             own = prod(case.grid) // frames  # a refiner makes padding behind the picture turn NaN too
             places = [queries[r].nonzero().flatten()[:own] for r in at]
             p = torch.cat([witness.probabilities(index)[r].sum(0)[x][:, keys[r]] for r, x in zip(at, places, strict=True)])
-        p = p.unflatten(0, (-1, prod(case.grid[1:]))).sum(0)
         order = [c for c in case.order[row] if c >= 0] if case.order is not None else list(range(p.shape[1]))
         for key, column in enumerate(order[: p.shape[1]]):
             if column < columns:

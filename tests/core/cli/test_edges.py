@@ -115,7 +115,7 @@ def test_every_terminal_prints_the_report(record: Path, monkeypatch: pytest.Monk
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", terminal(raw, encoding))
     monkeypatch.setattr("daam_core.cli.commands._load", lambda _: maps)
-    monkeypatch.setattr("daam_core.maps.statistics.PromptReport.lines", lambda _: ["“a” − ‘b’ … × 家 \udcff"])
+    monkeypatch.setattr("daam_core.maps.prompt_report.PromptReport.lines", lambda _: ["“a” − ‘b’ … × 家 \udcff"])
     assert main(["show", "x"]) == 0
     printed = raw.getvalue().decode(encoding).splitlines()[-1]
     assert (
@@ -195,7 +195,7 @@ def test_words_that_are_there_are_let_through(monkeypatch: pytest.MonkeyPatch, t
     from daam_core.cli import commands
 
     for words in (["House"], ["red house"], ["a#2"], ["<start>", "tree"]):
-        commands._check_typed_words(PROMPT, words)
+        commands.check_typed_words(PROMPT, words)
 
 
 def test_python_and_command_line_have_the_same_rules(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,108 +13,15 @@ from torch import Tensor
 from daam_core import trace
 from daam_core.capture import transformer_hooks
 from daam_core.errors import NothingRecorded, UnsupportedModel, WordNotFound
-from daam_core.types import Side
 
 from ..capture.attention_witness import Witness
 from . import transformer_pipelines as made
-
-PROMPTS, NEGATIVES = made.PROMPTS, made.NEGATIVES
-HEIGHT, WIDTH, PATCHES = 64, 96, 24
-SIDES: tuple[Side, ...] = ("prompt", "negative")
-
-
-@dataclass
-class Case:
-    """One pipeline, and what its source says of it.
-
-    Attributes:
-        options: of its call.
-        size: (queries, keys) of the attention of the picture to the text, for a row of the batch.
-        rows: (which call of the model in a step, which row of its batch) of a side's picture.
-        keys: the keys of a word of a text, found with the tokenizers' own offsets.
-        first: the first query of the picture.
-    """
-
-    make: Callable[[], Any]
-    options: dict[str, Any]
-    size: tuple[int, int]
-    rows: Callable[[Side, int], tuple[int, int]]
-    keys: Callable[[Any, str, str], list[int]]
-    first: int = 0
-    frames: int = 1
-
-
-def at(tokenizer: Any, text: str, prompt: str, word: str, dropped: int = 0, base: int = 0) -> list[int]:
-    """Keys of a word of a prompt that stands at the end of a templated text."""
-    begin = text.rindex(prompt) + prompt.index(word)
-    offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
-    touched = [i for i, (a, b) in enumerate(offsets) if a < begin + len(word) and b > begin]
-    # A piece may hold the space before its word.
-    return [base + i - dropped for i in touched if text[offsets[i][0] : offsets[i][1]].strip()]
-
-
-def stacked(order: tuple[Side, Side]) -> Callable[[Side, int], tuple[int, int]]:
-    return lambda side, image: (0, 2 * order.index(side) + image)
-
-
-def in_turn(side: Side, image: int) -> tuple[int, int]:
-    return SIDES.index(side), image
-
-
-def chat(pipe: Any, prompt: str) -> str:
-    message = [{"role": "user", "content": prompt}]
-    return str(pipe.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
-
-
-def z_image_keys(pipe: Any, prompt: str, word: str) -> list[int]:
-    text = chat(pipe, prompt)
-    begin = len(text) - len(text.split(prompt)[-1]) - len(prompt)
-    return [k for k in at(pipe.tokenizer, text, prompt, word, base=32) if begin >= 0]
-
-
-CFG = {"true_cfg_scale": 2.0}
-CASES = {
-    "flux": Case(
-        made.flux, {**CFG, "max_sequence_length": 20}, (20 + PATCHES, 20 + PATCHES), in_turn,
-        lambda pipe, prompt, word: at(pipe.tokenizer_2, prompt, prompt, word), first=20,
-    ),
-    "sd3": Case(
-        made.stable_diffusion_3, {"max_sequence_length": 20}, (97 + PATCHES, 97 + PATCHES), stacked(("negative", "prompt")),
-        lambda pipe, prompt, word: [
-            *at(pipe.tokenizer, prompt, prompt, word, base=PATCHES),
-            *at(pipe.tokenizer_3, prompt, prompt, word, base=PATCHES + 77),
-        ],
-    ),
-    "qwen": Case(
-        made.qwen_image, CFG, (0, 0), in_turn,
-        lambda pipe, prompt, word: at(pipe.tokenizer, pipe.prompt_template_encode.format(prompt), prompt, word, 34),
-    ),
-    "z-image": Case(made.z_image, {}, (64, 64), stacked(("prompt", "negative")), z_image_keys),
-    "pixart": Case(
-        made.pixart, {"use_resolution_binning": False}, (PATCHES, 300), stacked(("negative", "prompt")),
-        lambda pipe, prompt, word: at(pipe.tokenizer, prompt, prompt, word),
-    ),
-    "wan": Case(
-        made.wan, {"num_frames": 5, "max_sequence_length": 20}, (2 * PATCHES, 20), in_turn,
-        lambda pipe, prompt, word: at(pipe.tokenizer, prompt, prompt, word), frames=2,
-    ),
-}  # fmt: skip
+from .pipeline_cases import CASES, HEIGHT, NEGATIVES, PATCHES, PROMPTS, WIDTH, Case, expected, paint
 
 
 @pytest.fixture(params=CASES)
 def case(request: Any) -> Case:
     return CASES[request.param]
-
-
-def paint(pipe: Any, case: Case, prompts: Any = PROMPTS, negatives: Any = NEGATIVES, **more: Any) -> Tensor:
-    options: dict[str, Any] = {
-        "num_inference_steps": 2, "height": HEIGHT, "width": WIDTH, "output_type": "latent",
-        "generator": torch.Generator().manual_seed(1), "negative_prompt": negatives and list(negatives),
-    }  # fmt: skip
-    out = pipe(list(prompts) if isinstance(prompts, list) else prompts, **{**options, **case.options, **more})
-    return torch.as_tensor(
-        out[0] if isinstance(out, tuple) else getattr(out, "images", None) if hasattr(out, "images") else out.frames
-    )
 
 
 @pytest.mark.parametrize("small", [0, 2**17])
@@ -155,37 +61,10 @@ def test_maps_are_those_of_the_equation_for_every_row(case: Case) -> None:
             assert error < 1e-5, (side, image, float(error))
 
 
-def expected(
-    witness: Witness, forwards: list[int], case: Case, pipe: Any, side: Any, image: int, text: str, word: str
-) -> Tensor:
-    call, row = case.rows(side, image)
-    each = len(forwards) // 2
-    keys = case.keys(pipe, text, word)
-    total = torch.zeros(PATCHES, dtype=torch.float64)
-    for step in (0, 1):
-        first = forwards[step * each + call]
-        last = next((f for f in forwards if f > first), len(witness.calls))
-        for index in range(first, last):
-            q, k, *_ = witness.calls[index]
-            size, where = (q.shape[-2], k.shape[-2]), case.first
-            if case.size == (0, 0):  # Qwen-Image: as many columns of text as this batch's longest prompt has
-                where = size[0] - PATCHES
-            elif size != case.size:
-                continue
-            p = witness.probabilities(index)[row].sum(0)[where : where + case.frames * PATCHES, keys].sum(-1)
-            total += p.unflatten(0, (case.frames, PATCHES)).sum(0)
-    return total.unflatten(0, (4, 6))
-
-
 def test_one_prompt_without_guidance(case: Case) -> None:
     pipe = case.make()
-    off = (
-        {"true_cfg_scale": 1.0}
-        if "true_cfg_scale" in case.options
-        else {"guidance_scale": 0.0 if pipe.__class__.__name__ == "ZImagePipeline" else 1.0}
-    )
     with trace(pipe, negative=True) as recording:
-        paint(pipe, case, "a red house", None, **off)
+        paint(pipe, case, "a red house", None, **case.off)
     assert [(m.words, m.negative) for m in recording] == [(["a", "red", "house"], None)]
 
 
@@ -198,11 +77,11 @@ def test_the_same_text_as_prompt_and_negative_prompt_is_recorded_once_each(case:
     assert maps.num_terms == maps.negative.num_terms
 
 
+@pytest.mark.parametrize("case", [case for case in CASES.values() if case.several])
 def test_several_pictures_of_each_prompt(case: Case) -> None:
     pipe = case.make()
-    name = "num_videos_per_prompt" if case.frames > 1 else "num_images_per_prompt"
     with trace(pipe) as recording:
-        paint(pipe, case, **{name: 2})
+        paint(pipe, case, **{case.several: 2})
     assert [m.words[0] for m in recording] == ["a", "a", "two", "two"]
     first, second, *_ = recording
     assert not torch.equal(first.heat_map("house"), second.heat_map("house"))
@@ -391,6 +270,22 @@ def test_steps_and_layers_apart_add_up_to_the_whole() -> None:
     assert [layer.name for layer in maps.layers] == ["transformer_blocks.0.attn", "single_transformer_blocks.0.attn"]
     parts = sum(maps.select(steps=[s], layers=[i]).heat_map("house") for s in (0, 1) for i in (0, 1))
     assert (parts - maps.heat_map("house")).abs().max() < 2e-2
+
+
+@pytest.mark.parametrize("name", ["flux", "sd3"])
+def test_masks_are_propagated_along_the_attention_of_the_picture_to_itself(name: str) -> None:
+    case, pipe = CASES[name], CASES[name].make()
+    with trace(pipe) as recording:
+        paint(pipe, case)
+    for maps in recording:
+        assert maps.self_attention is not None and maps.negative is None
+        walk = maps.self_attention[4, 6]
+        assert torch.allclose(walk.sum(-1), torch.ones(PATCHES)) and float(walk.std()) > 0.01
+        result = maps.mask_result(maps.words[0], "walk")
+        assert result.mask.shape == (HEIGHT, WIDTH)
+    with trace(pipe, self_attention=False) as recording:
+        paint(pipe, case)
+    assert recording.heat_maps().self_attention is None
 
 
 def test_padding_behind_a_text_is_not_recorded() -> None:

@@ -104,7 +104,7 @@ class TextEncoder(nn.Module):
         return out
 
 
-def _spread(pipe: Any) -> Any:
+def spread(pipe: Any) -> Any:
     """Random keys are nearly equal; spread them, so that maps differ between tokens and a wrong column shows."""
     for name, weight in pipe.transformer.named_parameters():
         if weight.dim() >= 2 and any(part in name for part in ("to_q", "to_k", "add_q", "add_k")):
@@ -121,7 +121,7 @@ def flux() -> Any:
         in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2,
         joint_attention_dim=WIDTH, pooled_projection_dim=WIDTH, axes_dims_rope=(2, 2, 4),
     )  # fmt: skip
-    return _spread(
+    return spread(
         FluxPipeline(
             FlowMatchEulerDiscreteScheduler(), None, TextEncoder(len(clip)), clip, TextEncoder(len(t5)), t5, transformer
         )
@@ -135,7 +135,7 @@ def stable_diffusion_3() -> Any:
         sample_size=8, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2,
         joint_attention_dim=2 * WIDTH, caption_projection_dim=16, pooled_projection_dim=24, pos_embed_max_size=16,
     )  # fmt: skip
-    return _spread(
+    return spread(
         StableDiffusion3Pipeline(
             transformer, FlowMatchEulerDiscreteScheduler(), None, TextEncoder(len(clip), pooled=12), clip,
             TextEncoder(len(clip), pooled=12), clip_tokenizer(), TextEncoder(len(t5), 2 * WIDTH), t5,
@@ -150,7 +150,7 @@ def qwen_image() -> Any:
         in_channels=16, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2,
         joint_attention_dim=WIDTH, axes_dims_rope=(2, 2, 4),
     )  # fmt: skip
-    return _spread(
+    return spread(
         QwenImagePipeline(FlowMatchEulerDiscreteScheduler(), None, TextEncoder(len(tokenizer)), tokenizer, transformer)
     )
 
@@ -162,7 +162,7 @@ def z_image() -> Any:
         in_channels=4, dim=16, n_layers=2, n_refiner_layers=1, n_heads=2, n_kv_heads=2, cap_feat_dim=WIDTH,
         axes_dims=[2, 2, 4], axes_lens=[256, 32, 32],
     )  # fmt: skip
-    return _spread(ZImagePipeline(FlowMatchEulerDiscreteScheduler(), None, TextEncoder(len(tokenizer)), tokenizer, transformer))
+    return spread(ZImagePipeline(FlowMatchEulerDiscreteScheduler(), None, TextEncoder(len(tokenizer)), tokenizer, transformer))
 
 
 def pixart() -> Any:
@@ -174,7 +174,7 @@ def pixart() -> Any:
     )  # fmt: skip
     from diffusers import DDIMScheduler
 
-    return _spread(PixArtSigmaPipeline(t5, TextEncoder(len(t5)), None, transformer, DDIMScheduler()))
+    return spread(PixArtSigmaPipeline(t5, TextEncoder(len(t5)), None, transformer, DDIMScheduler()))
 
 
 def wan() -> Any:
@@ -184,4 +184,4 @@ def wan() -> Any:
         num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=WIDTH, freq_dim=16, ffn_dim=16,
         num_layers=2, rope_max_seq_len=32,
     )  # fmt: skip
-    return _spread(WanPipeline(t5, TextEncoder(len(t5)), None, FlowMatchEulerDiscreteScheduler(), transformer))
+    return spread(WanPipeline(t5, TextEncoder(len(t5)), None, FlowMatchEulerDiscreteScheduler(), transformer))

@@ -27,9 +27,15 @@ class Witness:
         unet.register_forward_pre_hook(self._begin, with_kwargs=True)
         for name, module in unet.named_modules():
             if name.endswith("attn2"):
-                module.to_q.register_forward_hook(lambda m, a, out, attn=module: self._q.__setitem__(id(attn), out))
-                module.to_k.register_forward_hook(lambda m, a, out, attn=module: self._k.__setitem__(id(attn), out))
+                module.to_q.register_forward_hook(lambda m, a, out, attn=module: self.q(attn, out))
+                module.to_k.register_forward_hook(lambda m, a, out, attn=module: self.k(attn, out))
                 module.register_forward_hook(self._add)
+
+    def q(self, attn: Any, queries: Tensor) -> None:
+        self._q[id(attn)] = queries
+
+    def k(self, attn: Any, keys: Tensor) -> None:
+        self._k[id(attn)] = keys
 
     def _begin(self, _module: Any, args: Any, kwargs: dict[str, Any]) -> None:
         self.forwards.append(Forward(kwargs["encoder_hidden_states"].detach().clone()))

@@ -18,7 +18,7 @@ from daam_core import HeatMaps
 from daam_core.attention.upsample import bicubic
 from daam_core.errors import DetailMissing, WordNotFound
 from daam_core.explorer.page_data import BUDGET, PageData, detail_data, page_data, word_places
-from daam_core.maps.statistics import prompt_report
+from daam_core.maps.prompt_report import prompt_report
 
 from ...web.samples import heat_maps
 from ..maps.test_heatmaps import changed

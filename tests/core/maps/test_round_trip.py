@@ -12,7 +12,7 @@ import torch
 from daam_core import HeatMaps, trace
 
 from .. import models as unets
-from ..diffusers.test_transformer_trace import CASES, paint
+from ..diffusers.pipeline_cases import CASES, paint
 
 KEPT = [(), ("layers",), ("steps",), ("layers", "steps")]
 

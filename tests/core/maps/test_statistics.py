@@ -7,18 +7,8 @@ import torch
 
 from daam_core.errors import BadArgument
 from daam_core.maps.heatmaps import HeatMaps
-from daam_core.maps.statistics import (
-    MOST_PAIRS,
-    PromptReport,
-    above_negative,
-    box_region,
-    difference,
-    mean_probability,
-    prompt_report,
-    rank_region,
-    share,
-)
-from daam_core.prompt.prompt import Prompt, Token, Word
+from daam_core.maps.prompt_report import prompt_report
+from daam_core.maps.statistics import above_negative, box_region, difference, mean_probability, rank_region, share
 
 from .test_heatmaps import changed, made
 
@@ -69,49 +59,6 @@ def test_regions_are_cut_to_the_picture_and_empty_ones_said() -> None:
         box_region(maps, 200, 0, 5, 5)
     with pytest.raises(BadArgument, match="empty"):
         rank_region(maps, torch.zeros(64, 96))
-
-
-def test_the_report_names_idle_words_and_pairs_that_cannot_be_told_apart() -> None:
-    maps = drawn(red=left(), house=left(), tree=right())
-    report = prompt_report(maps)
-    by_word = {r.word: r for r in report.words}
-    assert report.neglected == ("green",)
-    assert [pair[:2] for pair in report.entangled] == [("red", "house")]
-    assert by_word["house"].spread == pytest.approx(0.5)
-    assert by_word["house"].peak == pytest.approx(4 / 16)
-    closest = by_word["house"].closest
-    assert closest is not None
-    assert closest[0] == "red"
-    assert closest[1] == pytest.approx(1.0)
-    assert sum(r.share for r in report.words) == pytest.approx(1.0)
-    text = "\n".join(report.lines())
-    assert "“green” did almost nothing on its own" in text
-    assert "“red” and “house” cannot be told apart" in text
-
-
-def test_neglected_words_are_said_in_one_sentence() -> None:
-    notes = PromptReport((), ("red", "green", "grass"), ()).notes()
-    assert len(notes) == 1
-    assert notes[0].startswith("“red”, “green” and “grass” did almost nothing on their own")
-    assert PromptReport((), (), ()).notes() == []
-
-
-def test_an_empty_prompt_has_an_empty_report() -> None:
-    report = prompt_report(made(""))
-    assert report.words == () and report.neglected == () and report.entangled == ()
-
-
-def test_a_prompt_of_a_thousand_equal_words_has_a_short_report() -> None:
-    """Pairs grow with the square of the words; what is said of them does not."""
-    n = 1000
-    tokens = tuple(Token(i, f"w{i}", i) for i in range(1, n + 1))
-    words = tuple(Word(t.text, t.text, (t.channel,)) for t in tokens)
-    prompt = Prompt("", tokens, words, (0,), (n + 1,), (), n + 2)
-    rows = left().expand(n + 3, -1, -1)
-    maps = changed(made(), sums={GRID: rows}, time_weighted={GRID: rows}, num_terms={GRID: 16}, prompt=prompt)
-    report = prompt_report(maps)
-    assert len(report.words) == n and len(report.entangled) == MOST_PAIRS
-    assert report.words[5].closest == ("w1", 1.0)
 
 
 def test_statistics_are_the_functions_on_the_prompt_s_side() -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 import daam_core
 from daam_core import render
 from daam_core.errors import BadArgument, CannotWrite, WordNotFound
-from daam_core.maps.statistics import PromptReport, WordReport
+from daam_core.maps.prompt_report import PromptReport, WordReport
 from daam_core.render import text as lettering
 from daam_core.render.overlay import LONGEST_ENLARGED, background_of, blend
 

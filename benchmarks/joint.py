@@ -1,0 +1,230 @@
+"""What recording a transformer costs while a picture is made: `python -m benchmarks.joint [--works host flux …] [--quick]`.
+
+Runs take turns and another begins each turn; the figure is the median over turns of the ratio to plain diffusers in the same
+turn, of the median step of each run (its first left out).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from daam_core.capture.buffers import StoreOptions
+from daam_core.capture.families import family_of
+from daam_core.capture.text_rows import EncodedText
+from daam_core.capture.transformer_hooks import TransformerHooks
+from daam_core.capture.transformer_recording import ModelRecorder, TransformerRecording
+from daam_core.prompt.prompt import Prompt
+
+from .measure import in_turns, ratio
+from .report import table, write
+
+WORDS = 16
+Context = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A random transformer and one call of it.
+
+    Attributes:
+        make: the model.
+        given: the arguments of its call.
+        columns: how many columns of its text are no padding.
+        steps, turns: steps of a run, and runs.
+    """
+
+    name: str
+    make: Callable[[], nn.Module]
+    given: Callable[[], dict[str, Any]]
+    columns: int
+    steps: int
+    turns: int
+
+
+def _ids(side: int) -> Tensor:
+    places = torch.arange(side).float()
+    grid = torch.stack(torch.meshgrid(places, places, indexing="ij"), -1).flatten(0, 1)
+    return torch.cat([torch.zeros(len(grid), 1), grid], 1)
+
+
+def _flux(heads: int, width: int, layers: int, single: int) -> nn.Module:
+    from diffusers import FluxTransformer2DModel
+
+    axes = (16, 56, 56) if width == 128 else (2, 2, 4)
+    return FluxTransformer2DModel(
+        in_channels=16, num_layers=layers, num_single_layers=single, attention_head_dim=width, num_attention_heads=heads,
+        joint_attention_dim=64, pooled_projection_dim=16, axes_dims_rope=axes,
+    ).eval()  # fmt: skip
+
+
+def _flux_call(side: int, columns: int) -> dict[str, Any]:
+    return {
+        "hidden_states": torch.randn(1, side * side, 16), "encoder_hidden_states": torch.randn(1, columns, 64),
+        "pooled_projections": torch.randn(1, 16), "timestep": torch.tensor([0.5]), "img_ids": _ids(side),
+        "txt_ids": torch.zeros(columns, 3),
+    }  # fmt: skip
+
+
+def _sd3() -> nn.Module:
+    from diffusers import SD3Transformer2DModel
+
+    return SD3Transformer2DModel(
+        sample_size=16, in_channels=4, out_channels=4, num_layers=12, attention_head_dim=8, num_attention_heads=2,
+        joint_attention_dim=16, caption_projection_dim=16, pooled_projection_dim=24, pos_embed_max_size=16,
+    ).eval()  # fmt: skip
+
+
+def _sd3_call() -> dict[str, Any]:
+    return {
+        "hidden_states": torch.randn(1, 4, 16, 16), "encoder_hidden_states": torch.randn(1, 40, 16),
+        "pooled_projections": torch.randn(1, 24), "timestep": torch.tensor([0.5]),
+    }  # fmt: skip
+
+
+def _pixart() -> nn.Module:
+    from diffusers import PixArtTransformer2DModel
+
+    return PixArtTransformer2DModel(
+        num_attention_heads=8, attention_head_dim=72, in_channels=4, out_channels=8, num_layers=8, cross_attention_dim=576,
+        sample_size=128, caption_channels=64, use_additional_conditions=False,
+    ).eval()  # fmt: skip
+
+
+def _pixart_call() -> dict[str, Any]:
+    return {
+        "hidden_states": torch.randn(1, 4, 128, 128), "encoder_hidden_states": torch.randn(1, 300, 64),
+        "encoder_attention_mask": (torch.arange(300) < WORDS + 2).float()[None], "timestep": torch.tensor([5.0]),
+        "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
+    }  # fmt: skip
+
+
+def _wan() -> nn.Module:
+    from diffusers import WanTransformer3DModel
+
+    return WanTransformer3DModel(
+        num_attention_heads=4, attention_head_dim=128, in_channels=16, out_channels=16, text_dim=64, freq_dim=64, ffn_dim=2048,
+        num_layers=8,
+    ).eval()  # fmt: skip
+
+
+def _wan_call() -> dict[str, Any]:
+    return {
+        "hidden_states": torch.randn(1, 16, 4, 64, 64), "encoder_hidden_states": torch.randn(1, 512, 64),
+        "timestep": torch.tensor([5.0]),
+    }  # fmt: skip
+
+
+WORKS: Mapping[str, Work] = {
+    "host": Work(
+        "Flux's layout, 4 + 8 blocks of 2 heads of 8, 16 x 16 + 32 (host-bound)", lambda: _flux(2, 8, 4, 8),
+        lambda: _flux_call(16, 32), WORDS + 2, 30, 12,
+    ),
+    "host-sd3": Work(
+        "SD3's layout, 12 blocks of 2 heads of 8, 8 x 8 + 40 (host-bound)", _sd3, _sd3_call, WORDS + 2, 30, 12
+    ),
+    "flux": Work(
+        "Flux's layout, 4 + 8 blocks of 4 heads of 128, 4096 + 512", lambda: _flux(4, 128, 4, 8),
+        lambda: _flux_call(64, 512), WORDS + 1, 3, 4,
+    ),
+    "pixart": Work("PixArt's layout, 8 blocks of 8 heads of 72, 4096 on 300", _pixart, _pixart_call, WORDS + 1, 3, 4),
+    "wan": Work("Wan's layout, 8 blocks of 4 heads of 128, 4 x 1024 on 512", _wan, _wan_call, WORDS + 1, 3, 4),
+}  # fmt: skip
+
+
+class _Recorded:
+    """A recording of calls of a model, without a pipeline around it."""
+
+    def __init__(self, model: nn.Module, given: Mapping[str, Any], columns: int, keep: StoreOptions) -> None:
+        family = family_of(model)
+        text = EncodedText("prompt", 0, 0, family.text_rows(given)[0])
+        self.recording = TransformerRecording(lambda: [text], lambda *row: _words(columns, row[2]), keep)
+        self.errors: list[Exception] = []
+        self._hooks = TransformerHooks(model, ModelRecorder(model, family, 0, lambda: self.recording, self.errors.append))
+
+    def __enter__(self) -> _Recorded:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hooks.__exit__()
+        if self.errors:
+            raise self.errors[0]
+
+
+def _words(own: int, columns: Any) -> Prompt:
+    """A prompt of so many columns, of which the first are a word each and the rest is padding."""
+    from dataclasses import replace
+
+    total = sum(columns)
+    short = Prompt.by_index(own)
+    return replace(short, padding=tuple(range(own, total)), length=total)
+
+
+def contexts(model: nn.Module, given: Mapping[str, Any], columns: int) -> dict[str, Context]:
+    """What is compared, in the order of the turns."""
+
+    def ours(keep: StoreOptions) -> Context:
+        return lambda: _Recorded(model, given, columns, keep)
+
+    return {
+        "plain diffusers": nullcontext,
+        "DAAM Lens": ours(StoreOptions(self_attention=True)),
+        "DAAM Lens, words only": ours(StoreOptions()),
+    }
+
+
+def run_steps(model: nn.Module, given: dict[str, Any], steps: int, context: Context) -> list[float]:
+    """Seconds of each step but the first two."""
+    taken = []
+    with torch.no_grad(), context() as recorded:
+        for step in range(steps + 2):
+            given["timestep"] = given["timestep"] * 0 + (1.0 - step / 100)
+            start = time.perf_counter()
+            model(**given, return_dict=False)
+            if recorded is not None:
+                recorded.recording.end_step()
+            taken.append(time.perf_counter() - start)
+    return taken[2:]
+
+
+def compare(work: Work, quick: bool) -> list[list[str]]:
+    torch.manual_seed(0)
+    model, given = work.make(), work.given()
+    every = contexts(model, given, work.columns)
+    taken: dict[str, list[float]] = {name: [] for name in every}
+    run_steps(model, given, 1, nullcontext)
+    for _, name, context in tqdm(in_turns(every, 1 if quick else work.turns), desc=work.name):
+        taken[name].append(statistics.mean(sorted(run_steps(model, given, 1 if quick else work.steps, context))))
+    plain = taken["plain diffusers"]
+    return [
+        [work.name, name, f"{1000 * statistics.median(times):.1f} ms", f"{ratio(times, plain):.3f}", str(len(times))]
+        for name, times in taken.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--works", nargs="+", choices=list(WORKS), default=list(WORKS))
+    parser.add_argument("--quick", action="store_true", help="one short turn: does it run at all?")
+    args = parser.parse_args()
+    head = ["work", "with", "step", "ratio", "turns"]
+    for name in args.works:
+        body = table(head, compare(WORKS[name], args.quick))
+        if args.quick:
+            print(body)
+        else:
+            write(f"Cost of a step: {WORKS[name].name}", body)
+
+
+if __name__ == "__main__":
+    main()

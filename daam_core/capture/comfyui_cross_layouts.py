@@ -1,0 +1,72 @@
+"""Layouts of ComfyUI's transformers whose picture attends to the text in an attention of its own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from ..errors import NothingRecorded
+from .comfyui_model import ModelCall, grid_of, is_built_from, patch_of, patches_of, tokens_of
+from .token_layout import TokenLayout, cross
+
+
+def wan(model: Any, call: ModelCall) -> TokenLayout:
+    """Wan: a reference first, the video, further frames and references; text in an attention of its own.
+
+    The embedding of a picture has keys of its own, in a call before the text's.
+    """
+    patches = patches_of(model, call.latent)
+    given, patch = call.given, patch_of(model)
+    behind = tokens_of(given.get("time_dim_concat"), patch)
+    for latent in given.get("context_latents") or ():
+        behind += tokens_of(latent, patch)
+    ahead = 0
+    reference = given.get("reference_latent")
+    if is_built_from(model, "wan.model.SCAILWanModel"):
+        ahead, behind = tokens_of(reference, patch), behind + tokens_of(given.get("pose_latents"), patch)
+    elif is_built_from(model, "wan.model.WanModel_S2V") or is_built_from(model, "wan.model.HumoWanModel"):
+        behind += tokens_of(reference, patch)
+    elif getattr(model, "ref_conv", None) is not None:
+        ahead = tokens_of(reference, patch)
+    n = ahead + math.prod(patches) + behind
+    silent = {(n, n)}
+    for name in ("clip_fea", "clip_fea_ref"):
+        if given.get(name) is not None:
+            silent.add((n, int(given[name].shape[-2])))
+    if (n, call.columns) in silent - {(n, n)}:
+        raise NothingRecorded(
+            f"this model attends to {call.columns} columns of text and to as many of a picture, which cannot be told apart"
+        )
+    layout = cross(call.batch, patches, call.columns, first_query=ahead, queries=n).and_without_text(*silent)
+    blocks = len(getattr(model, "blocks", ())) + len(getattr(model, "vace_blocks", None) or ())
+    # Made for a picture and given none, a block attends to the text in place of the picture, too.
+    made_for_picture = hasattr(next(iter(getattr(model, "blocks", ())), None), "cross_attn") and hasattr(
+        model.blocks[0].cross_attn, "k_img"
+    )
+    repeats = 2 if made_for_picture and len(silent) == 1 else 1
+    return replace(layout, open_ended=given.get("reference_motion") is not None, repeats=repeats, blocks=blocks)
+
+
+def cosmos(model: Any, call: ModelCall) -> TokenLayout:
+    """Cosmos, Cosmos Predict 2, Anima: in each block, the video to itself and then to the text."""
+    space, time = int(model.patch_spatial), int(model.patch_temporal)
+    return _self_then_text(call, (time, space, space), len(model.blocks))
+
+
+def ltx(model: Any, call: ModelCall) -> TokenLayout:
+    """LTX-Video: in each block, the video to itself and then to the text; a token is one place of the latent."""
+    return _self_then_text(call, (1, 1, 1), len(model.transformer_blocks))
+
+
+def kandinsky5(model: Any, call: ModelCall) -> TokenLayout:
+    """Kandinsky 5: the text to itself; then in each block, the picture to itself and to the text."""
+    layout = _self_then_text(call, patch_of(model), 0)
+    return layout.and_without_text((call.columns, call.columns))
+
+
+def _self_then_text(call: ModelCall, patch: tuple[int, int, int], blocks: int) -> TokenLayout:
+    """Blocks of two attentions: of the picture to itself and to the text."""
+    patches = grid_of(call.latent, patch)
+    n = math.prod(patches)
+    return replace(cross(call.batch, patches, call.columns).and_without_text((n, n)), blocks=blocks)

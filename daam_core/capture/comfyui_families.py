@@ -1,0 +1,78 @@
+"""The registry of transformers that are read in ComfyUI, by the names that `families` has for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from . import comfyui_cross_layouts as crossing
+from . import comfyui_layouts as joined
+from . import comfyui_video_layouts as films
+from .comfyui_model import ComfyUIModel, TextArgument
+
+# ComfyUI builds several families from one class.
+_FLUX = ComfyUIModel(("flux.model.Flux",), joined.with_references)
+_NEXT_DIT = ComfyUIModel(("lumina.model.NextDiT",), joined.next_dit)
+_HUNYUAN = ComfyUIModel(
+    ("hunyuan_video.model.HunyuanVideo",),
+    films.hunyuan,
+    texts=(
+        TextArgument(encoders=("llama", "qwen25_7b")),
+        TextArgument("txt_byt5", "conditioning_byt5small", ("byt5",)),
+    ),
+)
+
+COMFYUI_FAMILIES: Mapping[str, ComfyUIModel] = {
+    "Flux.1": _FLUX,
+    "Flux.2": _FLUX,
+    "LongCat-Image": _FLUX,
+    "Chroma": ComfyUIModel(("chroma.model.Chroma",), joined.with_references),
+    "Stable Diffusion 3": ComfyUIModel(("modules.diffusionmodules.mmdit.MMDiT",), joined.text_first),
+    "Qwen-Image": ComfyUIModel(("qwen_image.model.QwenImageTransformer2DModel",), joined.with_references),
+    "Z-Image": _NEXT_DIT,
+    "Lumina 2": _NEXT_DIT,
+    "AuraFlow": ComfyUIModel(("aura.mmdit.MMDiT",), joined.auraflow),
+    "Krea 2": ComfyUIModel(("krea2.model.SingleStreamDiT",), joined.krea2),
+    "Ideogram 4": ComfyUIModel(("ideogram4.model.Ideogram4Transformer2DModel",), joined.picture_places),
+    "Mage-Flow": ComfyUIModel(("mage_flow.model.MageFlowTransformer2DModel",), joined.picture_places),
+    "HiDream": ComfyUIModel(
+        ("hidream.model.HiDreamImageTransformer2DModel",),
+        joined.hidream,
+        texts=(
+            TextArgument(encoders=("t5xxl",)),
+            TextArgument("encoder_hidden_states_llama3", "conditioning_llama3", ("llama",)),
+        ),
+    ),
+    "OmniGen2": ComfyUIModel(("omnigen.omnigen2.OmniGen2Transformer2DModel",), joined.omnigen2),
+    "Boogu": ComfyUIModel(("boogu.model.BooguTransformer2DModel",), joined.omnigen2),
+    "Lens": ComfyUIModel(("lens.model.LensTransformer2DModel",), joined.lens),
+    "JoyImage": ComfyUIModel(("joyimage.model.JoyImageTransformer3DModel",), joined.picture_first),
+    "PixelDiT": ComfyUIModel(("pixeldit.model.PixDiT_T2I",), joined.pixeldit),
+    "HunyuanVideo": _HUNYUAN,
+    "HunyuanVideo 1.5": _HUNYUAN,
+    "HunyuanImage 2.1": _HUNYUAN,
+    "CogVideoX": ComfyUIModel(("cogvideo.model.CogVideoXTransformer3DModel",), films.cogvideox),
+    "Mochi": ComfyUIModel(("genmo.joint_model.asymm_models_joint.AsymmDiTJoint",), films.mochi),
+    "LTX-Video": ComfyUIModel(("lightricks.model.LTXVModel",), crossing.ltx),
+    "Kandinsky 5": ComfyUIModel(
+        ("kandinsky5.model.Kandinsky5",), crossing.kandinsky5, texts=(TextArgument(encoders=("qwen25_7b",)),)
+    ),
+    "Wan": ComfyUIModel(("wan.model.WanModel",), crossing.wan),
+    "Cosmos": ComfyUIModel(("cosmos.model.GeneralDIT",), crossing.cosmos),
+    "Cosmos Predict 2": ComfyUIModel(("cosmos.predict2.MiniTrainDIT",), crossing.cosmos),
+    "Anima": ComfyUIModel(("anima.model.Anima",), crossing.cosmos, texts=(TextArgument(encoders=("t5xxl",), made_anew=True),)),
+}
+"""By the names that people call them; a class of ComfyUI may stand for several."""
+
+READ_IN_COMFYUI = ", ".join(["Stable Diffusion 1, 2, XL", *COMFYUI_FAMILIES])
+"""What the nodes read, for sentences: UNets and these families."""
+
+
+def comfyui_model_of(model: nn.Module) -> ComfyUIModel | None:
+    """What is known of a diffusion model that ComfyUI built, None for one that is not known (or is a UNet).
+
+    A class that is made from another, and stands here itself, is known by itself.
+    """
+    found = {id(one): one for one in COMFYUI_FAMILIES.values() if one.built(model)}
+    return min(found.values(), key=lambda one: one.distance(model), default=None)

@@ -1,0 +1,49 @@
+"""`daam-lens read`: the words of a picture that was not made here."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files import file_name, shown, writable_folder, write_png
+from ..validate import checked_prompt
+from .commands import DETAILS, check_names, check_typed_words, check_words, chosen_words, quiet_warnings
+from .parts import Written, write_parts
+
+if TYPE_CHECKING:
+    from ..maps.heatmaps import HeatMaps
+
+
+def read(args: argparse.Namespace) -> None:
+    """A picture, and where each word of a prompt stands in it."""
+    prompt = checked_prompt(args.prompt)
+    # Everything that can be wrong is looked at before anything heavy starts.
+    check_typed_words(prompt, args.words or ())
+    check_names(args)
+    from ..diffusers.picture_files import load_picture
+
+    picture = load_picture(args.picture)
+    folder = writable_folder(args.out or Path("daam-lens-out", file_name(Path(args.picture).stem)))
+    maps = _read(picture, prompt, args)
+    done = Written([write_png(folder / "picture.png", picture)] if "picture" in args.save else [])
+    if "record" in args.save:
+        done.paths.append(maps.save(folder / "record.safetensors"))
+    write_parts(maps, chosen_words(maps, args.words), folder, args, done)
+    for line in [*map(shown, done.paths), *done.notes]:
+        print(line)
+
+
+def _read(picture: Any, prompt: str, args: argparse.Namespace) -> HeatMaps:
+    from ..diffusers.loading import load_pipeline
+    from ..diffusers.noise_levels import DEFAULT_LEVELS
+    from ..diffusers.reading import read_picture
+
+    with quiet_warnings():
+        pipe = load_pipeline(args.model, args.device)
+        check_words(pipe, prompt, args.words)
+        pipe.set_progress_bar_config(desc="reading", unit="level", leave=True)
+        return read_picture(
+            pipe, picture, prompt, noise=args.noise or DEFAULT_LEVELS, samples=args.samples, seed=args.seed, size=args.size,
+            keep=DETAILS[args.detail],
+        )  # fmt: skip

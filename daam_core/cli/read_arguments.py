@@ -1,0 +1,52 @@
+"""Arguments of `daam-lens read`."""
+
+from __future__ import annotations
+
+import argparse
+
+from .argument_types import SAVES, levels_argument, saves_argument, size_argument, whole_argument, words_argument
+
+
+def add_read_arguments(p: argparse.ArgumentParser) -> None:
+    """What is read, how, and what is written."""
+    p.add_argument("picture", metavar="PICTURE", help="a picture file (PNG, JPEG, WebP, BMP, TIFF, GIF) of any size")
+    p.add_argument("--prompt", required=True, help="what is in the picture, in words that the model knows")
+    p.add_argument("--out", metavar="DIR", help="folder to write into (default: daam-lens-out/PICTURE)")
+    add_noise_arguments(p)
+    p.add_argument(
+        "--words",
+        type=words_argument,
+        metavar="WORDS",
+        help='words or phrases to look at, with commas between: "house,red house" (default: all but stop words)',
+    )
+    p.add_argument(
+        "--detail",
+        choices=("none", "steps", "layers", "both"),
+        default="none",
+        help="keep noise levels (steps) or layers apart in the record, which grows (default: %(default)s)",
+    )
+    p.add_argument(
+        "--save",
+        type=saves_argument,
+        default=SAVES,
+        metavar="PARTS",
+        help=f"what to write, with commas between (default: all of {','.join(SAVES)})",
+    )
+    p.set_defaults(negative=None, guidance=None, aggregation="sum")
+
+
+def add_noise_arguments(p: argparse.ArgumentParser) -> None:
+    """How a picture is shown to the model."""
+    p.add_argument(
+        "--noise", type=levels_argument, metavar="LEVELS",
+        help="levels of noise in thousandths, 1 to 999, with commas between; the model takes one pass at each "
+        "(default: 300,200,100,50)",
+    )  # fmt: skip
+    p.add_argument("--samples", type=whole_argument(1), default=1, help="noises a level (default: %(default)s)")
+    p.add_argument("--seed", type=whole_argument(0), default=0, help="same seed, same noise (default: %(default)s)")
+    p.add_argument(
+        "--size",
+        type=size_argument,
+        metavar="HxW",
+        help="height x width at which the model reads, multiples of 8 (default: its own number of pixels, the picture's shape)",
+    )

@@ -1,0 +1,97 @@
+"""`daam-lens report` and `daam-lens fit-report`: the prompt report of a record, and its thresholds on a user's own pictures."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BadArgument
+from ..files import shown, write_text
+
+if TYPE_CHECKING:
+    from ..maps.prompt_report import ReportThresholds
+
+COLUMNS = ("record", "word", "present")
+_YES = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+MOST_LINES = 100_000
+
+
+def report(args: argparse.Namespace) -> None:
+    """`daam-lens report`: what each word did, which objects may be missing."""
+    from ..maps.heatmaps import HeatMaps
+    from ..maps.prompt_report import prompt_report
+
+    limits = read_thresholds(Path(args.thresholds)) if args.thresholds else None
+    print("\n".join(prompt_report(HeatMaps.load(args.record), args.words, limits).lines()))
+
+
+def fit_report(args: argparse.Namespace) -> None:
+    """`daam-lens fit-report`: thresholds of the report from annotated records."""
+    from ..maps.heatmaps import HeatMaps
+    from ..maps.report_fit import fit, measure
+
+    path = Path(args.annotations)
+    told = read_annotations(path)
+    found = fit([measure(HeatMaps.load(path.parent / record), words) for record, words in told.items()], args.most_false)
+    limits = {name: round(value, 6) for name, value in vars(found.thresholds).items()}
+    print(f"{len(told)} pictures: chosen on one half, counted on the other.")
+    print("\n".join(found.lines()))
+    print(shown(write_text(Path(args.out), json.dumps(limits, indent=2) + "\n")))
+
+
+def read_annotations(path: Path) -> dict[str, dict[str, bool]]:
+    """A CSV file with the columns record, word, present: of each record, whether its picture shows each word's object.
+
+    Raises:
+        BadArgument: not such a file; the sentence names the line.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if set(COLUMNS) - set(reader.fieldnames or ()):
+                raise BadArgument(f"{path} needs a first line with the columns {', '.join(COLUMNS)}.")
+            told: dict[str, dict[str, bool]] = {}
+            for number, line in enumerate(reader, start=2):
+                if number > MOST_LINES:
+                    raise BadArgument(f"{path} has more than {MOST_LINES:,} lines.")
+                record, word, present = ((line[name] or "").strip() for name in COLUMNS)
+                if not record or not word or present.lower() not in _YES:
+                    raise BadArgument(f"{path}, line {number}: a record, a word, and yes or no are needed; got {_cut(line)}.")
+                told.setdefault(record, {})[word] = _YES[present.lower()]
+    except OSError as error:
+        raise BadArgument(f"The annotations {path} cannot be read: {error.strerror or error}.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadArgument(f"{path} is no CSV file in UTF-8.") from error
+    return told
+
+
+def read_thresholds(path: Path) -> ReportThresholds:
+    """The file that `fit-report` wrote.
+
+    Raises:
+        BadArgument: not such a file.
+    """
+    from ..maps.prompt_report import ReportThresholds
+
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadArgument(f"The thresholds {path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise BadArgument(f"{path} is no JSON file.") from error
+    names = set(vars(ReportThresholds()))
+    if not isinstance(values, dict) or set(values) != names or not all(_is_ratio(value) for value in values.values()):
+        raise BadArgument(f"{path} must hold {', '.join(sorted(names))}, each a number from 0 to 1, as fit-report writes them.")
+    return ReportThresholds(**{name: float(value) for name, value in values.items()})
+
+
+def _is_ratio(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _cut(line: Mapping[str, Any]) -> str:
+    return repr(", ".join(str(line[name]) for name in COLUMNS))[:80]

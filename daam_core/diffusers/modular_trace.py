@@ -1,0 +1,59 @@
+"""Records a modular pipeline of diffusers, which is made of blocks that hand a state on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..capture.class_hook import Finish
+from .encodings import as_list, rows_of
+from .transformer_trace import TransformerTrace
+
+_EMBEDDINGS = "prompt_embeds"
+
+
+def is_modular(pipe: Any) -> bool:
+    """Whether a pipeline is made of blocks."""
+    return hasattr(pipe, "_blocks") and hasattr(pipe._blocks, "sub_blocks")
+
+
+class ModularTrace(TransformerTrace):
+    """The trace of a modular pipeline with a transformer; the blocks that encode its prompts stand for `encode_prompt`."""
+
+    def _attach_encoders(self) -> None:
+        super()._attach_encoders()
+        self._encoders = [block for block in _leaves(self._pipe._blocks) if _EMBEDDINGS in block.intermediate_output_names]
+        for owner in {type(block) for block in self._encoders}:
+            self._hook(owner, "__call__", self._begin_block)
+
+    def _arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+        given = {one.name: one.default for one in self._pipe._blocks.inputs if one.name}
+        state = dict(getattr(args[0] if args else kwargs.get("state"), "values", {}))
+        if self._encoders:  # they make them anew
+            state = {name: value for name, value in state.items() if not name.endswith(_EMBEDDINGS)}
+        return {**given, **state, **kwargs}
+
+    def _begin_block(self, block: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
+        if not any(block is one for one in self._encoders) or self._pipe not in args or not self._may_encode():
+            return None
+        return self._encode(lambda output: _encoded(output[-1]))
+
+
+def _encoded(state: Any) -> tuple[dict[str, list[str] | None], list[list[Tensor]]]:
+    """The prompts and embeddings in the state that an encoder's block gave on."""
+    names = [f"{side}{_EMBEDDINGS}" for side in ("", "negative_")]
+    rows = [own for name in names if (own := rows_of(state.get(name)))]
+    texts = {name: as_list(state.get(name)) or [""] for name in ("prompt", "negative_prompt")}
+    return dict(texts), rows
+
+
+def _leaves(block: Any) -> Iterator[Any]:
+    """The blocks inside a block that are made of no others."""
+    inside = getattr(block, "sub_blocks", None)
+    if not inside:
+        yield block
+        return
+    for one in inside.values():
+        yield from _leaves(one)

@@ -1,0 +1,52 @@
+"""Picture files of people, opened as what they are: bounded in pixels before they are decoded, of known formats only."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+
+from ..errors import BadArgument
+from ..types import Image
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+"""What is decoded; other formats of PIL's (EPS starts another program) are not."""
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+MOST_PIXELS = 2**27
+"""Pixels of the largest picture that is taken (11585 x 11585), as of a record."""
+
+
+def load_picture(path: str | Path) -> Image:
+    """A picture file as uint8 `[H, W, 3]`, turned as its camera says; of several frames the first.
+
+    Raises:
+        BadArgument: no such file, no picture of a known format, a damaged one, or one of too many pixels.
+    """
+    try:
+        # PIL warns of large pictures on stderr; the bound here is our own.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(path, formats=FORMATS) as file:
+                checked_pixels(file.width, file.height, f"The picture {path}")
+                return np.ascontiguousarray(np.asarray(PIL.ImageOps.exif_transpose(file).convert("RGB")))
+    except BadArgument:
+        raise
+    except PIL.Image.DecompressionBombError:
+        raise BadArgument(f"The picture {path} has too many pixels; up to {MOST_PIXELS} are read. Make it smaller.") from None
+    except PIL.UnidentifiedImageError:
+        raise BadArgument(f"{path} is no picture that can be read; there are {', '.join(FORMATS)}.") from None
+    except OSError as error:
+        reason = error.strerror or "it is damaged or cut off"
+        raise BadArgument(f"The picture {path} cannot be read: {reason[:1].lower()}{reason[1:]}.") from None
+    except (ValueError, SyntaxError, ArithmeticError, LookupError, TypeError) as error:
+        # What PIL's decoders raise for files that are damaged on purpose.
+        raise BadArgument(f"The picture {path} cannot be read: it is damaged ({type(error).__name__}).") from None
+
+
+def checked_pixels(width: int, height: int, what: str = "The picture") -> None:
+    """Raises BadArgument for a picture of too many pixels."""
+    if width * height > MOST_PIXELS:
+        raise BadArgument(f"{what} has {width} x {height} pixels; up to {MOST_PIXELS} are read. Make it smaller.")

@@ -1,0 +1,272 @@
+"""`read_picture`: the heat maps of a picture that was not made here, by the model that could have made it."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from ..errors import BadArgument, DaamLensError, UnsupportedModel
+from ..maps.crop import cut_back
+from ..maps.heatmaps import HeatMaps
+from ..types import Image, Size
+from ..validate import checked_prompt
+from .generation import defaults
+from .noise_levels import DEFAULT_LEVELS, checked_levels, level_scheduler
+from .picture_files import checked_pixels
+from .picture_latents import DecodedProbe, GivenLatent, normalized, raw_latent
+from .trace import KeptAxis, trace
+
+LONGEST_SHAPE = 16
+"""Sides of a picture are at most so many times each other."""
+LARGEST_READING = 2**24
+"""Pixels at which a model reads at most (4096 x 4096)."""
+
+
+@torch.no_grad()
+def read_picture(
+    pipe: Any,
+    image: Image | PIL.Image.Image,
+    prompt: str,
+    *,
+    noise: Sequence[float] = DEFAULT_LEVELS,
+    samples: int = 1,
+    seed: int = 0,
+    size: Size | None = None,
+    keep: KeptAxis | Sequence[KeptAxis] = (),
+) -> HeatMaps:
+    """Read a photograph, a drawing, any picture: which of the prompt's words stands where in it.
+
+    The picture is encoded by the pipeline's autoencoder; at each level noise is added to it and the model takes one pass, as
+    if it had come so far by itself. The maps of all passes make one recording, a pass a step, high noise first; nothing is
+    painted. The pipeline's own call does it, so every pipeline from text to picture that `trace` reads is read, UNet or
+    transformer, if its scheduler's way of adding noise is known: that of Stable Diffusion's kind (whether the model predicts
+    noise, velocity or picture), or flow matching's. That the model is shown the picture and nothing else is proved in each
+    run: what the pipeline would decode from the clean latent must be what the autoencoder had made of the picture.
+
+    Args:
+        pipe: a diffusers pipeline from text to picture.
+        image: a PIL picture, or uint8 `[H, W, 3]` RGB, of any size.
+        prompt: what is in the picture, in words that the model knows.
+        noise: levels of noise in thousandths of the model's training, 1..999. The default was chosen on rendered scenes with
+            the model inside (study `reading`); other models may like others.
+        samples: how many noises are drawn for each level.
+        seed: same seed, same noise on every device.
+        size: (height, width) at which the model reads; by default the model's own number of pixels in the picture's shape.
+            Sides that do not fit the model are padded with the picture's edge, and the maps cut back.
+        keep: any of "layers", "steps" and "heads", as in `trace`; a step is a pass.
+
+    Returns:
+        Maps whose picture is `image`, at its own size.
+
+    Raises:
+        BadArgument: no picture, one of too many pixels, or levels, samples or a size that cannot be.
+        BadPrompt: the prompt is empty or no text.
+        UnsupportedModel: a pipeline without autoencoder, of a scheduler that is not known, or whose latents are not what its
+            autoencoder makes.
+        NothingRecorded: the model's attention could not be recorded; the text says why.
+
+    Example:
+        >>> from daam_core import load_tiny
+        >>> pipe = load_tiny()
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> photo = np.full((100, 150, 3), 200, np.uint8)
+        >>> photo[30:80, 20:70] = (220, 30, 30)
+        >>> maps = read_picture(pipe, photo, "a red house", noise=[300, 100])
+        >>> maps
+        HeatMaps('a red house': 3 words, 150 x 100 pixels, grids 14x20 7x10 4x5, 2 steps)
+        >>> tuple(maps.mask("house").shape), bool((maps.picture == photo).all()), maps.timesteps
+        ((100, 150), True, (300.0, 100.0))
+    """
+    levels = checked_levels(noise, samples)
+    picture = checked_picture(image)
+    text = checked_prompt(prompt)
+    reader = _PipelineReader(pipe)
+    scaled = _scaled(picture, reader.size(picture, size))
+    padded = _padded(scaled, reader.multiple)
+    # The trace is entered last: it hooks the scheduler that the pipeline has then.
+    with reader.shown(padded, levels, seed), trace(pipe, keep=keep) as recording:
+        reader.run(text, (padded.shape[0], padded.shape[1]), len(levels))
+    maps = recording.heat_maps()
+    return cut_back(HeatMaps(maps.sides, (padded.shape[0], padded.shape[1])), (scaled.shape[0], scaled.shape[1]), picture)
+
+
+def checked_picture(image: Image | PIL.Image.Image) -> Image:
+    """uint8 `[H, W, 3]`. Raises BadArgument for what is no picture, or one of too many pixels."""
+    if isinstance(image, PIL.Image.Image):
+        checked_pixels(image.width, image.height)
+        return np.asarray(image.convert("RGB"))
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        seen = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise BadArgument(f"A picture is a PIL image or uint8 [H, W, 3] (RGB), not {seen}.")
+    checked_pixels(image.shape[1], image.shape[0])
+    return image
+
+
+def _scaled(picture: Image, size: Size) -> Image:
+    if size == picture.shape[:2]:
+        return picture
+    smaller = size[0] * size[1] < picture.shape[0] * picture.shape[1]
+    way = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+    return cv2.resize(picture, (size[1], size[0]), interpolation=way).astype(np.uint8)
+
+
+def _padded(picture: Image, multiple: int) -> Image:
+    below, right = (-side % multiple for side in picture.shape[:2])
+    return np.pad(picture, ((0, below), (0, right), (0, 0)), mode="edge") if below or right else picture
+
+
+class _PipelineReader:
+    """One pipeline's own call, shown a picture at levels of noise instead of painting one."""
+
+    def __init__(self, pipe: Any) -> None:
+        name = type(pipe).__name__
+        self._pipe = pipe
+        self._arguments = _arguments(type(pipe))
+        required = [argument for argument, value in self._arguments.items() if value.default is inspect.Parameter.empty]
+        # Without a default, or with None and an error later: a pipeline from picture to picture takes a strength.
+        if "strength" in self._arguments or {"image", "video", "mask_image"} & set(required):
+            raise UnsupportedModel(f"{name} paints from a picture of its own; reading takes a pipeline from text to picture.")
+        if not callable(getattr(pipe, "prepare_latents", None)):
+            raise UnsupportedModel(f"{name} prepares its latents in no way that is known here, so it cannot read a picture.")
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of a picture are multiples of: the autoencoder's cells, in transformers two of them a patch."""
+        pipe = self._pipe
+        factor = getattr(pipe, "vae_scale_factor", None) or getattr(pipe, "vae_scale_factor_spatial", None) or 8
+        return math.lcm(8, int(factor) * (1 if getattr(pipe, "unet", None) is not None else 2))
+
+    def size(self, picture: Image, asked: Size | None) -> Size:
+        """(height, width) at which the picture is read. Raises BadArgument."""
+        height, width = picture.shape[:2]
+        if asked is None:
+            if max(height, width) > LONGEST_SHAPE * min(height, width):
+                raise BadArgument(f"A picture of {width} x {height} pixels is too long and thin to be read; cut it.")
+            own = defaults(self._pipe).size
+            assert own is not None
+            scale = (own[0] * own[1] / (height * width)) ** 0.5
+            asked = (max(1, round(height * scale)), max(1, round(width * scale)))
+        if len(asked) != 2 or min(asked) < 8 or asked[0] * asked[1] > LARGEST_READING:
+            raise BadArgument(f"size is (height, width), at least 8 and at most {LARGEST_READING} pixels in all, not {asked}.")
+        return asked
+
+    @contextmanager
+    def shown(self, picture: Image, levels: Sequence[float], seed: int) -> Iterator[None]:
+        """Inside the block the pipeline starts from a picture whose sides fit it, at each level. It is left as it was.
+
+        Raises:
+            UnsupportedModel: what the model was shown is not what the autoencoder made of the picture.
+        """
+        pipe = self._pipe
+        with _said(pipe):
+            raw = raw_latent(pipe, picture)
+            clean = normalized(pipe, raw)
+        schedule = level_scheduler(pipe.scheduler, levels, seed)
+        latents = _LatentsGiven(pipe, clean, schedule, raw)
+        probe = DecodedProbe((picture.shape[0], picture.shape[1]))
+        with _attributes(pipe, scheduler=schedule, prepare_latents=latents), _attributes(pipe.vae, decode=probe):
+            yield
+        if not probe.matches(raw):
+            raise UnsupportedModel(_NOT_THE_PICTURE.format(type(pipe).__name__, "decodes something else", list(raw.shape)))
+
+    def run(self, prompt: str, size: Size, passes: int) -> None:
+        """The pipeline's own call. Raises UnsupportedModel where it fails."""
+        with _said(self._pipe):
+            self._pipe(**self._call(prompt, size, passes))
+
+    def _call(self, prompt: str, size: Size, passes: int) -> dict[str, Any]:
+        """Arguments of the pipeline's call: no guidance by a second prompt, one picture, no change of size."""
+        known = self._arguments
+        asked: dict[str, Any] = {
+            "prompt": prompt, "height": size[0], "width": size[1], "num_inference_steps": passes, "output_type": "pt",
+            "use_resolution_binning": False, "num_frames": 1, "true_cfg_scale": 1.0,
+            "generator": torch.Generator("cpu").manual_seed(0),
+        }  # fmt: skip
+        model = getattr(self._pipe, "unet", None) or getattr(self._pipe, "transformer", None)
+        config = getattr(model, "config", {})
+        # Models that were distilled for guidance are told its scale; others would be called for a second prompt.
+        if not config.get("guidance_embeds") and not config.get("time_cond_proj_dim") and "true_cfg_scale" not in known:
+            asked["guidance_scale"] = 0.0
+        return {name: value for name, value in asked.items() if name in known}
+
+
+_NOT_THE_PICTURE = (
+    "{} {} where its autoencoder makes {} of the picture, so it cannot be told how the model is to be shown a picture."
+)
+
+
+class _LatentsGiven:
+    """Takes the place of a pipeline's `prepare_latents`: its own packs a clean latent instead of noise.
+
+    Raises:
+        UnsupportedModel: it draws noise of another shape, or none.
+    """
+
+    def __init__(self, pipe: Any, clean: Tensor, schedule: Any, raw: Tensor) -> None:
+        self._below, self._clean, self._schedule, self._raw = pipe.prepare_latents, clean, schedule, raw
+        self._name = type(pipe).__name__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with GivenLatent(self._clean) as noise:
+            out = self._below(*args, **kwargs)
+        values = list(out) if isinstance(out, tuple) else [out]
+        first = next((i for i, x in enumerate(values) if isinstance(x, Tensor) and x.is_floating_point()), None)
+        if first is None or not noise.given:
+            seen = f"draws noise of shape {list(noise.seen)}" if noise.seen else "draws no noise"
+            raise UnsupportedModel(_NOT_THE_PICTURE.format(self._name, seen, list(self._raw.shape)))
+        values[first] = self._schedule.begin(values[first])
+        return tuple(values) if isinstance(out, tuple) else values[0]
+
+
+def _arguments(kind: type) -> dict[str, inspect.Parameter]:
+    """The arguments of a pipeline's call by name; where it takes any (`**kwargs`) also those of the class that it extends."""
+    known: dict[str, inspect.Parameter] = {}
+    for owner in kind.__mro__:
+        if "__call__" in vars(owner):
+            own = inspect.signature(vars(owner)["__call__"]).parameters
+            known = {**own, **known}
+            if not any(value.kind is inspect.Parameter.VAR_KEYWORD for value in own.values()):
+                break
+    return {name: value for name, value in known.items() if value.kind not in _ANY and name != "self"}
+
+
+_ANY = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+
+@contextmanager
+def _said(pipe: Any) -> Iterator[None]:
+    """What a pipeline that was not foreseen raises inside the block, as one sentence. Raises UnsupportedModel."""
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, DaamLensError) or "memory" in str(error):
+            raise
+        text = (str(error).strip().splitlines() or [""])[0]
+        raise UnsupportedModel(
+            f"{type(pipe).__name__} could not be shown a picture in place of the noise it starts from "
+            f"({type(error).__name__}: {text:.200})."
+        ) from error
+
+
+@contextmanager
+def _attributes(owner: Any, **values: Any) -> Iterator[None]:
+    """Inside the block the object has these attributes of its own; what it had before comes back after it."""
+    held = vars(owner)
+    before = {name: held[name] for name in values if name in held}
+    # Not by setattr: a pipeline would write its new scheduler into its configuration.
+    held.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            held.pop(name, None)
+        held.update(before)

@@ -1,0 +1,175 @@
+"""What the layers of a UNet attend with: read as it is, or refused by the name of the layer and its processor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0, CustomDiffusionAttnProcessor
+from torch import Tensor
+
+from daam_core import trace
+from daam_core.errors import NothingRecorded
+
+from ..models import PROMPT, paint, pipeline
+from .unet_witness import Witness, assert_same
+
+
+def text_of(pipe: Any) -> Tensor:
+    return pipe.encode_prompt(PROMPT, "cpu", 1, False)[0][0]  # type: ignore[no-any-return]
+
+
+class Own:
+    """Attention of somebody's own, written out; `change` is what it does to keys or probabilities behind the projections."""
+
+    def __init__(self, keys_first: bool = False, change: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+        self.keys_first, self.change = keys_first, change
+
+    def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Any = None, *_: Any, **__: Any) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        if self.keys_first:
+            k, q = attn.to_k(context), attn.to_q(hidden_states)
+        else:
+            q, k = attn.to_q(hidden_states), attn.to_k(context)
+        q, k, v = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, attn.to_v(context)))
+        p = torch.softmax(q @ k.transpose(-1, -2) * attn.scale, -1)
+        p = p if encoder_hidden_states is None else self.change(p)
+        return attn.to_out[0]((p @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def test_keys_before_queries_are_paired_inside_their_own_call() -> None:
+    """0.1.0 paired the queries of a step with the keys of the next, and lost the last step."""
+    pipe = pipeline("small")
+    pipe.unet.set_attn_processor(Own(keys_first=True))
+    text, witness = text_of(pipe), Witness(pipe.unet)
+    with trace(pipe) as recording:
+        paint(pipe, num_inference_steps=3)
+    assert recording.heat_maps().steps == 3
+    assert_same(recording.heat_maps().sides["prompt"], witness.of(text))
+
+
+def test_a_processor_that_changes_probabilities_is_refused_by_name() -> None:
+    """What happens behind the projections cannot be read there, and the map would be off by as much."""
+    pipe = pipeline("small")
+    pipe.unet.set_attn_processor(Own(change=lambda p: torch.cat([p[:, :, :, :3] * 4, p[:, :, :, 3:]], -1)))
+    before = paint(pipe)
+    with trace(pipe) as recording:
+        assert torch.equal(paint(pipe), before)
+    with pytest.raises(NothingRecorded, match=r"attn2 of UNet2DConditionModel did not give .* its processor is Own\."):
+        recording.heat_maps()
+
+
+def test_projections_that_were_fused_and_taken_apart_are_read() -> None:
+    pipe = pipeline("small")
+    text = text_of(pipe)
+    witness = Witness(pipe.unet)
+    with trace(pipe) as alone:
+        paint(pipe)
+    true = witness.of(text)
+    assert_same(alone.heat_maps().sides["prompt"], true)
+    pipe.unet.fuse_qkv_projections()
+    for handles in (m._forward_hooks for m in pipe.unet.modules()):
+        handles.clear()  # the witness waits for projections that fused layers do not run
+    with trace(pipe) as fused:
+        paint(pipe)
+    pipe.unet.unfuse_qkv_projections()
+    with trace(pipe) as apart:
+        paint(pipe)
+    for recording in (fused, apart):
+        maps = recording.heat_maps()
+        assert_same(maps.sides["prompt"], true)
+        assert maps.self_attention is not None
+
+
+@pytest.mark.parametrize("queries", [True, False])
+def test_custom_diffusion_is_read_from_its_processors(queries: bool) -> None:
+    """Its processors bring projections of their own: those are what the layer attends with."""
+    pipe = pipeline("small")
+    torch.manual_seed(7)
+    for name, attn in pipe.unet.named_modules():
+        if name.endswith("attn2"):
+            attn.set_processor(CustomDiffusionAttnProcessor(True, queries, attn.inner_dim, attn.cross_attention_dim))
+    text, witness = text_of(pipe), Witness(pipe.unet)
+    for name, attn in pipe.unet.named_modules():
+        if name.endswith("attn2"):
+            q = attn.processor.to_q_custom_diffusion if queries else attn.to_q
+            q.register_forward_hook(lambda m, a, out, attn=attn: witness.q(attn, out))
+            attn.processor.to_k_custom_diffusion.register_forward_hook(lambda m, a, out, attn=attn: witness.k(attn, out))
+    with trace(pipe) as recording:
+        paint(pipe)
+    assert_same(recording.heat_maps().sides["prompt"], witness.of(text))
+
+
+class Skipping(AttnProcessor2_0):
+    """A kernel that reads the weights itself, as quantised ones do: the modules of the projections are not called."""
+
+    def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Any = None, *a: Any, **b: Any) -> Tensor:
+        if encoder_hidden_states is None:
+            return super().__call__(attn, hidden_states, encoder_hidden_states, *a, **b)  # type: ignore[no-any-return]
+        q, k, v = (x @ m.weight.T for x, m in ((hidden_states, attn.to_q), (encoder_hidden_states, attn.to_k),
+                                               (encoder_hidden_states, attn.to_v)))  # fmt: skip
+        q, k, v = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        return attn.to_out[0](torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def test_a_layer_that_skips_its_projections_is_refused_by_name() -> None:
+    """One of several layers: its terms would be missing from every map."""
+    pipe = pipeline("small")
+    names = [name for name, _ in pipe.unet.named_modules() if name.endswith("attn2")]
+    pipe.unet.get_submodule(names[-1]).set_processor(Skipping())
+    with trace(pipe) as recording:
+        paint(pipe)
+    with pytest.raises(NothingRecorded, match=f"{names[-1]} of UNet2DConditionModel attended without .* Skipping"):
+        recording.heat_maps()
+
+
+def test_a_processor_exchanged_in_the_middle_is_noticed() -> None:
+    pipe = pipeline("small")
+    layer = pipe.unet.get_submodule(next(name for name, _ in pipe.unet.named_modules() if name.endswith("attn2")))
+
+    def exchange(_pipe: Any, step: int, _time: Any, given: dict[str, Any]) -> dict[str, Any]:
+        layer.set_processor(Skipping())
+        return given
+
+    with trace(pipe) as recording:
+        paint(pipe, num_inference_steps=4, callback_on_step_end=exchange)
+    with pytest.raises(NothingRecorded, match="Skipping"):
+        recording.heat_maps()
+
+
+def test_masked_columns_of_the_text_have_no_attention() -> None:
+    """`encoder_attention_mask` of the UNet: 0.1.0 left it out, and maps were off by up to 0.8."""
+    pipe = pipeline("small")
+    text = text_of(pipe)
+    mask = torch.ones(2, 77)
+    mask[:, [2, 9]] = 0
+    pipe.unet.register_forward_pre_hook(
+        lambda _m, args, kwargs: (args, {**kwargs, "encoder_attention_mask": mask}), with_kwargs=True
+    )
+    witness = Witness(pipe.unet)
+    with trace(pipe) as recording:
+        paint(pipe)
+    maps = recording.heat_maps()
+    assert_same(maps.sides["prompt"], witness.of(text))
+    assert maps.heat_map("red").max() < 1e-6 < maps.heat_map("house").max()
+
+
+def test_attention_to_the_text_in_attn1_is_read_in_every_step() -> None:
+    """Upscalers' blocks attend to the text twice, and have no attention to the picture."""
+    pipe = pipeline("small")
+    torch.manual_seed(3)
+    for name, block in pipe.unet.named_modules():
+        if name.endswith("transformer_blocks.0"):
+            block.only_cross_attention = True
+            old = block.attn1
+            block.attn1 = Attention(old.inner_dim, cross_attention_dim=32, heads=old.heads, dim_head=old.inner_dim // old.heads)
+    for own in (True, False):
+        with trace(pipe, self_attention=own) as recording:
+            paint(pipe, num_inference_steps=3)
+        maps = recording.heat_maps()
+        assert {layer.name.rsplit(".", 1)[-1] for layer in maps.layers} == {"attn1", "attn2"}
+        for grid, channels in maps.sums.items():
+            assert torch.allclose(channels.sum(0), torch.full(grid, float(maps.num_terms[grid])), rtol=1e-5)
+            assert maps.num_terms[grid] == 3 * sum(layer.heads for layer in maps.layers if layer.grid == grid)

@@ -1,0 +1,110 @@
+"""What the report says of maps drawn by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from daam_core.maps.prompt_report import (
+    MOST_PAIRS,
+    PromptReport,
+    ReportThresholds,
+    WordReport,
+    prompt_report,
+    separation,
+    won_places,
+)
+from daam_core.prompt.prompt import Prompt, Token, Word
+
+from .test_heatmaps import changed, made
+from .test_statistics import GRID, drawn, left, right
+
+
+def test_a_noun_that_lost_its_places_may_be_missing() -> None:
+    """The tree's map is a tenth of the house's, at the same places."""
+    report = prompt_report(drawn(house=left(), tree=0.1 * left(), red=left()))
+    assert report.neglected == ("tree",)
+    by_word = {r.word: r for r in report.words}
+    assert by_word["house"].won == pytest.approx(0.5)
+    assert by_word["tree"].won == 0.0
+    assert by_word["tree"].strongest == "house"
+    assert by_word["red"].won is None
+    assert "“tree” lost nearly every place to “house”; it may be missing from the picture." in report.lines()
+
+
+def test_colours_are_never_accused() -> None:
+    """Neither "green", which lies evenly, nor "red", which lies where "house" does."""
+    report = prompt_report(drawn(red=left(), house=left(), tree=right()))
+    assert report.neglected == () and report.entangled == () and report.notes() == []
+    closest = {r.word: r for r in report.words}["house"].closest
+    assert closest is not None and closest == ("red", pytest.approx(1.0))
+
+
+def test_the_figures_of_a_word() -> None:
+    report = prompt_report(drawn(red=left(), house=left(), tree=right()))
+    house = next(r for r in report.words if r.word == "house")
+    assert house.spread == pytest.approx(0.5)
+    assert house.peak == pytest.approx(4 / 16)
+    assert house.contrast == pytest.approx(1.0)
+    assert sum(r.share for r in report.words) == pytest.approx(1.0)
+
+
+def test_nouns_at_the_same_places_share_them() -> None:
+    both = drawn(house=left(), tree=left())
+    report = prompt_report(both, thresholds=ReportThresholds(won=0.0))
+    assert report.neglected == ()
+    assert report.entangled == (("house", "tree", pytest.approx(1.0)),)
+    assert report.notes() == [
+        "“house” and “tree” share their places (IoU 1.00): one thing may stand for both, or one of them may be missing."
+    ]
+    # Both lost every place to each other: that is told once.
+    assert all("may be missing from the picture" in note for note in prompt_report(both).notes())
+
+
+def test_one_object_has_nothing_to_lose_to() -> None:
+    report = prompt_report(drawn(house=torch.full(GRID, 1.0)), ["red", "house"])
+    assert report.neglected == () and report.entangled == ()
+    assert all(word.won is None and word.strongest is None for word in report.words)
+
+
+def test_a_phrase_that_holds_a_noun_stands_for_its_object() -> None:
+    report = prompt_report(drawn(house=left(), red=left(), tree=0.1 * left()), ["red house", "tree"])
+    assert report.neglected == ("tree",)
+
+
+def test_won_places_and_separation_by_hand() -> None:
+    late = torch.tensor([[[4.0, 3.0, 0.0]], [[0.0, 2.5, 2.0]], [[0.0, 0.0, 0.5]]])
+    # margin 0.25 x 4 = 1: the first leads by 4 and 0.5 and not at all, the second by 1.5 at the last place.
+    assert won_places(late, 0.25) == pytest.approx([1 / 3, 1 / 3, 0.0])
+    apart = separation(late)
+    assert apart[0, 1] == pytest.approx(min(4.0, 2.0) / 4.0)
+    assert apart[0, 2] == apart[2, 0] == pytest.approx(0.5 / 4.0)
+    assert apart[1, 2] == 0.0  # the third nowhere leads the second
+    assert np.array_equal(apart.diagonal(), np.zeros(3))
+    assert not separation(torch.zeros(2, 1, 3)).any()
+
+
+def test_a_missing_noun_without_a_known_winner() -> None:
+    row = WordReport("fish", 0.5, 0.1, 2.0, 0.3, None)
+    assert PromptReport((row,), ("fish",), ()).notes() == [
+        "“fish” lost nearly every place; it may be missing from the picture."
+    ]
+
+
+def test_an_empty_prompt_has_an_empty_report() -> None:
+    report = prompt_report(made(""))
+    assert report.words == () and report.neglected == () and report.entangled == ()
+
+
+def test_a_prompt_of_a_thousand_equal_words_has_a_short_report() -> None:
+    """Pairs grow with the square of the words; what is said of them does not."""
+    n = 1000
+    tokens = tuple(Token(i, f"w{i}", i) for i in range(1, n + 1))
+    words = tuple(Word(t.text, t.text, (t.channel,)) for t in tokens)
+    prompt = Prompt("", tokens, words, (0,), (n + 1,), (), n + 2)
+    rows = left().expand(n + 3, -1, -1)
+    maps = changed(made(), sums={GRID: rows}, time_weighted={GRID: rows}, num_terms={GRID: 16}, prompt=prompt)
+    report = prompt_report(maps)
+    assert len(report.words) == n and len(report.entangled) <= MOST_PAIRS
+    assert report.words[5].closest == ("w1", 1.0)
