@@ -63,10 +63,6 @@ def require_concepts(pipe: Any) -> None:
     name, unet = type(pipe).__name__, pipe.unet
     if not callable(getattr(type(pipe), "encode_prompt", None)):
         raise UnsupportedModel(f"{name} has no `encode_prompt`, so concepts cannot be encoded for it. Record it without them.")
-    from .unet_trace import VIDEO_UNETS  # which imports this
-
-    if type(getattr(unet, "_orig_mod", unet)).__name__ in VIDEO_UNETS:
-        raise UnsupportedModel(f"{name} makes videos, of which concepts are not read. Record it without them.")
     projected = getattr(getattr(unet, "config", None), "encoder_hid_dim_type", None)
     if projected not in (None, "ip_image_proj"):
         raise UnsupportedModel(

@@ -160,10 +160,11 @@ def test_weights_that_are_written_into_make_new_keys() -> None:
     with trace(pipe, concepts=["moon"]) as recording:
         models.paint(pipe, "a red house", callback_on_step_end=change)
     maps = recording.heat_maps()
-    (sums,), (late,) = maps.sides["concepts"].sums.values(), maps.sides["concepts"].time_weighted.values()
-    second = (late - sums)[1] / 3  # late = first + 4 second, sums = first + second
-    heads = maps.num_terms[maps.grid] / 2
-    assert torch.allclose(second, torch.full_like(second, heads / 4), atol=1e-4)  # one column of four equal ones
+    side = maps.sides["concepts"]
+    for grid, sums in side.sums.items():
+        second = (side.time_weighted[grid] - sums)[1] / 3  # late = first + 4 second, sums = first + second
+        heads = side.num_terms[grid] / 2
+        assert torch.allclose(second, torch.full_like(second, heads / 4), atol=1e-4)  # one column of four equal ones
 
 
 def test_a_word_of_the_prompt_is_no_concept_and_everything_takes_a_concept(tmp_path: Path) -> None:
@@ -211,7 +212,7 @@ def test_what_cannot_be_read_is_said_and_the_words_stay() -> None:
     assert "this prompt has none" in (recording.concept_failure or "")
     with pytest.raises(BadArgument, match="no rule 'best'"):
         trace(pipe, concepts="moon", concept_rule="best")  # type: ignore[arg-type]
-    pipe.unet.config["encoder_hid_dim_type"] = "text_proj"
+    pipe.unet.register_to_config(encoder_hid_dim_type="text_proj")
     with pytest.raises(UnsupportedModel, match="text_proj"):
         trace(pipe, concepts="moon")
 
