@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import BadArgument, BadPrompt, UnsupportedModel
 
+MOST_PASSES = 256
+"""Noise levels times samples of one reading of a picture."""
 LONGEST_PROMPT = 2000
 """Characters of a prompt. A text encoder reads some 75 words; ten times as much is a pasted file."""
 
@@ -83,3 +86,18 @@ def checked_size(size: tuple[int, int]) -> tuple[int, int]:
             f"The nearest size is {width} x {height}."
         )
     return size
+
+
+def checked_levels(levels: Sequence[float], samples: int) -> tuple[float, ...]:
+    """The levels from the highest on, each `samples` times. Raises BadArgument for what is no level or no number of samples."""
+    values = tuple(levels)
+    if not values or any(isinstance(x, bool) or not isinstance(x, (int, float)) or not 1 <= x <= 999 for x in values):
+        raise BadArgument(
+            f"noise takes levels from 1 (hardly any) to 999 (nothing but noise), such as 300, 100; not {values!r:.80}."
+        )
+    if isinstance(samples, bool) or not isinstance(samples, int) or not 1 <= samples * len(values) <= MOST_PASSES:
+        raise BadArgument(
+            f"samples is how many noises each level is read with, with at most {MOST_PASSES} passes in all; "
+            f"{samples!r:.20} for {len(values)} levels is not possible."
+        )
+    return tuple(level for level in sorted(values, reverse=True) for _ in range(samples))

@@ -10,6 +10,7 @@ from .files import LoadMaps, SaveMaps
 from .heat_maps import HeatMapsNode
 from .mask import MaskNode
 from .overlay_nodes import Overlay, Timeline
+from .read_picture import ReadPicture
 from .record import Record
 from .region_node import WordsInRegion
 from .report import CompareMaps, PromptReport
@@ -18,6 +19,7 @@ from .tiny_model import TinyModel
 
 NODES: list[type[io.ComfyNode]] = [
     Record,
+    ReadPicture,
     HeatMapsNode,
     MaskNode,
     Explorer,

@@ -63,7 +63,7 @@ def test_all_that_the_nodes_import_is_shipped() -> None:
 def test_what_hosts_look_for_is_shipped_and_the_rest_is_not() -> None:
     files = shipped()
     assert {"__init__.py", "install.py", "requirements.txt", "pyproject.toml", "LICENSE", "README.md"} <= files
-    for folder in ("web", "locales", "example_workflows"):
+    for folder in ("web", "locales", "example_workflows", "subgraphs"):
         assert {name for name in _git("ls-files") if name.startswith(f"{folder}/")} <= files
     assert not {name.split("/")[0] for name in files} & {"tests", "benchmarks", "docs", "assets", "daam_webui", "scripts"}
     assert sum((ROOT / name).stat().st_size for name in files) < MOST_BYTES

@@ -72,6 +72,45 @@ def add_joint_self(
         into[:, cut] += cells.mean(p)
 
 
+def add_text_queries(
+    to_image: Tensor | None,
+    to_text: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    selection: Tensor,
+    cells: Cells,
+    heads: int,
+    scale: float,
+    picture: slice,
+    text: slice,
+    bias: Tensor | None = None,
+    lse: Tensor | None = None,
+    budget: int | None = None,
+) -> None:
+    """What the text's queries attend to in the picture and in the text, summed over heads, in place.
+
+    Args:
+        to_image: `[images, cells, channels]` float32 running sum of a channel's queries: the mean over the keys of a cell.
+        to_text: `[images, channels, channels]` float32 running sum (query, key).
+        q: the text's queries, `[images, heads, text, d]`.
+        k: all keys, `[images, heads, keys, d]`.
+        selection: `[images, text, channels]` float32, for the text's tokens alone.
+        cells: of the picture's grid.
+        picture: which keys are the picture's, of all its frames; frames are summed.
+        text: which keys are the text's, one for each query.
+
+    The rest is as for `add_joint`: normalised over ALL keys.
+    """
+    n = cells.grid[0] * cells.grid[1]
+    for cut, p in _head_sums(q, k, heads, scale, slice(0, k.shape[-2]), bias, lse, budget):
+        own = selection[:, cut]
+        if to_image is not None:
+            on_picture = cells.mean(p[..., picture].unflatten(-1, (-1, n)).sum(-2))
+            to_image.baddbmm_(on_picture.transpose(1, 2), own)
+        if to_text is not None:
+            to_text.baddbmm_(own.transpose(1, 2), p[..., text] @ selection)
+
+
 def _head_sums(
     q: Tensor, k: Tensor, heads: int, scale: float, wanted: slice, bias: Tensor | None, lse: Tensor | None, budget: int | None
 ) -> Iterator[tuple[slice, Tensor]]:
@@ -87,4 +126,6 @@ def _head_sums(
                 part = bias if bias.shape[-2] == 1 else bias[..., cut, :]
                 scores += part if lse is None or part.shape[-1] == 1 else part[..., wanted]
             p = torch.softmax(scores, -1)[..., wanted] if lse is None else torch.exp_(scores - lse[:, :, cut, None])
+            if bias is not None and lse is None and part.shape[-2] > 1:  # a query that may attend to nothing
+                p = p.masked_fill(torch.isneginf(part).all(-1, keepdim=True), 0)
             yield cut, p.sum(1)

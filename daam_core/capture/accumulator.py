@@ -17,10 +17,12 @@ from ..attention.joint import add_joint, add_joint_self
 from ..errors import NothingRecorded
 from ..maps.frames import Frames, frames_within, same_frames
 from ..types import Grid
+from .attention_call import AttentionCall
 from .buffers import BatchSlice, GridSums, StepBuffer, StoreOptions
 from .layer_batching import LayerBatch
 from .layer_plan import CrossSums, LayerPlan, SelfSums
 from .region import Area
+from .relation_sums import RelationSums
 
 SELF_ATTENTION_POSITIONS = 576
 """Self-attention is kept at the finest grid of at most this many positions (24 x 24): n x n float32, at most 1.3 MB."""
@@ -52,6 +54,7 @@ class Accumulator:
         self.heads: dict[int, Tensor] = {}
         self._self_attention: Tensor | None = None
         self.self_grid: Grid | None = None
+        self.relations = RelationSums(keep.relations)
         self._select = select
         self._selections: dict[tuple[int, int, torch.device], Tensor] = {}
         self._batches: dict[tuple[object, ...], LayerBatch] = {}
@@ -166,6 +169,11 @@ class Accumulator:
             own_lse = None if lse is None else lse[..., cut]
             into = buffer.now[:, own * n : (own + 1) * n]
             add_joint(into, q[..., cut, :], k, selection, heads, scale, text, own_bias, own_lse)
+
+    def add_text_queries(self, grid: Grid, part: AttentionCall, batch_slice: BatchSlice, picture: slice, text: slice) -> None:
+        """What the text attends to in one joint layer, its rows cut to `batch_slice` already; see `RelationSums`."""
+        selection = self._selection(text.stop - text.start, batch_slice.part, part.q.device)
+        self.relations.add(grid, part, selection, picture, text)
 
     def wants_joint_self(self, layer: int) -> bool:
         """Whether `add_joint_self` is to be called for this layer in this step."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ..maps.frames import Frames
-from ..types import Grid
+from ..types import Grid, Relation
 from .region import WHOLE, Area
 
 
@@ -20,12 +20,14 @@ class StoreOptions:
         steps: the steps apart.
         heads: the heads apart (summed over steps; the aggregation "castorini" needs it).
         self_attention: the attention of the picture to itself.
+        relations: what else an attention of text and picture tells: "text->image", "text->text".
     """
 
     layers: bool = False
     steps: bool = False
     heads: bool = False
     self_attention: bool = False
+    relations: tuple[Relation, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,8 @@ from .token_layout import TokenLayout, cross
 def wan(model: Any, call: ModelCall) -> TokenLayout:
     """Wan: a reference first, the video, further frames and references; text in an attention of its own.
 
-    The embedding of a picture has keys of its own, in a call before the text's.
+    The embedding of a picture has keys of its own, in a call before the text's. The controls of VACE attend to the text, too,
+    each in blocks of its own; what they attend to is the control's and not the video's, so it is not counted.
     """
     patches = patches_of(model, call.latent)
     given, patch = call.given, patch_of(model)
@@ -39,13 +41,30 @@ def wan(model: Any, call: ModelCall) -> TokenLayout:
             f"this model attends to {call.columns} columns of text and to as many of a picture, which cannot be told apart"
         )
     layout = cross(call.batch, patches, call.columns, first_query=ahead, queries=n).and_without_text(*silent)
-    blocks = len(getattr(model, "blocks", ())) + len(getattr(model, "vace_blocks", None) or ())
+    own = len(getattr(model, "blocks", ()))
     # Made for a picture and given none, a block attends to the text in place of the picture, too.
     made_for_picture = hasattr(next(iter(getattr(model, "blocks", ())), None), "cross_attn") and hasattr(
         model.blocks[0].cross_attn, "k_img"
     )
     repeats = 2 if made_for_picture and len(silent) == 1 else 1
-    return replace(layout, open_ended=given.get("reference_motion") is not None, repeats=repeats, blocks=blocks)
+    beside = _controls(model, given, own)
+    return replace(
+        layout,
+        open_ended=given.get("reference_motion") is not None,
+        repeats=repeats,
+        counted=tuple(mine for each in beside for mine in (True, *(False,) * each) for _ in range(repeats))
+        if any(beside)
+        else (),
+        blocks=own + sum(beside),
+    )
+
+
+def _controls(model: Any, given: Mapping[str, Any], blocks: int) -> list[int]:
+    """How many blocks of controls (VACE) run after each of the model's own."""
+    controls = given.get("vace_context")
+    if controls is None or not hasattr(model, "vace_layers_mapping"):
+        return [0] * blocks
+    return [int(controls.shape[1]) if i in model.vace_layers_mapping else 0 for i in range(blocks)]
 
 
 def cosmos(model: Any, call: ModelCall) -> TokenLayout:
@@ -57,6 +76,18 @@ def cosmos(model: Any, call: ModelCall) -> TokenLayout:
 def ltx(model: Any, call: ModelCall) -> TokenLayout:
     """LTX-Video: in each block, the video to itself and then to the text; a token is one place of the latent."""
     return _self_then_text(call, (1, 1, 1), len(model.transformer_blocks))
+
+
+def pixart(model: Any, call: ModelCall) -> TokenLayout:
+    """PixArt: in each block, the picture to itself and then to the text."""
+    if any(getattr(block.attn, "sr_ratio", 1) > 1 for block in model.blocks):
+        raise NothingRecorded("this PixArt has blocks that attend to fewer keys of the picture, which are not known apart")
+    return _self_then_text(call, patch_of(model), len(model.blocks))
+
+
+def hunyuan_dit(model: Any, call: ModelCall) -> TokenLayout:
+    """HunyuanDiT: in each block, the picture to itself and then to CLIP's and T5's text."""
+    return _self_then_text(call, patch_of(model), len(model.blocks))
 
 
 def kandinsky5(model: Any, call: ModelCall) -> TokenLayout:

@@ -48,6 +48,17 @@ COMFYUI_FAMILIES: Mapping[str, ComfyUIModel] = {
     "Boogu": ComfyUIModel(("boogu.model.BooguTransformer2DModel",), joined.omnigen2),
     "Lens": ComfyUIModel(("lens.model.LensTransformer2DModel",), joined.lens),
     "JoyImage": ComfyUIModel(("joyimage.model.JoyImageTransformer3DModel",), joined.picture_first),
+    "ERNIE-Image": ComfyUIModel(("ernie.model.ErnieImageModel",), joined.picture_first, attention_module="ernie.model"),
+    "PixArt": ComfyUIModel(("pixart.pixartms.PixArtMS",), crossing.pixart, attention_module="pixart.blocks"),
+    "HunyuanDiT": ComfyUIModel(
+        ("hydit.models.HunYuanDiT",),
+        crossing.hunyuan_dit,
+        texts=(
+            TextArgument(encoders=("hydit_clip",)),
+            TextArgument("encoder_hidden_states_t5", "conditioning_mt5xl", ("mt5xl",)),
+        ),
+        attention_module="hydit.attn_layers",
+    ),
     "PixelDiT": ComfyUIModel(("pixeldit.model.PixDiT_T2I",), joined.pixeldit),
     "HunyuanVideo": _HUNYUAN,
     "HunyuanVideo 1.5": _HUNYUAN,

@@ -69,11 +69,13 @@ class ComfyUIModel:
         classes: `module.Class` of each behind `comfy.ldm.`; classes made from them belong to it, too.
         layout: gives the layout of one call.
         texts: the texts that it is given, in the order in which columns are counted.
+        attention_module: the module behind `comfy.ldm.` whose attention is called without options, "" where there is none.
     """
 
     classes: tuple[str, ...]
     layout: Callable[[Any, ModelCall], TokenLayout]
     texts: tuple[TextArgument, ...] = (CONTEXT,)
+    attention_module: str = ""
 
     def built(self, model: nn.Module) -> bool:
         """Whether a diffusion model is one of these networks."""

@@ -10,9 +10,11 @@ from torch import Tensor
 from ..errors import BadArgument, NothingRecorded, recording_failure
 from ..maps.data import Detail, LayerInfo, RecordedImage
 from ..maps.frames import Frames, same_frames, sizes_of
+from ..maps.relations import Relations
 from ..prompt.prompt import Prompt
 from ..types import Grid, Layer
 from .accumulator import Accumulator
+from .relation_sums import RelationSums
 
 
 def recorded_image(
@@ -68,6 +70,7 @@ def recorded_image(
         }
         or None,
         self_attention=_self_attention(accumulator, image, frames),
+        relations=_relations(accumulator.relations, image, channels),
         prompt=prompts[image],
         steps=accumulator.step_count,
         timesteps=tuple(timesteps),
@@ -120,3 +123,19 @@ def _self_attention(accumulator: Accumulator, image: int, frames: Frames | None)
         return None  # of more frames than have maps of their own
     walk = accumulator.self_attention[image].cpu()
     return {accumulator.self_grid: walk / walk.sum(-1, keepdim=True)}
+
+
+def _relations(sums: RelationSums, image: int, channels: int) -> Relations | None:
+    if sums.num_queries is None:
+        return None
+    found = Relations(
+        {grid: _planes(x[image], grid, channels) for grid, x in sums.to_image.items()},
+        None if sums.to_text is None else sums.to_text[image, :channels, :channels].cpu().clone(),
+        sums.num_queries[image, :channels].cpu().clone(),
+    )
+    if not all(bool(x.isfinite().all()) for x in found.tensors()):
+        raise NothingRecorded(
+            "What the text attended to was not a number (NaN) in this run. Record without the relations text->image and "
+            "text->text, or in float32."
+        )
+    return found

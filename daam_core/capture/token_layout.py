@@ -46,6 +46,8 @@ class TokenLayout:
         text_apart: the picture attends to the text in an attention of its own, whose keys hold nothing of the picture.
         open_ended: an uncounted number of tokens may follow the picture's.
         repeats: how many attentions of one block have the text among their keys, one after the other.
+        counted: for each attention of a call that has the text among its keys, in order, whether it is the picture's own and
+            not that of a control beside it; empty where all are, and their number is not known.
         ahead: tokens ahead of the picture's that ComfyUI counts to it, a reference.
         blocks: how many blocks there are, where sizes may tie and calls have to be counted; 0 is unknown.
     """
@@ -58,6 +60,7 @@ class TokenLayout:
     text_apart: bool = False
     open_ended: bool = False
     repeats: int = 1
+    counted: tuple[bool, ...] = ()
     ahead: int = 0
     blocks: int = 0
 

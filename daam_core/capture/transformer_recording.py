@@ -37,10 +37,12 @@ class PictureText:
         prompt: the words of its columns, without the padding behind them.
         group: its part of the recording.
         pending: whether something of the step that runs is in it.
+        only_keys: a layer whose attention has text among its keys alone, if there was one.
     """
 
     def __init__(self, recording: Recording, side: Side, image: int, prompt: Prompt) -> None:
         self.columns, self.prompt, self.pending = prompt.length, without_padding_behind(prompt), False
+        self.only_keys = ""
         self.group = recording.add_group(side, [image], [self.prompt], lambda keys, number: self._selections[number])
         self._selections: list[Tensor] = []
         self._known: dict[RowLayout, tuple[BatchSlice, slice]] = {}
@@ -59,6 +61,19 @@ class PictureText:
                 self._selections.append(self._selection(columns))
             self._known[row] = BatchSlice(0, 1, self._numbers[columns]), slice(row.text + first, row.text + last)
         return self._known[row]
+
+    def check_relations(self) -> None:
+        """After a step.
+
+        Raises:
+            UnsupportedModel: what the text attends to was asked for, and it has no queries in any layer.
+        """
+        relations = self.group.accumulator.relations
+        if relations.wanted and relations.num_queries is None and self.only_keys:
+            raise UnsupportedModel(
+                f"What the text attends to cannot be recorded: in {self.only_keys} only the picture has queries, and the text "
+                "keys. Record without the relations text->image and text->text."
+            )
 
     def _selection(self, columns: Sequence[int]) -> Tensor:
         """float32 `[1, text keys, channels]` of zeros and ones: the channel of the maps that each text key goes into."""
@@ -111,9 +126,16 @@ class TransformerRecording:
         self._time: Any = None
 
     def end_step(self, timestep: Any = None) -> None:
-        """A step is over, if anything of it was recorded."""
-        if not any(text.pending for text in self._own.values()):
+        """A step is over, if anything of it was recorded.
+
+        Raises:
+            UnsupportedModel: what the text attends to was asked for, and it has no queries in any layer.
+        """
+        pending = [text for text in self._own.values() if text.pending]
+        if not pending:
             return
+        for text in pending:
+            text.check_relations()
         self.recording.end_step(self._time if timestep is None else timestep)
         for text in self._own.values():
             text.pending = False
@@ -191,6 +213,23 @@ def add_row(text: PictureText, layer: int, layout: TokenLayout, row: RowLayout, 
             )
 
 
+def add_text_row(text: PictureText, layer: str, layout: TokenLayout, row: RowLayout, index: int, call: AttentionCall) -> None:
+    """What the text of row `index` of the batch attends to, in the same attention call, if the text has queries there."""
+    accumulator = text.group.accumulator
+    source, keys = text.source(row)
+    if not accumulator.relations.wanted or keys.stop == keys.start:
+        return
+    if not is_joint(layout, row, call):
+        text.only_keys = text.only_keys or layer
+        return
+    frames, height, width = layout.patches
+    each = 1 if layout.frames_apart else frames
+    for at in range(index * frames, (index + 1) * frames) if layout.frames_apart else (index,):
+        part, _ = call.part(slice(at, at + 1), keys.start, keys.stop - keys.start, slice(0, call.keys))
+        picture = slice(row.picture, row.picture + each * height * width)
+        accumulator.add_text_queries((height, width), part, source, picture, keys)
+
+
 def is_joint(layout: TokenLayout, row: RowLayout, call: AttentionCall) -> bool:
     """Whether text and picture are one sequence, so that a token stands at the same place among queries and keys."""
     frames, height, width = layout.patches
@@ -255,6 +294,7 @@ class ModelRecorder:
                 continue
             at = 0 if current.layout.rows_apart else index
             add_row(text, recording.layer(self._number, layer, call), current.layout, row, at, call)
+            add_text_row(text, layer, current.layout, row, at, call)
 
     def leave(self, layer: str, processor: str, calls: int) -> None:
         if calls == 0:

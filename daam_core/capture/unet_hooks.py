@@ -373,12 +373,17 @@ def _inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> UNetInputs:
     )
 
 
+_TEMPORAL = ("motion_modules", "temp_attentions", "transformer_in")
+"""What UNets of videos call their attention between frames, which has no text among its keys."""
+
+
 def _spatial_transformers(unet: nn.Module) -> list[tuple[str, nn.Module]]:
     """(path, module) of every module that owns `transformer_blocks` with an `attn2`, in the order of the forward pass."""
     found = [
         (name, module)
         for name, module in unet.named_modules()
         if isinstance(getattr(module, "transformer_blocks", None), nn.ModuleList)
+        and not any(part in _TEMPORAL for part in name.split("."))
         and any(getattr(block, "attn2", None) is not None for block in module.transformer_blocks)  # type: ignore[union-attr]
     ]
     order = {"down": 0, "mid": 1, "up": 2}

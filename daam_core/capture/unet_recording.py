@@ -30,8 +30,9 @@ class _Forward:
     """One forward of the UNet, as far as it is recorded.
 
     Attributes:
-        batch, keys: rows of its batch, columns of its text.
+        batch, keys: rows of its layers' batch, columns of its text.
         context: the text, `[batch, keys, dim]`.
+        frames: of a video, how many of those rows are one video, 0 of pictures.
         places: whose sums which rows go into.
         bias: what is added to the scores of the text's columns, `[batch, 1, 1, keys]`, None where nothing is.
         reads_self: whether the picture's attention to itself is what its projections say.
@@ -40,6 +41,7 @@ class _Forward:
     batch: int
     keys: int
     context: Tensor
+    frames: int
     places: Sequence[tuple[Group, BatchSlice]]
     bias: Tensor | None
     reads_self: bool
@@ -89,6 +91,7 @@ class UNetRecording:
         self.repeats = False
         self._hooks, self._texts, self._prompt, self._sides, self.area = hooks, texts, prompt, sides, area
         self._whole_call = whole_call
+        self._repeated: tuple[tuple[int, int, int], Tensor, Tensor] | None = None
         self._groups: dict[tuple[Side, int], Group] = {}
         self._slices: dict[tuple[int, int], BatchSlice] = {}
         self._known: dict[tuple[Any, ...], tuple[Tensor, dict[tuple[Side, int], slice]]] = {}
@@ -142,15 +145,16 @@ class UNetRecording:
                 self.end_step()
         self._time = inputs.timestep
         self._pending += [group for group, _ in places]
-        context = inputs.context
+        context, frames = inputs.context, _frames(inputs.sample)
         assert context is not None
         self._forward = _Forward(
-            len(inputs.sample),
+            len(inputs.sample) * max(1, frames),
             context.shape[1],
             context,
+            frames,
             places,
             inputs.text_bias,
-            not inputs.masks_self and self.area.whole,
+            not inputs.masks_self and self.area.whole and not frames,
         )
         self._layers = []
         return True
@@ -172,6 +176,9 @@ class UNetRecording:
                 f"{forward.batch} rows and {forward.keys} columns of text; its attention processor changes them."
             )
         self._layers.append(layer)
+        if forward.frames:
+            self._add_frames(layer, grid, q, k, forward)
+            return
         if self._concepts is not None and self.recording.concepts is not None:
             self._add_concepts(forward, layer, grid, q, k)
         for group, where in forward.places:
@@ -197,6 +204,16 @@ class UNetRecording:
                 concepts.add(layer, grid, q, k, described.heads, described.scale, where)
         except Exception as error:
             self.recording.fail_concepts(error)
+
+    def _add_frames(self, layer: int, grid: Grid, q: Tensor, k: Tensor, forward: _Forward) -> None:
+        """A layer whose batch holds the frames of each video one after the other, all with that video's text."""
+        described, frames, text = self._hooks.layers[layer], forward.frames, slice(0, forward.keys)
+        for group, where in forward.places:
+            rows = slice(where.start * frames, where.stop * frames)
+            queries = q[rows].unflatten(0, (-1, frames)).flatten(1, 2)
+            group.accumulator.add_joint(
+                layer, grid, queries, k[rows][::frames], described.heads, described.scale, where, text, frames=frames
+            )
 
     def end_forward(self, finished: bool) -> None:
         self._forward = None
@@ -226,7 +243,10 @@ class UNetRecording:
         sample, context = inputs.sample, inputs.context
         if context is None:
             raise NothingRecorded("the UNet was called without text")
-        if sample.dim() != 4 or context.dim() != 3 or len(sample) != len(context):
+        frames = _frames(sample)
+        if frames and context.dim() == 3 and len(context) == len(sample) * frames:
+            context = self._of_videos(context, frames)  # the pipeline repeated it for the frames, or the UNet will
+        if sample.dim() not in (4, 5) or context.dim() != 3 or len(sample) != len(context):
             raise UnsupportedModel(
                 f"the UNet was given latents of shape {tuple(sample.shape)} and text of shape {tuple(context.shape)}, where "
                 "one row of text for each picture is read"
@@ -237,7 +257,7 @@ class UNetRecording:
                 "The UNet was given several texts at once that were all encoded as prompts, so nobody knows which is the "
                 "negative one. Encode both in one call of `pipe.encode_prompt`."
             )
-        self.latent_size = max(self.latent_size, (sample.shape[2], sample.shape[3]))
+        self.latent_size = max(self.latent_size, (sample.shape[-2], sample.shape[-1]))
         places = []
         for (side, part), rows in found.items():
             if side in self._sides:
@@ -247,6 +267,16 @@ class UNetRecording:
                     self._slices[key] = BatchSlice(*key, area=self.area)
                 places.append((group, self._slices[key]))
         return places
+
+    def _of_videos(self, context: Tensor, frames: int) -> Tensor:
+        """The text of each video, where it is given once for each frame; compared once for each tensor."""
+        key = (id(context), 0 if context.is_inference() else context._version, frames)
+        if self._repeated is None or self._repeated[0] != key:
+            own = context[::frames]
+            if not torch.equal(own.repeat_interleave(frames, 0), context):
+                raise NothingRecorded("the frames of one video were given different texts, so there is no map of its prompt")
+            self._repeated = key, context, own
+        return self._repeated[2]
 
     def _found(self, context: Tensor) -> dict[tuple[Side, int], slice]:
         """Whose the rows of a text are; compared once, and again where it is another tensor or was written into."""
@@ -275,12 +305,14 @@ class UNetRecording:
         group = self.recording.add_group(side, range(len(own)), prompts)
         self._groups[side, part] = group
         if side == "prompt" and self._concepts is not None and not self.recording.concept_failure:
-            self._start_concepts(prompts, self._concepts(), context)
+            self._start_concepts(prompts, self._concepts(), context, _frames(inputs.sample) > 0)
         return group
 
-    def _start_concepts(self, prompts: Sequence[Prompt], texts: ConceptTexts | None, context: Tensor) -> None:
+    def _start_concepts(self, prompts: Sequence[Prompt], texts: ConceptTexts | None, context: Tensor, video: bool) -> None:
         recording = self.recording
         try:
+            if video:
+                raise UnsupportedModel("of videos they are not read")
             if texts is None:
                 raise NothingRecorded("the pipeline did not encode its prompt inside the trace, so concepts were not either")
             if recording.concepts is None:
@@ -289,6 +321,11 @@ class UNetRecording:
                 recording.concepts.hold_against(prompts)
         except Exception as error:
             recording.fail_concepts(error)
+
+
+def _frames(sample: Tensor) -> int:
+    """The frames of the latents of videos `[batch, c, frames, h, w]`, 0 of pictures."""
+    return int(sample.shape[2]) if sample.dim() == 5 else 0
 
 
 def _same_time(one: Any, other: Any) -> bool:

@@ -150,8 +150,8 @@ def check_words(pipe: Any, prompt: str, words: Sequence[str] | None) -> None:
     """WordNotFound now rather than after a long run."""
     from ..prompt.prompt import Prompt
 
-    tokenizer = getattr(pipe, "tokenizer", None)
-    if words and tokenizer is not None:
+    tokenizer: Any = getattr(pipe, "tokenizer", None)  # of some models it reads pictures, too
+    if words and hasattr(tokenizer, "model_max_length") and hasattr(tokenizer, "convert_ids_to_tokens"):
         ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
         read = Prompt.from_ids(ids, tokenizer, text=prompt)
         for word in words:

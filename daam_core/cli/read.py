@@ -36,7 +36,6 @@ def read(args: argparse.Namespace) -> None:
 
 def _read(picture: Any, prompt: str, args: argparse.Namespace) -> HeatMaps:
     from ..diffusers.loading import load_pipeline
-    from ..diffusers.noise_levels import DEFAULT_LEVELS
     from ..diffusers.reading import read_picture
 
     with quiet_warnings():
@@ -44,6 +43,6 @@ def _read(picture: Any, prompt: str, args: argparse.Namespace) -> HeatMaps:
         check_words(pipe, prompt, args.words)
         pipe.set_progress_bar_config(desc="reading", unit="level", leave=True)
         return read_picture(
-            pipe, picture, prompt, noise=args.noise or DEFAULT_LEVELS, samples=args.samples, seed=args.seed, size=args.size,
+            pipe, picture, prompt, noise=args.noise, samples=args.samples, seed=args.seed, size=args.size,
             keep=DETAILS[args.detail],
         )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..defaults import DEFAULT_NOISE
 from .argument_types import SAVES, levels_argument, saves_argument, size_argument, whole_argument, words_argument
 
 
@@ -38,9 +39,9 @@ def add_read_arguments(p: argparse.ArgumentParser) -> None:
 def add_noise_arguments(p: argparse.ArgumentParser) -> None:
     """How a picture is shown to the model."""
     p.add_argument(
-        "--noise", type=levels_argument, metavar="LEVELS",
+        "--noise", type=levels_argument, metavar="LEVELS", default=DEFAULT_NOISE,
         help="levels of noise in thousandths, 1 to 999, with commas between; the model takes one pass at each "
-        "(default: 300,200,100,50)",
+        f"(default: {','.join(map(str, DEFAULT_NOISE))})",
     )  # fmt: skip
     p.add_argument("--samples", type=whole_argument(1), default=1, help="noises a level (default: %(default)s)")
     p.add_argument("--seed", type=whole_argument(0), default=0, help="same seed, same noise (default: %(default)s)")

@@ -2,79 +2,78 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from PIL import Image
 
+from ..errors import BadArgument, UnsupportedModel
 from .attention_trace import AttentionTrace
-from .trace import KeptAxis, trace
+from .call_options import arguments_of, call_options
+from .outputs import output_pictures, pictures_of
+from .settings import Settings
+from .trace import trace
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What a person may choose; None leaves it to the model.
-
-    Attributes:
-        seed: same seed, same picture on every device.
-        steps: sampling steps.
-        size: (height, width) in pixels, multiples of 8.
-        guidance: how strictly to follow the prompt; 1 is none.
-        negative: what not to paint; its words are recorded, too.
-        detail: what to keep apart.
-        concepts: what to look for beside the prompt's words, see `trace`.
-    """
-
-    seed: int = 0
-    steps: int | None = None
-    size: tuple[int, int] | None = None
-    guidance: float | None = None
-    negative: str = ""
-    detail: Sequence[KeptAxis] = ()
-    concepts: Sequence[str] = ()
+__all__ = ["Settings", "defaults", "generate_recorded"]
+_ADVICE = "Leave one out to see which; many models want sizes in multiples of 32."
 
 
 def defaults(pipe: Any) -> Settings:
     """What a pipeline does when nobody asks for something else: steps, guidance and size."""
-    known: dict[str, Any] = {name: value.default for name, value in inspect.signature(type(pipe).__call__).parameters.items()}
-    known |= getattr(pipe, "own_defaults", {})
+    known = arguments_of(pipe)
     unet = getattr(pipe, "unet", None)
     # Pipelines of transformers say it themselves; their models have no size of their own.
     latent = getattr(pipe, "default_sample_size", None) if unet is None else unet.config.sample_size
-    side = int(latent or 128) * int(pipe.vae_scale_factor)
-    return Settings(steps=int(known["num_inference_steps"]), guidance=float(known["guidance_scale"]), size=(side, side))
+    factor = getattr(pipe, "vae_scale_factor", None) or getattr(pipe, "vae_scale_factor_spatial", None) or 8
+    guidance = known.get("guidance_scale")
+    guidance = known.get("true_cfg_scale", 1.0) if guidance is None else guidance
+    side = int(latent or 128) * int(factor)
+    return Settings(steps=int(known.get("num_inference_steps") or 50), guidance=float(guidance or 1.0), size=(side, side))
 
 
 def generate_recorded(
     pipe: Any, prompt: str, settings: Settings, on_step: Callable[[int], None] | None = None
 ) -> tuple[NDArray[np.uint8], AttentionTrace]:
-    """The picture as uint8 `[H, W, 3]`, and its recording. `on_step` is called with how many steps are done."""
-    options: dict[str, Any] = {}
-    if settings.steps:
-        options["num_inference_steps"] = settings.steps
-    if settings.size:
-        options["height"], options["width"] = settings.size
-    if settings.guidance is not None:
-        options["guidance_scale"] = settings.guidance
-    if settings.negative:
-        options["negative_prompt"] = settings.negative
-    if on_step is not None:
-        options["callback_on_step_end"] = _step_callback(on_step)
-    # A generator on the CPU gives the same picture on every device.
-    options["generator"] = torch.Generator("cpu").manual_seed(settings.seed)
+    """The picture as uint8 `[H, W, 3]`, of a video its middle frame, and the recording.
+
+    Args:
+        on_step: called with how many steps are done, where the pipeline can tell.
+
+    Raises:
+        BadArgument: something was asked for that this pipeline does not take, or refuses.
+        UnsupportedModel: it made no picture.
+    """
+    options = call_options(pipe, settings, on_step)
     concepts = list(settings.concepts) or None
     with trace(pipe, keep=settings.detail, negative=bool(settings.negative), concepts=concepts) as recording:
-        picture = pipe(prompt, **options).images[0]
-    return np.asarray(picture.convert("RGB")), recording
+        try:
+            output = pipe(prompt=prompt, **options)
+        except ValueError as error:
+            raise BadArgument(f"{type(pipe).__name__} refused these settings: {_shown(settings)}. {_ADVICE}") from error
+    return _one_picture(pipe, output), recording
 
 
-def _step_callback(on_step: Callable[[int], None]) -> Callable[..., dict[str, Any]]:
-    def on_step_end(_pipe: Any, step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        on_step(step + 1)
-        return tensors
+def _shown(settings: Settings) -> str:
+    """What was asked for, in words."""
+    named: dict[str, object] = {"steps": settings.steps, "guidance": settings.guidance, "negative": settings.negative or None}
+    said = [f"{name} {value!r}" for name, value in named.items() if value is not None]
+    if settings.size is not None:
+        said.insert(0, f"size {settings.size[0]} x {settings.size[1]}")
+    return ", ".join(said) or "its own"
 
-    return on_step_end
+
+def _one_picture(pipe: Any, output: Any) -> NDArray[np.uint8]:
+    found = output_pictures(output)
+    if found is None:  # a video: of the first one, frame by frame
+        frames = pictures_of(output)
+        found = frames[0] if frames is not None and len(frames) else None
+        found = found[len(found) // 2 :] if found is not None and len(found) else None
+    if found is None or not len(found):
+        raise UnsupportedModel(f"{type(pipe).__name__} gave out no picture that can be shown.")
+    one = found[0]
+    if isinstance(one, Image.Image):
+        return np.asarray(one.convert("RGB"))
+    values = np.asarray(one if isinstance(one, np.ndarray) else one.detach().float().cpu().permute(1, 2, 0))
+    return np.asarray((np.nan_to_num(values).clip(0, 1) * 255).round().astype(np.uint8)[..., :3])

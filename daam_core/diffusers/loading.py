@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,25 +71,53 @@ def _tiny() -> Any:
 
 
 def _from_files(name: str, device: str) -> Any:
-    import torch
-
     from .quiet import quiet_libraries
 
     with quiet_libraries(bars=True):
-        from diffusers import AutoPipelineForText2Image
+        import diffusers
 
     folder = Path(checked_model(name)).expanduser()
-    dtype = torch.float16 if device.startswith("cuda") else torch.float32
+    where = str(folder) if folder.exists() else name
     try:
-        # Weights of the older kind are pickles, which may hold a program.
-        return AutoPipelineForText2Image.from_pretrained(
-            str(folder) if folder.exists() else name, torch_dtype=dtype, use_safetensors=True
-        )
+        return _loaded(diffusers, where, device)
     except ImportError:
         raise
     except Exception as error:
         kind = "The folder" if folder.exists() else "There is no such folder, and on the hub the name"
         raise UnsupportedModel(f"{kind} {name!r} could not be loaded as a pipeline: {_first_line(error)}") from error
+
+
+def _loaded(diffusers: Any, where: str, device: str) -> Any:
+    """The pipeline that a folder or a name on the hub describes, of parts or of blocks."""
+    import torch
+
+    # Weights of the older kind are pickles, which may hold a program; code beside them is not run either.
+    safe = {"use_safetensors": True, "trust_remote_code": False}
+    if _is_modular(where):
+        pipe = diffusers.ModularPipeline.from_pretrained(where, trust_remote_code=False)
+        pipe.load_components(torch_dtype=torch.bfloat16 if device.startswith("cuda") else torch.float32, **safe)
+        return pipe
+    parts = diffusers.DiffusionPipeline.load_config(where)
+    # The range of float16 is too narrow for many transformers.
+    half = torch.bfloat16 if "transformer" in parts else torch.float16
+    dtype = half if device.startswith("cuda") else torch.float32
+    # A model that has pipelines for several tasks is to make pictures from text, whichever it was saved with.
+    kind = diffusers.AutoPipelineForText2Image if _paints_from_text(parts) else diffusers.DiffusionPipeline
+    return kind.from_pretrained(where, torch_dtype=dtype, use_safetensors=True)
+
+
+def _is_modular(where: str) -> bool:
+    folder = Path(where)
+    return (folder / "modular_model_index.json").is_file() and not (folder / "model_index.json").is_file()
+
+
+def _paints_from_text(parts: Mapping[str, Any]) -> bool:
+    """Whether a saved pipeline is one of those of which a pipeline from text to picture can be made."""
+    from diffusers.pipelines import auto_pipeline as known
+
+    name = parts.get("_class_name")
+    models = {model for tasks in known.SUPPORTED_TASKS_MAPPINGS for model, one in tasks.items() if one.__name__ == name}
+    return not models.isdisjoint(known.AUTO_TEXT2IMAGE_PIPELINES_MAPPING)
 
 
 def _first_line(error: BaseException) -> str:

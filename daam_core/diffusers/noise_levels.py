@@ -11,30 +11,11 @@ import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from ..errors import BadArgument, UnsupportedModel
+from ..errors import UnsupportedModel
 from .quiet import quiet_libraries
 
-DEFAULT_LEVELS = (300, 200, 100, 50)
-"""Noise levels in training steps of 1000: chosen by the study `reading` on rendered scenes, reported on others."""
-MOST_PASSES = 256
-"""Levels times samples of one reading."""
 Process = Literal["diffusion", "flow"]
 """How a model's training adds noise: x_t = sqrt(a_t) x + sqrt(1 - a_t) e, or x_t = (1 - t) x + t e."""
-
-
-def checked_levels(levels: Sequence[float], samples: int) -> tuple[float, ...]:
-    """The levels from the highest on, each `samples` times. Raises BadArgument for what is no level or no number of samples."""
-    values = tuple(levels)
-    if not values or any(isinstance(x, bool) or not isinstance(x, (int, float)) or not 1 <= x <= 999 for x in values):
-        raise BadArgument(
-            f"noise takes levels from 1 (hardly any) to 999 (nothing but noise), such as 300, 100; not {values!r:.80}."
-        )
-    if isinstance(samples, bool) or not isinstance(samples, int) or not 1 <= samples * len(values) <= MOST_PASSES:
-        raise BadArgument(
-            f"samples is how many noises each level is read with, with at most {MOST_PASSES} passes in all; "
-            f"{samples!r:.20} for {len(values)} levels is not possible."
-        )
-    return tuple(level for level in sorted(values, reverse=True) for _ in range(samples))
 
 
 def process_of(scheduler: Any) -> Process:

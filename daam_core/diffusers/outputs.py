@@ -15,7 +15,7 @@ from ..types import Size
 
 def output_pictures(output: Any) -> Any:
     """The pictures of a pipeline's output, one for each image, in whatever form they are; None for videos."""
-    pictures = _pictures(output)
+    pictures = pictures_of(output)
     if isinstance(pictures, (np.ndarray, Tensor)):
         return pictures if pictures.ndim == 4 else None
     if isinstance(pictures, list) and all(isinstance(picture, Image.Image) for picture in pictures):
@@ -25,7 +25,7 @@ def output_pictures(output: Any) -> Any:
 
 def output_size(output: Any, given: Mapping[str, Any], pipe: Any, recording: Recording) -> Size:
     """(height, width) in pixels of the pictures or the frames of the video that a call made."""
-    one: Any = _pictures(output)
+    one: Any = pictures_of(output)
     while isinstance(one, (list, tuple)) and one:
         one = one[0]
     if isinstance(one, Image.Image):
@@ -43,7 +43,7 @@ def output_size(output: Any, given: Mapping[str, Any], pipe: Any, recording: Rec
     return height * factor, width * factor
 
 
-def _pictures(output: Any) -> Any:
+def pictures_of(output: Any) -> Any:
     for name in ("images", "frames", "videos"):
         # A modular pipeline gives its whole state, some of it by name, or one thing of it.
         found = output.get(name) if isinstance(output, dict) else getattr(output, name, None)

@@ -14,13 +14,14 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from ..defaults import DEFAULT_NOISE
 from ..errors import BadArgument, DaamLensError, UnsupportedModel
 from ..maps.crop import cut_back
 from ..maps.heatmaps import HeatMaps
 from ..types import Image, Size
-from ..validate import checked_prompt
+from ..validate import checked_levels, checked_prompt
 from .generation import defaults
-from .noise_levels import DEFAULT_LEVELS, checked_levels, level_scheduler
+from .noise_levels import level_scheduler
 from .picture_files import checked_pixels
 from .picture_latents import DecodedProbe, GivenLatent, normalized, raw_latent
 from .trace import KeptAxis, trace
@@ -37,7 +38,7 @@ def read_picture(
     image: Image | PIL.Image.Image,
     prompt: str,
     *,
-    noise: Sequence[float] = DEFAULT_LEVELS,
+    noise: Sequence[float] = DEFAULT_NOISE,
     samples: int = 1,
     seed: int = 0,
     size: Size | None = None,

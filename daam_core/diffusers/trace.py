@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -11,6 +11,7 @@ from ..attention.concepts import CONCEPT_RULES, ConceptRule
 from ..capture.buffers import StoreOptions
 from ..errors import BadArgument, UnsupportedModel
 from ..prompt.concepts import concepts_of
+from ..types import Relation
 from .attention_trace import AttentionTrace
 from .modular_trace import ModularTrace, is_modular
 from .transformer_trace import MODELS, TransformerTrace
@@ -26,6 +27,7 @@ def trace(
     negative: bool = False,
     self_attention: bool = True,
     prompts: str | Sequence[str] | None = None,
+    relations: Relation | Sequence[Relation] = "image->text",
     concepts: str | Sequence[str] | Mapping[str, str] | None = None,
     concept_rule: ConceptRule = "prompt",
 ) -> AttentionTrace:
@@ -35,9 +37,9 @@ def trace(
     however it ends. If recording fails, the picture is still made and `recording.failure` says why there is no map.
 
     Args:
-        pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet or PAG; or a pipeline with a transformer
-            (Flux, SD3, Qwen-Image, Z-Image, Wan, …, see `docs/models.md`): of a video, every latent frame has its own maps, and
-            padding behind the text is not recorded. Modular pipelines are read, too.
+        pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet or PAG; AnimateDiff; or a pipeline with a
+            transformer (Flux, SD3, Qwen-Image, Z-Image, Wan, …, see `docs/models.md`), also a modular one. Of a video, every
+            latent frame has its own maps; of transformers, padding behind the text is not recorded.
         keep: any of "layers", "steps" and "heads": keep these apart (more memory); heads are kept summed over steps, and
             the aggregation "castorini" needs them.
         negative: record the negative prompt too (`maps.negative`).
@@ -45,6 +47,10 @@ def trace(
             of transformers whose text and picture are one sequence.
         prompts: the text of `prompt_embeds` that somebody else made (compel, sd_embed), without weights: one for all pictures
             or one for each; UNets only. Embeddings that `pipe.encode_prompt` made inside the trace need none.
+        relations: whose queries attend to whose keys, beside "image->text" (Eq. 6, which is always recorded): "text->image"
+            (where a word looks: `maps.relation("text->image")`), "text->text" (which word leans on which:
+            `maps.word_matrix()`), of transformers whose text and picture are one sequence; "image->image" is
+            `self_attention`.
         concepts: up to 64 things to look for that are not in the prompt, such as `["sky", "a dog's tail"]`, or the text to
             encode for each, `{"sky": "a photo of the sky"}`; UNets only. `maps.heat_map("sky")` is its map and
             `maps.presence("sky")` how likely it is there at all: a map lights the object that fits best, whether it is there
@@ -53,8 +59,10 @@ def trace(
             text, OVAM) or "column" (the whole context, without taking part in its softmax).
 
     Raises:
-        UnsupportedModel: the pipeline has no UNet with cross-attention and no transformer that is read.
-        BadArgument: `keep` names something else, `prompts` are given for a transformer, or concepts are none that can be read.
+        UnsupportedModel: the pipeline has no UNet with cross-attention and no transformer that is read, or its model has not
+            the relations.
+        BadArgument: `keep` or `relations` names something else, `prompts` are given for a transformer, or concepts are none
+            that can be read.
 
     Example:
         >>> from daam_core import load_tiny
@@ -74,7 +82,12 @@ def trace(
     axes = (keep,) if isinstance(keep, str) else tuple(keep)
     if unknown := set(axes) - {"layers", "steps", "heads"}:
         raise BadArgument(f"keep is any of 'layers', 'steps' and 'heads', not {sorted(unknown)}.")
-    options = StoreOptions("layers" in axes, "steps" in axes, "heads" in axes, self_attention)
+    asked = (relations,) if isinstance(relations, str) else tuple(relations)
+    if wrong := set(asked) - set(get_args(Relation)):
+        raise BadArgument(f"relations are any of {', '.join(get_args(Relation))}, not {sorted(map(str, wrong))}.")
+    of_text = tuple(one for one in get_args(Relation) if one in asked and one.startswith("text"))
+    own = self_attention or "image->image" in asked
+    options = StoreOptions("layers" in axes, "steps" in axes, "heads" in axes, own, of_text)
     texts = None if prompts is None else (prompts,) if isinstance(prompts, str) else tuple(prompts)
     wanted = () if concepts is None else concepts_of(concepts)
     if concept_rule not in CONCEPT_RULES:
@@ -91,4 +104,9 @@ def trace(
                 f"Concepts are read from UNets, and {type(pipe).__name__} has a transformer. Record it without them."
             )
         return (ModularTrace if is_modular(pipe) else TransformerTrace)(pipe, options, negative)
+    if of_text:
+        raise UnsupportedModel(
+            f"{' and '.join(of_text)} cannot be recorded of {type(pipe).__name__}: a UNet attends to its text in an attention "
+            "where only the picture has queries."
+        )
     return UNetTrace(pipe, options, negative, texts, wanted, concept_rule)

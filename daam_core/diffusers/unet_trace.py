@@ -32,8 +32,11 @@ from .painted_area import painted_area
 from .pipeline_trace import PipelineCall, PipelineTrace
 from .unet_prompts import encoded_words, given_words
 
-VIDEO_UNETS = ("UNetMotionModel", "UNet3DConditionModel", "I2VGenXLUNet", "UNetSpatioTemporalConditionModel")
-"""Classes of UNets whose batch holds the frames of a video."""
+_NOT_READ = {
+    "I2VGenXLUNet": "its text stands between tokens of the picture that it starts from",
+    "UNetSpatioTemporalConditionModel": "it is given a picture instead of a prompt",
+}
+"""Classes of UNets that are not read, and why."""
 _SHAPE = 1.02
 """So far a picture's shape may be from that of its latents: sizes are rounded to whole latents."""
 
@@ -199,6 +202,9 @@ class UNetTrace(PipelineTrace):
         pictures = output_pictures(output)
         if pictures is None or not len(pictures) or not area.whole:
             return
+        images = recording.recording.num_images
+        if len(pictures) != images:
+            raise UnsupportedModel(f"{name} made {len(pictures)} pictures of {images} prompts in a way that is not known")
         seen = _shape_of(pictures)
         if seen in ((height, width), latent):
             return
@@ -278,8 +284,8 @@ def _require_readable(pipe: Any) -> None:
     if not isinstance(unet, torch.nn.Module):
         raise UnsupportedModel(f"{name} has no UNet and no transformer. DAAM Lens reads pipelines that have one of them.")
     inner = type(getattr(unet, "_orig_mod", unet)).__name__
-    if inner in VIDEO_UNETS:
-        raise UnsupportedModel(f"{name} makes videos: the frames of its {inner} are not read yet.")
+    if inner in _NOT_READ:
+        raise UnsupportedModel(f"{name} cannot be read: of its {inner}, {_NOT_READ[inner]}.")
     if is_modular(pipe):
         raise UnsupportedModel(f"{name} is a modular pipeline, whose UNet is not read: use the whole pipeline of that model.")
     parameters = inspect.signature(type(pipe).__call__).parameters

@@ -14,6 +14,7 @@ from ..prompt.prompt import Prompt
 from ..types import Grid
 from .data import Detail, RecordedImage
 from .frames import Frames
+from .relations import added
 
 K = TypeVar("K")
 
@@ -49,6 +50,7 @@ def add(first: RecordedImage, second: RecordedImage) -> RecordedImage:
         steps=first.steps + second.steps,
         timesteps=first.timesteps[: first.steps] + second.timesteps[: second.steps],
         specials=first.specials and second.specials,
+        relations=added(first.relations, second.relations),
         frames=first.frames,
     )
 

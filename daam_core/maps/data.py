@@ -11,6 +11,7 @@ from torch import Tensor
 from ..prompt.prompt import Prompt
 from ..types import Block, Grid, Side
 from .frames import Frames
+from .relations import Relations
 
 Aggregation = Literal["sum", "castorini"]
 """Names of `AGGREGATIONS`."""
@@ -61,6 +62,7 @@ class RecordedImage:
         timesteps: the timestep of each.
         aggregation: how heads, layers and steps became `sums`, a name of `AGGREGATIONS`.
         specials: whether the channels of start, end and padding are there (a choice of steps or layers has only words).
+        relations: what the text attended to, where kept.
         frames: of a video, its frames: where there is more than one, `sums` and `time_weighted` are `[frames, channels, h, w]`,
             and the channels of one position of one frame add up to `num_terms`. Detail and heads are the mean over the frames.
         presence: of each word of a side of concepts, how much speaks for its being in the picture, 0..1; None of other sides.
@@ -78,6 +80,7 @@ class RecordedImage:
     timesteps: tuple[float, ...]
     aggregation: Aggregation = "sum"
     specials: bool = True
+    relations: Relations | None = None
     presence: tuple[float, ...] | None = None
     frames: Frames | None = None
 
@@ -91,7 +94,8 @@ class RecordedImage:
         """Bytes of all tensors."""
         detail = None if self.detail is None else self.detail.values
         groups = (self.sums, self.time_weighted, self.heads, self.self_attention, detail)
-        return sum(int(x.nbytes) for group in groups if group for x in group.values())
+        more = () if self.relations is None else self.relations.tensors()
+        return sum(int(x.nbytes) for group in groups if group for x in group.values()) + sum(int(x.nbytes) for x in more)
 
 
 class PromptSide:
@@ -153,6 +157,11 @@ class PromptSide:
     def timesteps(self) -> tuple[float, ...]:
         """The timestep of each."""
         return self.positive.timesteps
+
+    @property
+    def relations(self) -> Relations | None:
+        """What the text attended to, where kept."""
+        return self.positive.relations
 
     @property
     def aggregation(self) -> Aggregation:

@@ -18,12 +18,13 @@ from . import safetensors_file, serialization
 from .data import Aggregation as Aggregation
 from .mask_verbs import MaskVerbs
 from .picture_statistics import Statistics
+from .relation_verbs import RelationVerbs
 from .serialization import RULES as RULES
 from .verbs import Verbs
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class HeatMaps(MaskVerbs, Verbs):
+class HeatMaps(MaskVerbs, RelationVerbs, Verbs):
     """The heat maps of one picture: its two sides and the picture itself. Frozen: every verb returns a new value, and works on
     both sides.
 
@@ -106,6 +107,30 @@ class HeatMaps(MaskVerbs, Verbs):
         from ..render import word_sheet
 
         return PIL.Image.fromarray(word_sheet(self, words, **options))
+
+    def word_matrix_picture(self, words: Sequence[str] | None = None, **options: Any) -> PIL.Image.Image:
+        """`word_matrix` drawn as a table: a row for each word that attends, a column for each that is attended to.
+
+        Args:
+            words: two dozen of the content words by default.
+            options: those of `render.word_matrix`: title, theme, colormap.
+
+        Returns:
+            A picture of Pillow, RGB.
+
+        Raises:
+            DetailMissing: text->text was not recorded; the text says how to.
+            WordNotFound: the prompt has no such word.
+            BadArgument: no word, or more than 64.
+
+        Example:
+            >>> maps.word_matrix_picture()
+            Traceback (most recent call last):
+            daam_core.errors.DetailMissing: What the text attended to was not recorded. Record with ...
+        """
+        from ..render import word_matrix_table
+
+        return PIL.Image.fromarray(word_matrix_table(self, words, **options))
 
     def statistics(self) -> Statistics:
         """Figures about the maps: share, mean probability, words of a region, the prompt report.

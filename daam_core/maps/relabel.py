@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import Tensor
 
 from ..errors import BadArgument
 from ..prompt.prompt import Prompt
 from .data import Detail, RecordedImage
+from .relations import moved
 
 
 def by_index(prompt: Prompt) -> bool:
@@ -53,5 +55,11 @@ def relabel(image: RecordedImage, prompt: Prompt) -> RecordedImage:
         time_weighted={grid: merged(x) for grid, x in image.time_weighted.items()},
         heads=image.heads and {i: merged(x) for i, x in image.heads.items()},
         detail=detail and Detail({grid: detailed(x) for grid, x in detail.values.items()}, detail.layers, detail.by_step),
+        relations=image.relations and moved(image.relations, _places(selection)),
         specials=True,  # every column was a word, so a choice of steps or layers held them all
     )
+
+
+def _places(selection: Tensor) -> Tensor:
+    """float32 `[columns + 3, channels]`: where each channel of maps by column goes; start, end and padding were empty."""
+    return torch.cat([selection.new_zeros(1, selection.shape[1]), selection, selection.new_zeros(2, selection.shape[1])])

@@ -6,6 +6,8 @@ channel, `rule` the aggregation.
     sums/HxW, late/HxW            float32 [channels, H, W]; of a video with several frames [frames, channels, H, W]
     detail/HxW                    float16 [steps or 1, layers or 1, tokens, H, W]
     heads/I                       float32 [heads, channels, H, W] of layer I
+    text-image/HxW                float32 [channels, H, W], where text->image was kept
+    text-text, text-queries       float32 [channels, channels] and [channels], where text->text or text->image was kept
     self/HxW                      float32 [H * W, H * W]; of a video [frames * H * W, frames * H * W]
     picture/png                   uint8 [bytes]
     video/I                       uint8 [bytes], JPEG of frame I of a video
@@ -34,6 +36,7 @@ from .data import Aggregation, Detail, LayerInfo, RecordedImage
 from .frames import Frames
 from .pixels import LARGEST_PICTURE, from_jpegs, from_png, to_jpegs, to_png
 from .record_values import Values, by_grid, finite
+from .relations import Relations
 
 if TYPE_CHECKING:
     from .heatmaps import HeatMaps
@@ -114,6 +117,11 @@ def _pack_side(image: RecordedImage, size: Size) -> Packed:
     if image.detail is not None:
         tensors |= {f"detail/{_name(g)}": x for g, x in image.detail.values.items()}
     tensors |= {f"heads/{i}": x for i, x in (image.heads or {}).items()}
+    if image.relations is not None:
+        tensors |= {f"text-image/{_name(g)}": x for g, x in image.relations.text_to_image.items()}
+        tensors["text-queries"] = image.relations.num_queries
+        if image.relations.text_to_text is not None:
+            tensors["text-text"] = image.relations.text_to_text
     header = {
         "prompt": prompt_to_dict(image.prompt),
         "size": list(size),
@@ -171,6 +179,7 @@ def _unpack_side(tensors: Mapping[str, Tensor], values: Values) -> RecordedImage
         timesteps=timesteps,
         aggregation=rules[rule],
         specials=values.flag("specials", True),
+        relations=_relations(tensors, channels),
         frames=frames,
     )
 
@@ -258,6 +267,20 @@ def _self_attention(tensors: Mapping[str, Tensor], frames: int) -> dict[Grid, Te
         if float(x.min()) < 0 or not torch.allclose(x.sum(-1), torch.ones(n), atol=0.01):
             raise BadRecord("This record's self-attention does not add up to 1; record the picture again.")
     return found or None
+
+
+def _relations(tensors: Mapping[str, Tensor], channels: int) -> Relations | None:
+    if "text-queries" not in tensors:
+        return None
+    matrix = tensors.get("text-text")
+    found = Relations(
+        _maps(tensors, "text-image", channels, None),
+        None if matrix is None else finite(matrix, "text-text", torch.float32, (channels, channels)),
+        finite(tensors["text-queries"], "text-queries", torch.float32, (channels,)),
+    )
+    if any(float(x.min()) < 0 for x in found.tensors() if x.numel()):
+        raise BadRecord("This record's attention of the text is below 0; record the picture again.")
+    return found
 
 
 def _name(grid: Grid) -> str:

@@ -66,6 +66,7 @@ def select(image: RecordedImage, choice: Choice) -> RecordedImage:
         specials=part.specials,
         detail=None,
         heads=None,
+        relations=None,
         frames=image.frames and image.frames.merged(),
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..prompt.compose import concat
 from .data import Detail, RecordedImage
+from .relations import in_succession
 from .subset import over_frames
 
 K = TypeVar("K")
@@ -42,6 +43,7 @@ def join_in_succession(parts: Sequence[RecordedImage]) -> RecordedImage:
         detail=_detail(parts),
         heads=_joined(heads) or None,
         prompt=concat([part.prompt for part in parts]),
+        relations=in_succession([part.relations for part in parts]),
     )
 
 

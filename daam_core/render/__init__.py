@@ -5,11 +5,12 @@ Needs NumPy, OpenCV and Pillow only; maps may be arrays or tensors.
 
 from .animation import animate, step_frames
 from .colormaps import ColourMap, apply_colormap, colour_table, oklab_to_srgb, srgb_to_oklab
-from .from_maps import notebook_html, report_table, word_overlay, word_sheet
+from .from_maps import notebook_html, report_table, word_matrix_table, word_overlay, word_sheet
 from .overlay import Background, Enlarge, Picture, as_heat, as_picture, enlarged, outline
 from .sheets import caption_background, colour_bar, contact_sheet, difference, overlay
 from .tables import table
 from .text import THEMES, Theme
+from .word_matrix import word_matrix
 
 __all__ = [
     "THEMES",
@@ -36,6 +37,8 @@ __all__ = [
     "srgb_to_oklab",
     "step_frames",
     "table",
+    "word_matrix",
+    "word_matrix_table",
     "word_overlay",
     "word_sheet",
 ]

@@ -15,6 +15,7 @@ from ..files import png_bytes
 from .overlay import Picture
 from .sheets import contact_sheet, overlay
 from .tables import table
+from .word_matrix import word_matrix
 
 if TYPE_CHECKING:
     from ..maps.heatmaps import HeatMaps
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 MOST_WORDS = 12
 """Words of a sheet where nobody chose any."""
 _NOTEBOOK_WORDS = 8
+_MATRIX_WORDS = 24
 _NOTEBOOK_SIDE = 256
 _GREY = 96
 
@@ -42,6 +44,12 @@ def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: An
     heats = dict(zip(map(maps.caption, names), maps.heat_maps(names), strict=True))
     chosen: dict[str, Any] = {"title": maps.prompt.text}
     return contact_sheet(_picture(maps), heats, **chosen | options)
+
+
+def word_matrix_table(maps: HeatMaps, words: Sequence[str] | None = None, **options: Any) -> Picture:
+    """`word_matrix` of the words (two dozen of the content words by default) under the prompt."""
+    names = maps.default_words(_MATRIX_WORDS) if words is None else list(words)
+    return word_matrix(names, maps.word_matrix(names).numpy(), **{"title": maps.prompt.text} | options)
 
 
 def report_table(report: PromptReport, title: str = "", **options: Any) -> Picture:

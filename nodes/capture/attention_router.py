@@ -133,6 +133,8 @@ class AttentionRouter:
                 "apart. Record without that node"
             )
         call.texts += 1
+        if layout.counted and (call.texts > len(layout.counted) or not layout.counted[call.texts - 1]):
+            return
         layer = self._recording.layer(number, f"attention.{number}", "mid", a.heads, a.scale)
         for side, batch_slice in call.wanted:
             row = _only(rows[batch_slice.index])
@@ -179,6 +181,17 @@ class AttentionRouter:
             raise NothingRecorded(
                 f"no attention of the model has text among its keys: by what it was given there would be {layout.expected}, "
                 f"and there were {_listed(call.other)}. Another node changes how this model attends. Record without that node"
+            )
+        if layout.counted and call.texts != len(layout.counted):
+            raise NothingRecorded(
+                f"{call.texts} attentions have text among their keys, and by the model's blocks and controls there would be "
+                f"{len(layout.counted)}, so that nobody can say which are the picture's. Another node leaves out blocks of "
+                "this model. Record without that node"
+            )
+        if layout.tied and not layout.blocks:
+            raise NothingRecorded(
+                f"this text has as many columns as the picture has patches, {layout.columns}, and nothing tells the attention "
+                "to one from that to the other. Record at another size"
             )
         if layout.tied and call.attentions != (1 + layout.repeats) * layout.blocks:
             raise NothingRecorded(

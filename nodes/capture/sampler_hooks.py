@@ -21,6 +21,7 @@ from ...daam_core.capture.comfyui_model import is_unet
 from ...daam_core.capture.lse_capture import LseCapture
 from ...daam_core.errors import NothingRecorded, recording_failure
 from ...daam_core.maps.heatmaps import HeatMaps
+from .named_attention import named_attention
 from .recording_session import Options, RecordingSession
 from .recording_store import RECORDINGS, Source
 
@@ -55,7 +56,8 @@ class RecordedSampling:
             return self._without(executor, args, kwargs, error)
         try:
             _safely(session, _install, session, guider.model_options)
-            with _compiled_apart(guider.model_options):
+            module = "" if session.family is None else session.family.attention_module
+            with _compiled_apart(guider.model_options), named_attention(module, _override(session, None)):
                 output = executor(*given, **named)
             self._keep(session, output, last, guider)
             return output

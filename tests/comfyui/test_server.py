@@ -19,7 +19,7 @@ import torch
 from daam_core import HeatMaps, masks
 
 from .hosts import ROOT, Server
-from .workflows import to_api
+from .workflows import blueprint_to_api, to_api
 
 pytestmark = pytest.mark.host
 WORKFLOWS = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))
@@ -88,6 +88,81 @@ def test_an_example_workflow_runs(server: Server, name: str) -> None:
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_an_example_has_its_picture(name: str) -> None:
     assert (ROOT / "example_workflows" / f"{name}.jpg").is_file()
+
+
+def _blueprint(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / "subgraphs" / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_blueprints_are_offered_by_the_host(server: Server) -> None:
+    """Every one stands in the host's own list, with classes, inputs and outputs that are there, and no link to nowhere."""
+    if server.version == "0.3.64":
+        pytest.skip("ComfyUI 0.3.64 knows no blueprints")
+    offered = {
+        one["name"]: key for key, one in server.get("/global_subgraphs").items() if "daam-lens" in one["info"]["node_pack"]
+    }
+    names = {path.stem for path in (ROOT / "subgraphs").glob("*.json")}
+    assert set(offered) == names and len(names) == 3
+    info = server.get("/object_info")
+    for name in names:
+        assert json.loads(server.get(f"/global_subgraphs/{offered[name]}")["data"]) == _blueprint(name)
+        inner = _blueprint(name)["definitions"]["subgraphs"][0]
+        nodes = {node["id"]: node for node in inner["nodes"]}
+        for link in inner["links"]:
+            if link["origin_id"] > 0:
+                assert info[nodes[link["origin_id"]]["type"]]["output"][link["origin_slot"]] == link["type"], name
+            if link["target_id"] > 0:
+                assert nodes[link["target_id"]]["inputs"][link["target_slot"]]["link"] == link["id"], name
+
+
+def test_two_blueprints_run_one_behind_the_other(server: Server) -> None:
+    """Sample with heat, then Repaint the word with its maps, on the model inside."""
+    info = server.get("/object_info")
+    tiny = {"class_type": "DaamLensTinyModel", "inputs": {}}
+    latent = {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}}
+    around = {"model": ["tiny", 0], "clip": ["tiny", 1], "vae": ["tiny", 2], "steps": 4, "seed": 3}
+    first, (image, heat, _, maps, _) = blueprint_to_api(
+        _blueprint("Sample with heat"), info, {**around, "prompt": "a red house and a green tree", "latent": ["empty", 0]}
+    )
+    graph = {"tiny": tiny, "empty": latent, **{f"a{key}": node for key, node in _renamed(first, "a").items()}}
+    outside = {
+        **around,
+        "maps": _behind("a", maps),
+        "image": _behind("a", image),
+        "word": "house",
+        "new prompt": "a blue house",
+    }
+    second, (painted, _) = blueprint_to_api(_blueprint("Repaint the word"), info, outside)
+    graph |= {f"b{key}": node for key, node in _renamed(second, "b").items()}
+    for number, source in enumerate((_behind("a", image), _behind("a", heat), _behind("b", painted))):
+        graph[f"show{number}"] = {"class_type": "PreviewImage", "inputs": {"images": source}}
+    entry = server.queue(graph)
+    assert entry["status"]["status_str"] == "success", json.dumps(entry["status"], indent=1)
+    shown = []
+    for number in (0, 2):
+        image_file = entry["outputs"][f"show{number}"]["images"][0]
+        shown.append(cv2.imread(str(server.base / image_file["type"] / image_file["subfolder"] / image_file["filename"])))
+    changed = np.abs(shown[0].astype(int) - shown[1]).max(2) > 24
+    assert 0.005 < changed.mean() < 0.9, "only the word's place is painted again"
+
+
+def _behind(prefix: str, source: list[Any]) -> list[Any]:
+    return [f"{prefix}{source[0]}", source[1]]
+
+
+def _renamed(graph: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The same nodes with links between them under new keys; links to nodes around keep theirs."""
+    return {
+        key: {
+            "class_type": node["class_type"],
+            "inputs": {
+                name: _behind(prefix, value) if isinstance(value, list) and len(value) == 2 and value[0] in graph else value
+                for name, value in node["inputs"].items()
+            },
+        }
+        for key, node in graph.items()
+    }
 
 
 def test_queued_again_only_the_changed_node_runs(server: Server) -> None:

@@ -29,3 +29,39 @@ def to_api(workflow: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
         assert not list(values), f"{node['type']} has more widget values than widgets"
         graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return graph
+
+
+def blueprint_to_api(
+    blueprint: dict[str, Any], info: dict[str, Any], outside: dict[str, Any]
+) -> tuple[dict[str, Any], list[Any]]:
+    """A blueprint's inner nodes as a graph for the API, and where its outputs come from.
+
+    Args:
+        outside: for each of its inputs a value, or [node, output] of the graph around it; a widget may be left out.
+    """
+    inner = blueprint["definitions"]["subgraphs"][0]
+    links = {link["id"]: link for link in inner["links"]}
+    flat = {
+        "nodes": [
+            {**node, "inputs": [{**one, "link": _inside(one["link"], links)} for one in node["inputs"]]}
+            for node in inner["nodes"]
+        ],
+        "links": [
+            [link["id"], link["origin_id"], link["origin_slot"], link["target_id"], link["target_slot"], link["type"]]
+            for link in links.values()
+            if link["origin_id"] > 0 and link["target_id"] > 0
+        ],
+    }
+    graph = to_api(flat, info)
+    for link in links.values():
+        if link["origin_id"] == -10:
+            name = inner["inputs"][link["origin_slot"]]["name"]
+            target = next(node for node in inner["nodes"] if node["id"] == link["target_id"])
+            if name in outside:
+                graph[str(link["target_id"])]["inputs"][target["inputs"][link["target_slot"]]["name"]] = outside[name]
+    ends = [links[output["linkIds"][0]] for output in inner["outputs"]]
+    return graph, [[str(link["origin_id"]), link["origin_slot"]] for link in ends]
+
+
+def _inside(link: int | None, links: dict[int, dict[str, Any]]) -> int | None:
+    return link if link is not None and links[link]["origin_id"] > 0 else None

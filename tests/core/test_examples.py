@@ -31,6 +31,7 @@ MODULES = [
     "daam_core.maps.mask_verbs",
     "daam_core.maps.picture_statistics",
     "daam_core.maps.queries",
+    "daam_core.maps.relation_verbs",
     "daam_core.maps.verbs",
     "daam_core.masks.metrics",
     "daam_core.prompt.concepts",

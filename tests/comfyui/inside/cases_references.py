@@ -86,3 +86,10 @@ def case_ahead_of_the_film() -> Any:
     reference = {"reference_latents": [_latent(16, 1, 12, 20)]}
     maps = Cross(60 + 3 * 60, picture=60)
     return check_each((_of("wan_image_to_video", "WAN21_FunControl2V", maps, reference, in_dim_ref_conv=16),))
+
+
+def case_controls_beside_the_film() -> Any:
+    """VACE: two controls attend to the text in blocks of their own, at one of three of the film's; theirs is not counted."""
+    two = {"vace_frames": [_latent(32, 3, 12, 20), _latent(32, 3, 12, 20) * 2], "vace_strength": [1.0, 0.5]}
+    two["vace_mask"] = [torch.ones(1, 64, 3, 12, 20)] * 2
+    return check_each((_of("wan_vace", "WAN21_Vace", Cross(3 * 60), two, num_layers=3, vace_layers=1),))

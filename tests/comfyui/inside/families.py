@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import comfy.supported_models as models
 import comfy.supported_models_base
@@ -26,23 +30,26 @@ def of_the_host() -> set[str]:
     return {c.__name__ for c in classes if issubclass(c, comfy.supported_models_base.BASE)}
 
 
-def _host(name: str, settings: dict[str, Any]) -> Any:
+def _host(name: str, settings: dict[str, Any], dtype: torch.dtype = torch.float32) -> Any:
     known = getattr(models, name)
     host = known({**known.unet_config, **settings})
     host.unet_config |= settings  # which the class fills up with what its checkpoints have
-    host.set_inference_dtype(torch.float32, None)
+    host.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
     return host
 
 
-def build(family: Family) -> Any:
-    """MODEL of a class, with random weights."""
+def build(family: Family, dtype: torch.dtype = torch.float32) -> Any:
+    """MODEL of a class, with random weights; `dtype` is that of the weights of its linear layers."""
     settings = family.settings if family.params is None else zoo._known(*family.params, family.settings)
     weights = {name: _random(shape, 3) for name, shape in family.weights.items()}
     with torch.inference_mode(False), torch.no_grad():
-        patcher = zoo._patcher(_host(family.name, settings).get_model(weights, ""))
+        patcher = zoo._patcher(_host(family.name, settings, dtype).get_model(weights, ""))
     for name, weight in patcher.model.diffusion_model.named_parameters():
         if "register_tokens" in name:  # large, so that maps of them in place of the text are far off
             weight.data *= 50
+    for module in patcher.model.diffusion_model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.weight.data = module.weight.data.to(dtype)
     return patcher
 
 
@@ -96,12 +103,16 @@ def check_each(group: tuple[Family, ...]) -> Any:
     """Sample with Record and without: see `_same` and `_proved`."""
     here = [family for family in group if hasattr(models, family.name)]
     for family in here:
-        model = build(family)
-        sample = sampling(family, model)
-        heard = _same(family, model, sample)
-        if len(family.shapes) < 2:
-            _proved(family, model, sample, heard)
+        check_built(family, build(family))
     return None if here else "absent"
+
+
+def check_built(family: Family, model: Any) -> None:
+    """The same with a model of a class."""
+    sample = sampling(family, model)
+    heard = _same(family, model, sample)
+    if len(family.shapes) < 2:
+        _proved(family, model, sample, heard)
 
 
 def _same(family: Family, model: Any, sample: Callable[[Any], Any]) -> Any:
@@ -154,19 +165,42 @@ def _truth(family: Family, model: Any, sample: Callable[[Any], Any]) -> tuple[tr
         return {}, False
     if family.maps == UNET:
         return truth.unet_maps(model, sample)[1], False
-    calls, maps, heard = truth.Calls(), {}, []
+    calls, maps, heard, inside = truth.Calls(), {}, [], []
     watched = model.clone()
     watched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "truth", calls.wrapper)
 
     def override(func: Any, *args: Any, **kwargs: Any) -> Any:
         heard.append(func)
-        if calls.rows:
+        if calls.rows and not inside:
             _add(maps, family, calls.rows, args, kwargs)
         return func(*args, **kwargs)
 
+    with _apart(family, model, inside):
+        _run(family, watched, override, sample)
+    return maps, not heard
+
+
+@contextmanager
+def _apart(family: Family, model: Any, inside: list[Any]) -> Iterator[None]:
+    """Keep in `inside` which of the blocks runs whose attention is not the picture's."""
+    blocks = getattr(model.model.diffusion_model, family.apart) if family.apart else ()
+    hooks = [block.register_forward_pre_hook(lambda *_: inside.append(1)) for block in blocks]
+    hooks += [block.register_forward_hook(lambda *_: inside.clear()) for block in blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _run(family: Family, watched: Any, override: Callable[..., Any], sample: Callable[[Any], Any]) -> None:
+    if family.module:
+        own = importlib.import_module(f"comfy.ldm.{family.module}")
+        with mock.patch.object(own, "optimized_attention", functools.partial(override, own.optimized_attention)):
+            sample(watched)
+        return
     watched.model_options["transformer_options"]["optimized_attention_override"] = override
     sample(watched)
-    return maps, not heard
 
 
 def _add(maps: truth.Maps, family: Family, rows: list[int], args: Any, kwargs: Any) -> None:
@@ -178,7 +212,7 @@ def _add(maps: truth.Maps, family: Family, rows: list[int], args: Any, kwargs: A
     mask = args[4] if len(args) > 4 else kwargs.get("mask")
     if kwargs.get("skip_reshape"):
         q, k = (x.transpose(1, 2).flatten(2) for x in (q, k))
-    keys = where.places if isinstance(where, Joint) else family.columns
+    keys = where.places if isinstance(where, Joint) else where.keys or family.columns
     if (q.shape[1], k.shape[1]) != (where.places, keys):
         return
     if k.shape[2] != q.shape[2]:  # grouped heads
@@ -189,7 +223,7 @@ def _add(maps: truth.Maps, family: Family, rows: list[int], args: Any, kwargs: A
         for frame in range(family.frames):
             at = where.picture + frame * where.grid[0] * where.grid[1]
             p = truth.softmax(q[row, at : at + where.grid[0] * where.grid[1]], k[row], heads, bias)
-            order = getattr(where, "order", ()) or range(family.columns)
+            order = getattr(where, "order", ()) or range(getattr(where, "keys", 0) or family.columns)
             columns = torch.zeros(len(p), max(order) + 1, dtype=p.dtype)
             columns.index_add_(1, torch.tensor(order), p[:, text : text + len(order)])
             truth.add(maps, where.grid, len(rows), image, columns)

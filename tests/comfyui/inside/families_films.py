@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ FILMS = {
     ),
     "wan_causal": (_wan("WAN21_CausalAR_T2V", 16),),
     "wan_camera": (_wan("WAN21_Camera", 32, given=_CAMERA), _wan("WAN22_Camera", 36, given=_CAMERA)),
-    "wan_vace": (_wan("WAN21_Vace", 16, vace_layers=1, vace_in_dim=96),),
+    "wan_vace": (replace(_wan("WAN21_Vace", 16, vace_layers=1, vace_in_dim=96), apart="vace_blocks"),),
     "wan_humo": (_wan("WAN21_HuMo", 16, given={"audio_embed": (1, 3, 8, 5, 1280)}),),
     "wan_speech": (_wan("WAN22_S2V", 16, audio_inject_layers=[0], given={"audio_embed": (1, 25, 1024, 12)}),),
     "wan_animate": (_wan("WAN22_Animate", 36, num_layers=5, given=_POSE), _wan("WAN_Animate2", 36, given=_POSE)),

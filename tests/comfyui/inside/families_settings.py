@@ -39,11 +39,13 @@ class Joint:
 
 @dataclass(frozen=True)
 class Cross:
-    """The same of an attention from the picture to the text alone; `picture` and `places` are of the queries."""
+    """The same of an attention from the picture to the text alone; `picture` and `places` are of the queries, and `keys`
+    the text's columns, where they are more than the context has."""
 
     places: int
     picture: int = 0
     grid: tuple[int, int] = (6, 10)
+    keys: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Family:
         weights: shapes of what the class takes out of a checkpoint to build its network.
         params: module and class of the network's settings, where they differ between versions of ComfyUI.
         cfg: strength of the guidance; at 1 the negative prompt is not predicted.
+        module: of `comfy.ldm`, whose attention is called without the options of the model.
+        apart: its blocks whose attention is not the picture's.
         maps: how its maps are proved; None where there is no proof, so that there may be no maps.
         refusable: whether no maps are right as well, though there is a proof.
         named: whether a refusal names the network's class; a UNet without words is none that is not known.
@@ -82,6 +86,8 @@ class Family:
     weights: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     params: tuple[str, str] | None = None
     cfg: float = 3.0
+    module: str = ""
+    apart: str = ""
     maps: Joint | Cross | str | None = None
     refusable: bool = False
     named: bool = True
@@ -144,6 +150,8 @@ UNETS = {
 # -- transformers ---------------------------------------------------------------------------------------------------
 
 _SHORT = Joint(0, TEXT, TEXT + 60)
+_SPARSE = Cross(12 * 24, grid=(12, 24))
+_TWO = Cross(60, keys=TEXT + 16)
 _LARGE = Joint(0, TEXT, TEXT + 240, (12, 20))
 _FLUX: Settings = {
     "in_channels": 16, "out_channels": 16, "vec_in_dim": 40, "context_in_dim": 48, "hidden_size": 64, "mlp_ratio": 2.0,
@@ -227,12 +235,14 @@ PICTURES = {
         }, maps=Joint(8, 8 + TEXT, 8 + TEXT + 60), refusable=True),
     ),
     "pixart": (
-        Family("PixArtAlpha", _PIXART | {"micro_condition": True}, size=(24, 48), given={"width": 384, "height": 192}),
-        Family("PixArtSigma", _PIXART | {"micro_condition": False}, size=(24, 48)),
+        Family("PixArtAlpha", _PIXART | {"micro_condition": True}, size=(24, 48), given={"width": 384, "height": 192},
+               module="pixart.blocks", maps=_SPARSE),
+        Family("PixArtSigma", _PIXART | {"micro_condition": False}, size=(24, 48), module="pixart.blocks", maps=_SPARSE),
     ),
     "hunyuan_dit": (
-        Family("HunyuanDiT", _HUNYUAN | {"size_cond": True, "use_style_cond": True}, given=_TWO_TEXTS),
-        Family("HunyuanDiT1", _HUNYUAN, given=_TWO_TEXTS),
+        Family("HunyuanDiT", _HUNYUAN | {"size_cond": True, "use_style_cond": True}, given=_TWO_TEXTS,
+               module="hydit.attn_layers", maps=_TWO),
+        Family("HunyuanDiT1", _HUNYUAN, given=_TWO_TEXTS, module="hydit.attn_layers", maps=_TWO),
     ),
     "stable_cascade": (
         Family("Stable_Cascade_C", {
@@ -274,7 +284,7 @@ PICTURES = {
         Family("ErnieImage", {
             "hidden_size": 64, "num_attention_heads": 2, "num_layers": 2, "ffn_hidden_size": 64, "in_channels": 128,
             "out_channels": 128, "text_in_dim": 48, "rope_axes_dim": (8, 12, 12),
-        }),
+        }, module="ernie.model", maps=Joint(240, 0, 240 + TEXT, (12, 20))),
     ),
     "joyimage": (
         Family("JoyImage", {

@@ -98,6 +98,16 @@ def wan(name: str = "", **attributes: Any) -> torch.nn.Module:
     return type(name, (base,), {"__module__": "comfy.ldm.wan.model"})() if name else base()
 
 
+def test_attention_of_controls_is_not_counted() -> None:
+    """VACE: after blocks 0 and 2, each of two controls has a block of its own."""
+    film = (1, 16, 3, 12, 20)
+    network = wan("VaceWanModel", blocks=[SimpleNamespace()] * 3, vace_layers_mapping={0: 0, 2: 1})
+    found = layout(network, film, vace_context=torch.zeros(1, 2, 96, 3, 12, 20))
+    assert found.counted == (True, False, False, True, True, False, False)
+    assert found.blocks == 7
+    assert layout(network, film).counted == ()
+
+
 def test_sizes_that_tie_are_counted() -> None:
     """As many columns as patches: the picture's attention to itself is as large as that to the text."""
     assert layout(wan(), (1, 16, 3, 12, 20), 180).tied

@@ -1,4 +1,4 @@
-"""What else an attention call of text and picture tells, for every family: the picture's attention to itself."""
+"""What else an attention call of text and picture tells, for every family: picture to itself, text to picture, text to text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from daam_core.capture import accumulator, transformer_hooks
+from daam_core.capture import accumulator, relation_sums, transformer_hooks
 from daam_core.capture.buffers import StoreOptions
 from daam_core.capture.families import family_of
 from daam_core.capture.family import Family
@@ -18,14 +18,18 @@ from daam_core.capture.recording import Group
 from daam_core.capture.text_rows import EncodedText
 from daam_core.capture.transformer_hooks import TransformerHooks
 from daam_core.capture.transformer_recording import ModelRecorder, TransformerRecording
+from daam_core.errors import UnsupportedModel
 from daam_core.prompt.prompt import Prompt
+from daam_core.types import Relation
 
 from .attention_witness import Witness, text_and_picture
 from .test_families import run
 from .transformer_models import CASES, Case, build
 
+TEXT: tuple[Relation, ...] = ("text->image", "text->text")
 
-def recorded(model: nn.Module, case: Case, keep: StoreOptions) -> Group:
+
+def recorded(model: nn.Module, case: Case, keep: StoreOptions) -> tuple[Group, list[Exception]]:
     """The prompt's side of one call; row 0 of the batch is the negative prompt, row 1 the prompt."""
     family = family_of(model)
     rows = family.text_rows(case.given)
@@ -38,46 +42,86 @@ def recorded(model: nn.Module, case: Case, keep: StoreOptions) -> Group:
     errors: list[Exception] = []
     with TransformerHooks(model, ModelRecorder(model, family, 0, lambda: recording, errors.append)):
         run(model, case.given)
-    recording.end_step()
-    assert not errors, errors
-    (group,) = (group for group in recording.recording.groups if group.side == "prompt")
-    assert all(group.accumulator.self_attention is None for group in recording.recording.groups if group.side == "negative")
-    return group
+    try:
+        recording.end_step()
+    except UnsupportedModel as error:
+        errors.append(error)
+    groups = {group.side: group for group in recording.recording.groups}
+    assert groups["negative"].accumulator.self_attention is None
+    return groups["prompt"], errors
 
 
-def first_joint_call(model: nn.Module, case: Case) -> tuple[Tensor, Tensor, Tensor] | None:
-    """float64 probabilities `[frames, n, n]`, summed over heads, of the prompt's row in the first attention that has text and
-    picture among queries and keys alike, with the places `[frames, positions]` of the picture and those of the text."""
+def joint_calls(model: nn.Module, case: Case) -> tuple[list[Tensor], int, Tensor, Tensor] | None:
+    """float64 probabilities `[n, n]`, summed over heads, of the prompt's row in every attention that has text and picture
+    among queries and keys alike, its heads, the places `[frames, positions]` of the picture and those of the text."""
     first, keys, queries = text_and_picture(model, case)
     with Witness(model, case.apart) as witness:
         run(model, case.given)
     q, k, *_ = witness.calls[first]
-    if keys.shape[0] == 1:  # one call for each row: the next is the prompt's
-        n = prod(case.grid)
-        p = witness.probabilities(first + 1)[0].sum(0)
-        return p[None], torch.arange(n).unflatten(0, (case.grid[0], -1)), torch.arange(n, len(p))
-    if q.shape[-2] != k.shape[-2] or q.shape[0] != 2 or bool((keys & queries).any()):
+    size = q.shape[-2], k.shape[-2]
+    alike = [i for i, (q, k, *_) in enumerate(witness.calls) if i >= first and (q.shape[-2], k.shape[-2]) == size]
+    if keys.shape[0] == 1:  # one call for each row: the second is the prompt's
+        n, size = prod(case.grid), witness.calls[first + 1][0].shape[-2:-1]
+        own = [witness.probabilities(i)[0].sum(0) for i in range(first + 1, len(witness.calls), 2)]
+        return own, q.shape[1], torch.arange(n).unflatten(0, (case.grid[0], -1)), torch.arange(n, len(own[0]))
+    if size[0] != size[1] or q.shape[0] != 2 or bool((keys & queries).any()):
         return None
     places = queries[1].nonzero().flatten()[: prod(case.grid)]  # a refiner makes padding behind the picture turn NaN too
-    return witness.probabilities(first)[1].sum(0)[None], places.unflatten(0, (case.grid[0], -1)), keys[1].nonzero().flatten()
+    calls = [witness.probabilities(i)[1].sum(0).nan_to_num() for i in alike if witness.calls[i][0].shape[0] == 2]
+    return calls, q.shape[1], places.unflatten(0, (case.grid[0], -1)), keys[1].nonzero().flatten()
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_picture_to_itself(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the first layer, in every family whose text and picture are one sequence."""
+def test_every_relation_of_every_family(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every family whose text and picture are one sequence; the others say that their text asks nothing."""
     monkeypatch.setattr(transformer_hooks, "_SMALL", 0)
+    check_relations(name)
+
+
+@pytest.mark.parametrize("name", ["flux", "sd3", "chroma", "lumina 2", "krea 2"])
+def test_relations_without_the_log_sum_exp(name: str) -> None:
+    """Without a mask, with one that is added or a choice, with grouped keys."""
+    check_relations(name)
+
+
+def check_relations(name: str) -> None:
     case = CASES[name]
     model = build(case)
-    got = recorded(model, case, StoreOptions(self_attention=True)).accumulator
-    found = first_joint_call(model, case)
+    found = joint_calls(model, case)
+    group, errors = recorded(model, case, StoreOptions(self_attention=True, relations=TEXT))
+    got = group.accumulator
     if found is None:
+        assert len(errors) == 1 and "only the picture has queries" in str(errors[0])
         assert got.self_attention is None and got.self_grid is None
         return
-    p, picture, _ = found
-    wanted = torch.stack([p[0][own][:, own] for own in picture]).sum(0)
+    assert not errors, errors
+    calls, heads, picture, text = found
+    everywhere = picture.flatten()  # the frames of a video attend to each other
+    itself = calls[0][everywhere][:, everywhere]
     assert got.self_grid == case.grid[1:] and got.self_attention is not None
-    assert (got.self_attention[0].double() - wanted).abs().max() / len(picture) < 1e-5
-    assert float(wanted.std() / wanted.mean()) > 0.02, "attention that is even proves nothing"
+    assert (got.self_attention[0].double() - itself).abs().max() < 1e-5
+    assert float(itself.std() / itself.mean()) > 0.02, "attention that is even proves nothing"
+    check_text(got.relations, sum(calls), picture, text, case, heads * len(calls))
+
+
+def check_text(got: Any, p: Any, picture: Tensor, text: Tensor, case: Case, terms: int) -> None:
+    """`p` float64 `[n, n]`, summed over heads and layers."""
+    channels = got.to_text.shape[-1]
+    order = [c for c in case.order[1] if c >= 0] if case.order is not None else range(min(len(text), channels - 3))
+    to_image = torch.zeros(channels, picture.shape[1], dtype=torch.float64)
+    to_text = torch.zeros(channels, channels, dtype=torch.float64)
+    queries = torch.zeros(channels)
+    for own, column in zip(text, order, strict=False):
+        to_image[column + 1] += p[own][picture].sum(0)
+        queries[column + 1] += terms
+        for other, key in zip(text, order, strict=False):
+            to_text[column + 1, key + 1] += p[own, other]
+    (kept,) = got.to_image.values()
+    there = queries > 0  # what is masked everywhere turns no key into NaN
+    assert torch.equal(got.num_queries[0][there], queries[there])
+    assert (kept[0].T.double() - to_image)[there].abs().max() / terms < 1e-5
+    assert (got.to_text[0].double() - to_text)[there][:, there].abs().max() / terms < 1e-5
+    assert float(to_image.std()) > 1e-3 and float(to_text.std()) > 1e-3
 
 
 @pytest.mark.parametrize("small", [0, 2**17])
@@ -89,11 +133,11 @@ def test_a_large_grid_is_cut_into_cells(name: str, small: int, monkeypatch: pyte
     monkeypatch.setattr(accumulator, "SELF_ATTENTION_POSITIONS", 4)
     case = CASES[name]
     model = build(case)
-    got = recorded(model, case, StoreOptions(self_attention=True)).accumulator
-    found = first_joint_call(model, case)
-    assert found is not None and got.self_attention is not None
-    p, picture, _ = found
-    whole = p[0][picture[0]][:, picture[0]][[3, 5]].unflatten(-1, (2, 3))
+    group, errors = recorded(model, case, StoreOptions(self_attention=True))
+    got, found = group.accumulator, joint_calls(model, case)
+    assert not errors and found is not None and got.self_attention is not None
+    calls, _, picture, _ = found
+    whole = calls[0][picture[0]][:, picture[0]][[3, 5]].unflatten(-1, (2, 3))
     wanted = torch.stack([whole[..., 0:2].mean((-2, -1)), whole[..., 1:3].mean((-2, -1))], -1)
     assert got.self_grid == (1, 2)
     assert (got.self_attention[0].double() - wanted).abs().max() < 1e-5
@@ -117,4 +161,21 @@ def never_called(*_: Any) -> Any:
 def test_nothing_is_computed_where_it_was_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accumulator, "add_joint_self", never_called)
     case = CASES["flux"]
-    assert recorded(build(case), case, StoreOptions()).accumulator.self_attention is None
+    monkeypatch.setattr(relation_sums, "add_text_queries", never_called)
+    group, errors = recorded(build(case), case, StoreOptions())
+    assert not errors and group.accumulator.self_attention is None and group.accumulator.relations.num_queries is None
+
+
+def test_a_long_text_has_the_picture_in_coarser_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most so many values are kept of text->image: 10 channels of at most 4 cells, of 2 x 3 positions."""
+    monkeypatch.setattr(relation_sums, "TEXT_TO_IMAGE_VALUES", 40)
+    case = CASES["flux"]
+    model = build(case)
+    group, errors = recorded(model, case, StoreOptions(relations=TEXT))
+    found = joint_calls(model, case)
+    assert not errors and found is not None
+    calls, _, picture, text = found
+    kept = group.accumulator.relations.to_image[1, 2][0]
+    whole = sum(calls)[text][:, picture[0]].unflatten(-1, (2, 3))  # type: ignore[index]
+    wanted = torch.stack([whole[..., 0:2].mean((-2, -1)), whole[..., 1:3].mean((-2, -1))])
+    assert (kept[:, 1:-2].double() - wanted).abs().max() < 1e-5 * len(calls)

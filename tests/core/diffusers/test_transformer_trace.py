@@ -12,7 +12,7 @@ from torch import Tensor
 
 from daam_core import trace
 from daam_core.capture import transformer_hooks
-from daam_core.errors import NothingRecorded, UnsupportedModel, WordNotFound
+from daam_core.errors import BadArgument, NothingRecorded, UnsupportedModel, WordNotFound
 
 from ..capture.attention_witness import Witness
 from . import transformer_pipelines as made
@@ -286,6 +286,63 @@ def test_masks_are_propagated_along_the_attention_of_the_picture_to_itself(name:
     with trace(pipe, self_attention=False) as recording:
         paint(pipe, case)
     assert recording.heat_maps().self_attention is None
+
+
+@pytest.mark.parametrize("name", ["flux", "sd3", "z-image"])
+def test_what_the_words_attend_to(name: str) -> None:
+    """text->image and text->text of both pictures and both sides, of prompts of different length, against float64."""
+    case, pipe = CASES[name], CASES[name].make()
+    before = paint(pipe, case)
+    with trace(pipe, negative=True, relations=("text->image", "text->text")) as recording:
+        during = paint(pipe, case)
+    assert recording.failure is None and torch.equal(during, before)
+    maps = list(recording)
+    forwards: list[int] = []
+    witness = Witness()
+    handle = pipe.transformer.register_forward_pre_hook(lambda *_: forwards.append(len(witness.calls)))
+    with witness:
+        paint(pipe, case)
+    handle.remove()
+    sides: list[Any] = [("prompt", PROMPTS, (("red", "green"), ("two", "cats"))), ("negative", NEGATIVES, None)]
+    for side, texts, words in sides:
+        for image in (0, 1):
+            own = maps[image] if side == "prompt" else maps[image].negative
+            one, other = words[image] if words else (own.words[0], own.words[-1])
+            ones, others = (case.keys(pipe, texts[image], word) for word in (one, other))
+            call, row = case.rows(side, image)
+            found = rows_of(witness, forwards, case, call, row)
+            picture = slice(case.first, case.first + PATCHES)
+            look = sum(p[ones][:, picture].sum(0) for p in found)
+            got = own.relation("text->image").heat_map(one).flatten()
+            assert (got.double() - look).abs().max() / own.num_terms[4, 6] < 1e-5
+            lean = sum(p[ones][:, others].sum(1).mean(0) for p in found) / own.num_terms[4, 6]
+            assert abs(float(own.word_matrix([one, other])[0, 1]) - float(lean)) < 1e-5
+            assert float(lean) > 1e-4
+
+
+def rows_of(witness: Witness, forwards: list[int], case: Case, call: int, row: int) -> list[Tensor]:
+    """float64 `[n, n]`, summed over heads, of each layer of both steps."""
+    each, found = len(forwards) // 2, []
+    for step in (0, 1):
+        first = forwards[step * each + call]
+        last = next((f for f in forwards if f > first), len(witness.calls))
+        sized = [i for i in range(first, last) if witness.calls[i][0].shape[-2] == case.size[0]]
+        found += [witness.probabilities(i)[row].sum(0) for i in sized if witness.calls[i][1].shape[-2] == case.size[1]]
+    return found
+
+
+def test_relations_that_a_model_has_not_are_refused() -> None:
+    pipe = made.pixart()
+    with trace(pipe, relations="text->text") as recording:
+        paint(pipe, CASES["pixart"])
+    with pytest.raises(NothingRecorded, match=r"in transformer_blocks\.0\.attn2 only the picture has queries"):
+        recording.heat_maps()
+    from daam_core import load_tiny
+
+    with pytest.raises(UnsupportedModel, match=r"text->image cannot be recorded of .*: a UNet attends to its text"):
+        trace(load_tiny(), relations=("image->text", "text->image"))
+    with pytest.raises(BadArgument, match="relations are any of image->text, text->image, text->text, image->image, not"):
+        trace(pipe, relations="text->words")  # type: ignore[arg-type]
 
 
 def test_padding_behind_a_text_is_not_recorded() -> None:

@@ -165,16 +165,30 @@ def z_image() -> Any:
     return spread(ZImagePipeline(FlowMatchEulerDiscreteScheduler(), None, TextEncoder(len(tokenizer)), tokenizer, transformer))
 
 
-def pixart() -> Any:
+def pixart(side: int = 8) -> Any:
     torch.manual_seed(0)
     t5 = sentence_piece()
     transformer = PixArtTransformer2DModel(
         num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, cross_attention_dim=16,
-        sample_size=8, caption_channels=WIDTH, use_additional_conditions=False,
+        sample_size=side, caption_channels=WIDTH, use_additional_conditions=False,
     )  # fmt: skip
     from diffusers import DDIMScheduler
 
     return spread(PixArtSigmaPipeline(t5, TextEncoder(len(t5)), None, transformer, DDIMScheduler()))
+
+
+def saved_pixart() -> Any:
+    """One whose every part can be saved and loaded."""
+    from diffusers import AutoencoderKL, DDIMScheduler
+    from transformers import T5Config, T5EncoderModel
+
+    pipe, t5 = pixart(32), sentence_piece()
+    vae = AutoencoderKL(
+        block_out_channels=(8,) * 4, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4,
+    )  # fmt: skip
+    encoder = T5EncoderModel(T5Config(vocab_size=len(t5), d_model=WIDTH, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
+    return PixArtSigmaPipeline(t5, encoder.eval(), vae, pipe.transformer, DDIMScheduler())
 
 
 def wan() -> Any:
