@@ -99,7 +99,7 @@ class WordQueries(PictureSides):
             ((32, 64), torch.float32)
             >>> maps.heat_map("zebra")
             Traceback (most recent call last):
-            daam_core.errors.WordNotFound: 'zebra' is not in the prompt. Its words are: a, red, house, and, a#2, green, tree. Rec...
+            daam_core.errors.WordNotFound: 'zebra' is not in the prompt. Its words are: a, red, house, and, a#2, green, tree....
         """
         return self.heat_maps([query], size, frames)[0]
 
