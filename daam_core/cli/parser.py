@@ -142,6 +142,16 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     if room == "study":
         inner = study.add_subparsers(metavar="NAME", required=True, parser_class=_Parser)
         import_module("..studies.commands", __package__).add_commands(inner, arguments[1:])
+    benchmark = commands.add_parser(
+        "benchmark",
+        help="published benchmarks of segmentation, on your copy of a data set",
+        description="Repeat a published benchmark and write report.md, report.html, rows.csv and run.json. Started again after "
+        "a stop, the same command goes on where it was; `accelerate launch` splits it over GPUs.",
+    )
+    if room == "benchmark":
+        inner = benchmark.add_subparsers(metavar="NAME", required=True, parser_class=_Parser)
+        module = import_module("..studies.segmentation_benchmarks.commands", __package__)
+        module.add_commands(inner, arguments[1] if len(arguments) > 1 else "")
     return parser
 
 

@@ -89,18 +89,20 @@ def grey(mask: Tensor) -> Any:
 
 def write_sheet(maps: HeatMaps, words: Sequence[str], folder: Path, args: argparse.Namespace) -> Path:
     """`contact_sheet.png` of the words. Raises CannotWrite."""
+    from ..maps.statistics import mean_probability
     from ..render import contact_sheet
 
-    heats = dict(zip(map(maps.caption, words), maps.heat_maps(words, maps.size), strict=True))
-    sheet = contact_sheet(_picture(maps), heats, maps.prompt.text, args.opacity, args.colormap)
+    heats = dict(zip(map(maps.caption, words), mean_probability(maps, words, maps.size), strict=True))
+    sheet = contact_sheet(_picture(maps), heats, maps.prompt.text, args.opacity, args.colormap, unit="%")
     return write_png(folder / "contact_sheet.png", sheet)
 
 
 def _write_overlay(maps: HeatMaps, word: str, path: Path, args: argparse.Namespace) -> Path:
+    from ..maps.statistics import mean_probability
     from ..render import overlay
 
-    heat = maps.heat_map(word, maps.size)
-    return write_png(path, overlay(_picture(maps), heat, args.opacity, args.colormap, label=maps.caption(word), bar=True))
+    heat, label = mean_probability(maps, [word], maps.size)[0], maps.caption(word)
+    return write_png(path, overlay(_picture(maps), heat, args.opacity, args.colormap, label=label, bar=True, unit="%"))
 
 
 def _write_animation(maps: HeatMaps, word: str, path: Path, args: argparse.Namespace) -> Path:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+from numpy.typing import NDArray
 
 from ..errors import BadArgument
 from ..types import Image
@@ -25,13 +27,28 @@ def load_picture(path: str | Path) -> Image:
     Raises:
         BadArgument: no such file, no picture of a known format, a damaged one, or one of too many pixels.
     """
+    return _opened(path, lambda file: np.asarray(PIL.ImageOps.exif_transpose(file).convert("RGB")))
+
+
+def load_label_map(path: str | Path) -> NDArray[np.uint8]:
+    """A picture whose numbers are classes (a palette, or grey) as uint8 `[H, W]`. Raises BadArgument."""
+
+    def numbers(file: PIL.Image.Image) -> NDArray[np.uint8]:
+        if file.mode not in ("P", "L", "1"):
+            raise BadArgument(f"The label map {path} has colours ({file.mode}); it is a picture with a palette, or grey.")
+        return np.asarray(file).astype(np.uint8)
+
+    return _opened(path, numbers)
+
+
+def _opened(path: str | Path, read: Callable[[PIL.Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     try:
         # PIL warns of large pictures on stderr; the bound here is our own.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(path, formats=FORMATS) as file:
                 checked_pixels(file.width, file.height, f"The picture {path}")
-                return np.ascontiguousarray(np.asarray(PIL.ImageOps.exif_transpose(file).convert("RGB")))
+                return np.ascontiguousarray(read(file))
     except BadArgument:
         raise
     except PIL.Image.DecompressionBombError:
