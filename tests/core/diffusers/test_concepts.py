@@ -98,7 +98,7 @@ def test_concepts_are_the_sums_written_out_and_the_picture_is_the_same(kind: str
                 found = channels[1 + CONCEPTS.index(concept)].flatten().double()
                 assert (found - true["sums"][h * w]).abs().max() <= 1e-5 * true["sums"][h * w].max()
             planes = [x.unflatten(0, (int(n**0.5), -1)) for n, x in true["late"].items()]
-            late = sum(F.interpolate(x[None, None], maps.grid, mode="bicubic")[0, 0] for x in planes)
+            late = torch.stack([F.interpolate(x[None, None], maps.grid, mode="bicubic")[0, 0] for x in planes]).sum(0)
             assert maps.presence(concept).score == pytest.approx(float(late.max()) / true["heads"] / (1 + 4), rel=1e-4)
 
 
