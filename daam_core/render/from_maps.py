@@ -39,7 +39,7 @@ def word_overlay(maps: HeatMaps, word: str, **options: Any) -> Picture:
     """
     from ..maps.statistics import mean_probability  # late: pictures alone need no torch
 
-    chosen: dict[str, Any] = {"label": word, "bar": True, "unit": "%"}
+    chosen: dict[str, Any] = {"label": maps.caption(word), "bar": True, "unit": "%"}
     maps = maps.sum_frames()
     return overlay(_picture(maps), mean_probability(maps, [word], maps.size)[0], **chosen | options)
 
@@ -58,7 +58,7 @@ def word_video(maps: HeatMaps, word: str, **options: Any) -> Iterator[Picture]:
     # At the native resolution: a frame is enlarged when it is drawn.
     heats = maps.heat_map(word, frames=count) / max(1, sum(maps.num_terms.values()))
     chosen: dict[str, Any] = {"unit": "%"}
-    return video_frames(_film(maps), heats, word, **chosen | options)
+    return video_frames(_film(maps), heats, maps.caption(word), **chosen | options)
 
 
 def _film(maps: HeatMaps) -> Sequence[Picture]:
@@ -76,10 +76,10 @@ def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: An
     names = maps.default_words(MOST_WORDS) if words is None else list(words)
     if maps.num_frames > 1:
         film = _film(maps)
-        strips = dict(zip(names, maps.heat_maps(names, frames=len(film)), strict=True))
+        strips = dict(zip(map(maps.caption, names), maps.heat_maps(names, frames=len(film)), strict=True))
         return film_sheet(film, strips, **{"title": maps.prompt.text} | options)
     maps = maps.sum_frames()
-    heats = dict(zip(names, mean_probability(maps, names), strict=True))
+    heats = dict(zip(map(maps.caption, names), mean_probability(maps, names), strict=True))
     chosen: dict[str, Any] = {"title": maps.prompt.text, "unit": "%"}
     return contact_sheet(_picture(maps), heats, **chosen | options)
 
