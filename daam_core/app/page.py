@@ -55,7 +55,7 @@ class Generator:
         return f"explorer/{self._kept.keep(maps)}", note
 
 
-def form(generate: Generator, about: str, usual: Settings, examples: Sequence[str] = ()) -> gr.Blocks:
+def form(generate: Generator, about: str, usual: Settings, examples: Sequence[str] = (), opening: bool = False) -> gr.Blocks:
     """The whole page.
 
     Args:
@@ -63,6 +63,7 @@ def form(generate: Generator, about: str, usual: Settings, examples: Sequence[st
         about: the model in a sentence of Markdown.
         usual: what the model does when nobody asks for something else.
         examples: prompts to try.
+        opening: paint the first prompt when the page is opened; for a model that takes seconds.
     """
     native = usual.size or (512, 512)
     with gr.Blocks(analytics_enabled=False, title="DAAM Lens", fill_width=True) as blocks, gr.Row():
@@ -98,6 +99,8 @@ def form(generate: Generator, about: str, usual: Settings, examples: Sequence[st
         drawn = dice.click(lambda: random.randint(0, LARGEST_SEED), outputs=seed, **private)
         drawn.then(run, boxes, [view, note], show_progress_on=view, **private)
         gr.on([go.click, prompt.submit], run, boxes, [view, note], show_progress_on=view, **private)
+        if opening:
+            blocks.load(run, boxes, [view, note], show_progress_on=view, **private)
     return blocks
 
 

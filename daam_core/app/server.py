@@ -12,7 +12,7 @@ import gradio as gr
 import uvicorn
 
 from ..diffusers.generation import defaults
-from ..diffusers.loading import example_prompts, model_sentence
+from ..diffusers.loading import TINY, example_prompts, model_sentence
 from ..errors import BadArgument
 from ..lru_cache import LRUCache
 from ..maps.heatmaps import HeatMaps
@@ -30,7 +30,8 @@ def build(pipe: Any, model: str, host: str = "127.0.0.1") -> fastapi.FastAPI:
     kept = LRUCache[HeatMaps](MOST_PICTURES, MOST_BYTES, lambda maps: maps.nbytes)
     app = fastapi.FastAPI(title="DAAM Lens", docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(routes(kept))
-    blocks = form(Generator(pipe, kept), model_sentence(model), defaults(pipe), example_prompts(model))
+    opening = model == TINY  # any other model may take minutes, and nobody has asked for a picture yet
+    blocks = form(Generator(pipe, kept), model_sentence(model), defaults(pipe), example_prompts(model), opening)
     return guarded(gr.mount_gradio_app(app, blocks, path="/", css=STYLE, footer_links=[], max_file_size=1), host)
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import BadArgument, MissingPackage, WordNotFound
 from ..files import file_name, file_names, shown, writable_folder, write_png
 from ..packages import install_line
+from ..prompt.concepts import concepts_of
 from ..validate import checked_negative, checked_prompt
-from .parts import Written, grey, says_nothing, write_parts, write_sheet
+from .parts import Written, concept_lines, grey, says_nothing, write_parts, write_sheet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +35,8 @@ def generate(args: argparse.Namespace) -> None:
     # Everything that can be wrong is looked at before anything heavy starts.
     check_typed_words(prompt, args.words or ())
     check_names(args)
+    if args.concepts:
+        concepts_of(args.concepts)
     folder = writable_folder(args.out or Path("daam-lens-out", f"{file_name(prompt)}-{args.seed}"))
     picture, recording = _generate(prompt, args)
     # First what took long: whatever happens to the maps, the picture and then the record are there.
@@ -43,7 +46,9 @@ def generate(args: argparse.Namespace) -> None:
         done.notes.append(f"The model did not read the last {len(lost)} words, from {lost[0]!r} on: its text encoder was full.")
     if "record" in args.save:
         done.paths.append(maps.save(folder / "record.safetensors"))
-    write_parts(maps, chosen_words(maps, args.words), folder, args, done)
+    write_parts(maps, [*chosen_words(maps, args.words), *maps.concepts], folder, args, done)
+    if args.concepts and recording.concept_failure:
+        done.notes.append(recording.concept_failure)
     for line in [*map(shown, done.paths), *done.notes]:
         print(line)
 
@@ -88,9 +93,9 @@ def show(args: argparse.Namespace) -> None:
     print(f"maps     {', '.join(f'{w} x {h}' for h, w in sorted(maps.sums))}")
     print(f"model    {len(maps.layers)} layers, {maps.steps} steps")
     print(f"words    {', '.join(maps.words)}\n")
-    print("\n".join(prompt_report(maps).lines()))
+    print("\n".join([*prompt_report(maps).lines(), *concept_lines(maps)]))
     if folder:
-        print(shown(write_sheet(maps, maps.default_words(), folder, args)))
+        print(shown(write_sheet(maps, [*maps.default_words(), *maps.concepts], folder, args)))
 
 
 def explore(args: argparse.Namespace) -> None:
@@ -125,7 +130,8 @@ def _generate(prompt: str, args: argparse.Namespace) -> tuple[Any, AttentionTrac
 
     # castorini's rule is about every head's map.
     keep: tuple[KeptAxis, ...] = (*DETAILS[args.detail], *(("heads",) if args.aggregation == "castorini" else ()))
-    settings = Settings(args.seed, args.steps, args.size, args.guidance, args.negative or "", keep)
+    concepts = args.concepts or ()
+    settings = Settings(args.seed, args.steps, args.size, args.guidance, args.negative or "", keep, concepts)
     with quiet_warnings():
         pipe = load_pipeline(args.model, args.device)
         check_words(pipe, prompt, args.words)

@@ -185,6 +185,12 @@ def _add_generate(commands: Any) -> None:
         metavar="WORDS",
         help='words or phrases to look at, with commas between: "house,red house" (default: all but stop words)',
     )
+    p.add_argument(
+        "--concepts",
+        type=words_argument,
+        metavar="WORDS",
+        help='things to look for that are not in the prompt: "sky,shadow"; each is told with how likely it is there',
+    )
     _add_method(p)
     p.add_argument(
         "--aggregation",

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from ..maps.heatmaps import HeatMaps
 
 REPORT = "report.json"
+PRESENCE_NOTE = (
+    "A concept's map lights the object that fits best, whether it is there or not; likely and unlikely come from its peak "
+    "among eleven other things, chosen on the model inside; on kinds of picture that it was not trained on they are chance."
+)
 EVEN = 0.98
 """Part of the picture above which a mask tells no place apart."""
 _OF_A_WORD = re.compile(r"(overlay|mask|steps)_.+\.(png|gif)")
@@ -54,7 +58,7 @@ def write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpar
                 done.notes.append(f"No mask of “{word}”: {empty}.")
             else:
                 done.paths.append(write_png(folder / f"mask_{name}.png", grey(one)))
-        if "animation" in args.save and maps.detail is not None and maps.detail.by_step:
+        if "animation" in args.save and maps.detail is not None and maps.detail.by_step and not maps.is_concept(word):
             done.paths.append(_write_animation(maps, word, folder / f"steps_{name}.gif", args))
     if "sheet" in args.save:
         done.paths.append(write_sheet(maps, words, folder, args))
@@ -85,18 +89,20 @@ def grey(mask: Tensor) -> Any:
 
 def write_sheet(maps: HeatMaps, words: Sequence[str], folder: Path, args: argparse.Namespace) -> Path:
     """`contact_sheet.png` of the words. Raises CannotWrite."""
+    from ..maps.statistics import mean_probability
     from ..render import contact_sheet
 
-    heats = dict(zip(words, maps.heat_maps(words, maps.size), strict=True))
-    sheet = contact_sheet(_picture(maps), heats, maps.prompt.text, args.opacity, args.colormap)
+    heats = dict(zip(map(maps.caption, words), mean_probability(maps, words, maps.size), strict=True))
+    sheet = contact_sheet(_picture(maps), heats, maps.prompt.text, args.opacity, args.colormap, unit="%")
     return write_png(folder / "contact_sheet.png", sheet)
 
 
 def _write_overlay(maps: HeatMaps, word: str, path: Path, args: argparse.Namespace) -> Path:
+    from ..maps.statistics import mean_probability
     from ..render import overlay
 
-    heat = maps.heat_map(word, maps.size)
-    return write_png(path, overlay(_picture(maps), heat, args.opacity, args.colormap, label=word, bar=True))
+    heat, label = mean_probability(maps, [word], maps.size)[0], maps.caption(word)
+    return write_png(path, overlay(_picture(maps), heat, args.opacity, args.colormap, label=label, bar=True, unit="%"))
 
 
 def _write_animation(maps: HeatMaps, word: str, path: Path, args: argparse.Namespace) -> Path:
@@ -119,11 +125,20 @@ def _write_report(
 ) -> list[Path]:
     from ..maps.prompt_report import prompt_report
 
-    report = prompt_report(maps, words)
+    report = prompt_report(maps, [word for word in words if not maps.is_concept(word)])
+    concepts = {concept: round(maps.presence(concept).score, 4) for concept in maps.concepts}
     files = [path.name for path in paths] + ["report.txt", REPORT]
-    text = f"{maps.prompt.text}\n\n" + "\n".join(report.lines()) + "\n"
-    data = json.dumps({**settings, **asdict(report), "files": files}, indent=2, ensure_ascii=False) + "\n"
+    text = f"{maps.prompt.text}\n\n" + "\n".join([*report.lines(), *concept_lines(maps)]) + "\n"
+    entries = {**settings, **asdict(report), "concepts": concepts, "files": files}
+    data = json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
     return [write_text(folder / "report.txt", text), write_text(folder / REPORT, data)]
+
+
+def concept_lines(maps: HeatMaps) -> list[str]:
+    """What was looked for beside the prompt's words, a line each, and what the scores are worth; nothing where nothing was."""
+    if not maps.concepts:
+        return []
+    return ["", *map(maps.caption, maps.concepts), PRESENCE_NOTE]
 
 
 def _picture(maps: HeatMaps) -> Any:

@@ -1,7 +1,8 @@
 """`HeatMaps`: the one noun of DAAM Lens. Which word the model attended to, for every position of one picture.
 
 In the examples, `maps` is a recording of "a red house and a green tree" with the negative prompt "blurry star", 2 steps of the
-model inside at 32 x 64 pixels (height x width), made with `trace(pipe, keep=("layers", "steps", "heads"), negative=True)`.
+model inside at 32 x 64 pixels (height x width), made with
+`trace(pipe, keep=("layers", "steps", "heads"), negative=True, concepts=["sun"])`.
 """
 
 from __future__ import annotations

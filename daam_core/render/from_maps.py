@@ -31,18 +31,25 @@ _GREY = 96
 
 def word_overlay(maps: HeatMaps, word: str, **options: Any) -> Picture:
     """`overlay` of one word or phrase on the recorded picture, with label and colour bar (options as there); of a video its sum
-    over the frames, on the frame in its middle."""
-    chosen: dict[str, Any] = {"label": word, "bar": True}
+    over the frames, on the frame in its middle.
+
+    The bar is in per cent: the share of its attention that a position gives to the word, mean over heads, layers and steps.
+    """
+    from ..maps.statistics import mean_probability  # late: pictures alone need no torch
+
+    chosen: dict[str, Any] = {"label": maps.caption(word), "bar": True, "unit": "%"}
     maps = maps.sum_frames()
-    return overlay(_picture(maps), maps.heat_map(word, size=maps.size), **chosen | options)
+    return overlay(_picture(maps), mean_probability(maps, [word], maps.size)[0], **chosen | options)
 
 
 def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: Any) -> Picture:
     """`contact_sheet` of the words (the strongest dozen of the content words by default) under the prompt."""
+    from ..maps.statistics import mean_probability
+
     maps = maps.sum_frames()
     names = maps.default_words(MOST_WORDS) if words is None else list(words)
-    heats = dict(zip(names, maps.heat_maps(names), strict=True))
-    chosen: dict[str, Any] = {"title": maps.prompt.text}
+    heats = dict(zip(map(maps.caption, names), mean_probability(maps, names), strict=True))
+    chosen: dict[str, Any] = {"title": maps.prompt.text, "unit": "%"}
     return contact_sheet(_picture(maps), heats, **chosen | options)
 
 
@@ -65,6 +72,8 @@ def notebook_html(maps: HeatMaps) -> str:
 
     Nothing of the prompt is HTML; the picture is at most 256 pixels wide and high.
     """
+    from ..maps.statistics import mean_probability
+
     about = html.escape(repr(maps))
     maps = maps.sum_frames()
     words = maps.default_words(_NOTEBOOK_WORDS)
@@ -75,7 +84,7 @@ def notebook_html(maps: HeatMaps) -> str:
     ground = np.full((height, width, 3), _GREY, np.uint8)
     if maps.picture is not None:
         ground = np.asarray(Image.fromarray(maps.picture).resize((width, height), Image.Resampling.BOX))
-    sheet = contact_sheet(ground, dict(zip(words, maps.heat_maps(words), strict=True)))
+    sheet = contact_sheet(ground, dict(zip(words, mean_probability(maps, words), strict=True)), unit="%")
     data = base64.b64encode(png_bytes(sheet)).decode("ascii")
     return f'<figure><img alt="{about}" src="data:image/png;base64,{data}"><figcaption>{about}</figcaption></figure>'
 
