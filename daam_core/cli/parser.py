@@ -225,7 +225,8 @@ def _add_read(commands: Any) -> None:
         "read",
         help="a heat map and a mask for each word in a picture that was not made here",
         description="Read a photograph or drawing: noise is added to it at a few levels, the model takes one pass at each, and "
-        "each word's attention is written like that of a picture it made. Nothing is painted.",
+        "each word's attention is written like that of a picture it made. Nothing is painted. Of a folder of pictures, label "
+        "maps are written; stopped, the same command goes on, and `accelerate launch` splits it over GPUs.",
     )
     add_read_arguments(p)
     _add_model(p)
