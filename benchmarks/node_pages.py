@@ -1,8 +1,8 @@
 """Names, tooltips and help pages of the ComfyUI nodes, written from the nodes themselves, in every language.
 
 `COMFYUI/.venv/bin/python benchmarks/node_pages.py COMFYUI` writes `locales/en/nodeDefs.json` and the tables of
-`web/docs/*.md`; what stands before and behind the tables of a page is written by hand and stays. `locales/LANGUAGE/texts.json`
-says each English text in another language; `locales/LANGUAGE/nodeDefs.json` and `web/docs/NODE/LANGUAGE.md` are written from it.
+`web/docs/*.md`; what stands before and behind the tables of a page is written by hand and stays.
+`locales/LANGUAGE/texts.json` says each English text in another language; nodeDefs.json and `web/docs/NODE/` follow.
 `python benchmarks/node_pages.py` alone, in any Python, writes the other languages from the English files.
 """
 
