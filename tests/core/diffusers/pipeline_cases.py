@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from daam_core import trace
 from daam_core.types import Side
 
 from ..capture.attention_witness import Witness
@@ -152,3 +153,25 @@ def expected(
             total += p.unflatten(0, (case.frames, PATCHES))
     maps = total.unflatten(1, (4, 6))
     return maps if case.frames > 1 else maps[0]
+
+
+def worst_error(pipe: Any, case: Case) -> float:
+    """The largest error of a word's map of each text of each picture against float64 probabilities, as a share of its terms."""
+    with trace(pipe, negative=True) as recording:
+        paint(pipe, case)
+    maps = list(recording)
+    forwards: list[int] = []
+    witness = Witness()
+    handle = pipe.transformer.register_forward_pre_hook(lambda *_: forwards.append(len(witness.calls)))
+    with witness:
+        paint(pipe, case)
+    handle.remove()
+    worst = 0.0
+    for side, texts, word in (("prompt", PROMPTS, ("green", "cats")), ("negative", NEGATIVES, ("dark", "cats"))):
+        for image in (0, 1):
+            wanted = expected(witness, forwards, case, pipe, side, image, texts[image], word[image])
+            assert float(wanted.std()) > 0, "a map that is alike everywhere proves nothing"
+            own = maps[image] if side == "prompt" else maps[image].negative
+            error = (own.heat_map(word[image]).double() - wanted).abs().max() / own.num_terms[4, 6]
+            worst = max(worst, float(error))
+    return worst
