@@ -33,7 +33,7 @@ def random_relations(channels: int, grid: tuple[int, int] = (4, 8), seed: int = 
 
 @pytest.fixture
 def maps() -> HeatMaps:
-    """"a red house and a green tree", with random relations on both sides."""
+    """ "a red house and a green tree", with random relations on both sides."""
     loaded = HeatMaps.load(RECORD)
     return loaded.each_side(lambda side: dataclasses.replace(side, relations=random_relations(side.prompt.num_channels)))
 
