@@ -19,6 +19,7 @@ from .argument_types import (
     SAVES,
     area_argument,
     device_argument,
+    frames_argument,
     model_argument,
     number_argument,
     region_argument,
@@ -179,6 +180,10 @@ def _add_generate(commands: Any) -> None:
         help="how strictly to follow the prompt; 1 = no guidance (default: the model's own)",
     )
     p.add_argument("--negative", metavar="PROMPT", help="what not to paint; its words are recorded, too")
+    p.add_argument("--num-frames", type=whole_argument(1), metavar="N", help="frames of a video (default: the model's own)")
+    p.add_argument(
+        "--fps", type=number_argument(1, 60), default=16.0, help="frames a second of videos that are written (default: 16)"
+    )
     p.add_argument(
         "--words",
         type=words_argument,
@@ -245,6 +250,13 @@ def _add_mask(commands: Any) -> None:
         type=words_argument,
         metavar="WORDS",
         help="words that the mask's word competes with, with commas between (default: the nouns of the other word groups)",
+    )
+    p.add_argument(
+        "--frames",
+        type=frames_argument,
+        metavar="FRAMES",
+        help="of a video, whose masks are one PNG a frame: latent frames from 0, as in 0,3,-1 (default: all); "
+        "`video` is every frame of the video itself",
     )
     p.add_argument("--fill-holes", action="store_true", help="fill holes inside the mask")
     p.add_argument(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CannotWrite
 from ..files import file_names, write_png, write_text
+from .video_parts import mask_of_frames, write_frame_masks, write_video_overlay
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,7 @@ PRESENCE_NOTE = (
 )
 EVEN = 0.98
 """Part of the picture above which a mask tells no place apart."""
-_OF_A_WORD = re.compile(r"(overlay|mask|steps)_.+\.(png|gif)")
+_OF_A_WORD = re.compile(r"(overlay|mask|steps)_.+\.(png|gif|mp4|webp)")
 _OF_THE_PICTURE = ("prompt", "negative", "model", "seed", "steps", "guidance", "height", "width")
 _OF_A_MASK = ("method", "tau")
 
@@ -50,6 +51,9 @@ def write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpar
 
     before = _last_report(folder)
     for word, name in tqdm(list(zip(words, file_names(words), strict=True)), desc="drawing", unit="word"):
+        if maps.num_frames > 1:
+            _write_film(maps, word, name, folder, args, done)
+            continue
         if "overlays" in args.save:
             done.paths.append(_write_overlay(maps, word, folder / f"overlay_{name}.png", args))
         if "masks" in args.save:
@@ -72,6 +76,20 @@ def write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpar
     done.notes += _clear_leftovers(folder, {path.name for path in done.paths}, before, settings)
 
 
+def _write_film(maps: HeatMaps, word: str, name: str, folder: Path, args: argparse.Namespace, done: Written) -> None:
+    """A word of a video: its overlay plays, its mask is a picture a latent frame."""
+    if "overlays" in args.save:
+        done.paths.append(write_video_overlay(maps, word, folder / f"overlay_{name}.mp4", args))
+    if "masks" in args.save:
+        result, numbers = mask_of_frames(maps, word, None, args)
+        if result.mask.any():
+            done.paths += write_frame_masks([grey(one) for one in result.mask], name, folder, numbers)
+        else:
+            done.notes.append(f"No mask of “{word}”: it would be empty in every frame.")
+    if "animation" in args.save and maps.detail is not None and maps.detail.by_step and not maps.is_concept(word):
+        done.paths.append(_write_animation(maps, word, folder / f"steps_{name}.gif", args))
+
+
 def says_nothing(mask: Tensor) -> str:
     """Why a mask bool `[H, W]` tells no place apart, as the end of a sentence; empty where it does."""
     share = float(mask.float().mean())
@@ -90,10 +108,13 @@ def grey(mask: Tensor) -> Any:
 def write_sheet(maps: HeatMaps, words: Sequence[str], folder: Path, args: argparse.Namespace) -> Path:
     """`contact_sheet.png` of the words. Raises CannotWrite."""
     from ..maps.statistics import mean_probability
-    from ..render import contact_sheet
+    from ..render import contact_sheet, word_sheet
 
-    heats = dict(zip(map(maps.caption, words), mean_probability(maps, words, maps.size), strict=True))
-    sheet = contact_sheet(_picture(maps), heats, maps.prompt.text, args.opacity, args.colormap, unit="%")
+    if maps.num_frames > 1:
+        sheet = word_sheet(maps, words, opacity=args.opacity, colormap=args.colormap)
+    else:
+        heats = dict(zip(map(maps.caption, words), mean_probability(maps, words, maps.size), strict=True))
+        sheet = contact_sheet(_picture(maps), heats, maps.prompt.text, args.opacity, args.colormap, unit="%")
     return write_png(folder / "contact_sheet.png", sheet)
 
 

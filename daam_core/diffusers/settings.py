@@ -20,6 +20,7 @@ class Settings:
         negative: what not to paint; its words are recorded, too.
         detail: what to keep apart.
         concepts: what to look for beside the prompt's words, see `trace`.
+        frames: of a video.
     """
 
     seed: int = 0
@@ -29,3 +30,4 @@ class Settings:
     negative: str = ""
     detail: Sequence[KeptAxis] = ()
     concepts: Sequence[str] = ()
+    frames: int | None = None
