@@ -16,9 +16,10 @@ from daam_core.lru_cache import LRUCache
 from daam_core.maps.heatmaps import HeatMaps
 from daam_core.studies.mask_bed_scenes import bed_scene
 
+from ..web.chromium import Chromium
 from . import test_in_browser
 from .test_app import served
-from .test_in_browser import BROWSER, ROOT, Chromium
+from .test_in_browser import BROWSER, ROOT
 
 pytest.importorskip("gradio", reason='the app needs gradio: pip install "daam-lens[app]"')
 
