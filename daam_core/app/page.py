@@ -15,6 +15,8 @@ from ..diffusers.trace import KeptAxis
 from ..errors import DaamLensError
 from ..lru_cache import LRUCache
 from ..maps.heatmaps import HeatMaps
+from ..maps.queries import PRESENCE_NOTE
+from ..prompt.concepts import concepts_of
 from ..validate import checked_negative, checked_prompt, checked_size
 from . import drop
 
@@ -61,7 +63,8 @@ class Generator:
         maps = recording.heat_maps()
         lost = maps.prompt.truncated
         note = f"The model did not read the last {len(lost)} words, from “{lost[0]}” on." if lost else ""
-        return f"explorer/{self._kept.keep(maps)}", note
+        said = [note, recording.concept_failure or "", PRESENCE_NOTE if maps.concepts else ""]
+        return f"explorer/{self._kept.keep(maps)}", " ".join(filter(None, said))
 
 
 def form(generate: Generator, about: str, usual: Settings, examples: Sequence[str] = (), opening: bool = False) -> gr.Blocks:
@@ -92,6 +95,7 @@ def form(generate: Generator, about: str, usual: Settings, examples: Sequence[st
                 guidance_box = gr.Slider(1, 20, usual.guidance, step=0.5, label="Guidance")
                 width = gr.Slider(64, 2048, native[1], step=8, label="Width")
                 height = gr.Slider(64, 2048, native[0], step=8, label="Height")
+                concepts = gr.Textbox(label="Look for, not in the prompt", placeholder="sky, shadow", lines=1)
                 detail = gr.CheckboxGroup(["steps", "layers"], value=["steps", "layers"], label="Keep apart")
             gr.HTML(drop.FIELD)
             address = gr.Textbox(elem_id="daam_address", elem_classes="daam-hidden", container=False)
@@ -107,7 +111,7 @@ def form(generate: Generator, about: str, usual: Settings, examples: Sequence[st
                 raise gr.Error(str(error), duration=None, print_exception=False) from None
             return explorer_frame(address), said or about
 
-        boxes = [prompt, seed, negative, steps_box, guidance_box, width, height, detail]
+        boxes = [prompt, seed, negative, steps_box, guidance_box, width, height, detail, concepts]
         # Private: the page calls them, and no program is meant to.
         private: dict[str, Any] = {"api_visibility": "private"}
         show.click(explorer_frame, address, view, **private)
@@ -128,8 +132,11 @@ def explorer_frame(address: str | None) -> str:
 
 def _settings(
     seed: float | None, negative: str | None, steps: float | None, guidance: float | None, width: float | None,
-    height: float | None, detail: Sequence[KeptAxis],
+    height: float | None, detail: Sequence[KeptAxis], concepts: str | None = None,
 ) -> Settings:  # fmt: skip
     """From the boxes' values; an empty box leaves it to the model."""
     size = None if width is None or height is None else (int(height), int(width))
-    return Settings(int(seed or 0), None if steps is None else int(steps), size, guidance, negative or "", tuple(detail))
+    wanted = tuple(one.label for one in concepts_of(concepts)) if concepts and concepts.strip() else ()
+    return Settings(
+        int(seed or 0), None if steps is None else int(steps), size, guidance, negative or "", tuple(detail), wanted
+    )
