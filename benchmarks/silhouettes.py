@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ SEED_PICTURES = 71_000
 
 
 @torch.no_grad()
-def drawn(vae: torch.nn.Module, count: int) -> list[Silhouette]:
+def drawn(vae: Any, count: int) -> list[Silhouette]:
     """Verdicts on scenes of one object, as the autoencoder shows them."""
     found = []
     for k in tqdm(range(count), desc="drawn"):
@@ -60,7 +61,10 @@ def main() -> None:
     of_all = Counter(p.pairs[0][1] for p, _ in kept)
     body = table(["pictures", "number", "fail", "median error", "95 % below"], rows)
     listed = ", ".join(f"{noun} {n} of {of_all[noun]}" for noun, n in nouns.most_common()) or "none"
-    write("Silhouettes", f"{body}\n\nError from {LIMIT:.0%} of the object's area fails. By noun: {listed}.")
+    write(
+        "Silhouettes",
+        f"{body}\n\nA picture fails whose wrong pixels have more than {LIMIT:.0%} of the object's area. By noun: {listed}.",
+    )
     if args.sheet:
         images: list[Image.Image] = [picture for _, picture in failing]
         captioned_sheet(images, [p.text for p, _ in failing]).save(args.sheet)
