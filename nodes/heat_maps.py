@@ -170,5 +170,6 @@ def check_amount(pictures: int, height: int, width: int) -> None:
 def word_overlay(maps: HeatMaps, name: str, opacity: float, colour_map: str, caption: bool = True) -> Picture:
     """One word's heat on its picture: uint8 `[H, W, 3]`, with a label and a colour bar below where there is a `caption`."""
     side, query = side_of(name, maps)
-    heat = side.heat_map(query, maps.size)
-    return overlay(ground(maps), heat, opacity, colour_map, name if caption else None, caption)  # type: ignore[arg-type]
+    heat = side.heat_map(query, maps.size) / max(1, sum(side.num_terms.values()))
+    label = name if caption else None
+    return overlay(ground(maps), heat, opacity, colour_map, label, caption, unit="%")  # type: ignore[arg-type]

@@ -14,6 +14,8 @@ from ..errors import NothingRecorded, UnsupportedModel
 from ..prompt.prompt import Prompt
 from ..types import Grid, Side
 from .buffers import BatchSlice, StoreOptions
+from .concept_texts import ConceptTexts
+from .concepts import ConceptRecording
 from .recording import Group, Recording
 from .region import WHOLE, Area
 from .text_rows import EncodedText, match_blocks
@@ -28,7 +30,9 @@ class _Forward:
     """One forward of the UNet, as far as it is recorded.
 
     Attributes:
-        batch, keys: rows of its batch, columns of its text.
+        batch, keys: rows of its layers' batch, columns of its text.
+        context: the text, `[batch, keys, dim]`.
+        frames: of a video, how many of those rows are one video, 0 of pictures.
         places: whose sums which rows go into.
         bias: what is added to the scores of the text's columns, `[batch, 1, 1, keys]`, None where nothing is.
         reads_self: whether the picture's attention to itself is what its projections say.
@@ -36,6 +40,8 @@ class _Forward:
 
     batch: int
     keys: int
+    context: Tensor
+    frames: int
     places: Sequence[tuple[Group, BatchSlice]]
     bias: Tensor | None
     reads_self: bool
@@ -56,6 +62,7 @@ class UNetRecording:
         sides: whose texts are recorded.
         area: which part of the picture the UNet paints.
         whole_call: whether every forward in this thread is the pipeline's; else those with other texts are left alone.
+        concepts: gives the concepts that were asked for, encoded; None where none were.
 
     Attributes:
         thread: the thread that makes the call.
@@ -74,13 +81,17 @@ class UNetRecording:
         sides: Sequence[Side],
         area: Area = WHOLE,
         whole_call: bool = True,
+        concepts: Callable[[], ConceptTexts | None] | None = None,
     ) -> None:
+        self._concepts = concepts
+        self._proved: set[int] = set()
         self.thread = threading.get_ident()
         self.recording = Recording(keep, hold=not hooks.compiled)
         self.latent_size: Grid = (0, 0)
         self.repeats = False
         self._hooks, self._texts, self._prompt, self._sides, self.area = hooks, texts, prompt, sides, area
         self._whole_call = whole_call
+        self._repeated: tuple[tuple[int, int, int], Tensor, Tensor] | None = None
         self._groups: dict[tuple[Side, int], Group] = {}
         self._slices: dict[tuple[int, int], BatchSlice] = {}
         self._known: dict[tuple[Any, ...], tuple[Tensor, dict[tuple[Side, int], slice]]] = {}
@@ -134,14 +145,16 @@ class UNetRecording:
                 self.end_step()
         self._time = inputs.timestep
         self._pending += [group for group, _ in places]
-        context = inputs.context
+        context, frames = inputs.context, _frames(inputs.sample)
         assert context is not None
         self._forward = _Forward(
-            len(inputs.sample),
+            len(inputs.sample) * max(1, frames),
             context.shape[1],
+            context,
+            frames,
             places,
             inputs.text_bias,
-            not inputs.masks_self and self.area.whole,
+            not inputs.masks_self and self.area.whole and not frames,
         )
         self._layers = []
         return True
@@ -163,6 +176,11 @@ class UNetRecording:
                 f"{forward.batch} rows and {forward.keys} columns of text; its attention processor changes them."
             )
         self._layers.append(layer)
+        if forward.frames:
+            self._add_frames(layer, grid, q, k, forward)
+            return
+        if self._concepts is not None and self.recording.concepts is not None:
+            self._add_concepts(forward, layer, grid, q, k)
         for group, where in forward.places:
             if forward.bias is None:
                 group.accumulator.add_cross(layer, grid, q, k, described.heads, described.scale, where)
@@ -170,6 +188,31 @@ class UNetRecording:
             rows, text = where.index, slice(0, forward.keys)
             group.accumulator.add_joint(
                 layer, grid, q[rows], k[rows], described.heads, described.scale, where, text, forward.bias[rows]
+            )
+
+    def _add_concepts(self, forward: _Forward, layer: int, grid: Grid, q: Tensor, k: Tensor) -> None:
+        """A layer's attention to concepts; whatever goes wrong ends them, not the words."""
+        concepts, described = self.recording.concepts, self._hooks.layers[layer]
+        assert concepts is not None
+        try:
+            for group, where in forward.places:
+                if group.side != "prompt":
+                    continue
+                if layer not in self._proved:
+                    self._proved.add(layer)
+                    concepts.require_own_keys(described, layer, forward.context[where.start], k[where.start])
+                concepts.add(layer, grid, q, k, described.heads, described.scale, where)
+        except Exception as error:
+            self.recording.fail_concepts(error)
+
+    def _add_frames(self, layer: int, grid: Grid, q: Tensor, k: Tensor, forward: _Forward) -> None:
+        """A layer whose batch holds the frames of each video one after the other, all with that video's text."""
+        described, frames, text = self._hooks.layers[layer], forward.frames, slice(0, forward.keys)
+        for group, where in forward.places:
+            rows = slice(where.start * frames, where.stop * frames)
+            queries = q[rows].unflatten(0, (-1, frames)).flatten(1, 2)
+            group.accumulator.add_joint(
+                layer, grid, queries, k[rows][::frames], described.heads, described.scale, where, text, frames=frames
             )
 
     def end_forward(self, finished: bool) -> None:
@@ -200,7 +243,10 @@ class UNetRecording:
         sample, context = inputs.sample, inputs.context
         if context is None:
             raise NothingRecorded("the UNet was called without text")
-        if sample.dim() != 4 or context.dim() != 3 or len(sample) != len(context):
+        frames = _frames(sample)
+        if frames and context.dim() == 3 and len(context) == len(sample) * frames:
+            context = self._of_videos(context, frames)  # the pipeline repeated it for the frames, or the UNet will
+        if sample.dim() not in (4, 5) or context.dim() != 3 or len(sample) != len(context):
             raise UnsupportedModel(
                 f"the UNet was given latents of shape {tuple(sample.shape)} and text of shape {tuple(context.shape)}, where "
                 "one row of text for each picture is read"
@@ -211,16 +257,26 @@ class UNetRecording:
                 "The UNet was given several texts at once that were all encoded as prompts, so nobody knows which is the "
                 "negative one. Encode both in one call of `pipe.encode_prompt`."
             )
-        self.latent_size = max(self.latent_size, (sample.shape[2], sample.shape[3]))
+        self.latent_size = max(self.latent_size, (sample.shape[-2], sample.shape[-1]))
         places = []
         for (side, part), rows in found.items():
             if side in self._sides:
-                group = self._groups.get((side, part)) or self._start(side, part, inputs)
+                group = self._groups.get((side, part)) or self._start(side, part, inputs, context)
                 key = (rows.start, rows.stop)
                 if key not in self._slices:
                     self._slices[key] = BatchSlice(*key, area=self.area)
                 places.append((group, self._slices[key]))
         return places
+
+    def _of_videos(self, context: Tensor, frames: int) -> Tensor:
+        """The text of each video, where it is given once for each frame; compared once for each tensor."""
+        key = (id(context), 0 if context.is_inference() else context._version, frames)
+        if self._repeated is None or self._repeated[0] != key:
+            own = context[::frames]
+            if not torch.equal(own.repeat_interleave(frames, 0), context):
+                raise NothingRecorded("the frames of one video were given different texts, so there is no map of its prompt")
+            self._repeated = key, context, own
+        return self._repeated[2]
 
     def _found(self, context: Tensor) -> dict[tuple[Side, int], slice]:
         """Whose the rows of a text are; compared once, and again where it is another tensor or was written into."""
@@ -238,7 +294,7 @@ class UNetRecording:
             self._known[key] = context, found  # kept, so that no other tensor can get its identity
         return self._known[key][1]
 
-    def _start(self, side: Side, part: int, inputs: UNetInputs) -> Group:
+    def _start(self, side: Side, part: int, inputs: UNetInputs, context: Tensor) -> Group:
         """A text that comes in for the first time."""
         if not self._groups:
             self._hooks.reattach()  # an earlier call left out what it had no use for
@@ -248,7 +304,28 @@ class UNetRecording:
         prompts = [self._prompt(text) for text in own]
         group = self.recording.add_group(side, range(len(own)), prompts)
         self._groups[side, part] = group
+        if side == "prompt" and self._concepts is not None and not self.recording.concept_failure:
+            self._start_concepts(prompts, self._concepts(), context, _frames(inputs.sample) > 0)
         return group
+
+    def _start_concepts(self, prompts: Sequence[Prompt], texts: ConceptTexts | None, context: Tensor, video: bool) -> None:
+        recording = self.recording
+        try:
+            if video:
+                raise UnsupportedModel("of videos they are not read")
+            if texts is None:
+                raise NothingRecorded("the pipeline did not encode its prompt inside the trace, so concepts were not either")
+            if recording.concepts is None:
+                recording.concepts = ConceptRecording(texts, prompts, self._hooks.text_keys, self._hooks.key_weights, context)
+            else:
+                recording.concepts.hold_against(prompts)
+        except Exception as error:
+            recording.fail_concepts(error)
+
+
+def _frames(sample: Tensor) -> int:
+    """The frames of the latents of videos `[batch, c, frames, h, w]`, 0 of pictures."""
+    return int(sample.shape[2]) if sample.dim() == 5 else 0
 
 
 def _same_time(one: Any, other: Any) -> bool:

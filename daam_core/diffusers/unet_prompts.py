@@ -28,6 +28,8 @@ def encoded_words(pipe: Any, source: Source, columns: int) -> Prompt:
     prompts = []
     for text in dict.fromkeys(texts):
         token_row = next((row for row in encoding.tokens if len(row.ids) == columns and _is(text, row, pipe)), None)
+        if token_row is None:
+            token_row = _tokenized(text, columns, pipe)
         prompt = _words(text, token_row) if token_row is not None else None
         if prompt is not None:
             prompts.append(prompt)
@@ -42,6 +44,15 @@ def _is(text: str, row: Tokenized, pipe: Any) -> bool:
     expand = getattr(pipe, "maybe_convert_prompt", None)
     full = expand(text, row.tokenizer) if expand is not None and hasattr(row.tokenizer, "tokenize") else text
     return "".join(row.text.split()).casefold() == "".join(full.split()).casefold()
+
+
+def _tokenized(text: str, columns: int, pipe: Any) -> Tokenized | None:
+    """A text that no tokenizer read, because zeros stand for it (SDXL's empty negative prompt): what it would have read."""
+    tokenizer = getattr(pipe, "tokenizer", None) or getattr(pipe, "tokenizer_2", None)
+    if tokenizer is None:
+        return None
+    ids = tokenizer(text, padding="max_length", max_length=columns, truncation=True)["input_ids"]
+    return Tokenized("tokenizer", tokenizer, text, tuple(ids), (True,) * len(ids)) if len(ids) == columns else None
 
 
 def _words(text: str, row: Tokenized) -> Prompt | None:

@@ -1,7 +1,7 @@
 """A heat map over its picture, so that both stay readable.
 
-Where there is little heat the picture stays, only quieter (a little darker and greyer); where there is much, the colour
-map takes over but keeps the picture's own light and shade. So the eye finds the word at once and still knows the scene.
+Where there is no heat the picture stays as it is, colours and all; where there is much, the colour map takes over but keeps
+the picture's own light and shade. So the eye finds the word at once and still knows the scene.
 """
 
 from __future__ import annotations
@@ -26,10 +26,6 @@ LONGEST_ENLARGED = 2048
 
 BRIGHTNESS = (0.299, 0.587, 0.114)
 """What red, green and blue add to a picture's brightness (ITU-R BT.601)."""
-QUIET_LIGHT = (0.78, 0.80, 0.84)
-"""Brightness that a place without heat keeps in red, green and blue: a touch of dusk, from which warm colours stand out."""
-QUIET_COLOUR = 0.55
-"""Saturation that a place without heat keeps."""
 RISE = (0.12, 0.80)
 """Heat above the floor (as a share of what is left to the top) at which the colour begins and is fully there."""
 FLOOR = 0.85
@@ -103,7 +99,7 @@ def blend_heatmap(
 def blend_difference(
     picture: ArrayLike | Image.Image | Background, change: Heat, opacity: float = DEFAULT_OPACITY, *, top: float | None = None
 ) -> Picture:
-    """A signed map over one picture: orange where it gained, blue where it lost, only quieter where nothing changed.
+    """A signed map over one picture: orange where it gained, blue where it lost, the picture where nothing changed.
 
     Args:
         change: `[h, w]`, any sign; `top` is the absolute change that gets the full colour (None: the largest).
@@ -218,22 +214,14 @@ def checked_opacity(opacity: float) -> float:
 
 def blend(ground: Background, colours: Picture, strength: Floats, opacity: float) -> Picture:
     """Picture and colours `[H, W, 3]` by `strength` 0..1 `[H, W]`, all of it scaled by `opacity`."""
-    colour = QUIET_COLOUR + (1 - QUIET_COLOUR) * strength
-    full = np.float32(0.86) * strength
+    full = np.float32(0.86 * opacity) * strength
     drawn = np.empty_like(ground.picture)
     # Channel by channel: whole planes of numbers, which stay in the cache, are much faster than triples.
-    for channel, dusk in enumerate(QUIET_LIGHT):
+    for channel in range(3):
         plane = ground.picture[..., channel].astype(np.float32)
-        mixed = plane - ground.light
-        mixed *= colour
-        mixed += ground.light
-        mixed *= dusk + (1 - dusk) * strength
-        shaded = colours[..., channel] + ground.relief
-        shaded -= mixed
-        shaded *= full
-        mixed += shaded
+        mixed = colours[..., channel] + ground.relief
         mixed -= plane
-        mixed *= np.float32(opacity)
+        mixed *= full
         mixed += plane
         drawn[..., channel] = np.rint(np.clip(mixed, 0, 255, out=mixed), out=mixed)
     return drawn

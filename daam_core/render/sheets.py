@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +27,8 @@ from .overlay import (
 )
 from .text import Theme, ThemeColors, rounded, theme_colors, title_lines, width_of, write
 
+Unit = Literal["", "%"]
+
 SMALLEST = 256
 """Pixels of the shorter side of a picture that carries a caption: letters below it could not be read."""
 CELL = 288
@@ -45,6 +48,7 @@ def overlay(
     top: float | None = None,
     theme: Theme = "dark",
     enlarge: Enlarge = "lanczos",
+    unit: Unit = "",
 ) -> Picture:
     """One heat map over one picture, with a caption below it where a label or a bar is asked for.
 
@@ -55,10 +59,11 @@ def overlay(
         opacity: 0 (the picture itself) .. 1.
         colormap: "ember", "lagoon" or "gray"; "tide" for a signed map (see `difference`).
         label: the word; shrunk and cut so that it fits; any alphabet.
-        bar: a colour bar from 0 to the map's top, in the map's own numbers.
+        bar: a colour bar from 0 to the map's top, in the map's own numbers (see `unit`).
         top: the heat that gets the brightest colour; None: the map's own maximum.
         theme: "dark" or "light" ground of the caption.
         enlarge: "lanczos" or "nearest": how a picture below 256 px grows (by a whole factor) to carry a caption.
+        unit: "%" shows the bar's numbers as percentages, of a map of shares 0..1; "" as they are.
 
     Returns:
         uint8 `[H, W, 3]` without label and bar; `[H + caption, W, 3]` with one of them. A map that is the same
@@ -84,7 +89,7 @@ def overlay(
     else:
         drawn = blend_heatmap(base, values, opacity, colormap, top=top)
         span = (0.0, max(0.0, float(values.max())) if top is None else top)
-    return _captioned(drawn, label or "", bar, span, colormap, ink) if with_caption else drawn
+    return _captioned(drawn, label or "", bar, span, colormap, ink, unit=unit) if with_caption else drawn
 
 
 def caption_background(picture: ArrayLike | Image.Image, enlarge: Enlarge = "lanczos") -> Background:
@@ -118,14 +123,16 @@ def contact_sheet(
     columns: int | None = None,
     theme: Theme = "dark",
     enlarge: Enlarge = "lanczos",
+    unit: Unit = "",
 ) -> Picture:
-    """The picture and all of its words on one sheet.
+    """The picture and all of its words on one sheet, with a line below that tells their scale.
 
     Args:
         heats: word -> map, in the order in which they are shown.
         title: the prompt, above; long ones take up to three lines.
         same_scale: one top for all words (their strengths compare) instead of each word's own maximum.
         columns: pictures in a row; None: what gives the most pleasant shape.
+        unit: "%" for maps of shares 0..1; see `overlay`.
 
     Raises:
         BadArgument: a sheet beyond 8192 x 8192 pixels, or no column.
@@ -147,16 +154,22 @@ def contact_sheet(
     full = 2 * margin + across * width + (across - 1) * gap
     lines, size = title_lines(title, full - 2 * margin, max(16, round(width / 13)))
     above = margin + (round(len(lines) * size * 1.35 + 0.6 * gap) if lines else 0)
-    tall = above + down * height + (down - 1) * gap + margin
+    small = max(12, round(width / 22))
+    below = round(1.9 * small) if values else 0
+    tall = above + down * height + (down - 1) * gap + below + margin
     if full * tall > LARGEST_SHEET:
         raise BadArgument(f"A contact sheet of {count} pictures would have {full} x {tall} pixels: choose fewer words.")
 
     sheet = Image.new("RGB", (full, tall), ink.ground)
     for i, line in enumerate(lines):
         write(sheet, (margin, margin + (i + 0.5) * size * 1.35), line, full - 2 * margin, size, ink.text)
+    if values:
+        write(sheet, (margin, tall - margin - small / 2), _scale(top is not None, unit), full - 2 * margin, small, ink.quiet)
     ground = caption_background(cell, enlarge)
     cards = [_captioned(cell, "picture", False, (0.0, 0.0), colormap, ink, quiet=True)]
-    cards += [overlay(ground, heat, opacity, colormap, word, True, top=top, theme=theme) for word, heat in values.items()]
+    cards += [
+        overlay(ground, heat, opacity, colormap, word, True, top=top, theme=theme, unit=unit) for word, heat in values.items()
+    ]
     for i, one in enumerate(cards):
         row, column = divmod(i, across)
         sheet.paste(Image.fromarray(one), (margin + column * (width + gap), above + row * (height + gap)))
@@ -172,9 +185,19 @@ def colour_bar(width: int, height: int, colormap: ColourMap) -> NDArray[np.uint8
     return np.broadcast_to(colour_table(colormap)[at], (height, width, 3)).copy()
 
 
-def number(value: float) -> str:
-    """Three digits that matter, without noise: 0, 0.043, 12.5, 3.1e-07, 1.25e+06."""
+def number(value: float, unit: Unit = "") -> str:
+    """Three digits that matter, without noise: 0, 0.043, 12.5, 3.1e-07, 1.25e+06; as a percentage: 0 %, 4.3 %."""
+    if unit == "%":
+        return f"{number(float(f'{100 * value:.2g}'))} %"
     return "0" if value == 0 else f"{value:.3g}".replace("-", "−")
+
+
+def _scale(shared: bool, unit: Unit) -> str:
+    """What the colours of a sheet mean."""
+    what = "share of the attention" if unit == "%" else "heat"
+    return f"Colours: {what}; " + (
+        "all words on one scale." if shared else "each word on its own scale, up to the number beside it."
+    )
 
 
 def _caption_height(width: int) -> int:
@@ -189,6 +212,7 @@ def _captioned(
     colormap: ColourMap,
     ink: ThemeColors,
     quiet: bool = False,
+    unit: Unit = "",
 ) -> Picture:
     """A picture with its caption: the word on the left, the bar with its numbers on the right."""
     height, width = drawn.shape[:2]
@@ -200,7 +224,7 @@ def _captioned(
     room = width - 2 * pad
     if bar:
         length, thick = round(width * 0.26), round(caption * 0.3)
-        room -= _bar(result, (width - pad, middle), length, thick, span, colormap, ink) + pad
+        room -= _bar(result, (width - pad, middle), length, thick, span, colormap, ink, unit) + pad
     write(result, (pad, middle), label, room, size, ink.quiet if quiet else ink.text)
     return np.asarray(result)
 
@@ -213,13 +237,14 @@ def _bar(
     span: tuple[float, float],
     colormap: ColourMap,
     ink: ThemeColors,
+    unit: Unit = "",
 ) -> float:
     """A colour bar with a number at each side, its right end at `end`. Returns the width it took."""
     size = max(11, round(thick * 1.15))
-    low, high = (number(v) for v in span)
+    low, high = (number(v, unit) for v in span)
     gap = round(size * 0.45)
     # Room for four digits at least, so that the bars of a sheet stand in line.
-    room = max(width_of(high, size), width_of("0.88", size))
+    room = max(width_of(high, size), width_of(number(0.0888, unit), size))
     taken = gap + max(room, write(canvas, (end[0] - room, end[1]), high, length, size, ink.quiet))
     left = round(end[0] - taken - length)
     bar = Image.fromarray(colour_bar(length, thick, colormap))

@@ -94,7 +94,7 @@ class ModelRunner:
     def weights_digest(self) -> str:
         """SHA-256 of all weights (names, shapes, values), the same for the same model in any folder."""
         total = hashlib.sha256()
-        for part in ("text_encoder", "text_encoder_2", "unet", "vae"):
+        for part in ("text_encoder", "text_encoder_2", "text_encoder_3", "unet", "transformer", "vae"):
             module = getattr(self.pipe, part, None)
             if isinstance(module, torch.nn.Module):
                 for name, tensor in sorted(module.state_dict().items()):

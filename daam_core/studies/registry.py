@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -33,6 +34,10 @@ STUDIES: dict[str, Entry] = {
         "mask_study:MaskStudy",
         "mean IoU of every mask method and combination, chosen on one half of the prompts, reported on the other",
     ),
+    "reading": Entry(
+        "reading:ReadingStudy",
+        "at which levels of noise a picture that exists already is read best, chosen on one half of rendered scenes",
+    ),
     "syntax": Entry(
         "syntax:SyntaxStudy",
         "how the maps of words that depend on each other overlap, by relation (Table 2)",
@@ -62,9 +67,7 @@ PACKAGES = ("pandas", "scipy", "statsmodels", "matplotlib", "tqdm", "accelerate"
 def load_study(name: str) -> Study:
     """The study of that name. Raises MissingPackage where the extra is not installed."""
     module, cls = STUDIES[name].target.split(":")
-    # Those that are imported late are looked for now, not after hours of measuring.
-    if missing := [package for package in PACKAGES if find_spec(package) is None]:
-        raise MissingPackage(f"Studies need more packages: {install_line('study')} (There is no {missing[0]}.)")
+    need_packages(PACKAGES, "study", "Studies need")
     try:
         study: Study = getattr(import_module(f".{module}", __package__), cls)()
     except ModuleNotFoundError as error:
@@ -72,3 +75,9 @@ def load_study(name: str) -> Study:
             raise
         raise MissingPackage(f"Studies need more packages: {install_line('study')} ({error})") from error
     return study
+
+
+def need_packages(packages: Sequence[str], extra: str, who: str) -> None:
+    """Raises MissingPackage where one is not installed: those that are imported late are looked for now, not after hours."""
+    if missing := [package for package in packages if find_spec(package) is None]:
+        raise MissingPackage(f"{who} more packages: {install_line(extra)} (There is no {missing[0]}.)")

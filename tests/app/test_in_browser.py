@@ -76,17 +76,22 @@ def place(page: Chromium, selector: str) -> tuple[float, float]:
 
 def test_a_newcomer_paints_explores_and_takes_a_mask(page: Chromium) -> None:
     assert "house, tree, sun" in page.js("document.body.innerText"), "what the model inside can draw"
+    page.until(f"{ROOT}?.querySelector('.root') != null")  # it opens with a picture of its own
+    first = page.js("document.querySelector('iframe.daam').src")
+    assert page.js(f"[...{ROOT}.querySelectorAll('.chip.word:not(.plain)')].map(c => c.textContent)") == [
+        "red", "house", "green", "tree",
+    ]  # fmt: skip
     write(page, "textarea", "")
     press(page, "Paint")
     page.until("document.querySelector('.toast-wrap')?.textContent.includes('The prompt is empty')")
     press(page, "a purple fish and a pink heart")
     page.until("document.querySelector('textarea').value === 'a purple fish and a pink heart'")
     press(page, "Paint")
+    page.until(f"document.querySelector('iframe.daam') != null && document.querySelector('iframe.daam').src !== '{first}'")
     page.until(f"{ROOT}?.querySelector('.root') != null")
-    page.until(f"{EXPLORER}.clientHeight > 500")
-    assert page.js(f"[...{ROOT}.querySelectorAll('.chip.word:not(.plain)')].map(c => c.textContent)") == [
-        "purple", "fish", "pink", "heart",
-    ]  # fmt: skip
+    page.until(f"{EXPLORER}?.clientHeight > 500")
+    words = f"[...({ROOT}?.querySelectorAll('.chip.word:not(.plain)') ?? [])].map(c => c.textContent).join()"
+    page.until(f"{words} === 'purple,fish,pink,heart'")
     page.mouse("Moved", *place(page, "[data-word='2']"))
     page.until(f"{EXPLORER}.hovered?.join() === '2'")
     page.click(*place(page, "[data-word='2']"))

@@ -87,7 +87,7 @@ def test_kept_words_add_up(two: Chromium, maps: HeatMaps) -> None:
     size = shown.shape[:2]
     heat = stretched(maps.heat_map("house", size) + maps.heat_map("tree", size))
     risen = np.clip((heat - 0.12) / 0.68, 0, 1)
-    alpha = 255 * (0.3 + 0.56 * risen**2 * (3 - 2 * risen))
+    alpha = 255 * 0.86 * risen**2 * (3 - 2 * risen)
     assert float(np.abs(shown[..., 3] - alpha).max()) <= 3
 
 

@@ -5,7 +5,6 @@ import { TABLES } from "./tables.js";
 export const WORD_COLOURS = ["#d55e00", "#56b4e9", "#f0e442", "#0072b2", "#cc79a7", "#e69f00", "#009e73"];
 
 const DUSK = [14, 13, 26];
-const QUIET = 0.3;
 const RISE = [0.12, 0.8];
 
 /** @param {string} name @returns {[number, number, number][]} 256 colours, lowest value first */
@@ -25,12 +24,12 @@ export function pixel([r, g, b], alpha) {
   return ((Math.round(alpha * 255) << 24) | (b << 16) | (g << 8) | r) >>> 0;
 }
 
-/** Heat 0..255 to a pixel over the picture: little heat dims it a little, much heat takes its colour. @param {string} name */
+/** Heat 0..255 to a pixel over the picture: no heat leaves it as it is, much heat takes its colour. @param {string} name */
 export function heatPixels(name) {
   return Uint32Array.from(colourTable(name), (colour, i) => {
     const t = rise(i / 255);
     const mixed = colour.map((c, k) => Math.round(DUSK[k] + (c - DUSK[k]) * t));
-    return pixel(mixed, QUIET + (0.86 - QUIET) * t);
+    return pixel(mixed, 0.86 * t);
   });
 }
 

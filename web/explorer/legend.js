@@ -22,13 +22,18 @@ export function legend(model, shown, look) {
   const stops = colourTable(look.map).filter((_, i) => i % 15 === 0).map((c) => `rgb(${c.join()})`);
   // A choice of steps or layers has other numbers of terms: its sums are shown as they are.
   const unit = model.part ? 1 : Math.max(1, model.page.header.terms);
-  const number = (/** @type {number} */ v) => (Math.max(0, v) / unit).toPrecision(2);
+  const number = (/** @type {number} */ v) => model.part ? Math.max(0, v).toPrecision(2) : `${tidy((100 * Math.max(0, v)) / unit)} %`;
   return [
     h("span", {}, number(low)),
     h("span", { class: "ramp", style: `background:linear-gradient(90deg,${stops})` }),
     h("span", {}, number(peak)),
-    h("span", {}, model.part ? "attention, summed" : "mean probability"),
+    h("span", {}, model.part ? "attention, summed" : "of the attention"),
   ];
+}
+
+/** Two digits that matter, without an exponent. @param {number} value */
+function tidy(value) {
+  return String(Number(value.toPrecision(2)));
 }
 
 /** @param {import("./ranking.js").Ranked[]|null} rows strongest first @returns {HTMLElement[]} list entries */

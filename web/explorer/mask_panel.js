@@ -60,8 +60,7 @@ export function maskPanel(settings, host, on) {
   };
   const refine = host.methods.length
     ? h("div", { class: "row methods" }, h("span", { class: "hint" }, "On the server:"), h("span", { class: "group" }, ...methods))
-    : h("p", { class: "hint" }, "Refining and snapping to edges are done by the server; this file has none. From a record: ",
-        h("code", {}, "daam-lens mask RECORD --word …"));
+    : h("p", { class: "hint" }, "A mask that follows the picture's edges is made from the record: ", h("code", {}, "daam-lens mask RECORD --word …"));
   greyed();
   const panel = h(
     "section",
@@ -69,6 +68,10 @@ export function maskPanel(settings, host, on) {
     h("h2", {}, h("label", { class: "check" }, show, "Mask"), area),
     level,
     h("div", { class: "row" }, softly, competing, check("invert", "Invert", "Everything but the word")),
+    h("details", { class: "hint", "aria-label": "What Level, Soft and Compete do" }, h("summary", {}, "What these do"),
+      h("p", {}, h("b", {}, "Level "), "keeps the places where the word has at least this part of its peak: 0.4 is the paper's."),
+      h("p", {}, h("b", {}, "Soft "), "fades out around the level: grey edges instead of a hard step."),
+      h("p", {}, h("b", {}, "Compete "), "takes only the places where this word is hotter than the prompt's other things.")),
     growing,
     softening,
     refine,

@@ -86,6 +86,8 @@ h2 output, h2 span { font-weight: 400; color: var(--muted); font-variant-numeric
 .why:empty { display: none; }
 .main { background: var(--accent); border-color: var(--accent); color: var(--on-accent); font-weight: 600; min-height: 36px; }
 .hint, .empty { color: var(--muted); font-size: 13px; margin: 0; }
+.hint summary { cursor: pointer; }
+.hint p { margin: 6px 0 0; }
 .empty { padding: 40px 16px; text-align: center; }
 .across { grid-column: 1 / -1; } .bar .across { text-align: center; } .ranks li.across { display: block; height: auto; }
 code { font-size: 12px; }

@@ -301,9 +301,10 @@ def test_competitors_aggregation_and_colours_do_what_python_does(record: Path, t
     assert not np.array_equal(expected, maps.mask("house", "compete").numpy())
     colours = ["--colormap", "viridis", "--opacity", "0.5"]
     assert main(["show", str(record), "--out", str(tmp_path), *colours]) == 0
-    heats = dict(zip(maps.content_words, maps.heat_maps(maps.content_words, maps.size), strict=True))
+    shares = maps.heat_maps(maps.content_words, maps.size) / sum(maps.num_terms.values())
+    heats = dict(zip(maps.content_words, shares, strict=True))
     sheet = contact_sheet(np.full((*maps.size, 3), 128, np.uint8) if maps.picture is None else maps.picture, heats, PROMPT,
-                          0.5, "viridis")  # fmt: skip
+                          0.5, "viridis", unit="%")  # fmt: skip
     assert np.array_equal(np.asarray(Image.open(tmp_path / "contact_sheet.png")), sheet)
 
 

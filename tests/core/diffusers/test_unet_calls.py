@@ -9,12 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPAGPipeline, StableDiffusionPipeline
+from diffusers import (
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPAGPipeline,
+    StableDiffusionPipeline,
+    TextToVideoZeroPipeline,
+)
 
 from daam_core import trace
 from daam_core.errors import NothingRecorded, UnsupportedModel
 
-from ..models import PROMPT, autoencoder, paint, pipeline, scheduler, tokenizer, unet
+from ..models import PROMPT, paint, pipeline, scheduler, tokenizer, unet
 from .unet_witness import Witness, assert_same
 
 
@@ -175,6 +180,15 @@ def test_a_picture_in_several_views_is_refused() -> None:
         recording.heat_maps()
 
 
+def test_frames_of_one_prompt_are_not_pictures_of_one() -> None:
+    """Text2Video-Zero runs its frames as rows of one prompt."""
+    pipe = sharing(pipeline("small"), TextToVideoZeroPipeline)
+    with trace(pipe) as recording:
+        pipe(PROMPT, num_inference_steps=3, height=64, width=64, video_length=2, t0=1, t1=2)
+    with pytest.raises(NothingRecorded, match="TextToVideoZeroPipeline made 2 pictures of 1 prompts"):
+        recording.heat_maps()
+
+
 def test_copies_made_inside_a_trace_run_by_themselves() -> None:
     """`copy.deepcopy` and `torch.save` of the UNet: 0.1.0's copy kept dead hooks, or could not be written."""
     pipe = pipeline("small")
@@ -266,25 +280,21 @@ def test_an_exchanged_unet_is_read_from_the_next_call_on_and_told_in_the_middle_
 
 
 def test_models_and_pipelines_that_cannot_be_read_are_named_before_anything_runs() -> None:
-    from diffusers import AnimateDiffPipeline, MarigoldDepthPipeline, MotionAdapter, UNet3DConditionModel
+    from diffusers import I2VGenXLUNet, MarigoldDepthPipeline
 
     pipe = pipeline("small")
     with pytest.raises(UnsupportedModel, match="UNet2DConditionModel is a model: give the pipeline that it is part of"):
         trace(pipe.unet)
-    motion = MotionAdapter(block_out_channels=(16, 32), motion_layers_per_block=1, motion_norm_num_groups=2)
-    video = AnimateDiffPipeline(autoencoder(), pipe.text_encoder, tokenizer(), pipe.unet, motion, scheduler())
-    with pytest.raises(UnsupportedModel, match="AnimateDiffPipeline makes videos"):
+    video = sharing(pipe)
+    video.unet = I2VGenXLUNet(
+        block_out_channels=(16, 32), down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"), norm_num_groups=2,
+        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"), cross_attention_dim=4, num_attention_heads=2, layers_per_block=1,
+    )  # fmt: skip
+    with pytest.raises(UnsupportedModel, match="of its I2VGenXLUNet, its text stands between tokens of the picture"):
         trace(video)
-    assert UNet3DConditionModel.__name__ in str(_video_names())
     depth = MarigoldDepthPipeline(pipe.unet, pipe.vae, scheduler(), pipe.text_encoder, tokenizer())
     with pytest.raises(UnsupportedModel, match="MarigoldDepthPipeline is given no prompt"):
         trace(depth)
-
-
-def _video_names() -> tuple[str, ...]:
-    from daam_core.diffusers.unet_trace import VIDEO_UNETS
-
-    return VIDEO_UNETS
 
 
 def test_a_call_without_a_step_is_told() -> None:

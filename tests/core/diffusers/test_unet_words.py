@@ -70,9 +70,10 @@ def test_both_prompts_of_sdxl_give_their_words() -> None:
     pipe = pipeline("sdxl")
     text = pipe.encode_prompt(PROMPT, "a blue star in the dark blue sky at night")[0][0]
     witness = Witness(pipe.unet)
-    with trace(pipe) as recording:
+    with trace(pipe, negative=True) as recording:
         paint(pipe, prompt_2="a blue star in the dark blue sky at night")
     maps = recording.heat_maps()
+    assert maps.negative is not None and maps.negative.words == []  # zeros stand for it: no tokenizer reads it
     second = ["blue", "star", "in", "the", "dark", "blue#2", "sky", "at", "night"]
     assert maps.words == [*WORDS, *second]  # "a" stands at the same place in both
     assert maps.prompt.find("red").channels == maps.prompt.find("blue").channels == (2,)

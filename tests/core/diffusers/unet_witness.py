@@ -44,6 +44,8 @@ class Witness:
 
     def _add(self, attn: Any, _args: Any, _output: Any) -> None:
         q, k = (x.pop(id(attn)).detach().double().unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (self._q, self._k))
+        if k.shape[2] != self.forwards[-1].texts.shape[1]:
+            return  # attention between the frames of a video
         scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
         scores = scores if self._mask is None else scores + self._mask
         p = (scores.exp() / scores.exp().sum(-1, keepdim=True)).sum(1)
