@@ -204,7 +204,11 @@ def test_hunyuan_in_both_orders(flipped: bool, text: int, picture: int) -> None:
         "hunyuan_video.model.HunyuanVideo", patch_size=[1, 2, 2], double_blocks=[SimpleNamespace(flipped_img_txt=flipped)]
     )
     network.byt5_in = torch.nn.Identity()
-    given = {"txt_byt5": torch.zeros(1, 9, 4), "clip_fea": torch.zeros(1, 7, 4), "ref_latent": torch.zeros(1, 16, 1, 12, 20)}
+    given: dict[str, Any] = {
+        "txt_byt5": torch.zeros(1, 9, 4),
+        "clip_fea": torch.zeros(1, 7, 4),
+        "ref_latent": torch.zeros(1, 16, 1, 12, 20),
+    }
     ((size, rows),) = ((k, v) for k, v in layout(network, (1, 16, 2, 12, 20), **given).rows.items() if v)
     keys = {rows[0].text + i: column for i, column in enumerate(rows[0].columns) if column >= 0}
     assert size == (7 + 24 + 9 + 60 + 120,) * 2
