@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import BadArgument
 from ..files import file_name, shown, writable_folder, write_png
 from ..validate import checked_prompt
 from .commands import DETAILS, check_names, check_typed_words, check_words, chosen_words, quiet_warnings
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def read(args: argparse.Namespace) -> None:
-    """A picture, and where each word of a prompt stands in it."""
+    """A picture, and where each word of a prompt stands in it; or a folder of pictures, and where labels are in them."""
+    if Path(args.picture).is_dir() or args.labels is not None:
+        return _read_folder(args)
+    if args.prompt is None:
+        raise BadArgument('Say what is in the picture: --prompt "a red house". For a folder of pictures, give --labels.')
     prompt = checked_prompt(args.prompt)
     # Everything that can be wrong is looked at before anything heavy starts.
     check_typed_words(prompt, args.words or ())
@@ -32,6 +37,19 @@ def read(args: argparse.Namespace) -> None:
     write_parts(maps, chosen_words(maps, args.words), folder, args, done)
     for line in [*map(shown, done.paths), *done.notes]:
         print(line)
+
+
+def _read_folder(args: argparse.Namespace) -> None:
+    if not Path(args.picture).is_dir():
+        raise BadArgument(f"--labels is for a folder of pictures, and {args.picture} is none. For one picture, give --prompt.")
+    if args.labels is None or args.prompt is not None:
+        raise BadArgument("A folder of pictures takes --labels (what is in them) and no --prompt.")
+    check_names(args)
+    from ..studies.label_folder import label_folder
+
+    with quiet_warnings():
+        for path in label_folder(args):
+            print(shown(path))
 
 
 def _read(picture: Any, prompt: str, args: argparse.Namespace) -> HeatMaps:

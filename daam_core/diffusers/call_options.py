@@ -39,6 +39,8 @@ def call_options(pipe: Any, settings: Settings, on_step: Callable[[int], None] |
         options["num_inference_steps"] = settings.steps
     if settings.size:
         options["height"], options["width"] = settings.size
+    if settings.frames:
+        options["num_frames"] = settings.frames
     if settings.negative:
         options["negative_prompt"] = settings.negative
     name = _guidance(known, settings)
@@ -60,6 +62,7 @@ def call_options(pipe: Any, settings: Settings, on_step: Callable[[int], None] |
 
 _MEANING = {
     "num_inference_steps": "number of steps",
+    "num_frames": "number of frames (it makes pictures)",
     "height": "size",
     "width": "size",
     "negative_prompt": "negative prompt",

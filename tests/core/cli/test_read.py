@@ -70,6 +70,8 @@ def test_what_is_wrong_in_the_arguments_is_said(tmp_path: Path, capsys: pytest.C
     path = str(tmp_path / "scene.png")
     Image.new("RGB", (64, 64)).save(path)
     assert "--prompt" in complaint(capsys, "read", path)
+    assert "is for a folder" in complaint(capsys, "read", path, "--labels", "house")
+    assert "takes --labels" in complaint(capsys, "read", str(tmp_path), "--prompt", "a house")
     assert "is empty" in complaint(capsys, "read", path, "--prompt", " ")
     assert "'boat' is not in the prompt" in complaint(capsys, "read", path, "--prompt", "a house", "--words", "boat")
     assert "noise levels from 1 to 999" in complaint(capsys, "read", path, "--prompt", "a house", "--noise", "0,300")
