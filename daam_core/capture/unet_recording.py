@@ -31,6 +31,7 @@ class _Forward:
         batch, keys: rows of its layers' batch, columns of its text.
         frames: of a video, how many of those rows are one video, 0 of pictures.
         places: whose sums which rows go into.
+        text_keys: the same object as in an earlier forward whose text and weights were the same, None in a compiled UNet.
         bias: what is added to the scores of the text's columns, `[batch, 1, 1, keys]`, None where nothing is.
         reads_self: whether the picture's attention to itself is what its projections say.
     """
@@ -39,6 +40,7 @@ class _Forward:
     keys: int
     frames: int
     places: Sequence[tuple[Group, BatchSlice]]
+    text_keys: object | None
     bias: Tensor | None
     reads_self: bool
 
@@ -83,6 +85,7 @@ class UNetRecording:
         self.repeats = False
         self._hooks, self._texts, self._prompt, self._sides, self.area = hooks, texts, prompt, sides, area
         self._whole_call = whole_call
+        self._made_of: tuple[Tensor, int, bool, list[tuple[Tensor | None, int]], object] | None = None
         self._repeated: tuple[tuple[int, int, int], Tensor, Tensor] | None = None
         self._groups: dict[tuple[Side, int], Group] = {}
         self._slices: dict[tuple[int, int], BatchSlice] = {}
@@ -144,13 +147,14 @@ class UNetRecording:
             context.shape[1],
             frames,
             places,
+            self._text_keys(context),
             inputs.text_bias,
             not inputs.masks_self and self.area.whole and not frames,
         )
         self._layers = []
         return True
 
-    def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
+    def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool = False) -> None:
         forward = self._forward
         if forward is None:
             return
@@ -170,9 +174,10 @@ class UNetRecording:
         if forward.frames:
             self._add_frames(layer, grid, q, k, forward)
             return
+        keys = forward.text_keys if of_context else None
         for group, where in forward.places:
             if forward.bias is None:
-                group.accumulator.add_cross(layer, grid, q, k, described.heads, described.scale, where)
+                group.accumulator.add_cross(layer, grid, q, k, described.heads, described.scale, where, keys)
                 continue
             rows, text = where.index, slice(0, forward.keys)
             group.accumulator.add_joint(
@@ -241,6 +246,24 @@ class UNetRecording:
                     self._slices[key] = BatchSlice(*key, area=self.area)
                 places.append((group, self._slices[key]))
         return places
+
+    def _text_keys(self, context: Tensor) -> object | None:
+        """See `_Forward.text_keys`. Counters tell of most that can change weights; the last step's keys are compared, too."""
+        if self._hooks.compiled or context.is_inference():
+            return None
+        weights = self._hooks.key_versions()
+        autocast = torch.is_autocast_enabled(context.device.type)
+        known = self._made_of
+        same = (
+            known is not None
+            and known[0] is context
+            and known[1:3] == (context._version, autocast)
+            and len(known[3]) == len(weights)
+            and all(a is b and m == n for (a, m), (b, n) in zip(known[3], weights, strict=True))
+        )
+        if not same or known is None:
+            known = self._made_of = (context, context._version, autocast, weights, object())
+        return known[4]
 
     def _of_videos(self, context: Tensor, frames: int) -> Tensor:
         """The text of each video, where it is given once for each frame; compared once for each tensor."""
