@@ -88,8 +88,10 @@ class Accumulator:
         scale: float,
         batch_slice: BatchSlice | None = None,
         keys: object | None = None,
-    ) -> None:
+    ) -> LayerPlan:
         """One cross-attention layer of one step: q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`.
+
+        Gives the layer's plan, which takes the next steps' queries and keys as long as they fit it.
 
         Args:
             keys: the same object as in an earlier step where the layer's keys are the same numbers as then; None where nobody
@@ -103,6 +105,7 @@ class Accumulator:
         if plan is None or not plan.fits(q, k):
             plan = self._plans[layer, where] = self._cross_plan(layer, grid, q, k, heads, scale, where)
         plan.add(q, k, keys)
+        return plan
 
     def _cross_plan(
         self, layer: int, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, where: BatchSlice

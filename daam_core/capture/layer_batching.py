@@ -7,6 +7,7 @@ at once, where PyTorch's version counters show that nobody wrote into them until
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -89,7 +90,11 @@ class LayerBatch:
         if self._waiting + (len(self._held) if self._may_hold else 0) == self._room:
             self._make_room()
         if self._may_hold:
-            self._held.append(Held(q, k, q._version, k._version, layer, keys))
+            # Keys that are not held on to leave their memory to the model's next layers: that is half the cost of holding.
+            if self._shared is not None and self._shared.has(layer, keys):
+                self._held.append(Held(q, None, q._version, 0, layer, keys))
+            else:
+                self._held.append(Held(q, k, q._version, k._version, layer, keys))
             return
         (q_place, own_q), (k_place, own_k) = self._q.to_copy(self._waiting, q), self._k.to_copy(self._waiting, k)
         if self._at_once:
@@ -132,7 +137,7 @@ class LayerBatch:
             self._shared.prove()
 
     def _require_untouched(self) -> None:
-        if not all(one.untouched for one in self._held):
+        if not _untouched(self._held):
             raise NothingRecorded("something began to write into the model's queries or keys in the middle of the run")
 
     def _make_room(self) -> None:
@@ -150,7 +155,7 @@ class LayerBatch:
             NothingRecorded: somebody wrote into queries or keys that nobody wrote into before.
         """
         if self._on_trial:
-            self._on_trial, self._may_hold = False, bool(self._held) and all(one.untouched for one in self._held)
+            self._on_trial, self._may_hold = False, bool(self._held) and _untouched(self._held)
             self._held = []
             return
         if not self._held:
@@ -158,7 +163,11 @@ class LayerBatch:
         self._require_untouched()
         held, self._held = self._held, []
         self._q.copy_all(self._waiting, [one.q for one in held])
-        self._k.copy_all(self._waiting, [one.k for one in held])
+        given = [one.k for one in held if one.k is not None]
+        if self._shared is None or len(given) == len(held):
+            self._k.copy_all(self._waiting, given)
+        else:
+            self._k.put(self._waiting, torch.stack([self._shared.rows(one) for one in held]))
         self._waiting += len(held)
 
     def _empty(self, layers: int, weights: Tensor | None) -> None:
@@ -170,6 +179,11 @@ class LayerBatch:
             for stack in (self._q, self._k):
                 stack.shift(layers, self._waiting)
         self._waiting, self._finished = self._waiting - layers, 0
+
+
+def _untouched(held: Sequence[Held]) -> bool:
+    """Whether nobody wrote into what is held."""
+    return all(one.q._version == one.q_version and (one.k is None or one.k._version == one.k_version) for one in held)
 
 
 class _Stack:
@@ -192,8 +206,11 @@ class _Stack:
     def copy_all(self, at: int, tensors: list[Tensor]) -> None:
         """Copy the recorded rows of several layers' tensors behind the first `at` layers."""
         with torch.no_grad():
-            stacked = stacked_rows(tensors, self._index)
-            self._all[at : at + len(tensors)].copy_(stacked.unflatten(-1, self._shape[2:]).transpose(2, 3))
+            self.put(at, stacked_rows(tensors, self._index))
+
+    def put(self, at: int, rows: Tensor) -> None:
+        """The same of rows that were taken out, `[layers, images, n, heads * d]`."""
+        self._all[at : at + len(rows)].copy_(rows.unflatten(-1, self._shape[2:]).transpose(2, 3))
 
     def heads(self, layers: int) -> Tensor:
         """The first layers, `[layers * images * heads, n, d]`."""

@@ -97,7 +97,7 @@ class QKHook:
         self._q = self._k = self._source = None
 
     def on_query(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        if self._skips():
+        if self._dispatcher.thread != get_ident() if self._op is None else self._skips():
             return
         source = args[0] if args else None
         if self._k is None:
@@ -106,7 +106,7 @@ class QKHook:
             self._pair(output, self._k, source, self._source)
 
     def on_key(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        if self._skips():
+        if self._dispatcher.thread != get_ident() if self._op is None else self._skips():
             return
         source = args[0] if args else None
         if self._q is None:
@@ -124,7 +124,7 @@ class QKHook:
 
     def _skips(self) -> bool:
         """Whether this forward is not the one that is recorded. What is being compiled is told by its operator later."""
-        if self._op is not None and torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             return False
         return self._dispatcher.thread != get_ident()
 

@@ -197,11 +197,11 @@ class UNetAttentionHooks:
         """Whether the UNet runs through `torch.compile`."""
         return self._op is not None
 
-    def key_versions(self) -> list[tuple[Tensor | None, int]]:
+    def key_versions(self) -> tuple[list[Tensor | None], list[int]]:
         """The weights that make keys of the text, and how often each was written to: the same text gives other keys where
         this is another."""
         found = [weights["weight"] for weights in self._key_weights]
-        return [(weight, 0 if weight is None else weight._version) for weight in found]
+        return found, [0 if weight is None else weight._version for weight in found]
 
     def reattach(self) -> None:
         """Put hooks on every layer again, also on those that were left out and those that somebody else replaced."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from ..errors import NothingRecorded, UnsupportedModel
 from ..prompt.prompt import Prompt
 from ..types import Grid, Side
 from .buffers import BatchSlice, StoreOptions
+from .layer_plan import LayerPlan
 from .recording import Group, Recording
 from .region import WHOLE, Area
 from .text_rows import EncodedText, match_blocks
@@ -33,6 +35,7 @@ class _Forward:
         places: whose sums which rows go into.
         text_keys: the same object as in an earlier forward whose text and weights were the same, None in a compiled UNet.
         bias: what is added to the scores of the text's columns, `[batch, 1, 1, keys]`, None where nothing is.
+        plans: of layers that attended in an earlier forward like this one, where their sums go.
         reads_self: whether the picture's attention to itself is what its projections say.
     """
 
@@ -42,6 +45,7 @@ class _Forward:
     places: Sequence[tuple[Group, BatchSlice]]
     text_keys: object | None
     bias: Tensor | None
+    plans: dict[int, list[LayerPlan]]
     reads_self: bool
 
 
@@ -85,7 +89,8 @@ class UNetRecording:
         self.repeats = False
         self._hooks, self._texts, self._prompt, self._sides, self.area = hooks, texts, prompt, sides, area
         self._whole_call = whole_call
-        self._made_of: tuple[Tensor, int, bool, list[tuple[Tensor | None, int]], object] | None = None
+        self._plans: tuple[Any, dict[int, list[LayerPlan]]] | None = None
+        self._made_of: tuple[Tensor, int, bool, list[int], list[Tensor | None], object] | None = None
         self._repeated: tuple[tuple[int, int, int], Tensor, Tensor] | None = None
         self._groups: dict[tuple[Side, int], Group] = {}
         self._slices: dict[tuple[int, int], BatchSlice] = {}
@@ -114,6 +119,7 @@ class UNetRecording:
         self.recording.fail(error)
         self._groups.clear()
         self._known.clear()
+        self._plans = self._made_of = None
         self._pending, self._forward = [], None
 
     # -- what the hooks on the UNet read, see `AttentionReceiver` ---------------------------------------------------
@@ -149,6 +155,7 @@ class UNetRecording:
             places,
             self._text_keys(context),
             inputs.text_bias,
+            self._plans_of(context, frames, places),
             not inputs.masks_self and self.area.whole and not frames,
         )
         self._layers = []
@@ -157,6 +164,13 @@ class UNetRecording:
     def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool = False) -> None:
         forward = self._forward
         if forward is None:
+            return
+        known = forward.plans.get(layer)
+        if known is not None and cross and known[0].fits(q, k):
+            self._layers.append(layer)
+            keys = forward.text_keys if of_context else None
+            for plan in known:
+                plan.add(q, k, keys)
             return
         described = self._hooks.layers[layer]
         if not cross:
@@ -174,11 +188,14 @@ class UNetRecording:
         if forward.frames:
             self._add_frames(layer, grid, q, k, forward)
             return
-        keys = forward.text_keys if of_context else None
-        for group, where in forward.places:
-            if forward.bias is None:
+        if forward.bias is None:
+            keys = forward.text_keys if of_context else None
+            forward.plans[layer] = [
                 group.accumulator.add_cross(layer, grid, q, k, described.heads, described.scale, where, keys)
-                continue
+                for group, where in forward.places
+            ]
+            return
+        for group, where in forward.places:
             rows, text = where.index, slice(0, forward.keys)
             group.accumulator.add_joint(
                 layer, grid, q[rows], k[rows], described.heads, described.scale, where, text, forward.bias[rows]
@@ -247,23 +264,29 @@ class UNetRecording:
                 places.append((group, self._slices[key]))
         return places
 
+    def _plans_of(self, context: Tensor, frames: int, places: list[tuple[Group, BatchSlice]]) -> dict[int, list[LayerPlan]]:
+        """The plans of the layers, kept while the forwards' shapes and the rows that are recorded stay the same."""
+        like = (context.shape, frames, tuple(places))
+        if self._plans is None or self._plans[0] != like:
+            self._plans = like, {}
+        return self._plans[1]
+
     def _text_keys(self, context: Tensor) -> object | None:
         """See `_Forward.text_keys`. Counters tell of most that can change weights; the last step's keys are compared, too."""
         if self._hooks.compiled or context.is_inference():
             return None
-        weights = self._hooks.key_versions()
+        weights, versions = self._hooks.key_versions()
         autocast = torch.is_autocast_enabled(context.device.type)
         known = self._made_of
         same = (
             known is not None
             and known[0] is context
-            and known[1:3] == (context._version, autocast)
-            and len(known[3]) == len(weights)
-            and all(a is b and m == n for (a, m), (b, n) in zip(known[3], weights, strict=True))
+            and known[1:4] == (context._version, autocast, versions)
+            and all(map(operator.is_, known[4], weights))
         )
         if not same or known is None:
-            known = self._made_of = (context, context._version, autocast, weights, object())
-        return known[4]
+            known = self._made_of = (context, context._version, autocast, versions, weights, object())
+        return known[5]
 
     def _of_videos(self, context: Tensor, frames: int) -> Tensor:
         """The text of each video, where it is given once for each frame; compared once for each tensor."""
