@@ -18,8 +18,8 @@ Video = NDArray[np.uint8]
 """The frames of a video, uint8 `[frames, H, W, 3]` RGB."""
 Block = Literal["down", "mid", "up"]
 """Where in a model a layer stands; every layer of a transformer is "mid"."""
-Side = Literal["prompt", "negative"]
-"""Which of a picture's two texts."""
+Side = Literal["prompt", "negative", "concepts"]
+"""Which of a picture's two texts, or what was looked for beside them."""
 Relation = Literal["image->text", "text->image", "text->text", "image->image"]
 """Whose queries attend to whose keys; "image->text" is Eq. 6."""
 

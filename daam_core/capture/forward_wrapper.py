@@ -42,6 +42,11 @@ class ForwardWrapper:
         return self._module.__dict__.get("forward") is self._stand_in
 
     @property
+    def is_innermost(self) -> bool:
+        """Whether nothing else stands in for the module's `forward` below this one."""
+        return self._below is None
+
+    @property
     def is_outermost(self) -> bool:
         """Whether what it gets is what the module gives out: a forward hook may still change that."""
         return self.in_place and not self._module._forward_hooks

@@ -122,6 +122,17 @@ class QKHook:
         self.on_query(module, args, q)
         self.on_key(module, args, k)
 
+    def keys_of(self, states: Tensor) -> Tensor:
+        """What the layer's own projection makes of a text `[columns, dim]`: `[columns, heads * d]`."""
+        attn, text = self.attn, states[None]
+        if getattr(attn, "norm_cross", None):
+            text = attn.norm_encoder_hidden_states(text)
+        if getattr(attn, "fused_projections", False) and isinstance(getattr(attn, "to_kv", None), nn.Module):
+            keys: Tensor = attn.to_kv(text).chunk(2, dim=-1)[0]
+        else:
+            keys = attn.to_k(text)
+        return keys[0].detach()
+
     def _skips(self) -> bool:
         """Whether this forward is not the one that is recorded. What is being compiled is told by its operator later."""
         if torch.compiler.is_compiling():

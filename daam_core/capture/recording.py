@@ -25,6 +25,7 @@ from ..prompt.prompt import Prompt
 from ..types import Block, Grid, Layer, Side, Size
 from .accumulator import Accumulator
 from .buffers import StoreOptions
+from .concepts import ConceptRecording
 from .extraction import recorded_image
 
 logger = logging.getLogger("daam_lens")
@@ -62,6 +63,8 @@ class Recording:
     Attributes:
         failure: why recording stopped, empty while it goes on.
         groups: in the order in which they were added.
+        concepts: what is recorded of concepts that are not in the prompt, None where nothing is.
+        concept_failure: why it stopped; the words' maps go on.
     """
 
     def __init__(self, keep: StoreOptions, hold: bool = False) -> None:
@@ -71,6 +74,8 @@ class Recording:
         self.layers: list[Layer] = []
         self._numbers: dict[Hashable, int] = {}
         self._times: list[Any] = []
+        self.concepts: ConceptRecording | None = None
+        self.concept_failure = ""
 
     # -- while the model runs ---------------------------------------------------------------------------------------
 
@@ -127,6 +132,8 @@ class Recording:
         self._times.append(time)
         for group in self.groups:
             group.accumulator.end_step()
+        if self.concepts is not None:
+            self.concepts.end_step(len(self._times))
 
     def fail(self, error: Exception) -> None:
         """Stop recording; the sampler goes on. What was foreseen is one line in the log, anything else has a traceback."""
@@ -135,6 +142,14 @@ class Recording:
         self.failure = recording_failure(error)
         logger.warning("DAAM Lens: %s", self.failure, exc_info=None if isinstance(error, DaamLensError) else error)
         self.clear()
+
+    def fail_concepts(self, error: Exception) -> None:
+        """Stop recording concepts; words are recorded on."""
+        if not self.concept_failure:
+            reason = str(error) if isinstance(error, DaamLensError) else f"{type(error).__name__}: {error}"
+            self.concept_failure = f"There are no concepts, the words were recorded: {reason}".rstrip(".") + "."
+            logger.warning("DAAM Lens: %s", self.concept_failure, exc_info=None if isinstance(error, DaamLensError) else error)
+        self.concepts = None
 
     # -- at the end -------------------------------------------------------------------------------------------------
 
@@ -152,11 +167,14 @@ class Recording:
         """Give back what only a running sampler needs."""
         for group in self.groups:
             group.accumulator.release()
+        if self.concepts is not None:
+            self.concepts.release()
 
     def clear(self) -> None:
         """Let go of everything."""
         self.groups.clear()
         self._times.clear()
+        self.concepts = None
 
     def finish(self, image: int, size: Size, picture: NDArray[np.uint8] | None = None) -> HeatMaps:
         """The maps of one picture, both sides, on the CPU.
@@ -184,7 +202,19 @@ class Recording:
             raise NothingRecorded(NO_STEP)
         if "prompt" not in sides:
             sides = {"prompt": sides["negative"]}
+        self._add_concepts(sides, image)
         return HeatMaps(sides, size, picture)
+
+    def _add_concepts(self, sides: dict[Side, RecordedImage], image: int) -> None:
+        if self.concepts is None:
+            return
+        try:
+            found = self.concepts.finish(image, self.layers, sides["prompt"].timesteps)
+        except DaamLensError as error:
+            self.fail_concepts(error)
+            return
+        if found is not None:
+            sides["concepts"] = found
 
     def _part(self, group: Group, image: int) -> RecordedImage:
         accumulator = group.accumulator

@@ -21,6 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from ..errors import UnsupportedModel
 from ..types import Block, Grid, Layer
 from . import compile_op as compiled
+from .concepts import plain_weights
 from .forward_wrapper import ForwardWrapper
 from .processor_proof import ProcessorProof, needs_proof
 from .projection_hooks import GridHook, QKHook
@@ -116,7 +117,11 @@ class UNetAttentionHooks:
         self._hooks: list[tuple[GridHook, list[QKHook]]] = []
         self._projections: list[tuple[dict[str, Any], str]] = []
         self._known: list[nn.Module | None] = []
+<<<<<<< HEAD
         self._key_weights: list[dict[str, Tensor | None]] = []
+=======
+        self._by_index: dict[int, QKHook] = {}
+>>>>>>> main
         self._proofs: dict[int, ProcessorProof] = {}
         self._heard: list[int] = []
         self._entered: set[int] | None = None
@@ -191,6 +196,27 @@ class UNetAttentionHooks:
         except Exception as error:
             self.thread = 0
             self.receiver.fail(error)
+
+    def text_keys(self, index: int, states: Tensor) -> Tensor:
+        """What a layer makes of a text that the model is not given: `[columns, dim]` -> `[columns, heads * d]`.
+
+        A LoRA takes part as it stands; these hooks do not take it for the model's own.
+        """
+        thread, self.thread = self.thread, 0
+        try:
+            with torch.no_grad():
+                return self._hook(index).keys_of(states)
+        finally:
+            self.thread = thread
+
+    def key_weights(self, index: int) -> object:
+        """What a layer's keys depend on, see `concepts.plain_weights`."""
+        return plain_weights(self._hook(index).attn.to_k)
+
+    def _hook(self, index: int) -> QKHook:
+        if len(self._by_index) != len(self.layers):
+            self._by_index = {hook.index: hook for _, hooks in self._hooks for hook in hooks}
+        return self._by_index[index]
 
     @property
     def compiled(self) -> bool:
@@ -288,7 +314,7 @@ class UNetAttentionHooks:
             )
 
     def _unread(self, index: int, what: str) -> str:
-        hook = next(hook for _, hooks in self._hooks for hook in hooks if hook.index == index)
+        hook = self._hook(index)
         processor = type(getattr(hook.attn, "processor", hook.attn)).__name__
         return (
             f"{self.layers[index].name} of {type(self._inner).__name__} {what}, so its map would be wrong; its processor is "
@@ -318,6 +344,7 @@ class UNetAttentionHooks:
 
     def _find_layers(self) -> None:
         self.layers, self._hooks, self._projections = [], [], []
+        self._by_index = {}
         for name, owner in self._owners:
             grid_hook = GridHook(self, owner)
             hooks = []

@@ -15,7 +15,12 @@ from ..errors import NothingRecorded, UnsupportedModel
 from ..prompt.prompt import Prompt
 from ..types import Grid, Side
 from .buffers import BatchSlice, StoreOptions
+<<<<<<< HEAD
 from .layer_plan import LayerPlan
+=======
+from .concept_texts import ConceptTexts
+from .concepts import ConceptRecording
+>>>>>>> main
 from .recording import Group, Recording
 from .region import WHOLE, Area
 from .text_rows import EncodedText, match_blocks
@@ -31,6 +36,7 @@ class _Forward:
 
     Attributes:
         batch, keys: rows of its layers' batch, columns of its text.
+        context: the text, `[batch, keys, dim]`.
         frames: of a video, how many of those rows are one video, 0 of pictures.
         places: whose sums which rows go into.
         text_keys: the same object as in an earlier forward whose text and weights were the same, None in a compiled UNet.
@@ -41,6 +47,7 @@ class _Forward:
 
     batch: int
     keys: int
+    context: Tensor
     frames: int
     places: Sequence[tuple[Group, BatchSlice]]
     text_keys: object | None
@@ -64,6 +71,7 @@ class UNetRecording:
         sides: whose texts are recorded.
         area: which part of the picture the UNet paints.
         whole_call: whether every forward in this thread is the pipeline's; else those with other texts are left alone.
+        concepts: gives the concepts that were asked for, encoded; None where none were.
 
     Attributes:
         thread: the thread that makes the call.
@@ -82,7 +90,10 @@ class UNetRecording:
         sides: Sequence[Side],
         area: Area = WHOLE,
         whole_call: bool = True,
+        concepts: Callable[[], ConceptTexts | None] | None = None,
     ) -> None:
+        self._concepts = concepts
+        self._proved: set[int] = set()
         self.thread = threading.get_ident()
         self.recording = Recording(keep, hold=not hooks.compiled)
         self.latent_size: Grid = (0, 0)
@@ -151,6 +162,7 @@ class UNetRecording:
         self._forward = _Forward(
             len(inputs.sample) * max(1, frames),
             context.shape[1],
+            context,
             frames,
             places,
             self._text_keys(context),
@@ -188,6 +200,7 @@ class UNetRecording:
         if forward.frames:
             self._add_frames(layer, grid, q, k, forward)
             return
+<<<<<<< HEAD
         if forward.bias is None:
             keys = forward.text_keys if of_context else None
             forward.plans[layer] = [
@@ -195,11 +208,30 @@ class UNetRecording:
                 for group, where in forward.places
             ]
             return
+=======
+        if self._concepts is not None and self.recording.concepts is not None:
+            self._add_concepts(forward, layer, grid, q, k)
+>>>>>>> main
         for group, where in forward.places:
             rows, text = where.index, slice(0, forward.keys)
             group.accumulator.add_joint(
                 layer, grid, q[rows], k[rows], described.heads, described.scale, where, text, forward.bias[rows]
             )
+
+    def _add_concepts(self, forward: _Forward, layer: int, grid: Grid, q: Tensor, k: Tensor) -> None:
+        """A layer's attention to concepts; whatever goes wrong ends them, not the words."""
+        concepts, described = self.recording.concepts, self._hooks.layers[layer]
+        assert concepts is not None
+        try:
+            for group, where in forward.places:
+                if group.side != "prompt":
+                    continue
+                if layer not in self._proved:
+                    self._proved.add(layer)
+                    concepts.require_own_keys(described, layer, forward.context[where.start], k[where.start])
+                concepts.add(layer, grid, q, k, described.heads, described.scale, where)
+        except Exception as error:
+            self.recording.fail_concepts(error)
 
     def _add_frames(self, layer: int, grid: Grid, q: Tensor, k: Tensor, forward: _Forward) -> None:
         """A layer whose batch holds the frames of each video one after the other, all with that video's text."""
@@ -257,7 +289,7 @@ class UNetRecording:
         places = []
         for (side, part), rows in found.items():
             if side in self._sides:
-                group = self._groups.get((side, part)) or self._start(side, part, inputs)
+                group = self._groups.get((side, part)) or self._start(side, part, inputs, context)
                 key = (rows.start, rows.stop)
                 if key not in self._slices:
                     self._slices[key] = BatchSlice(*key, area=self.area)
@@ -314,7 +346,7 @@ class UNetRecording:
             self._known[key] = context, found  # kept, so that no other tensor can get its identity
         return self._known[key][1]
 
-    def _start(self, side: Side, part: int, inputs: UNetInputs) -> Group:
+    def _start(self, side: Side, part: int, inputs: UNetInputs, context: Tensor) -> Group:
         """A text that comes in for the first time."""
         if not self._groups:
             self._hooks.reattach()  # an earlier call left out what it had no use for
@@ -324,7 +356,23 @@ class UNetRecording:
         prompts = [self._prompt(text) for text in own]
         group = self.recording.add_group(side, range(len(own)), prompts)
         self._groups[side, part] = group
+        if side == "prompt" and self._concepts is not None and not self.recording.concept_failure:
+            self._start_concepts(prompts, self._concepts(), context, _frames(inputs.sample) > 0)
         return group
+
+    def _start_concepts(self, prompts: Sequence[Prompt], texts: ConceptTexts | None, context: Tensor, video: bool) -> None:
+        recording = self.recording
+        try:
+            if video:
+                raise UnsupportedModel("of videos they are not read")
+            if texts is None:
+                raise NothingRecorded("the pipeline did not encode its prompt inside the trace, so concepts were not either")
+            if recording.concepts is None:
+                recording.concepts = ConceptRecording(texts, prompts, self._hooks.text_keys, self._hooks.key_weights, context)
+            else:
+                recording.concepts.hold_against(prompts)
+        except Exception as error:
+            recording.fail_concepts(error)
 
 
 def _frames(sample: Tensor) -> int:

@@ -67,6 +67,16 @@ def region_argument(text: str) -> tuple[int, int, int, int]:
     return x, y, width, height
 
 
+def frames_argument(text: str) -> tuple[int, ...] | str:
+    """Frames of a video's maps: "0,3,-1"; "video" are those of the video itself."""
+    if text.strip().lower() == "video":
+        return "video"
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of frames, as in 0,3,-1, and not `video`") from None
+
+
 def levels_argument(text: str) -> tuple[float, ...]:
     """Noise levels in thousandths: "300,200,100"."""
     try:

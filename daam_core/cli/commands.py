@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import BadArgument, MissingPackage, WordNotFound
 from ..files import file_name, file_names, shown, writable_folder, write_png
 from ..packages import install_line
+from ..prompt.concepts import concepts_of
 from ..validate import checked_negative, checked_prompt
-from .parts import Written, grey, says_nothing, write_parts, write_sheet
+from .parts import Written, concept_lines, grey, says_nothing, write_parts, write_sheet
+from .video_parts import write_video_itself
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,16 +36,24 @@ def generate(args: argparse.Namespace) -> None:
     # Everything that can be wrong is looked at before anything heavy starts.
     check_typed_words(prompt, args.words or ())
     check_names(args)
+    if args.concepts:
+        concepts_of(args.concepts)
     folder = writable_folder(args.out or Path("daam-lens-out", f"{file_name(prompt)}-{args.seed}"))
     picture, recording = _generate(prompt, args)
     # First what took long: whatever happens to the maps, the picture and then the record are there.
     done = Written([write_png(folder / "picture.png", picture)] if "picture" in args.save else [])
     maps = recording.heat_maps(aggregation=args.aggregation)
+    if maps.frames is not None and maps.frames.note:
+        done.notes.append(maps.frames.note)
+    if "picture" in args.save and maps.video is not None:
+        done.paths += write_video_itself(maps, folder, args.fps)
     if lost := maps.prompt.truncated:
         done.notes.append(f"The model did not read the last {len(lost)} words, from {lost[0]!r} on: its text encoder was full.")
     if "record" in args.save:
         done.paths.append(maps.save(folder / "record.safetensors"))
-    write_parts(maps, chosen_words(maps, args.words), folder, args, done)
+    write_parts(maps, [*chosen_words(maps, args.words), *maps.concepts], folder, args, done)
+    if args.concepts and recording.concept_failure:
+        done.notes.append(recording.concept_failure)
     for line in [*map(shown, done.paths), *done.notes]:
         print(line)
 
@@ -52,6 +62,10 @@ def mask(args: argparse.Namespace) -> None:
     """`daam-lens mask`: masks of a record's words, cleaned up as asked."""
     maps = _load(args.record)
     folder = writable_folder(args.out or Path(args.record).parent)
+    if maps.num_frames > 1:
+        return _masks_of_a_video(maps, folder, args)
+    if args.frames is not None:
+        raise BadArgument("--frames chooses frames of a video, and this record is of one picture.")
     results = [maps.mask_result(word, args.method, tau=args.tau, competitors=args.competitors) for word in args.words]
     if args.smallest[0] and not args.smallest[1]:
         print(f"--smallest {args.smallest[0]:g} is per cent of the picture; for pixels write {args.smallest[0]:g}px.")
@@ -62,6 +76,20 @@ def mask(args: argparse.Namespace) -> None:
     for word, one in zip(args.words, results, strict=True):
         if empty := says_nothing(one.mask):
             print(f"The mask of “{word}” says nothing: {empty}.")
+
+
+def _masks_of_a_video(maps: HeatMaps, folder: Path, args: argparse.Namespace) -> None:
+    from .video_parts import mask_of_frames, write_frame_masks
+
+    for word, name in zip(args.words, file_names(args.words), strict=True):
+        result, numbers = mask_of_frames(maps, word, args.frames, args)
+        cleaned = [grey(_clean(result.mask[i], args)) for i in numbers]
+        paths = write_frame_masks(cleaned, name, folder, numbers)
+        print(f"{shown(paths[0])} … {paths[-1].name} ({len(paths)} frames)" if len(paths) > 1 else shown(paths[0]))
+        if result.note:
+            print(result.note)
+        if not result.mask.any():
+            print(f"The mask of “{word}” says nothing: it is empty in every frame.")
 
 
 def words(args: argparse.Namespace) -> None:
@@ -86,11 +114,14 @@ def show(args: argparse.Namespace) -> None:
     print(f"prompt   {maps.prompt.text}")
     print(f"picture  {width} x {height} px{'' if maps.picture is not None else ' (not in the record)'}")
     print(f"maps     {', '.join(f'{w} x {h}' for h, w in sorted(maps.sums))}")
+    if maps.num_frames > 1:
+        of = "" if maps.video is None else f", {len(maps.video)} in the video"
+        print(f"frames   {maps.num_frames} latent{of}")
     print(f"model    {len(maps.layers)} layers, {maps.steps} steps")
     print(f"words    {', '.join(maps.words)}\n")
-    print("\n".join(prompt_report(maps).lines()))
+    print("\n".join([*prompt_report(maps).lines(), *concept_lines(maps)]))
     if folder:
-        print(shown(write_sheet(maps, maps.default_words(), folder, args)))
+        print(shown(write_sheet(maps, [*maps.default_words(), *maps.concepts], folder, args)))
 
 
 def explore(args: argparse.Namespace) -> None:
@@ -125,7 +156,8 @@ def _generate(prompt: str, args: argparse.Namespace) -> tuple[Any, AttentionTrac
 
     # castorini's rule is about every head's map.
     keep: tuple[KeptAxis, ...] = (*DETAILS[args.detail], *(("heads",) if args.aggregation == "castorini" else ()))
-    settings = Settings(args.seed, args.steps, args.size, args.guidance, args.negative or "", keep)
+    concepts = args.concepts or ()
+    settings = Settings(args.seed, args.steps, args.size, args.guidance, args.negative or "", keep, concepts, args.num_frames)
     with quiet_warnings():
         pipe = load_pipeline(args.model, args.device)
         check_words(pipe, prompt, args.words)

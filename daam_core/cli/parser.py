@@ -19,6 +19,7 @@ from .argument_types import (
     SAVES,
     area_argument,
     device_argument,
+    frames_argument,
     model_argument,
     number_argument,
     region_argument,
@@ -179,11 +180,21 @@ def _add_generate(commands: Any) -> None:
         help="how strictly to follow the prompt; 1 = no guidance (default: the model's own)",
     )
     p.add_argument("--negative", metavar="PROMPT", help="what not to paint; its words are recorded, too")
+    p.add_argument("--num-frames", type=whole_argument(1), metavar="N", help="frames of a video (default: the model's own)")
+    p.add_argument(
+        "--fps", type=number_argument(1, 60), default=16.0, help="frames a second of videos that are written (default: 16)"
+    )
     p.add_argument(
         "--words",
         type=words_argument,
         metavar="WORDS",
         help='words or phrases to look at, with commas between: "house,red house" (default: all but stop words)',
+    )
+    p.add_argument(
+        "--concepts",
+        type=words_argument,
+        metavar="WORDS",
+        help='things to look for that are not in the prompt: "sky,shadow"; each is told with how likely it is there',
     )
     _add_method(p)
     p.add_argument(
@@ -214,7 +225,8 @@ def _add_read(commands: Any) -> None:
         "read",
         help="a heat map and a mask for each word in a picture that was not made here",
         description="Read a photograph or drawing: noise is added to it at a few levels, the model takes one pass at each, and "
-        "each word's attention is written like that of a picture it made. Nothing is painted.",
+        "each word's attention is written like that of a picture it made. Nothing is painted. Of a folder of pictures, label "
+        "maps are written; stopped, the same command goes on, and `accelerate launch` splits it over GPUs.",
     )
     add_read_arguments(p)
     _add_model(p)
@@ -238,6 +250,13 @@ def _add_mask(commands: Any) -> None:
         type=words_argument,
         metavar="WORDS",
         help="words that the mask's word competes with, with commas between (default: the nouns of the other word groups)",
+    )
+    p.add_argument(
+        "--frames",
+        type=frames_argument,
+        metavar="FRAMES",
+        help="of a video, whose masks are one PNG a frame: latent frames from 0, as in 0,3,-1 (default: all); "
+        "`video` is every frame of the video itself",
     )
     p.add_argument("--fill-holes", action="store_true", help="fill holes inside the mask")
     p.add_argument(

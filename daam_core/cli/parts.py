@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CannotWrite
 from ..files import file_names, write_png, write_text
+from .video_parts import mask_of_frames, write_frame_masks, write_video_overlay
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 REPORT = "report.json"
 EVEN = 0.98
 """Part of the picture above which a mask tells no place apart."""
-_OF_A_WORD = re.compile(r"(overlay|mask|steps)_.+\.(png|gif)")
+_OF_A_WORD = re.compile(r"(overlay|mask|steps)_.+\.(png|gif|mp4|webp)")
 _OF_THE_PICTURE = ("prompt", "negative", "model", "seed", "steps", "guidance", "height", "width")
 _OF_A_MASK = ("method", "tau")
 
@@ -46,6 +47,9 @@ def write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpar
 
     before = _last_report(folder)
     for word, name in tqdm(list(zip(words, file_names(words), strict=True)), desc="drawing", unit="word"):
+        if maps.num_frames > 1:
+            _write_film(maps, word, name, folder, args, done)
+            continue
         if "overlays" in args.save:
             done.paths.append(_write_overlay(maps, word, folder / f"overlay_{name}.png", args))
         if "masks" in args.save:
@@ -54,7 +58,7 @@ def write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpar
                 done.notes.append(f"No mask of “{word}”: {empty}.")
             else:
                 done.paths.append(write_png(folder / f"mask_{name}.png", grey(one)))
-        if "animation" in args.save and maps.detail is not None and maps.detail.by_step:
+        if "animation" in args.save and maps.detail is not None and maps.detail.by_step and not maps.is_concept(word):
             done.paths.append(_write_animation(maps, word, folder / f"steps_{name}.gif", args))
     if "sheet" in args.save:
         done.paths.append(write_sheet(maps, words, folder, args))
@@ -66,6 +70,20 @@ def write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpar
     if "report" in args.save:
         done.paths += _write_report(maps, words, folder, settings, done.paths)
     done.notes += _clear_leftovers(folder, {path.name for path in done.paths}, before, settings)
+
+
+def _write_film(maps: HeatMaps, word: str, name: str, folder: Path, args: argparse.Namespace, done: Written) -> None:
+    """A word of a video: its overlay plays, its mask is a picture a latent frame."""
+    if "overlays" in args.save:
+        done.paths.append(write_video_overlay(maps, word, folder / f"overlay_{name}.mp4", args))
+    if "masks" in args.save:
+        result, numbers = mask_of_frames(maps, word, None, args)
+        if result.mask.any():
+            done.paths += write_frame_masks([grey(one) for one in result.mask], name, folder, numbers)
+        else:
+            done.notes.append(f"No mask of “{word}”: it would be empty in every frame.")
+    if "animation" in args.save and maps.detail is not None and maps.detail.by_step and not maps.is_concept(word):
+        done.paths.append(_write_animation(maps, word, folder / f"steps_{name}.gif", args))
 
 
 def says_nothing(mask: Tensor) -> str:
@@ -86,10 +104,13 @@ def grey(mask: Tensor) -> Any:
 def write_sheet(maps: HeatMaps, words: Sequence[str], folder: Path, args: argparse.Namespace) -> Path:
     """`contact_sheet.png` of the words. Raises CannotWrite."""
     from ..maps.statistics import mean_probability
-    from ..render import contact_sheet
+    from ..render import contact_sheet, word_sheet
 
-    heats = dict(zip(words, mean_probability(maps, words, maps.size), strict=True))
-    sheet = contact_sheet(_picture(maps), heats, maps.prompt.text, args.opacity, args.colormap, unit="%")
+    if maps.num_frames > 1:
+        sheet = word_sheet(maps, words, opacity=args.opacity, colormap=args.colormap)
+    else:
+        heats = dict(zip(map(maps.caption, words), mean_probability(maps, words, maps.size), strict=True))
+        sheet = contact_sheet(_picture(maps), heats, maps.prompt.text, args.opacity, args.colormap, unit="%")
     return write_png(folder / "contact_sheet.png", sheet)
 
 
@@ -97,8 +118,8 @@ def _write_overlay(maps: HeatMaps, word: str, path: Path, args: argparse.Namespa
     from ..maps.statistics import mean_probability
     from ..render import overlay
 
-    heat = mean_probability(maps, [word], maps.size)[0]
-    return write_png(path, overlay(_picture(maps), heat, args.opacity, args.colormap, label=word, bar=True, unit="%"))
+    heat, label = mean_probability(maps, [word], maps.size)[0], maps.caption(word)
+    return write_png(path, overlay(_picture(maps), heat, args.opacity, args.colormap, label=label, bar=True, unit="%"))
 
 
 def _write_animation(maps: HeatMaps, word: str, path: Path, args: argparse.Namespace) -> Path:
@@ -121,11 +142,22 @@ def _write_report(
 ) -> list[Path]:
     from ..maps.prompt_report import prompt_report
 
-    report = prompt_report(maps, words)
+    report = prompt_report(maps, [word for word in words if not maps.is_concept(word)])
+    concepts = {concept: round(maps.presence(concept).score, 4) for concept in maps.concepts}
     files = [path.name for path in paths] + ["report.txt", REPORT]
-    text = f"{maps.prompt.text}\n\n" + "\n".join(report.lines()) + "\n"
-    data = json.dumps({**settings, **asdict(report), "files": files}, indent=2, ensure_ascii=False) + "\n"
+    text = f"{maps.prompt.text}\n\n" + "\n".join([*report.lines(), *concept_lines(maps)]) + "\n"
+    entries = {**settings, **asdict(report), "concepts": concepts, "files": files}
+    data = json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
     return [write_text(folder / "report.txt", text), write_text(folder / REPORT, data)]
+
+
+def concept_lines(maps: HeatMaps) -> list[str]:
+    """What was looked for beside the prompt's words, a line each, and what the scores are worth; nothing where nothing was."""
+    if not maps.concepts:
+        return []
+    from ..maps.queries import PRESENCE_NOTE
+
+    return ["", *map(maps.caption, maps.concepts), PRESENCE_NOTE]
 
 
 def _picture(maps: HeatMaps) -> Any:

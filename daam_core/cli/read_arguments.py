@@ -10,9 +10,20 @@ from .argument_types import SAVES, levels_argument, saves_argument, size_argumen
 
 def add_read_arguments(p: argparse.ArgumentParser) -> None:
     """What is read, how, and what is written."""
-    p.add_argument("picture", metavar="PICTURE", help="a picture file (PNG, JPEG, WebP, BMP, TIFF, GIF) of any size")
-    p.add_argument("--prompt", required=True, help="what is in the picture, in words that the model knows")
-    p.add_argument("--out", metavar="DIR", help="folder to write into (default: daam-lens-out/PICTURE)")
+    p.add_argument(
+        "picture", metavar="PICTURE", help="a picture file (PNG, JPEG, WebP, BMP, TIFF, GIF) of any size, or a folder of them"
+    )
+    p.add_argument("--prompt", help="of one picture: what is in it, in words that the model knows")
+    p.add_argument(
+        "--concepts", type=words_argument, metavar="WORDS",
+        help="things to look for that the prompt does not name, with commas between; without a prompt, what is in the picture",
+    )  # fmt: skip
+    p.add_argument(
+        "--labels", metavar="LABELS",
+        help="of a folder: what is in its pictures, with commas between; a .txt file with one label a line; or a .json file "
+        "that names the labels of each picture. Writes label maps (PNG with a palette) and annotations.json in COCO's form",
+    )  # fmt: skip
+    p.add_argument("--out", metavar="DIR", help="folder to write into (default: daam-lens-out/PICTURE, or daam-lens-labels)")
     add_noise_arguments(p)
     p.add_argument(
         "--words",

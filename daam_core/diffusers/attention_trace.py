@@ -70,6 +70,11 @@ class AttentionTrace:
         """Why the last generation could not be recorded, None if it was; the picture was made all the same."""
         return (self._generations[-1].recording.failure or None) if self._generations else None
 
+    @property
+    def concept_failure(self) -> str | None:
+        """Why the last generation has no concepts although some were asked for, None if it has; its words have their maps."""
+        return (self._generations[-1].recording.concept_failure or None) if self._generations else None
+
     def __iter__(self) -> Iterator[HeatMaps]:
         """The maps of every picture of the last generation."""
         return (self.heat_maps(image) for image in range(self.num_images))

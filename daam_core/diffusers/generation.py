@@ -46,7 +46,8 @@ def generate_recorded(
         UnsupportedModel: it made no picture.
     """
     options = call_options(pipe, settings, on_step)
-    with trace(pipe, keep=settings.detail, negative=bool(settings.negative)) as recording:
+    concepts = list(settings.concepts) or None
+    with trace(pipe, keep=settings.detail, negative=bool(settings.negative), concepts=concepts) as recording:
         try:
             output = pipe(prompt=prompt, **options)
         except ValueError as error:

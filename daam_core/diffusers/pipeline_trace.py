@@ -180,32 +180,44 @@ class PipelineTrace(AttentionTrace):
     def _begin_encoding(self, name: str, pipe: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
         if pipe is not self._pipe or not self._may_encode():
             return None
-        texts = texts_of(inspect.signature(getattr(type(pipe), name)), (pipe, *args), kwargs)
+        signature = inspect.signature(getattr(type(pipe), name))
+        texts = texts_of(signature, (pipe, *args), kwargs)
         call, typed = self._current, texts.get("prompt")
         if call is not None and typed is not None and name != ENCODERS[0]:
             texts["prompt"] = untemplated(typed, call.given, call.encoded.num_parts("prompt") == 0)
-        return self._encode(lambda output: (texts, batches_of(output)))
+        return self._encode(
+            lambda output: (texts, batches_of(output)),
+            lambda: self._after_encoding(signature.bind(pipe, *args, **kwargs).arguments),
+        )
 
     def _may_encode(self) -> bool:
         """Whether an encoder that is called now is called for the first time, by this pipeline, in this thread."""
         call = self._current
         return not self._encoding and (call is None or call.recording.thread == threading.get_ident())
 
-    def _encode(self, read: Callable[[Any], tuple[dict[str, list[str] | None], list[list[Tensor]]]]) -> Finish:
-        """Record the tokenizers until the end of an encoder's call, of whose output `read` makes texts and rows."""
+    def _encode(
+        self,
+        read: Callable[[Any], tuple[dict[str, list[str] | None], list[list[Tensor]]]],
+        then: Callable[[], None] = lambda: None,
+    ) -> Finish:
+        """Record the tokenizers until the end of an encoder's call, of whose output `read` makes texts and rows; `then` is
+        called behind it, and what it encodes is not taken for a prompt."""
         record = self._tokenizers.record()
         tokens = record.__enter__()
         self._encoding = True
 
         def finish(output: Any) -> None:
-            self._encoding = False
             record.__exit__(None, None, None)
             if output is None:
+                self._encoding = False
                 return  # it raised
             try:
                 self._on_encoding(Encoding(*read(output), tokens))
+                then()
             except Exception as error:
                 self._fail(error)
+            finally:
+                self._encoding = False
 
         return finish
 
@@ -225,6 +237,9 @@ class PipelineTrace(AttentionTrace):
                 self._fail(error)
 
         return finish
+
+    def _after_encoding(self, given: Mapping[str, Any]) -> None:
+        """The pipeline's `encode_prompt` was called with these arguments; what is encoded here is not taken for its prompts."""
 
     def _on_encoding(self, encoding: Encoding) -> None:
         if not encoding.outputs:

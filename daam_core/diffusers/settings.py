@@ -19,6 +19,8 @@ class Settings:
         guidance: how strictly to follow the prompt; 1 is none. Of two kinds, with a negative prompt the one that heeds it.
         negative: what not to paint; its words are recorded, too.
         detail: what to keep apart.
+        concepts: what to look for beside the prompt's words, see `trace`.
+        frames: of a video.
     """
 
     seed: int = 0
@@ -27,3 +29,5 @@ class Settings:
     guidance: float | None = None
     negative: str = ""
     detail: Sequence[KeptAxis] = ()
+    concepts: Sequence[str] = ()
+    frames: int | None = None

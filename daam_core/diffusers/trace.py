@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
 
+from ..attention.concepts import CONCEPT_RULES, ConceptRule
 from ..capture.buffers import StoreOptions
 from ..errors import BadArgument, UnsupportedModel
+from ..prompt.concepts import concepts_of
 from ..types import Relation
 from .attention_trace import AttentionTrace
 from .modular_trace import ModularTrace, is_modular
@@ -26,6 +28,8 @@ def trace(
     self_attention: bool = True,
     prompts: str | Sequence[str] | None = None,
     relations: Relation | Sequence[Relation] = "image->text",
+    concepts: str | Sequence[str] | Mapping[str, str] | None = None,
+    concept_rule: ConceptRule = "prompt",
 ) -> AttentionTrace:
     """Record a diffusers pipeline: `with trace(pipe) as recording: pipe("a red house")`, then `recording.heat_maps()`.
 
@@ -47,11 +51,18 @@ def trace(
             (where a word looks: `maps.relation("text->image")`), "text->text" (which word leans on which:
             `maps.word_matrix()`), of transformers whose text and picture are one sequence; "image->image" is
             `self_attention`.
+        concepts: up to 64 things to look for that are not in the prompt, such as `["sky", "a dog's tail"]`, or the text to
+            encode for each, `{"sky": "a photo of the sky"}`; UNets only. `maps.heat_map("sky")` is its map and
+            `maps.presence("sky")` how likely it is there at all: a map lights the object that fits best, whether it is there
+            or not. A word that stands in the prompt has its own map.
+        concept_rule: what a concept's map is held against: "prompt" (the prompt's words), or for comparison "ovam" (its own
+            text, OVAM) or "column" (the whole context, without taking part in its softmax).
 
     Raises:
         UnsupportedModel: the pipeline has no UNet with cross-attention and no transformer that is read, or its model has not
             the relations.
-        BadArgument: `keep` or `relations` names something else, or `prompts` are given for a transformer.
+        BadArgument: `keep` or `relations` names something else, `prompts` are given for a transformer, or concepts are none
+            that can be read.
 
     Example:
         >>> from daam_core import load_tiny
@@ -63,6 +74,10 @@ def trace(
         [['a', 'red', 'house'], ['a', 'green', 'tree']]
         >>> tuple(recording.heat_maps(1).mask("tree").shape)
         (128, 128)
+        >>> with trace(pipe, concepts=["sky"]) as recording:
+        ...     images = pipe("a red house", num_inference_steps=2).images
+        >>> recording.heat_maps().concepts
+        ['sky']
     """
     axes = (keep,) if isinstance(keep, str) else tuple(keep)
     if unknown := set(axes) - {"layers", "steps", "heads"}:
@@ -74,6 +89,9 @@ def trace(
     own = self_attention or "image->image" in asked
     options = StoreOptions("layers" in axes, "steps" in axes, "heads" in axes, own, of_text)
     texts = None if prompts is None else (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    wanted = () if concepts is None else concepts_of(concepts)
+    if concept_rule not in CONCEPT_RULES:
+        raise BadArgument(f"There is no rule {concept_rule!r} for concepts; there are {', '.join(CONCEPT_RULES)}.")
     transformers = [getattr(pipe, name, None) for name in MODELS]
     if getattr(pipe, "unet", None) is None and any(isinstance(model, torch.nn.Module) for model in transformers):
         if texts is not None:
@@ -81,10 +99,14 @@ def trace(
                 f"`prompts=` is read for UNets. For {type(pipe).__name__} call `pipe.encode_prompt` inside the trace, and give "
                 "what it returns."
             )
+        if wanted:
+            raise UnsupportedModel(
+                f"Concepts are read from UNets, and {type(pipe).__name__} has a transformer. Record it without them."
+            )
         return (ModularTrace if is_modular(pipe) else TransformerTrace)(pipe, options, negative)
     if of_text:
         raise UnsupportedModel(
             f"{' and '.join(of_text)} cannot be recorded of {type(pipe).__name__}: a UNet attends to its text in an attention "
             "where only the picture has queries."
         )
-    return UNetTrace(pipe, options, negative, texts)
+    return UNetTrace(pipe, options, negative, texts, wanted, concept_rule)

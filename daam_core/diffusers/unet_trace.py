@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from ..attention.concepts import ConceptRule
 from ..capture.buffers import StoreOptions
 from ..capture.class_hook import Finish
+from ..capture.concept_texts import ConceptTexts
 from ..capture.region import WHOLE
 from ..capture.text_rows import EncodedText
 from ..capture.tokenizer_hook import Tokenized
@@ -18,8 +20,10 @@ from ..capture.unet_hooks import UNetAttentionHooks
 from ..capture.unet_recording import UNetRecording
 from ..errors import BadArgument, NothingRecorded, UnsupportedModel
 from ..maps.heatmaps import Aggregation, HeatMaps
+from ..prompt.concepts import Concept
 from ..prompt.prompt import Prompt
 from ..types import Size
+from .encoded_concepts import encode_concepts, require_concepts
 from .encoded_prompts import Encoding, Source
 from .encoder_rows import ENCODERS, add_encoder_output
 from .modular_trace import is_modular
@@ -42,15 +46,30 @@ class UNetTrace(PipelineTrace):
 
     Args:
         prompts: the texts of embeddings that somebody else made, one for each picture or one for all.
+        concepts: what is looked for beside the prompt's words.
+        concept_rule: which columns it is held against, see `attention.concepts`.
 
     Raises:
         UnsupportedModel: the pipeline has no UNet with cross-attention, or none that is given text.
     """
 
-    def __init__(self, pipe: Any, keep: StoreOptions, negative: bool, prompts: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        keep: StoreOptions,
+        negative: bool,
+        prompts: Sequence[str] | None = None,
+        concepts: tuple[Concept, ...] = (),
+        concept_rule: ConceptRule = "prompt",
+    ) -> None:
         super().__init__(pipe, keep, negative)
         _require_readable(pipe)
+        if concepts:
+            require_concepts(pipe)
         self._prompts = prompts
+        self._concepts, self._concept_rule = concepts, concept_rule
+        self._encoded_concepts: ConceptTexts | None = None
+        self._encoded_in: PipelineCall | None = None
         self._hooks = UNetAttentionHooks(pipe.unet, self_attention=keep.self_attention)
         self._words: dict[tuple[Any, ...], Prompt] = {}
         self._during = ExitStack()
@@ -133,6 +152,7 @@ class UNetTrace(PipelineTrace):
             self._sides,
             area,
             bool(call.given),
+            (lambda: self._encoded_concepts) if self._concepts else None,
         )
         if failure is not None:
             recording.fail(failure)
@@ -230,6 +250,17 @@ class UNetTrace(PipelineTrace):
         return finish
 
     # -- words ------------------------------------------------------------------------------------------------------
+
+    def _after_encoding(self, given: Mapping[str, Any]) -> None:
+        call = self._current
+        if not self._concepts or (call is not None and self._encoded_in is call):
+            return
+        self._encoded_concepts, self._encoded_in = None, call
+        try:
+            self._encoded_concepts = encode_concepts(self._pipe, given, self._concepts, self._concept_rule, self._tokenizers)
+        except Exception as error:
+            if call is not None:
+                call.recording.recording.fail_concepts(error)
 
     def _prompt(self, call: PipelineCall, text: EncodedText) -> Prompt:
         columns = int(text.rows.shape[-2])

@@ -15,6 +15,7 @@ from ..maps.frames import Frames
 from ..maps.heatmaps import HeatMaps
 from ..maps.subset import over_frames
 from ..types import Video
+from .outputs import pictures_of
 
 logger = logging.getLogger("daam_lens")
 _PACKED = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_temporal_scale_factor")
@@ -24,9 +25,7 @@ _PACKED = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_t
 def output_videos(output: Any, given: Mapping[str, Any]) -> list[Video | None]:
     """The videos of a pipeline's output, uint8 `[frames, H, W, 3]` each, whatever its `output_type` was; None for one that is
     larger than a recording holds. Nothing for pictures and latents."""
-    frames = getattr(output, "frames", None)
-    if frames is None and isinstance(output, tuple) and output:
-        frames = output[0]
+    frames = pictures_of(output)
     if frames is None or given.get("output_type") == "latent":
         return []
     if isinstance(frames, (np.ndarray, Tensor)):

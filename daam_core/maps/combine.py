@@ -1,9 +1,8 @@
-"""Two recordings of one picture added up, such as those of a base model and its refiner; pictures as the frames of a video."""
+"""Two recordings of one picture added up, such as those of a base model and its refiner."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
@@ -13,7 +12,6 @@ from ..errors import BadArgument
 from ..prompt.prompt import Prompt
 from ..types import Grid
 from .data import Detail, RecordedImage
-from .frames import Frames
 from .relations import added
 
 K = TypeVar("K")
@@ -52,39 +50,6 @@ def add(first: RecordedImage, second: RecordedImage) -> RecordedImage:
         specials=first.specials and second.specials,
         relations=added(first.relations, second.relations),
         frames=first.frames,
-    )
-
-
-def as_frames(images: Sequence[RecordedImage]) -> RecordedImage:
-    """Recordings of the frames of a video, made side by side in one batch, as one recording of the video.
-
-    Models that make videos of pictures (AnimateDiff) have the frames in their batch, each with the text. Steps and layers apart
-    are kept as their mean over the frames; heads and self-attention, which are of each frame by itself, are not.
-
-    Args:
-        images: at least one; what they share (words, layers, steps, terms) is that of the first.
-
-    Raises:
-        BadArgument: their words, resolutions or steps differ.
-    """
-    first = images[0]
-    if len(images) == 1:
-        return first
-    if any(not _same_words(first.prompt, x.prompt) or x.num_terms != first.num_terms or x.frames for x in images):
-        raise BadArgument("The frames of a video have the same words, resolutions and steps, and these have not.")
-    details = [image.detail for image in images if image.detail is not None]
-    detail = None
-    if len(details) == len(images):
-        means = {g: torch.stack([x.values[g].float() for x in details]).mean(0).half() for g in details[0].values}
-        detail = replace(details[0], values=means)
-    return replace(
-        first,
-        sums={grid: torch.stack([image.sums[grid] for image in images]) for grid in first.sums},
-        time_weighted={grid: torch.stack([image.time_weighted[grid] for image in images]) for grid in first.sums},
-        detail=detail,
-        heads=None,
-        self_attention=None,
-        frames=Frames(tuple((i, i + 1) for i in range(len(images))), len(images)),
     )
 
 

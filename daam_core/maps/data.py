@@ -65,6 +65,7 @@ class RecordedImage:
         relations: what the text attended to, where kept.
         frames: of a video, its frames: where there is more than one, `sums` and `time_weighted` are `[frames, channels, h, w]`,
             and the channels of one position of one frame add up to `num_terms`. Detail and heads are the mean over the frames.
+        presence: of each word of a side of concepts, how much speaks for its being in the picture, 0..1; None of other sides.
     """
 
     sums: Mapping[Grid, Tensor]
@@ -80,6 +81,7 @@ class RecordedImage:
     aggregation: Aggregation = "sum"
     specials: bool = True
     relations: Relations | None = None
+    presence: tuple[float, ...] | None = None
     frames: Frames | None = None
 
     @property

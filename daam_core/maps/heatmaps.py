@@ -1,7 +1,8 @@
 """`HeatMaps`: the one noun of DAAM Lens. Which word the model attended to, for every position of one picture.
 
 In the examples, `maps` is a recording of "a red house and a green tree" with the negative prompt "blurry star", 2 steps of the
-model inside at 32 x 64 pixels (height x width), made with `trace(pipe, keep=("layers", "steps", "heads"), negative=True)`.
+model inside at 32 x 64 pixels (height x width), made with
+`trace(pipe, keep=("layers", "steps", "heads"), negative=True, concepts=["sun"])`.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class HeatMaps(MaskVerbs, RelationVerbs, Verbs):
         return PIL.Image.fromarray(word_overlay(self, query, **options))
 
     def contact_sheet(self, words: Sequence[str] | None = None, **options: Any) -> PIL.Image.Image:
-        """The picture and the overlays of several words on one sheet, under the prompt.
+        """The picture and the overlays of several words on one sheet, under the prompt; of a video, strips of its frames.
 
         Args:
             words: the dozen strongest content words by default.
@@ -106,6 +107,32 @@ class HeatMaps(MaskVerbs, RelationVerbs, Verbs):
         from ..render import word_sheet
 
         return PIL.Image.fromarray(word_sheet(self, words, **options))
+
+    def save_video(self, query: str, path: str | Path, fps: float = 16.0, **options: Any) -> Path:
+        """Write a video with the heat of a word or phrase over it; the largest heat of all frames gets the brightest colour.
+
+        Args:
+            query: word or phrase.
+            path: ends with `.mp4` (H.264, needs PyAV: `pip install "daam-lens[video]"`), `.webp` or `.gif`.
+            fps: frames a second, 1 .. 60.
+            options: those of `render.video_frames`: opacity, colormap, top, theme, enlarge.
+
+        Returns:
+            The path that was written: `.webp` in place of `.mp4` where PyAV is not installed.
+
+        Raises:
+            WordNotFound: the prompt has no such word.
+            BadArgument: the maps are of a picture, or the video has more frames or pixels than can be written.
+            CannotWrite: no such folder, no permission, disk full.
+
+        Example:
+            >>> maps.save_video("house", "house.mp4")
+            Traceback (most recent call last):
+            daam_core.errors.BadArgument: These maps are of one picture, and a video needs those of a video: ...
+        """
+        from ..render import word_video, write_video
+
+        return write_video(word_video(self, query, **options), path, fps)
 
     def word_matrix_picture(self, words: Sequence[str] | None = None, **options: Any) -> PIL.Image.Image:
         """`word_matrix` drawn as a table: a row for each word that attends, a column for each that is attended to.

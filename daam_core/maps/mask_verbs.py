@@ -85,7 +85,7 @@ class MaskVerbs(WordQueries):
             >>> bool((mask == (heat >= 0.5 * heat.max())).all())
             True
         """
-        names = [query, *(self.prompt.rivals(query) if competitors is None else competitors)]
+        names = [query, *(self.competitors(query) if competitors is None else competitors)]
         if self.num_frames > 1 or frames is not None:
             return make_video_mask(self._video_inputs(names, image, size, frames), method, tau)
         picture = self.picture if image is None else image
@@ -103,7 +103,7 @@ class MaskVerbs(WordQueries):
     ) -> VideoInputs:
         """What the mask methods are given of a video."""
         shown = count or self.num_frames
-        late = upscaled(self._levels(self.time_weighted, names), self.grid, self.frames, count)
+        late = upscaled(self._levels("time_weighted", names), self.grid, self.frames, count)
         assert self.frames is not None  # a picture was refused
         if video is not None:
             video = checked_video(video)
@@ -118,7 +118,7 @@ class MaskVerbs(WordQueries):
         check_amount(len(names), shown, size)
         if video is not None and video.shape[1:3] != tuple(size):
             video = np.stack([cv2.resize(one, (size[1], size[0]), interpolation=cv2.INTER_AREA) for one in video])
-        levels = self._levels(self.sums, names)
+        levels = self._levels("sums", names)
         if count is not None:
             levels = [at_frames(level, self.frames, count) for level in levels]
         return VideoInputs(levels, late, self._across_frames() if count is None else None, video, size)
@@ -129,6 +129,6 @@ class MaskVerbs(WordQueries):
 
     def mask_inputs(self, names: Sequence[str | Word], picture: Image | None, size: Size) -> MaskInputs:
         """What the mask methods are given: of the word itself (the first of `names`) and of those it may compete with."""
-        late = bicubic(self._levels(self.time_weighted, names), self.grid)
+        late = bicubic(self._levels("time_weighted", names), self.grid)
         walks = next(iter(self.self_attention.items())) if self.self_attention else None
-        return MaskInputs(self._levels(self.sums, names), late, walks, picture, size)
+        return MaskInputs(self._levels("sums", names), late, walks, picture, size)

@@ -5,15 +5,48 @@ The examples are about the recording of `heatmaps`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from torch import Tensor
 
-from ..errors import BadArgument, WordNotFound
+from ..errors import BadArgument, DetailMissing, WordNotFound
+from ..prompt.concepts import ConceptWord
 from ..prompt.prompt import Word
-from ..types import Grid, Size
+from ..prompt.search import listed
+from ..types import Grid, Side, Size
 from .picture_sides import PictureSides
 from .word_maps import default_words, find, step_maps, upscaled, word_levels
+
+LIKELY = 0.22
+"""From this presence score on a concept is more likely in the picture than not; chosen on the model inside (study `concepts`).
+On other models only the order of the scores says something."""
+
+
+PRESENCE_NOTE = (
+    "A concept's map lights the object that fits best, whether it is there or not; likely and unlikely come from its peak "
+    "among eleven other things, chosen on the model inside; on kinds of picture that it was not trained on they are chance."
+)
+"""What a person is told beside the scores."""
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Whether a concept is in a picture, as far as the attention can tell: no yes or no.
+
+    Attributes:
+        score: how far the peak of its share among the prompt's words and eleven other things stands out of that share's mean,
+            `1 - mean / peak`, late steps weighing more; 0..1.
+    """
+
+    score: float
+
+    @property
+    def word(self) -> Literal["likely", "unlikely"]:
+        """The score in a word."""
+        return "likely" if self.score >= LIKELY else "unlikely"
 
 
 class WordQueries(PictureSides):
@@ -75,7 +108,7 @@ class WordQueries(PictureSides):
             ((32, 64), torch.float32)
             >>> maps.heat_map("zebra")
             Traceback (most recent call last):
-            daam_core.errors.WordNotFound: 'zebra' is not in the prompt. Its words are: a, red, house, and, a#2, green, tree.
+            daam_core.errors.WordNotFound: 'zebra' is not in the prompt. Its words are: a, red, house, and, a#2, green, tree....
         """
         return self.heat_maps([query], size, frames)[0]
 
@@ -100,7 +133,7 @@ class WordQueries(PictureSides):
             >>> tuple(maps.heat_maps(["house", "green tree"], size=(32, 64)).shape)
             (2, 32, 64)
         """
-        levels = self._levels(self.sums, self.words if queries is None else queries)
+        levels = self._levels("sums", self.words if queries is None else queries)
         return upscaled(levels, self._checked(size), self.frames, frames)
 
     def __getitem__(self, query: str | Word) -> Tensor:
@@ -117,9 +150,9 @@ class WordQueries(PictureSides):
         return self.heat_map(query)
 
     def __contains__(self, query: object) -> bool:
-        """`"house" in maps`: whether the prompt has a word or phrase."""
+        """`"house" in maps`: whether the prompt has a word or phrase, or it was recorded as a concept."""
         try:
-            self.prompt.find(query)  # type: ignore[arg-type]
+            self._find(query)  # type: ignore[arg-type]
         except (WordNotFound, BadArgument):
             return False
         return True
@@ -176,6 +209,8 @@ class WordQueries(PictureSides):
             >>> bool((steps.sum(0) - maps["house"]).abs().max() < 0.01)
             True
         """
+        if self.is_concept(query):
+            raise DetailMissing(f"The steps of a concept ({query!r:.60}) are not kept apart; those of the prompt's words are.")
         return step_maps(self.positive, self.prompt.find(query), self._checked(size))
 
     def _checked(self, size: Size | None) -> Size:
@@ -183,5 +218,108 @@ class WordQueries(PictureSides):
             raise BadArgument(f"size is (height, width) in pixels, both at least 1, not {size}.")
         return size or self.grid
 
-    def _levels(self, channels: Mapping[Grid, Tensor], queries: Sequence[str | Word]) -> list[Tensor]:
-        return word_levels(channels, [find(self.positive, query) for query in queries], self.aggregation)
+    # -- concepts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def concepts(self) -> list[str]:
+        """What was recorded although the prompt does not hold it: `trace(pipe, concepts=["sky"])`; see `presence`.
+
+        Example:
+            >>> maps.concepts
+            ['sun']
+        """
+        side = self.sides.get("concepts")
+        return [] if side is None else side.prompt.labels
+
+    def presence(self, concept: str) -> Presence:
+        """Whether a concept is in the picture: its map lights the object that fits best, also where none does.
+
+        Raises:
+            WordNotFound: no such concept was recorded, or it is a word of the prompt.
+
+        Example:
+            >>> found = maps.presence("sun")
+            >>> 0 <= found.score <= 1, found.word
+            (True, 'unlikely')
+        """
+        side = self.sides.get("concepts")
+        if side is None or side.presence is None:
+            raise WordNotFound(f"{concept!r:.80} was not recorded as a concept. Record with `trace(pipe, concepts=[…])`.")
+        return Presence(side.presence[side.prompt.find(concept).channels[0] - 1])
+
+    def caption(self, query: str) -> str:
+        """What stands under a picture of a word's map: its name, and for a concept that the prompt does not hold it and how
+        likely it is in the picture.
+
+        Example:
+            >>> maps.caption("house")
+            'house'
+            >>> maps.caption("sun").startswith("sun (not in the prompt; unlikely, 0.")
+            True
+        """
+        if not self.is_concept(query):
+            return query
+        found = self.presence(query)
+        return f"{query} (not in the prompt; {found.word}, {found.score:.2f})"
+
+    def competitors(self, query: str | Word) -> list[str]:
+        """The words that a mask competes with where nobody names any: the last word of every other noun group of the prompt.
+
+        Example:
+            >>> maps.competitors("house"), maps.competitors("sun")
+            (['tree'], ['house', 'tree'])
+        """
+        return self.prompt.rivals(None if self.is_concept(query) else query)
+
+    def is_concept(self, query: str | Word) -> bool:
+        """Whether a query means a recorded concept, not a word of the prompt.
+
+        Example:
+            >>> maps.is_concept("sun"), maps.is_concept("house")
+            (True, False)
+        """
+        return self._find(query)[0] == "concepts"
+
+    def _find(self, query: str | Word) -> tuple[Side, Word]:
+        """A word of the prompt, else a concept; a `ConceptWord` is that concept.
+
+        Raises:
+            WordNotFound: neither; the text lists what there is.
+        """
+        if isinstance(query, ConceptWord):
+            return "concepts", query
+        try:
+            return "prompt", find(self.positive, query)
+        except WordNotFound as error:
+            side = self.sides.get("concepts")
+            if side is None or isinstance(query, Word):
+                raise
+            try:
+                return "concepts", find(side, query)
+            except WordNotFound:
+                raise WordNotFound(f"{error} Recorded concepts: {listed(side.prompt.labels)}.") from None
+
+    def _levels(self, part: Literal["sums", "time_weighted"], queries: Sequence[str | Word]) -> list[Tensor]:
+        """float32 `[words, h, w]` of every resolution, by Eq. 6 or with late steps weighing more."""
+        found = [self._find(query) for query in queries]
+        levels = word_levels(getattr(self.positive, part), [word for side, word in found if side == "prompt"], self.aggregation)
+        wanted = [word for side, word in found if side == "concepts"]
+        if not wanted:
+            return levels
+        channels = getattr(self.sides["concepts"], part)
+        order = sorted(range(len(found)), key=lambda i: found[i][0] == "concepts")
+        back = torch.tensor(order).argsort()
+        grids = list(getattr(self.positive, part))
+        # A concept's share is level where neither it nor the prompt's words are: Eq. 7 is about what stands out of that.
+        own = {
+            grid: _above_base(word_levels({grid: channels[grid]}, wanted, "sum")[0])
+            if grid in channels
+            else torch.zeros(len(wanted), *grid)
+            for grid in grids
+        }
+        return [torch.cat([level, own[grid]])[back] for grid, level in zip(grids, levels, strict=True)]
+
+
+def _above_base(maps: Tensor) -> Tensor:
+    """Maps `[..., h, w]` less the least value of each."""
+    return maps - maps.amin((-1, -2), keepdim=True)

@@ -12,7 +12,8 @@ channel, `rule` the aggregation.
     picture/png                   uint8 [bytes]
     video/I                       uint8 [bytes], JPEG of frame I of a video
     negative/...                  the same of the negative prompt
-    header                        prompt, size, steps, timesteps, terms, layers, detail, rule, specials, negative; of
+    concepts/...                  the same of concepts, which have sums and late alone
+    header                        prompt, size, steps, timesteps, terms, layers, detail, rule, specials, negative, concepts; of
                                   a video frames (see `Frames`) and video, how many frames it has
 
 A record may come from a stranger. `unpack` checks every part before anything is made of it, so that whatever loads can be
@@ -21,6 +22,7 @@ used: no later step meets a shape, number or name that it does not expect.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +67,11 @@ def pack(maps: HeatMaps) -> Packed:
     if "negative" in maps.sides:
         more, header["negative"] = _pack_side(maps.sides["negative"], size)
         tensors |= {f"negative/{name}": x for name, x in more.items()}
+    if "concepts" in maps.sides:
+        side = maps.sides["concepts"]
+        more, header["concepts"] = _pack_side(side, size)
+        header["concepts"]["presence"] = list(side.presence or ())
+        tensors |= {f"concepts/{name}": x for name, x in more.items()}
     if maps.picture is not None:
         tensors["picture/png"] = to_png(maps.picture)
     if maps.video is not None:
@@ -91,6 +98,9 @@ def unpack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Unpacked
     if header.get("negative") is not None:
         beside = {n.removeprefix("negative/"): x for n, x in tensors.items() if n.startswith("negative/")}
         sides["negative"] = _unpack_side(beside, values.inside("negative"))
+    if header.get("concepts") is not None:
+        beside = {n.removeprefix("concepts/"): x for n, x in tensors.items() if n.startswith("concepts/")}
+        sides["concepts"] = _unpack_concepts(beside, values.inside("concepts"))
     video = None
     if header.get("video") is not None:
         video = from_jpegs(tensors, values.whole("video", 1, MOST_FRAMES), (height, width))
@@ -172,6 +182,16 @@ def _unpack_side(tensors: Mapping[str, Tensor], values: Values) -> RecordedImage
         relations=_relations(tensors, channels),
         frames=frames,
     )
+
+
+def _unpack_concepts(tensors: Mapping[str, Tensor], values: Values) -> RecordedImage:
+    side = _unpack_side(tensors, values)
+    presence = tuple(values.numbers("presence"))
+    if len(presence) != len(side.prompt.words) or not all(0 <= score <= 1 for score in presence):
+        raise BadRecord("This record's concepts have no score of 0 to 1 each; record the picture again.")
+    if any(word.channels != (i,) for i, word in enumerate(side.prompt.words, start=1)):
+        raise BadRecord("This record's concepts have not one map each; record the picture again.")
+    return dataclasses.replace(side, presence=presence)
 
 
 def _part(tensors: Mapping[str, Tensor], part: str) -> dict[Grid, Tensor]:

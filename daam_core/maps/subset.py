@@ -93,6 +93,7 @@ def of_frames(image: RecordedImage, numbers: Sequence[int], alone: bool = True) 
         detail=None,
         heads=None,
         self_attention=None,
+        relations=None,
         frames=Frames(tuple(image.frames.spans[i] for i in chosen), image.frames.latents),
     )
 

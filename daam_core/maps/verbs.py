@@ -43,7 +43,7 @@ class Verbs(PictureSides):
 
     def with_negative(self: M, negative: M) -> M:
         """The same maps, with those of another recording's prompt as the negative side."""
-        return dataclasses.replace(self, sides={"prompt": self.positive, "negative": negative.positive})
+        return dataclasses.replace(self, sides={**self.sides, "negative": negative.positive})
 
     def each_side(self: M, change: Callable[[RecordedImage], RecordedImage]) -> M:
         """The same picture with every side changed by a function."""
@@ -61,7 +61,8 @@ class Verbs(PictureSides):
         """The same maps from a choice of layers, steps, heads, resolutions or frames, on both sides. What is named twice counts
         once.
 
-        The negative side is there where it has what is chosen: it may have other resolutions or fewer steps.
+        The negative side is there where it has what is chosen: it may have other resolutions or fewer steps. Concepts are there
+        where only resolutions are chosen.
 
         Args:
             layers: positions in `maps.layers`, module paths, or "down", "mid", "up".
@@ -86,10 +87,11 @@ class Verbs(PictureSides):
             return self
         asked = subset.Choice(*(None if x is None else tuple(x) for x in given))  # type: ignore[arg-type]
         sides: dict[Side, RecordedImage] = {"prompt": subset.select(self.positive, asked)}
-        # Words leave room for different numbers of frames: a side that has others has nothing of this choice.
-        if "negative" in self.sides and (asked.frames is None or self.sides["negative"].frames == self.frames):
-            with contextlib.suppress(DetailMissing, BadArgument):
-                sides["negative"] = subset.select(self.sides["negative"], asked)
+        for name, side in self.sides.items():
+            # Words leave room for different numbers of frames: a side that has others has nothing of this choice.
+            if name != "prompt" and (asked.frames is None or side.frames == self.frames):
+                with contextlib.suppress(DetailMissing, BadArgument):
+                    sides[name] = subset.select(side, asked)
         if asked.frames is None or self.frames is None or self.video is None:
             return dataclasses.replace(self, sides=sides)
         numbers = self.frames.chosen(asked.frames)
@@ -125,7 +127,17 @@ class Verbs(PictureSides):
         """
         if aggregation not in AGGREGATIONS:
             raise BadArgument(f"There is no aggregation {aggregation!r}; there are {', '.join(AGGREGATIONS)}.")
-        return self.each_side(lambda side: AGGREGATIONS[aggregation](side, latent))
+        maps = self.without_concepts() if aggregation == "castorini" else self
+        return maps.each_side(lambda side: AGGREGATIONS[aggregation](side, latent))
+
+    def without_concepts(self: M) -> M:
+        """The same maps without what is not in the prompt.
+
+        Example:
+            >>> maps.without_concepts().concepts
+            []
+        """
+        return dataclasses.replace(self, sides={name: side for name, side in self.sides.items() if name != "concepts"})
 
     def weighted_by_time(self: M) -> M:
         """The maps with step j = 1, 2, … weighted by j squared, on both sides: late steps place an object better."""

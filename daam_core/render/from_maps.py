@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +12,11 @@ from PIL import Image
 
 from ..errors import BadArgument
 from ..files import png_bytes
+from .film_sheet import film_sheet
 from .overlay import Picture
 from .sheets import contact_sheet, overlay
 from .tables import table
+from .video import video_frames
 from .word_matrix import word_matrix
 
 if TYPE_CHECKING:
@@ -37,18 +39,47 @@ def word_overlay(maps: HeatMaps, word: str, **options: Any) -> Picture:
     """
     from ..maps.statistics import mean_probability  # late: pictures alone need no torch
 
-    chosen: dict[str, Any] = {"label": word, "bar": True, "unit": "%"}
+    chosen: dict[str, Any] = {"label": maps.caption(word), "bar": True, "unit": "%"}
     maps = maps.sum_frames()
     return overlay(_picture(maps), mean_probability(maps, [word], maps.size)[0], **chosen | options)
 
 
+def word_video(maps: HeatMaps, word: str, **options: Any) -> Iterator[Picture]:
+    """`video_frames` of one word or phrase on the recorded video (options as there); where none is known, on grey at the maps'
+    own frames.
+
+    Raises:
+        BadArgument: the maps are of a picture.
+        WordNotFound: the prompt has no such word.
+    """
+    if maps.num_frames == 1:
+        raise BadArgument("These maps are of one picture, and a video needs those of a video: `overlay` draws a picture.")
+    count = maps.num_frames if maps.video is None else len(maps.video)
+    # At the native resolution: a frame is enlarged when it is drawn.
+    heats = maps.heat_map(word, frames=count) / max(1, sum(maps.num_terms.values()))
+    chosen: dict[str, Any] = {"unit": "%"}
+    return video_frames(_film(maps), heats, maps.caption(word), **chosen | options)
+
+
+def _film(maps: HeatMaps) -> Sequence[Picture]:
+    """The recorded video, or as many grey frames as the maps have."""
+    if maps.video is not None:
+        return list(maps.video)
+    return [np.full((*maps.size, 3), _GREY, np.uint8)] * maps.num_frames
+
+
 def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: Any) -> Picture:
-    """`contact_sheet` of the words (the strongest dozen of the content words by default) under the prompt."""
+    """`contact_sheet` of the words (the strongest dozen of the content words by default) under the prompt; of a video,
+    `film_sheet`."""
     from ..maps.statistics import mean_probability
 
-    maps = maps.sum_frames()
     names = maps.default_words(MOST_WORDS) if words is None else list(words)
-    heats = dict(zip(names, mean_probability(maps, names), strict=True))
+    if maps.num_frames > 1:
+        film = _film(maps)
+        strips = dict(zip(map(maps.caption, names), maps.heat_maps(names, frames=len(film)), strict=True))
+        return film_sheet(film, strips, **{"title": maps.prompt.text} | options)
+    maps = maps.sum_frames()
+    heats = dict(zip(map(maps.caption, names), mean_probability(maps, names), strict=True))
     chosen: dict[str, Any] = {"title": maps.prompt.text, "unit": "%"}
     return contact_sheet(_picture(maps), heats, **chosen | options)
 

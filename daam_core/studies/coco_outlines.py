@@ -45,6 +45,20 @@ def runs_of(mask: Mask) -> list[int]:
     return [b - a for a, b in pairwise(ends)]
 
 
+def packed_runs(runs: Sequence[int]) -> str:
+    """Runs as COCO packs them, the inverse of `_unpacked`."""
+    signs: list[str] = []
+    for i, run in enumerate(runs):
+        value = run - runs[i - 2] if i > 2 else run
+        more = True
+        while more:
+            code = value & 31
+            value >>= 5
+            more = value != (-1 if code & 16 else 0)
+            signs.append(chr(48 + (code | 32 if more else code)))
+    return "".join(signs)
+
+
 def _laid(runs: Any, size: Size) -> Mask:
     good = isinstance(runs, list) and 0 < len(runs) <= MOST_NUMBERS and all(type(n) is int and n >= 0 for n in runs)
     if not good or sum(runs) != size[0] * size[1]:

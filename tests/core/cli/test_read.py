@@ -45,6 +45,15 @@ def test_a_picture_is_read(tmp_path: Path) -> None:
         assert (mask & truth).sum() / (mask | truth).sum() >= 0.8
 
 
+def test_concepts_are_enough(tmp_path: Path) -> None:
+    scene = bed_scene("flat", 111)
+    Image.fromarray(scene.image).save(tmp_path / "scene.png")
+    (noun,) = scene.masks
+    out = tmp_path / "out"
+    asked = ["read", str(tmp_path / "scene.png"), "--concepts", noun, "--out", str(out), "--save", "masks,report"]
+    assert main(asked) == 0 and (out / f"mask_{noun}.png").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -70,6 +79,8 @@ def test_what_is_wrong_in_the_arguments_is_said(tmp_path: Path, capsys: pytest.C
     path = str(tmp_path / "scene.png")
     Image.new("RGB", (64, 64)).save(path)
     assert "--prompt" in complaint(capsys, "read", path)
+    assert "is for a folder" in complaint(capsys, "read", path, "--labels", "house")
+    assert "takes --labels" in complaint(capsys, "read", str(tmp_path), "--prompt", "a house")
     assert "is empty" in complaint(capsys, "read", path, "--prompt", " ")
     assert "'boat' is not in the prompt" in complaint(capsys, "read", path, "--prompt", "a house", "--words", "boat")
     assert "noise levels from 1 to 999" in complaint(capsys, "read", path, "--prompt", "a house", "--noise", "0,300")

@@ -182,3 +182,16 @@ def test_videos_of_every_output_type(kind: str) -> None:
 def test_larger_videos_than_can_be_held_are_left() -> None:
     huge = np.broadcast_to(np.zeros(3, np.float32), (1, 300, 1000, 1000, 3))
     assert output_videos((huge,), {}) == [None]
+
+
+def test_the_video_itself_is_kept_with_its_maps() -> None:
+    pipe = made.wan_with_autoencoder()
+    options = {"num_frames": 9, "guidance_scale": 1.0, "max_sequence_length": 20}
+    with trace(pipe) as recording:
+        frames = film(pipe, options, output_type="np")
+    maps = recording.heat_maps()
+    assert maps.video is not None and maps.video.shape == (9, HEIGHT, WIDTH, 3) and maps.num_frames == LATENTS
+    assert np.abs(maps.video / 255 - frames[0]).max() < 0.003
+    assert maps.frames is not None and maps.frames.places(9) == [0.0, 2.5, 6.5]
+    assert np.array_equal(maps.picture, maps.video[4])
+    assert maps.mask("house", "threshold", frames=9).shape == (9, HEIGHT, WIDTH)

@@ -6,18 +6,21 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AutoencoderKLWan,
     CogVideoXDDIMScheduler,
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
     FlowMatchEulerDiscreteScheduler,
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
+    WanPipeline,
+    WanTransformer3DModel,
 )
 
 from ..models import tokenizer as clip_tokenizer
 from .transformer_pipelines import WIDTH, TextEncoder, qwen, sentence_piece, spread, wan
 
-__all__ = ["HUNYUAN", "cog_video_x", "column_of", "hunyuan_video", "wan"]
+__all__ = ["HUNYUAN", "cog_video_x", "column_of", "hunyuan_video", "wan", "wan_with_autoencoder"]
 
 
 def cog_video_x() -> Any:
@@ -60,3 +63,17 @@ def column_of(pipe: Any, prompt: str, word: str) -> int:
     offsets = pipe.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
     touched = [i for i, (a, b) in enumerate(offsets) if a < begin + len(word) and b > begin and text[a:b].strip()]
     return touched[0] - dropped
+
+
+def wan_with_autoencoder() -> Any:
+    """Wan whole: its autoencoder packs four frames into one and eight pixels into one."""
+    torch.manual_seed(0)
+    t5 = sentence_piece(512)
+    transformer = WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=12, in_channels=16, out_channels=16, text_dim=WIDTH, freq_dim=16, ffn_dim=16,
+        num_layers=2, rope_max_seq_len=32,
+    )  # fmt: skip
+    autoencoder = AutoencoderKLWan(
+        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+    )
+    return spread(WanPipeline(t5, TextEncoder(len(t5)), autoencoder.eval(), FlowMatchEulerDiscreteScheduler(), transformer))

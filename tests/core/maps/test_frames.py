@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ import torch.nn.functional as F
 from daam_core import HeatMaps
 from daam_core.errors import BadArgument, BadRecord, DetailMissing
 from daam_core.maps import safetensors_file, serialization
-from daam_core.maps.combine import as_frames
-from daam_core.maps.data import Detail
 from daam_core.maps.frames import Frames, at_frames, frames_within
 from daam_core.maps.subset import over_frames
 from daam_core.maps.succession import join_in_succession
@@ -154,21 +151,6 @@ def test_prompts_in_succession_keep_their_frames_where_they_have_the_same() -> N
     one = join_in_succession([first, fewer])
     assert one.num_frames == 1 and (one.sums[GRID][1:4] - sums(random_video())[:, 1:4].mean(0)).abs().max() < 1e-6
     assert over_frames(made().positive).frames is None
-
-
-def test_pictures_of_a_batch_become_frames() -> None:
-    maps = random_video()
-    pictures = [maps.select(frames=[i]).positive for i in range(LATENTS)]
-    pictures = [dataclasses.replace(picture, frames=None) for picture in pictures]
-    video = as_frames(pictures)
-    assert video.frames == maps.frames and torch.equal(video.sums[GRID], maps.sums[GRID])
-    assert torch.equal(video.time_weighted[GRID], 2 * maps.sums[GRID]) and video.num_terms == maps.num_terms
-    assert as_frames(pictures[:1]) is pictures[0]
-    detail = [Detail({GRID: torch.full((2, 1, 3, *GRID), float(i)).half()}, {}, True) for i in range(LATENTS)]
-    with_steps = as_frames([dataclasses.replace(p, detail=d) for p, d in zip(pictures, detail, strict=True)])
-    assert with_steps.detail is not None and bool((with_steps.detail.values[GRID] == 1.5).all())
-    with pytest.raises(BadArgument, match="same words, resolutions and steps"):
-        as_frames([pictures[0], random_video("two cats").select(frames=[0]).positive])
 
 
 def test_videos_are_checked() -> None:

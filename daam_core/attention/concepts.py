@@ -1,0 +1,89 @@
+"""How much a picture's places attend to concepts that are not in the prompt: pure functions on queries and keys.
+
+A concept is a text of its own; its keys are what the layer's `to_k` makes of it. A rule says which columns stand above and
+which below the fraction: `P_c[i] = sum over its numerator of exp(s_ik) / sum over its denominator of exp(s_ik)`, with
+`s_ik = scale * <q_i, k_k>`. Nothing is fed back into the model.
+
+- "prompt": the concept's own columns over themselves and the prompt's words, less the words they share: where it is.
+- "rivals": the same with other concepts in the denominator: whether it is there at all.
+- "ovam": the concept's own columns over all columns of its own text (OVAM, Marcos-Manchón et al. 2024).
+- "column": one more column beside the softmax over the whole context, which it does not take part in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .scores import full_precision, query_slices, split_heads
+
+ConceptRule = Literal["prompt", "ovam", "column"]
+CONCEPT_RULES: tuple[ConceptRule, ...] = ("prompt", "ovam", "column")
+"""Rules that a concept's map can be made by; the first is the product's own."""
+
+
+def fractions(scores: Tensor, numerator: Tensor, denominators: Sequence[Tensor]) -> list[Tensor]:
+    """`sum_k exp(s_k) N_kc / sum_k exp(s_k) D_kc` for several denominators D.
+
+    Args:
+        scores: float32 `[..., columns]`; worked on in place.
+        numerator: N, float32 `[columns, concepts]` of zeros and ones.
+        denominators: each D, `[columns, concepts]` likewise.
+
+    Returns:
+        float32 `[..., concepts]` for each denominator; 0 where all of it lies 87 and more below the highest score.
+
+    Example:
+        >>> s = torch.tensor([[0.0, 0.0, 2.0]]).log1p()
+        >>> n, d = torch.tensor([[0.0], [0.0], [1.0]]), torch.tensor([[0.0], [1.0], [1.0]])
+        >>> fractions(s, n, [d])[0]
+        tensor([[0.7500]])
+    """
+    concepts = numerator.shape[1]
+    weights = scores.sub_(scores.amax(-1, keepdim=True)).exp_()
+    above, *below = (weights @ torch.cat([numerator, *denominators], 1)).split(concepts, -1)
+    tiny = torch.finfo(torch.float32).tiny
+    return [above / one.clamp(min=tiny) for one in below]
+
+
+def add_fractions(
+    into: Tensor, q: Tensor, k: Tensor, numerator: Tensor, denominators: Sequence[Tensor], heads: int, scale: float
+) -> None:
+    """`into[r] += sum over heads of the fractions by denominator r`, in place: one layer's share of a concept's map.
+
+    Args:
+        into: `[denominators, n, concepts]` float32 running sums of one picture.
+        q: `[n, heads * d]` queries of the picture.
+        k: `[columns, heads * d]` keys of the columns that take part.
+        numerator, denominators: see `fractions`.
+        heads, scale: of the layer.
+    """
+    with full_precision(q.device):
+        queries, keys = split_heads(q[None], heads), split_heads(k[None], heads)
+        for cut in query_slices(queries, keys):
+            part = queries[:, cut]
+            scores = torch.baddbmm(part.new_empty(()), part, keys.transpose(1, 2), beta=0, alpha=scale)
+            for total, found in zip(into, fractions(scores, numerator, denominators), strict=True):
+                total[cut] += found.sum(0)
+
+
+def output_fractions(o_picture: Tensor, o_concepts: Tensor) -> Tensor:
+    """ConceptAttention's score of joint models (Helbling et al. 2025, Eq. 6): the softmax over concepts of the products of the
+    attention's outputs, `softmax_c <O[i], O_c>`.
+
+    Args:
+        o_picture: `[..., n, d]` outputs at the picture's places.
+        o_concepts: `[..., concepts, d]` outputs of the concepts' stream.
+
+    Returns:
+        float32 `[..., n, concepts]`, each place's values add up to 1.
+
+    Example:
+        >>> output_fractions(torch.eye(2), torch.eye(2) * 3.0).argmax(-1)
+        tensor([0, 1])
+    """
+    with full_precision(o_picture.device):
+        return torch.softmax(o_picture.detach().float() @ o_concepts.detach().float().transpose(-1, -2), -1)

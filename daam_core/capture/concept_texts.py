@@ -1,0 +1,99 @@
+"""Concepts as a text encoder gave them out, and which of their columns take part under which rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..attention.concepts import ConceptRule
+from ..errors import BadArgument
+from ..prompt.concepts import Concept, competing_columns, own_columns, rivals_of
+from ..prompt.prompt import Prompt
+
+
+@dataclass(frozen=True, eq=False)
+class ConceptTexts:
+    """Concepts and their rivals, encoded.
+
+    Attributes:
+        concepts: what is looked for; the first texts are theirs, in order.
+        labels: of every text, the rivals' behind the concepts'.
+        prompts: the words of every text.
+        states: `[texts, columns, dim]`, what the encoder gave out.
+        rule: which columns stand above and below the fraction, see `attention.concepts`.
+    """
+
+    concepts: tuple[Concept, ...]
+    labels: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
+    states: Tensor
+    rule: ConceptRule = "prompt"
+
+    @property
+    def num_concepts(self) -> int:
+        """How many maps there will be."""
+        return len(self.concepts)
+
+    def columns(self) -> list[tuple[int, int]]:
+        """(text, column) of everything whose keys are needed, in the order of the rows of `Columns` behind the prompt's."""
+        chosen = []
+        for i, (prompt, label) in enumerate(zip(self.prompts, self.labels, strict=True)):
+            whole = self.rule == "ovam" and i < self.num_concepts
+            own = range(prompt.length) if whole else own_columns(prompt, label)
+            chosen += [(i, column) for column in own]
+        return chosen
+
+    def needed_states(self) -> Tensor:
+        """`[columns, dim]` of `columns()`."""
+        texts, places = zip(*self.columns(), strict=True)
+        return self.states[list(texts), list(places)]
+
+    def columns_for(self, prompt: Prompt, device: torch.device | str) -> Columns:
+        """Which columns of a prompt and of the concepts take part, for a picture with that prompt.
+
+        Raises:
+            BadArgument: the prompt has no words, so that a concept has nothing to stand against.
+        """
+        kept = list(range(prompt.length)) if self.rule == "column" else [token.column for token in prompt.tokens]
+        if not prompt.tokens:
+            raise BadArgument("A concept is held against the prompt's words, and this prompt has none")
+        columns, first = self.columns(), len(kept)
+        numerator = torch.zeros(first + len(columns), self.num_concepts)
+        place, presence = torch.zeros_like(numerator), torch.zeros_like(numerator)
+        words = [token.column for token in prompt.tokens]
+        for c, concept in enumerate(self.concepts):
+            own = set(own_columns(self.prompts[c], concept.label))
+            rivals = set(rivals_of(concept))
+            against = competing_columns(prompt, concept.label)
+            for row, (text, column) in enumerate(columns, start=first):
+                mine = text == c
+                numerator[row, c] = mine and column in own
+                place[row, c] = self.rule != "column" and mine and (self.rule == "ovam" or column in own)
+                presence[row, c] = (mine and column in own) or (text >= self.num_concepts and self.labels[text] in rivals)
+            for row, column in enumerate(kept):
+                place[row, c] = self.rule == "column" or (self.rule == "prompt" and column in against)
+                presence[row, c] = column in words and column in against
+        return Columns(torch.tensor(kept, device=device), numerator.to(device), (place.to(device), presence.to(device)))
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """What `add_fractions` needs for one picture.
+
+    Attributes:
+        kept: int64, the context's columns that take part; the concepts' columns stand behind them.
+        numerator, denominators: float32 `[columns, concepts]`, of the map and of the presence.
+    """
+
+    kept: Tensor
+    numerator: Tensor
+    denominators: tuple[Tensor, Tensor]
+
+
+def texts_to_encode(concepts: Sequence[Concept]) -> tuple[list[str], list[str]]:
+    """(labels, texts) of concepts and of all their rivals, each rival once."""
+    rivals = list(dict.fromkeys(rival for concept in concepts for rival in rivals_of(concept)))
+    return [c.label for c in concepts] + rivals, [c.text for c in concepts] + [f"a {rival}" for rival in rivals]

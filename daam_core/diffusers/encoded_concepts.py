@@ -1,0 +1,85 @@
+"""Concepts through a pipeline's own `encode_prompt`: once a call, beside the prompt's, as that was called."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..attention.concepts import ConceptRule
+from ..capture.concept_texts import ConceptTexts, texts_to_encode
+from ..capture.tokenizer_hook import TokenizerHook
+from ..errors import BadArgument, NothingRecorded, UnsupportedModel
+from ..maps.relabel import by_index
+from ..prompt.concepts import Concept
+from .encoded_prompts import Encoding
+from .unet_prompts import encoded_words
+
+_ENCODERS = ("text_encoder", "text_encoder_2")
+
+
+def encode_concepts(
+    pipe: Any, given: Mapping[str, Any], concepts: tuple[Concept, ...], rule: ConceptRule, tokenizers: TokenizerHook
+) -> ConceptTexts:
+    """Concepts and their rivals as the text encoder gives them out, in one call, where it lies now.
+
+    Args:
+        given: the arguments of the pipeline's own call of `encode_prompt`, by name: CLIP skip and LoRA scale are the same.
+        tokenizers: hooks on the pipeline's tokenizers.
+
+    Raises:
+        NothingRecorded: the pipeline has let go of its text encoder.
+        UnsupportedModel: its `encode_prompt` takes no list of texts, or gives out no rows for them.
+        BadArgument: a concept has no token, or its words cannot be told from the columns.
+    """
+    name = type(pipe).__name__
+    if not any(isinstance(getattr(pipe, part, None), torch.nn.Module) for part in _ENCODERS):
+        raise NothingRecorded(
+            f"{name} has no text encoder any more, so concepts cannot be encoded. Keep the encoder until the picture is made."
+        )
+    labels, texts = texts_to_encode(concepts)
+    devices = [pipe.device] if getattr(pipe.device, "type", "cpu") == "cuda" else []
+    # An encoder left in training mode draws random numbers, which are the picture's.
+    with tokenizers.record() as tokens, torch.no_grad(), torch.random.fork_rng(devices):
+        output = pipe.encode_prompt(**_arguments(pipe, given, texts))
+    states = next(iter(output)) if isinstance(output, (tuple, list)) else output
+    if not isinstance(states, Tensor) or states.dim() != 3 or len(states) != len(texts):
+        raise UnsupportedModel(f"{name} encodes its prompts in a form that concepts are not read from.")
+    encoding = Encoding({"prompt": texts}, [list(states)], tokens)
+    prompts = tuple(encoded_words(pipe, (encoding, "prompt", i), states.shape[1]) for i in range(len(texts)))
+    if any(by_index(prompt) for prompt in prompts):
+        raise BadArgument(f"The words of the concepts cannot be told from the columns that {name} encodes them to.")
+    found = ConceptTexts(concepts, tuple(labels), prompts, states, rule)
+    found.columns()  # a concept without a token is told now
+    return found
+
+
+def require_concepts(pipe: Any) -> None:
+    """Raises UnsupportedModel, in a sentence, for a pipeline whose UNet is not given the text itself."""
+    name, unet = type(pipe).__name__, pipe.unet
+    if not callable(getattr(type(pipe), "encode_prompt", None)):
+        raise UnsupportedModel(f"{name} has no `encode_prompt`, so concepts cannot be encoded for it. Record it without them.")
+    projected = getattr(getattr(unet, "config", None), "encoder_hid_dim_type", None)
+    if projected not in (None, "ip_image_proj"):
+        raise UnsupportedModel(
+            f"The UNet of {name} changes its text before it attends to it ({projected}), so concepts are not read there. "
+            "Record it without them."
+        )
+
+
+def _arguments(pipe: Any, given: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+    """The pipeline's own arguments of `encode_prompt`, for other texts and nothing but them."""
+    parameters = inspect.signature(type(pipe).encode_prompt).parameters
+    arguments = {name: given[name] for name in parameters if name != "self" and name in given}
+    for name, value in arguments.items():
+        if "embeds" in name or re.fullmatch(r"(negative_)?prompt(_\d)?", name) or "attention_mask" in name:
+            arguments[name] = None
+        elif name.startswith("num_") and isinstance(value, int):
+            arguments[name] = 1
+        elif name == "do_classifier_free_guidance":
+            arguments[name] = False
+    return {**arguments, "prompt": list(texts)}
