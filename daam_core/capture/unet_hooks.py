@@ -117,11 +117,8 @@ class UNetAttentionHooks:
         self._hooks: list[tuple[GridHook, list[QKHook]]] = []
         self._projections: list[tuple[dict[str, Any], str]] = []
         self._known: list[nn.Module | None] = []
-<<<<<<< HEAD
         self._key_weights: list[dict[str, Tensor | None]] = []
-=======
         self._by_index: dict[int, QKHook] = {}
->>>>>>> main
         self._proofs: dict[int, ProcessorProof] = {}
         self._heard: list[int] = []
         self._entered: set[int] | None = None

@@ -15,12 +15,9 @@ from ..errors import NothingRecorded, UnsupportedModel
 from ..prompt.prompt import Prompt
 from ..types import Grid, Side
 from .buffers import BatchSlice, StoreOptions
-<<<<<<< HEAD
-from .layer_plan import LayerPlan
-=======
 from .concept_texts import ConceptTexts
 from .concepts import ConceptRecording
->>>>>>> main
+from .layer_plan import LayerPlan
 from .recording import Group, Recording
 from .region import WHOLE, Area
 from .text_rows import EncodedText, match_blocks
@@ -200,18 +197,18 @@ class UNetRecording:
         if forward.frames:
             self._add_frames(layer, grid, q, k, forward)
             return
-<<<<<<< HEAD
+        concepts = self._concepts is not None and self.recording.concepts is not None
+        if concepts:
+            self._add_concepts(forward, layer, grid, q, k)
         if forward.bias is None:
             keys = forward.text_keys if of_context else None
-            forward.plans[layer] = [
+            plans = [
                 group.accumulator.add_cross(layer, grid, q, k, described.heads, described.scale, where, keys)
                 for group, where in forward.places
             ]
+            if not concepts:  # they want every step of the layer, too
+                forward.plans[layer] = plans
             return
-=======
-        if self._concepts is not None and self.recording.concepts is not None:
-            self._add_concepts(forward, layer, grid, q, k)
->>>>>>> main
         for group, where in forward.places:
             rows, text = where.index, slice(0, forward.keys)
             group.accumulator.add_joint(
