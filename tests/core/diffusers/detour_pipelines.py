@@ -10,6 +10,8 @@ from diffusers import (
     AutoencoderKLLTX2Audio,
     AutoencoderKLLTX2Video,
     AutoencoderKLWan,
+    BriaFibo2Pipeline,
+    BriaFibo2Transformer2DModel,
     FlowMatchEulerDiscreteScheduler,
     Flux3AutoBlocks,
     Flux3ModularPipeline,
@@ -20,6 +22,10 @@ from diffusers import (
     LongCatImageTransformer2DModel,
     LTX2Pipeline,
     LTX2VideoTransformer3DModel,
+    NucleusMoEImagePipeline,
+    NucleusMoEImageTransformer2DModel,
+    QwenImage21Pipeline,
+    QwenImage21Transformer2DModel,
 )
 from diffusers.pipelines.ltx2 import LTX2TextConnectors
 from torch import Tensor, nn
@@ -138,6 +144,49 @@ class _Layered(nn.Module):
         return self.model.language_model.layers[0](input_ids)  # type: ignore[index, operator, union-attr]
 
 
+class _Normed(nn.Module):
+    """A text encoder whose last norm a pipeline takes off."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.model, self.inner = nn.Module(), TextEncoder(tokens)
+        self.model.norm = nn.Identity()
+        self.config = self.inner.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def forward(self, **inputs: Any) -> Any:
+        return self.inner(inputs["input_ids"], inputs["attention_mask"])
+
+
+class _Templated(Processor):
+    """Its chat template gives tokens, too."""
+
+    def apply_chat_template(self, messages: Any, **options: Any) -> Any:
+        said = messages[0]["content"][0]["text"]
+        return [self.tokenizer(f"<|im_start|>system\n{said}<|im_end|>\n").input_ids]
+
+
+def qwen_image21() -> Any:
+    """The texts of a batch are padded on the left, and the padding is taken out again."""
+    torch.manual_seed(0)
+    tokenizer = qwen()
+    transformer = QwenImage21Transformer2DModel(
+        in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2, context_in_dim=WIDTH,
+        axes_dims_rope=(2, 2, 4),
+    )  # fmt: skip
+    encoder = _Normed(len(tokenizer))
+    return spread(
+        QwenImage21Pipeline(FlowMatchEulerDiscreteScheduler(), None, encoder, _Templated(tokenizer), transformer)
+    )  # fmt: skip
+
+
 def joyimage_plus() -> Any:
     torch.manual_seed(0)
     tokenizer = qwen()
@@ -151,3 +200,36 @@ def joyimage_plus() -> Any:
             FlowMatchEulerDiscreteScheduler(), vae, _Layered(len(tokenizer)), tokenizer, transformer, Processor(tokenizer)
         )
     )
+
+
+def nucleus() -> Any:
+    """Its tokenizer is a part of a processor; a system's message stands before the prompt."""
+    torch.manual_seed(0)
+    tokenizer = qwen()
+    transformer = NucleusMoEImageTransformer2DModel(
+        in_channels=16, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=4, num_key_value_heads=2,
+        joint_attention_dim=WIDTH, axes_dims_rope=(2, 2, 4), moe_enabled=False, mlp_ratio=12.0,
+    )  # fmt: skip
+    encoder = TextEncoder(len(tokenizer))
+    made = NucleusMoEImagePipeline(transformer, FlowMatchEulerDiscreteScheduler(), None, encoder, Processor(tokenizer))
+    made.default_return_index = -1
+    return spread(made)
+
+
+def bria_fibo2() -> Any:
+    """Its text has a row for each layer that reads it."""
+    torch.manual_seed(0)
+    tokenizer = qwen()
+    transformer = BriaFibo2Transformer2DModel(
+        in_channels=4, dim=16, n_layers=2, n_refiner_layers=1, n_heads=2, cap_feat_dim=3 * WIDTH, injection_layer_ids=(0, 1),
+        perceiver_num_layers=1, min_num_gist_tokens=2, max_num_gist_tokens=6, gist_step=2, gist_min_text_len=8,
+        gist_max_text_len=90, axes_dims=(4, 2, 2), axes_lens=(16, 8, 8),
+    )  # fmt: skip
+    encoder = TextEncoder(len(tokenizer))
+    vae = AutoencoderKLFlux2(
+        latent_channels=4, block_out_channels=(8,) * 4, down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=4, sample_size=32,
+    )  # fmt: skip
+    made = BriaFibo2Pipeline(transformer, FlowMatchEulerDiscreteScheduler(), vae, encoder, Processor(tokenizer))
+    made.text_encoder_out_layers = ((0, 1, 2), (1, 0, 2), (2, 1, 0))
+    return spread(made)
