@@ -1,6 +1,7 @@
 /** The prompt as it was typed, its words as chips. Dragging over chips makes a phrase. */
 import { h, percent } from "./dom.js";
 import { phrase } from "./model.js";
+import { local } from "./local.js";
 
 /**
  * @param {import("./page_data.js").Page} page
@@ -26,7 +27,7 @@ export function chipBoard(page, on) {
         "data-word": index,
         style: `--share:${(((share ?? 0) / strongest(word.kind)) ** 2).toFixed(3)}`,
         "aria-pressed": "false",
-        "aria-label": share === null ? word.label : `${word.label}, ${percent(share)} of the attention`,
+        "aria-label": share === null ? (word.kind === "concept" ? word.text : word.label) : local("{0}, {1} of the attention", word.label, percent(share)),
         title: share === null ? word.label : `${word.label}: ${percent(share)}`,
         tabindex: chips.size ? "-1" : "0",
       },
@@ -49,7 +50,7 @@ export function chipBoard(page, on) {
   const board = h("div", {
     class: "prompt",
     role: "group",
-    "aria-label": "Words of the prompt",
+    "aria-label": local("Words of the prompt"),
     onpointerdown: (/** @type {PointerEvent} */ event) => {
       const index = event.button ? null : at(event);
       if (index === null) return;
@@ -112,6 +113,8 @@ export function chipBoard(page, on) {
 function lines(/** @type {import("./page_data.js").Page} */ page, /** @type {(index: number) => HTMLElement} */ chip) {
   const of = (/** @type {string} */ kind) => page.words.map((w, i) => i).filter((i) => page.words[i].kind === kind);
   const found = [h("p", { class: "line" }, ...typed(page, page.header.prompt, of("word"), chip))];
+  const concepts = of("concept");
+  if (concepts.length) found.push(h("p", { class: "line" }, h("span", { class: "tag" }, "beside"), ...concepts.map(chip)));
   const negative = of("negative");
   if (negative.length) {
     found.push(h("p", { class: "line extra" }, h("span", { class: "tag" }, "not"), ...typed(page, page.header.negative, negative, chip)));
@@ -138,6 +141,6 @@ function typed(
     parts.push(chip(index));
   }
   const rest = text.slice(end);
-  if (rest) parts.push(page.header.truncated.length ? h("s", { title: "The text encoder did not read this." }, rest) : rest);
+  if (rest) parts.push(page.header.truncated.length ? h("s", { title: local("The text encoder did not read this.") }, rest) : rest);
   return parts;
 }
