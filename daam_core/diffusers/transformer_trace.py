@@ -14,7 +14,7 @@ from ..errors import BadArgument, UnsupportedModel
 from ..maps.heatmaps import Aggregation, HeatMaps
 from .pipeline_trace import PipelineCall, PipelineTrace
 
-MODELS = ("transformer", "transformer_2")
+MODELS = ("transformer", "transformer_2", "transformer_ref")
 """The names that pipelines know their transformers by."""
 _NOT_READ = {"VisualCloze": "it paints several pictures at once, on one canvas"}
 
@@ -48,7 +48,15 @@ class TransformerTrace(PipelineTrace):
             self._stack.enter_context(TransformerHooks(model, recorder))
 
     def _record(self, call: PipelineCall) -> TransformerRecording:
-        return TransformerRecording(lambda: call.encoded.rows, call.encoded.prompt, self._keep, self._sides)
+        recording = TransformerRecording(lambda: call.encoded.rows, call.encoded.prompt, self._keep, self._sides)
+        if call.given.get("padding_mask_crop") is not None:
+            recording.fail(
+                UnsupportedModel(
+                    "With `padding_mask_crop` a transformer paints a cut around the mask alone, whose place in the maps is not "
+                    "known: leave it out."
+                )
+            )
+        return recording
 
     def _running(self) -> TransformerRecording | None:
         running = super()._running()

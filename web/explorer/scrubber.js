@@ -1,5 +1,6 @@
 /** Time and depth: a scrubber with play for steps, toggles for layers. */
 import { h } from "./dom.js";
+import { local } from "./local.js";
 
 const BEAT = 180;
 
@@ -17,7 +18,7 @@ export function scrubber(header, choose) {
   const restore = { steps: () => {}, layers: () => {} };
   if (header.detail.steps) rows.push(stepsRow());
   if (header.detail.layers) rows.push(layersRow());
-  const bar = h("section", { class: "panel time", "aria-label": "Steps and layers" }, ...rows);
+  const bar = h("section", { class: "panel time", "aria-label": local("Steps and layers") }, ...rows);
   bar.hidden = !rows.length;
   return {
     bar,
@@ -35,9 +36,9 @@ export function scrubber(header, choose) {
 
   function stepsRow() {
     const count = header.steps;
-    const text = h("output", {}, "all steps");
+    const text = h("output", {}, local("all steps"));
     const input = h("input", {
-      type: "range", min: 0, max: count, step: 1, value: "0", name: "step", "aria-label": "Step, 0 is all together",
+      type: "range", min: 0, max: count, step: 1, value: "0", name: "step", "aria-label": local("Step, 0 is all together"),
       oninput: () => {
         stop();
         show(Number(input.value));
@@ -45,7 +46,7 @@ export function scrubber(header, choose) {
     });
     const mark = (/** @type {number} */ value) => {
       input.value = String(value);
-      text.textContent = value ? `step ${value} of ${count}` : "all steps";
+      text.textContent = value ? local("step {0} of {1}", value, count) : local("all steps");
     };
     restore.steps = ([frame]) => mark(frame + 1);
     const show = (/** @type {number} */ value) => {
@@ -58,7 +59,7 @@ export function scrubber(header, choose) {
       mark(0);
     };
     const play = h("button", {
-      type: "button", "aria-label": "Play the steps", class: "play",
+      type: "button", "aria-label": local("Play the steps"), class: "play",
       onclick: () => {
         const was = playing;
         stop();
@@ -75,7 +76,7 @@ export function scrubber(header, choose) {
     const buttons = header.layers.map((/** @type {any} */ layer, /** @type {number} */ i) =>
       h("button", {
         type: "button", class: "layer", "data-layer": i, "aria-pressed": "true", title: `${layer.name} (${layer.grid[1]} × ${layer.grid[0]})`,
-        "aria-label": `Layer ${i}, ${layer.place}, ${layer.grid[1]} by ${layer.grid[0]}`,
+        "aria-label": local("Layer {0}, {1}, {2} by {3}", i, layer.place, layer.grid[1], layer.grid[0]),
         onclick: () => {
           chosen.has(i) ? chosen.delete(i) : chosen.add(i);
           tell();
@@ -102,7 +103,7 @@ export function scrubber(header, choose) {
       mark();
     };
     const sets = ["all", ...new Set(header.layers.map((/** @type {any} */ l) => l.place))].map((name) =>
-      h("button", { type: "button", onclick: () => only(name === "all" ? null : name) }, name));
-    return h("div", { class: "row layers" }, h("span", { class: "hint" }, "Layers"), ...sets, h("span", { class: "gap" }), ...buttons);
+      h("button", { type: "button", onclick: () => only(name === "all" ? null : name) }, local(name)));
+    return h("div", { class: "row layers" }, h("span", { class: "hint" }, local("Layers")), ...sets, h("span", { class: "gap" }), ...buttons);
   }
 }
