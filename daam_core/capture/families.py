@@ -52,6 +52,7 @@ FAMILIES: tuple[Family, ...] = (
         ("transformer_qwenimage.QwenImageTransformer2DModel",),
         _JOINT,
         of.by_shapes,
+        keeps="kept tail",
     ),
     Family(
         "Z-Image",
@@ -171,6 +172,7 @@ FAMILIES: tuple[Family, ...] = (
         _JOINT,
         of.qwen_image21,
         layout_arguments=("img_mask",),
+        keeps="kept tail",
     ),
     Family("Nucleus-Image", ("transformer_nucleusmoe_image.NucleusMoEImageTransformer2DModel",), _JOINT, of.nucleus),
     Family(

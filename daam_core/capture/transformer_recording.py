@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ from ..prompt.compose import without_padding_behind
 from ..prompt.prompt import Prompt
 from ..types import Side
 from .attention_call import AttentionCall
+from .block_caches import may_be_cached
 from .buffers import BatchSlice, StoreOptions
 from .family import Family
 from .recording import Recording
 from .text_rows import EncodedText, match_rows
 from .token_layout import RowLayout, TokenLayout
 
+logger = logging.getLogger("daam_lens")
 _KNOWN = 8
 """So many different arguments of a model are remembered with what they mean."""
 TIMES = ("timestep", "timesteps", "t")
@@ -92,10 +95,12 @@ class _Call:
     Attributes:
         layout: where its tokens stand.
         texts: for each row of its batch whose it is.
+        attended: the layers that have attended in it so far.
     """
 
     layout: TokenLayout
     texts: Sequence[PictureText | None]
+    attended: set[str]
 
 
 class TransformerRecording:
@@ -262,13 +267,17 @@ class ModelRecorder:
         self._known: dict[tuple[Any, ...], tuple[Any, TokenLayout, list[tuple[EncodedText, ...]]]] = {}
         self._call: _Call | None = None
         self._recording: TransformerRecording | None = None
+        modules = self._model.named_modules()
+        self._layers = {name for name, part in modules if getattr(part, "processor", None) is not None and self.wants(name)}
+        self._attended: set[str] = set()
+        self._left_out = False
 
     def begin(self, arguments: Mapping[str, Any]) -> bool:
         recording = self._current()
         if recording is None or recording.thread != threading.get_ident():
             return False
         if recording is not self._recording:
-            self._known, self._recording = {}, recording
+            self._known, self._recording, self._attended, self._left_out = {}, recording, set(), False
         layout, rows, own = self._read(recording, arguments)
         if not any(rows):
             raise NothingRecorded(
@@ -277,7 +286,7 @@ class ModelRecorder:
             )
         columns = [self._family.text_columns(arguments, row, layout) for row in own]
         texts = recording.begin_call(rows, columns, arguments, self._family)
-        self._call = _Call(layout, texts)
+        self._call = _Call(layout, texts, set())
         return any(text is not None for text in texts)
 
     def wants(self, layer: str) -> bool:
@@ -286,6 +295,7 @@ class ModelRecorder:
     def attention(self, layer: str, number: int, call: AttentionCall) -> None:
         recording, current = self._recording, self._call
         assert recording is not None and current is not None
+        current.attended.add(layer)
         rows = current.layout.of(layer, call)
         if rows is None:
             return
@@ -297,14 +307,24 @@ class ModelRecorder:
             add_text_row(text, layer, current.layout, row, at, call)
 
     def leave(self, layer: str, processor: str, calls: int) -> None:
-        if calls == 0:
+        cached = layer in self._attended and may_be_cached(self._model.get_submodule(layer))
+        if calls == 0 and not cached:
             raise UnsupportedModel(
                 f"{layer} of {type(self._model).__name__} ran without an attention that can be read; its processor is "
                 f"{processor}."
             )
 
     def end(self) -> None:
-        self._call = None
+        if self._call is None:
+            return
+        attended, self._call = self._call.attended, None
+        self._attended |= attended
+        if len(attended) < len(self._layers) and not self._left_out:
+            self._left_out = True
+            logger.warning(
+                "%d of the %d attention layers of %s did not attend in a step, as with caches that skip blocks: the maps are "
+                "sums of fewer terms.", len(self._layers) - len(attended), len(self._layers), type(self._model).__name__,
+            )  # fmt: skip
 
     def failed(self, error: Exception) -> None:
         self._call = None

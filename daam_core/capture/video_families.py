@@ -123,6 +123,7 @@ VIDEO_FAMILIES: tuple[Family, ...] = (
         _JOINT,
         of.minimax_h3,
         layout_arguments=("position_ids", "text_indices", "video_indices"),
+        keeps="left",
         video=True,
     ),
     Family(

@@ -153,6 +153,10 @@ def _part(encoding: Encoding, component: str, name: str, index: int, size: int, 
         return None
     text = texts[min(index, len(texts) - 1)]
     rows = [t for t in encoding.tokens if t.component == component]
+    if not rows and component == family.tokenizers[0]:  # some pipelines have it in a processor of texts and pictures alone
+        rows = [t for t in encoding.tokens if t.component.endswith("processor")]
+        if not rows:
+            return None
     if family.pieces:
         return _in_pieces(rows, text, size, family.pieces)
     if not rows:  # nothing for this encoder, such as no quoted text for ByT5

@@ -10,9 +10,9 @@ from .alignment import align_tokens, piece_bytes, readable, segment, words_of
 from .prompt import Prompt, Token, labelled
 from .tokenization import Tokenizer
 
-Keeps = Literal["tail", "kept", "left", "first and tail"]
+Keeps = Literal["tail", "kept", "kept tail", "left", "first and tail"]
 """Which tokens become the model's columns: the last ones (a template's head is dropped, padding is added behind), those that
-the mask keeps, all with padding added ahead, or the first and the last ones."""
+the mask keeps, of these the last ones, all with padding added ahead, or the first and the last ones."""
 
 _SPACES = b" \t\n\r\v\f\x1c\x1d\x1e\x1f"
 _LEAST = 8  # so many bytes of a text's beginning are no accident
@@ -28,6 +28,9 @@ def columns_of(ids: int, kept: Sequence[int], columns: int, keeps: Keeps) -> lis
     """
     if keeps == "kept":
         return [*kept[:columns], *[-1] * (columns - len(kept))]
+    if keeps == "kept tail":  # the longest text of the batch has no padding: from its length the head is known
+        own = kept[max(0, ids - columns) :][:columns]
+        return [*own, *[-1] * (columns - len(own))]
     if keeps == "left":
         return [*[-1] * (columns - ids), *range(ids)] if ids <= columns else None
     if ids <= columns:

@@ -64,6 +64,10 @@ def test_the_pack_is_loaded_with_its_help(server: Server) -> None:
         assert f"](images/{name}.jpg)" in help_page
         with urllib.request.urlopen(f"{server.address}{extensions}/docs/images/{name}.jpg") as picture:
             assert cv2.imdecode(np.frombuffer(picture.read(), np.uint8), cv2.IMREAD_COLOR) is not None
+        for language in ("zh", "ja", "de"):  # the page takes the host's language, else the English one
+            with urllib.request.urlopen(f"{server.address}{extensions}/docs/{name}/{language}.md") as page:
+                assert f"](images/{name}.jpg)" in page.read().decode()
+    assert all(set(server.get("/i18n")[language]["nodeDefs"]) == set(ours) for language in ("zh", "ja", "de"))
     named = server.get("/i18n")["en"]["nodeDefs"]
     assert set(named) == set(ours)
     for name, one in ours.items():

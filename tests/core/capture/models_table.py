@@ -20,7 +20,7 @@ HEAD = """# Transformers that `trace(pipe)` reads in diffusers
 
 Written by `python -m tests.core.capture.models_table` from its own checks on a small random model of each class, with a
 picture that is not square and two rows of different texts. UNets (Stable Diffusion 1, 2, XL and what is built on them) are
-read beside these.
+read beside these. The table is of diffusers 0.42.1; the 27 models of it that 0.35.2 has gave the same there.
 
 - **picture**: bit-identical with and without the hooks.
 - **columns**: the text columns and the picture's queries are those that a probe with NaN finds.

@@ -20,6 +20,8 @@ from diffusers import (
     LongCatImageTransformer2DModel,
     LTX2Pipeline,
     LTX2VideoTransformer3DModel,
+    QwenImage21Pipeline,
+    QwenImage21Transformer2DModel,
 )
 from diffusers.pipelines.ltx2 import LTX2TextConnectors
 from torch import Tensor, nn
@@ -136,6 +138,49 @@ class _Layered(nn.Module):
 
     def forward(self, input_ids: Tensor, **_: Any) -> Any:
         return self.model.language_model.layers[0](input_ids)  # type: ignore[index, operator, union-attr]
+
+
+class _Normed(nn.Module):
+    """A text encoder whose last norm a pipeline takes off."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.model, self.inner = nn.Module(), TextEncoder(tokens)
+        self.model.norm = nn.Identity()
+        self.config = self.inner.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def forward(self, **inputs: Any) -> Any:
+        return self.inner(inputs["input_ids"], inputs["attention_mask"])
+
+
+class _Templated(Processor):
+    """Its chat template gives tokens, too."""
+
+    def apply_chat_template(self, messages: Any, **options: Any) -> Any:
+        said = messages[0]["content"][0]["text"]
+        return [self.tokenizer(f"<|im_start|>system\n{said}<|im_end|>\n").input_ids]
+
+
+def qwen_image21() -> Any:
+    """The texts of a batch are padded on the left, and the padding is taken out again."""
+    torch.manual_seed(0)
+    tokenizer = qwen()
+    transformer = QwenImage21Transformer2DModel(
+        in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2, context_in_dim=WIDTH,
+        axes_dims_rope=(2, 2, 4),
+    )  # fmt: skip
+    encoder = _Normed(len(tokenizer))
+    return spread(
+        QwenImage21Pipeline(FlowMatchEulerDiscreteScheduler(), None, encoder, _Templated(tokenizer), transformer)
+    )  # fmt: skip
 
 
 def joyimage_plus() -> Any:

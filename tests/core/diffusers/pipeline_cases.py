@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from daam_core import trace
 from daam_core.types import Side
 
 from ..capture.attention_witness import Witness
@@ -26,7 +27,7 @@ class Case:
 
     Attributes:
         options: of its call.
-        size: (queries, keys) of the attention of the picture to the text, for a row of the batch.
+        size: (queries, keys) of the attention of the picture to the text, for a row of the batch; 0 where it depends.
         rows: (which call of the model in a step, which row of its batch) of a side's picture.
         keys: the keys of a word of a text, found with the tokenizers' own offsets.
         first: the first query of the picture; -1 where it comes behind as many columns as the longest text has.
@@ -107,6 +108,12 @@ CASES = {
             prompt, word, 34, PATCHES,
         ), several="",
     ),
+    "qwen 2.1": Case(
+        detour.qwen_image21, CFG, (PATCHES, 0), in_turn,
+        lambda pipe, prompt, word: at(
+            pipe.processor.tokenizer, pipe.prompt_template_t2i.format(prompt), prompt, word, pipe._drop_idx
+        ), off=NO_CFG,
+    ),
     "ltx 2": Case(
         detour.ltx2, {"num_frames": 3, "max_sequence_length": 15}, (2 * PATCHES, 15), stacked(("negative", "prompt")),
         lambda pipe, prompt, word: at(pipe.tokenizer, prompt, prompt, word), frames=2,
@@ -146,9 +153,31 @@ def expected(
             size, where = (q.shape[-2], k.shape[-2]), case.first
             if case.first < 0:
                 where = size[0] - PATCHES
-            elif case.size != (0, 0) and size != case.size:
+            elif any(own and own != seen for own, seen in zip(case.size, size, strict=True)):
                 continue
             p = witness.probabilities(index)[row].sum(0)[where : where + case.frames * PATCHES, keys].sum(-1)
             total += p.unflatten(0, (case.frames, PATCHES))
     maps = total.unflatten(1, (4, 6))
     return maps if case.frames > 1 else maps[0]
+
+
+def worst_error(pipe: Any, case: Case) -> float:
+    """The largest error of a word's map of each text of each picture against float64 probabilities, as a share of its terms."""
+    with trace(pipe, negative=True) as recording:
+        paint(pipe, case)
+    maps = list(recording)
+    forwards: list[int] = []
+    witness = Witness()
+    handle = pipe.transformer.register_forward_pre_hook(lambda *_: forwards.append(len(witness.calls)))
+    with witness:
+        paint(pipe, case)
+    handle.remove()
+    worst = 0.0
+    for side, texts, word in (("prompt", PROMPTS, ("green", "cats")), ("negative", NEGATIVES, ("dark", "cats"))):
+        for image in (0, 1):
+            wanted = expected(witness, forwards, case, pipe, side, image, texts[image], word[image])
+            assert float(wanted.std()) > 0, "a map that is alike everywhere proves nothing"
+            own = maps[image] if side == "prompt" else maps[image].negative
+            error = (own.heat_map(word[image]).double() - wanted).abs().max() / own.num_terms[4, 6]
+            worst = max(worst, float(error))
+    return worst

@@ -16,7 +16,7 @@ from daam_core.errors import BadArgument, NothingRecorded, UnsupportedModel, Wor
 
 from ..capture.attention_witness import Witness
 from . import transformer_pipelines as made
-from .pipeline_cases import CASES, HEIGHT, NEGATIVES, PATCHES, PROMPTS, WIDTH, Case, expected, paint
+from .pipeline_cases import CASES, HEIGHT, NEGATIVES, PATCHES, PROMPTS, WIDTH, Case, paint, worst_error
 
 
 @pytest.fixture(params=CASES)
@@ -42,23 +42,7 @@ def test_pictures_are_bit_identical_and_words_are_right(case: Case, small: int, 
 
 def test_maps_are_those_of_the_equation_for_every_row(case: Case) -> None:
     """Words of both prompts and both negative prompts, of different length, against float64 probabilities."""
-    pipe = case.make()
-    with trace(pipe, negative=True) as recording:
-        paint(pipe, case)
-    maps = list(recording)
-    forwards: list[int] = []
-    witness = Witness()
-    handle = pipe.transformer.register_forward_pre_hook(lambda *_: forwards.append(len(witness.calls)))
-    with witness:
-        paint(pipe, case)
-    handle.remove()
-    for side, texts, word in (("prompt", PROMPTS, ("green", "cats")), ("negative", NEGATIVES, ("dark", "cats"))):
-        for image in (0, 1):
-            wanted = expected(witness, forwards, case, pipe, side, image, texts[image], word[image])
-            own = maps[image] if side == "prompt" else maps[image].negative
-            got = own.heat_map(word[image]).double()
-            error = (got - wanted).abs().max() / own.num_terms[4, 6]
-            assert error < 1e-5, (side, image, float(error))
+    assert worst_error(case.make(), case) < 1e-5
 
 
 def test_one_prompt_without_guidance(case: Case) -> None:

@@ -61,3 +61,11 @@ def test_padding_an_empty_text_and_another_case() -> None:
     empty = tokenizer("", padding="max_length", max_length=4)
     nothing = templated_prompt(empty["input_ids"], [True, False, False, False], range(4), tokenizer, "")
     assert nothing is not None and not nothing.words and (len(nothing.end), len(nothing.padding)) == (1, 3)
+
+
+def test_columns_of_a_text_whose_padding_is_taken_out_and_whose_head_is_dropped() -> None:
+    """Padding ahead or behind; three tokens of the template are dropped, which the longest text of the batch tells."""
+    assert columns_of(10, range(10), 7, "kept tail") == [3, 4, 5, 6, 7, 8, 9]
+    assert columns_of(10, range(4, 10), 7, "kept tail") == [7, 8, 9, -1, -1, -1, -1]
+    assert columns_of(10, range(6), 7, "kept tail") == [3, 4, 5, -1, -1, -1, -1]
+    assert columns_of(10, range(2), 7, "kept tail") == [-1] * 7
