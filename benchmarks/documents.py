@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .results_summary import mask_summary
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.md"
 DOCUMENTS = (
@@ -21,7 +23,9 @@ DOCUMENTS = (
     "docs/errors.md",
     "docs/equation.md",
     "docs/castorini.md",
+    "docs/results.md",
     "web/docs/DaamLensRecord.md",
+    "daam_core/tiny/MODEL_CARD.md",
 )
 _PLACE = re.compile(r"<!-- (?P<name>[\w.-]+) -->(?P<text>.*?)<!-- / -->", re.S)
 _LAYOUT = "SDXL layout, tiny channels, 128 px (host-bound)"
@@ -62,6 +66,19 @@ def _megabytes(value: float) -> str:
 _OURS, _WORDS, _THEIRS = {"with": "DAAM Lens"}, {"with": "DAAM Lens, words only"}, {"with": "castorini/daam"}
 _LARGE = {"recording": "SDXL, 1024 px"}
 _SUM, _MEAN = {"with": "DAAM Lens (Eq. 6)"}, {"with": "castorini/daam (its own rule)"}
+_WARM = "Colour words, a warm start of 11,880 pictures"
+_ONE, _TWO = {"prompts": "one object"}, {"prompts": "two objects"}
+_OVERLAP, _OWN = "colour word's IoU", "own object hotter"
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.0f} %"
+
+
+def _hundredths(value: float) -> str:
+    return f"{value:.2f}"
+
+
 FIGURES: Mapping[str, Figure] = {
     "step-sdxl": Figure(_SDXL_STEP, _OURS, "ratio", _more),
     "step-sdxl-words": Figure(_SDXL_STEP, _WORDS, "ratio", _more),
@@ -75,6 +92,13 @@ FIGURES: Mapping[str, Figure] = {
     "maps-memory": Figure(_FINISH, _LARGE | _SUM, "peak memory", _megabytes),
     "maps-time-castorini": Figure(_FINISH, _LARGE | _MEAN, "median", _milliseconds),
     "maps-memory-castorini": Figure(_FINISH, _LARGE | _MEAN, "peak memory", _megabytes),
+    "colour-one": Figure("Colour words", _ONE, _OVERLAP, _hundredths),
+    "colour-two": Figure("Colour words", _TWO, _OVERLAP, _hundredths),
+    "colour-own": Figure("Colour words", _TWO, _OWN, _percent),
+    "warm-colour-one": Figure(_WARM, _ONE, _OVERLAP, _hundredths),
+    "warm-colour-two": Figure(_WARM, _TWO, _OVERLAP, _hundredths),
+    "warm-colour-own": Figure(_WARM, _TWO, _OWN, _percent),
+    "warm-right-two": Figure(_WARM, _TWO, "right", _percent),
     "kept": Figure(_FINISH, _LARGE | _SUM, "kept of the recording", _megabytes),
 }
 """By the name of their places."""
@@ -107,6 +131,7 @@ def texts(results: str) -> dict[str, str]:
         "families-table": _families_table(),
         "refused-table": _refused_table(),
         "errors-table": _errors_table(),
+        "mask-summary": mask_summary((ROOT / "docs" / "results.md").read_text(encoding="utf-8")),
         "scale-hours": _hours(float(found["step-sdxl-factor"])),
     }
 

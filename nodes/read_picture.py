@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -14,7 +15,6 @@ from ..daam_core.capture.buffers import StoreOptions
 from ..daam_core.defaults import DEFAULT_NOISE
 from ..daam_core.errors import BadArgument
 from ..daam_core.maps.crop import cut_back
-from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.validate import checked_levels, checked_prompt
 from .capture.level_sampler import read_latent
 from .capture.prompt_tokens import recording_clip
@@ -108,7 +108,10 @@ class ReadPicture(io.ComfyNode):
         found = read_latent(model, vae.encode(padded), conditioning, levels, seed, Options(keep))
         full = (int(padded.shape[1]), int(padded.shape[2]))
         pictures = pictures_of(image)
-        maps = [cut_back(HeatMaps(one.sides, full), size, picture) for one, picture in zip(found, pictures, strict=True)]
+        maps = [
+            cut_back(dataclasses.replace(one, size=full, picture=None), size, picture)
+            for one, picture in zip(found, pictures, strict=True)
+        ]
         return io.NodeOutput(tuple(maps))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +15,10 @@ from ..diffusers.trace import KeptAxis
 from ..errors import DaamLensError
 from ..lru_cache import LRUCache
 from ..maps.heatmaps import HeatMaps
+from ..maps.queries import PRESENCE_NOTE
+from ..prompt.concepts import concepts_of
 from ..validate import checked_negative, checked_prompt, checked_size
+from . import drop
 
 PROMPT = "a red house and a green tree"
 LARGEST_SEED = 2**32 - 1
@@ -27,10 +32,15 @@ footer { display: none !important; }
 
 
 class Generator:
-    """Makes pictures with one pipeline, one after another, and keeps their maps."""
+    """Makes pictures with one pipeline, one after another, and keeps their maps.
+
+    Attributes:
+        turn: held while the pipeline is in use.
+    """
 
     def __init__(self, pipe: Any, kept: LRUCache[HeatMaps]) -> None:
         self._pipe, self._kept = pipe, kept
+        self.turn = threading.Lock()
         pipe.set_progress_bar_config(disable=True)
 
     def __call__(self, prompt: str, settings: Settings, bar: gr.Progress | None = None) -> tuple[str, str]:
@@ -48,11 +58,13 @@ class Generator:
         checked_negative(settings.negative)
         if settings.size is not None:
             checked_size(settings.size)
-        _picture, recording = generate_recorded(self._pipe, checked_prompt(prompt), settings, step)
+        with self.turn:
+            _picture, recording = generate_recorded(self._pipe, checked_prompt(prompt), settings, step)
         maps = recording.heat_maps()
         lost = maps.prompt.truncated
         note = f"The model did not read the last {len(lost)} words, from “{lost[0]}” on." if lost else ""
-        return f"explorer/{self._kept.keep(maps)}", note
+        said = [note, recording.concept_failure or "", PRESENCE_NOTE if maps.concepts else ""]
+        return f"explorer/{self._kept.keep(maps)}", " ".join(filter(None, said))
 
 
 def form(generate: Generator, about: str, usual: Settings, examples: Sequence[str] = (), opening: bool = False) -> gr.Blocks:
@@ -68,12 +80,14 @@ def form(generate: Generator, about: str, usual: Settings, examples: Sequence[st
     native = usual.size or (512, 512)
     with gr.Blocks(analytics_enabled=False, title="DAAM Lens", fill_width=True) as blocks, gr.Row():
         with gr.Column(scale=1, min_width=280):
-            prompt = gr.Textbox(PROMPT, label="Prompt", lines=3, autofocus=True)
+            prompt = gr.Textbox(PROMPT, label="Prompt", lines=3, autofocus=True, elem_id="daam_prompt")
             go = gr.Button("Paint", variant="primary")
             if examples:
                 gr.Examples([[text] for text in examples], prompt, label="Try", api_visibility="private")
             with gr.Row(elem_classes="daam-seed"):
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=120)
+                seed = gr.Number(
+                    0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=120, elem_id="daam_seed"
+                )
                 dice = gr.Button("Other seed", min_width=100)
             with gr.Accordion("More", open=False):
                 negative = gr.Textbox(label="Negative prompt", lines=2)
@@ -81,7 +95,11 @@ def form(generate: Generator, about: str, usual: Settings, examples: Sequence[st
                 guidance_box = gr.Slider(1, 20, usual.guidance, step=0.5, label="Guidance")
                 width = gr.Slider(64, 2048, native[1], step=8, label="Width")
                 height = gr.Slider(64, 2048, native[0], step=8, label="Height")
+                concepts = gr.Textbox(label="Look for, not in the prompt", placeholder="sky, shadow", lines=1)
                 detail = gr.CheckboxGroup(["steps", "layers"], value=["steps", "layers"], label="Keep apart")
+            gr.HTML(drop.FIELD)
+            address = gr.Textbox(elem_id="daam_address", elem_classes="daam-hidden", container=False)
+            show = gr.Button("Show", elem_id="daam_show", elem_classes="daam-hidden")
             note = gr.Markdown(about)
         with gr.Column(scale=4, min_width=480):
             view = gr.HTML(_EMPTY)
@@ -91,11 +109,12 @@ def form(generate: Generator, about: str, usual: Settings, examples: Sequence[st
                 address, said = generate(values[0] or "", _settings(*values[1:]), bar)
             except DaamLensError as error:
                 raise gr.Error(str(error), duration=None, print_exception=False) from None
-            return f'<iframe class="daam" src="{address}" title="Explorer"></iframe>', said or about
+            return explorer_frame(address), said or about
 
-        boxes = [prompt, seed, negative, steps_box, guidance_box, width, height, detail]
+        boxes = [prompt, seed, negative, steps_box, guidance_box, width, height, detail, concepts]
         # Private: the page calls them, and no program is meant to.
         private: dict[str, Any] = {"api_visibility": "private"}
+        show.click(explorer_frame, address, view, **private)
         drawn = dice.click(lambda: random.randint(0, LARGEST_SEED), outputs=seed, **private)
         drawn.then(run, boxes, [view, note], show_progress_on=view, **private)
         gr.on([go.click, prompt.submit], run, boxes, [view, note], show_progress_on=view, **private)
@@ -104,10 +123,20 @@ def form(generate: Generator, about: str, usual: Settings, examples: Sequence[st
     return blocks
 
 
+def explorer_frame(address: str | None) -> str:
+    """The HTML of a kept picture's explorer; what is no address of one shows nothing."""
+    if not re.fullmatch(r"explorer/[\w-]+", address or ""):
+        return _EMPTY
+    return f'<iframe class="daam" src="{address}" title="Explorer"></iframe>'
+
+
 def _settings(
     seed: float | None, negative: str | None, steps: float | None, guidance: float | None, width: float | None,
-    height: float | None, detail: Sequence[KeptAxis],
+    height: float | None, detail: Sequence[KeptAxis], concepts: str | None = None,
 ) -> Settings:  # fmt: skip
     """From the boxes' values; an empty box leaves it to the model."""
     size = None if width is None or height is None else (int(height), int(width))
-    return Settings(int(seed or 0), None if steps is None else int(steps), size, guidance, negative or "", tuple(detail))
+    wanted = tuple(one.label for one in concepts_of(concepts)) if concepts and concepts.strip() else ()
+    return Settings(
+        int(seed or 0), None if steps is None else int(steps), size, guidance, negative or "", tuple(detail), wanted
+    )

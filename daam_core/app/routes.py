@@ -37,7 +37,7 @@ def routes(kept: LRUCache[HeatMaps]) -> APIRouter:
             maps = _find(kept, request.path_params["name"])
             body = await read_body(request, LARGEST_BODY)
         except DaamLensError as error:
-            return _complaint(error)
+            return complaint(error)
         return await _answer(request, lambda stopped: _mask(maps, body, stopped))
 
     router.add_api_route("/explorer/{name}", page, methods=["GET"], include_in_schema=False)
@@ -45,13 +45,13 @@ def routes(kept: LRUCache[HeatMaps]) -> APIRouter:
     return router
 
 
-async def read_body(request: Request, most: int) -> bytes:
+async def read_body(request: Request, most: int, complaint: str = "") -> bytes:
     """The body of a request of at most `most` bytes; no more than that is ever held.
 
     Raises:
-        BadArgument: it is longer, by its header or in truth.
+        BadArgument: it is longer, by its header or in truth; `complaint` is the sentence.
     """
-    too_long = BadArgument(f"A choice of words has at most {most} bytes. Choose again on the page.")
+    too_long = BadArgument(complaint or f"A choice of words has at most {most} bytes. Choose again on the page.")
     told = request.headers.get("content-length", "0")
     if told.isdecimal() and int(told[:20]) > most:
         raise too_long
@@ -76,12 +76,13 @@ async def _answer(request: Request, work: Callable[[Callable[[], bool]], Respons
                 gone.set()
         return task.result()
     except DaamLensError as error:
-        return _complaint(error)
+        return complaint(error)
     finally:
         gone.set()
 
 
-def _complaint(error: DaamLensError) -> Response:
+def complaint(error: DaamLensError) -> Response:
+    """An error's sentence as an answer: 404 for what is not there any more, else 400."""
     return JSONResponse({"error": str(error)}, status_code=404 if isinstance(error, NothingRecorded) else 400)
 
 

@@ -16,8 +16,10 @@ from ..diffusers.loading import TINY, example_prompts, model_sentence
 from ..errors import BadArgument
 from ..lru_cache import LRUCache
 from ..maps.heatmaps import HeatMaps
+from . import drop
 from .guard import guarded
 from .page import STYLE, Generator, form
+from .picture_route import picture_routes
 from .routes import routes
 
 MOST_PICTURES = 16
@@ -29,10 +31,23 @@ def build(pipe: Any, model: str, host: str = "127.0.0.1") -> fastapi.FastAPI:
     """The whole app around one pipeline, to be reached at `host`."""
     kept = LRUCache[HeatMaps](MOST_PICTURES, MOST_BYTES, lambda maps: maps.nbytes)
     app = fastapi.FastAPI(title="DAAM Lens", docs_url=None, redoc_url=None, openapi_url=None)
+    generator = Generator(pipe, kept)
     app.include_router(routes(kept))
+    app.include_router(picture_routes(pipe, kept, generator.turn))
     opening = model == TINY  # any other model may take minutes, and nobody has asked for a picture yet
-    blocks = form(Generator(pipe, kept), model_sentence(model), defaults(pipe), example_prompts(model), opening)
-    return guarded(gr.mount_gradio_app(app, blocks, path="/", css=STYLE, footer_links=[], max_file_size=1), host)
+    blocks = form(generator, model_sentence(model), defaults(pipe), example_prompts(model), opening)
+    return guarded(
+        gr.mount_gradio_app(
+            app,
+            blocks,
+            path="/",
+            css=STYLE + drop.STYLE,
+            head=f"<script>{drop.SCRIPT}</script>",
+            footer_links=[],
+            max_file_size=1,
+        ),
+        host,
+    )
 
 
 def serve(pipe: Any, model: str, host: str, port: int, open_browser: bool) -> None:

@@ -160,16 +160,8 @@ class ConceptRecording:
             prompt=concept_prompt([self.texts.concepts[c] for c in concepts]),
             steps=self.step_count,
             timesteps=tuple(timesteps),
-            presence=tuple(self._peaks(presence, sum(terms.values()))),
+            presence=tuple(standing_out(presence)),
         )
-
-    def _peaks(self, presence: dict[Grid, Tensor], terms: int) -> list[float]:
-        """Each concept's highest mean probability among its rivals, late steps weighing more: 0..1."""
-        steps = self.step_count
-        squares = steps * (steps + 1) * (2 * steps + 1) / 6
-        finest = max(presence, key=lambda grid: grid[0] * grid[1])
-        peaks = bicubic(list(presence.values()), finest).flatten(1).amax(1) / (terms / steps * squares)
-        return [float(x) for x in peaks.clamp(0, 1)]
 
     def _layer_keys(self, layer: int) -> Tensor:
         weights = self._weights(layer)
@@ -192,6 +184,19 @@ class ConceptRecording:
 
     def _all(self) -> list[_Sums]:
         return [sums for image in self._sums for sums in image.values()]
+
+
+def standing_out(presence: dict[Grid, Tensor]) -> list[float]:
+    """How far the hottest place of each concept among its rivals stands out: `1 - mean / peak`, 0 for an even map.
+
+    Args:
+        presence: per grid, `[concepts, h, w]`, late steps weighing more.
+    """
+    finest = max(presence, key=lambda grid: grid[0] * grid[1])
+    maps = bicubic(list(presence.values()), finest).flatten(1)
+    peak = maps.amax(1)
+    found = torch.where(peak > 0, 1 - maps.mean(1) / peak.clamp(min=torch.finfo(maps.dtype).tiny), 0.0)
+    return [float(x) for x in found.clamp(0, 1)]
 
 
 def _released(*_: object) -> Tensor:

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from ..maps.heatmaps import HeatMaps
 
 REPORT = "report.json"
-PRESENCE_NOTE = (
-    "A concept's map lights the object that fits best, whether it is there or not; likely and unlikely come from its peak "
-    "among eleven other things, chosen on the model inside; on kinds of picture that it was not trained on they are chance."
-)
 EVEN = 0.98
 """Part of the picture above which a mask tells no place apart."""
 _OF_A_WORD = re.compile(r"(overlay|mask|steps)_.+\.(png|gif|mp4|webp)")
@@ -159,6 +155,8 @@ def concept_lines(maps: HeatMaps) -> list[str]:
     """What was looked for beside the prompt's words, a line each, and what the scores are worth; nothing where nothing was."""
     if not maps.concepts:
         return []
+    from ..maps.queries import PRESENCE_NOTE
+
     return ["", *map(maps.caption, maps.concepts), PRESENCE_NOTE]
 
 

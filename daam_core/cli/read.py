@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadArgument
 from ..files import file_name, shown, writable_folder, write_png
+from ..prompt.concepts import concepts_of
 from ..validate import checked_prompt
 from .commands import DETAILS, check_names, check_typed_words, check_words, chosen_words, quiet_warnings
 from .parts import Written, write_parts
@@ -20,9 +21,11 @@ def read(args: argparse.Namespace) -> None:
     """A picture, and where each word of a prompt stands in it; or a folder of pictures, and where labels are in them."""
     if Path(args.picture).is_dir() or args.labels is not None:
         return _read_folder(args)
-    if args.prompt is None:
+    if args.prompt is None and not args.concepts:
         raise BadArgument('Say what is in the picture: --prompt "a red house". For a folder of pictures, give --labels.')
-    prompt = checked_prompt(args.prompt)
+    if args.concepts:
+        concepts_of(args.concepts)
+    prompt = checked_prompt(", ".join(args.concepts) if args.prompt is None else args.prompt)
     # Everything that can be wrong is looked at before anything heavy starts.
     check_typed_words(prompt, args.words or ())
     check_names(args)
@@ -34,7 +37,7 @@ def read(args: argparse.Namespace) -> None:
     done = Written([write_png(folder / "picture.png", picture)] if "picture" in args.save else [])
     if "record" in args.save:
         done.paths.append(maps.save(folder / "record.safetensors"))
-    write_parts(maps, chosen_words(maps, args.words), folder, args, done)
+    write_parts(maps, [*chosen_words(maps, args.words), *maps.concepts], folder, args, done)
     for line in [*map(shown, done.paths), *done.notes]:
         print(line)
 
@@ -42,7 +45,7 @@ def read(args: argparse.Namespace) -> None:
 def _read_folder(args: argparse.Namespace) -> None:
     if not Path(args.picture).is_dir():
         raise BadArgument(f"--labels is for a folder of pictures, and {args.picture} is none. For one picture, give --prompt.")
-    if args.labels is None or args.prompt is not None:
+    if args.labels is None or args.prompt is not None or args.concepts:
         raise BadArgument("A folder of pictures takes --labels (what is in them) and no --prompt.")
     check_names(args)
     from ..studies.label_folder import label_folder
@@ -58,9 +61,10 @@ def _read(picture: Any, prompt: str, args: argparse.Namespace) -> HeatMaps:
 
     with quiet_warnings():
         pipe = load_pipeline(args.model, args.device)
-        check_words(pipe, prompt, args.words)
+        if args.prompt is not None:
+            check_words(pipe, prompt, args.words)
         pipe.set_progress_bar_config(desc="reading", unit="level", leave=True)
         return read_picture(
-            pipe, picture, prompt, noise=args.noise, samples=args.samples, seed=args.seed, size=args.size,
-            keep=DETAILS[args.detail],
+            pipe, picture, args.prompt or "", concepts=args.concepts, noise=args.noise, samples=args.samples, seed=args.seed,
+            size=args.size, keep=DETAILS[args.detail],
         )  # fmt: skip

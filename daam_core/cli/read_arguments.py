@@ -15,6 +15,10 @@ def add_read_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--prompt", help="of one picture: what is in it, in words that the model knows")
     p.add_argument(
+        "--concepts", type=words_argument, metavar="WORDS",
+        help="things to look for that the prompt does not name, with commas between; without a prompt, what is in the picture",
+    )  # fmt: skip
+    p.add_argument(
         "--labels", metavar="LABELS",
         help="of a folder: what is in its pictures, with commas between; a .txt file with one label a line; or a .json file "
         "that names the labels of each picture. Writes label maps (PNG with a palette) and annotations.json in COCO's form",

@@ -17,11 +17,25 @@ TRUE_GUIDANCE = 4.0
 
 
 def arguments_of(pipe: Any) -> dict[str, Any]:
-    """The arguments of a pipeline's call, with their defaults."""
+    """The arguments of a pipeline's call, with their defaults (`Parameter.empty` where there is none).
+
+    Where it takes any (`**kwargs`), those of the class that it extends are known, too.
+    """
     if is_modular(pipe):
         return {one.name: one.default for one in pipe._blocks.inputs if one.name}
-    known = {name: value.default for name, value in inspect.signature(type(pipe).__call__).parameters.items()}
+    known: dict[str, Any] = {}
+    for owner in type(pipe).__mro__:
+        if "__call__" not in vars(owner):
+            continue
+        own = inspect.signature(vars(owner)["__call__"]).parameters
+        named = {name: value.default for name, value in own.items() if value.kind not in _ANY and name != "self"}
+        known = {**named, **known}
+        if not any(value.kind is inspect.Parameter.VAR_KEYWORD for value in own.values()):
+            break
     return {**known, **getattr(pipe, "own_defaults", {})}
+
+
+_ANY = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 
 def call_options(pipe: Any, settings: Settings, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import PIL.Image
@@ -21,13 +22,13 @@ MOST_PIXELS = 2**27
 """Pixels of the largest picture that is taken (11585 x 11585), as of a record."""
 
 
-def load_picture(path: str | Path) -> Image:
-    """A picture file as uint8 `[H, W, 3]`, turned as its camera says; of several frames the first.
+def load_picture(source: str | Path | BinaryIO) -> Image:
+    """A picture file, or one in memory, as uint8 `[H, W, 3]`, turned as its camera says; of several frames the first.
 
     Raises:
         BadArgument: no such file, no picture of a known format, a damaged one, or one of too many pixels.
     """
-    return _opened(path, lambda file: np.asarray(PIL.ImageOps.exif_transpose(file).convert("RGB")))
+    return _opened(source, lambda file: np.asarray(PIL.ImageOps.exif_transpose(file).convert("RGB")))
 
 
 def load_label_map(path: str | Path) -> NDArray[np.uint8]:
@@ -41,26 +42,27 @@ def load_label_map(path: str | Path) -> NDArray[np.uint8]:
     return _opened(path, numbers)
 
 
-def _opened(path: str | Path, read: Callable[[PIL.Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def _opened(source: str | Path | BinaryIO, read: Callable[[PIL.Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    what = f"The picture {source}" if isinstance(source, (str, Path)) else "The picture"
     try:
         # PIL warns of large pictures on stderr; the bound here is our own.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(path, formats=FORMATS) as file:
-                checked_pixels(file.width, file.height, f"The picture {path}")
+            with PIL.Image.open(source, formats=FORMATS) as file:
+                checked_pixels(file.width, file.height, what)
                 return np.ascontiguousarray(read(file))
     except BadArgument:
         raise
     except PIL.Image.DecompressionBombError:
-        raise BadArgument(f"The picture {path} has too many pixels; up to {MOST_PIXELS} are read. Make it smaller.") from None
+        raise BadArgument(f"{what} has too many pixels; up to {MOST_PIXELS} are read. Make it smaller.") from None
     except PIL.UnidentifiedImageError:
-        raise BadArgument(f"{path} is no picture that can be read; there are {', '.join(FORMATS)}.") from None
+        raise BadArgument(f"{what} is no picture that can be read; there are {', '.join(FORMATS)}.") from None
     except OSError as error:
         reason = error.strerror or "it is damaged or cut off"
-        raise BadArgument(f"The picture {path} cannot be read: {reason[:1].lower()}{reason[1:]}.") from None
+        raise BadArgument(f"{what} cannot be read: {reason[:1].lower()}{reason[1:]}.") from None
     except (ValueError, SyntaxError, ArithmeticError, LookupError, TypeError) as error:
         # What PIL's decoders raise for files that are damaged on purpose.
-        raise BadArgument(f"The picture {path} cannot be read: it is damaged ({type(error).__name__}).") from None
+        raise BadArgument(f"{what} cannot be read: it is damaged ({type(error).__name__}).") from None
 
 
 def checked_pixels(width: int, height: int, what: str = "The picture") -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,11 +16,13 @@ import torch
 from torch import Tensor
 
 from ..defaults import DEFAULT_NOISE
-from ..errors import BadArgument, DaamLensError, UnsupportedModel
+from ..errors import BadArgument, DaamLensError, NothingRecorded, UnsupportedModel
 from ..maps.crop import cut_back
 from ..maps.heatmaps import HeatMaps
+from ..prompt.concepts import concepts_of
 from ..types import Image, Size
 from ..validate import checked_levels, checked_prompt
+from .call_options import arguments_of
 from .generation import defaults
 from .noise_levels import level_scheduler
 from .picture_files import checked_pixels
@@ -36,8 +39,9 @@ LARGEST_READING = 2**24
 def read_picture(
     pipe: Any,
     image: Image | PIL.Image.Image,
-    prompt: str,
+    prompt: str = "",
     *,
+    concepts: str | Sequence[str] | Mapping[str, str] | None = None,
     noise: Sequence[float] = DEFAULT_NOISE,
     samples: int = 1,
     seed: int = 0,
@@ -56,7 +60,10 @@ def read_picture(
     Args:
         pipe: a diffusers pipeline from text to picture.
         image: a PIL picture, or uint8 `[H, W, 3]` RGB, of any size.
-        prompt: what is in the picture, in words that the model knows.
+        prompt: what is in the picture, in words that the model knows. With an empty one the concepts make the prompt.
+        concepts: things to look for that are not in the prompt, as in `trace` (UNets only there). With an empty prompt
+            "house, tree" is read as "a house, a tree", by every model: name only what is in the picture, because a word for
+            what is not there lights up something else.
         noise: levels of noise in thousandths of the model's training, 1..999. The default was chosen on rendered scenes with
             the model inside (study `reading`); other models may like others.
         samples: how many noises are drawn for each level.
@@ -89,15 +96,28 @@ def read_picture(
     """
     levels = checked_levels(noise, samples)
     picture = checked_picture(image)
+    if concepts is not None and not prompt.strip():
+        prompt, concepts = concepts_prompt(concepts), None
     text = checked_prompt(prompt)
     reader = _PipelineReader(pipe)
     scaled = _scaled(picture, reader.size(picture, size))
     padded = _padded(scaled, reader.multiple)
     # The trace is entered last: it hooks the scheduler that the pipeline has then.
-    with reader.shown(padded, levels, seed), trace(pipe, keep=keep) as recording:
+    with reader.shown(padded, levels, seed), trace(pipe, keep=keep, concepts=concepts) as recording:
         reader.run(text, (padded.shape[0], padded.shape[1]), len(levels))
-    maps = recording.heat_maps()
-    return cut_back(HeatMaps(maps.sides, (padded.shape[0], padded.shape[1])), (scaled.shape[0], scaled.shape[1]), picture)
+    if recording.concept_failure:
+        raise NothingRecorded(recording.concept_failure)
+    maps = dataclasses.replace(recording.heat_maps(), size=(padded.shape[0], padded.shape[1]), picture=None)
+    return cut_back(maps, (scaled.shape[0], scaled.shape[1]), picture)
+
+
+def concepts_prompt(concepts: str | Sequence[str] | Mapping[str, str]) -> str:
+    """One prompt in which each of the concepts stands: `["house", "the sky"]` -> "a house, the sky".
+
+    Raises:
+        BadArgument: none, or more than a recording takes.
+    """
+    return ", ".join(one.text if one.label in one.text else one.label for one in concepts_of(concepts))
 
 
 def checked_picture(image: Image | PIL.Image.Image) -> Image:
@@ -131,8 +151,8 @@ class _PipelineReader:
     def __init__(self, pipe: Any) -> None:
         name = type(pipe).__name__
         self._pipe = pipe
-        self._arguments = _arguments(type(pipe))
-        required = [argument for argument, value in self._arguments.items() if value.default is inspect.Parameter.empty]
+        self._arguments = arguments_of(pipe)
+        required = [argument for argument, default in self._arguments.items() if default is inspect.Parameter.empty]
         # Without a default, or with None and an error later: a pipeline from picture to picture takes a strength.
         if "strength" in self._arguments or {"image", "video", "mask_image"} & set(required):
             raise UnsupportedModel(f"{name} paints from a picture of its own; reading takes a pipeline from text to picture.")
@@ -226,21 +246,6 @@ class _LatentsGiven:
             raise UnsupportedModel(_NOT_THE_PICTURE.format(self._name, seen, list(self._raw.shape)))
         values[first] = self._schedule.begin(values[first])
         return tuple(values) if isinstance(out, tuple) else values[0]
-
-
-def _arguments(kind: type) -> dict[str, inspect.Parameter]:
-    """The arguments of a pipeline's call by name; where it takes any (`**kwargs`) also those of the class that it extends."""
-    known: dict[str, inspect.Parameter] = {}
-    for owner in kind.__mro__:
-        if "__call__" in vars(owner):
-            own = inspect.signature(vars(owner)["__call__"]).parameters
-            known = {**own, **known}
-            if not any(value.kind is inspect.Parameter.VAR_KEYWORD for value in own.values()):
-                break
-    return {name: value for name, value in known.items() if value.kind not in _ANY and name != "self"}
-
-
-_ANY = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 
 @contextmanager

@@ -48,7 +48,15 @@ class TransformerTrace(PipelineTrace):
             self._stack.enter_context(TransformerHooks(model, recorder))
 
     def _record(self, call: PipelineCall) -> TransformerRecording:
-        return TransformerRecording(lambda: call.encoded.rows, call.encoded.prompt, self._keep, self._sides)
+        recording = TransformerRecording(lambda: call.encoded.rows, call.encoded.prompt, self._keep, self._sides)
+        if call.given.get("padding_mask_crop") is not None:
+            recording.fail(
+                UnsupportedModel(
+                    "With `padding_mask_crop` a transformer paints a cut around the mask alone, whose place in the maps is not "
+                    "known: leave it out."
+                )
+            )
+        return recording
 
     def _running(self) -> TransformerRecording | None:
         running = super()._running()

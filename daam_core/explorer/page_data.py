@@ -22,6 +22,7 @@ from ..errors import DetailMissing
 from ..files import png_bytes
 from ..maps.heatmaps import RULES, HeatMaps
 from ..maps.prompt_report import prompt_report
+from ..maps.queries import PRESENCE_NOTE
 from ..prompt.alignment import search_key
 from ..prompt.tokenization import SPECIALS
 
@@ -58,6 +59,9 @@ def page_data(maps: HeatMaps, budget: int = BUDGET) -> PageData:
         entries, levels = entries + more, _joined(levels, more_levels)
     if maps.negative is not None:
         more, more_levels = _entries(maps.negative, "negative")
+        entries, levels = entries + more, _joined(levels, more_levels)
+    if maps.concepts:
+        more, more_levels = _concepts(maps)
         entries, levels = entries + more, _joined(levels, more_levels)
     atlas, layout = _smallest(levels, budget)
     for entry, scales in zip(entries, layout.pop("scales"), strict=True):
@@ -185,6 +189,17 @@ def _specials(maps: HeatMaps) -> tuple[list[dict[str, Any]], dict[tuple[int, int
     return [{"label": n, "text": n, "key": n, **blank, **f} for n, f in zip(names, figures, strict=True)], levels
 
 
+def _concepts(maps: HeatMaps) -> tuple[list[dict[str, Any]], dict[tuple[int, int], Tensor]]:
+    """What is not in the prompt; wherever the page names one, it says so, and how likely it is in the picture."""
+    names = maps.concepts
+    levels = _levels(maps, names)
+    blank = {"kind": "concept", "at": None, "content": False, "share": None, "weight": 1.0, "tokens": 1}
+    figures = _figures(levels, maps.size)
+    return [
+        {"label": n, "text": maps.caption(n), "key": search_key(n), **blank, **f} for n, f in zip(names, figures, strict=True)
+    ], levels
+
+
 def _levels(maps: HeatMaps, names: Sequence[str]) -> dict[tuple[int, int], Tensor]:
     """Native word maps `[words, h, w]` for each recorded resolution."""
     return {grid: maps.select(grids=[grid]).heat_maps(names, grid) for grid in maps.sums}
@@ -208,7 +223,7 @@ def _figures(levels: dict[tuple[int, int], Tensor], size: tuple[int, int]) -> li
 
 
 def _notes(maps: HeatMaps) -> list[str]:
-    return prompt_report(maps).notes()
+    return [*prompt_report(maps).notes(), *([PRESENCE_NOTE] if maps.concepts else [])]
 
 
 # -- the atlas ------------------------------------------------------------------------------------------------------

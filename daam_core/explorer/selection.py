@@ -21,6 +21,7 @@ from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument, DaamLensError, WordNotFound
 from ..maps.heatmaps import HeatMaps
 from ..masks.methods import MASK_METHODS
+from ..prompt.concepts import ConceptWord
 from ..prompt.prompt import Word
 from ..prompt.tokenization import SPECIALS
 from .page_data import Axis, detail_words, part_of
@@ -58,8 +59,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Choice:
-    """`picks` are words and phrases, each word as "kind:label" (kinds: word, special, negative); `part` steps, layers or, of a
-    video, frames."""
+    """`picks` are words and phrases, each word as "kind:label" (kinds: word, special, negative, concept); `part` steps, layers
+    or, of a video, frames."""
 
     picks: tuple[tuple[str, ...], ...] = ()
     settings: Settings = Settings()
@@ -173,18 +174,19 @@ def _of_frames(side: HeatMaps, word: Word, settings: Settings, frames: Sequence[
 def _one(side: HeatMaps, word: Word, choice: Choice, positive: bool) -> Tensor:
     settings = choice.settings
     # The page has steps and layers of the words that can be seen; of others there is only the whole (model.js, `levels`).
-    if choice.part is not None and choice.part[0] == "frames" and positive and side.num_frames > 1:
+    kept = {row for label in detail_words(side) for row in side.prompt.find(label).channels} if positive else set()
+    in_parts = kept.issuperset(word.channels) and not isinstance(word, ConceptWord)
+    if choice.part is not None and choice.part[0] == "frames" and in_parts and side.num_frames > 1:
         return _of_frames(side, word, settings, choice.part[1])
     part = (_of_part(side, choice) if positive else side).sum_frames()
     side = side.sum_frames()
-    kept = {row for label in detail_words(side) for row in side.prompt.find(label).channels} if positive else set()
-    own = part if kept.issuperset(word.channels) else side
+    own = part if in_parts else side
     if settings.method:
         return own.mask(word, settings.method, tau=settings.tau, image=side.picture, size=side.size)
     heat = own.heat_map(word, side.size)
     if not settings.compete:
         return masks.soft(heat, settings.tau) if settings.soft else masks.threshold(heat, settings.tau)
-    rivals = [part.heat_map(rival, side.size) for rival in side.prompt.rivals(word)]
+    rivals = [part.heat_map(rival, side.size) for rival in side.competitors(word)]
     won = masks.compete_with_rivals(torch.stack([heat, *rivals]), settings.tau)
     return masks.soft(heat, settings.tau) * won if settings.soft else won
 
@@ -215,6 +217,8 @@ def _found(maps: HeatMaps, pick: tuple[str, ...]) -> tuple[HeatMaps, Word] | Non
     kinds = {name.partition(":")[0] for name in pick}
     if len(kinds) != 1:
         return None
+    if kinds == {"concept"}:
+        return _concept(maps, pick)
     side = maps if kinds <= {"word", "special"} else maps.negative if kinds == {"negative"} else None
     if side is None:
         return None
@@ -228,6 +232,15 @@ def _found(maps: HeatMaps, pick: tuple[str, ...]) -> tuple[HeatMaps, Word] | Non
         return side, side.prompt.phrase(labels)
     except WordNotFound:
         return None
+
+
+def _concept(maps: HeatMaps, pick: tuple[str, ...]) -> tuple[HeatMaps, Word] | None:
+    """A concept stands for itself."""
+    label = pick[0].partition(":")[2]
+    if len(pick) != 1 or label not in maps.concepts:
+        return None
+    word = maps.sides["concepts"].prompt.find(label)
+    return maps, ConceptWord(word.label, word.text, word.channels)
 
 
 def _is_pick(pick: Any) -> bool:

@@ -19,6 +19,7 @@ def cut_back(maps: HeatMaps, kept: Size, picture: Image | None = None) -> HeatMa
 
     Each grid (h, w) stays h x w positions, now laid over the part alone: a position is the linear mixture of the two
     positions of the old grid that its centre lies between, on both axes. A position's channels still add up to its terms.
+    Relations of the text are left out.
 
     Args:
         maps: of the padded picture.
@@ -48,6 +49,7 @@ def _cut_side(side: RecordedImage, share: tuple[float, float]) -> RecordedImage:
         detail=None if detail is None else Detail(_cut_maps(detail.values, share), detail.layers, detail.by_step),
         heads=None if side.heads is None else {i: _cut(x, share) for i, x in side.heads.items()},
         self_attention=None if side.self_attention is None else _cut_self(side.self_attention, share),
+        relations=None,
     )
 
 
@@ -65,7 +67,8 @@ def _cut_self(attention: Mapping[Grid, Tensor], share: tuple[float, float]) -> d
     """Self-attention `[n, n]` (query, key) among the positions of the part; rows sum to 1 again."""
     cut = {}
     for (h, w), x in attention.items():
-        both = torch.kron(mixture(h, share[0]), mixture(w, share[1]))
+        frame = torch.kron(mixture(h, share[0]), mixture(w, share[1]))
+        both = torch.kron(torch.eye(len(x) // (h * w)), frame)  # of a video, its frames one after the other
         mixed = both @ x @ both.T
         cut[(h, w)] = mixed / mixed.sum(-1, keepdim=True).clamp_min(1e-12)
     return cut

@@ -133,6 +133,7 @@ class HeatMaps(MaskVerbs, RelationVerbs, Verbs):
         from ..render import word_video, write_video
 
         return write_video(word_video(self, query, **options), path, fps)
+
     def word_matrix_picture(self, words: Sequence[str] | None = None, **options: Any) -> PIL.Image.Image:
         """`word_matrix` drawn as a table: a row for each word that attends, a column for each that is attended to.
 

@@ -85,9 +85,7 @@ class MaskVerbs(WordQueries):
             >>> bool((mask == (heat >= 0.5 * heat.max())).all())
             True
         """
-        if competitors is None:  # a concept's heat is of another unit than that of the prompt's words
-            competitors = [] if self.is_concept(query) else self.prompt.rivals(query)
-        names = [query, *competitors]
+        names = [query, *(self.competitors(query) if competitors is None else competitors)]
         if self.num_frames > 1 or frames is not None:
             return make_video_mask(self._video_inputs(names, image, size, frames), method, tau)
         picture = self.picture if image is None else image

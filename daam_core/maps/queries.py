@@ -13,15 +13,23 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument, DetailMissing, WordNotFound
+from ..prompt.concepts import ConceptWord
 from ..prompt.prompt import Word
 from ..prompt.search import listed
 from ..types import Grid, Side, Size
 from .picture_sides import PictureSides
 from .word_maps import default_words, find, step_maps, upscaled, word_levels
 
-LIKELY = 0.3
+LIKELY = 0.22
 """From this presence score on a concept is more likely in the picture than not; chosen on the model inside (study `concepts`).
 On other models only the order of the scores says something."""
+
+
+PRESENCE_NOTE = (
+    "A concept's map lights the object that fits best, whether it is there or not; likely and unlikely come from its peak "
+    "among eleven other things, chosen on the model inside; on kinds of picture that it was not trained on they are chance."
+)
+"""What a person is told beside the scores."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,8 @@ class Presence:
     """Whether a concept is in a picture, as far as the attention can tell: no yes or no.
 
     Attributes:
-        score: the peak of its share among the prompt's words and eleven other things, mean over heads, layers and steps, 0..1.
+        score: how far the peak of its share among the prompt's words and eleven other things stands out of that share's mean,
+            `1 - mean / peak`, late steps weighing more; 0..1.
     """
 
     score: float
@@ -253,6 +262,15 @@ class WordQueries(PictureSides):
         found = self.presence(query)
         return f"{query} (not in the prompt; {found.word}, {found.score:.2f})"
 
+    def competitors(self, query: str | Word) -> list[str]:
+        """The words that a mask competes with where nobody names any: the last word of every other noun group of the prompt.
+
+        Example:
+            >>> maps.competitors("house"), maps.competitors("sun")
+            (['tree'], ['house', 'tree'])
+        """
+        return self.prompt.rivals(None if self.is_concept(query) else query)
+
     def is_concept(self, query: str | Word) -> bool:
         """Whether a query means a recorded concept, not a word of the prompt.
 
@@ -260,14 +278,16 @@ class WordQueries(PictureSides):
             >>> maps.is_concept("sun"), maps.is_concept("house")
             (True, False)
         """
-        return isinstance(query, str) and self._find(query)[0] == "concepts"
+        return self._find(query)[0] == "concepts"
 
     def _find(self, query: str | Word) -> tuple[Side, Word]:
-        """A word of the prompt, else a concept.
+        """A word of the prompt, else a concept; a `ConceptWord` is that concept.
 
         Raises:
             WordNotFound: neither; the text lists what there is.
         """
+        if isinstance(query, ConceptWord):
+            return "concepts", query
         try:
             return "prompt", find(self.positive, query)
         except WordNotFound as error:
@@ -290,8 +310,16 @@ class WordQueries(PictureSides):
         order = sorted(range(len(found)), key=lambda i: found[i][0] == "concepts")
         back = torch.tensor(order).argsort()
         grids = list(getattr(self.positive, part))
+        # A concept's share is level where neither it nor the prompt's words are: Eq. 7 is about what stands out of that.
         own = {
-            grid: word_levels({grid: channels[grid]}, wanted, "sum")[0] if grid in channels else torch.zeros(len(wanted), *grid)
+            grid: _above_base(word_levels({grid: channels[grid]}, wanted, "sum")[0])
+            if grid in channels
+            else torch.zeros(len(wanted), *grid)
             for grid in grids
         }
         return [torch.cat([level, own[grid]])[back] for grid, level in zip(grids, levels, strict=True)]
+
+
+def _above_base(maps: Tensor) -> Tensor:
+    """Maps `[..., h, w]` less the least value of each."""
+    return maps - maps.amin((-1, -2), keepdim=True)

@@ -36,6 +36,10 @@ class Concept:
     text: str
 
 
+class ConceptWord(Word):
+    """A concept where a `Word` is asked for: its channel is one of the concepts' side, not of the prompt's."""
+
+
 def concepts_of(asked: str | Sequence[str] | Mapping[str, str], template: str = TEMPLATE) -> tuple[Concept, ...]:
     """Concepts from what a user gives: each once, in order.
 

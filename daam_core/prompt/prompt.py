@@ -137,8 +137,9 @@ class Prompt:
         """Labels of the words that can be seen in a picture: no stop words, no punctuation."""
         return [w.label for w in self.words if is_visible(w.text) and search_key(w.text) not in STOP_WORDS]
 
-    def rivals(self, query: str | Word) -> list[str]:
-        """The words that compete with `query` for the picture's places: the last word of every other noun group.
+    def rivals(self, query: str | Word | None) -> list[str]:
+        """The words that compete with `query` for the picture's places: the last word of every other noun group; of every one
+        for None, which is something that the prompt does not hold.
 
         A group is a run of neighbouring content words ("red house" in "a red house and a green tree"), so an
         adjective does not take its own noun's place, and no part of speech has to be known.
@@ -147,7 +148,7 @@ class Prompt:
             >>> maps.prompt.rivals("red")
             ['tree']
         """
-        own = set(self.find(query).channels)
+        own = set() if query is None else set(self.find(query).channels)
         content = set(self.content_words())
         groups: list[list[Word]] = [[]]
         for word in self.words:

@@ -100,8 +100,8 @@ def _label(
     picture = load_picture(folder / unit.key)
     group: list[str] = unit.content["labels"]
     maps = read_picture(
-        runner.pipe, picture, ", ".join(f"a {label}" for label in group), noise=options.noise, samples=options.samples,
-        seed=options.seed, size=options.size,
+        runner.pipe, picture, concepts=group, noise=options.noise, samples=options.samples, seed=options.seed,
+        size=options.size,
     )  # fmt: skip
     labels = label_map(maps, {name: numbers[name] for name in group}, options.method, options.tau)
     path = out / MAPS / unit.content["map"]

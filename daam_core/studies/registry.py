@@ -34,6 +34,10 @@ STUDIES: dict[str, Entry] = {
         "mask_study:MaskStudy",
         "mean IoU of every mask method and combination, chosen on one half of the prompts, reported on the other",
     ),
+    "reading": Entry(
+        "reading:ReadingStudy",
+        "at which levels of noise a picture that exists already is read best, chosen on one half of rendered scenes",
+    ),
     "syntax": Entry(
         "syntax:SyntaxStudy",
         "how the maps of words that depend on each other overlap, by relation (Table 2)",

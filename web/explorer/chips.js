@@ -26,7 +26,7 @@ export function chipBoard(page, on) {
         "data-word": index,
         style: `--share:${(((share ?? 0) / strongest(word.kind)) ** 2).toFixed(3)}`,
         "aria-pressed": "false",
-        "aria-label": share === null ? word.label : `${word.label}, ${percent(share)} of the attention`,
+        "aria-label": share === null ? (word.kind === "concept" ? word.text : word.label) : `${word.label}, ${percent(share)} of the attention`,
         title: share === null ? word.label : `${word.label}: ${percent(share)}`,
         tabindex: chips.size ? "-1" : "0",
       },
@@ -112,6 +112,8 @@ export function chipBoard(page, on) {
 function lines(/** @type {import("./page_data.js").Page} */ page, /** @type {(index: number) => HTMLElement} */ chip) {
   const of = (/** @type {string} */ kind) => page.words.map((w, i) => i).filter((i) => page.words[i].kind === kind);
   const found = [h("p", { class: "line" }, ...typed(page, page.header.prompt, of("word"), chip))];
+  const concepts = of("concept");
+  if (concepts.length) found.push(h("p", { class: "line" }, h("span", { class: "tag" }, "beside"), ...concepts.map(chip)));
   const negative = of("negative");
   if (negative.length) {
     found.push(h("p", { class: "line extra" }, h("span", { class: "tag" }, "not"), ...typed(page, page.header.negative, negative, chip)));

@@ -242,6 +242,6 @@ export function toggled(picks, members) {
 /** The words between two chips that belong to one prompt, both included. @param {import("./page_data.js").Word[]} words @param {number} a @param {number} b */
 export function phrase(words, a, b) {
   const [first, last] = [Math.min(a, b), Math.max(a, b)];
-  if (words[a].kind !== words[b].kind || words[a].kind === "special") return [b];
+  if (words[a].kind !== words[b].kind || words[a].kind === "special" || words[a].kind === "concept") return [b];
   return Array.from({ length: last - first + 1 }, (_, i) => first + i);
 }

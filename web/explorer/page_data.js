@@ -2,7 +2,7 @@
  * The page's data: header (JSON) and atlas (PNG), as daam_core/explorer/page_data.py writes them.
  *
  * @typedef {import("./upscale.js").Level} Level
- * @typedef {{label: string, text: string, kind: "word"|"special"|"negative", at: [number, number]|null, content: boolean,
+ * @typedef {{label: string, text: string, kind: "word"|"special"|"negative"|"concept", at: [number, number]|null, content: boolean,
  *   share: number|null, weight: number, tokens: number, key: string, mean: number, low: number, peak: number,
  *   scales: number[]}} Word
  * @typedef {{top: number, grids: [number, number][], columns: number[]}} Layout

@@ -139,14 +139,9 @@ def data_set(name: str, folder: Path) -> DataSet:
 def heats_of(pipe: Any, picture: Any, labels: Sequence[str], size: tuple[int, int], options: argparse.Namespace) -> Tensor:
     """The heat of each label in a picture, float32 `[labels, H, W]`: all labels stand in one prompt."""
     maps: HeatMaps = read_picture(
-        pipe, picture, prompt_of(labels), noise=options.noise, samples=options.samples, seed=options.seed, size=options.size
+        pipe, picture, concepts=labels, noise=options.noise, samples=options.samples, seed=options.seed, size=options.size
     )
     return torch.stack([maps.heat_map(label, size) for label in labels])
-
-
-def prompt_of(labels: Sequence[str]) -> str:
-    """`["dog", "sky"]` -> "a dog, a sky"."""
-    return ", ".join(f"a {label}" for label in labels)
 
 
 def _row(name: str, found: tuple[int, int, int], precision: float | None = None) -> Row:

@@ -45,6 +45,15 @@ def test_a_picture_is_read(tmp_path: Path) -> None:
         assert (mask & truth).sum() / (mask | truth).sum() >= 0.8
 
 
+def test_concepts_are_enough(tmp_path: Path) -> None:
+    scene = bed_scene("flat", 111)
+    Image.fromarray(scene.image).save(tmp_path / "scene.png")
+    (noun,) = scene.masks
+    out = tmp_path / "out"
+    asked = ["read", str(tmp_path / "scene.png"), "--concepts", noun, "--out", str(out), "--save", "masks,report"]
+    assert main(asked) == 0 and (out / f"mask_{noun}.png").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [

@@ -10,6 +10,8 @@ from diffusers import (
     AutoencoderKLLTX2Audio,
     AutoencoderKLLTX2Video,
     AutoencoderKLWan,
+    BriaFibo2Pipeline,
+    BriaFibo2Transformer2DModel,
     FlowMatchEulerDiscreteScheduler,
     Flux3AutoBlocks,
     Flux3ModularPipeline,
@@ -20,6 +22,8 @@ from diffusers import (
     LongCatImageTransformer2DModel,
     LTX2Pipeline,
     LTX2VideoTransformer3DModel,
+    NucleusMoEImagePipeline,
+    NucleusMoEImageTransformer2DModel,
     QwenImage21Pipeline,
     QwenImage21Transformer2DModel,
 )
@@ -196,3 +200,36 @@ def joyimage_plus() -> Any:
             FlowMatchEulerDiscreteScheduler(), vae, _Layered(len(tokenizer)), tokenizer, transformer, Processor(tokenizer)
         )
     )
+
+
+def nucleus() -> Any:
+    """Its tokenizer is a part of a processor; a system's message stands before the prompt."""
+    torch.manual_seed(0)
+    tokenizer = qwen()
+    transformer = NucleusMoEImageTransformer2DModel(
+        in_channels=16, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=4, num_key_value_heads=2,
+        joint_attention_dim=WIDTH, axes_dims_rope=(2, 2, 4), moe_enabled=False, mlp_ratio=12.0,
+    )  # fmt: skip
+    encoder = TextEncoder(len(tokenizer))
+    made = NucleusMoEImagePipeline(transformer, FlowMatchEulerDiscreteScheduler(), None, encoder, Processor(tokenizer))
+    made.default_return_index = -1
+    return spread(made)
+
+
+def bria_fibo2() -> Any:
+    """Its text has a row for each layer that reads it."""
+    torch.manual_seed(0)
+    tokenizer = qwen()
+    transformer = BriaFibo2Transformer2DModel(
+        in_channels=4, dim=16, n_layers=2, n_refiner_layers=1, n_heads=2, cap_feat_dim=3 * WIDTH, injection_layer_ids=(0, 1),
+        perceiver_num_layers=1, min_num_gist_tokens=2, max_num_gist_tokens=6, gist_step=2, gist_min_text_len=8,
+        gist_max_text_len=90, axes_dims=(4, 2, 2), axes_lens=(16, 8, 8),
+    )  # fmt: skip
+    encoder = TextEncoder(len(tokenizer))
+    vae = AutoencoderKLFlux2(
+        latent_channels=4, block_out_channels=(8,) * 4, down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, norm_num_groups=4, sample_size=32,
+    )  # fmt: skip
+    made = BriaFibo2Pipeline(transformer, FlowMatchEulerDiscreteScheduler(), vae, encoder, Processor(tokenizer))
+    made.text_encoder_out_layers = ((0, 1, 2), (1, 0, 2), (2, 1, 0))
+    return spread(made)

@@ -31,6 +31,7 @@ class Case:
         rows: (which call of the model in a step, which row of its batch) of a side's picture.
         keys: the keys of a word of a text, found with the tokenizers' own offsets.
         first: the first query of the picture; -1 where it comes behind as many columns as the longest text has.
+        cross: whether the text has an attention of its own.
         several: the argument that says how many pictures are made of each prompt; empty where there is none.
         off: what switches guidance off.
     """
@@ -42,8 +43,15 @@ class Case:
     keys: Callable[[Any, str, str], list[int]]
     first: int = 0
     frames: int = 1
+    cross: bool = False
     several: str = "num_images_per_prompt"
     off: dict[str, Any] = field(default_factory=lambda: {"guidance_scale": 1.0})
+
+    def reads(self, size: tuple[int, int]) -> bool:
+        """Whether an attention of so many queries on so many keys is the picture's to the text."""
+        if self.cross and size[0] == size[1]:
+            return False
+        return all(own in (0, seen) for own, seen in zip(self.size, size, strict=True))
 
 
 def at(tokenizer: Any, text: str, prompt: str, word: str, dropped: int = 0, base: int = 0) -> list[int]:
@@ -114,6 +122,16 @@ CASES = {
             pipe.processor.tokenizer, pipe.prompt_template_t2i.format(prompt), prompt, word, pipe._drop_idx
         ), off=NO_CFG,
     ),
+    "nucleus": Case(
+        detour.nucleus, {}, (PATCHES, 0), in_turn,
+        lambda pipe, prompt, word: at(pipe.processor.tokenizer, pipe._format_prompt(prompt), prompt, word, base=PATCHES),
+    ),
+    "bria fibo 2": Case(
+        detour.bria_fibo2, {}, (4 + PATCHES, 0), in_turn,
+        lambda pipe, prompt, word: at(
+            pipe.processor.tokenizer, pipe.prompt_template_encode.format(prompt), prompt, word
+        ), first=4, cross=True,
+    ),
     "ltx 2": Case(
         detour.ltx2, {"num_frames": 3, "max_sequence_length": 15}, (2 * PATCHES, 15), stacked(("negative", "prompt")),
         lambda pipe, prompt, word: at(pipe.tokenizer, prompt, prompt, word), frames=2,
@@ -153,7 +171,7 @@ def expected(
             size, where = (q.shape[-2], k.shape[-2]), case.first
             if case.first < 0:
                 where = size[0] - PATCHES
-            elif any(own and own != seen for own, seen in zip(case.size, size, strict=True)):
+            elif not case.reads(size):
                 continue
             p = witness.probabilities(index)[row].sum(0)[where : where + case.frames * PATCHES, keys].sum(-1)
             total += p.unflatten(0, (case.frames, PATCHES))

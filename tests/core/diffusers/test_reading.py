@@ -23,6 +23,7 @@ from torch import Tensor
 
 from daam_core import load_tiny, read_picture, trace
 from daam_core.diffusers.noise_levels import process_of
+from daam_core.diffusers.reading import concepts_prompt
 from daam_core.errors import BadArgument, BadPrompt, UnsupportedModel
 from daam_core.studies.mask_bed_scenes import bed_scene
 from daam_core.types import Image as Pixels
@@ -299,6 +300,20 @@ def test_a_large_picture_is_read_at_the_models_own_size(tiny: Any) -> None:
     assert np.mean([iou(maps.mask(word), mask) for word, mask in scene.masks.items()]) >= 0.85
 
 
+def test_concepts_beside_a_prompt_and_alone(tiny: Any) -> None:
+    scene = bed_scene("touching two colours", 104)
+    first, second = scene.masks
+    beside = read_picture(tiny, scene.image, f"a {first}", concepts=[second])
+    assert beside.words == ["a", first] and beside.concepts == [second]
+    assert beside.mask(second).shape == (128, 128) and beside.presence(second).score > 0
+    alone = read_picture(tiny, scene.image, concepts=[first, second], seed=1)
+    written = read_picture(tiny, scene.image, f"a {first}, a {second}", seed=1)
+    assert alone.words == written.words and torch.equal(alone[second], written[second])
+    assert concepts_prompt({"sky": "a photo of the sky", "x": "y"}) == "a photo of the sky, x"
+    odd = read_picture(tiny, scene.image[:121, :125], f"a {first}", concepts=[second], size=(121, 125))
+    assert odd.size == (121, 125) and tuple(odd.heat_map(second, (121, 125)).shape) == (121, 125)
+
+
 # -- what is refused -----------------------------------------------------------------------------------------------------
 
 
@@ -312,6 +327,7 @@ def test_a_large_picture_is_read_at_the_models_own_size(tiny: Any) -> None:
         ({"image": np.broadcast_to(np.uint8(0), (2**14, 2**14, 3))}, BadArgument, "16384 x 16384"),
         ({"image": np.zeros((1, 4000, 3), np.uint8)}, BadArgument, "too long and thin"),
         ({"prompt": " "}, BadPrompt, "empty"),
+        ({"prompt": "", "concepts": []}, BadArgument, "concepts"),
         ({"noise": []}, BadArgument, "levels"),
         ({"noise": [0]}, BadArgument, "levels"),
         ({"noise": [float("nan")]}, BadArgument, "levels"),

@@ -1,0 +1,116 @@
+"""What pipelines with a transformer do besides painting from a text: img2img, inpaint, edits with references, ControlNet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FluxControlNetModel,
+    FluxControlNetPipeline,
+    FluxImg2ImgPipeline,
+    FluxInpaintPipeline,
+    FluxKontextPipeline,
+    SD3ControlNetModel,
+    StableDiffusion3ControlNetPipeline,
+    StableDiffusion3Img2ImgPipeline,
+)
+from PIL import Image
+from torch import Tensor
+
+from daam_core import trace
+
+from . import transformer_pipelines as made
+from .pipeline_cases import CASES
+
+HEIGHT, WIDTH = 64, 96
+WORDS = ["a", "red", "house", "and", "a#2", "green", "tree"]
+
+
+def picture(height: int = HEIGHT, width: int = WIDTH) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8))
+
+
+def hole() -> Image.Image:
+    return Image.fromarray(np.pad(np.full((32, 32), 255, np.uint8), ((8, 24), (8, 56))))
+
+
+def autoencoder() -> Any:
+    torch.manual_seed(0)
+    return AutoencoderKL(
+        block_out_channels=(8,) * 4, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4, shift_factor=0.0, scaling_factor=1.0,
+    )  # fmt: skip
+
+
+def parts(name: str, **more: Any) -> dict[str, Any]:
+    components = CASES[name].make().components
+    return {**components, "vae": autoencoder(), **more}
+
+
+def flux_controlnet() -> Any:
+    torch.manual_seed(0)
+    control = FluxControlNetModel(
+        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2,
+        joint_attention_dim=made.WIDTH, pooled_projection_dim=made.WIDTH, axes_dims_rope=[2, 2, 4],
+    )  # fmt: skip
+    return FluxControlNetPipeline(**parts("flux", controlnet=control))
+
+
+def sd3_controlnet() -> Any:
+    torch.manual_seed(0)
+    control = SD3ControlNetModel(
+        sample_size=8, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2, joint_attention_dim=32,
+        caption_projection_dim=16, pooled_projection_dim=24, out_channels=4, pos_embed_max_size=16,
+        extra_conditioning_channels=0,
+    )  # fmt: skip
+    return StableDiffusion3ControlNetPipeline(**parts("sd3", controlnet=control))
+
+
+TASKS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "flux img2img": (lambda: FluxImg2ImgPipeline(**parts("flux")), {"image": picture(), "strength": 0.7}),
+    "flux inpaint": (lambda: FluxInpaintPipeline(**parts("flux")), {"image": picture(), "mask_image": hole(), "strength": 0.7}),
+    "flux kontext": (
+        lambda: FluxKontextPipeline(**parts("flux")),
+        {"image": picture(32, 48), "_auto_resize": False, "max_area": HEIGHT * WIDTH},
+    ),
+    "flux controlnet": (flux_controlnet, {"control_image": picture()}),
+    "sd3 img2img": (lambda: StableDiffusion3Img2ImgPipeline(**parts("sd3")), {"image": picture(), "strength": 0.7}),
+    "sd3 controlnet": (sd3_controlnet, {"control_image": picture()}),
+}
+
+
+def paint(pipe: Any, given: dict[str, Any]) -> Tensor:
+    options = {"height": HEIGHT, "width": WIDTH, "num_inference_steps": 3, "output_type": "pt", "max_sequence_length": 20}
+    generator = torch.Generator().manual_seed(1)
+    out = pipe(prompt="a red house and a green tree", generator=generator, **{**options, **given})
+    return torch.as_tensor(np.stack([np.asarray(one) for one in out.images]))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_picture_is_untouched_and_its_words_have_maps(name: str) -> None:
+    """A reference and a control have tokens, or a model, of their own, which are not counted."""
+    make, given = TASKS[name]
+    pipe = make()
+    pipe.set_progress_bar_config(disable=True)
+
+    before = paint(pipe, given)
+    with trace(pipe) as recording:
+        during = paint(pipe, given)
+    assert recording.failure is None and torch.equal(during, before)
+    (maps,) = recording
+    assert maps.words == WORDS and maps.size == (HEIGHT, WIDTH) and maps.grid == (4, 6)
+    assert maps.picture is not None and maps.picture.shape == (HEIGHT, WIDTH, 3)
+    assert maps.num_terms[4, 6] == maps.steps * 2 * 2
+
+
+def test_a_cut_around_the_mask_is_refused_by_a_sentence() -> None:
+    make, given = TASKS["flux inpaint"]
+    pipe, cut = make(), {**given, "padding_mask_crop": 8, "output_type": "pil"}
+    before = paint(pipe, cut)
+    with trace(pipe) as recording:
+        during = paint(pipe, cut)
+    assert torch.equal(during, before) and "padding_mask_crop" in (recording.failure or "")
