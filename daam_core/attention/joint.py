@@ -121,11 +121,15 @@ def _head_sums(
         queries, keys = split_heads(q, heads), split_heads(k, heads)
         keys = keys if lse is None else keys[:, wanted]
         for cut in query_slices(queries, keys, budget):
-            scores = torch.matmul(queries[:, cut], keys.transpose(1, 2)).mul_(scale).unflatten(0, (images, heads))
+            part_of = queries[:, cut]
+            scores = torch.baddbmm(part_of.new_empty(()), part_of, keys.transpose(1, 2), beta=0, alpha=scale)
+            scores = scores.unflatten(0, (images, heads))
             if bias is not None:
                 part = bias if bias.shape[-2] == 1 else bias[..., cut, :]
                 scores += part if lse is None or part.shape[-1] == 1 else part[..., wanted]
-            p = torch.softmax(scores, -1)[..., wanted] if lse is None else torch.exp_(scores - lse[:, :, cut, None])
+            # In place: on a processor fresh memory costs as much as the softmax.
+            own = None if lse is None else lse[:, :, cut, None]
+            p = torch.softmax(scores, -1, out=scores)[..., wanted] if own is None else scores.sub_(own).exp_()
             if bias is not None and lse is None and part.shape[-2] > 1:  # a query that may attend to nothing
                 p = p.masked_fill(torch.isneginf(part).all(-1, keepdim=True), 0)
             yield cut, p.sum(1)

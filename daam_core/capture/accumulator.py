@@ -7,7 +7,7 @@ linear, so Eq. 6 loses nothing when heads, layers and steps are summed at native
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -169,6 +169,11 @@ class Accumulator:
             own_lse = None if lse is None else lse[..., cut]
             into = buffer.now[:, own * n : (own + 1) * n]
             add_joint(into, q[..., cut, :], k, selection, heads, scale, text, own_bias, own_lse)
+
+    def note_layers(self, layers: Sequence[int], grid: Grid) -> None:
+        """Layers whose attention came side by side, as that of one layer; see `call_batching`."""
+        for layer in layers:
+            self.grids.setdefault(layer, grid)
 
     def add_text_queries(self, grid: Grid, part: AttentionCall, batch_slice: BatchSlice, picture: slice, text: slice) -> None:
         """What the text attends to in one joint layer, its rows cut to `batch_slice` already; see `RelationSums`."""
