@@ -107,7 +107,9 @@ class MaskNode(io.ComfyNode):
         handle = tuple(of_frames(one, frames) for one in with_pictures(maps, image))
         rivals = [side_of(word, handle[0])[1] for word in words_in(against, handle[0])] if against.strip() else None
         bar = comfy.utils.ProgressBar(len(handle))
-        cleanup, made, firsts = core.Cleanup(fill_holes, smallest, grow, invert, feather), [], []
+        cleanup = core.Cleanup(fill_holes, smallest, grow, invert, feather)
+        made: list[Tensor] = []
+        firsts: list[Tensor] = []
         for one in handle:
             parts = word_masks(one, words_in(words, one), method, tau, rivals)
             for mask in _frames_of(_together(parts)):
