@@ -126,8 +126,8 @@ def _wan_call() -> dict[str, Any]:
 
 WORKS: Mapping[str, Work] = {
     "host": Work(
-        "Flux's layout, 4 + 8 blocks of 2 heads of 8, 16 x 16 + 32 (host-bound)", lambda: _flux(2, 8, 4, 8),
-        lambda: _flux_call(16, 32), WORDS + 2, 30, 12,
+        "Flux's layout, 4 + 8 blocks of 2 heads of 8, 8 x 8 + 32 (host-bound)", lambda: _flux(2, 8, 4, 8),
+        lambda: _flux_call(8, 32), WORDS + 2, 30, 12,
     ),
     "host-sd3": Work(
         "SD3's layout, 12 blocks of 2 heads of 8, 8 x 8 + 40 (host-bound)", _sd3, _sd3_call, WORDS + 2, 30, 12

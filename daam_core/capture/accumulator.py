@@ -7,7 +7,7 @@ linear, so Eq. 6 loses nothing when heads, layers and steps are summed at native
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -100,11 +100,7 @@ class Accumulator:
                 f"a layer attended from {q.shape[1]} positions where the picture has {grid[0]} x {grid[1]} at its size"
             )
         selection = self._selection(k.shape[1], where.part, q.device)
-        per_head = None
-        if self.keep.heads:
-            if layer not in self.heads:
-                self.heads[layer] = torch.zeros(self.images * heads, q.shape[1], selection.shape[-1], device=q.device)
-            per_head = self.heads[layer]
+        per_head = self._per_head(layer, heads, q.shape[1], selection) if self.keep.heads else None
         target = CrossSums(self._buffer(layer, grid, where.area, selection), selection, heads, scale, per_head)
         return self._plan(("text", grid), q, k, target, where)
 
@@ -144,7 +140,7 @@ class Accumulator:
             q: the queries of a picture, or of one or more whole frames of a video, one after the other.
             frame: the first of these frames.
             frames: latent frames of the whole video, 1 for a picture. They are kept apart as far as there is room for them, and
-                summed where layers are kept apart.
+                summed where layers are kept apart. Heads that are kept apart are summed over frames.
 
         Raises:
             NothingRecorded: the video has another number of frames than it had before.
@@ -158,17 +154,30 @@ class Accumulator:
         same_frames([buffer.into.frames, kept])
         # Frames are added one by one where each has a call of its own; a position sees the layer once.
         buffer.step_terms, buffer.dirty = buffer.step_terms + (heads if frame == 0 else 0), True
-        if kept is None or len(kept) == frames:
+        per_head = self._per_head(layer, heads, n, selection) if self.keep.heads else None
+        if (kept is None or len(kept) == frames) and (per_head is None or q.shape[-2] == n):
             into = buffer.now[:, frame * n : frame * n + q.shape[-2]]
-            add_joint(into, q, k, selection, heads, scale, text, bias, lse)
+            add_joint(into, q, k, selection, heads, scale, text, bias, lse, per_head=per_head)
             return
+        assert kept is not None
         for i in range(q.shape[-2] // n):
             own = next(number for number, (_, stop) in enumerate(kept.spans) if frame + i < stop)
             cut = slice(i * n, (i + 1) * n)
             own_bias = bias if bias is None or bias.shape[-2] == 1 else bias[..., cut, :]
             own_lse = None if lse is None else lse[..., cut]
             into = buffer.now[:, own * n : (own + 1) * n]
-            add_joint(into, q[..., cut, :], k, selection, heads, scale, text, own_bias, own_lse)
+            add_joint(into, q[..., cut, :], k, selection, heads, scale, text, own_bias, own_lse, per_head=per_head)
+
+    def _per_head(self, layer: int, heads: int, n: int, selection: Tensor) -> Tensor:
+        """The running sums of a layer's heads apart, `[images * heads, n, channels]`."""
+        if layer not in self.heads:
+            self.heads[layer] = torch.zeros(self.images * heads, n, selection.shape[-1], device=selection.device)
+        return self.heads[layer]
+
+    def note_layers(self, layers: Sequence[int], grid: Grid) -> None:
+        """Layers whose attention came side by side, as that of one layer; see `call_batching`."""
+        for layer in layers:
+            self.grids.setdefault(layer, grid)
 
     def add_text_queries(self, grid: Grid, part: AttentionCall, batch_slice: BatchSlice, picture: slice, text: slice) -> None:
         """What the text attends to in one joint layer, its rows cut to `batch_slice` already; see `RelationSums`."""

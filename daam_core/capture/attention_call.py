@@ -52,7 +52,8 @@ class AttentionCall:
     @property
     def scores(self) -> int:
         """How many scores its softmax is over, in all."""
-        return self.batch * self.heads * self.queries * self.keys
+        q = self.q
+        return (self.packed_heads or 1) * q.numel() // q.shape[-1] * self.k.shape[-2]
 
     def part(self, index: slice, first: int, queries: int, text: slice) -> tuple[AttentionCall, slice]:
         """Some rows of the batch, `queries` queries from `first` on, every query head with its own key head, and where the

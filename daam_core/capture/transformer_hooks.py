@@ -13,7 +13,6 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -45,8 +44,8 @@ class AttentionCallbacks(Protocol):
     def attention(self, layer: str, number: int, call: AttentionCall) -> None:
         """A wanted layer attended, for the `number`th time in this call, counted from 0."""
 
-    def leave(self, layer: str, processor: str, calls: int) -> None:
-        """A wanted layer is done, with so many attention calls read; `processor` is the class of its processor."""
+    def unread(self, layer: str, processor: str) -> None:
+        """A wanted layer is done, and no attention call of it was read; `processor` is the class of its processor."""
 
     def end(self) -> None:
         """The model is done."""
@@ -187,8 +186,9 @@ class TransformerHooks:
         if (scope := self._scope()) is None or not scope.layers or scope.layers[-1][0] != name:
             return
         _, calls = scope.layers.pop()
-        processor = type(getattr(self.model.get_submodule(name), "processor", None)).__name__
-        self._guard(scope, functools.partial(self._callbacks.leave, name, processor, calls))
+        if calls == 0:
+            processor = type(getattr(self.model.get_submodule(name), "processor", None)).__name__
+            self._guard(scope, functools.partial(self._callbacks.unread, name, processor))
 
     def _guard(self, scope: _Scope, what: Callable[[], None]) -> None:
         try:
@@ -226,7 +226,7 @@ class _AroundGraph:
 
 
 def _from_backend(args: Sequence[Any], kwargs: Mapping[str, Any]) -> AttentionCall:
-    return from_dispatch({**dict(zip(("query", "key", "value"), args, strict=False)), **kwargs})
+    return from_dispatch({**dict(zip(("query", "key", "value"), args, strict=False)), **kwargs} if args else kwargs)
 
 
 def _backend_tables() -> list[dict[Any, Any]]:
@@ -241,10 +241,11 @@ def _backend_tables() -> list[dict[Any, Any]]:
 def _active_scopes() -> list[_Scope]:
     """The running calls in this thread that are inside a layer whose attention they want."""
     thread = _THREAD
-    if not thread.scopes or thread.inside:
+    scopes = thread.scopes
+    if not scopes or thread.inside:
         return []
-    model = thread.scopes[-1].model
-    return [scope for scope in thread.scopes if scope.model is model and scope.alive and scope.layers]
+    model = scopes[-1].model
+    return [scope for scope in scopes if scope.model is model and scope.alive and scope.layers]
 
 
 def _wrap_attention(read: Read, below: Callable[..., Any]) -> Callable[..., Any]:
@@ -263,15 +264,17 @@ def _wrap_attention(read: Read, below: Callable[..., Any]) -> Callable[..., Any]
             call = read(args, kwargs)
         except Exception as raised:
             error = raised
-        capture = LseCapture() if call is not None and call.scores > _SMALL else None
         _THREAD.inside += 1
         try:
-            with nullcontext() if capture is None else capture:
+            if call is None or call.scores <= _SMALL:
                 output = below(*args, **kwargs)
+            else:
+                capture = LseCapture()
+                with capture:
+                    output = below(*args, **kwargs)
+                call = call.with_lse(capture.of(call))
         finally:
             _THREAD.inside -= 1
-        if call is not None and capture is not None:
-            call = call.with_lse(capture.of(call))
         _dispatch_all(scopes, call, error)
         return output
 
@@ -286,7 +289,10 @@ def _dispatch_all(scopes: Sequence[_Scope], call: AttentionCall | None, error: E
         layer = scope.layers[-1]
         name, number = layer
         layer[1] += 1
-        scope.hooks._guard(scope, functools.partial(scope.hooks._callbacks.attention, name, number, call))
+        try:
+            scope.hooks._callbacks.attention(name, number, call)
+        except Exception as raised:
+            scope.hooks._fail(scope, raised)
 
 
 # -- inside the graphs of torch.compile ---------------------------------------------------------------------------------

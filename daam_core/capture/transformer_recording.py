@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,9 +15,12 @@ from ..errors import NothingRecorded, UnsupportedModel
 from ..prompt.compose import without_padding_behind
 from ..prompt.prompt import Prompt
 from ..types import Side
+from .accumulator import Accumulator
 from .attention_call import AttentionCall
 from .block_caches import may_be_cached
 from .buffers import BatchSlice, StoreOptions
+from .call_batching import CallBatch
+from .compile_op import is_compiled
 from .family import Family
 from .recording import Recording
 from .text_rows import EncodedText, match_rows
@@ -95,12 +98,16 @@ class _Call:
     Attributes:
         layout: where its tokens stand.
         texts: for each row of its batch whose it is.
+        keeping_self: those that keep the picture's attention to itself in this step.
+        rows: of the layout, by the shapes of queries and keys that came.
         attended: the layers that have attended in it so far.
     """
 
     layout: TokenLayout
     texts: Sequence[PictureText | None]
-    attended: set[str]
+    keeping_self: Sequence[Accumulator]
+    rows: dict[tuple[torch.Size, torch.Size], Sequence[RowLayout] | None] = field(default_factory=dict)
+    attended: set[str] = field(default_factory=set)
 
 
 class TransformerRecording:
@@ -271,13 +278,18 @@ class ModelRecorder:
         self._layers = {name for name, part in modules if getattr(part, "processor", None) is not None and self.wants(name)}
         self._attended: set[str] = set()
         self._left_out = False
+        self._numbers: dict[str, int] = {}
+        self._batch, self._eager = CallBatch(False), not is_compiled(model)
 
     def begin(self, arguments: Mapping[str, Any]) -> bool:
         recording = self._current()
         if recording is None or recording.thread != threading.get_ident():
             return False
         if recording is not self._recording:
+            keep = recording.recording.keep
             self._known, self._recording, self._attended, self._left_out = {}, recording, set(), False
+            self._numbers = {}
+            self._batch = CallBatch(self._eager and not (keep.layers or keep.heads or keep.relations))
         layout, rows, own = self._read(recording, arguments)
         if not any(rows):
             raise NothingRecorded(
@@ -286,7 +298,9 @@ class ModelRecorder:
             )
         columns = [self._family.text_columns(arguments, row, layout) for row in own]
         texts = recording.begin_call(rows, columns, arguments, self._family)
-        self._call = _Call(layout, texts, set())
+        own_texts = [text for text in texts if text is not None and text.group.side == "prompt"]
+        self._call = _Call(layout, texts, [x.group.accumulator for x in own_texts if x.group.accumulator.keeps_self_attention])
+        self._batch.begin()
         return any(text is not None for text in texts)
 
     def wants(self, layer: str) -> bool:
@@ -296,34 +310,55 @@ class ModelRecorder:
         recording, current = self._recording, self._call
         assert recording is not None and current is not None
         current.attended.add(layer)
-        rows = current.layout.of(layer, call)
+        shapes = call.q.shape, call.k.shape
+        if shapes in current.rows:
+            rows = current.rows[shapes]
+        else:
+            rows = current.rows[shapes] = current.layout.of(layer, call)
         if rows is None:
+            return
+        place = self._numbers.get(layer)
+        if place is None:
+            place = self._numbers[layer] = recording.layer(self._number, layer, call)
+        at_once = current.layout.rows_apart or any(one.wants_joint_self(place) for one in current.keeping_self)
+        if not at_once and self._batch.add(place, call):
+            if self._batch.full:
+                self._work_off(current)
             return
         for index, (row, text) in enumerate(zip(rows, current.texts, strict=True)):
             if text is None or (current.layout.rows_apart and index != number):
                 continue
             at = 0 if current.layout.rows_apart else index
-            add_row(text, recording.layer(self._number, layer, call), current.layout, row, at, call)
+            add_row(text, place, current.layout, row, at, call)
             add_text_row(text, layer, current.layout, row, at, call)
 
-    def leave(self, layer: str, processor: str, calls: int) -> None:
-        cached = layer in self._attended and may_be_cached(self._model.get_submodule(layer))
-        if calls == 0 and not cached:
-            raise UnsupportedModel(
-                f"{layer} of {type(self._model).__name__} ran without an attention that can be read; its processor is "
-                f"{processor}."
-            )
+    def _work_off(self, current: _Call) -> None:
+        """The small calls that wait, each row of the batch for all layers at once."""
+        for layers, call in self._batch.take():
+            for index, (row, text) in enumerate(zip(current.layout.of("the model", call) or (), current.texts, strict=True)):
+                if text is not None:
+                    add_row(text, layers[0], current.layout, row, index, call)
+                    text.group.accumulator.note_layers(layers, current.layout.patches[1:])
+
+    def unread(self, layer: str, processor: str) -> None:
+        if layer in self._attended and may_be_cached(self._model.get_submodule(layer)):
+            return
+        raise UnsupportedModel(
+            f"{layer} of {type(self._model).__name__} ran without an attention that can be read; its processor is {processor}."
+        )
 
     def end(self) -> None:
-        if self._call is None:
+        current, self._call = self._call, None
+        if current is None:
             return
-        attended, self._call = self._call.attended, None
-        self._attended |= attended
-        if len(attended) < len(self._layers) and not self._left_out:
+        self._work_off(current)
+        self._attended |= current.attended
+        if len(current.attended) < len(self._layers) and not self._left_out:
             self._left_out = True
             logger.warning(
                 "%d of the %d attention layers of %s did not attend in a step, as with caches that skip blocks: the maps are "
-                "sums of fewer terms.", len(self._layers) - len(attended), len(self._layers), type(self._model).__name__,
+                "sums of fewer terms.", len(self._layers) - len(current.attended), len(self._layers),
+                type(self._model).__name__,
             )  # fmt: skip
 
     def failed(self, error: Exception) -> None:
