@@ -130,6 +130,7 @@ def texts(results: str) -> dict[str, str]:
         "comfyui-families": _comfyui_families(),
         "families-table": _families_table(),
         "refused-table": _refused_table(),
+        "hosts-table": _hosts_table(),
         "errors-table": _errors_table(),
         "mask-summary": mask_summary((ROOT / "docs" / "results.md").read_text(encoding="utf-8")),
         "scale-hours": _hours(float(found["step-sdxl-factor"])),
@@ -167,6 +168,17 @@ def _comfyui_families() -> str:
     from daam_core.capture.comfyui_families import READ_IN_COMFYUI
 
     return READ_IN_COMFYUI
+
+
+def _hosts_table() -> str:
+    from daam_core.capture.comfyui_families import COMFYUI_FAMILIES
+    from daam_core.capture.families import FAMILIES
+
+    in_diffusers = {family.name for family in FAMILIES}
+    names = sorted({*in_diffusers, *COMFYUI_FAMILIES}, key=str.lower)
+    lines = ["| family | diffusers | ComfyUI |", "| --- | --- | --- |", "| Stable Diffusion 1, 2, XL | yes | yes |"]
+    shown = {True: "yes", False: "-"}
+    return "\n".join([*lines, *(f"| {n} | {shown[n in in_diffusers]} | {shown[n in COMFYUI_FAMILIES]} |" for n in names)])
 
 
 def _hours(recording: float) -> str:

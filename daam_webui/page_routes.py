@@ -58,7 +58,7 @@ def page_routes(login: list[Any]) -> APIRouter:
 def _add_views(router: APIRouter) -> None:
     @router.get("/explorer.js")
     def explorer() -> Response:
-        text = f"{script()}\nexport {{ mount }};\n"
+        text = f"{script()}\nexport {{ mount, useLanguage }};\n"
         return Response(text, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
     @router.get("/runs")

@@ -9,7 +9,7 @@ from torch import nn
 from . import comfyui_cross_layouts as crossing
 from . import comfyui_layouts as joined
 from . import comfyui_video_layouts as films
-from .comfyui_model import ComfyUIModel, TextArgument
+from .comfyui_model import ComfyUIModel, TextArgument, class_names
 
 # ComfyUI builds several families from one class.
 _FLUX = ComfyUIModel(("flux.model.Flux",), joined.with_references)
@@ -80,10 +80,42 @@ READ_IN_COMFYUI = ", ".join(["Stable Diffusion 1, 2, XL", *COMFYUI_FAMILIES])
 """What the nodes read, for sentences: UNets and these families."""
 
 
-def comfyui_model_of(model: nn.Module) -> ComfyUIModel | None:
-    """What is known of a diffusion model that ComfyUI built, None for one that is not known (or is a UNet).
+REFUSED_IN_COMFYUI: Mapping[str, str] = {
+    "lightricks.av_model.LTXAVModel": "between encoder and model its text is mixed anew, column by column",
+    "hidream_o1.model.HiDreamO1Transformer": "its text and its picture are one text of a language model",
+    "minimax.model.MiniMaxH3Model": "its text, video and sound are packed into one sequence",
+    "cascade.stage_c.StageC": "its text stands beside pictures of several sizes, whose places are not known",
+    "cascade.stage_b.StageB": "it is given the first stage's picture and a summary of the text",
+    "seedvr.model.NaDiT": "it is given a picture, and a text that is not the prompt",
+    "audio.dit.AudioDiffusionTransformer": "it makes sound",
+    "ace.model.ACEStepTransformer2DModel": "it makes sound",
+    "ace.ace_step15.AceStepConditionGenerationModel": "it makes sound",
+    "hunyuan3d.model.Hunyuan3Dv2": "it makes solids",
+    "hunyuan3dv2_1.hunyuandit.HunYuanDiTPlain": "it makes solids",
+    "trellis2.model.Trellis2": "it makes solids",
+    "triposplat.model.LatentSeqMMFlowModel": "it makes solids",
+}
+"""Networks of ComfyUI that are known and not read, each with the reason."""
 
-    A class that is made from another, and stands here itself, is known by itself.
-    """
-    found = {id(one): one for one in COMFYUI_FAMILIES.values() if one.built(model)}
-    return min(found.values(), key=lambda one: one.distance(model), default=None)
+
+def comfyui_model_of(model: nn.Module) -> ComfyUIModel | None:
+    """What is known of a diffusion model that ComfyUI built, None for one that is not read (or is a UNet)."""
+    known, _ = _nearest(model)
+    return known
+
+
+def comfyui_refusal(model: nn.Module) -> str:
+    """Why a diffusion model that ComfyUI built is not read, as far as it is known; else empty."""
+    _, reason = _nearest(model)
+    return reason
+
+
+def _nearest(model: nn.Module) -> tuple[ComfyUIModel | None, str]:
+    """The same, of the first class that stands here: a class that is made from another may be another family, or refused."""
+    for name in class_names(model):
+        for known in COMFYUI_FAMILIES.values():
+            if name in known.classes:
+                return known, ""
+        if name in REFUSED_IN_COMFYUI:
+            return None, REFUSED_IN_COMFYUI[name]
+    return None, ""

@@ -77,15 +77,6 @@ class ComfyUIModel:
     texts: tuple[TextArgument, ...] = (CONTEXT,)
     attention_module: str = ""
 
-    def built(self, model: nn.Module) -> bool:
-        """Whether a diffusion model is one of these networks."""
-        return any(is_built_from(model, name) for name in self.classes)
-
-    def distance(self, model: nn.Module) -> int:
-        """How many classes lie between a network that `built` says is one of these and the class that says so."""
-        names = [f"{base.__module__}.{base.__name__}" for base in _classes(model)]
-        return min(names.index(f"comfy.ldm.{name}") for name in self.classes if f"comfy.ldm.{name}" in names)
-
     def call(self, latent: Sequence[int], context: Tensor | None, given: Mapping[str, Any]) -> ModelCall:
         """A call with a latent of this shape, the text that every model is given, and everything else."""
         more = tuple(int(given[text.given].shape[-2]) for text in self.texts[1:] if given.get(text.given) is not None)
@@ -121,7 +112,13 @@ def patch_of(model: Any) -> tuple[int, int, int]:
 
 def is_built_from(model: nn.Module, name: str) -> bool:
     """Whether a diffusion model is of the class `module.Class` behind `comfy.ldm.`, or of one that is made from it."""
-    return any(f"{base.__module__}.{base.__name__}" == f"comfy.ldm.{name}" for base in _classes(model))
+    return name in class_names(model)
+
+
+def class_names(model: nn.Module) -> list[str]:
+    """`module.Class` of a model behind `comfy.ldm.`, and of the classes that it is made from, itself first."""
+    names = [f"{base.__module__}.{base.__name__}" for base in _classes(model)]
+    return [name.removeprefix("comfy.ldm.") for name in names if name.startswith("comfy.ldm.")]
 
 
 def _classes(model: nn.Module) -> tuple[type, ...]:

@@ -10,7 +10,10 @@ from .token_layout import TokenLayout, joint
 
 
 def hunyuan(model: Any, call: ModelCall) -> TokenLayout:
-    """HunyuanVideo and HunyuanImage 2.1: embedding of a picture, text and ByT5's (which is first in 1.5), reference, video."""
+    """HunyuanVideo and HunyuanImage 2.1: embedding of a picture, text and ByT5's (which is first in 1.5), reference, video.
+
+    Older ComfyUIs put reference and video first.
+    """
     patches, given = patches_of(model, call.latent), call.given
     main, glyphs = range(call.main), range(call.main, call.columns)
     if getattr(model, "byt5_in", None) is None:
@@ -19,7 +22,10 @@ def hunyuan(model: Any, call: ModelCall) -> TokenLayout:
     seen = given.get("clip_fea")
     before = 0 if seen is None else int(seen.shape[1])
     reference = tokens_of(given.get("ref_latent"), patch_of(model))
-    layout = joint(call.batch, patches, columns, text_first=True, before=before, between=reference, total=call.columns)
+    if getattr(model.double_blocks[0], "flipped_img_txt", False):  # ComfyUI up to 0.3
+        layout = joint(call.batch, patches, (*[-1] * before, *columns), text_first=False, before=reference, total=call.columns)
+    else:
+        layout = joint(call.batch, patches, columns, text_first=True, before=before, between=reference, total=call.columns)
     return replace(layout, ahead=reference).and_without_text((call.main, call.main))
 
 

@@ -231,6 +231,7 @@ _TURNS = (
     ("<|im_start|>user\n", "<|im_end|>"),
     ("[INST]", "[/INST]"),
     ("<start_of_turn>user\n", "<end_of_turn>"),
+    ("<|start|>user<|message|>", "<|end|>"),
     ("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
 )
 """What stands before and behind the user's words in the templates of chat models."""

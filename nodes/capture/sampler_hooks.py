@@ -16,7 +16,7 @@ import torch
 from comfy import patcher_extension
 from comfy.patcher_extension import WrappersMP
 
-from ...daam_core.capture.comfyui_families import READ_IN_COMFYUI, comfyui_model_of
+from ...daam_core.capture.comfyui_families import READ_IN_COMFYUI, comfyui_model_of, comfyui_refusal
 from ...daam_core.capture.comfyui_model import is_unet
 from ...daam_core.capture.lse_capture import LseCapture
 from ...daam_core.errors import NothingRecorded, recording_failure
@@ -97,6 +97,8 @@ def _open(guider: Any, options: Options, noise: Any) -> RecordingSession:
     patcher = guider.model_patcher
     model = patcher.get_model_object("diffusion_model")  # the attribute may still be that of a clone that ran before
     family = comfyui_model_of(model)
+    if reason := comfyui_refusal(model):
+        raise NothingRecorded(f"this model, {type(model).__name__}, cannot be read: {reason}. Nothing of it was touched")
     if family is None and not is_unet(model):
         raise NothingRecorded(
             f"this model, {type(model).__name__}, is not one that DAAM Lens reads, so nothing of it was touched. "

@@ -7,6 +7,7 @@ import { candidates } from "./ranking.js";
 import { scrubber } from "./scrubber.js";
 import { stage } from "./stage.js";
 import { toolbar } from "./toolbar.js";
+import { local } from "./local.js";
 
 export const VIEWS = ["Picture", "Words", "Compare", "Layers"];
 
@@ -29,7 +30,7 @@ export function layout(model, start, on) {
   const sheet = h("div", { class: "sheets", style: "width:100%" });
   const status = h("p", { class: "hint", role: "status" });
   const views = VIEWS.filter((name) => name !== "Layers" || header.detail.layers);
-  const tabs = views.map((name) => h("button", { type: "button", "aria-pressed": String(name === VIEWS[0]), onclick: () => on.show(name) }, name));
+  const tabs = views.map((name) => h("button", { type: "button", "aria-pressed": String(name === VIEWS[0]), onclick: () => on.show(name) }, local(name)));
   const tools = toolbar(tabs, words.some((word) => word.kind !== "word" || !word.content), {
     blend: on.blend,
     tool: (name) => view.useTool(name),
@@ -39,7 +40,7 @@ export function layout(model, start, on) {
     },
     clear: on.clear,
   });
-  const ranking = h("section", { class: "panel", "aria-label": "Words of a place" }, h("h2", {}, "Words here", where), ranks);
+  const ranking = h("section", { class: "panel", "aria-label": local("Words of a place") }, h("h2", {}, local("Words here"), where), ranks);
   const notes = header.notes.length ? h("ul", { class: "notes" }, ...header.notes.map((/** @type {string} */ note) => h("li", {}, note))) : null;
   const root = h("div", { class: "root", onkeydown: (/** @type {KeyboardEvent} */ e) => e.key === "Escape" && on.clear() },
     chips.board, tools.bar, h("div", { class: "body" },

@@ -6,6 +6,7 @@ import { legend, rankRows } from "./legend.js";
 import { drawApart, drawKeptMask, markChips, wordColour } from "./painting.js";
 import { candidates } from "./ranking.js";
 import { layerSheet, pair, wordSheet } from "./sheets.js";
+import { local } from "./local.js";
 
 /**
  * @typedef {{model: import("./model.js").Model, picks: number[][], hovered: number[]|null,
@@ -73,8 +74,8 @@ export class Screen {
     overlay.use(masked ? model.drawn : size);
     if (quick) this.sharpen(together);
     markChips(ui.chips.chips, picks, hovered);
-    if (masked) ui.panel.say(`${percent(drawKeptMask(overlay.pixels, model, picks, settings))} of the picture`, true);
-    else ui.panel.say(picks.length ? "" : "keep a word first", picks.length > 0);
+    if (masked) ui.panel.say(local("{0} of the picture", percent(drawKeptMask(overlay.pixels, model, picks, settings))), true);
+    else ui.panel.say(picks.length ? "" : local("keep a word first"), picks.length > 0);
     if (!masked && apart) drawApart(overlay.pixels, model, shown, settings.tau);
     if (!masked && !apart && shown.length) drawHeat(overlay.pixels, model.heat(together, size).bytes, this.table);
     if (shown.length) overlay.show();

@@ -1,5 +1,6 @@
 /** Time and depth: scrubbers with play for a video's frames and for steps, toggles for layers. */
 import { h } from "./dom.js";
+import { local } from "./local.js";
 
 const BEAT = 180;
 
@@ -16,10 +17,11 @@ export function scrubber(header, choose) {
   const back = { steps: () => {}, layers: () => {}, frames: () => {} };
   /** @type {Record<"steps"|"layers"|"frames", (frames: number[]) => void>} */
   const restore = { steps: () => {}, layers: () => {}, frames: () => {} };
-  if (header.detail.frames) rows.push(playedRow("frames", header.frames, { one: "frame", all: "all frames" }));
-  if (header.detail.steps) rows.push(playedRow("steps", header.steps, { one: "step", all: "all steps" }));
+  if (header.detail.frames) rows.push(playedRow("frames", header.frames));
+  if (header.detail.steps) rows.push(playedRow("steps", header.steps));
   if (header.detail.layers) rows.push(layersRow());
-  const bar = h("section", { class: "panel time", "aria-label": header.detail.frames ? "Frames, steps and layers" : "Steps and layers" }, ...rows);
+  const named = header.detail.frames ? local("Frames, steps and layers") : local("Steps and layers");
+  const bar = h("section", { class: "panel time", "aria-label": named }, ...rows);
   bar.hidden = !rows.length;
   return {
     bar,
@@ -34,11 +36,13 @@ export function scrubber(header, choose) {
     for (const button of bar.querySelectorAll(".play")) button.textContent = "▶";
   }
 
-  function playedRow(/** @type {"steps"|"frames"} */ axis, /** @type {number} */ count, /** @type {{one: string, all: string}} */ named) {
-    const text = h("output", {}, named.all);
-    const title = named.one[0].toUpperCase() + named.one.slice(1);
+  function playedRow(/** @type {"steps"|"frames"} */ axis, /** @type {number} */ count) {
+    const isFrames = axis === "frames";
+    const all = isFrames ? local("all frames") : local("all steps");
+    const text = h("output", {}, all);
     const input = h("input", {
-      type: "range", min: 0, max: count, step: 1, value: "0", name: named.one, "aria-label": `${title}, 0 is all together`,
+      type: "range", min: 0, max: count, step: 1, value: "0", name: isFrames ? "frame" : "step",
+      "aria-label": isFrames ? local("Frame, 0 is all together") : local("Step, 0 is all together"),
       oninput: () => {
         stop();
         show(Number(input.value));
@@ -46,7 +50,7 @@ export function scrubber(header, choose) {
     });
     const mark = (/** @type {number} */ value) => {
       input.value = String(value);
-      text.textContent = value ? `${named.one} ${value} of ${count}` : named.all;
+      text.textContent = !value ? all : isFrames ? local("frame {0} of {1}", value, count) : local("step {0} of {1}", value, count);
     };
     restore[axis] = ([frame]) => mark(frame + 1);
     const show = (/** @type {number} */ value) => {
@@ -59,7 +63,7 @@ export function scrubber(header, choose) {
       mark(0);
     };
     const play = h("button", {
-      type: "button", "aria-label": `Play the ${axis}`, class: "play",
+      type: "button", "aria-label": isFrames ? local("Play the frames") : local("Play the steps"), class: "play",
       onclick: () => {
         const was = playing && played === axis;
         stop();
@@ -77,7 +81,7 @@ export function scrubber(header, choose) {
     const buttons = header.layers.map((/** @type {any} */ layer, /** @type {number} */ i) =>
       h("button", {
         type: "button", class: "layer", "data-layer": i, "aria-pressed": "true", title: `${layer.name} (${layer.grid[1]} × ${layer.grid[0]})`,
-        "aria-label": `Layer ${i}, ${layer.place}, ${layer.grid[1]} by ${layer.grid[0]}`,
+        "aria-label": local("Layer {0}, {1}, {2} by {3}", i, layer.place, layer.grid[1], layer.grid[0]),
         onclick: () => {
           chosen.has(i) ? chosen.delete(i) : chosen.add(i);
           tell();
@@ -105,7 +109,7 @@ export function scrubber(header, choose) {
       mark();
     };
     const sets = ["all", ...new Set(header.layers.map((/** @type {any} */ l) => l.place))].map((name) =>
-      h("button", { type: "button", onclick: () => only(name === "all" ? null : name) }, name));
-    return h("div", { class: "row layers" }, h("span", { class: "hint" }, "Layers"), ...sets, h("span", { class: "gap" }), ...buttons);
+      h("button", { type: "button", onclick: () => only(name === "all" ? null : name) }, local(name)));
+    return h("div", { class: "row layers" }, h("span", { class: "hint" }, local("Layers")), ...sets, h("span", { class: "gap" }), ...buttons);
   }
 }

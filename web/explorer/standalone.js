@@ -1,9 +1,11 @@
 /** The page that holds its own data: an explorer from what is written inside the file; a server may stand behind it. */
 import { mount } from "./explorer.js";
+import { useLanguage } from "./local.js";
 import { fromBase64 } from "./png.js";
 
 /** @param {Document} page */
 export function start(page) {
+  useLanguage(page.defaultView?.navigator.language);
   const parts = JSON.parse(page.getElementById("daam-data")?.textContent ?? "null");
   const detail = async (/** @type {string} */ axis) => {
     const { header, atlas } = parts.details[axis];

@@ -113,3 +113,45 @@ def case_anima() -> Any:
         assert _columns(prompt, word) == word_columns(written, word)
     assert prompt.length == 512
     return None
+
+
+def case_kandinsky5() -> Any:
+    """CLIP's columns are a summary, which the model attends to nowhere."""
+    return _done(_check("kandinsky5", "Kandinsky 5", "qwen25_7b"))
+
+
+def case_omnigen2() -> Any:
+    return _done(_check("omnigen2", "OmniGen2", "qwen25_3b"))
+
+
+def case_boogu() -> Any:
+    return _done(_check("boogu", "Boogu", "qwen3vl_8b"))
+
+
+def case_joyimage() -> Any:
+    return _done(_check("joyimage", "JoyImage", "qwen3vl_8b"))
+
+
+def case_mage_flow() -> Any:
+    return _done(_check("mage_flow", "Mage-Flow", "qwen3vl_4b"))
+
+
+def case_cogvideox() -> Any:
+    return _done(_check("cogvideox", "CogVideoX", "t5xxl"))
+
+
+def case_ltx() -> Any:
+    return _done(_check("ltx", "LTX-Video", "t5xxl"))
+
+
+def case_mochi() -> Any:
+    return _done(_check("mochi", "Mochi", "t5xxl"))
+
+
+def case_hidream() -> Any:
+    """T5's columns and then Llama's: a word is both."""
+    prompt = _check("hidream", "HiDream", "t5xxl")
+    written, main = pieces(text_encoder("hidream"), PROMPT, "llama"), 128
+    for word in ("house", "tree"):
+        own = [column - main for column in _columns(prompt, word) if column >= main]
+        assert own == word_columns(written, word), (word, own)

@@ -10,6 +10,7 @@ import comfy.ldm.lumina.model as lumina
 import comfy.supported_models
 import torch
 from families import GROUPS, check_each
+from families_films import hunyuan_maps
 from families_settings import PICTURES, Cross, Family, Joint
 from zoo import TEXT
 
@@ -55,13 +56,13 @@ def case_references_of_krea2() -> Any:
 def case_glyphs_and_references_of_hunyuan() -> Any:
     """ByT5's columns stand behind the text, and ahead of it in 1.5, where the embedding of a picture is the first of all."""
     glyphs = {"conditioning_byt5small": torch.randn(1, 9, 1472, generator=torch.Generator().manual_seed(4))}
-    behind = _of("hunyuan_image", "HunyuanImage21", Joint(0, TEXT + 9, TEXT + 9 + 240, (12, 20)), glyphs, byt5=True)
+    behind = _of("hunyuan_image", "HunyuanImage21", hunyuan_maps(0, 0, 240, 9, (12, 20)), glyphs, byt5=True)
     one = {"ref_latent": _latent(16, 1, 12, 20)}
     # This host fails with a reference and two prompts in one call: it writes into one tensor for both.
-    referred = replace(_of("hunyuan_video", "HunyuanVideo", Joint(0, TEXT + 60, TEXT + 180), one), cfg=1.0)
+    referred = replace(_of("hunyuan_video", "HunyuanVideo", hunyuan_maps(0, 60, 120), one), cfg=1.0)
     seen = {"clip_vision_output": (1, 7, 1152)}
     ahead = _of(
-        "hunyuan_video_15", "HunyuanVideo15", Joint(16, 16 + TEXT, 16 + TEXT + 120), {**glyphs, **seen}, byt5=True,
+        "hunyuan_video_15", "HunyuanVideo15", hunyuan_maps(16, 0, 120), {**glyphs, **seen}, byt5=True,
         vision_in_dim=1152,
     )  # fmt: skip
     return check_each((behind, referred, ahead))

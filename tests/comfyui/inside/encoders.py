@@ -234,3 +234,53 @@ def _anima() -> Any:
 def _cosmos() -> Any:
     family = _absent("cosmos")
     return _made(family.te(), family.CosmosT5Tokenizer, t5xxl={**_T5, "d_model": 48})
+
+
+def _kandinsky5() -> Any:
+    family = _absent("kandinsky5")
+    return None if family is None else _blind(family.te(), family.Kandinsky5Tokenizer, clip_l={**_CLIP, "hidden_size": 40})
+
+
+def _omnigen2() -> Any:
+    family = _absent("omnigen2")
+    return _made(family.te(), family.Omnigen2Tokenizer, qwen25_3b=_LLAMA)
+
+
+def _boogu() -> Any:
+    return _seeing("boogu", "BooguTokenizer", qwen3vl_8b=_LLAMA)
+
+
+def _joyimage() -> Any:
+    return _seeing("joyimage", "JoyImageTokenizer", qwen3vl_8b=_LLAMA)
+
+
+def _mage_flow() -> Any:
+    return _seeing("mage_flow", "MageFlowTokenizer", qwen3vl_4b=_LLAMA)
+
+
+def _cogvideox() -> Any:
+    family = _absent("cogvideo")
+    return None if family is None else _made(family.cogvideo_te(), family.CogVideoXTokenizer, t5xxl={**_T5, "d_model": 48})
+
+
+def _ltx() -> Any:
+    family = _absent("lt")
+    return _made(family.ltxv_te(), family.LTXVT5Tokenizer, t5xxl={**_T5, "d_model": 48})
+
+
+def _mochi() -> Any:
+    family = _absent("genmo")
+    return _made(family.mochi_te(), family.MochiT5Tokenizer, t5xxl={**_T5, "d_model": 48})
+
+
+def _hidream() -> Any:
+    family = _absent("hidream")
+    with mock.patch.object(_absent("hunyuan_video"), "LlamaTokenizerFast", SpelledLlama):
+        return _made(
+            family.HiDreamTEModel,
+            family.HiDreamTokenizer,
+            clip_l={**_CLIP, "hidden_size": 16},
+            clip_g={**_CLIP, "hidden_size": 24, "projection_dim": 24},
+            t5xxl={**_T5, "d_model": 48},
+            llama=_LLAMA,
+        )

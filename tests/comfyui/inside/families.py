@@ -20,6 +20,8 @@ from comfy.patcher_extension import WrappersMP
 from families_films import FILMS, OTHERS, SEVERAL_TENSORS
 from families_settings import PICTURES, UNET, UNETS, Cross, Family, Joint
 
+registry = importlib.import_module("daam-lens.daam_core.capture.comfyui_families")
+unets = importlib.import_module("daam-lens.daam_core.capture.comfyui_model")
 GROUPS: dict[str, tuple[Family, ...]] = UNETS | PICTURES | FILMS | OTHERS | SEVERAL_TENSORS
 """The classes of each case."""
 
@@ -83,12 +85,13 @@ def _empty(family: Family, model: Any) -> Any:
     return torch.zeros(family.shapes[0] if family.shapes else (family.images, latents.latent_channels, *frames, *family.size))
 
 
-def sampling(family: Family, model: Any) -> Callable[[Any], Any]:
-    """A function that samples with a clone of `model`; always the same."""
+def sampling(family: Family, model: Any, text: float = 1.0) -> Callable[[Any], Any]:
+    """A function that samples with a clone of `model`; always the same. The context is multiplied by `text`."""
     empty = _empty(family, model)
 
     def sample(watched: Any) -> Any:
         positive, negative = _context(family, 1), _context(family, 2)
+        positive[0][0], negative[0][0] = positive[0][0] * text, negative[0][0] * text
         return graphs.ksampler(watched, positive, negative, {"samples": empty}, cfg=family.cfg, scheduler="simple")
 
     return sample
@@ -100,19 +103,49 @@ def check(group: str) -> Any:
 
 
 def check_each(group: tuple[Family, ...]) -> Any:
-    """Sample with Record and without: see `_same` and `_proved`."""
+    """`check_built` of every class that this ComfyUI has."""
     here = [family for family in group if hasattr(models, family.name)]
-    for family in here:
-        check_built(family, build(family))
-    return None if here else "absent"
+    return [check_built(family, build(family)) for family in here] or "absent"
 
 
-def check_built(family: Family, model: Any) -> None:
-    """The same with a model of a class."""
+def check_built(family: Family, model: Any) -> dict[str, Any]:
+    """Sample with Record and without, see `_same` and `_proved`; gives what was found, for the table of models."""
+    network = model.model.diffusion_model
     sample = sampling(family, model)
     heard = _same(family, model, sample)
+    known = registry.comfyui_model_of(network) or registry.comfyui_refusal(network) or unets.is_unet(network)
+    assert known or not family.named, f"{type(network).__name__} is neither read nor refused with a reason"
+    found: dict[str, Any] = {"class": family.name, "network": type(network).__name__, "reason": "its latent is several tensors"}
     if len(family.shapes) < 2:
-        _proved(family, model, sample, heard)
+        found |= _proved(family, model, sample, heard)
+    if "off" in found and isinstance(family.maps, (Joint, Cross)) and not family.mixes_text:
+        _probed(family, model)
+    names = [name for name, one in registry.COMFYUI_FAMILIES.items() if one is registry.comfyui_model_of(network)]
+    return {**found, "families": names, "refused": registry.comfyui_refusal(network)}
+
+
+def _probed(family: Family, model: Any) -> None:
+    """Where the text is NaN, the keys that turn NaN at the first attention with text in it are the text."""
+    where, seen = family.maps, []
+    assert isinstance(where, (Joint, Cross))
+    watched = model.clone()
+
+    def override(func: Any, *args: Any, **kwargs: Any) -> Any:
+        k = args[1].transpose(1, 2).flatten(2) if kwargs.get("skip_reshape") else args[1]
+        q = args[0].transpose(1, 2).flatten(2) if kwargs.get("skip_reshape") else args[0]
+        keys = where.places if isinstance(where, Joint) else where.keys or family.columns
+        if (q.shape[1], k.shape[1]) == (where.places, keys) and not seen:
+            seen.append(k[0].isnan().any(-1).nonzero().flatten().tolist())
+        return func(*args, **kwargs)
+
+    _run(family, watched, override, sampling(family, model, torch.nan))
+    text, order = getattr(where, "text", 0), getattr(where, "order", ()) or range(family.columns)
+    own = {text + i for i, column in enumerate(order) if column < family.columns}
+    assert own <= set(seen[0]), f"{family.name}: {sorted(own - set(seen[0]))} are not text"
+    if isinstance(where, Joint):
+        places = family.frames * where.grid[0] * where.grid[1]
+        picture = set(range(where.picture, where.picture + places))
+        assert not picture & set(seen[0]), f"{family.name}: text stands among the picture"
 
 
 def _same(family: Family, model: Any, sample: Callable[[Any], Any]) -> Any:
@@ -132,16 +165,18 @@ def _tensors(samples: Any) -> list[torch.Tensor]:
     return samples.unbind() if hasattr(samples, "tensors") else [samples]
 
 
-def _proved(family: Family, model: Any, sample: Callable[[Any], Any], heard: torch.Tensor) -> None:
+def _proved(family: Family, model: Any, sample: Callable[[Any], Any], heard: torch.Tensor) -> dict[str, Any]:
     """The maps are the equation's; where there is no proof of them there are none, and the reason names the network."""
     true, deaf = _truth(family, model, sample)
     assert true or deaf or family.maps is None, f"{family.name}: the truth heard nothing"
+    found: dict[str, Any] = {"reason": "", "off": 0.0}
     for image, latents in enumerate(heard):
         maps, reason = _recorded(latents)
         if maps is None:
             assert not true or family.refusable, f"{family.name}: {reason}"
             unnamed = deaf or not family.named
             assert unnamed or type(model.model.diffusion_model).__name__ in reason, f"{family.name} has no name in: {reason}"
+            found = {"reason": reason}
             continue
         assert true, f"{family.name}: maps that nothing proves"
         sums_of_frames = {(maps.num_frames * h, w): _tall(sums) for (h, w), sums in maps.sums.items()}
@@ -150,6 +185,8 @@ def _proved(family: Family, model: Any, sample: Callable[[Any], Any], heard: tor
             expected = true[grid][image]
             worst = float((sums[1 : 1 + expected.shape[0]].double() - expected).abs().max() / expected.abs().max())
             assert worst < 1e-5, f"{family.name}, {grid}: off by {worst:.2e}"
+            found["off"] = max(found["off"], worst)
+    return found
 
 
 def _tall(sums: torch.Tensor) -> torch.Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import comfy.ldm.flux.layers
 import torch
 from families_settings import ALL, Cross, Family, Joint, Settings
 from zoo import TEXT
@@ -38,8 +40,19 @@ _LATER = {"out_channels": 32, "use_cond_type_embedding": True}
 _IMAGE = {"out_channels": 64, "vec_in_dim": None}
 
 
+FLIPPED = "flipped_img_txt" in inspect.signature(comfy.ldm.flux.layers.DoubleStreamBlock.__init__).parameters
+"""Whether the blocks of this ComfyUI can put the picture first, as HunyuanVideo's then do."""
+
+
+def hunyuan_maps(before: int, reference: int, places: int, behind: int = 0, grid: tuple[int, int] = (6, 10)) -> Joint:
+    """Where text and picture stand, with so many other columns of text ahead and behind, and tokens of a reference."""
+    whole = before + TEXT + behind + reference + places
+    text, picture = (reference + places + before, reference) if FLIPPED else (before, before + TEXT + behind + reference)
+    return Joint(text, picture, whole, grid)
+
+
 def _hunyuan(name: str, grid: tuple[int, int] = (6, 10), frames: int = 2, **more: Any) -> Family:
-    maps = Joint(0, TEXT, TEXT + frames * grid[0] * grid[1], grid)
+    maps = hunyuan_maps(0, 0, frames * grid[0] * grid[1], grid=grid)
     settings, params = _HUNYUAN | more, ("hunyuan_video.model", "HunyuanVideoParams")
     return Family(name, settings, pooled=40, frames=frames, params=params, maps=maps)
 
@@ -126,7 +139,7 @@ FILMS = {
             "depth": 2, "patch_size": 2, "num_heads": 2, "hidden_size_x": 64, "hidden_size_y": 32, "mlp_ratio_x": 192.0,
             "mlp_ratio_y": 2.0, "learn_sigma": False, "in_channels": 12, "qk_norm": True, "qkv_bias": False, "out_bias": True,
             "attn_drop": 0.0, "use_t5": True, "t5_feat_dim": 48, "t5_token_length": TEXT,
-        }, frames=2, given=ALL, maps=Joint(120, 0, 120 + TEXT)),
+        }, frames=2, given=ALL, maps=Joint(120, 0, 120 + TEXT), mixes_text=True),
     ),
     "cogvideox": (_cogvideox("CogVideoX_T2V", 16), _cogvideox("CogVideoX_I2V", 32), _cogvideox("CogVideoX_Inpaint", 48)),
     "seedvr": (

@@ -68,6 +68,7 @@ class Family:
         cfg: strength of the guidance; at 1 the negative prompt is not predicted.
         module: of `comfy.ldm`, whose attention is called without the options of the model.
         apart: its blocks whose attention is not the picture's.
+        mixes_text: whether a summary of the text goes into everything, so that NaN in it says nothing.
         maps: how its maps are proved; None where there is no proof, so that there may be no maps.
         refusable: whether no maps are right as well, though there is a proof.
         named: whether a refusal names the network's class; a UNet without words is none that is not known.
@@ -86,6 +87,7 @@ class Family:
     weights: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     params: tuple[str, str] | None = None
     cfg: float = 3.0
+    mixes_text: bool = False
     module: str = ""
     apart: str = ""
     maps: Joint | Cross | str | None = None

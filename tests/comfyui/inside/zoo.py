@@ -40,8 +40,8 @@ def _filled(module: torch.nn.Module, seed: int) -> torch.nn.Module:
             weight.data = torch.ones(weight.shape)
         else:
             weight.data = torch.randn(weight.shape, generator=generator) * 0.02
-    for name, table in module.named_buffers():  # position tables of checkpoints, which are not there
-        if table.is_floating_point() and "pos_embed" in name:
+    for name, table in module.named_buffers():  # tables that checkpoints bring: of positions, SeedVR2's texts
+        if table.is_floating_point() and ("pos_embed" in name or name.endswith("_conditioning")):
             table.copy_(torch.randn(table.shape, generator=generator) * 0.1)
     return module.eval().requires_grad_(False)
 

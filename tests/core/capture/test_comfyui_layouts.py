@@ -180,3 +180,37 @@ def test_a_class_made_from_another_is_known_by_itself() -> None:
     anima = type("Anima", (base,), {"__module__": "comfy.ldm.anima.model"})()
     assert families.comfyui_model_of(anima) is families.COMFYUI_FAMILIES["Anima"]
     assert families.comfyui_model_of(base()) is families.COMFYUI_FAMILIES["Cosmos Predict 2"]
+
+
+def test_a_network_that_is_refused_has_a_reason() -> None:
+    """Also where it is made from one that is read: LTX with sound is made from LTX."""
+    for name, reason in families.REFUSED_IN_COMFYUI.items():
+        assert families.comfyui_model_of(model(name)) is None
+        assert families.comfyui_refusal(model(name)) == reason
+    base = type(model("lightricks.model.LTXVModel"))
+    sound = type("LTXAVModel", (base,), {"__module__": "comfy.ldm.lightricks.av_model"})()
+    assert "mixed anew" in families.comfyui_refusal(sound)
+    assert families.comfyui_model_of(sound) is None
+    assert families.comfyui_refusal(base()) == "", "it is read"
+    assert not {name for known in families.COMFYUI_FAMILIES.values() for name in known.classes} & set(
+        families.REFUSED_IN_COMFYUI
+    )
+
+
+@pytest.mark.parametrize(("flipped", "text", "picture"), [(False, 7, 7 + 24 + 9 + 60), (True, 60 + 120 + 7, 60)])
+def test_hunyuan_in_both_orders(flipped: bool, text: int, picture: int) -> None:
+    """Embedding of a picture, text, ByT5's | reference, video; older ComfyUIs have the two parts the other way round."""
+    network = model(
+        "hunyuan_video.model.HunyuanVideo", patch_size=[1, 2, 2], double_blocks=[SimpleNamespace(flipped_img_txt=flipped)]
+    )
+    network.byt5_in = torch.nn.Identity()
+    given: dict[str, Any] = {
+        "txt_byt5": torch.zeros(1, 9, 4),
+        "clip_fea": torch.zeros(1, 7, 4),
+        "ref_latent": torch.zeros(1, 16, 1, 12, 20),
+    }
+    ((size, rows),) = ((k, v) for k, v in layout(network, (1, 16, 2, 12, 20), **given).rows.items() if v)
+    keys = {rows[0].text + i: column for i, column in enumerate(rows[0].columns) if column >= 0}
+    assert size == (7 + 24 + 9 + 60 + 120,) * 2
+    assert keys == {text + i: i for i in range(24 + 9)}
+    assert rows[0].picture == picture
