@@ -74,7 +74,7 @@ def _row(page: str, info: Any) -> _Sender:
     with gr.Row(visible=False, elem_id=f"daam_lens_send_{page}", elem_classes=["daam-lens-send"]) as row:
         choice = gr.Dropdown([], label="Mask of", elem_id=f"daam_lens_word_{page}", scale=2)
         button = gr.Button("Send mask to inpaint", elem_id=f"daam_lens_inpaint_{page}", scale=1)
-        closer = gr.Button("Drawing closer", elem_id=f"daam_lens_closer_{page}", scale=1)
+        closer = gr.Button("Look closer", elem_id=f"daam_lens_closer_{page}", scale=1)
     note = gr.HTML(elem_id=f"daam_lens_note_{page}")
     info.change(fn=refresh, inputs=[info], outputs=[report, row, choice, note], show_progress=False, queue=False)
     closer.click(fn=None, inputs=[], outputs=[], _js="daam_lens_look_closer")

@@ -80,7 +80,10 @@ const daamLens = (() => {
   }
 
   async function show(/** @type {string} */ id) {
-    const [{ mount }, page] = await Promise.all([script(), json(`runs/${id}`)]);
+    const [{ mount, useLanguage }, page] = await Promise.all([script(), json(`runs/${id}`)]);
+    // The host translates what it knows by itself (localizations/); the explorer is told the language, such as "zh_CN".
+    // @ts-ignore -- `opts` is the host's
+    useLanguage(typeof opts === "object" && opts.localization !== "None" ? opts.localization : "");
     shown = id;
     parts.stage.replaceChildren();
     const explorer = mount(parts.stage, {

@@ -6,6 +6,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { h } from "./explorer/dom.js";
 import { mount } from "./explorer/explorer.js";
+import { local, useLanguage } from "./explorer/local.js";
 import { fromBase64 } from "./explorer/png.js";
 
 const NODE = "DaamLensExplorer";
@@ -22,7 +23,9 @@ app.registerExtension({
     api.addEventListener("execution_error", (/** @type {any} */ event) => tellError(event.detail ?? {}));
   },
   nodeCreated(node) {
-    if (node.comfyClass === NODE) explore(node);
+    if (node.comfyClass !== NODE) return;
+    useLanguage(app.ui?.settings?.getSettingValue?.("Comfy.Locale") ?? "");
+    explore(node);
   },
 });
 
@@ -45,7 +48,7 @@ function explore(node) {
   let index = 0;
 
   const turn = (/** @type {number} */ by) => h("button", { type: "button", onclick: () => show(index + by), style: BUTTON,
-    "aria-label": by < 0 ? "Picture before" : "Next picture" }, by < 0 ? "‹" : "›");
+    "aria-label": local(by < 0 ? "Picture before" : "Next picture") }, by < 0 ? "‹" : "›");
   const [back, next, number] = [turn(-1), turn(1), h("span", {})];
   const pager = h("div", { style: PAGER }, back, number, next);
   pager.hidden = true;
@@ -63,7 +66,7 @@ function explore(node) {
   const theme = () => explorer.setAttribute("theme", isDark(box) ? "dark" : "light");
   const watcher = new MutationObserver(theme);
   for (const root of [document.body, document.documentElement]) watcher.observe(root, { attributeFilter: ["class", "style"] });
-  explorer.say("Queue the graph, and the words of its prompt appear here.");
+  explorer.say(local("Queue the graph, and the words of its prompt appear here."));
   explorer.addEventListener("daam-change", () => (touched = true));
   explorer.addEventListener("daam-mask", (event) => {
     event.preventDefault();
@@ -71,7 +74,7 @@ function explore(node) {
     const { words, settings, part } = /** @type {CustomEvent} */ (event).detail;
     store.value = JSON.stringify({ words, settings, part });
     store.callback?.(store.value);
-    explorer.tell("Stored in the workflow. Queue again, and this mask goes on to the nodes behind; nothing before runs again.");
+    explorer.tell(local("Stored in the workflow. Queue again, and this mask goes on to the nodes behind; nothing before runs again."));
     app.graph.setDirtyCanvas(true, true);
   });
 
@@ -81,7 +84,7 @@ function explore(node) {
     index = Math.min(Math.max(wanted, 0), pictures - 1);
     pager.hidden = pictures < 2;
     pager.style.display = pictures < 2 ? "none" : "flex";
-    number.textContent = `Picture ${index + 1} of ${pictures}`;
+    number.textContent = local("Picture {0} of {1}", index + 1, pictures);
     [back.disabled, next.disabled] = [index === 0, index === pictures - 1];
     const address = `/daam-lens/explorer/${encodeURIComponent(run)}/${index}`;
     const mine = `${run} ${index}`;
@@ -95,7 +98,7 @@ function explore(node) {
         atlas: fromBase64(data.atlas),
         picture: data.pictured ? api.apiURL(`${address}/picture`) : null,
         choice: kept,
-        use: "Use as mask",
+        use: local("Use as mask"),
         detail: async (axis) => {
           const part = await (await ask(`${address}/detail/${axis}`)).json();
           return { header: part.header, atlas: fromBase64(part.atlas) };
@@ -134,7 +137,7 @@ function explore(node) {
   /** The mask that went on has no part of these words; a person has to know, whatever is kept on the page. */
   const sayMissing = () => {
     const missing = [...new Set((shown?.missing ?? []).map((name) => `“${name.slice(name.indexOf(":") + 1)}”`))];
-    if (missing.length) explorer.tell(`The stored choice has words that this prompt does not have: ${missing.join(", ")}. They are left out of the mask.`);
+    if (missing.length) explorer.tell(local("The stored choice has words that this prompt does not have: {0}. They are left out of the mask.", missing.join(", ")));
   };
 
   const widget = node.addDOMWidget("explorer", "daam-explorer", box, { serialize: false, hideOnZoom: false, getMinHeight: () => LEAST });
@@ -152,11 +155,11 @@ async function ask(address, options) {
   try {
     answer = await api.fetchApi(address, options);
   } catch {
-    throw new Error("The connection to ComfyUI was lost; queue the graph again when it is back.");
+    throw new Error(local("The connection to ComfyUI was lost; queue the graph again when it is back."));
   }
   if (answer.ok) return answer;
   const said = await answer.json().catch(() => ({}));
-  throw new Error(said.error ?? `ComfyUI answered with ${answer.status}; queue the graph again.`);
+  throw new Error(said.error ?? local("ComfyUI answered with {0}; queue the graph again.", answer.status));
 }
 
 /** Calls `then` after a node's own handler. @param {any} node @param {string} name @param {(value: any) => void} then */

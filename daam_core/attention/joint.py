@@ -22,6 +22,7 @@ def add_joint(
     bias: Tensor | None = None,
     lse: Tensor | None = None,
     budget: int | None = None,
+    per_head: Tensor | None = None,
 ) -> None:
     """As `add_head_sum` of one layer, for joint attention, whose keys are text and picture: normalised over ALL keys.
 
@@ -37,9 +38,13 @@ def add_joint(
         lse: float32 `[images, heads, n]`, log of the sum of exp(scores) over all keys, where the model's own attention
             gave it away: then only the text columns are computed.
         budget: bytes the temporaries may take; None is at most 64 MB.
+        per_head: `[images * heads, n, channels]` float32 running sums of the heads apart, where they are kept.
     """
-    for cut, p in _head_sums(q, k, heads, scale, text, bias, lse, budget):
-        into[:, cut].baddbmm_(p, selection)
+    apart = None if per_head is None else selection.repeat_interleave(heads, 0)
+    for cut, p in _probabilities(q, k, heads, scale, text, bias, lse, budget):
+        into[:, cut].baddbmm_(p.sum(1), selection)
+        if per_head is not None and apart is not None:
+            per_head[:, cut].baddbmm_(p.flatten(0, 1), apart)
 
 
 def add_joint_self(
@@ -68,8 +73,8 @@ def add_joint_self(
         q = q.index_select(2, middle)
         lse = lse if lse is None else lse.index_select(2, middle)
         bias = bias if bias is None or bias.shape[-2] == 1 else bias.index_select(2, middle)
-    for cut, p in _head_sums(q, k, heads, scale, picture, bias, lse, budget):
-        into[:, cut] += cells.mean(p)
+    for cut, p in _probabilities(q, k, heads, scale, picture, bias, lse, budget):
+        into[:, cut] += cells.mean(p.sum(1))
 
 
 def add_text_queries(
@@ -102,8 +107,8 @@ def add_text_queries(
     The rest is as for `add_joint`: normalised over ALL keys.
     """
     n = cells.grid[0] * cells.grid[1]
-    for cut, p in _head_sums(q, k, heads, scale, slice(0, k.shape[-2]), bias, lse, budget):
-        own = selection[:, cut]
+    for cut, of_heads in _probabilities(q, k, heads, scale, slice(0, k.shape[-2]), bias, lse, budget):
+        own, p = selection[:, cut], of_heads.sum(1)
         if to_image is not None:
             on_picture = cells.mean(p[..., picture].unflatten(-1, (-1, n)).sum(-2))
             to_image.baddbmm_(on_picture.transpose(1, 2), own)
@@ -111,11 +116,11 @@ def add_text_queries(
             to_text.baddbmm_(own.transpose(1, 2), p[..., text] @ selection)
 
 
-def _head_sums(
+def _probabilities(
     q: Tensor, k: Tensor, heads: int, scale: float, wanted: slice, bias: Tensor | None, lse: Tensor | None, budget: int | None
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Slice by slice (which queries, their probabilities on the `wanted` keys summed over heads,
-    float32 `[images, m, wanted]`), normalised over all keys."""
+    """Slice by slice (which queries, their probabilities on the `wanted` keys, float32 `[images, heads, m, wanted]`),
+    normalised over all keys."""
     images = q.shape[0]
     with full_precision(q.device):
         queries, keys = split_heads(q, heads), split_heads(k, heads)
@@ -132,4 +137,4 @@ def _head_sums(
             p = torch.softmax(scores, -1, out=scores)[..., wanted] if own is None else scores.sub_(own).exp_()
             if bias is not None and lse is None and part.shape[-2] > 1:  # a query that may attend to nothing
                 p = p.masked_fill(torch.isneginf(part).all(-1, keepdim=True), 0)
-            yield cut, p.sum(1)
+            yield cut, p

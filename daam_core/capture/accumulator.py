@@ -79,9 +79,23 @@ class Accumulator:
             batch.flush()
 
     def add_cross(
-        self, layer: int, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, batch_slice: BatchSlice | None = None
-    ) -> None:
+        self,
+        layer: int,
+        grid: Grid,
+        q: Tensor,
+        k: Tensor,
+        heads: int,
+        scale: float,
+        batch_slice: BatchSlice | None = None,
+        keys: object | None = None,
+    ) -> LayerPlan:
         """One cross-attention layer of one step: q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`.
+
+        Gives the layer's plan, which takes the next steps' queries and keys as long as they fit it.
+
+        Args:
+            keys: the same object as in an earlier step where the layer's keys are the same numbers as then; None where nobody
+                knows.
 
         Raises:
             NothingRecorded: the grid does not cover the queries, or the batch has not the rows that are recorded.
@@ -90,7 +104,8 @@ class Accumulator:
         plan = self._plans.get((layer, where))
         if plan is None or not plan.fits(q, k):
             plan = self._plans[layer, where] = self._cross_plan(layer, grid, q, k, heads, scale, where)
-        plan.add(q, k)
+        plan.add(q, k, keys)
+        return plan
 
     def _cross_plan(
         self, layer: int, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, where: BatchSlice
@@ -100,15 +115,13 @@ class Accumulator:
                 f"a layer attended from {q.shape[1]} positions where the picture has {grid[0]} x {grid[1]} at its size"
             )
         selection = self._selection(k.shape[1], where.part, q.device)
-        per_head = None
-        if self.keep.heads:
-            if layer not in self.heads:
-                self.heads[layer] = torch.zeros(self.images * heads, q.shape[1], selection.shape[-1], device=q.device)
-            per_head = self.heads[layer]
+        per_head = self._per_head(layer, heads, q.shape[1], selection) if self.keep.heads else None
         target = CrossSums(self._buffer(layer, grid, where.area, selection), selection, heads, scale, per_head)
-        return self._plan(("text", grid), q, k, target, where)
+        return self._plan(("text", grid), q, k, target, where, layer)
 
-    def _plan(self, what: object, q: Tensor, k: Tensor, target: CrossSums | SelfSums, where: BatchSlice) -> LayerPlan:
+    def _plan(
+        self, what: object, q: Tensor, k: Tensor, target: CrossSums | SelfSums, where: BatchSlice, layer: int = -1
+    ) -> LayerPlan:
         """The plan of a layer; layers of one kind and shape share a batch, and large ones have none."""
         if where.stop > min(q.shape[0], k.shape[0]):
             raise NothingRecorded(
@@ -119,9 +132,17 @@ class Accumulator:
         if not (self.keep.layers or self.keep.heads):
             key = (what, q.shape, k.shape, q.dtype, target.heads, target.scale, where)
             if key not in self._batches:
-                self._batches[key] = LayerBatch(q, k, where.index, target, not self.keep.steps, self._hold)
+                self._batches[key] = LayerBatch(
+                    q,
+                    k,
+                    where.index,
+                    target,
+                    not self.keep.steps,
+                    self._hold,
+                    target if isinstance(target, CrossSums) else None,
+                )
             batch = self._batches[key] if self._batches[key].enabled else None
-        return LayerPlan(q.shape, k.shape, where.index, target, batch)
+        return LayerPlan(q.shape, k.shape, where.index, target, batch, layer)
 
     def add_joint(
         self,
@@ -144,7 +165,7 @@ class Accumulator:
             q: the queries of a picture, or of one or more whole frames of a video, one after the other.
             frame: the first of these frames.
             frames: latent frames of the whole video, 1 for a picture. They are kept apart as far as there is room for them, and
-                summed where layers are kept apart.
+                summed where layers are kept apart. Heads that are kept apart are summed over frames.
 
         Raises:
             NothingRecorded: the video has another number of frames than it had before.
@@ -158,17 +179,25 @@ class Accumulator:
         same_frames([buffer.into.frames, kept])
         # Frames are added one by one where each has a call of its own; a position sees the layer once.
         buffer.step_terms, buffer.dirty = buffer.step_terms + (heads if frame == 0 else 0), True
-        if kept is None or len(kept) == frames:
+        per_head = self._per_head(layer, heads, n, selection) if self.keep.heads else None
+        if (kept is None or len(kept) == frames) and (per_head is None or q.shape[-2] == n):
             into = buffer.now[:, frame * n : frame * n + q.shape[-2]]
-            add_joint(into, q, k, selection, heads, scale, text, bias, lse)
+            add_joint(into, q, k, selection, heads, scale, text, bias, lse, per_head=per_head)
             return
+        assert kept is not None
         for i in range(q.shape[-2] // n):
             own = next(number for number, (_, stop) in enumerate(kept.spans) if frame + i < stop)
             cut = slice(i * n, (i + 1) * n)
             own_bias = bias if bias is None or bias.shape[-2] == 1 else bias[..., cut, :]
             own_lse = None if lse is None else lse[..., cut]
             into = buffer.now[:, own * n : (own + 1) * n]
-            add_joint(into, q[..., cut, :], k, selection, heads, scale, text, own_bias, own_lse)
+            add_joint(into, q[..., cut, :], k, selection, heads, scale, text, own_bias, own_lse, per_head=per_head)
+
+    def _per_head(self, layer: int, heads: int, n: int, selection: Tensor) -> Tensor:
+        """The running sums of a layer's heads apart, `[images * heads, n, channels]`."""
+        if layer not in self.heads:
+            self.heads[layer] = torch.zeros(self.images * heads, n, selection.shape[-1], device=selection.device)
+        return self.heads[layer]
 
     def note_layers(self, layers: Sequence[int], grid: Grid) -> None:
         """Layers whose attention came side by side, as that of one layer; see `call_batching`."""
@@ -271,6 +300,8 @@ class Accumulator:
     def release(self) -> None:
         """Give back what only a running sampler needs."""
         self._flush()
+        for batch in self._batches.values():
+            batch.prove()
         for buffer in self.buffers.values():
             buffer.now = buffer.now.new_empty(0)
         self._selections.clear()

@@ -66,6 +66,7 @@ def recorded_image(
         detail=_detail(accumulator, image, channels, position),
         heads={
             position[i]: _planes(x.unflatten(0, (accumulator.images, -1))[image], accumulator.grids[i], channels)
+            / (1 if frames is None else frames.latents)
             for i, x in accumulator.heads.items()
         }
         or None,

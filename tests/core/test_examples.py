@@ -25,6 +25,7 @@ MODULES = [
     "daam_core",
     "daam_core.diffusers.reading",
     "daam_core.attention.concepts",
+    "daam_core.diffusers.presence",
     "daam_core.diffusers.trace",
     "daam_core.maps.aggregation",
     "daam_core.maps.heatmaps",

@@ -1,6 +1,7 @@
 /** The prompt as it was typed, its words as chips. Dragging over chips makes a phrase. */
 import { h, percent } from "./dom.js";
 import { phrase } from "./model.js";
+import { local } from "./local.js";
 
 /**
  * @param {import("./page_data.js").Page} page
@@ -26,7 +27,7 @@ export function chipBoard(page, on) {
         "data-word": index,
         style: `--share:${(((share ?? 0) / strongest(word.kind)) ** 2).toFixed(3)}`,
         "aria-pressed": "false",
-        "aria-label": share === null ? (word.kind === "concept" ? word.text : word.label) : `${word.label}, ${percent(share)} of the attention`,
+        "aria-label": share === null ? (word.kind === "concept" ? word.text : word.label) : local("{0}, {1} of the attention", word.label, percent(share)),
         title: share === null ? word.label : `${word.label}: ${percent(share)}`,
         tabindex: chips.size ? "-1" : "0",
       },
@@ -49,7 +50,7 @@ export function chipBoard(page, on) {
   const board = h("div", {
     class: "prompt",
     role: "group",
-    "aria-label": "Words of the prompt",
+    "aria-label": local("Words of the prompt"),
     onpointerdown: (/** @type {PointerEvent} */ event) => {
       const index = event.button ? null : at(event);
       if (index === null) return;
@@ -140,6 +141,6 @@ function typed(
     parts.push(chip(index));
   }
   const rest = text.slice(end);
-  if (rest) parts.push(page.header.truncated.length ? h("s", { title: "The text encoder did not read this." }, rest) : rest);
+  if (rest) parts.push(page.header.truncated.length ? h("s", { title: local("The text encoder did not read this.") }, rest) : rest);
   return parts;
 }

@@ -10,14 +10,16 @@ import { refiner } from "./refining.js";
 import { maskBlob, saveBlob } from "./saving.js";
 import { Screen } from "./screen.js";
 import { STYLE } from "./style.js";
+import { local } from "./local.js";
 
 /**
- * @typedef {{header: any, atlas: Uint8Array, picture?: string|null, colourMap?: string, use?: string,
+ * @typedef {{header: any, atlas: Uint8Array, picture?: string|null, film?: string[], colourMap?: string, use?: string,
  *   choice?: Choice|null,
- *   detail?: (axis: "steps"|"layers") => Promise<{header: any, atlas: Uint8Array}>,
+ *   detail?: (axis: "steps"|"layers"|"frames") => Promise<{header: any, atlas: Uint8Array}>,
  *   refine?: {methods: string[], run: (request: object) => Promise<string|{mask: Uint8Array}|void>}}} Data
  * @typedef {import("./choice.js").Choice} Choice
- * `detail` gives a further atlas when it is asked for; `refine.run` does on the host's server what a page cannot: it answers
+ * `film` are the addresses of a video's frames, one for each of its maps; `detail` gives a further atlas when it is asked for;
+ * `refine.run` does on the host's server what a page cannot: it answers
  * with the words' mask before clean-up (an 8-bit grey PNG of the picture's size), or with a sentence to show; `use` is the
  * text of the button; `choice` is what an earlier `daam-change` told.
  */
@@ -61,7 +63,7 @@ export class DaamExplorer extends HTMLElement {
       const left = this.restore(data.choice);
       this.masking = masking && this.picks.length > 0;
       this.build();
-      if (left.length) this.tell(`Not in this prompt: ${left.join(", ")}.`);
+      if (left.length) this.tell(local("Not in this prompt: {0}.", left.join(", ")));
       this.screen?.draw();
       this.screen?.prepare();
       if (data.choice?.part) await this.restorePart(data.choice.part);
@@ -83,7 +85,7 @@ export class DaamExplorer extends HTMLElement {
   say(error) {
     if (typeof error === "string") error = new PageError(error);
     this.screen?.rest();
-    const text = error instanceof PageError ? error.message : "The explorer could not show this picture; reload the page.";
+    const text = error instanceof PageError ? error.message : local("The explorer could not show this picture; reload the page.");
     if (!(error instanceof PageError)) console.error(error);
     this.shadowRoot?.replaceChildren(h("style", {}, STYLE), h("p", { class: "message", role: "alert" }, text));
   }
@@ -104,7 +106,7 @@ export class DaamExplorer extends HTMLElement {
 
   /** @param {NonNullable<import("./model.js").Part>} part of a stored choice */
   async restorePart(part) {
-    if (!fits(this.model.page, part)) return this.tell(`The stored choice of ${part.axis} does not fit this picture.`);
+    if (!fits(this.model.page, part)) return this.tell(local("The stored choice of {0} does not fit this picture.", local(part.axis)));
     this.ui.scrubber.restore(part);
     await this.choosePart(part);
   }
@@ -123,8 +125,8 @@ export class DaamExplorer extends HTMLElement {
   build() {
     const { model } = this;
     const start = {
-      picture: this.data?.picture ?? null, settings: this.settings, masking: this.masking,
-      methods: this.data?.refine?.methods ?? [], use: this.data?.use ?? "Save mask as PNG",
+      picture: this.data?.picture ?? null, film: this.data?.film ?? [], settings: this.settings, masking: this.masking,
+      methods: this.data?.refine?.methods ?? [], use: this.data?.use ?? local("Save mask as PNG"),
     };
     this.ui = layout(model, start, {
       hover: (/** @type {number[]|null} */ members) => this.hover(members),
@@ -135,11 +137,11 @@ export class DaamExplorer extends HTMLElement {
       clear: () => this.clear(),
       part: (/** @type {import("./model.js").Part} */ part) => this.choosePart(part).then(() => this.tellHost()),
       stage: {
-        pixel: (/** @type {number} */ y, /** @type {number} */ x) => this.screen?.rank(rankPixel(model.page, y, x), "under the pointer"),
+        pixel: (/** @type {number} */ y, /** @type {number} */ x) => this.screen?.rank(rankPixel(model.page, y, x), local("under the pointer")),
         leave: () => this.screen?.rank(null),
         click: (/** @type {number} */ y, /** @type {number} */ x) => this.clicked(y, x),
         region: (/** @type {import("./upscale.js").Box} */ box, /** @type {Uint8Array|undefined} */ inside) =>
-          this.screen?.rank(rankBox(model.page, box, inside), "in the region", true),
+          this.screen?.rank(rankBox(model.page, box, inside), local("in the region"), true),
         moved: () => this.screen?.drop(),
       },
       mask: {
@@ -185,7 +187,7 @@ export class DaamExplorer extends HTMLElement {
   clicked(y, x) {
     const rows = rankPixel(this.model.page, y, x);
     this.screen?.drop();
-    this.screen?.rank(rows, "under the pointer");
+    this.screen?.rank(rows, local("under the pointer"));
     if (rows[0]?.score > 0) this.toggle([rows[0].index]);
   }
 
@@ -237,7 +239,7 @@ export class DaamExplorer extends HTMLElement {
   async refine(method) {
     const settings = { ...this.settings, method: this.settings.method === method ? "" : method };
     if (settings.method) {
-      if (!this.picks.length) return this.tell("Keep a word first.");
+      if (!this.picks.length) return this.tell(local("Keep a word first."));
       this.server.again();
       if (!(await this.refined(settings))) return;
     }
@@ -265,22 +267,23 @@ export class DaamExplorer extends HTMLElement {
     if (part && !(await this.detail(part.axis))) return;
     if (wanted !== this.wanted) return;
     this.model.part = part;
+    this.screen?.showFrame(part?.axis === "frames" ? part.frames[0] : null);
     if (!this.hovered && !this.picks.length) this.picks = [[candidates(this.model.page)[0]]];
     this.screen?.draw();
     if (this.view !== "Layers") this.screen?.fillSheet();
   }
 
-  /** Fetches an axis of detail once. @param {"steps"|"layers"} axis @returns {Promise<boolean>} whether it is there */
+  /** Fetches an axis of detail once. @param {"steps"|"layers"|"frames"} axis @returns {Promise<boolean>} whether it is there */
   async detail(axis) {
     const { model } = this;
     if (model.details.has(axis)) return true;
     try {
-      if (!this.data?.detail) throw new PageError(`The ${axis} are not in this page.`);
+      if (!this.data?.detail) throw new PageError(local("The {0} are not in this page.", local(axis)));
       const { header, atlas } = await this.data.detail(axis);
       model.details.set(axis, await readDetail(header, atlas));
       return true;
     } catch (error) {
-      this.tell(error instanceof PageError ? error.message : `The ${axis} could not be had: the connection was lost.`);
+      this.tell(error instanceof PageError ? error.message : local("The {0} could not be had: the connection was lost.", local(axis)));
       return false;
     }
   }

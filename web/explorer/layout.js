@@ -7,19 +7,20 @@ import { candidates } from "./ranking.js";
 import { scrubber } from "./scrubber.js";
 import { stage } from "./stage.js";
 import { toolbar } from "./toolbar.js";
+import { local } from "./local.js";
 
 export const VIEWS = ["Picture", "Words", "Compare", "Layers"];
 
 /**
  * @param {import("./model.js").Model} model
- * @param {{picture: string|null, settings: import("./model.js").Settings, methods: string[], use: string, masking: boolean}} start
+ * @param {{picture: string|null, film: string[], settings: import("./model.js").Settings, methods: string[], use: string, masking: boolean}} start
  * @param {any} on handlers, named as in explorer.js
  */
 export function layout(model, start, on) {
   const { header, words } = model.page;
   const chips = chipBoard(model.page, { hover: on.hover, toggle: on.toggle });
   chips.board.classList.add("bare");
-  const view = stage(model, start.picture, on.stage);
+  const view = stage(model, start.picture, start.film, on.stage);
   const host = { methods: start.methods, use: start.use, shown: start.masking };
   const panel = maskPanel(start.settings, host, on.mask);
   const scrub = scrubber(header, on.part);
@@ -29,7 +30,7 @@ export function layout(model, start, on) {
   const sheet = h("div", { class: "sheets", style: "width:100%" });
   const status = h("p", { class: "hint", role: "status" });
   const views = VIEWS.filter((name) => name !== "Layers" || header.detail.layers);
-  const tabs = views.map((name) => h("button", { type: "button", "aria-pressed": String(name === VIEWS[0]), onclick: () => on.show(name) }, name));
+  const tabs = views.map((name) => h("button", { type: "button", "aria-pressed": String(name === VIEWS[0]), onclick: () => on.show(name) }, local(name)));
   const tools = toolbar(tabs, words.some((word) => word.kind !== "word" || !word.content), {
     blend: on.blend,
     tool: (name) => view.useTool(name),
@@ -39,7 +40,7 @@ export function layout(model, start, on) {
     },
     clear: on.clear,
   });
-  const ranking = h("section", { class: "panel", "aria-label": "Words of a place" }, h("h2", {}, "Words here", where), ranks);
+  const ranking = h("section", { class: "panel", "aria-label": local("Words of a place") }, h("h2", {}, local("Words here"), where), ranks);
   const notes = header.notes.length ? h("ul", { class: "notes" }, ...header.notes.map((/** @type {string} */ note) => h("li", {}, note))) : null;
   const root = h("div", { class: "root", onkeydown: (/** @type {KeyboardEvent} */ e) => e.key === "Escape" && on.clear() },
     chips.board, tools.bar, h("div", { class: "body" },

@@ -1,6 +1,7 @@
 /** What the colours mean, and the ranked words of a place: small lists of elements. */
 import { colourTable } from "./colours.js";
 import { h, percent } from "./dom.js";
+import { local } from "./local.js";
 
 /** Words shown of a place. */
 export const LISTED = 8;
@@ -12,8 +13,8 @@ export const LISTED = 8;
  * @returns {HTMLElement[]}
  */
 export function legend(model, shown, look) {
-  if (!shown.length) return [h("span", { class: "across" }, "Point at a word, or at the picture.")];
-  if (look.masked) return [h("span", { class: "across" }, `Mask of ${shown.map((m) => `“${model.label(m)}”`).join(" and ")}`)];
+  if (!shown.length) return [h("span", { class: "across" }, local("Point at a word, or at the picture."))];
+  if (look.masked) return [h("span", { class: "across" }, local("Mask of {0}", shown.map((m) => `“${model.label(m)}”`).join(local(" and "))))];
   if (look.apart) {
     const names = shown.map((m, i) => h("span", { style: `--mine:${look.colours[i]}` }, h("i"), model.label(m)));
     return [h("div", { class: "legend across" }, ...names)];
@@ -27,7 +28,7 @@ export function legend(model, shown, look) {
     h("span", {}, number(low)),
     h("span", { class: "ramp", style: `background:linear-gradient(90deg,${stops})` }),
     h("span", {}, number(peak)),
-    h("span", {}, model.part ? "attention, summed" : "of the attention"),
+    h("span", {}, local(model.part ? "attention, summed" : "of the attention")),
   ];
 }
 
@@ -39,10 +40,10 @@ function tidy(value) {
 /** @param {import("./ranking.js").Ranked[]|null} rows strongest first @returns {HTMLElement[]} list entries */
 export function rankRows(rows) {
   if (!rows) {
-    return [h("li", { class: "across" }, h("p", { class: "hint" }, "Point at the picture; drag for a region. A click keeps the top word."))];
+    return [h("li", { class: "across" }, h("p", { class: "hint" }, local("Point at the picture; drag for a region. A click keeps the top word.")))];
   }
   const top = Math.max(rows[0]?.score ?? 0, 1e-9);
   return rows.slice(0, LISTED).map(({ label, score, lift }) =>
-    h("li", { title: `${lift.toFixed(2)} times its own average`, "data-word": label }, h("b", {}, label),
+    h("li", { title: local("{0} times its own average", lift.toFixed(2)), "data-word": label }, h("b", {}, label),
       h("span", { class: "track" }, h("i", { style: `--part:${(score / top).toFixed(3)}` })), h("span", {}, percent(score))));
 }

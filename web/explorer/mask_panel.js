@@ -1,5 +1,6 @@
 /** The controls of a mask: level, competition, clean-up, and what the host does with it. */
 import { h } from "./dom.js";
+import { local } from "./local.js";
 
 /** What the core's methods do, for those who point at a button. @type {Record<string, string>} */
 const METHOD_TITLES = {
@@ -39,39 +40,39 @@ export function maskPanel(settings, host, on) {
   const show = h("input", { type: "checkbox", name: "show", checked: host.shown, onchange: (/** @type {any} */ e) => on.show(e.target.checked) });
   const why = h("p", { class: "hint why" });
   const use = h("button", { class: "main", type: "button", onclick: on.use }, host.use);
-  const growing = slider("grow", "Grow", [-32, 32, 1], " px");
-  const softening = slider("feather", "Feather", [0, 32, 1], " px");
-  const level = slider("tau", "Level τ", [0, 1, 0.01]);
-  const softly = check("soft", "Soft", "Grey edges around the level instead of a hard step");
-  const competing = check("compete", "Compete", "Only where this word is hotter than the prompt's other things");
+  const growing = slider("grow", local("Grow"), [-32, 32, 1], " px");
+  const softening = slider("feather", local("Feather"), [0, 32, 1], " px");
+  const level = slider("tau", local("Level τ"), [0, 1, 0.01]);
+  const softly = check("soft", local("Soft"), local("Grey edges around the level instead of a hard step"));
+  const competing = check("compete", local("Compete"), local("Only where this word is hotter than the prompt's other things"));
   const methods = host.methods.map((name) =>
-    h("button", { type: "button", "data-method": name, "aria-pressed": "false", title: METHOD_TITLES[name], onclick: () => on.refine(name) }, name));
+    h("button", { type: "button", "data-method": name, "aria-pressed": "false", title: METHOD_TITLES[name] && local(METHOD_TITLES[name]), onclick: () => on.refine(name) }, name));
   const off = (/** @type {any} */ label, /** @type {boolean} */ unused, /** @type {string} */ why) => {
     label.querySelector("input").disabled = unused;
     label.title = unused ? why : label.dataset.title ?? "";
   };
   const greyed = () => {
     const levels = !["best", "otsu"].includes(now.method);
-    off(level, !levels, `“${now.method}” finds the level by itself.`);
-    for (const label of [softly, competing]) off(label, now.method !== "", `“${now.method}” decides that.`);
+    off(level, !levels, local("“{0}” finds the level by itself.", now.method));
+    for (const label of [softly, competing]) off(label, now.method !== "", local("“{0}” decides that.", now.method));
     const soft = now.soft && !now.method;
-    for (const label of [growing, softening]) off(label, soft, "A soft mask has no edge to move: turn Soft off.");
+    for (const label of [growing, softening]) off(label, soft, local("A soft mask has no edge to move: turn Soft off."));
     for (const button of methods) button.setAttribute("aria-pressed", String(button.dataset.method === now.method));
   };
   const refine = host.methods.length
-    ? h("div", { class: "row methods" }, h("span", { class: "hint" }, "On the server:"), h("span", { class: "group" }, ...methods))
-    : h("p", { class: "hint" }, "A mask that follows the picture's edges is made from the record: ", h("code", {}, "daam-lens mask RECORD --word …"));
+    ? h("div", { class: "row methods" }, h("span", { class: "hint" }, local("On the server:")), h("span", { class: "group" }, ...methods))
+    : h("p", { class: "hint" }, local("A mask that follows the picture's edges is made from the record:"), " ", h("code", {}, "daam-lens mask RECORD --word …"));
   greyed();
   const panel = h(
     "section",
-    { class: "panel mask", "aria-label": "Mask" },
-    h("h2", {}, h("label", { class: "check" }, show, "Mask"), area),
+    { class: "panel mask", "aria-label": local("Mask") },
+    h("h2", {}, h("label", { class: "check" }, show, local("Mask")), area),
     level,
-    h("div", { class: "row" }, softly, competing, check("invert", "Invert", "Everything but the word")),
-    h("details", { class: "hint", "aria-label": "What Level, Soft and Compete do" }, h("summary", {}, "What these do"),
-      h("p", {}, h("b", {}, "Level "), "keeps the places where the word has at least this part of its peak: 0.4 is the paper's."),
-      h("p", {}, h("b", {}, "Soft "), "fades out around the level: grey edges instead of a hard step."),
-      h("p", {}, h("b", {}, "Compete "), "takes only the places where this word is hotter than the prompt's other things.")),
+    h("div", { class: "row" }, softly, competing, check("invert", local("Invert"), local("Everything but the word"))),
+    h("details", { class: "hint", "aria-label": local("What Level, Soft and Compete do") }, h("summary", {}, local("What these do")),
+      h("p", {}, h("b", {}, local("Level")), " ", local("keeps the places where the word has at least this part of its peak: 0.4 is the paper's.")),
+      h("p", {}, h("b", {}, local("Soft")), " ", local("fades out around the level: grey edges instead of a hard step.")),
+      h("p", {}, h("b", {}, local("Compete")), " ", local("takes only the places where this word is hotter than the prompt's other things."))),
     growing,
     softening,
     refine,
@@ -84,7 +85,7 @@ export function maskPanel(settings, host, on) {
     say(text, usable) {
       area.textContent = text;
       use.disabled = !usable;
-      why.textContent = usable ? "" : `“${host.use}” is off: ${text}.`;
+      why.textContent = usable ? "" : local("“{0}” is off: {1}.", host.use, text);
     },
     /** @param {string} method "" for none */
     method(method) {

@@ -9,6 +9,7 @@
  * @typedef {{width: number, height: number, pixels: Uint8Array}} Grey
  */
 import { decodeGreyPng } from "./png.js";
+import { local } from "./local.js";
 
 export const FORMAT = "daam-lens page";
 export const VERSION = 1;
@@ -63,7 +64,7 @@ export class Page {
  */
 export async function readPage(header, bytes) {
   checkHeader(header);
-  if (!Array.isArray(header.words) || !Array.isArray(header.size)) throw new PageError("This record's page data are incomplete.");
+  if (!Array.isArray(header.words) || !Array.isArray(header.size)) throw new PageError(local("This record's page data are incomplete."));
   try {
     const atlas = await decodeGreyPng(bytes);
     checkLayout(atlas, header.atlas, header.words.length);
@@ -76,9 +77,9 @@ export async function readPage(header, bytes) {
 /** @param {any} header @throws {PageError} */
 export function checkHeader(header) {
   if (!header || typeof header !== "object") {
-    throw new PageError("There are no heat maps for this picture yet: record it, and they appear here.");
+    throw new PageError(local("There are no heat maps for this picture yet: record it, and they appear here."));
   }
-  if (header.format !== FORMAT) throw new PageError("These are not heat maps of DAAM Lens; choose a record that it wrote.");
+  if (header.format !== FORMAT) throw new PageError(local("These are not heat maps of DAAM Lens; choose a record that it wrote."));
   if (header.version !== VERSION) {
     throw new PageError(
       `These heat maps are of version ${String(header.version)} and this page reads version ${VERSION}: make the page again.`,

@@ -1,5 +1,6 @@
 /** Masks that a host's server makes, because a page cannot: each is asked for once and kept in the model. */
 import { decodeGreyPng } from "./png.js";
+import { local } from "./local.js";
 
 /**
  * @param {import("./model.js").Model} model
@@ -11,7 +12,7 @@ export function refiner(model, refine, tell) {
   const asked = new Map();
 
   const ask = async (/** @type {string} */ key, /** @type {any} */ request) => {
-    tell("Asking the server…");
+    tell(local("Asking the server…"));
     try {
       const answer = await refine?.run(request);
       tell(typeof answer === "string" ? answer : "");
@@ -22,7 +23,7 @@ export function refiner(model, refine, tell) {
       model.refined.set(key, pixels.map((value) => (value > 127 ? 1 : 0)));
       return true;
     } catch (error) {
-      tell(`The server did not do it: ${/** @type {Error} */ (error).message}`);
+      tell(local("The server did not do it: {0}", /** @type {Error} */ (error).message));
       return false;
     }
   };

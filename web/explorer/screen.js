@@ -6,6 +6,7 @@ import { legend, rankRows } from "./legend.js";
 import { drawApart, drawKeptMask, markChips, wordColour } from "./painting.js";
 import { candidates } from "./ranking.js";
 import { layerSheet, pair, wordSheet } from "./sheets.js";
+import { local } from "./local.js";
 
 /**
  * @typedef {{model: import("./model.js").Model, picks: number[][], hovered: number[]|null,
@@ -15,12 +16,14 @@ export class Screen {
   /**
    * @param {import("./model.js").Model} model @param {any} ui the parts, see layout.js
    * @param {Chosen} chosen read at each drawing, never written
-   * @param {{picture?: string|null, colourMap?: string}} look
+   * @param {{picture?: string|null, film?: string[], colourMap?: string}} look
    * @param {{toggle: (members: number[]) => void, refine: () => void}} on `refine`: a server's mask is wanted and not there
    */
   constructor(model, ui, chosen, look, on) {
     [this.model, this.ui, this.chosen, this.on] = [model, ui, chosen, on];
     this.picture = look.picture ?? null;
+    this.whole = this.picture;
+    this.film = look.film ?? [];
     this.map = look.colourMap ?? "ember";
     this.table = heatPixels(this.map);
     this.held = false;
@@ -50,6 +53,12 @@ export class Screen {
     }
   }
 
+  /** The picture of a video's frame, in front of the others; null is the video's own picture. @param {number|null} number */
+  showFrame(number) {
+    this.picture = number === null ? this.whole : this.film[number] ?? this.whole;
+    this.ui.view.showFrame(number);
+  }
+
   draw() {
     const { model, ui } = this;
     const { picks, hovered, settings } = this.chosen;
@@ -65,8 +74,8 @@ export class Screen {
     overlay.use(masked ? model.drawn : size);
     if (quick) this.sharpen(together);
     markChips(ui.chips.chips, picks, hovered);
-    if (masked) ui.panel.say(`${percent(drawKeptMask(overlay.pixels, model, picks, settings))} of the picture`, true);
-    else ui.panel.say(picks.length ? "" : "keep a word first", picks.length > 0);
+    if (masked) ui.panel.say(local("{0} of the picture", percent(drawKeptMask(overlay.pixels, model, picks, settings))), true);
+    else ui.panel.say(picks.length ? "" : local("keep a word first"), picks.length > 0);
     if (!masked && apart) drawApart(overlay.pixels, model, shown, settings.tau);
     if (!masked && !apart && shown.length) drawHeat(overlay.pixels, model.heat(together, size).bytes, this.table);
     if (shown.length) overlay.show();

@@ -2,6 +2,7 @@
 import { drawHeat } from "./colours.js";
 import { canvas, h, percent } from "./dom.js";
 import { iou, threshold } from "./masks.js";
+import { local } from "./local.js";
 
 const SMALL = 256;
 
@@ -40,7 +41,7 @@ export function layerSheet(
 ) {
   const layers = model.page.header.layers;
   return h("div", {},
-    h("p", { class: "hint" }, `“${model.label(members)}” in each layer, every map between its own extremes`),
+    h("p", { class: "hint" }, local("“{0}” in each layer, every map between its own extremes", model.label(members))),
     h("div", { class: "sheet small" }, ...layers.map((/** @type {any} */ layer, /** @type {number} */ i) =>
       h("span", { class: "card", title: layer.name }, tile(model, picture, table, members, { axis: "layers", frames: [i] }, 128),
         h("span", { class: "name" }, h("b", {}, `${layer.place} ${i}`), h("span", {}, `${layer.grid[1]}×${layer.grid[0]}`))))));
@@ -51,7 +52,7 @@ export function pair(
   /** @type {import("./model.js").Model} */ model, /** @type {string|null} */ picture, /** @type {Uint32Array} */ table,
   /** @type {number[][]} */ picks, /** @type {number} */ tau,
 ) {
-  if (picks.length < 2) return h("p", { class: "empty" }, "Keep two words (click their chips) to lay them side by side.");
+  if (picks.length < 2) return h("p", { class: "empty" }, local("Keep two words (click their chips) to lay them side by side."));
   const two = picks.slice(-2);
   const [first, second] = two.map((members) => threshold(model.map(members), tau));
   const overlap = iou(first, second);
@@ -59,6 +60,6 @@ export function pair(
     h("figure", {}, tile(model, picture, table, members, model.part, 512), h("figcaption", {}, model.label(members)));
   return h("div", { class: "pair" }, side(two[0]),
     h("div", { class: "iou" }, h("b", {}, Number.isNaN(overlap) ? "–" : overlap.toFixed(2)), h("span", {}, "IoU"),
-      h("span", { class: "hint" }, `at τ ${tau.toFixed(2)}`)),
+      h("span", { class: "hint" }, local("at τ {0}", tau.toFixed(2)))),
     side(two[1]));
 }

@@ -1,16 +1,18 @@
 /** The page that holds its own data: an explorer from what is written inside the file; a server may stand behind it. */
 import { mount } from "./explorer.js";
+import { useLanguage } from "./local.js";
 import { fromBase64 } from "./png.js";
 
 /** @param {Document} page */
 export function start(page) {
+  useLanguage(page.defaultView?.navigator.language);
   const parts = JSON.parse(page.getElementById("daam-data")?.textContent ?? "null");
   const detail = async (/** @type {string} */ axis) => {
     const { header, atlas } = parts.details[axis];
     return { header, atlas: fromBase64(atlas) };
   };
   const refine = parts.server && { methods: parts.server.methods, run: (/** @type {object} */ asked) => maskFrom(parts.server.masks, asked) };
-  const explorer = mount(page.body, { header: parts.header, atlas: fromBase64(parts.atlas), picture: parts.picture, detail, refine });
+  const explorer = mount(page.body, { header: parts.header, atlas: fromBase64(parts.atlas), picture: parts.picture, film: parts.film, detail, refine });
   if (!parts.server) return;
   page.body.style.height = "100vh"; // it stands in a frame of the server's page
   explorer.setAttribute("fit", "");

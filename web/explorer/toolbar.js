@@ -1,18 +1,19 @@
 /** The row of switches between prompt and picture. */
 import { h } from "./dom.js";
+import { local } from "./local.js";
 
 /**
  * @param {HTMLElement[]} tabs @param {boolean} extras whether there are words besides the prompt's own
  * @param {{blend: (name: string) => void, tool: (name: string) => void, extras: (on: boolean) => void, clear: () => void}} on
  */
 export function toolbar(tabs, extras, on) {
-  const blending = either("Several words", [["partition", "One each"], ["sum", "Together"]], on.blend);
-  const tool = either("Dragging on the picture", [["box", "Box"], ["lasso", "Lasso"]], on.tool);
-  const more = extras && h("label", { class: "check", title: "Start, end and padding, the negative prompt; on the sheet of words also “a”, “and” and their like" },
+  const blending = either(local("Several words"), [["partition", local("One each")], ["sum", local("Together")]], on.blend);
+  const tool = either(local("Dragging on the picture"), [["box", local("Box")], ["lasso", local("Lasso")]], on.tool);
+  const more = extras && h("label", { class: "check", title: local("Start, end and padding, the negative prompt; on the sheet of words also “a”, “and” and their like") },
     h("input", { type: "checkbox", name: "extras", onchange: (/** @type {any} */ e) => on.extras(e.target.checked) }),
-    "More words");
-  const bar = h("div", { class: "tools" }, h("span", { class: "group", role: "group", "aria-label": "View" }, ...tabs), tool,
-    blending, more, h("span", { class: "gap" }), h("button", { type: "button", onclick: on.clear }, "Clear"));
+    local("More words"));
+  const bar = h("div", { class: "tools" }, h("span", { class: "group", role: "group", "aria-label": local("View") }, ...tabs), tool,
+    blending, more, h("span", { class: "gap" }), h("button", { type: "button", onclick: on.clear }, local("Clear")));
   return { bar, blending, tool };
 }
 

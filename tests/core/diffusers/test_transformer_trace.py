@@ -304,14 +304,43 @@ def test_what_the_words_attend_to(name: str) -> None:
             assert float(lean) > 1e-4
 
 
-def rows_of(witness: Witness, forwards: list[int], case: Case, call: int, row: int) -> list[Tensor]:
-    """float64 `[n, n]`, summed over heads, of each layer of both steps."""
+@pytest.mark.parametrize("name", ["flux", "sd3", "pixart", "wan"])
+def test_heads_apart_are_those_of_each_head(name: str) -> None:
+    """Against float64, of the last head alone; all heads together are the whole, of a video the mean over its frames."""
+    case, pipe = CASES[name], CASES[name].make()
+    with trace(pipe, keep="heads") as recording:
+        paint(pipe, case)
+    with pytest.raises(BadArgument, match="'castorini' is one of UNets"):
+        recording.heat_maps(aggregation="castorini")
+    forwards: list[int] = []
+    witness = Witness()
+    handle = pipe.transformer.register_forward_pre_hook(lambda *_: forwards.append(len(witness.calls)))
+    with witness:
+        paint(pipe, case)
+    handle.remove()
+    for image, (maps, word) in enumerate(zip(recording, ("red", "cats"), strict=True)):
+        assert maps.heads is not None
+        call, row = case.rows("prompt", image)
+        keys = case.keys(pipe, PROMPTS[image], word)
+        found = rows_of(witness, forwards, case, call, row, head=1)
+        wanted = sum(p[case.first : case.first + case.frames * PATCHES, keys].sum(-1) for p in found)
+        wanted = wanted.unflatten(0, (case.frames, 4, 6)).mean(0)  # type: ignore[union-attr]
+        assert (maps.select(heads=[1]).heat_map(word).double().squeeze() - wanted).abs().max() / maps.num_terms[4, 6] < 1e-5
+        whole = maps.heat_map(word).reshape(case.frames, 4, 6).mean(0)
+        assert (maps.select(heads=[0, 1]).heat_map(word).squeeze() - whole).abs().max() < 1e-4
+
+
+def rows_of(
+    witness: Witness, forwards: list[int], case: Case, call: int, row: int, head: int | None = None
+) -> list[Tensor]:
+    """float64 `[n, keys]`, summed over heads or of one, of each layer of both steps."""
     each, found = len(forwards) // 2, []
     for step in (0, 1):
         first = forwards[step * each + call]
         last = next((f for f in forwards if f > first), len(witness.calls))
         sized = [i for i in range(first, last) if witness.calls[i][0].shape[-2] == case.size[0]]
-        found += [witness.probabilities(i)[row].sum(0) for i in sized if witness.calls[i][1].shape[-2] == case.size[1]]
+        p = [witness.probabilities(i)[row] for i in sized if witness.calls[i][1].shape[-2] == case.size[1]]
+        found += [x.sum(0) if head is None else x[head] for x in p]
     return found
 
 
