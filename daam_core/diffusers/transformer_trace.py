@@ -14,7 +14,7 @@ from ..errors import BadArgument, UnsupportedModel
 from ..maps.heatmaps import Aggregation, HeatMaps
 from .pipeline_trace import PipelineCall, PipelineTrace
 
-MODELS = ("transformer", "transformer_2")
+MODELS = ("transformer", "transformer_2", "transformer_ref")
 """The names that pipelines know their transformers by."""
 _NOT_READ = {"VisualCloze": "it paints several pictures at once, on one canvas"}
 

@@ -164,6 +164,29 @@ def expected(witness: Witness, found: tuple[int, Tensor, Tensor], case: Case, ro
     return total
 
 
+def test_one_text_of_framepack_alone_is_cut_to_what_its_mask_keeps() -> None:
+    """A batch of one has no mask in its attention, and no padding among its keys."""
+    case = CASES["framepack"]
+    model = build(case)
+
+    def second(value: Any) -> Any:
+        return value[1:] if isinstance(value, Tensor) and value.dim() > 0 and len(value) == 2 else value
+
+    places = {name: value for name, value in case.given.items() if name.startswith("indices")}
+    alone = {**{name: second(value) for name, value in case.given.items()}, **places}
+    texts = [EncodedText("prompt", 0, 0, alone["encoder_hidden_states"][0])]
+    recording = TransformerRecording(lambda: texts, lambda row, family, n: Prompt.by_index(sum(n)), StoreOptions())
+    errors: list[Exception] = []
+    with TransformerHooks(model, ModelRecorder(model, family_of(model), 0, lambda: recording, errors.append)):
+        run(model, alone)
+    recording.end_step()
+    assert not errors, errors
+    (sums,) = recording.recording.groups[0].accumulator.sums.values()
+    kept = int(alone["encoder_attention_mask"].sum())
+    by_column = sums.total[0].sum(0)[1:]
+    assert kept == 4 and bool((by_column[:kept] > 0).all()) and not by_column[kept:7].any()
+
+
 def test_every_family_has_a_case_and_every_case_a_family() -> None:
     families = {family_of(build(case)).name for case in CASES.values()}
     assert {family.name for family in FAMILIES} == families
