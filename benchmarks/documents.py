@@ -75,6 +75,10 @@ def _percent(part: float) -> str:
     return f"{100 * part:.0f} %"
 
 
+def _of_hundred(value: float) -> str:
+    return f"{value:.0f} %"
+
+
 def _hundredths(value: float) -> str:
     return f"{value:.2f}"
 
@@ -99,6 +103,7 @@ FIGURES: Mapping[str, Figure] = {
     "warm-colour-two": Figure(_WARM, _TWO, _OVERLAP, _hundredths),
     "warm-colour-own": Figure(_WARM, _TWO, _OWN, _percent),
     "warm-right-two": Figure(_WARM, _TWO, "right", _percent),
+    "silhouettes": Figure("Silhouettes", {"pictures": "made by the model, right by the segmenter"}, "fail", _of_hundred),
     "kept": Figure(_FINISH, _LARGE | _SUM, "kept of the recording", _megabytes),
 }
 """By the name of their places."""

@@ -78,7 +78,7 @@ def _add_views(router: APIRouter) -> None:
         return Response(png(found), media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
 
     @router.get("/runs/{run}/detail/{axis}")
-    def detail(run: str, axis: Literal["steps", "layers"]) -> dict[str, Any]:
+    def detail(run: str, axis: Literal["steps", "layers", "frames"]) -> dict[str, Any]:
         return or_422(detail_data, find_run(run).maps, axis).as_json()
 
     @router.post("/runs/{run}/mask")

@@ -131,7 +131,7 @@ class RecordingSession:
         """The UNet is called; `begin_call` looked at what it is given."""
         return True
 
-    def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
+    def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool = False) -> None:
         """One attention layer."""
         if self._batch is not None and self._attached is not None:
             self._batch.on_attention(self._attached.attention.layers[layer], grid, q, k, cross)

@@ -12,6 +12,7 @@ from comfy_api.latest import io
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..daam_core.errors import BadArgument
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.opencv import cv2
 
@@ -67,9 +68,16 @@ def _of_several_sizes(out: Tensor, others: Sequence[tuple[int, Picture]]) -> Ten
 
 
 def with_pictures(handle: MapsHandle, image: Tensor | None) -> MapsHandle:
-    """The same maps, knowing the finished pictures (and their size); a shorter batch is repeated."""
+    """The same maps, knowing the finished pictures (and their size); a shorter batch is repeated. Of videos the batch holds the
+    frames, those of one video after those of the other.
+
+    Raises:
+        BadArgument: the frames are not those that a video of so many latent frames has.
+    """
     if image is None:
         return handle
+    if len(image) > len(handle) and any(maps.num_frames > 1 for maps in handle):
+        return _with_videos(handle, image)
     pictures = pictures_of(image)
     return tuple(
         dataclasses.replace(maps, picture=picture, size=(picture.shape[0], picture.shape[1]))
@@ -77,8 +85,32 @@ def with_pictures(handle: MapsHandle, image: Tensor | None) -> MapsHandle:
     )
 
 
+def _with_videos(handle: MapsHandle, image: Tensor) -> MapsHandle:
+    each, rest = divmod(len(image), len(handle))
+    if rest or any(maps.frames is not None and maps.frames.ratio(each) is None for maps in handle):
+        latents = " and ".join(str(maps.num_frames if maps.frames is None else maps.frames.latents) for maps in handle)
+        raise BadArgument(
+            f"{len(image)} pictures are not the frames of {len(handle)} video(s) of {latents} latent frames. Connect the "
+            "frames as VAE Decode gives them."
+        )
+    videos = [image[i * each : (i + 1) * each] for i in range(len(handle))]
+    return tuple(maps.with_video(np.stack(pictures_of(video))) for maps, video in zip(handle, videos, strict=True))
+
+
+def frames_shown(maps: HeatMaps) -> int:
+    """How many pictures show these maps: of a video the video's frames where it is known, else its maps' own."""
+    return maps.num_frames if maps.video is None or maps.num_frames == 1 else len(maps.video)
+
+
+def grounds(maps: HeatMaps) -> list[Picture]:
+    """The frames of a video, or an even ground for each frame of its maps; of a picture itself alone."""
+    if maps.num_frames == 1:
+        return [ground(maps)]
+    return [ground(maps)] * maps.num_frames if maps.video is None else list(maps.video)
+
+
 def ground(maps: HeatMaps) -> Picture:
-    """The picture itself, or an even ground of its size."""
+    """The picture itself (of a video the frame in its middle), or an even ground of its size."""
     return np.full((*maps.size, 3), GROUND, np.uint8) if maps.picture is None else maps.picture
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import comfy.utils
+import numpy as np
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -18,10 +19,10 @@ from ..daam_core.masks import minmax
 from ..daam_core.render import outline, overlay
 from .capture.prompt_tokens import prompt_tokens
 from .capture.recording_store import maps_of
-from .convert import MAPS, MapsHandle, Picture, ground, hidden, image_of, with_pictures
+from .convert import MAPS, MapsHandle, Picture, frames_shown, ground, grounds, hidden, image_of, with_pictures
 from .executed_graph import connected_outputs, is_connected, records_before
 from .mask import united
-from .parse_inputs import DRAWN_WORDS_HELP, chosen, drawn_words, side_of
+from .parse_inputs import DRAWN_WORDS_HELP, FRAMES_HELP, chosen, drawn_words, of_frames, side_of
 from .server import running_graph, say
 
 COLOURS = ["ember", "lagoon", "gray"]
@@ -81,10 +82,14 @@ class HeatMapsNode(io.ComfyNode):
                     "text", optional=True, force_input=True, tooltip="Only together with clip: the prompt as it was encoded."
                 ),
                 io.Boolean.Input("caption", default=True, optional=True, tooltip=CAPTION_HELP),
+                io.String.Input("frames", default="", placeholder="all", optional=True, tooltip=FRAMES_HELP),
             ],
             outputs=[
                 MAPS.Output(display_name="maps", tooltip="The recording, for all other DAAM Lens nodes."),
-                io.Image.Output(display_name="overlays", tooltip="Every word of the first picture, then of the second, …"),
+                io.Image.Output(
+                    display_name="overlays",
+                    tooltip="Every word of the first picture, then of the second, …; of a video, every frame of each word.",
+                ),
                 io.Mask.Output(display_name="soft masks", tooltip="Each word's map, 0..1, in the order of the overlays."),
                 io.String.Output(display_name="words", is_output_list=True, tooltip="The words that were found, in order."),
             ],
@@ -109,13 +114,16 @@ class HeatMapsNode(io.ComfyNode):
         clip: Any = None,
         text: str | None = None,
         caption: bool = True,
+        frames: str = "",
     ) -> io.NodeOutput:
         """Look the recording up by its latent and the graph, then draw what somebody takes."""
         graph, own = hidden(cls, "prompt"), hidden(cls, "unique_id")
         tokens = prompt_tokens(clip, text) if clip is not None and text is not None else None
         among = records_before(graph, own, "latent")
         handle = with_pictures(maps_of(latent["samples"], tokens, among), image)
-        handle = tuple(chosen(maps, layers, steps, heads) for maps in handle)
+        handle = tuple(of_frames(chosen(maps, layers, steps, heads), frames) for maps in handle)
+        if handle[0].frames is not None and handle[0].frames.note:
+            say(own, handle[0].frames.note)
         names, more = drawn_words(words, handle[0])
         if more:
             say(own, f"The {len(names)} strongest of {len(names) + more} words are drawn; `*` in words draws all.")
@@ -125,13 +133,19 @@ class HeatMapsNode(io.ComfyNode):
 
 
 def _soft_masks(handle: MapsHandle, names: Sequence[str]) -> Tensor:
-    """MASK `[pictures x words, H, W]` float32 0..1, every word of the first picture first."""
+    """MASK `[pictures x words, H, W]` float32 0..1, every word of the first picture first; of videos `[frames, H, W]` for each
+    word, on one scale."""
     height, width = handle[0].size
-    check_amount(len(handle) * len(names), height, width)
-    out = torch.empty(len(handle) * len(names), height, width)
-    for i, (maps, name) in enumerate((maps, name) for maps in handle for name in names):
-        side, query = side_of(name, maps)
-        out[i] = minmax(side.heat_map(query, (height, width)))
+    counts = [frames_shown(maps) for maps in handle]
+    check_amount(sum(counts) * len(names), height, width)
+    out = torch.empty(sum(counts) * len(names), height, width)
+    at = 0
+    for maps, count in zip(handle, counts, strict=True):
+        for name in names:
+            side, query = side_of(name, maps)
+            heat = side.heat_map(query, (height, width), count if maps.num_frames > 1 else None)
+            out[at : at + count] = minmax(heat.reshape(count * height, width)).reshape(count, height, width)
+            at += count
     return out
 
 
@@ -139,23 +153,33 @@ def drawn_overlays(
     handle: MapsHandle, names: Sequence[str], opacity: float, colour_map: str, caption: bool, edge: bool = False
 ) -> Tensor:
     """IMAGE `[pictures x words, H, W, 3]` float32 0..1, every word of the first picture first; without `caption` of the
-    pictures' own size. Only one picture more than what is given out is held."""
+    pictures' own size. Of videos, all frames of the first word, then of the second. Only one picture more than what is given
+    out is held."""
+    count = sum(frames_shown(maps) for maps in handle) * len(names)
     bar = comfy.utils.ProgressBar(len(handle) * len(names))
-    check_amount(len(handle) * len(names), *max(maps.size for maps in handle))
+    check_amount(count, *max(maps.size for maps in handle))
 
     def one_by_one() -> Iterator[Picture]:
         for maps in handle:
             for name in names:
-                yield word_overlay(edged(maps, name) if edge else maps, name, opacity, colour_map, caption)
+                shown = edged(maps, name) if edge else maps
+                if maps.num_frames > 1:
+                    yield from video_overlays(shown, name, opacity, colour_map, caption)
+                else:
+                    yield word_overlay(shown, name, opacity, colour_map, caption)
                 bar.update(1)
 
-    return image_of(one_by_one(), len(handle) * len(names))
+    return image_of(one_by_one(), count)
 
 
 def edged(maps: HeatMaps, name: str) -> HeatMaps:
     """Maps whose picture has the edge of a word's best mask."""
     mask = united(maps, [name], "best", DEFAULT_TAU, None)
-    return dataclasses.replace(maps, picture=outline(ground(maps), mask.float().numpy()))
+    if maps.num_frames == 1:
+        return dataclasses.replace(maps, picture=outline(ground(maps), mask.float().numpy()))
+    return dataclasses.replace(
+        maps, video=np.stack([outline(g, m.float().numpy()) for g, m in zip(grounds(maps), mask, strict=True)])
+    )
 
 
 def check_amount(pictures: int, height: int, width: int) -> None:
@@ -165,6 +189,17 @@ def check_amount(pictures: int, height: int, width: int) -> None:
             f"{pictures} overlays of {width} x {height} pixels would take {pictures * height * width * 12 / 2**30:.0f} GB. Ask "
             f"for fewer words (at most {MOST_PIXELS // (height * width)} overlays fit), or for fewer pictures at once."
         )
+
+
+def video_overlays(maps: HeatMaps, name: str, opacity: float, colour_map: str, caption: bool = True) -> Iterator[Picture]:
+    """One word's heat on every frame of its video, on one scale; as `word_overlay`."""
+    side, query = side_of(name, maps)
+    film = grounds(maps)
+    heats = side.heat_map(query, frames=len(film)) / max(1, sum(side.num_terms.values()))
+    top = float(heats.max()) or None
+    for picture, heat in zip(film, heats, strict=True):
+        label = name if caption else None
+        yield overlay(picture, heat, opacity, colour_map, label, caption, top=top, unit="%")  # type: ignore[arg-type]
 
 
 def word_overlay(maps: HeatMaps, name: str, opacity: float, colour_map: str, caption: bool = True) -> Picture:

@@ -15,10 +15,14 @@ from ..daam_core.errors import BadArgument, DetailMissing
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.masks.methods import MASK_METHODS
 from ..daam_core.render import outline
-from .convert import MAPS, MapsHandle, ground, image_of, mask_batch, with_pictures
-from .parse_inputs import WORDS_HELP, side_of, words_in
+from .convert import MAPS, MapsHandle, frames_shown, grounds, image_of, mask_batch, with_pictures
+from .parse_inputs import WORDS_HELP, of_frames, side_of, words_in
 
 SOFT = "soft"
+_FRAMES_HELP = (
+    "Only these latent frames of a video, from 0; -1 is the last one. Empty: all, and a mask for each frame of the video where "
+    "its frames are known. All frames of a video share one level, so that the masks follow one object."
+)
 
 
 class MaskNode(io.ComfyNode):
@@ -71,10 +75,15 @@ class MaskNode(io.ComfyNode):
                     tooltip="Drop parts below this per cent of the picture.",
                 ),
                 io.Boolean.Input("invert", default=False, tooltip="Everything but the word."),
+                io.String.Input("frames", default="", placeholder="all", optional=True, tooltip=_FRAMES_HELP),
             ],
             outputs=[
-                io.Mask.Output(display_name="mask", tooltip="One mask a picture, 0..1."),
+                io.Mask.Output(display_name="mask", tooltip="One mask a picture, or a frame of a video, 0..1."),
                 io.Image.Output(display_name="preview", tooltip="The picture with the mask's edge."),
+                io.Mask.Output(
+                    display_name="first frame",
+                    tooltip="One mask a word, of the first frame (or picture): initial_mask of SAM3 Video Track.",
+                ),
             ],
         )
 
@@ -92,37 +101,61 @@ class MaskNode(io.ComfyNode):
         fill_holes: bool = False,
         smallest: float = 0.0,
         invert: bool = False,
+        frames: str = "",
     ) -> io.NodeOutput:
-        """A mask for every picture of the batch."""
-        handle = with_pictures(maps, image)
+        """A mask for every picture of the batch, or every frame of a video."""
+        handle = tuple(of_frames(one, frames) for one in with_pictures(maps, image))
         rivals = [side_of(word, handle[0])[1] for word in words_in(against, handle[0])] if against.strip() else None
         bar = comfy.utils.ProgressBar(len(handle))
-        made = []
+        cleanup = core.Cleanup(fill_holes, smallest, grow, invert, feather)
+        made: list[Tensor] = []
+        firsts: list[Tensor] = []
         for one in handle:
-            mask = united(one, words_in(words, one), method, tau, rivals)
-            made.append(core.Cleanup(fill_holes, smallest, grow, invert, feather).apply(mask))
+            parts = word_masks(one, words_in(words, one), method, tau, rivals)
+            for mask in _frames_of(_together(parts)):
+                made.append(cleanup.apply(mask))
+            firsts = firsts or [cleanup.apply(_frames_of(part)[0]) for part in parts]
             bar.update(1)
-        previews = [outline(ground(one), mask.float().numpy(), dim=0.45) for one, mask in zip(handle, made, strict=True)]
-        return io.NodeOutput(mask_batch(made), image_of(previews))
+        shown = [picture for one in handle for picture in grounds(one)]
+        previews = (outline(picture, mask.float().numpy(), dim=0.45) for picture, mask in zip(shown, made, strict=True))
+        return io.NodeOutput(mask_batch(made), image_of(previews, len(made)), mask_batch(firsts))
 
 
 def united(maps: HeatMaps, words: list[str], method: str, tau: float, against: list[str] | None) -> Tensor:
-    """The union of the words' masks: bool `[H, W]`, float32 0..1 for "soft".
+    """The union of the words' masks: bool `[H, W]`, float32 0..1 for "soft"; of a video `[frames, H, W]`.
 
     Raises:
         DetailMissing: the method needs the picture or self-attention.
     """
+    return _together(word_masks(maps, words, method, tau, against))
+
+
+def word_masks(maps: HeatMaps, words: list[str], method: str, tau: float, against: list[str] | None) -> list[Tensor]:
+    """The mask of each word, as `united` joins them."""
     parts = []
+    # A video has a mask for each of its own frames, where they are known.
+    count = None if maps.num_frames == 1 else frames_shown(maps)
+    picture = maps.picture if maps.num_frames == 1 else None
     for word in words:
         side, query = side_of(word, maps)
         if method == SOFT:
-            parts.append(core.soft(side.heat_map(query, maps.size), tau))
+            heat = side.heat_map(query, maps.size, count)
+            parts.append(core.soft(heat.reshape(-1, heat.shape[-1]), tau).reshape(heat.shape))
             continue
         try:
-            parts.append(side.mask(query, method, tau=tau, image=maps.picture, competitors=against, size=maps.size))
+            parts.append(side.mask(query, method, tau=tau, image=picture, competitors=against, size=maps.size, frames=count))
         except DetailMissing as error:
             raise DetailMissing(_what_to_do(method)) from error
-    return torch.stack([part.float() for part in parts]).amax(0) if method == SOFT else torch.stack(parts).any(0)
+    return parts
+
+
+def _together(parts: list[Tensor]) -> Tensor:
+    return torch.stack(parts).any(0) if parts[0].dtype == torch.bool else torch.stack(parts).amax(0)
+
+
+def _frames_of(mask: Tensor) -> Tensor:
+    """A mask `[H, W]` or `[frames, H, W]` as `[frames, H, W]`."""
+    return mask if mask.dim() == 3 else mask[None]
 
 
 def _what_to_do(method: str) -> str:

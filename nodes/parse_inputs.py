@@ -18,6 +18,9 @@ DRAWN_WORDS_HELP = WORDS_HELP.replace("every word that can be seen", f"the {DRAW
 SOME_WORDS_HELP = "Only these words, one a line or between commas; empty: every word that can be seen."
 
 
+FRAMES_HELP = "Only these latent frames of a video, from 0; -1 is the last one. Empty: all. A single frame is a picture."
+
+
 def words_in(text: str, maps: HeatMaps) -> list[str]:
     """The words that `text` asks for, each once, in order.
 
@@ -56,6 +59,7 @@ def drawn_words(text: str, maps: HeatMaps) -> tuple[list[str], int]:
 
 def _peak(maps: HeatMaps, name: str) -> float:
     """The largest attention of a word at one place, of each resolution's own size, together."""
+    maps = maps.sum_frames()
     channels = list(maps.prompt.find(name).channels)
     return sum(float(sums[channels].sum(0).max()) / max(1, maps.num_terms[grid]) for grid, sums in maps.sums.items())
 
@@ -132,6 +136,17 @@ def chosen(maps: HeatMaps, layers: str, steps: str, heads: str) -> HeatMaps:
     if picked is not maps and maps.negative is not None:
         picked = picked.with_negative(chosen(maps.negative, layers, steps, heads))
     return picked
+
+
+def of_frames(maps: HeatMaps, frames: str) -> HeatMaps:
+    """Maps of some frames of a video ("0-4, -1"); empty is all. One frame is a picture.
+
+    Raises:
+        BadArgument: there is no such frame, or the recording is of a picture.
+        DetailMissing: layers, steps or heads were chosen, too.
+    """
+    asked = numbers(frames, "frames")
+    return maps.select(frames=asked) if asked else maps
 
 
 def _detail_for(maps: HeatMaps, layers: str, steps: str) -> str:

@@ -94,6 +94,7 @@ class CompareMaps(io.ComfyNode):
             old = before[min(i, len(before) - 1)]
             for name in words_in(word, new):
                 (side, query), (other, _) = side_of(name, new), side_of(name, old)
+                side, other = side.sum_frames(), other.sum_frames()
                 change = difference(side, other, query, new.size)
                 drawn.append(difference_overlay(ground(new), change, opacity, name, True))
                 top = float(change.max())

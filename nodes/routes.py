@@ -76,7 +76,7 @@ def _picture(run: str, picture: int, _: None) -> web.Response:
 
 
 def _detail(run: str, picture: int, axis: str) -> web.Response:
-    if axis not in ("steps", "layers"):
+    if axis not in ("steps", "layers", "frames"):
         raise BadArgument("There are steps and layers.")
     return web.json_response(detail_data(EXPLORED.maps(run, picture), axis).as_json())  # type: ignore[arg-type]
 

@@ -148,7 +148,8 @@ class ScoreMasks(io.ComfyNode):
 def _picture_of(maps: MapsHandle, picture: int) -> HeatMaps:
     if picture >= len(maps):
         raise BadArgument(f"There is no picture {picture}: the maps are of {len(maps)}, counted from 0.")
-    return maps[picture]
+    one = maps[picture]
+    return one if one.num_frames == 1 else one.select(frames=[0])  # of a video the frame that a segmenter starts from
 
 
 def _single(word: str, maps: HeatMaps) -> str:

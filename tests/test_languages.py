@@ -65,7 +65,7 @@ def _local_keys() -> set[str]:
     found |= set(re.findall(r'"([^"]+)"', panel.split("METHOD_TITLES = {")[1].split("};")[0]))
     layout = (ROOT / "web" / "explorer" / "layout.js").read_text(encoding="utf-8")
     found |= set(re.findall(r'"([^"]+)"', re.search(r"VIEWS = \[(.*)\]", layout)[1]))  # type: ignore[index]
-    return found | {"steps", "layers", "all", "down", "mid", "up"}  # axes of detail, and places of layers
+    return found | {"steps", "layers", "frames", "all", "down", "mid", "up"}  # axes of detail, and places of layers
 
 
 @pytest.mark.parametrize("name", LANGUAGES)

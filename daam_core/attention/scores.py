@@ -101,6 +101,31 @@ def add_weighted_head_sums(
             channels[:, cut].baddbmm_(weighted, selections)
 
 
+def add_step_sums(into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float, weights: Tensor) -> None:
+    """`into[i] += sum over steps j of weights[i, j] (sum over layers and heads l of softmax(Q_jl K_l^T) S)`, in place: the keys
+    are the same in every step.
+
+    Args:
+        into: `[sums, images, n, channels]` float32 running sums.
+        q: `[layers * images * heads, steps * n, d]` float32.
+        k: `[layers * images * heads, keys, d]` float32.
+        weights: `[sums, steps]` float32.
+
+    The rest is as for `add_head_sum`.
+    """
+    sums, images, n = into.shape[:3]
+    each = images * heads
+    budget = CPU_BYTES // 8 if q.device.type == "cpu" else TEMPORARY_BYTES
+    rows = each * max(1, budget // (4 * each * q.shape[1] * k.shape[1]))
+    total = q.new_zeros(images, q.shape[1], k.shape[1])
+    with full_precision(q.device):
+        for first in range(0, len(q), rows):
+            p = probabilities(q[first : first + rows], k[first : first + rows], scale)
+            total += p.unflatten(0, (-1, images, heads)).sum((0, 2))
+        weighted = torch.einsum("sj,ijnk->sink", weights, total.unflatten(1, (-1, n)))
+        into.flatten(0, 1).baddbmm_(weighted.flatten(0, 1), selection.repeat(sums, 1, 1))
+
+
 def add_self_attention(into: Tensor, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
     """`into += sum over heads of softmax(Q_l K_l^T)`, `into` `[images, n, n]` float32 (query, key), in place.
 

@@ -79,9 +79,23 @@ class Accumulator:
             batch.flush()
 
     def add_cross(
-        self, layer: int, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, batch_slice: BatchSlice | None = None
-    ) -> None:
+        self,
+        layer: int,
+        grid: Grid,
+        q: Tensor,
+        k: Tensor,
+        heads: int,
+        scale: float,
+        batch_slice: BatchSlice | None = None,
+        keys: object | None = None,
+    ) -> LayerPlan:
         """One cross-attention layer of one step: q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`.
+
+        Gives the layer's plan, which takes the next steps' queries and keys as long as they fit it.
+
+        Args:
+            keys: the same object as in an earlier step where the layer's keys are the same numbers as then; None where nobody
+                knows.
 
         Raises:
             NothingRecorded: the grid does not cover the queries, or the batch has not the rows that are recorded.
@@ -90,7 +104,8 @@ class Accumulator:
         plan = self._plans.get((layer, where))
         if plan is None or not plan.fits(q, k):
             plan = self._plans[layer, where] = self._cross_plan(layer, grid, q, k, heads, scale, where)
-        plan.add(q, k)
+        plan.add(q, k, keys)
+        return plan
 
     def _cross_plan(
         self, layer: int, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, where: BatchSlice
@@ -102,9 +117,11 @@ class Accumulator:
         selection = self._selection(k.shape[1], where.part, q.device)
         per_head = self._per_head(layer, heads, q.shape[1], selection) if self.keep.heads else None
         target = CrossSums(self._buffer(layer, grid, where.area, selection), selection, heads, scale, per_head)
-        return self._plan(("text", grid), q, k, target, where)
+        return self._plan(("text", grid), q, k, target, where, layer)
 
-    def _plan(self, what: object, q: Tensor, k: Tensor, target: CrossSums | SelfSums, where: BatchSlice) -> LayerPlan:
+    def _plan(
+        self, what: object, q: Tensor, k: Tensor, target: CrossSums | SelfSums, where: BatchSlice, layer: int = -1
+    ) -> LayerPlan:
         """The plan of a layer; layers of one kind and shape share a batch, and large ones have none."""
         if where.stop > min(q.shape[0], k.shape[0]):
             raise NothingRecorded(
@@ -115,9 +132,17 @@ class Accumulator:
         if not (self.keep.layers or self.keep.heads):
             key = (what, q.shape, k.shape, q.dtype, target.heads, target.scale, where)
             if key not in self._batches:
-                self._batches[key] = LayerBatch(q, k, where.index, target, not self.keep.steps, self._hold)
+                self._batches[key] = LayerBatch(
+                    q,
+                    k,
+                    where.index,
+                    target,
+                    not self.keep.steps,
+                    self._hold,
+                    target if isinstance(target, CrossSums) else None,
+                )
             batch = self._batches[key] if self._batches[key].enabled else None
-        return LayerPlan(q.shape, k.shape, where.index, target, batch)
+        return LayerPlan(q.shape, k.shape, where.index, target, batch, layer)
 
     def add_joint(
         self,
@@ -275,6 +300,8 @@ class Accumulator:
     def release(self) -> None:
         """Give back what only a running sampler needs."""
         self._flush()
+        for batch in self._batches.values():
+            batch.prove()
         for buffer in self.buffers.values():
             buffer.now = buffer.now.new_empty(0)
         self._selections.clear()

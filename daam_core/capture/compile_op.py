@@ -23,12 +23,15 @@ class Dispatcher(Protocol):
 
     Attributes:
         thread: the thread whose forward is recorded now, 0 where none is.
+        context: the text that this forward is given.
     """
 
     thread: int
 
-    def dispatch(self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool) -> None:
-        """Take the projections of layer `index`."""
+    context: Tensor | None
+
+    def dispatch(self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool, of_context: bool = False) -> None:
+        """Take the projections of layer `index`; `of_context`: the keys are a plain projection of `context`."""
 
 
 # The operator receives tensors and numbers only, so a graph names its dispatcher by a number. Weak: a graph that outlives

@@ -7,13 +7,15 @@ at once, where PyTorch's version counters show that nobody wrote into them until
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..attention.scores import CPU_BYTES
 from ..errors import NothingRecorded
+from .shared_keys import Held, SharedKeys, StepTarget, stacked_rows
 
 BATCH_BYTES = 16 * 2**20
 """Upper bound of what the layers of one shape take together: their copies and the temporaries of working them off.
@@ -35,19 +37,6 @@ class Target(Protocol):
         of finished steps: 1 and the square of the step's number. None where the step is not over yet."""
 
 
-class _Held(NamedTuple):
-    """Queries and keys as the model gave them out, and how often each had been written to then."""
-
-    q: Tensor
-    k: Tensor
-    q_version: int
-    k_version: int
-
-    @property
-    def untouched(self) -> bool:
-        return self.q._version == self.q_version and self.k._version == self.k_version
-
-
 class LayerBatch:
     """Waiting layers: side by side they are one layer of more heads.
 
@@ -58,9 +47,19 @@ class LayerBatch:
         across_steps: finished steps wait too, until there is no room for another.
         hold: hold what eager code gave out by reference until the step ends. Not for a compiled model: what it gives out
             lies in memory that it may use again without a word.
+        steps: takes steps whose keys stay the same, None where they never do.
     """
 
-    def __init__(self, q: Tensor, k: Tensor, index: slice, target: Target, across_steps: bool, hold: bool = False) -> None:
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        index: slice,
+        target: Target,
+        across_steps: bool,
+        hold: bool = False,
+        steps: StepTarget | None = None,
+    ) -> None:
         self._target, self._across_steps = target, across_steps
         images, heads = index.stop - index.start, target.heads
         scores, width = images * heads * q.shape[1] * k.shape[1], images * q.shape[2]
@@ -74,19 +73,28 @@ class LayerBatch:
         # Tensors of inference mode have no version counter: what they hold later cannot be proved.
         self._may_hold = False
         self._on_trial = hold and not (q.is_inference() or k.is_inference())
-        self._held: list[_Held] = []
+        self._held: list[Held] = []
+        self._shared = SharedKeys(index, steps, (CPU_BYTES if on_cpu else BATCH_BYTES) // 4) if steps and across_steps else None
 
     @property
     def enabled(self) -> bool:
         """Whether enough layers fit into the budget."""
         return self._room > 0
 
-    def add(self, q: Tensor, k: Tensor) -> None:
-        """Let a layer wait, q and k in the shapes of the batch, any float dtype; a full batch is worked off first."""
+    def add(self, q: Tensor, k: Tensor, layer: int = -1, keys: object | None = None) -> None:
+        """Let a layer wait, q and k in the shapes of the batch, any float dtype; a full batch is worked off first.
+
+        Args:
+            layer, keys: its number, and what tells whether its keys are those of an earlier step, see `Held`.
+        """
         if self._waiting + (len(self._held) if self._may_hold else 0) == self._room:
             self._make_room()
         if self._may_hold:
-            self._held.append(_Held(q, k, q._version, k._version))
+            # Keys that are not held on to leave their memory to the model's next layers: that is half the cost of holding.
+            if self._shared is not None and self._shared.has(layer, keys):
+                self._held.append(Held(q, None, q._version, 0, layer, keys))
+            else:
+                self._held.append(Held(q, k, q._version, k._version, layer, keys))
             return
         (q_place, own_q), (k_place, own_k) = self._q.to_copy(self._waiting, q), self._k.to_copy(self._waiting, k)
         if self._at_once:
@@ -96,10 +104,15 @@ class LayerBatch:
             k_place.copy_(own_k)
         self._waiting += 1
         if self._on_trial:
-            self._held.append(_Held(q, k, q._version, k._version))
+            self._held.append(Held(q, k, q._version, k._version, layer, keys))
 
     def end_step(self, number: int) -> None:
         """All that waits belongs to step `number` (from 1) or one before it."""
+        if self._shared is not None and self._held and self._may_hold and self._waiting == self._finished:
+            self._require_untouched()
+            if self._shared.take(self._held, number):
+                self._held = []
+                return
         self._take_held()
         if not self._across_steps:
             self._empty(self._waiting, None)
@@ -113,8 +126,19 @@ class LayerBatch:
 
     def flush(self) -> None:
         """Work off the finished steps; what was added in the present one goes on waiting."""
+        if self._shared is not None:
+            self._shared.flush()
         if self._finished:
             self._empty(self._finished, self._weights[:, : self._finished])
+
+    def prove(self) -> None:
+        """See `SharedKeys.prove`."""
+        if self._shared is not None:
+            self._shared.prove()
+
+    def _require_untouched(self) -> None:
+        if not _untouched(self._held):
+            raise NothingRecorded("something began to write into the model's queries or keys in the middle of the run")
 
     def _make_room(self) -> None:
         """Work off what is finished, else what there is."""
@@ -130,17 +154,20 @@ class LayerBatch:
         Raises:
             NothingRecorded: somebody wrote into queries or keys that nobody wrote into before.
         """
-        held, self._held = self._held, []
-        untouched = all(one.untouched for one in held)
         if self._on_trial:
-            self._on_trial, self._may_hold = False, bool(held) and untouched
+            self._on_trial, self._may_hold = False, bool(self._held) and _untouched(self._held)
+            self._held = []
             return
-        if not held:
+        if not self._held:
             return
-        if not untouched:
-            raise NothingRecorded("something began to write into the model's queries or keys in the middle of the run")
+        self._require_untouched()
+        held, self._held = self._held, []
         self._q.copy_all(self._waiting, [one.q for one in held])
-        self._k.copy_all(self._waiting, [one.k for one in held])
+        given = [one.k for one in held if one.k is not None]
+        if self._shared is None or len(given) == len(held):
+            self._k.copy_all(self._waiting, given)
+        else:
+            self._k.put(self._waiting, torch.stack([self._shared.rows(one) for one in held]))
         self._waiting += len(held)
 
     def _empty(self, layers: int, weights: Tensor | None) -> None:
@@ -154,6 +181,11 @@ class LayerBatch:
         self._waiting, self._finished = self._waiting - layers, 0
 
 
+def _untouched(held: Sequence[Held]) -> bool:
+    """Whether nobody wrote into what is held."""
+    return all(one.q._version == one.q_version and (one.k is None or one.k._version == one.k_version) for one in held)
+
+
 class _Stack:
     """Room for the recorded rows of the queries or the keys of layers of one shape, float32 `[layers, images, heads, n, d]`."""
 
@@ -163,8 +195,6 @@ class _Stack:
         self._strides, self._first = (n * width, width, width // heads, 1), index.start * n * width
         self._all = torch.empty(room, images, heads, n, width // heads, device=like.device)
         self._places = [layer.transpose(1, 2) for layer in self._all]
-        # Taking few rows out of each tensor costs a view each; out of all of them together, once.
-        self._rows_first = like.shape[0] > 2 * images
 
     def to_copy(self, at: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """(where one layer's tensor `[batch, n, heads * d]` goes, what of it goes there), `[images, n, heads, d]`."""
@@ -176,11 +206,11 @@ class _Stack:
     def copy_all(self, at: int, tensors: list[Tensor]) -> None:
         """Copy the recorded rows of several layers' tensors behind the first `at` layers."""
         with torch.no_grad():
-            if self._rows_first:
-                stacked = torch.stack([x[self._index] for x in tensors])
-            else:
-                stacked = torch.stack(tensors)[:, self._index]
-            self._all[at : at + len(tensors)].copy_(stacked.unflatten(-1, self._shape[2:]).transpose(2, 3))
+            self.put(at, stacked_rows(tensors, self._index))
+
+    def put(self, at: int, rows: Tensor) -> None:
+        """The same of rows that were taken out, `[layers, images, n, heads * d]`."""
+        self._all[at : at + len(rows)].copy_(rows.unflatten(-1, self._shape[2:]).transpose(2, 3))
 
     def heads(self, layers: int) -> Tensor:
         """The first layers, `[layers * images * heads, n, d]`."""

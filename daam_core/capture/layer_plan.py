@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attention.scores import add_head_sum, add_per_head, add_self_attention, add_weighted_head_sums, split_heads
+from ..attention.scores import (
+    add_head_sum,
+    add_per_head,
+    add_self_attention,
+    add_step_sums,
+    add_weighted_head_sums,
+    split_heads,
+)
 from .buffers import StepBuffer
 from .layer_batching import LayerBatch
 
@@ -39,6 +46,10 @@ class CrossSums:
         if self.per_head is not None:
             add_per_head(self.per_head, q, k, self.selection, self.heads, self.scale)
 
+    def add_steps(self, q: Tensor, k: Tensor, weights: Tensor) -> None:
+        """See `shared_keys.StepTarget.add_steps`."""
+        add_step_sums(self.buffer.into.both, q, k, self.selection, self.heads, self.scale, weights)
+
     def count(self) -> None:
         """One more layer of this step."""
         self.buffer.step_terms += self.heads
@@ -69,6 +80,7 @@ class LayerPlan:
         index: rows of the batch that are recorded.
         target: what sums it.
         batch: where small layers wait for each other, None for a large one or one that is kept apart.
+        layer: its number.
     """
 
     q_shape: torch.Size
@@ -76,16 +88,17 @@ class LayerPlan:
     index: slice
     target: CrossSums | SelfSums
     batch: LayerBatch | None
+    layer: int = -1
 
     def fits(self, q: Tensor, k: Tensor) -> bool:
         """Whether these are queries and keys of the planned shapes."""
         return q.shape == self.q_shape and k.shape == self.k_shape
 
-    def add(self, q: Tensor, k: Tensor) -> None:
-        """The layer's attention of one step."""
+    def add(self, q: Tensor, k: Tensor, keys: object | None = None) -> None:
+        """The layer's attention of one step; `keys` tells whether its keys are those of an earlier step, see `Held`."""
         self.target.count()
         if self.batch is not None:
-            self.batch.add(q, k)
+            self.batch.add(q, k, self.layer, keys)
         else:
             heads = self.target.heads
             self.target.add(split_heads(q[self.index], heads), split_heads(k[self.index], heads), None)

@@ -35,6 +35,8 @@ class QKHook:
 
     Attributes:
         is_cross: whether its keys were text when it last attended, None before that.
+        key_weights: the parameters of `to_k` where that is a linear layer and nothing else makes keys, so that the same text
+            gives the same keys; else None.
         pending: whether it gave out queries or keys in this forward whose partner has not come.
     """
 
@@ -45,6 +47,7 @@ class QKHook:
         self._q: Tensor | None = None
         self._k: Tensor | None = None
         self._source: Any = None
+        self.key_weights: dict[str, Tensor | None] | None = None
 
     def projections(self) -> list[tuple[nn.Module, str, OnForward]]:
         """(owner, name, hook) of each projection that the layer has now.
@@ -68,10 +71,22 @@ class QKHook:
 
         A compiled graph has its hooks baked in, and knows nothing of a `forward` set later.
         """
+        self.key_weights = self._plain_key_weights()
         return [
             wrap_forward(getattr(owner, name), on_forward, self._op is not None)
             for owner, name, on_forward in self.projections()
         ]
+
+    def _plain_key_weights(self) -> dict[str, Tensor | None] | None:
+        if len(self.projections()) != 2:
+            return None
+        layer = getattr(self.attn, "to_k", None)
+        if type(layer) is not nn.Linear or "forward" in vars(layer) or layer._forward_hooks or layer._forward_pre_hooks:
+            return None
+        # A WebUI may put a function of its own in the place of that of all linear layers.
+        if nn.Linear.forward.__module__ != nn.Linear.__module__ or layer.bias is not None or layer.weight.is_inference():
+            return None
+        return layer._parameters
 
     @property
     def pending(self) -> bool:
@@ -82,22 +97,22 @@ class QKHook:
         self._q = self._k = self._source = None
 
     def on_query(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        if self._skips():
+        if self._dispatcher.thread != get_ident() if self._op is None else self._skips():
             return
         source = args[0] if args else None
         if self._k is None:
             self._q, self._source = output, source
         else:
-            self._pair(output, self._k, source)
+            self._pair(output, self._k, source, self._source)
 
     def on_key(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        if self._skips():
+        if self._dispatcher.thread != get_ident() if self._op is None else self._skips():
             return
         source = args[0] if args else None
         if self._q is None:
             self._k, self._source = output, source
         else:
-            self._pair(self._q, output, source)
+            self._pair(self._q, output, self._source, source)
 
     def on_fused_key_value(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         self.on_key(module, args, output.chunk(2, dim=-1)[0])
@@ -120,16 +135,18 @@ class QKHook:
 
     def _skips(self) -> bool:
         """Whether this forward is not the one that is recorded. What is being compiled is told by its operator later."""
-        if self._op is not None and torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             return False
         return self._dispatcher.thread != get_ident()
 
-    def _pair(self, q: Tensor, k: Tensor, source: Any) -> None:
-        """Queries and keys of one call; they come from different inputs where the keys are text."""
-        cross = source is None or source is not self._source
+    def _pair(self, q: Tensor, k: Tensor, source: Any, context: Any) -> None:
+        """Queries and keys of one call, and what they were made of: different inputs where the keys are text."""
+        cross = source is None or source is not context
         self._q = self._k = self._source = None
         if self._op is not None and torch.compiler.is_compiling():
             self._op.call(q, k, self.index, self.grid_hook.grid, cross)
         else:
             self.is_cross = cross
-            self._dispatcher.dispatch(self.index, self.grid_hook.grid, q, k, cross)
+            dispatcher = self._dispatcher
+            of_context = self.key_weights is not None and context is dispatcher.context
+            dispatcher.dispatch(self.index, self.grid_hook.grid, q, k, cross, of_context)

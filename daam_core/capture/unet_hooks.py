@@ -66,7 +66,7 @@ class AttentionReceiver(Protocol):
     def begin_forward(self, inputs: UNetInputs) -> bool:
         """The UNet is called; gives whether this forward is recorded."""
 
-    def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
+    def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool) -> None:
         """What one layer attends with.
 
         Args:
@@ -74,6 +74,7 @@ class AttentionReceiver(Protocol):
             grid: (h, w) of latent positions, n = h * w.
             q, k: `[batch, n, heads * d]` and `[batch, keys, heads * d]`.
             cross: whether the keys are text, else the picture itself.
+            of_context: whether the keys are a plain linear projection of the very text that the UNet was given.
         """
 
     def end_forward(self, finished: bool) -> None:
@@ -94,6 +95,7 @@ class UNetAttentionHooks:
     Attributes:
         layers: every layer that is listened to, in the order of the forward pass.
         thread: the thread whose forward is recorded now, 0 where none is.
+        context: the text that the UNet is given in it.
 
     Raises:
         UnsupportedModel: the model has no cross-attention in spatial transformers.
@@ -103,6 +105,7 @@ class UNetAttentionHooks:
         self.layers: list[Layer] = []
         self.receiver = receiver
         self.thread = 0
+        self.context: Tensor | None = None
         self.unet = unet
         self._inner: nn.Module = getattr(unet, "_orig_mod", unet)
         self._self_attention = self_attention
@@ -114,6 +117,7 @@ class UNetAttentionHooks:
         self._hooks: list[tuple[GridHook, list[QKHook]]] = []
         self._projections: list[tuple[dict[str, Any], str]] = []
         self._known: list[nn.Module | None] = []
+        self._key_weights: list[dict[str, Tensor | None]] = []
         self._by_index: dict[int, QKHook] = {}
         self._proofs: dict[int, ProcessorProof] = {}
         self._heard: list[int] = []
@@ -162,15 +166,16 @@ class UNetAttentionHooks:
                 self._detach_layers()
                 self._attach_layers()
             self._heard.clear()
-            if receiver.begin_forward(_inputs(args, kwargs)):
-                self.thread = get_ident()
+            inputs = _inputs(args, kwargs)
+            if receiver.begin_forward(inputs):
+                self.context, self.thread = inputs.context, get_ident()
         except Exception as error:
             receiver.fail(error)
 
     def _end(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         if self.thread != get_ident() or self.receiver is None:
             return
-        self.thread = 0
+        self.thread, self.context = 0, None
         try:
             if output is not None:
                 self._require_all()
@@ -178,13 +183,13 @@ class UNetAttentionHooks:
         except Exception as error:
             self.receiver.fail(error)
 
-    def dispatch(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
+    def dispatch(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool = False) -> None:
         """Hand one layer's projections on; an exception ends the recording of this forward, never the picture."""
         if self.thread != get_ident() or self.receiver is None:
             return
         try:
             self._heard.append(index)
-            self.receiver.on_attention(index, grid, q, k, cross)
+            self.receiver.on_attention(index, grid, q, k, cross, of_context)
         except Exception as error:
             self.thread = 0
             self.receiver.fail(error)
@@ -214,6 +219,12 @@ class UNetAttentionHooks:
     def compiled(self) -> bool:
         """Whether the UNet runs through `torch.compile`."""
         return self._op is not None
+
+    def key_versions(self) -> tuple[list[Tensor | None], list[int]]:
+        """The weights that make keys of the text, and how often each was written to: the same text gives other keys where
+        this is another."""
+        found = [weights["weight"] for weights in self._key_weights]
+        return found, [0 if weight is None else weight._version for weight in found]
 
     def reattach(self) -> None:
         """Put hooks on every layer again, also on those that were left out and those that somebody else replaced."""
@@ -325,6 +336,8 @@ class UNetAttentionHooks:
                 self._layer_handles += handles
                 if self.layers[hook.index].name.endswith("attn1"):
                     self._self_layers.append((hook, handles))
+                if hook.key_weights is not None:
+                    self._key_weights.append(hook.key_weights)
 
     def _find_layers(self) -> None:
         self.layers, self._hooks, self._projections = [], [], []
@@ -349,12 +362,12 @@ class UNetAttentionHooks:
         for handle in self._layer_handles:
             handle.remove()
         self._layer_handles = []
-        self._self_layers = []
+        self._self_layers, self._key_weights = [], []
 
 
 def _detached() -> UNetAttentionHooks:
     hooks = object.__new__(UNetAttentionHooks)
-    hooks.receiver, hooks.thread, hooks._handles = None, 0, []
+    hooks.receiver, hooks.context, hooks.thread, hooks._handles = None, None, 0, []
     return hooks
 
 

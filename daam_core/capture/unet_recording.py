@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from ..types import Grid, Side
 from .buffers import BatchSlice, StoreOptions
 from .concept_texts import ConceptTexts
 from .concepts import ConceptRecording
+from .layer_plan import LayerPlan
 from .recording import Group, Recording
 from .region import WHOLE, Area
 from .text_rows import EncodedText, match_blocks
@@ -34,7 +36,9 @@ class _Forward:
         context: the text, `[batch, keys, dim]`.
         frames: of a video, how many of those rows are one video, 0 of pictures.
         places: whose sums which rows go into.
+        text_keys: the same object as in an earlier forward whose text and weights were the same, None in a compiled UNet.
         bias: what is added to the scores of the text's columns, `[batch, 1, 1, keys]`, None where nothing is.
+        plans: of layers that attended in an earlier forward like this one, where their sums go.
         reads_self: whether the picture's attention to itself is what its projections say.
     """
 
@@ -43,7 +47,9 @@ class _Forward:
     context: Tensor
     frames: int
     places: Sequence[tuple[Group, BatchSlice]]
+    text_keys: object | None
     bias: Tensor | None
+    plans: dict[int, list[LayerPlan]]
     reads_self: bool
 
 
@@ -91,6 +97,8 @@ class UNetRecording:
         self.repeats = False
         self._hooks, self._texts, self._prompt, self._sides, self.area = hooks, texts, prompt, sides, area
         self._whole_call = whole_call
+        self._plans: tuple[Any, dict[int, list[LayerPlan]]] | None = None
+        self._made_of: tuple[Tensor, int, bool, list[int], list[Tensor | None], object] | None = None
         self._repeated: tuple[tuple[int, int, int], Tensor, Tensor] | None = None
         self._groups: dict[tuple[Side, int], Group] = {}
         self._slices: dict[tuple[int, int], BatchSlice] = {}
@@ -119,6 +127,7 @@ class UNetRecording:
         self.recording.fail(error)
         self._groups.clear()
         self._known.clear()
+        self._plans = self._made_of = None
         self._pending, self._forward = [], None
 
     # -- what the hooks on the UNet read, see `AttentionReceiver` ---------------------------------------------------
@@ -153,15 +162,24 @@ class UNetRecording:
             context,
             frames,
             places,
+            self._text_keys(context),
             inputs.text_bias,
+            self._plans_of(context, frames, places),
             not inputs.masks_self and self.area.whole and not frames,
         )
         self._layers = []
         return True
 
-    def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
+    def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool = False) -> None:
         forward = self._forward
         if forward is None:
+            return
+        known = forward.plans.get(layer)
+        if known is not None and cross and known[0].fits(q, k):
+            self._layers.append(layer)
+            keys = forward.text_keys if of_context else None
+            for plan in known:
+                plan.add(q, k, keys)
             return
         described = self._hooks.layers[layer]
         if not cross:
@@ -179,12 +197,19 @@ class UNetRecording:
         if forward.frames:
             self._add_frames(layer, grid, q, k, forward)
             return
-        if self._concepts is not None and self.recording.concepts is not None:
+        concepts = self._concepts is not None and self.recording.concepts is not None
+        if concepts:
             self._add_concepts(forward, layer, grid, q, k)
+        if forward.bias is None:
+            keys = forward.text_keys if of_context else None
+            plans = [
+                group.accumulator.add_cross(layer, grid, q, k, described.heads, described.scale, where, keys)
+                for group, where in forward.places
+            ]
+            if not concepts:  # they want every step of the layer, too
+                forward.plans[layer] = plans
+            return
         for group, where in forward.places:
-            if forward.bias is None:
-                group.accumulator.add_cross(layer, grid, q, k, described.heads, described.scale, where)
-                continue
             rows, text = where.index, slice(0, forward.keys)
             group.accumulator.add_joint(
                 layer, grid, q[rows], k[rows], described.heads, described.scale, where, text, forward.bias[rows]
@@ -267,6 +292,30 @@ class UNetRecording:
                     self._slices[key] = BatchSlice(*key, area=self.area)
                 places.append((group, self._slices[key]))
         return places
+
+    def _plans_of(self, context: Tensor, frames: int, places: list[tuple[Group, BatchSlice]]) -> dict[int, list[LayerPlan]]:
+        """The plans of the layers, kept while the forwards' shapes and the rows that are recorded stay the same."""
+        like = (context.shape, frames, tuple(places))
+        if self._plans is None or self._plans[0] != like:
+            self._plans = like, {}
+        return self._plans[1]
+
+    def _text_keys(self, context: Tensor) -> object | None:
+        """See `_Forward.text_keys`. Counters tell of most that can change weights; the last step's keys are compared, too."""
+        if self._hooks.compiled or context.is_inference():
+            return None
+        weights, versions = self._hooks.key_versions()
+        autocast = torch.is_autocast_enabled(context.device.type)
+        known = self._made_of
+        same = (
+            known is not None
+            and known[0] is context
+            and known[1:4] == (context._version, autocast, versions)
+            and all(map(operator.is_, known[4], weights))
+        )
+        if not same or known is None:
+            known = self._made_of = (context, context._version, autocast, versions, weights, object())
+        return known[5]
 
     def _of_videos(self, context: Tensor, frames: int) -> Tensor:
         """The text of each video, where it is given once for each frame; compared once for each tensor."""

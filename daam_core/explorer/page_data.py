@@ -35,7 +35,7 @@ TOPS = (65535, 8191, 2047, 255)
 _PIXELS_AT_ONCE = 2**23
 """Of all words that are upscaled together: some 30 MB, or one word where the picture is larger."""
 
-Axis = Literal["steps", "layers"]
+Axis = Literal["steps", "layers", "frames"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PageData:
 
 def page_data(maps: HeatMaps, budget: int = BUDGET) -> PageData:
     """Everything the page shows at once: the prompt's words, start, end and padding, the negative prompt's words."""
-    detail, maps = maps.detail, maps.sum_frames()
+    detail, frames, maps = maps.detail, maps.num_frames, maps.sum_frames()
     entries, levels = _entries(maps, "word")
     if maps.specials:
         more, more_levels = _specials(maps)
@@ -79,7 +79,12 @@ def page_data(maps: HeatMaps, budget: int = BUDGET) -> PageData:
         "steps": maps.steps,
         "terms": sum(maps.num_terms.values()),
         "layers": [{"name": x.name, "place": x.block, "grid": list(x.grid)} for x in maps.layers],
-        "detail": {"steps": detail is not None and detail.by_step, "layers": detail is not None and bool(detail.layers)},
+        "frames": frames,
+        "detail": {
+            "steps": detail is not None and detail.by_step,
+            "layers": detail is not None and bool(detail.layers),
+            "frames": frames > 1,
+        },
         "notes": _notes(maps),
         "atlas": layout,
     }
@@ -87,19 +92,19 @@ def page_data(maps: HeatMaps, budget: int = BUDGET) -> PageData:
 
 
 def detail_data(maps: HeatMaps, axis: Axis, words: Sequence[str] | None = None) -> PageData:
-    """Steps or layers apart, one byte a value: tile `frame * words + word` (content words by default).
+    """Steps, layers or the frames of a video apart, one byte a value: tile `frame * words + word` (content words by default).
 
     Raises:
         DetailMissing: they were not kept apart.
         WordNotFound: no such word.
     """
     names = list(words) if words is not None else detail_words(maps)
-    count = maps.steps if axis == "steps" else len(maps.layers)
+    count = {"steps": maps.steps, "layers": len(maps.layers), "frames": maps.num_frames}[axis]
     if not names:
         raise DetailMissing("The prompt has no words to show by step or layer.")
     levels: dict[tuple[int, int], list[Tensor]] = {grid: [] for grid in maps.sums}
     for i in range(count):
-        part = (maps.select(steps=[i]) if axis == "steps" else maps.select(layers=[i])).sum_frames()
+        part = part_of(maps, axis, [i]).sum_frames()
         # A layer has one resolution; in the others it has a tile of zeros, which costs next to nothing.
         here = _levels(part, names)
         for grid, rows in levels.items():
@@ -107,6 +112,21 @@ def detail_data(maps: HeatMaps, axis: Axis, words: Sequence[str] | None = None) 
     atlas, layout = _encode({grid: torch.cat(rows) for grid, rows in levels.items()}, 255)
     names = [maps.prompt.find(name).label for name in names]
     return PageData({"format": FORMAT, "version": VERSION, "axis": axis, "frames": count, "words": names, **layout}, atlas)
+
+
+def part_of(maps: HeatMaps, axis: Axis, numbers: Sequence[int]) -> HeatMaps:
+    """Some steps, layers or frames.
+
+    Raises:
+        DetailMissing, BadArgument: see `HeatMaps.select`.
+    """
+    match axis:
+        case "steps":
+            return maps.select(steps=numbers)
+        case "layers":
+            return maps.select(layers=numbers)
+        case "frames":
+            return maps.select(frames=numbers)
 
 
 def detail_words(maps: HeatMaps) -> list[str]:

@@ -24,7 +24,7 @@ from ..masks.methods import MASK_METHODS
 from ..prompt.concepts import ConceptWord
 from ..prompt.prompt import Word
 from ..prompt.tokenization import SPECIALS
-from .page_data import Axis, detail_words
+from .page_data import Axis, detail_words, part_of
 
 LONGEST = 64 * 1024
 """Characters of a choice as JSON."""
@@ -59,8 +59,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Choice:
-    """`picks` are words and phrases, each word as "kind:label" (kinds: word, special, negative, concept); `part` steps or
-    layers."""
+    """`picks` are words and phrases, each word as "kind:label" (kinds: word, special, negative, concept); `part` steps, layers
+    or, of a video, frames."""
 
     picks: tuple[tuple[str, ...], ...] = ()
     settings: Settings = Settings()
@@ -158,13 +158,29 @@ def united_pixels(maps: HeatMaps, text: str, stopped: Callable[[], bool] | None 
     return pixels
 
 
+def _of_frames(side: HeatMaps, word: Word, settings: Settings, frames: Sequence[int]) -> Tensor:
+    """The mask of a word in some frames of a video, together; all frames share one level."""
+    assert side.frames is not None
+    numbers = side.frames.chosen(frames)
+    if settings.soft and not settings.method:
+        heat = side.heat_map(word, side.size)
+        grey = masks.soft(heat.flatten(0, 1), settings.tau).unflatten(0, (len(heat), -1))
+        won = side.mask(word, "compete", tau=settings.tau, size=side.size) if settings.compete else 1
+        return (grey * won)[numbers].amax(0)
+    method = settings.method or ("compete" if settings.compete else "threshold")
+    return side.mask(word, method, tau=settings.tau, size=side.size)[numbers].any(0)
+
+
 def _one(side: HeatMaps, word: Word, choice: Choice, positive: bool) -> Tensor:
     settings = choice.settings
     # The page has steps and layers of the words that can be seen; of others there is only the whole (model.js, `levels`).
+    kept = {row for label in detail_words(side) for row in side.prompt.find(label).channels} if positive else set()
+    in_parts = kept.issuperset(word.channels) and not isinstance(word, ConceptWord)
+    if choice.part is not None and choice.part[0] == "frames" and in_parts and side.num_frames > 1:
+        return _of_frames(side, word, settings, choice.part[1])
     part = (_of_part(side, choice) if positive else side).sum_frames()
     side = side.sum_frames()
-    kept = {row for label in detail_words(side) for row in side.prompt.find(label).channels} if positive else set()
-    own = part if kept.issuperset(word.channels) and not isinstance(word, ConceptWord) else side
+    own = part if in_parts else side
     if settings.method:
         return own.mask(word, settings.method, tau=settings.tau, image=side.picture, size=side.size)
     heat = own.heat_map(word, side.size)
@@ -179,7 +195,7 @@ def _of_part(side: HeatMaps, choice: Choice) -> HeatMaps:
     if choice.part is None:
         return side
     axis, frames = choice.part
-    return side.select(steps=frames) if axis == "steps" else side.select(layers=frames)
+    return part_of(side, axis, frames)
 
 
 def picked(maps: HeatMaps, pick: Sequence[str]) -> tuple[HeatMaps, Word]:
@@ -257,6 +273,6 @@ def _part(data: Any) -> tuple[Axis, tuple[int, ...]] | None:
     numbers = (
         isinstance(frames, list) and 0 < len(frames) <= 10_000 and all(isinstance(i, int) and 0 <= i < 10_000 for i in frames)
     )
-    if not isinstance(frames, list) or not numbers or data.get("axis") not in ("steps", "layers"):
-        raise BadArgument("its part is not a list of steps or layers")
+    if not isinstance(frames, list) or not numbers or data.get("axis") not in ("steps", "layers", "frames"):
+        raise BadArgument("its part is not a list of steps, layers or frames")
     return data["axis"], tuple(frames)

@@ -31,6 +31,10 @@ ORDER = (
 )  # fmt: skip
 LARGEST_DETAIL = 4_000_000
 """Bytes of one axis of detail that a file carries; where there is more, the file goes without."""
+LARGEST_FRAME = 768
+"""Pixels of the longer side of a video's frames inside the file."""
+LARGEST_FILM = 12_000_000
+"""Characters of all of them; where there are more, heat moves over the frame in the middle."""
 LARGEST_SIDE = 2048
 """Pixels of the picture's longer side inside the file; maps and masks keep the picture's own size."""
 
@@ -84,9 +88,10 @@ def explorer_html(maps: HeatMaps, masks_from: str | None = None) -> str:
     """
     page = page_data(maps)
     details = {axis: data.as_json() for axis, data in _details(maps, page).items()}
-    for axis in ("steps", "layers"):
+    for axis in ("steps", "layers", "frames"):
         page.header["detail"][axis] = axis in details
-    data = {**page.as_json(), "picture": _picture_address(maps), "details": details}
+    film = _film_addresses(maps) if "frames" in details else []
+    data = {**page.as_json(), "picture": _picture_address(maps), "film": film, "details": details}
     if masks_from is not None:
         data["server"] = {"methods": server_methods(maps), "masks": masks_from}
     policy = _POLICY.format(connect="" if masks_from is None else "; connect-src 'self'")
@@ -99,7 +104,7 @@ def write_explorer(maps: HeatMaps, path: Path) -> Path:
 
 
 def _details(maps: HeatMaps, page: PageData) -> dict[Axis, PageData]:
-    axes: tuple[Axis, ...] = ("steps", "layers")
+    axes: tuple[Axis, ...] = ("steps", "layers", "frames")
     found = {axis: detail_data(maps, axis) for axis in axes if page.header["detail"][axis] and maps.words}
     return {axis: data for axis, data in found.items() if len(data.atlas) <= LARGEST_DETAIL}
 
@@ -115,9 +120,21 @@ def _picture_address(maps: HeatMaps) -> str | None:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def _jpeg(picture: Image.Image) -> bytes:
+def _film_addresses(maps: HeatMaps) -> list[str]:
+    """The picture of each frame of a video's maps, none where the video is not known or takes more than `LARGEST_FILM`."""
+    if maps.video is None or maps.frames is None:
+        return []
+    addresses: list[str] = []
+    for at in maps.frames.places(len(maps.video)):
+        picture = Image.fromarray(maps.video[round(at)])
+        picture.thumbnail((LARGEST_FRAME, LARGEST_FRAME))
+        addresses.append(f"data:image/jpeg;base64,{base64.b64encode(_jpeg(picture, 80)).decode('ascii')}")
+    return addresses if sum(map(len, addresses)) <= LARGEST_FILM else []
+
+
+def _jpeg(picture: Image.Image, quality: int = 92) -> bytes:
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=92)
+    picture.save(file, "JPEG", quality=quality)
     return file.getvalue()
 
 

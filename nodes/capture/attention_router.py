@@ -39,6 +39,7 @@ class Call:
         texts: those that had the text among their keys.
         other: sizes of those that had not.
         in_a_row: how many of the last calls were the text's, one after the other.
+        whole_video: whether it was shown all latent frames of a video: those of a part of it are summed.
     """
 
     batch: int
@@ -46,6 +47,7 @@ class Call:
     own: BatchSlice | None
     layout: TokenLayout | None = None
     context: Tensor | None = None
+    whole_video: bool = True
     proved: Tensor | None = field(default=None, init=False)
     attentions: int = field(default=0, init=False)
     texts: int = field(default=0, init=False)
@@ -139,17 +141,28 @@ class AttentionRouter:
         for side, batch_slice in call.wanted:
             row = _only(rows[batch_slice.index])
             source = self._source(batch_slice, row, layout.columns)
-            self._add_rows(self._side(side, conds), layer, layout, row, source, a)
+            self._add_rows(self._side(side, conds), layer, layout, row, source, a, call.whole_video)
 
     def _add_rows(
-        self, into: Accumulator, layer: int, layout: TokenLayout, row: RowLayout, source: BatchSlice, a: AttentionCall
+        self,
+        into: Accumulator,
+        layer: int,
+        layout: TokenLayout,
+        row: RowLayout,
+        source: BatchSlice,
+        a: AttentionCall,
+        whole_video: bool,
     ) -> None:
-        """Rows of the batch whose tokens stand alike, frame by frame."""
+        """Rows of the batch whose tokens stand alike: all frames at once, or summed where they are a part of a video."""
         frames, height, width = layout.patches
         text = slice(row.text, row.text + len(row.columns))
-        for frame in range(frames):
-            part, keys = a.part(source.index, row.picture + frame * height * width, height * width, text)
-            into.add_joint(layer, (height, width), part.q, part.k, part.heads, part.scale, source, keys, part.bias, part.lse)
+        kept = frames if whole_video else 1
+        each = kept * height * width
+        for first in range(row.picture, row.picture + frames * height * width, each):
+            part, keys = a.part(source.index, first, each, text)
+            into.add_joint(
+                layer, (height, width), part.q, part.k, part.heads, part.scale, source, keys, part.bias, part.lse, frames=kept
+            )
 
     def _source(self, batch_slice: BatchSlice, row: RowLayout, columns: int) -> BatchSlice:
         """What the accumulator is to select by, for the columns that the text keys of a row are."""

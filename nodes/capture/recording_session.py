@@ -153,7 +153,8 @@ class RecordingSession:
                 return
             self._check_columns(asked.columns, rows)
             layout = self._layout(self.family, asked)
-        self._call = Call(x.shape[0], wanted, own_slice(rows, slices), layout, context)
+        whole_video = x.dim() != 5 or x.shape[2] == self._latent[2]
+        self._call = Call(x.shape[0], wanted, own_slice(rows, slices), layout, context, whole_video)
         self._records_self = self._call.own is not None and self._recording.keeps_self_attention
         if layout is not None:
             self.next_call = {}, False

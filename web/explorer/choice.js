@@ -1,5 +1,6 @@
 /**
- * What was chosen, as a host stores it: words by kind and label, settings, steps or layers (daam_core/explorer/selection.py reads it).
+ * What was chosen, as a host stores it: words by kind and label, settings, steps, layers or a frame
+ * (daam_core/explorer/selection.py reads it).
  *
  * @typedef {{words: string[][], settings: import("./model.js").Settings, part?: import("./model.js").Part}} Choice
  * @typedef {import("./page_data.js").Page} Page
@@ -27,8 +28,8 @@ export function found(page, words) {
   };
 }
 
-/** Whether this picture has the stored steps or layers. @param {Page} page @param {NonNullable<import("./model.js").Part>} part */
+/** Whether this picture has the stored steps, layers or frame. @param {Page} page @param {NonNullable<import("./model.js").Part>} part */
 export function fits({ header }, part) {
-  const count = part.axis === "steps" ? header.steps : header.layers.length;
+  const count = { steps: header.steps, layers: header.layers.length, frames: header.frames ?? 1 }[part.axis];
   return header.detail[part.axis] && part.frames.length > 0 && part.frames.every((frame) => frame < count);
 }

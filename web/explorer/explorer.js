@@ -13,12 +13,13 @@ import { STYLE } from "./style.js";
 import { local } from "./local.js";
 
 /**
- * @typedef {{header: any, atlas: Uint8Array, picture?: string|null, colourMap?: string, use?: string,
+ * @typedef {{header: any, atlas: Uint8Array, picture?: string|null, film?: string[], colourMap?: string, use?: string,
  *   choice?: Choice|null,
- *   detail?: (axis: "steps"|"layers") => Promise<{header: any, atlas: Uint8Array}>,
+ *   detail?: (axis: "steps"|"layers"|"frames") => Promise<{header: any, atlas: Uint8Array}>,
  *   refine?: {methods: string[], run: (request: object) => Promise<string|{mask: Uint8Array}|void>}}} Data
  * @typedef {import("./choice.js").Choice} Choice
- * `detail` gives a further atlas when it is asked for; `refine.run` does on the host's server what a page cannot: it answers
+ * `film` are the addresses of a video's frames, one for each of its maps; `detail` gives a further atlas when it is asked for;
+ * `refine.run` does on the host's server what a page cannot: it answers
  * with the words' mask before clean-up (an 8-bit grey PNG of the picture's size), or with a sentence to show; `use` is the
  * text of the button; `choice` is what an earlier `daam-change` told.
  */
@@ -124,7 +125,7 @@ export class DaamExplorer extends HTMLElement {
   build() {
     const { model } = this;
     const start = {
-      picture: this.data?.picture ?? null, settings: this.settings, masking: this.masking,
+      picture: this.data?.picture ?? null, film: this.data?.film ?? [], settings: this.settings, masking: this.masking,
       methods: this.data?.refine?.methods ?? [], use: this.data?.use ?? local("Save mask as PNG"),
     };
     this.ui = layout(model, start, {
@@ -266,12 +267,13 @@ export class DaamExplorer extends HTMLElement {
     if (part && !(await this.detail(part.axis))) return;
     if (wanted !== this.wanted) return;
     this.model.part = part;
+    this.screen?.showFrame(part?.axis === "frames" ? part.frames[0] : null);
     if (!this.hovered && !this.picks.length) this.picks = [[candidates(this.model.page)[0]]];
     this.screen?.draw();
     if (this.view !== "Layers") this.screen?.fillSheet();
   }
 
-  /** Fetches an axis of detail once. @param {"steps"|"layers"} axis @returns {Promise<boolean>} whether it is there */
+  /** Fetches an axis of detail once. @param {"steps"|"layers"|"frames"} axis @returns {Promise<boolean>} whether it is there */
   async detail(axis) {
     const { model } = this;
     if (model.details.has(axis)) return true;

@@ -13,14 +13,14 @@ export const VIEWS = ["Picture", "Words", "Compare", "Layers"];
 
 /**
  * @param {import("./model.js").Model} model
- * @param {{picture: string|null, settings: import("./model.js").Settings, methods: string[], use: string, masking: boolean}} start
+ * @param {{picture: string|null, film: string[], settings: import("./model.js").Settings, methods: string[], use: string, masking: boolean}} start
  * @param {any} on handlers, named as in explorer.js
  */
 export function layout(model, start, on) {
   const { header, words } = model.page;
   const chips = chipBoard(model.page, { hover: on.hover, toggle: on.toggle });
   chips.board.classList.add("bare");
-  const view = stage(model, start.picture, on.stage);
+  const view = stage(model, start.picture, start.film, on.stage);
   const host = { methods: start.methods, use: start.use, shown: start.masking };
   const panel = maskPanel(start.settings, host, on.mask);
   const scrub = scrubber(header, on.part);

@@ -3,7 +3,7 @@
  *
  * @typedef {{tau: number, soft: boolean, compete: boolean, grow: number, feather: number, invert: boolean, method: string}} Settings
  * `method` is "" for levels alone, or how a host's server made the words' mask before clean-up (`Model.refined`).
- * @typedef {{axis: "steps"|"layers", frames: number[]}|null} Part
+ * @typedef {{axis: "steps"|"layers"|"frames", frames: number[]}|null} Part
  */
 import { toBytes } from "./colours.js";
 import { competed, extremes, rivals, soft, threshold } from "./masks.js";
@@ -20,6 +20,7 @@ const STAGE_STEP = 64;
 const QUICK_SIDE = 384;
 const KEPT_FLOATS = 12;
 const KEPT_BYTES = 96;
+const KEPT_FILMS = 3;
 
 /** Maps of one picture, made once and kept while they are wanted. */
 export class Model {
@@ -42,6 +43,8 @@ export class Model {
     this.floats = new Map();
     /** @type {Map<string, {bytes: Uint8Array|Uint8ClampedArray, low: number, peak: number}>} */
     this.bytes = new Map();
+    /** Maps of all frames of a video below each other, by words and size. @type {Map<string, Float32Array>} */
+    this.films = new Map();
     /** Masks that a server made, at the picture's own size, by `refinedKey`. @type {Map<string, Uint8Array>} */
     this.refined = new Map();
   }
@@ -102,7 +105,8 @@ export class Model {
         return { bytes: upscaleBytes(this.levels(members, part), size, low, peak), low, peak };
       }
       const map = this.floats.get(key) ?? upscale(this.levels(members, part), size);
-      const { low, peak } = extremes(map);
+      // The frames of a video share one scale, so that a frame with little heat is dark.
+      const { low, peak } = extremes(part?.axis === "frames" ? this.film(members, this.filmSize) : map);
       return { bytes: toBytes(map, low, peak), low, peak };
     });
   }
@@ -140,8 +144,36 @@ export class Model {
     return times > 1 ? enlarged(this.mask(picks, settings, size), size, times) : this.mask(picks, settings, this.drawn);
   }
 
+  /** (height, width) at which the heat of all frames of a video is held against each other. @returns {[number, number]} */
+  get filmSize() {
+    return /** @type {[number, number]} */ (this.quickSize.map((length) => Math.max(1, Math.ceil(length / 2))));
+  }
+
+  /** A word in every frame of a video, below each other. @param {number[]} members @param {[number, number]} size @returns {Float32Array} */
+  film(members, size) {
+    return kept(this.films, keyOf(members, size, null), KEPT_FILMS, () => {
+      const count = this.page.header.frames;
+      const all = new Float32Array(count * size[0] * size[1]);
+      for (let frame = 0; frame < count; frame++) {
+        all.set(upscale(this.levels(members, { axis: "frames", frames: [frame] }), size), frame * size[0] * size[1]);
+      }
+      return all;
+    });
+  }
+
   /** One word's mask before clean-up. @param {number[]} members @param {Settings} settings @param {[number, number]} size */
   one(members, settings, size) {
+    const frame = this.part?.axis === "frames" ? this.part.frames[0] : null;
+    if (frame !== null && this.details.has("frames")) {
+      // All frames decide together which level is the object's, and which words compete (daam_core/masks/video.py).
+      const film = this.film(members, size);
+      const others = settings.compete ? rivals(this.page.words, members).map((i) => this.film([i], size)) : [];
+      const won = settings.compete ? competed([film, ...others], settings.tau) : threshold(film, settings.tau);
+      const [from, to] = [frame * size[0] * size[1], (frame + 1) * size[0] * size[1]];
+      if (!settings.soft) return won.slice(from, to);
+      const grey = soft(film, settings.tau).slice(from, to);
+      return settings.compete ? grey.map((v, i) => v * won[from + i]) : grey;
+    }
     const map = this.map(members, size);
     if (!settings.compete) return settings.soft ? soft(map, settings.tau) : threshold(map, settings.tau);
     const others = rivals(this.page.words, members).map((i) => this.map([i], size));

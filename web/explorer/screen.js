@@ -16,12 +16,14 @@ export class Screen {
   /**
    * @param {import("./model.js").Model} model @param {any} ui the parts, see layout.js
    * @param {Chosen} chosen read at each drawing, never written
-   * @param {{picture?: string|null, colourMap?: string}} look
+   * @param {{picture?: string|null, film?: string[], colourMap?: string}} look
    * @param {{toggle: (members: number[]) => void, refine: () => void}} on `refine`: a server's mask is wanted and not there
    */
   constructor(model, ui, chosen, look, on) {
     [this.model, this.ui, this.chosen, this.on] = [model, ui, chosen, on];
     this.picture = look.picture ?? null;
+    this.whole = this.picture;
+    this.film = look.film ?? [];
     this.map = look.colourMap ?? "ember";
     this.table = heatPixels(this.map);
     this.held = false;
@@ -49,6 +51,12 @@ export class Screen {
       this.draw();
       this.prepare();
     }
+  }
+
+  /** The picture of a video's frame, in front of the others; null is the video's own picture. @param {number|null} number */
+  showFrame(number) {
+    this.picture = number === null ? this.whole : this.film[number] ?? this.whole;
+    this.ui.view.showFrame(number);
   }
 
   draw() {

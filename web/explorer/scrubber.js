@@ -1,4 +1,4 @@
-/** Time and depth: a scrubber with play for steps, toggles for layers. */
+/** Time and depth: scrubbers with play for a video's frames and for steps, toggles for layers. */
 import { h } from "./dom.js";
 import { local } from "./local.js";
 
@@ -11,14 +11,17 @@ const BEAT = 180;
 export function scrubber(header, choose) {
   /** @type {any} */
   let playing = null;
+  let played = "";
   const rows = [];
   // One axis at a time: choosing on one puts the other back to everything.
-  const back = { steps: () => {}, layers: () => {} };
-  /** @type {Record<"steps"|"layers", (frames: number[]) => void>} */
-  const restore = { steps: () => {}, layers: () => {} };
-  if (header.detail.steps) rows.push(stepsRow());
+  const back = { steps: () => {}, layers: () => {}, frames: () => {} };
+  /** @type {Record<"steps"|"layers"|"frames", (frames: number[]) => void>} */
+  const restore = { steps: () => {}, layers: () => {}, frames: () => {} };
+  if (header.detail.frames) rows.push(playedRow("frames", header.frames));
+  if (header.detail.steps) rows.push(playedRow("steps", header.steps));
   if (header.detail.layers) rows.push(layersRow());
-  const bar = h("section", { class: "panel time", "aria-label": local("Steps and layers") }, ...rows);
+  const named = header.detail.frames ? local("Frames, steps and layers") : local("Steps and layers");
+  const bar = h("section", { class: "panel time", "aria-label": named }, ...rows);
   bar.hidden = !rows.length;
   return {
     bar,
@@ -30,15 +33,16 @@ export function scrubber(header, choose) {
   function stop() {
     clearInterval(playing);
     playing = null;
-    const button = bar.querySelector(".play");
-    if (button) button.textContent = "▶";
+    for (const button of bar.querySelectorAll(".play")) button.textContent = "▶";
   }
 
-  function stepsRow() {
-    const count = header.steps;
-    const text = h("output", {}, local("all steps"));
+  function playedRow(/** @type {"steps"|"frames"} */ axis, /** @type {number} */ count) {
+    const isFrames = axis === "frames";
+    const all = isFrames ? local("all frames") : local("all steps");
+    const text = h("output", {}, all);
     const input = h("input", {
-      type: "range", min: 0, max: count, step: 1, value: "0", name: "step", "aria-label": local("Step, 0 is all together"),
+      type: "range", min: 0, max: count, step: 1, value: "0", name: isFrames ? "frame" : "step",
+      "aria-label": isFrames ? local("Frame, 0 is all together") : local("Step, 0 is all together"),
       oninput: () => {
         stop();
         show(Number(input.value));
@@ -46,24 +50,25 @@ export function scrubber(header, choose) {
     });
     const mark = (/** @type {number} */ value) => {
       input.value = String(value);
-      text.textContent = value ? local("step {0} of {1}", value, count) : local("all steps");
+      text.textContent = !value ? all : isFrames ? local("frame {0} of {1}", value, count) : local("step {0} of {1}", value, count);
     };
-    restore.steps = ([frame]) => mark(frame + 1);
+    restore[axis] = ([frame]) => mark(frame + 1);
     const show = (/** @type {number} */ value) => {
       mark(value);
-      if (value) back.layers();
-      choose(value ? { axis: "steps", frames: [value - 1] } : null);
+      if (value) for (const other of /** @type {const} */ (["steps", "layers", "frames"])) if (other !== axis) back[other]();
+      choose(value ? { axis, frames: [value - 1] } : null);
     };
-    back.steps = () => {
-      stop();
+    back[axis] = () => {
+      if (played === axis) stop();
       mark(0);
     };
     const play = h("button", {
-      type: "button", "aria-label": local("Play the steps"), class: "play",
+      type: "button", "aria-label": isFrames ? local("Play the frames") : local("Play the steps"), class: "play",
       onclick: () => {
-        const was = playing;
+        const was = playing && played === axis;
         stop();
         if (was) return;
+        played = axis;
         play.textContent = "❚❚";
         playing = setInterval(() => show((Number(input.value) % count) + 1), BEAT);
       },
@@ -91,6 +96,7 @@ export function scrubber(header, choose) {
     const tell = () => {
       mark();
       back.steps();
+      back.frames();
       choose(chosen.size === header.layers.length ? null : { axis: "layers", frames: [...chosen].sort((a, b) => a - b) });
     };
     restore.layers = (frames) => {

@@ -7,10 +7,11 @@ const CLICK = 4;
 /**
  * @param {import("./model.js").Model} model
  * @param {string|null} picture address of the picture; plain grey without one
+ * @param {string[]} film addresses of a video's frames, where it is one
  * @param {{pixel: (y: number, x: number) => void, leave: () => void, click: (y: number, x: number) => void,
  *   region: (box: import("./upscale.js").Box, inside?: Uint8Array) => void, moved: () => void}} on
  */
-export function stage(model, picture, on) {
+export function stage(model, picture, film, on) {
   const [height, width] = model.page.size;
   const overlay = canvas(model.drawn, "overlay");
   const marks = /** @type {SVGSVGElement} */ (document.createElementNS("http://www.w3.org/2000/svg", "svg"));
@@ -20,6 +21,8 @@ export function stage(model, picture, on) {
   const outline = document.createElementNS("http://www.w3.org/2000/svg", "polygon");
   marks.append(outline);
   const image = picture ? h("img", { src: picture, alt: model.page.header.prompt, draggable: "false" }) : h("div", { class: "blank" });
+  // All of them stand there at once: a picture whose address changes would flicker.
+  const frames = film.map((src) => h("img", { src, alt: "", draggable: "false", hidden: "" }));
   /** @type {{start: [number, number], points: [number, number][], id: number, moved: boolean}|null} */
   let drag = null;
   let tool = "box";
@@ -71,6 +74,7 @@ export function stage(model, picture, on) {
       onpointerleave: () => !drag && on.leave(),
     },
     image,
+    ...frames,
     overlay.element,
     marks,
   );
@@ -80,5 +84,7 @@ export function stage(model, picture, on) {
     /** @param {string} name "box" or "lasso" */
     useTool: (name) => (tool = name),
     forget: () => draw([]),
+    /** Puts a frame of a video in front; null is the picture itself. @param {number|null} number */
+    showFrame: (number) => frames.forEach((frame, i) => (frame.hidden = i !== number)),
   };
 }

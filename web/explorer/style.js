@@ -53,6 +53,7 @@ button:disabled { opacity: .5; cursor: default; }
   box-shadow: 0 0 0 1px var(--line); background: #808080; }
 .left:has(.time:not([hidden])) .frame { width: min(100%, calc(max(360px, 100vh - 300px) * var(--ratio))); }
 .frame > *, .thumb > * { position: absolute; inset: 0; width: 100%; height: 100%; display: block; user-select: none; }
+.frame > img[hidden] { display: none; }
 .marks polygon { fill: rgb(255 255 255 / .12); stroke: #fff; stroke-width: 2px; vector-effect: non-scaling-stroke;
   paint-order: stroke; filter: drop-shadow(0 0 1px #000) drop-shadow(0 0 1px #000); }
 .marks, .overlay { pointer-events: none; }

@@ -93,7 +93,13 @@ export const TEXTS = {
   "Picture {0} of {1}": "第 {0} 张，共 {1} 张",
   "The stored choice has words that this prompt does not have: {0}. They are left out of the mask.": "存下的选择里有这个提示词没有的词：{0}。它们不会进入遮罩。",
   "The connection to ComfyUI was lost; queue the graph again when it is back.": "与 ComfyUI 的连接已断开；恢复后请再运行一次。",
-  "ComfyUI answered with {0}; queue the graph again.": "ComfyUI 返回了 {0}；请再运行一次。"
+  "ComfyUI answered with {0}; queue the graph again.": "ComfyUI 返回了 {0}；请再运行一次。",
+  "Frame, 0 is all together": "帧，0 为全部合计",
+  "Frames, steps and layers": "帧、步与层",
+  "Play the frames": "播放各帧",
+  "all frames": "所有帧",
+  "frame {0} of {1}": "第 {0} 帧，共 {1} 帧",
+  "frames": "帧"
  },
  "ja": {
   " and ": " と ",
@@ -188,7 +194,13 @@ export const TEXTS = {
   "Picture {0} of {1}": "画像 {0} / {1}",
   "The stored choice has words that this prompt does not have: {0}. They are left out of the mask.": "保存された選択に、このプロンプトにない単語があります：{0}。マスクから外しました。",
   "The connection to ComfyUI was lost; queue the graph again when it is back.": "ComfyUI との接続が切れました。復帰したらもう一度実行してください。",
-  "ComfyUI answered with {0}; queue the graph again.": "ComfyUI の応答は {0} でした。もう一度実行してください。"
+  "ComfyUI answered with {0}; queue the graph again.": "ComfyUI の応答は {0} でした。もう一度実行してください。",
+  "Frame, 0 is all together": "フレーム、0 はすべての合計",
+  "Frames, steps and layers": "フレーム、ステップと層",
+  "Play the frames": "フレームを再生",
+  "all frames": "全フレーム",
+  "frame {0} of {1}": "フレーム {0} / {1}",
+  "frames": "フレーム"
  },
  "de": {
   " and ": " und ",
@@ -283,6 +295,12 @@ export const TEXTS = {
   "Picture {0} of {1}": "Bild {0} von {1}",
   "The stored choice has words that this prompt does not have: {0}. They are left out of the mask.": "Die gespeicherte Auswahl hat Wörter, die dieser Prompt nicht hat: {0}. Sie bleiben aus der Maske.",
   "The connection to ComfyUI was lost; queue the graph again when it is back.": "Die Verbindung zu ComfyUI ist abgerissen; starte den Graphen neu, wenn sie wieder da ist.",
-  "ComfyUI answered with {0}; queue the graph again.": "ComfyUI antwortete mit {0}; starte den Graphen noch einmal."
+  "ComfyUI answered with {0}; queue the graph again.": "ComfyUI antwortete mit {0}; starte den Graphen noch einmal.",
+  "Frame, 0 is all together": "Frame, 0 sind alle zusammen",
+  "Frames, steps and layers": "Frames, Schritte und Schichten",
+  "Play the frames": "Die Frames abspielen",
+  "all frames": "alle Frames",
+  "frame {0} of {1}": "Frame {0} von {1}",
+  "frames": "Frames"
  }
 };

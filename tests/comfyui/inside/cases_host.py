@@ -215,7 +215,7 @@ def case_windows_over_a_video() -> None:
 
 
 def case_video() -> None:
-    """Wan with several frames: heat is summed over them, as the equation has it for every place of every frame."""
+    """Wan with several frames: each has the equation's map, and all of them together that of their sum."""
     model, encoder = transformer("wan")[0], text_encoder("wan")
     frames, height, width = 3, 6, 10
     latent = {"samples": torch.zeros(1, 16, frames, 2 * height, 2 * width)}
@@ -232,8 +232,41 @@ def case_video() -> None:
     (maps,) = runs.maps_of(heard)
     same_words(maps.words, PROMPT)
     assert set(maps.sums) == {(height, width)}
-    summed = {(height, width): true[frames * height, width].unflatten(2, (frames, height)).sum(2)}
-    cases_words._same("wan", encoder, maps, summed, 0, PROMPT, ("house", "tree"), context)
+    apart = true[frames * height, width].unflatten(2, (frames, height))
+    assert maps.num_frames == frames
+    for frame in range(frames):
+        own = {(height, width): apart[:, :, frame]}
+        cases_words._same("wan", encoder, maps.select(frames=[frame]), own, 0, PROMPT, ("house", "tree"), context)
+    summed = {(height, width): apart.sum(2)}
+    cases_words._same("wan", encoder, maps.sum_frames(), summed, 0, PROMPT, ("house", "tree"), context)
+
+
+def case_nodes_of_a_video() -> None:
+    """The frames go through the nodes: a mask for each, one a word of the first for SAM 3, overlays that play, a choice."""
+    model, encoder = transformer("wan")[0], text_encoder("wan")
+    latent = {"samples": torch.zeros(1, 16, 3, 12, 20)}
+    watched, told = listen(model, encoder)
+    heard = ksampler(watched, encode(told, PROMPT), encode(told, ""), latent, cfg=3.0, scheduler="simple")
+    film = torch.rand(9, 96, 160, 3, generator=torch.Generator().manual_seed(0))
+    heat_maps, mask_node = (graphs.importlib.import_module(f"daam-lens.nodes.{name}") for name in ("heat_maps", "mask"))
+    handle, _, _, words = heat_maps.HeatMapsNode.execute({"samples": heard}, film, "house\ntree").result
+    (maps,) = handle
+    assert words == ["house", "tree"] and maps.num_frames == 3 and maps.video.shape == (9, 96, 160, 3)
+    overlays = heat_maps.drawn_overlays(handle, words, 0.8, "ember", False)
+    assert overlays.shape == (18, 96, 160, 3)
+    assert heat_maps._soft_masks(handle, words).shape == (18, 96, 160)
+    mask, preview, first = mask_node.MaskNode.execute(handle, "house\ntree", "threshold").result
+    assert mask.shape == (9, 96, 160) and preview.shape == (9, 96, 160, 3) and first.shape == (2, 96, 160)
+    heat = maps.heat_map("house", maps.size, frames=9)
+    assert torch.equal(first[0] > 0, heat[0] >= 0.4 * heat.max())
+    only, _, _ = mask_node.MaskNode.execute(handle, "house", "threshold", frames="-1").result
+    assert only.shape == (1, 96, 160)
+    said = ""
+    try:
+        mask_node.MaskNode.execute(handle, "house", "threshold", image=film[:8])
+    except graphs.errors.BadArgument as error:
+        said = str(error)
+    assert "8 pictures are not the frames of 1 video(s) of 3 latent frames" in said
 
 
 def case_zeroed_negative() -> None:

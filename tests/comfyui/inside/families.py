@@ -179,13 +179,19 @@ def _proved(family: Family, model: Any, sample: Callable[[Any], Any], heard: tor
             found = {"reason": reason}
             continue
         assert true, f"{family.name}: maps that nothing proves"
-        assert set(maps.sums) == set(true), (family.name, set(maps.sums), set(true))
-        for grid, sums in maps.sums.items():
+        sums_of_frames = {(maps.num_frames * h, w): _tall(sums) for (h, w), sums in maps.sums.items()}
+        assert set(sums_of_frames) == set(true), (family.name, set(sums_of_frames), set(true))
+        for grid, sums in sums_of_frames.items():
             expected = true[grid][image]
             worst = float((sums[1 : 1 + expected.shape[0]].double() - expected).abs().max() / expected.abs().max())
             assert worst < 1e-5, f"{family.name}, {grid}: off by {worst:.2e}"
             found["off"] = max(found["off"], worst)
     return found
+
+
+def _tall(sums: torch.Tensor) -> torch.Tensor:
+    """`[channels, h, w]`; the frames of a video, `[frames, channels, h, w]`, below each other."""
+    return sums if sums.dim() == 3 else sums.movedim(1, 0).flatten(1, 2)
 
 
 def _recorded(latents: torch.Tensor) -> tuple[Any, str]:
@@ -257,10 +263,9 @@ def _add(maps: truth.Maps, family: Family, rows: list[int], args: Any, kwargs: A
     text = where.text if isinstance(where, Joint) else 0
     for image, row in enumerate(rows):
         bias = None if mask is None else truth.mask_row(mask, row)
-        for frame in range(family.frames):
-            at = where.picture + frame * where.grid[0] * where.grid[1]
-            p = truth.softmax(q[row, at : at + where.grid[0] * where.grid[1]], k[row], heads, bias)
-            order = getattr(where, "order", ()) or range(getattr(where, "keys", 0) or family.columns)
-            columns = torch.zeros(len(p), max(order) + 1, dtype=p.dtype)
-            columns.index_add_(1, torch.tensor(order), p[:, text : text + len(order)])
-            truth.add(maps, where.grid, len(rows), image, columns)
+        tall = (family.frames * where.grid[0], where.grid[1])
+        p = truth.softmax(q[row, where.picture : where.picture + tall[0] * tall[1]], k[row], heads, bias)
+        order = getattr(where, "order", ()) or range(getattr(where, "keys", 0) or family.columns)
+        columns = torch.zeros(len(p), max(order) + 1, dtype=p.dtype)
+        columns.index_add_(1, torch.tensor(order), p[:, text : text + len(order)])
+        truth.add(maps, tall, len(rows), image, columns)

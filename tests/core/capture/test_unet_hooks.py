@@ -69,7 +69,9 @@ class _Receiver:
     def begin_forward(self, inputs: UNetInputs) -> bool:
         return True
 
-    def on_attention(self, layer: int, grid: tuple[int, int], q: torch.Tensor, k: torch.Tensor, cross: bool) -> None:
+    def on_attention(
+        self, layer: int, grid: tuple[int, int], q: torch.Tensor, k: torch.Tensor, cross: bool, of_context: bool
+    ) -> None:
         self.seen.append((layer, grid, cross))
 
     def end_forward(self, finished: bool) -> None:

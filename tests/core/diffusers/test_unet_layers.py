@@ -173,3 +173,25 @@ def test_attention_to_the_text_in_attn1_is_read_in_every_step() -> None:
         for grid, channels in maps.sums.items():
             assert torch.allclose(channels.sum(0), torch.full(grid, float(maps.num_terms[grid])), rtol=1e-5)
             assert maps.num_terms[grid] == 3 * sum(layer.heads for layer in maps.layers if layer.grid == grid)
+
+
+@pytest.mark.parametrize("data", [False, True])
+def test_weights_that_change_in_the_middle_of_a_run(data: bool) -> None:
+    """The keys of a text are held once for several steps: a change of the weights is followed, or found where no version
+    counter tells of it (`weight.data`)."""
+    pipe = pipeline("small")
+    text, witness = text_of(pipe), Witness(pipe.unet, weights=True)
+
+    def change(_pipe: Any, step: int, _time: Any, given: dict[str, Any]) -> dict[str, Any]:
+        for name, attn in pipe.unet.named_modules() if step == 3 else ():
+            if name.endswith("attn2"):
+                (attn.to_k.weight.data if data else attn.to_k.weight).mul_(0.5)
+        return given
+
+    with trace(pipe) as recording:
+        paint(pipe, num_inference_steps=14, callback_on_step_end=change)
+    if data:
+        with pytest.raises(NothingRecorded, match="changed the weights of the model's keys"):
+            recording.heat_maps()
+    else:
+        assert_same(recording.heat_maps().sides["prompt"], witness.of(text))

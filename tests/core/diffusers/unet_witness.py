@@ -18,18 +18,30 @@ class Forward:
 
 
 class Witness:
-    """Reads what `attn2` of a pipeline's UNet gives out, by PyTorch's own hooks; what it is read from is not touched."""
+    """Reads what `attn2` of a pipeline's UNet gives out, by PyTorch's own hooks; what it is read from is not touched.
 
-    def __init__(self, unet: Any) -> None:
+    Args:
+        weights: project the layer's inputs by its weights once more, instead of putting hooks on its projections.
+    """
+
+    def __init__(self, unet: Any, weights: bool = False) -> None:
         self.forwards: list[Forward] = []
         self._q: dict[int, Tensor] = {}
         self._k: dict[int, Tensor] = {}
         unet.register_forward_pre_hook(self._begin, with_kwargs=True)
         for name, module in unet.named_modules():
-            if name.endswith("attn2"):
+            if name.endswith("attn2") and weights:
+                module.register_forward_pre_hook(self._project, with_kwargs=True)
+                module.register_forward_hook(self._add)
+            elif name.endswith("attn2"):
                 module.to_q.register_forward_hook(lambda m, a, out, attn=module: self.q(attn, out))
                 module.to_k.register_forward_hook(lambda m, a, out, attn=module: self.k(attn, out))
                 module.register_forward_hook(self._add)
+
+    def _project(self, attn: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        context = kwargs["encoder_hidden_states"]
+        self.q(attn, args[0].double() @ attn.to_q.weight.double().T)
+        self.k(attn, context.double() @ attn.to_k.weight.double().T)
 
     def q(self, attn: Any, queries: Tensor) -> None:
         self._q[id(attn)] = queries
