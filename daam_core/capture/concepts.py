@@ -121,10 +121,13 @@ class ConceptRecording:
         """Step `number`, from 1, is over."""
         self._flush()
         self.step_count += 1
-        for sums in self._all():
-            sums.total += sums.now
-            sums.late.add_(sums.now, alpha=number**2)
-            sums.now.zero_()
+        every = self._all()
+        now = [sums.now for sums in every]
+        if every:
+            torch._foreach_add_([sums.total for sums in every], now)
+            torch._foreach_add_([sums.late for sums in every], now, alpha=number**2)
+            torch._foreach_zero_(now)
+        for sums in every:
             sums.num_terms, sums.step_terms = sums.num_terms + sums.step_terms, 0
 
     def release(self) -> None:
