@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from daam_core.capture.buffers import StoreOptions
 from daam_core.capture.families import family_of
+from daam_core.capture.model_recorder import ModelRecorder
 from daam_core.capture.text_rows import EncodedText
 from daam_core.capture.transformer_hooks import TransformerHooks
-from daam_core.capture.transformer_recording import ModelRecorder, TransformerRecording
+from daam_core.capture.transformer_recording import TransformerRecording
 from daam_core.prompt.prompt import Prompt
 
 from .measure import in_turns, ratio
