@@ -1,17 +1,19 @@
 """What recording a transformer costs while a picture is made: `python -m benchmarks.joint [--works host flux …] [--quick]`.
 
 Runs take turns and another begins each turn; the figure is the median over turns of the ratio to plain diffusers in the same
-turn, of the median step of each run (its first left out).
+turn. The models are random, and called as a pipeline would call them, without text encoder and scheduler.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,15 +22,21 @@ from tqdm import tqdm
 
 from daam_core.capture.buffers import StoreOptions
 from daam_core.capture.families import family_of
+from daam_core.capture.model_recorder import ModelRecorder
 from daam_core.capture.text_rows import EncodedText
 from daam_core.capture.transformer_hooks import TransformerHooks
-from daam_core.capture.transformer_recording import ModelRecorder, TransformerRecording
+from daam_core.capture.transformer_recording import TransformerRecording
 from daam_core.prompt.prompt import Prompt
 
 from .measure import in_turns, ratio
 from .report import table, write
 
 WORDS = 16
+_MEAN = "Mean over 30 steps, of which four keep the picture's attention to itself."
+_FIRST = (
+    'The first step, which keeps the picture\'s attention to itself (5 of 28 steps do); "words only" is what others cost. '
+    "attention-map-diffusers keeps the last step only, and its maps are made afterwards. Few turns: figures scatter by 0.02."
+)
 Context = Callable[[], AbstractContextManager[Any]]
 
 
@@ -41,6 +49,8 @@ class Work:
         given: the arguments of its call.
         columns: how many columns of its text are no padding.
         steps, turns: steps of a run, and runs.
+        warm: steps ahead of them that are not counted.
+        note: what a reader of the table has to know.
     """
 
     name: str
@@ -49,6 +59,8 @@ class Work:
     columns: int
     steps: int
     turns: int
+    warm: int = 2
+    note: str = _MEAN
 
 
 def _ids(side: int) -> Tensor:
@@ -134,10 +146,12 @@ WORKS: Mapping[str, Work] = {
     ),
     "flux": Work(
         "Flux's layout, 4 + 8 blocks of 4 heads of 128, 4096 + 512", lambda: _flux(4, 128, 4, 8),
-        lambda: _flux_call(64, 512), WORDS + 1, 3, 4,
+        lambda: _flux_call(64, 512), WORDS + 1, 1, 2, 0, _FIRST,
     ),
-    "pixart": Work("PixArt's layout, 8 blocks of 8 heads of 72, 4096 on 300", _pixart, _pixart_call, WORDS + 1, 3, 4),
-    "wan": Work("Wan's layout, 8 blocks of 4 heads of 128, 4 x 1024 on 512", _wan, _wan_call, WORDS + 1, 3, 4),
+    "pixart": Work(
+        "PixArt's layout, 8 blocks of 8 heads of 72, 4096 on 300", _pixart, _pixart_call, WORDS + 1, 1, 3, 0, _FIRST
+    ),
+    "wan": Work("Wan's layout, 8 blocks of 4 heads of 128, 4 x 1024 on 512", _wan, _wan_call, WORDS + 1, 1, 3, 0, _FIRST),
 }  # fmt: skip
 
 
@@ -163,8 +177,6 @@ class _Recorded:
 
 def _words(own: int, columns: Any) -> Prompt:
     """A prompt of so many columns, of which the first are a word each and the rest is padding."""
-    from dataclasses import replace
-
     total = sum(columns)
     short = Prompt.by_index(own)
     return replace(short, padding=tuple(range(own, total)), length=total)
@@ -176,35 +188,46 @@ def contexts(model: nn.Module, given: Mapping[str, Any], columns: int) -> dict[s
     def ours(keep: StoreOptions) -> Context:
         return lambda: _Recorded(model, given, columns, keep)
 
-    return {
+    every: dict[str, Context] = {
         "plain diffusers": nullcontext,
         "DAAM Lens": ours(StoreOptions(self_attention=True)),
         "DAAM Lens, words only": ours(StoreOptions()),
     }
+    other = _peer(model)
+    return every if other is None else every | {"attention-map-diffusers": other}
 
 
-def run_steps(model: nn.Module, given: dict[str, Any], steps: int, context: Context) -> list[float]:
-    """Seconds of each step but the first two."""
+def _peer(model: nn.Module) -> Context | None:
+    """attention-map-diffusers 1.0.0, where it is installed: it holds the last step's queries and keys, nothing of the others,
+    and makes maps of them afterwards, which is not counted here."""
+    if importlib.util.find_spec("attention_map_diffusers") is None or "Flux" not in type(model).__name__:
+        return None
+    capture = importlib.import_module("attention_map_diffusers").AttentionCapture
+    return lambda: capture(SimpleNamespace(transformer=model))
+
+
+def run_steps(model: nn.Module, given: dict[str, Any], work: Work, context: Context, clock: Callable[[], float]) -> list[float]:
+    """Seconds of each step but those that warm up."""
     taken = []
     with torch.no_grad(), context() as recorded:
-        for step in range(steps + 2):
+        for step in range(work.steps + work.warm):
             given["timestep"] = given["timestep"] * 0 + (1.0 - step / 100)
-            start = time.perf_counter()
+            start = clock()
             model(**given, return_dict=False)
-            if recorded is not None:
+            if isinstance(recorded, _Recorded):
                 recorded.recording.end_step()
-            taken.append(time.perf_counter() - start)
-    return taken[2:]
+            taken.append(clock() - start)
+    return taken[work.warm :]
 
 
-def compare(work: Work, quick: bool) -> list[list[str]]:
+def compare(work: Work, clock: Callable[[], float]) -> list[list[str]]:
     torch.manual_seed(0)
     model, given = work.make(), work.given()
     every = contexts(model, given, work.columns)
     taken: dict[str, list[float]] = {name: [] for name in every}
-    run_steps(model, given, 1, nullcontext)
-    for _, name, context in tqdm(in_turns(every, 1 if quick else work.turns), desc=work.name):
-        taken[name].append(statistics.mean(sorted(run_steps(model, given, 1 if quick else work.steps, context))))
+    run_steps(model, given, replace(work, steps=1, warm=0), nullcontext, clock)
+    for _, name, context in tqdm(in_turns(every, work.turns), desc=work.name):
+        taken[name].append(statistics.mean(run_steps(model, given, work, context, clock)))
     plain = taken["plain diffusers"]
     return [
         [work.name, name, f"{1000 * statistics.median(times):.1f} ms", f"{ratio(times, plain):.3f}", str(len(times))]
@@ -216,14 +239,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--works", nargs="+", choices=list(WORKS), default=list(WORKS))
     parser.add_argument("--quick", action="store_true", help="one short turn: does it run at all?")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time: for a machine that does other work, too")
     args = parser.parse_args()
-    head = ["work", "with", "step", "ratio", "turns"]
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    head = ["work", "with", "step, processor time" if args.cpu_time else "step", "ratio", "turns"]
     for name in args.works:
-        body = table(head, compare(WORKS[name], args.quick))
+        work = replace(WORKS[name], steps=1, warm=0, turns=1) if args.quick else WORKS[name]
+        body = table(head, compare(work, clock))
         if args.quick:
             print(body)
         else:
-            write(f"Cost of a step: {WORKS[name].name}", body)
+            write(f"Cost of a step: {work.name}", f"{WORDS} words. {work.note}\n\n{body}")
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ class UNetRecording:
         area: which part of the picture the UNet paints.
         latent_size: (h, w) of the latents that the UNet was given, (0, 0) before that.
         repeats: whether a step had more forwards than were read.
+        for_gradients: whether forwards were left out because they were made for a gradient.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class UNetRecording:
         self.thread = threading.get_ident()
         self.recording = Recording(keep, hold=not hooks.compiled)
         self.latent_size: Grid = (0, 0)
-        self.repeats = False
+        self.repeats = self.for_gradients = False
         self._hooks, self._texts, self._prompt, self._sides, self.area = hooks, texts, prompt, sides, area
         self._whole_call = whole_call
         self._plans: tuple[Any, dict[int, list[LayerPlan]]] | None = None
@@ -136,8 +137,8 @@ class UNetRecording:
         return threading.get_ident() == self.thread and not self.recording.failure
 
     def begin_forward(self, inputs: UNetInputs) -> bool:
-        if torch.is_grad_enabled() and not inputs.sample.is_inference():
-            self.repeats = True
+        if self._whole_call and torch.is_grad_enabled() and inputs.sample.requires_grad:
+            self.repeats = self.for_gradients = True
             return False
         if self._broken:
             raise NothingRecorded("a forward of the UNet was broken off in the middle and another one made in its place")

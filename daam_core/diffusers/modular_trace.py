@@ -38,15 +38,20 @@ class ModularTrace(TransformerTrace):
     def _begin_block(self, block: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
         if not any(block is one for one in self._encoders) or self._pipe not in args or not self._may_encode():
             return None
-        return self._encode(lambda output: _encoded(output[-1]))
+        # Before the block runs: some write the templates into the prompts that they are given.
+        texts = _texts(args[-1])
+        return self._encode(lambda output: (texts, _embeddings(output[-1])))
 
 
-def _encoded(state: Any) -> tuple[dict[str, list[str] | None], list[list[Tensor]]]:
-    """The prompts and embeddings in the state that an encoder's block gave on."""
+def _texts(state: Any) -> dict[str, list[str] | None]:
+    """The prompts in a state, copied; those that were not given are empty."""
+    return {name: as_list(state.get(name)) or [""] for name in ("prompt", "negative_prompt")}
+
+
+def _embeddings(state: Any) -> list[list[Tensor]]:
+    """What an encoder's block wrote into the state, the prompt's first."""
     names = [f"{side}{_EMBEDDINGS}" for side in ("", "negative_")]
-    rows = [own for name in names if (own := rows_of(state.get(name)))]
-    texts = {name: as_list(state.get(name)) or [""] for name in ("prompt", "negative_prompt")}
-    return dict(texts), rows
+    return [own for name in names if (own := rows_of(state.get(name)))]
 
 
 def _leaves(block: Any) -> Iterator[Any]:

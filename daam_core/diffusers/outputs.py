@@ -32,7 +32,8 @@ def output_size(output: Any, given: Mapping[str, Any], pipe: Any, recording: Rec
         return one.height, one.width
     if isinstance(one, np.ndarray) and one.ndim >= 3 and one.shape[-1] in (1, 3, 4):
         return int(one.shape[-3]), int(one.shape[-2])
-    if isinstance(one, Tensor) and one.ndim >= 3 and one.shape[-3] in (1, 3) and given.get("output_type") != "latent":
+    latent = given.get("output_type") == "latent" or given.get("output") == "latents"
+    if isinstance(one, Tensor) and one.ndim >= 3 and one.shape[-3] in (1, 3) and not latent:
         return int(one.shape[-2]), int(one.shape[-1])
     if given.get("height") and given.get("width"):
         return int(given["height"]), int(given["width"])

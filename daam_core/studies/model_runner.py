@@ -139,12 +139,14 @@ class ModelRunner:
         *,
         keep: Sequence[KeptAxis] = (),
         levels: Sequence[int] = NOISE_LEVELS,
+        concepts: Sequence[str] | None = None,
     ) -> Sample:
         """Record a picture that exists already: noised to each of `levels` and denoised one step each, with its caption.
 
         Args:
             image: uint8 `[H, W, 3]`, sides multiples of what the model's autoencoder takes.
             levels: training steps 0..999; each counts as a step of the recording, high noise first.
+            concepts: what to look for beside the caption's words.
 
         Raises:
             BadArgument: the picture's sides do not fit the model.
@@ -159,7 +161,7 @@ class ModelRunner:
         latent = _latent(pipe, image)
         noise_to = _noiser(pipe)
         generator = torch.Generator("cpu").manual_seed(seed)
-        with trace(pipe, keep=keep) as recording:
+        with trace(pipe, keep=keep, concepts=concepts) as recording:
             context, extra = _condition(pipe, caption, (height, width))
             for level in levels:
                 t = torch.tensor([level], device=latent.device)

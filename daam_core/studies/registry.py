@@ -54,6 +54,10 @@ STUDIES: dict[str, Entry] = {
         "ablation:AblationStudy",
         "which layers, steps, heads, interpolation and aggregation the masks owe their fit to (appendix)",
     ),
+    "concepts": Entry(
+        "concepts:ConceptsStudy",
+        "what the picture holds and the prompt does not name: masks, and whether it is told from what is not there",
+    ),
     "attribution": Entry(
         "attribution:AttributionStudy",
         "rating sheet for people, and mean opinion by part of speech from their answers (section 4.2)",

@@ -178,9 +178,13 @@ class _Vocabulary:
         self.eos_token_id: int | None = tokenizer.end_token
         self.pad_token_id: int | None = getattr(tokenizer, "pad_token", None)
         self._pieces: Mapping[int, str] = tokenizer.inv_vocab
+        self._word_pieces = type(getattr(tokenizer, "tokenizer", None)).__name__.startswith("Bert")
 
     def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
-        return [self._pieces.get(i, f"<{i}>") for i in ids]
+        pieces = [self._pieces.get(i, f"<{i}>") for i in ids]
+        if self._word_pieces:  # a piece that goes on with a word begins with "##", one that begins a word with nothing
+            pieces = [piece[2:] if piece.startswith("##") else f"\u2581{piece}" for piece in pieces]
+        return pieces
 
     def get_added_vocab(self) -> dict[str, int]:
         return {}
@@ -232,6 +236,7 @@ _TURNS = (
     ("[INST]", "[/INST]"),
     ("<start_of_turn>user\n", "<end_of_turn>"),
     ("<|start|>user<|message|>", "<|end|>"),
+    ("or evaluations:\nUser Prompt:", "<pad>"),
     ("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
 )
 """What stands before and behind the user's words in the templates of chat models."""
@@ -245,7 +250,7 @@ def _without_template(prompt: Prompt, ids: Sequence[int | str], vocabulary: _Voc
     written = [piece.replace("Ċ", "\n").replace("Ġ", " ").replace("\u2581", " ") for piece in pieces]
     found = _turn(written)
     if found is None:
-        return prompt
+        return _without_padding(prompt, ids, vocabulary)
     head, last = found
     stop = last
     while stop > head and ids[stop - 1] == vocabulary.pad_token_id:
@@ -254,6 +259,18 @@ def _without_template(prompt: Prompt, ids: Sequence[int | str], vocabulary: _Voc
     padding = range(stop, last)
     end = tuple(column for column in marked.end if column not in padding)
     return replace(marked, end=end, padding=(*marked.padding, *padding))
+
+
+def _without_padding(prompt: Prompt, ids: Sequence[int | str], vocabulary: _Vocabulary) -> Prompt:
+    """What is padded without an end token before it has padding behind its words, and no words there."""
+    stop = len(ids)
+    while stop and ids[stop - 1] == vocabulary.pad_token_id:
+        stop -= 1
+    if not any(token.column >= stop for token in prompt.tokens):
+        return prompt
+    marked = mark_template(prompt, 0, prompt.length - stop)
+    padding = tuple(range(stop, prompt.length))
+    return replace(marked, end=tuple(c for c in marked.end if c < stop), padding=(*marked.padding, *padding))
 
 
 def _turn(written: Sequence[str]) -> tuple[int, int] | None:

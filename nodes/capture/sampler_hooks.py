@@ -128,6 +128,10 @@ def _compiled_apart(model_options: dict[str, Any]) -> Iterator[None]:
     without Record would then never be recorded, and one compiled with it would look for Record in a run that has none, and
     fail. Compiling it a second time does not help: PyTorch keeps what it compiled with the code it came from. But it always
     compares its global state: one bit of it, without effect while deterministic algorithms are off, tells the two apart.
+
+    Two other ways were run and are worse. Under `torch.compiler.set_stance("force_eager")` the recorded run is not compiled,
+    and its picture is another in the last bits (inductor against eager: 2e-7). A guard of the model's own, an attribute that
+    our functions read, is only in the graph that was made with them: one made before is used again, and nothing is recorded.
     """
     if TORCH_COMPILE_KWARGS not in model_options:
         yield

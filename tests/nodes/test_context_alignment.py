@@ -50,6 +50,27 @@ def test_an_encoder_that_is_not_loaded_says_nothing(pack: Pack) -> None:
     assert set(tokens) == {"l"}
 
 
+def test_padding_without_an_end_token_is_no_word(pack: Pack) -> None:
+    """Gemma has no end token: what is padded behind its words is padding all the same."""
+    own = SimpleNamespace(start_token=0, end_token=None, pad_token=9, inv_vocab={**VOCABULARY, 9: "<pad>"})
+    tokens = {"gemma2_2b": [[(i, 1.0) for i in (0, 2, 3, 9, 9, 9)]]}
+    found = pack("nodes.capture.prompt_tokens").prompts_of(tokens, SimpleNamespace(gemma2_2b=own), SimpleNamespace())
+    prompt = found["gemma2_2b"]
+    assert prompt.labels == ["red", "house"]
+    assert (prompt.start, prompt.end, prompt.padding, prompt.length) == ((0,), (), (3, 4, 5), 6)
+
+
+def test_pieces_of_bert_make_words(pack: Pack) -> None:
+    """A piece that goes on with a word begins with ##; the others begin one."""
+    vocabulary = {0: "[CLS]", 1: "[SEP]", 2: "red", 3: "ho", 4: "##use"}
+    inner = type("BertTokenizerFast", (), {})()
+    own = SimpleNamespace(start_token=0, end_token=1, inv_vocab=vocabulary, tokenizer=inner)
+    tokens = {"hydit_clip": [[(i, 1.0) for i in (0, 2, 3, 4, 1)]]}
+    found = pack("nodes.capture.prompt_tokens").prompts_of(tokens, SimpleNamespace(hydit_clip=own), SimpleNamespace())
+    assert found["hydit_clip"].labels == ["red", "house"]
+    assert places(found["hydit_clip"], "house") == [2, 3]
+
+
 def test_sdxl_cuts_the_longer_encoder_to_the_shorter(pack: Pack) -> None:
     tokens = read(pack, {"l": [chunk([2, 3])], "g": [chunk([2, 3]), chunk([4])]})
     prompt = pack("nodes.capture.context_alignment").of_length(tokens, 77)

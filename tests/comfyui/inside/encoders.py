@@ -61,14 +61,17 @@ def _fill(module: torch.nn.Module) -> None:
 
 
 @cache
-def _spiece() -> torch.Tensor:
-    """A sentencepiece model as a checkpoint brings it: bytes in a tensor."""
+def _spiece(more: str = "") -> torch.Tensor:
+    """A sentencepiece model as a checkpoint brings it: bytes in a tensor. With `more`, it knows these words, and line feeds."""
     import sentencepiece
 
     written = io.BytesIO()
+    own = {"vocab_size": 60}
+    if more:
+        own = {"vocab_size": 200, "normalization_rule_name": "identity", "user_defined_symbols": ["\n"]}
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(_SENTENCES * 20), model_writer=written, vocab_size=60, hard_vocab_limit=False,
-        pad_id=0, eos_id=1, bos_id=2, unk_id=3, minloglevel=2,
+        sentence_iterator=iter((_SENTENCES + more.split("\n")) * 20), model_writer=written, hard_vocab_limit=False,
+        pad_id=0, eos_id=1, bos_id=2, unk_id=3, minloglevel=2, **own,
     )  # fmt: skip
     return torch.frombuffer(bytearray(written.getvalue()), dtype=torch.uint8)
 
@@ -284,3 +287,20 @@ def _hidream() -> Any:
             t5xxl={**_T5, "d_model": 48},
             llama=_LLAMA,
         )
+
+
+def _hydit() -> Any:
+    family = _absent("hydit")
+    bert = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
+    data = {"mt5xl.spiece_model": _spiece()}
+    return _made(
+        family.HyditModel, family.HyditTokenizer, data, hydit_clip=bert, mt5xl={**_T5, "d_model": 40, "vocab_size": 64}
+    )
+
+
+def _pixeldit() -> Any:
+    family = _absent("pixeldit")
+    if family is None:
+        return None
+    data = {"spiece_model": _spiece(family._PIXELDIT_CHI_PROMPT)}
+    return _made(family.pixeldit_te(), family.PixelDiTGemma2Tokenizer, data, gemma2_2b={**_LLAMA, "vocab_size": 256})

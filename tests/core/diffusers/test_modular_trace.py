@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import diffusers
+import pytest
 import torch
 from torch import Tensor
 
@@ -11,7 +13,8 @@ from daam_core import trace
 
 from ..capture.attention_witness import Witness
 from . import detour_pipelines as detour
-from .pipeline_cases import at, chat
+from .pipeline_cases import CASES, NEGATIVES, PROMPTS, at, chat
+from .test_transformer_tasks import autoencoder
 
 HEIGHT, WIDTH, PATCHES = 64, 96, 24
 WINDOW = 80  # columns of text that Flux.3 pads a prompt to
@@ -75,3 +78,45 @@ def test_a_state_that_is_handed_on_keeps_its_prompt() -> None:
         during: Tensor = pipe(state=state, output="latents")
     assert torch.equal(during, before)
     assert recording.heat_maps().words == ["a", "red", "house"]
+
+
+def of_blocks(kind: str, name: str, vae: Any) -> Any:
+    """A modular pipeline of the parts of an ordinary one."""
+    pipe = getattr(diffusers, kind)()
+    parts = {**CASES[name].make().components, "vae": vae}
+    wanted = {spec.name for spec in pipe._blocks.expected_components}
+    pipe.update_components(**{key: part for key, part in parts.items() if key in wanted and part is not None})
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def qwen_autoencoder() -> Any:
+    return diffusers.AutoencoderKLQwenImage(
+        base_dim=4, z_dim=4, dim_mult=[1, 2, 4], num_res_blocks=1, temperal_downsample=[False, True],
+        latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "vae", "size"),
+    [
+        ("FluxModularPipeline", "flux", autoencoder, (64, 96)),
+        ("ZImageModularPipeline", "z-image", autoencoder, (64, 96)),
+        ("StableDiffusion3ModularPipeline", "sd3", autoencoder, (64, 96)),
+        ("QwenImageModularPipeline", "qwen", qwen_autoencoder, (32, 48)),
+    ],
+)
+def test_blocks_of_other_families(kind: str, name: str, vae: Any, size: tuple[int, int]) -> None:
+    """Two prompts of different length; some blocks write their templates into the list of prompts."""
+    pipe = of_blocks(kind, name, vae())
+
+    def run() -> Any:
+        options = {"height": size[0], "width": size[1], "num_inference_steps": 2, "generator": torch.Generator().manual_seed(1)}
+        return pipe(prompt=list(PROMPTS), negative_prompt=list(NEGATIVES), output="latents", **options)
+
+    before = run()
+    with trace(pipe) as recording:
+        during = run()
+    assert torch.equal(during, before) and recording.failure is None
+    assert [maps.words for maps in recording] == [PROMPTS[0].replace("a green", "a#2 green").split(), PROMPTS[1].split()]
+    assert all(maps.size == size and maps.grid == (4, 6) and maps.steps == 2 for maps in recording)
