@@ -34,7 +34,7 @@ from .report import table, write
 WORDS = 16
 _MEAN = "Mean over 30 steps, of which four keep the picture's attention to itself."
 _FIRST = (
-    "The first step, which keeps the picture's attention to itself (5 of 28 steps do); \"words only\" is what others cost. "
+    'The first step, which keeps the picture\'s attention to itself (5 of 28 steps do); "words only" is what others cost. '
     "attention-map-diffusers keeps the last step only, and its maps are made afterwards. Few turns: figures scatter by 0.02."
 )
 Context = Callable[[], AbstractContextManager[Any]]

@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -216,8 +217,18 @@ class _PipelineReader:
         config = getattr(model, "config", {})
         # Models that were distilled for guidance are told its scale; others would be called for a second prompt.
         if not config.get("guidance_embeds") and not config.get("time_cond_proj_dim") and "true_cfg_scale" not in known:
-            asked["guidance_scale"] = 0.0
+            asked["guidance_scale"] = _no_guidance(type(self._pipe))
         return {name: value for name, value in asked.items() if name in known}
+
+
+def _no_guidance(kind: type) -> float:
+    """The guidance at which a pipeline asks for no second prompt: 1 by most rules, 0 where any guidance counts."""
+    rule = getattr(getattr(kind, "do_classifier_free_guidance", None), "fget", None)
+    try:
+        guided = rule is not None and bool(rule(SimpleNamespace(_guidance_scale=1.0, guidance_scale=1.0)))
+    except AttributeError:  # it asks for more than the scale, and only where that is above its bound
+        guided = False
+    return 0.0 if guided else 1.0
 
 
 _NOT_THE_PICTURE = (

@@ -88,7 +88,9 @@ class ReadingStudy(Study):
             f"{rows.drop_duplicates(['unit', 'word']).shape[0]} objects in {rows['unit'].nunique()} rendered scenes, read with "
             f"their true caption; IoU of the default mask. On the choosing half of the model's own world {best} are the best "
             f"levels ({means.iloc[0]:.3f}); the default is {label(DEFAULT_NOISE, 1)} "
-            f"({means.get(label(DEFAULT_NOISE, 1)):.3f})."
+            f"({means.get(label(DEFAULT_NOISE, 1)):.3f}). On the reporting half's other shapes these have "
+            f"{_reported(captioned, best)} and {_reported(captioned, label(DEFAULT_NOISE, 1))}, for {_passes(best)} passes a "
+            f"picture and {len(DEFAULT_NOISE)}."
         )
         return Report(
             "Reading",
@@ -121,6 +123,16 @@ def chosen_by(rows: pd.DataFrame) -> Any:
     half = rows[(rows["half"] == CHOOSING) & rows["split"].isin(OWN)]
     by_kind = half.groupby(["levels", "split"])["iou"].mean()
     return by_kind.groupby(level="levels").mean().sort_values(ascending=False, kind="stable")
+
+
+def _reported(rows: pd.DataFrame, levels: str) -> str:
+    """Mean IoU of some levels on the reporting half of other shapes, with its interval over scenes."""
+    there = rows[(rows["half"] == REPORTING) & (rows["levels"] == levels) & rows["split"].isin(OTHERS)]
+    return str(mean_interval(there["iou"], there["unit"])) if len(there) else "-"
+
+
+def _passes(levels: str) -> int:
+    return next((len(found) * samples for found, samples in candidates() if label(found, samples) == levels), 0)
 
 
 def _levels_table(rows: pd.DataFrame, means: Any) -> Table:
