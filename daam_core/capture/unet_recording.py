@@ -21,7 +21,8 @@ from .layer_plan import LayerPlan
 from .recording import Group, Recording
 from .region import WHOLE, Area
 from .text_rows import EncodedText, match_blocks
-from .unet_hooks import UNetAttentionHooks, UNetInputs
+from .unet_forward import UNetInputs
+from .unet_hooks import UNetAttentionHooks
 
 _KNOWN = 8
 """So many texts that the UNet was given are remembered with whose they are."""
