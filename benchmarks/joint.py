@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from daam_core.capture.buffers import StoreOptions
 from daam_core.capture.families import family_of
+from daam_core.capture.model_recorder import ModelRecorder
 from daam_core.capture.text_rows import EncodedText
 from daam_core.capture.transformer_hooks import TransformerHooks
-from daam_core.capture.transformer_recording import ModelRecorder, TransformerRecording
+from daam_core.capture.transformer_recording import TransformerRecording
 from daam_core.prompt.prompt import Prompt
 
 from .measure import in_turns, ratio
@@ -33,7 +34,7 @@ from .report import table, write
 WORDS = 16
 _MEAN = "Mean over 30 steps, of which four keep the picture's attention to itself."
 _FIRST = (
-    "The first step, which keeps the picture's attention to itself (5 of 28 steps do); \"words only\" is what others cost. "
+    'The first step, which keeps the picture\'s attention to itself (5 of 28 steps do); "words only" is what others cost. '
     "attention-map-diffusers keeps the last step only, and its maps are made afterwards. Few turns: figures scatter by 0.02."
 )
 Context = Callable[[], AbstractContextManager[Any]]

@@ -14,8 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
+from daam_core import load_tiny, trace
+from daam_core.render import report_table
 from tests.comfyui.hosts import ROOT, Server
 from tests.comfyui.hosts import find as find_host
 from tests.comfyui.page import ComfyPage
@@ -23,6 +26,8 @@ from tests.web.chromium import Chromium, find
 
 PICTURES = ROOT / "web" / "docs" / "images"
 MARGIN, TITLE = 14, 30
+GROUND = (24, 24, 26)
+PROMPT = "a red house and a green tree"
 _PLACE = """(() => {
   const node = app.graph._nodes.find(n => n.type === %s);
   const rect = app.canvas.canvas.getBoundingClientRect();
@@ -60,6 +65,30 @@ def photograph(page: ComfyPage, name: str, folder: Path) -> Image.Image:
     return shot.crop((max(0, int(box[0])), max(0, int(box[1])), min(shot.width, int(box[2])), min(shot.height, int(box[3]))))
 
 
+def result_of(name: str) -> Image.Image | None:
+    """What a node makes of the model inside, where its page should show that: the product draws it."""
+    if name not in ("DaamLensOverlay", "DaamLensPromptReport"):
+        return None
+    pipe = load_tiny()
+    with trace(pipe) as recording:
+        pipe(PROMPT, generator=torch.Generator().manual_seed(0))
+    maps = recording.heat_maps()
+    if name == "DaamLensPromptReport":
+        return Image.fromarray(report_table(maps.statistics().report(), PROMPT))
+    return beside([maps.overlay(word) for word in ("house", "tree")])
+
+
+def beside(pictures: list[Image.Image]) -> Image.Image:
+    """Pictures in a row, their upper edges in line."""
+    width = sum(one.width for one in pictures) + MARGIN * (len(pictures) - 1)
+    row = Image.new("RGB", (width, max(one.height for one in pictures)), GROUND)
+    left = 0
+    for one in pictures:
+        row.paste(one, (left, 0))
+        left += one.width + MARGIN
+    return row
+
+
 def main(wanted: list[str]) -> None:
     """Write `web/docs/images/*.jpg`, of all nodes or of those that are named."""
     host, chromium = find_host("0.33"), find()
@@ -73,7 +102,9 @@ def main(wanted: list[str]) -> None:
             with Chromium(chromium, (1500, 1100), timeout=180) as browser:
                 page = ComfyPage(browser, server)
                 for name in wanted or names:
-                    photograph(page, name, Path(base)).save(PICTURES / f"{name}.jpg", quality=88)
+                    shot, result = photograph(page, name, Path(base)), result_of(name)
+                    picture = shot if result is None else beside([shot, result])
+                    picture.save(PICTURES / f"{name}.jpg", quality=88)
         finally:
             server.close()
 

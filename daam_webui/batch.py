@@ -208,7 +208,7 @@ class Batch:
             self.proof.require(context, given)
 
     def on_attention(self, layer: Layer, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
-        """One attention layer, see `daam_core.capture.unet_hooks.AttentionReceiver`.
+        """One attention layer, see `daam_core.capture.unet_forward.AttentionReceiver`.
 
         Raises:
             NothingRecorded: another extension changed what the layer sees.

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from daam_core.capture.region import Area
-from daam_core.capture.unet_hooks import UNetAttentionHooks, UNetInputs
+from daam_core.capture.unet_forward import UNetInputs
+from daam_core.capture.unet_hooks import UNetAttentionHooks
 from daam_core.errors import DaamLensError, NothingRecorded, recording_failure
 from daam_core.maps.heatmaps import HeatMaps
 from daam_core.types import Grid
@@ -121,7 +122,7 @@ class RecordingSession:
         self._batches.clear()
         self._batch = self._params = self._step = None
 
-    # -- the UNet, see `daam_core.capture.unet_hooks.AttentionReceiver` ---------------------------------------------
+    # -- the UNet, see `daam_core.capture.unet_forward.AttentionReceiver` ---------------------------------------------
 
     def wants_forward(self) -> bool:
         """Whether a call of the UNet may be recorded."""

@@ -25,7 +25,7 @@ CONCEPT_RULES: tuple[ConceptRule, ...] = ("prompt", "ovam", "column")
 """Rules that a concept's map can be made by; the first is the product's own."""
 
 
-def fractions(scores: Tensor, numerator: Tensor, denominators: Sequence[Tensor]) -> list[Tensor]:
+def fractions(scores: Tensor, numerator: Tensor, denominators: Sequence[Tensor]) -> Tensor:
     """`sum_k exp(s_k) N_kc / sum_k exp(s_k) D_kc` for several denominators D.
 
     Args:
@@ -34,40 +34,38 @@ def fractions(scores: Tensor, numerator: Tensor, denominators: Sequence[Tensor])
         denominators: each D, `[columns, concepts]` likewise.
 
     Returns:
-        float32 `[..., concepts]` for each denominator; 0 where all of it lies 87 and more below the highest score.
+        float32 `[..., denominators, concepts]`; 0 where all of it lies 87 and more below the highest score.
 
     Example:
         >>> s = torch.tensor([[0.0, 0.0, 2.0]]).log1p()
         >>> n, d = torch.tensor([[0.0], [0.0], [1.0]]), torch.tensor([[0.0], [1.0], [1.0]])
-        >>> fractions(s, n, [d])[0]
-        tensor([[0.7500]])
+        >>> fractions(s, n, [d])
+        tensor([[[0.7500]]])
     """
     concepts = numerator.shape[1]
     weights = scores.sub_(scores.amax(-1, keepdim=True)).exp_()
-    above, *below = (weights @ torch.cat([numerator, *denominators], 1)).split(concepts, -1)
-    tiny = torch.finfo(torch.float32).tiny
-    return [above / one.clamp(min=tiny) for one in below]
+    parts = (weights @ torch.cat([numerator, *denominators], 1)).unflatten(-1, (-1, concepts))
+    return parts[..., :1, :] / parts[..., 1:, :].clamp_(min=torch.finfo(torch.float32).tiny)
 
 
 def add_fractions(
     into: Tensor, q: Tensor, k: Tensor, numerator: Tensor, denominators: Sequence[Tensor], heads: int, scale: float
 ) -> None:
-    """`into[r] += sum over heads of the fractions by denominator r`, in place: one layer's share of a concept's map.
+    """`into[r] += sum over layers and heads of the fractions by denominator r`, in place: their share of a concept's map.
 
     Args:
         into: `[denominators, n, concepts]` float32 running sums of one picture.
-        q: `[n, heads * d]` queries of the picture.
-        k: `[columns, heads * d]` keys of the columns that take part.
+        q: `[layers, n, heads * d]` queries of the picture.
+        k: `[layers, columns, heads * d]` keys of the columns that take part.
         numerator, denominators: see `fractions`.
-        heads, scale: of the layer.
+        heads, scale: of each layer.
     """
     with full_precision(q.device):
-        queries, keys = split_heads(q[None], heads), split_heads(k[None], heads)
+        queries, keys = split_heads(q, heads), split_heads(k, heads)
         for cut in query_slices(queries, keys):
             part = queries[:, cut]
             scores = torch.baddbmm(part.new_empty(()), part, keys.transpose(1, 2), beta=0, alpha=scale)
-            for total, found in zip(into, fractions(scores, numerator, denominators), strict=True):
-                total[cut] += found.sum(0)
+            into[:, cut] += fractions(scores, numerator, denominators).sum(0).transpose(0, 1)
 
 
 def output_fractions(o_picture: Tensor, o_concepts: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ from .concept_texts import Columns, ConceptTexts
 from .forward_wrapper import ForwardWrapper
 from .region import Area
 
+_SMALL = 2**16
+"""Layers of at most so many numbers in their queries wait for each other until the step ends: 256 KiB each."""
 _TOLERANCE = 0.02
 """How far the keys of the prompt, projected once more, may be from those that the layer attended with, as a share of them."""
 
@@ -66,6 +68,7 @@ class ConceptRecording:
         self._columns: dict[int, Columns] = {}
         self._keys: dict[int, tuple[object, Tensor]] = {}
         self._sums: list[dict[tuple[Grid, Area], _Sums]] = [{} for _ in prompts]
+        self._waiting: dict[tuple[int, Grid, Area, int, float, int], list[tuple[Tensor, Tensor, Tensor]]] = {}
         self._layers: dict[int, Grid] = {}
         self.step_count = 0
 
@@ -75,10 +78,25 @@ class ConceptRecording:
         self._layers.setdefault(layer, grid)
         for image, row in enumerate(range(where.start, where.stop)):
             columns = self._columns_of(image, q.device)
-            keys = torch.cat([k[row].index_select(0, columns.kept), own])
+            words = k[row].index_select(0, columns.kept)
             sums = self._place(image, grid, where.area, q.device)
-            add_fractions(sums.now, q[row], keys, columns.numerator, columns.denominators, heads, scale)
             sums.step_terms += heads
+            if q[row].numel() > _SMALL:
+                self._sum(sums, columns, q[row : row + 1], torch.cat([words, own])[None], heads, scale)
+            else:  # copied: the model may write into what it gave out
+                key = (image, grid, where.area, heads, scale, q.shape[-1])
+                self._waiting.setdefault(key, []).append((q[row].clone(), words, own))
+
+    def _flush(self) -> None:
+        """Small layers of one shape are worked off together: most of their time would be the start of kernels."""
+        for (image, grid, area, heads, scale, _), layers in self._waiting.items():
+            q, words, own = (torch.stack(parts) for parts in zip(*layers, strict=True))
+            columns = self._columns_of(image, q.device)
+            self._sum(self._sums[image][grid, area], columns, q, torch.cat([words, own], 1), heads, scale)
+        self._waiting.clear()
+
+    def _sum(self, sums: _Sums, columns: Columns, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
+        add_fractions(sums.now, q, k, columns.numerator, columns.denominators, heads, scale)
 
     def require_own_keys(self, layer: Layer, number: int, context: Tensor, k: Tensor) -> None:
         """The layer attended to what its `to_k` makes of the text: so it will of a concept's.
@@ -101,23 +119,29 @@ class ConceptRecording:
 
     def end_step(self, number: int) -> None:
         """Step `number`, from 1, is over."""
+        self._flush()
         self.step_count += 1
-        for sums in self._all():
-            sums.total += sums.now
-            sums.late.add_(sums.now, alpha=number**2)
-            sums.now.zero_()
+        every = self._all()
+        now = [sums.now for sums in every]
+        if every:
+            torch._foreach_add_([sums.total for sums in every], now)
+            torch._foreach_add_([sums.late for sums in every], now, alpha=number**2)
+            torch._foreach_zero_(now)
+        for sums in every:
             sums.num_terms, sums.step_terms = sums.num_terms + sums.step_terms, 0
 
     def release(self) -> None:
         """Let go of the model."""
         self._keys.clear()
         self._columns.clear()
+        self._waiting.clear()
         self._project = self._weights = _released
 
     def hold_against(self, prompts: Sequence[Prompt]) -> None:
         """Other prompts of the same pictures, from now on."""
         if len(prompts) != len(self.prompts):
             raise NothingRecorded(f"a prompt for {len(prompts)} pictures came in where {len(self.prompts)} are made")
+        self._flush()
         self.prompts = prompts
         self._columns.clear()
 

@@ -133,7 +133,10 @@ class Recording:
         for group in self.groups:
             group.accumulator.end_step()
         if self.concepts is not None:
-            self.concepts.end_step(len(self._times))
+            try:
+                self.concepts.end_step(len(self._times))
+            except Exception as error:
+                self.fail_concepts(error)
 
     def fail(self, error: Exception) -> None:
         """Stop recording; the sampler goes on. What was foreseen is one line in the log, anything else has a traceback."""

@@ -21,7 +21,8 @@ from .layer_plan import LayerPlan
 from .recording import Group, Recording
 from .region import WHOLE, Area
 from .text_rows import EncodedText, match_blocks
-from .unet_hooks import UNetAttentionHooks, UNetInputs
+from .unet_forward import UNetInputs
+from .unet_hooks import UNetAttentionHooks
 
 _KNOWN = 8
 """So many texts that the UNet was given are remembered with whose they are."""
@@ -76,6 +77,7 @@ class UNetRecording:
         area: which part of the picture the UNet paints.
         latent_size: (h, w) of the latents that the UNet was given, (0, 0) before that.
         repeats: whether a step had more forwards than were read.
+        for_gradients: whether forwards were left out because they were made for a gradient.
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class UNetRecording:
         self.thread = threading.get_ident()
         self.recording = Recording(keep, hold=not hooks.compiled)
         self.latent_size: Grid = (0, 0)
-        self.repeats = False
+        self.repeats = self.for_gradients = False
         self._hooks, self._texts, self._prompt, self._sides, self.area = hooks, texts, prompt, sides, area
         self._whole_call = whole_call
         self._plans: tuple[Any, dict[int, list[LayerPlan]]] | None = None
@@ -136,8 +138,8 @@ class UNetRecording:
         return threading.get_ident() == self.thread and not self.recording.failure
 
     def begin_forward(self, inputs: UNetInputs) -> bool:
-        if torch.is_grad_enabled() and not inputs.sample.is_inference():
-            self.repeats = True
+        if self._whole_call and torch.is_grad_enabled() and inputs.sample.requires_grad:
+            self.repeats = self.for_gradients = True
             return False
         if self._broken:
             raise NothingRecorded("a forward of the UNet was broken off in the middle and another one made in its place")

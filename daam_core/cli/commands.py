@@ -69,8 +69,10 @@ def mask(args: argparse.Namespace) -> None:
     results = [maps.mask_result(word, args.method, tau=args.tau, competitors=args.competitors) for word in args.words]
     if args.smallest[0] and not args.smallest[1]:
         print(f"--smallest {args.smallest[0]:g} is per cent of the picture; for pixels write {args.smallest[0]:g}px.")
-    for name, one in zip(file_names(args.words), results, strict=True):
+    for word, name, one in zip(args.words, file_names(args.words), results, strict=True):
         print(shown(write_png(folder / f"mask_{name}.png", grey(_clean(one.mask, args)))))
+        if maps.is_concept(word):
+            print(maps.caption(word))
         if one.note:
             print(one.note)
     for word, one in zip(args.words, results, strict=True):

@@ -110,7 +110,7 @@ def write_sheet(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpar
         sheet = word_sheet(maps, words, opacity=args.opacity, colormap=args.colormap)
     else:
         heats = dict(zip(map(maps.caption, words), mean_probability(maps, words, maps.size), strict=True))
-        sheet = contact_sheet(_picture(maps), heats, maps.prompt.text, args.opacity, args.colormap, unit="%")
+        sheet = contact_sheet(_picture(maps), heats, maps.sheet_title(words), args.opacity, args.colormap, unit="%")
     return write_png(folder / "contact_sheet.png", sheet)
 
 

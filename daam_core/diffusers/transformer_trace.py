@@ -8,8 +8,9 @@ import torch
 
 from ..capture.buffers import StoreOptions
 from ..capture.families import family_of
+from ..capture.model_recorder import ModelRecorder
 from ..capture.transformer_hooks import TransformerHooks
-from ..capture.transformer_recording import ModelRecorder, TransformerRecording
+from ..capture.transformer_recording import TransformerRecording
 from ..errors import BadArgument, UnsupportedModel
 from ..maps.heatmaps import Aggregation, HeatMaps
 from .pipeline_trace import PipelineCall, PipelineTrace

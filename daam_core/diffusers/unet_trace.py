@@ -192,6 +192,10 @@ class UNetTrace(PipelineTrace):
             NothingRecorded, UnsupportedModel: it did not.
         """
         name = type(self._pipe).__name__
+        if not recording.recording.num_steps and recording.for_gradients:
+            raise NothingRecorded(
+                f"{name} asked its UNet for gradients of the latents alone, so nobody can tell which answer painted the picture"
+            )
         if not recording.recording.num_steps:
             raise NothingRecorded(
                 f"{name} ran, but its UNet was not asked for a step that can be read: it took none, or the model that painted "

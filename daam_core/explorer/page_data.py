@@ -32,6 +32,8 @@ BUDGET = 150_000
 """Bytes an atlas may have to be finer than one byte a value, which is within 1/255 already."""
 TOPS = (65535, 8191, 2047, 255)
 """How finely maps may be stepped; the finest that the budget allows is taken, so that a page's masks are the core's."""
+_MATRIX_WORDS = 64
+"""Words of the matrix of which leans on which: 64 x 64 numbers are some 30 kB."""
 _PIXELS_AT_ONCE = 2**23
 """Of all words that are upscaled together: some 30 MB, or one word where the picture is larger."""
 
@@ -85,6 +87,7 @@ def page_data(maps: HeatMaps, budget: int = BUDGET) -> PageData:
             "layers": detail is not None and bool(detail.layers),
             "frames": frames > 1,
         },
+        "relations": _relations(maps),
         "notes": _notes(maps),
         "atlas": layout,
     }
@@ -220,6 +223,15 @@ def _figures(levels: dict[tuple[int, int], Tensor], size: tuple[int, int]) -> li
         for one in bicubic(group, size):
             found.append({"mean": float(one.clamp(min=0).mean()), "low": float(one.min()), "peak": float(one.max())})
     return found
+
+
+def _relations(maps: HeatMaps) -> dict[str, Any]:
+    """Which word leans on which, where that was recorded: "words" and "text_to_text" `[query][key]`, 0 to 1."""
+    if maps.relations is None or maps.relations.text_to_text is None:
+        return {}
+    names = maps.words[:_MATRIX_WORDS]
+    matrix = [[round(x, 4) for x in row] for row in maps.word_matrix(names).tolist()]
+    return {"words": names, "text_to_text": matrix}
 
 
 def _notes(maps: HeatMaps) -> list[str]:

@@ -262,6 +262,19 @@ class WordQueries(PictureSides):
         found = self.presence(query)
         return f"{query} (not in the prompt; {found.word}, {found.score:.2f})"
 
+    def sheet_title(self, words: Sequence[str]) -> str:
+        """What stands above a sheet of some words: the prompt, and how likely each concept among them is in the picture.
+
+        Example:
+            >>> maps.sheet_title(["house", "sun"])
+            'a red house and a green tree · not in the prompt: sun (unlikely, 0.05)'
+        """
+        scores = [(word, self.presence(word)) for word in words if self.is_concept(word)]
+        if not scores:
+            return self.prompt.text
+        listed = ", ".join(f"{word} ({found.word}, {found.score:.2f})" for word, found in scores)
+        return f"{self.prompt.text} · not in the prompt: {listed}"
+
     def competitors(self, query: str | Word) -> list[str]:
         """The words that a mask competes with where nobody names any: the last word of every other noun group of the prompt.
 

@@ -80,7 +80,7 @@ def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: An
         return film_sheet(film, strips, **{"title": maps.prompt.text} | options)
     maps = maps.sum_frames()
     heats = dict(zip(map(maps.caption, names), mean_probability(maps, names), strict=True))
-    chosen: dict[str, Any] = {"title": maps.prompt.text, "unit": "%"}
+    chosen: dict[str, Any] = {"title": maps.sheet_title(names), "unit": "%"}
     return contact_sheet(_picture(maps), heats, **chosen | options)
 
 

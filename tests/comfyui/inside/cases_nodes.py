@@ -85,7 +85,8 @@ def case_mask_for_every_method() -> None:
     latent, image = painted()
     maps = run("HeatMaps", latent, image, "")[0]
     for method in [*NODES["DaamLensMask"].GET_SCHEMA().inputs[2].options]:
-        mask, preview = run("Mask", maps, "house", method)
+        mask, preview, first = run("Mask", maps, "house", method)
+        assert torch.equal(first, mask[:1]), "one word, of the first picture"
         assert mask.shape == (2, 128, 160), method
         assert mask.dtype == torch.float32
         assert preview.shape == (2, 128, 160, 3)

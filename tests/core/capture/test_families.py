@@ -19,10 +19,11 @@ from daam_core.capture import transformer_hooks
 from daam_core.capture.buffers import StoreOptions
 from daam_core.capture.families import FAMILIES, family_of
 from daam_core.capture.family import Family
+from daam_core.capture.model_recorder import ModelRecorder
 from daam_core.capture.refused_families import REFUSED
 from daam_core.capture.text_rows import EncodedText
 from daam_core.capture.transformer_hooks import TransformerHooks
-from daam_core.capture.transformer_recording import ModelRecorder, TransformerRecording
+from daam_core.capture.transformer_recording import TransformerRecording
 from daam_core.prompt.prompt import Prompt
 
 from .attention_witness import Witness, text_and_picture

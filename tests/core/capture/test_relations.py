@@ -14,10 +14,11 @@ from daam_core.capture import accumulator, relation_sums, transformer_hooks
 from daam_core.capture.buffers import StoreOptions
 from daam_core.capture.families import family_of
 from daam_core.capture.family import Family
+from daam_core.capture.model_recorder import ModelRecorder
 from daam_core.capture.recording import Group
 from daam_core.capture.text_rows import EncodedText
 from daam_core.capture.transformer_hooks import TransformerHooks
-from daam_core.capture.transformer_recording import ModelRecorder, TransformerRecording
+from daam_core.capture.transformer_recording import TransformerRecording
 from daam_core.errors import UnsupportedModel
 from daam_core.prompt.prompt import Prompt
 from daam_core.types import Relation

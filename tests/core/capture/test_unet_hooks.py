@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from daam_core.capture.unet_hooks import UNetAttentionHooks, UNetInputs
+from daam_core.capture.unet_forward import UNetInputs
+from daam_core.capture.unet_hooks import UNetAttentionHooks
 from daam_core.errors import UnsupportedModel
 
 

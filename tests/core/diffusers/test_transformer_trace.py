@@ -330,9 +330,7 @@ def test_heads_apart_are_those_of_each_head(name: str) -> None:
         assert (maps.select(heads=[0, 1]).heat_map(word).squeeze() - whole).abs().max() < 1e-4
 
 
-def rows_of(
-    witness: Witness, forwards: list[int], case: Case, call: int, row: int, head: int | None = None
-) -> list[Tensor]:
+def rows_of(witness: Witness, forwards: list[int], case: Case, call: int, row: int, head: int | None = None) -> list[Tensor]:
     """float64 `[n, keys]`, summed over heads or of one, of each layer of both steps."""
     each, found = len(forwards) // 2, []
     for step in (0, 1):

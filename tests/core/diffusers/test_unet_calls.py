@@ -156,6 +156,27 @@ def test_perturbed_rows_are_nobodys() -> None:
     assert_same(recording.heat_maps().sides["prompt"], witness.of(text))
 
 
+class Climbing(TwoCalls):
+    """Every forward is made for a gradient."""
+
+    @torch.no_grad()
+    def __call__(self, prompt: str, num_inference_steps: int = 2, **_: Any) -> Any:
+        embeds, _negative = self.encode_prompt(prompt, "cpu", 1, False)
+        latents = torch.randn(1, 4, 8, 8)
+        with torch.enable_grad():
+            moved = latents.requires_grad_(True)
+            loss = self.unet(moved, 1, encoder_hidden_states=embeds).sample.square().mean()
+            return ((moved - torch.autograd.grad(loss, [moved])[0]).detach(),)
+
+
+def test_a_pipeline_of_gradients_alone_is_told() -> None:
+    pipe = sharing(pipeline("small"), Climbing)
+    with trace(pipe) as recording:
+        pipe(PROMPT)
+    with pytest.raises(NothingRecorded, match="Climbing asked its UNet for gradients of the latents alone"):
+        recording.heat_maps()
+
+
 class Views(TwoCalls):
     """Paints a picture that is wider than the UNet's in two views, as panoramas do."""
 
@@ -212,8 +233,12 @@ def test_copies_made_inside_a_trace_run_by_themselves() -> None:
             assert forward is None or forward.__self__._module is module
 
 
-@torch.no_grad()
 def loop(pipe: Any, embeds: torch.Tensor) -> None:
+    with torch.no_grad():
+        with_gradients(pipe, embeds)
+
+
+def with_gradients(pipe: Any, embeds: torch.Tensor) -> None:
     """Two steps without a call of the pipeline."""
     pipe.scheduler.set_timesteps(2)
     latents = torch.randn(len(embeds), 4, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -240,6 +265,9 @@ def test_a_loop_of_ones_own_is_read_where_its_prompt_was_encoded_inside_the_trac
     assert_same(first.sides["prompt"], witness.of(embeds[0]))
     assert_same(first.sides["negative"], witness.of(negative[0], slice(2, 4)))
     assert maps.words == ["a", "blue", "moon"]
+    with trace(pipe) as graph:
+        with_gradients(pipe, pipe.encode_prompt("a blue moon", "cpu", 1, False)[0])
+    torch.testing.assert_close(graph.heat_maps().heat_maps(), maps.heat_maps())
     with trace(pipe) as recording:
         texts = [pipe.encode_prompt(text, "cpu", 1, False)[0] for text in (PROMPT, "a moon")]
         loop(pipe, torch.cat(texts))

@@ -130,7 +130,7 @@ def test_detail_is_the_core_s_choice_of_steps_and_layers() -> None:
 
 def test_detail_that_was_not_kept_is_said() -> None:
     maps = heat_maps(["house"], (64, 64), ((8, 8),))
-    assert page_data(maps).header["detail"] == {"steps": False, "layers": False}
+    assert page_data(maps).header["detail"] == {"steps": False, "layers": False, "frames": False}
     with pytest.raises(DetailMissing, match="Record with"):
         detail_data(maps, "steps")
     with pytest.raises(WordNotFound):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from daam_core import HeatMaps
 from daam_core.errors import BadArgument, BadRecord, DetailMissing, WordNotFound
+from daam_core.explorer.page_data import page_data
 from daam_core.maps import safetensors_file, serialization
 from daam_core.maps.relations import Relations, in_succession
 from daam_core.maps.succession import join_in_succession
@@ -156,6 +157,13 @@ def test_words_that_are_given_later() -> None:
     torch.testing.assert_close(named.relations.text_to_text[house, house - 1], side.relations.text_to_text[column, red])
     torch.testing.assert_close(named.relations.num_queries[house], side.relations.num_queries[column])
     torch.testing.assert_close(named.relations.text_to_image[4, 8][house], side.relations.text_to_image[4, 8][column])
+
+
+def test_a_page_gets_the_matrix(maps: HeatMaps) -> None:
+    header = page_data(maps).header["relations"]
+    assert header["words"] == maps.words
+    torch.testing.assert_close(torch.tensor(header["text_to_text"]), maps.word_matrix(), rtol=0, atol=1e-4)
+    assert page_data(HeatMaps.load(RECORD)).header["relations"] == {}
 
 
 def _is_colour(pixels: np.ndarray, colour: Tensor) -> bool:

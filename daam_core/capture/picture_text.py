@@ -1,0 +1,127 @@
+"""One text of one picture while a transformer runs: which keys are its columns, and what of an attention is added to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import UnsupportedModel
+from ..prompt.compose import without_padding_behind
+from ..prompt.prompt import Prompt
+from ..types import Side
+from .attention_call import AttentionCall
+from .buffers import BatchSlice
+from .recording import Recording
+from .token_layout import RowLayout, TokenLayout
+
+_KNOWN = 64
+"""So many different rows of a layout are remembered with what they mean."""
+
+
+class PictureText:
+    """One text of one picture, and the sums of the attention to it.
+
+    Padding behind the text is not recorded: of some 512 columns it is nearly all, and costs as much as it has columns.
+
+    Attributes:
+        columns: how many columns the model is given, padding included.
+        prompt: the words of its columns, without the padding behind them.
+        group: its part of the recording.
+        pending: whether something of the step that runs is in it.
+        only_keys: a layer whose attention has text among its keys alone, if there was one.
+    """
+
+    def __init__(self, recording: Recording, side: Side, image: int, prompt: Prompt) -> None:
+        self.columns, self.prompt, self.pending = prompt.length, without_padding_behind(prompt), False
+        self.only_keys = ""
+        self.group = recording.add_group(side, [image], [self.prompt], lambda keys, number: self._selections[number])
+        self._selections: list[Tensor] = []
+        self._known: dict[RowLayout, tuple[BatchSlice, slice]] = {}
+        self._numbers: dict[tuple[int, ...], int] = {}
+
+    def source(self, row: RowLayout) -> tuple[BatchSlice, slice]:
+        """What the accumulator is to select from one row's text keys, and which keys of the attention these are."""
+        if row not in self._known:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            wanted = [i for i, column in enumerate(row.columns) if 0 <= column < self.prompt.length]
+            first, last = (wanted[0], wanted[-1] + 1) if wanted else (0, 0)
+            columns = tuple(row.columns[first:last])
+            if columns not in self._numbers:
+                self._numbers[columns] = len(self._selections)
+                self._selections.append(self._selection(columns))
+            self._known[row] = BatchSlice(0, 1, self._numbers[columns]), slice(row.text + first, row.text + last)
+        return self._known[row]
+
+    def check_relations(self) -> None:
+        """After a step.
+
+        Raises:
+            UnsupportedModel: what the text attends to was asked for, and it has no queries in any layer.
+        """
+        relations = self.group.accumulator.relations
+        if relations.wanted and relations.num_queries is None and self.only_keys:
+            raise UnsupportedModel(
+                f"What the text attends to cannot be recorded: in {self.only_keys} only the picture has queries, and the text "
+                "keys. Record without the relations text->image and text->text."
+            )
+
+    def _selection(self, columns: Sequence[int]) -> Tensor:
+        """float32 `[1, text keys, channels]` of zeros and ones: the channel of the maps that each text key goes into."""
+        channels = self.prompt.column_channels()
+        picked = torch.zeros(1, len(columns), self.prompt.num_channels)
+        for key, column in enumerate(columns):
+            if 0 <= column < self.prompt.length:
+                picked[0, key, channels[column]] = 1.0
+        return picked
+
+
+def add_row(text: PictureText, layer: int, layout: TokenLayout, row: RowLayout, index: int, call: AttentionCall) -> None:
+    """Add row `index` of the batch of one attention call: all frames at once, or one by one where each is a row."""
+    text.pending = True
+    source, text_keys = text.source(row)
+    if text_keys.stop == text_keys.start:
+        return
+    accumulator = text.group.accumulator
+    wants_self = text.group.side == "prompt" and accumulator.wants_joint_self(layer) and is_joint(layout, row, call)
+    frames, height, width = layout.patches
+    rows = [(frame, index * frames + frame) for frame in range(frames)] if layout.frames_apart else [(0, index)]
+    queries = height * width if layout.frames_apart else frames * height * width
+    for frame, at in rows:
+        part, keys = call.part(slice(at, at + 1), row.picture, queries, text_keys)
+        accumulator.add_joint(
+            layer, (height, width), part.q, part.k, part.heads, part.scale, source, keys, part.bias, part.lse, frame, frames
+        )
+        if wants_self:
+            shown = queries // (height * width)
+            part, keys = call.part(slice(at, at + 1), row.picture, queries, slice(row.picture, row.picture + queries))
+            accumulator.add_joint_self(
+                (height, width), part.q, part.k, part.heads, part.scale, keys, part.bias, part.lse, shown
+            )
+
+
+def add_text_row(text: PictureText, layer: str, layout: TokenLayout, row: RowLayout, index: int, call: AttentionCall) -> None:
+    """What the text of row `index` of the batch attends to, in the same attention call, if the text has queries there."""
+    accumulator = text.group.accumulator
+    source, keys = text.source(row)
+    if not accumulator.relations.wanted or keys.stop == keys.start:
+        return
+    if not is_joint(layout, row, call):
+        text.only_keys = text.only_keys or layer
+        return
+    frames, height, width = layout.patches
+    each = 1 if layout.frames_apart else frames
+    for at in range(index * frames, (index + 1) * frames) if layout.frames_apart else (index,):
+        part, _ = call.part(slice(at, at + 1), keys.start, keys.stop - keys.start, slice(0, call.keys))
+        picture = slice(row.picture, row.picture + each * height * width)
+        accumulator.add_text_queries((height, width), part, source, picture, keys)
+
+
+def is_joint(layout: TokenLayout, row: RowLayout, call: AttentionCall) -> bool:
+    """Whether text and picture are one sequence, so that a token stands at the same place among queries and keys."""
+    frames, height, width = layout.patches
+    end = row.picture + height * width * (1 if layout.frames_apart else frames)
+    apart = end <= row.text or row.text + len(row.columns) <= row.picture
+    return call.queries == call.keys and apart
