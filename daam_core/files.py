@@ -125,17 +125,21 @@ def write_text(path: str | Path, text: str) -> Path:
     return atomic_write(path, text.encode("utf-8", "replace"))
 
 
-def png_bytes(pixels: NDArray[np.uint8], level: int = 6) -> bytes:
+def png_bytes(pixels: NDArray[np.uint8], level: int = 6, palette: Sequence[int] = ()) -> bytes:
     """A picture as a PNG file in memory.
 
     Args:
         pixels: uint8 `[H, W]` (grey) or `[H, W, 3]`.
         level: 1 (quick) .. 9 (small).
+        palette: red, green, blue of each value in turn, for `[H, W]` of numbers; none is grey.
     """
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=level)
+    picture = Image.fromarray(pixels)
+    if palette:
+        picture.putpalette(palette)
+    picture.save(file, "PNG", compress_level=level)
     return file.getvalue()
 
 

@@ -118,6 +118,7 @@ def test_version_is_one_and_in_the_changelog() -> None:
     daam_core = importlib.import_module("daam_core")
     assert PROJECT["version"] == daam_core.__version__
     assert f"## {daam_core.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"version: {daam_core.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 def test_weights_travel_with_the_package() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import PIL.Image
 import torch
 from numpy.typing import NDArray
 
+from ..files import png_bytes
 from ..maps.heatmaps import HeatMaps
 from ..masks.threshold import stretched
 from .coco_outlines import packed_runs, runs_of
@@ -41,11 +40,7 @@ def label_map(maps: HeatMaps, numbers: Mapping[str, int], method: str, tau: floa
 
 def palette_png(labels: Labels) -> bytes:
     """A label map as a PNG file with PASCAL VOC's palette."""
-    picture = PIL.Image.fromarray(labels, "L")
-    picture.putpalette(palette())
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
+    return png_bytes(labels, palette=palette())
 
 
 def palette() -> list[int]:

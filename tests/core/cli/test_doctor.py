@@ -13,6 +13,18 @@ from daam_core.cli.parser import main
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@pytest.fixture(autouse=True)
+def _no_host_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("COMFYUI_PATH", "A1111_PATH", "FORGE_PATH", "REFORGE_PATH", "NEO_PATH", "SDNEXT_PATH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_host_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORGE_PATH", "/no/such/folder")
+    assert main(["doctor"]) == 1
+    assert "NOT FORGE_PATH = /no/such/folder, which is no folder" in capsys.readouterr().out
+
+
 def test_it_says_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     import torch
 

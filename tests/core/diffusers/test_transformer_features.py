@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from torch import Tensor, nn
 
 from daam_core import trace
@@ -96,9 +97,11 @@ def test_quantised_weights(case: Case) -> None:
 
 @pytest.mark.parametrize("backend", ["native", "_native_math", "flex"])
 @pytest.mark.parametrize("name", ["flux", "wan"])
-def test_backends_of_attention(name: str, backend: str) -> None:
+def test_backends_of_attention(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = CASES[name]
     wanted, pipe = plain(case), case.make()
+    # A model's choice is the whole process's in diffusers: it is taken back for the tests that follow.
+    monkeypatch.setattr(_AttentionBackendRegistry, "_active_backend", _AttentionBackendRegistry._active_backend)
     pipe.transformer.set_attention_backend(backend)
     check(pipe, case, wanted)
 
