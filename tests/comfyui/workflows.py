@@ -21,9 +21,10 @@ def to_api(workflow: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
         for name, spec in {**declared.get("required", {}), **declared.get("optional", {})}.items():
             kind, options = spec[0], spec[1] if len(spec) > 1 else {}
             if (isinstance(kind, list) or kind in _WIDGETS) and not options.get("forceInput"):
-                inputs[name] = next(values)
+                # A workflow that was saved before a widget was there has no value for it: the page gives it its default.
+                inputs[name] = next(values, options.get("default"))
                 if options.get("control_after_generate") or options.get("image_upload"):
-                    next(values)
+                    next(values, None)
             if name in linked:
                 inputs[name] = linked[name]
         assert not list(values), f"{node['type']} has more widget values than widgets"

@@ -182,5 +182,5 @@ class Chromium:
         thrown = [e["params"]["exceptionDetails"]["text"] for e in self.events if e.get("method") == "Runtime.exceptionThrown"]
         entries = [e["params"]["entry"] for e in self.events if e.get("method") == "Log.entryAdded"]
         calls = [e["params"] for e in self.events if e.get("method") == "Runtime.consoleAPICalled"]
-        logged = [entry["text"] for entry in entries if entry["level"] == "error"]
+        logged = [f"{entry['text']} {entry.get('url', '')}".strip() for entry in entries if entry["level"] == "error"]
         return thrown + logged + [str(call["args"]) for call in calls if call["type"] == "error"]
