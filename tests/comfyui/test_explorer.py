@@ -154,7 +154,8 @@ def test_a_hover_is_on_the_screen(page: ComfyPage, tmp_path: Path) -> None:
     page.browser.mouse("Moved", *page.middle("[data-word='2']"))
     time.sleep(0.6)
     lit = screen(page, tmp_path)
-    assert float((np.abs(lit - plain).max(-1) > 12).mean()) > 0.5
+    # The word's heat covers a part of the picture; where there is none, the picture keeps its colours.
+    assert 0.05 < float((np.abs(lit - plain).max(-1) > 12).mean()) < 0.5
     time.sleep(0.6)
     assert np.array_equal(screen(page, tmp_path), lit)
     rest(page)
