@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from ..defaults import DEFAULT_NOISE
-from .argument_types import SAVES, levels_argument, saves_argument, size_argument, whole_argument, words_argument
+from .argument_types import levels_argument, size_argument, whole_argument, words_argument
+from .shared_arguments import add_saves, add_words
 
 
 def add_read_arguments(p: argparse.ArgumentParser) -> None:
@@ -25,25 +26,14 @@ def add_read_arguments(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     p.add_argument("--out", metavar="DIR", help="folder to write into (default: daam-lens-out/PICTURE, or daam-lens-labels)")
     add_noise_arguments(p)
-    p.add_argument(
-        "--words",
-        type=words_argument,
-        metavar="WORDS",
-        help='words or phrases to look at, with commas between: "house,red house" (default: all but stop words)',
-    )
+    add_words(p)
     p.add_argument(
         "--detail",
         choices=("none", "steps", "layers", "both"),
         default="none",
         help="keep noise levels (steps) or layers apart in the record, which grows (default: %(default)s)",
     )
-    p.add_argument(
-        "--save",
-        type=saves_argument,
-        default=SAVES,
-        metavar="PARTS",
-        help=f"what to write, with commas between (default: all of {','.join(SAVES)})",
-    )
+    add_saves(p)
     p.set_defaults(negative=None, guidance=None, aggregation="sum")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from ..defaults import DEFAULT_OPACITY, DEFAULT_TAU
-from .argument_types import device_argument, model_argument, number_argument
+from .argument_types import SAVES, device_argument, model_argument, number_argument, saves_argument, words_argument
 
 _METHOD_HELP = (
     "how a heat map becomes a mask: best (the default), threshold (the paper's Eq. 7), late (Eq. 7 of late steps), "
@@ -55,6 +55,25 @@ def add_colors(p: argparse.ArgumentParser) -> None:
         type=number_argument(0, 1),
         default=DEFAULT_OPACITY,
         help="how strongly the colours cover the picture, 0 to 1 (default: %(default)s)",
+    )
+
+
+def add_words(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--words",
+        type=words_argument,
+        metavar="WORDS",
+        help='words or phrases to look at, with commas between: "house,red house" (default: all but stop words)',
+    )
+
+
+def add_saves(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--save",
+        type=saves_argument,
+        default=SAVES,
+        metavar="PARTS",
+        help=f"what to write, with commas between (default: all of {','.join(SAVES)})",
     )
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from .argument_types import (
-    SAVES,
     area_argument,
     frames_argument,
     number_argument,
     region_argument,
-    saves_argument,
     size_argument,
     whole_argument,
     words_argument,
 )
 from .read_arguments import add_read_arguments
-from .shared_arguments import add_colors, add_method, add_model, add_record, command
+from .shared_arguments import add_colors, add_method, add_model, add_record, add_saves, add_words, command
 
 
 def add_subcommands(commands: Any) -> None:
@@ -60,12 +58,7 @@ def _add_generate(commands: Any) -> None:
     p.add_argument(
         "--fps", type=number_argument(1, 60), default=16.0, help="frames a second of videos that are written (default: 16)"
     )
-    p.add_argument(
-        "--words",
-        type=words_argument,
-        metavar="WORDS",
-        help='words or phrases to look at, with commas between: "house,red house" (default: all but stop words)',
-    )
+    add_words(p)
     p.add_argument(
         "--concepts",
         type=words_argument,
@@ -86,13 +79,7 @@ def _add_generate(commands: Any) -> None:
         default="none",
         help="keep steps or layers apart in the record, which grows; steps also give an animation (default: %(default)s)",
     )
-    p.add_argument(
-        "--save",
-        type=saves_argument,
-        default=SAVES,
-        metavar="PARTS",
-        help=f"what to write, with commas between (default: all of {','.join(SAVES)})",
-    )
+    add_saves(p)
     p.set_defaults(run=command("generate"))
 
 
