@@ -16,8 +16,8 @@ from .convert import hidden
 
 DETAILS = ["off", "layers", "steps", "layers + steps"]
 LIVE_HELP = (
-    "Show this word's heat over the sampler's preview while it samples, a picture a second at most. Empty: off. A picture takes "
-    "some 30 ms, all of them at most a twentieth of the sampling time."
+    "Show this word's heat over the sampler's preview while it samples, a picture a second at most. Empty: off. A picture "
+    "takes some 30 ms, all of them at most a twentieth of the sampling time."
 )
 
 
