@@ -87,6 +87,7 @@ class BatchConcepts:
         self._call: _Call | None = None
         self._unet: Any = None
         self._layers: dict[int, int] = {}
+        self._own: ConceptRecording | None = None
         self._proved: set[int] = set()
         if isinstance(texts, Exception):
             recording.fail_concepts(texts)
@@ -110,11 +111,11 @@ class BatchConcepts:
             self._unet = self._unet or hooks.unet
             if hooks.unet is not self._unet:
                 raise UnsupportedModel(OTHER_MODEL)
-            concepts = self._recording.concepts
-            if concepts is None:
-                self._recording.concepts = ConceptRecording(self._texts, prompts, self._keys, _unknown, context)
-            elif any(a is not b for a, b in zip(prompts, concepts.prompts, strict=True)):
-                concepts.hold_against(prompts)
+            if self._own is None:
+                self._own = ConceptRecording(self._texts, prompts, self._keys, _unknown, context)
+                self._recording.concepts = self._own
+            for image, prompt in enumerate(prompts):
+                self._own.hold_one_against(image, prompt)
             self._call = _Call(context, hooks)
         except Exception as error:
             self._recording.fail_concepts(error)
@@ -122,17 +123,15 @@ class BatchConcepts:
     def end_call(self) -> None:
         self._call = None
 
-    def add(
-        self, number: int, index: int, layer: Layer, grid: Grid, q: Tensor, k: Tensor, where: BatchSlice
-    ) -> None:  # fmt: skip
+    def add(self, number: int, index: int, layer: Layer, grid: Grid, q: Tensor, k: Tensor, where: BatchSlice) -> None:
         """One cross-attention layer.
 
         Args:
             number: of the layer in the recording.
             index: of the layer in the hooks, which may leave out self-attention.
         """
-        concepts, call = self._recording.concepts, self._call
-        if concepts is None or call is None:
+        concepts, call = self._own, self._call
+        if concepts is None or call is None or self._recording.concepts is None:
             return
         try:
             self._layers[number] = index
@@ -145,10 +144,9 @@ class BatchConcepts:
 
     def hold_against(self, prompts: Sequence[Prompt]) -> None:
         """What each picture was told in all: a concept that any of it holds is a word."""
-        concepts = self._recording.concepts
-        if concepts is not None:
+        if self._own is not None and self._recording.concepts is not None:
             try:
-                concepts.hold_against(prompts)
+                self._own.hold_against(prompts)
             except Exception as error:
                 self._recording.fail_concepts(error)
 

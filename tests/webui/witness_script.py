@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from modules import processing, script_callbacks, scripts, shared
 
-NOTES: dict[str, Any] = {"on": False, "calls": [], "handles": [], "seen": set(), "fail": "", "conds": []}
+NOTES: dict[str, Any] = {"on": False, "calls": [], "handles": [], "seen": set(), "fail": "", "conds": [], "texts": []}
 
 
 def unet() -> Any:
@@ -34,6 +34,12 @@ def _watch(params: Any) -> None:
             {"rows": args[0].shape[0], "cond_or_uncond": list(options.get("cond_or_uncond", [])), "layers": []}
         )
 
+    if NOTES["texts"]:
+        with torch.no_grad():
+            states = shared.sd_model.get_learned_conditioning(list(NOTES["texts"]))
+        states = states["crossattn"] if isinstance(states, dict) else states
+        weights = {n: m.to_k.weight.detach().clone() for n, m in model.named_modules() if n.endswith("attn2")}
+        NOTES["encoded"] = {"states": states.detach().clone(), "to_k": weights}
     NOTES["handles"].append(model.register_forward_pre_hook(begin, with_kwargs=True))
     for name, module in model.named_modules():
         if not name.endswith("attn2"):
@@ -46,7 +52,7 @@ def _watch(params: Any) -> None:
             if kind == "q":
                 layers.append({"name": name, "heads": heads, "q": output.detach().clone()})
             else:
-                layers[-1]["k"] = output.detach().clone()
+                layers[-1].setdefault("k", output.detach().clone())  # what comes behind it is not the model's own call
 
         NOTES["handles"].append(module.to_q.register_forward_hook(see))
         NOTES["handles"].append(
@@ -95,8 +101,9 @@ def _fail(*_: Any) -> None:
 
 
 def _routes(_demo: Any, app: Any) -> None:
-    def start() -> dict[str, int]:
-        NOTES.update(on=True, calls=[], seen=set())
+    def start(texts: str = "") -> dict[str, int]:
+        """From now on; `texts`, with bars between, are encoded and stored beside the layers' weights of keys."""
+        NOTES.update(on=True, calls=[], seen=set(), texts=[text for text in texts.split("|") if text], encoded=None)
         return {"hooks": _hooks()}
 
     def stop(path: str) -> dict[str, Any]:
@@ -105,7 +112,7 @@ def _routes(_demo: Any, app: Any) -> None:
         calls = NOTES["calls"]
         NOTES.update(on=False, calls=[], handles=[], seen=set(), fail="")
         if path:
-            torch.save(calls, path)
+            torch.save({"calls": calls, "encoded": NOTES.get("encoded")}, path)
         return {"hooks": _hooks(), "calls": len(calls), "there": bool(path) and os.path.isfile(path)}
 
     def seed() -> dict[str, int]:
