@@ -49,7 +49,9 @@ def encode(host: WebUI, model: Any, concepts: tuple[Concept, ...]) -> ConceptTex
     engine = engine_of(model)
     labels, texts = texts_to_encode(concepts)
     # An encoder in training mode draws random numbers, which are the picture's.
-    with torch.no_grad(), torch.random.fork_rng(_devices()):
+    weight = next(host.unet(model).parameters())
+    devices = [weight.device] if weight.device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices):
         states = host.encode_texts(model, texts)
     prompts = tuple(read(engine, text) for text in texts)
     if states.dim() != 3 or len(states) != len(texts) or states.shape[1] < max(prompt.length for prompt in prompts):
@@ -59,10 +61,6 @@ def encode(host: WebUI, model: Any, concepts: tuple[Concept, ...]) -> ConceptTex
     found = ConceptTexts(concepts, tuple(labels), prompts, states)
     found.columns()  # a concept without a token is told now
     return found
-
-
-def _devices() -> list[int]:
-    return [torch.cuda.current_device()] if torch.cuda.is_available() else []
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from daam_core import HeatMaps
 
 from .explicit import Call
 from .running import PROMPT, Live, Result
+from .test_modes import hires
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 CONCEPT = "boat"
@@ -93,7 +94,9 @@ def test_a_concept_is_its_formula_and_the_picture_stays(live: Live) -> None:
 
 
 def test_concepts_of_several_pictures_and_of_a_prompt_that_changes(live: Live) -> None:
-    seen = live.compare(lens={"concepts": "boat, sun\nred house"}, prompt="a red house and a [green:sun:0.5] tree", batch_size=2)
+    seen = live.compare(
+        lens={"concepts": "boat, sun\nred house"}, prompt="a red house and a [green:sun:0.5] tree", batch_size=2
+    )
     assert len(seen.maps) == 2
     for maps in seen.maps:
         assert maps.concepts == ["boat"]  # the prompt says sun, later on, and red house
@@ -102,8 +105,7 @@ def test_concepts_of_several_pictures_and_of_a_prompt_that_changes(live: Live) -
 
 
 def test_concepts_through_hires_fix_and_at_other_clip_skip(live: Live) -> None:
-    more = {"hr_upscaler": "Latent", "hr_scale": 2, "denoising_strength": 0.7}
-    seen = live.compare(lens={"concepts": CONCEPT}, enable_hr=True, override_settings={"CLIP_stop_at_last_layers": 2}, **more)
+    seen = live.compare(lens={"concepts": CONCEPT}, override_settings={"CLIP_stop_at_last_layers": 2}, **hires(live))
     assert seen.maps[0].concepts == [CONCEPT] and not seen.note
     assert set(seen.maps[0].sides["concepts"].sums) == set(seen.maps[0].sums)
 

@@ -30,6 +30,8 @@ def _watch(params: Any) -> None:
 
     def begin(_module: Any, args: Any, kwargs: Any) -> None:
         options = kwargs.get("transformer_options") or {}
+        context = kwargs.get("context", args[2] if len(args) > 2 else None)
+        NOTES["columns"] = context.shape[1]
         NOTES["calls"].append(
             {"rows": args[0].shape[0], "cond_or_uncond": list(options.get("cond_or_uncond", [])), "layers": []}
         )
@@ -52,7 +54,9 @@ def _watch(params: Any) -> None:
             if kind == "q":
                 layers.append({"name": name, "heads": heads, "q": output.detach().clone()})
             else:
-                layers[-1].setdefault("k", output.detach().clone())  # what comes behind it is not the model's own call
+                # A layer may be asked for the keys of another text, too; the model's own has as many columns as it was given.
+                if output.shape[1] == NOTES["columns"]:
+                    layers[-1]["k"] = output.detach().clone()
 
         NOTES["handles"].append(module.to_q.register_forward_hook(see))
         NOTES["handles"].append(
