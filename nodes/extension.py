@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from ..daam_core import errors
+from .concepts import Concepts
 from .explorer import Explorer
 from .files import LoadMaps, SaveMaps
 from .heat_maps import HeatMapsNode
@@ -19,6 +20,7 @@ from .tiny_model import TinyModel
 
 NODES: list[type[io.ComfyNode]] = [
     Record,
+    Concepts,
     ReadPicture,
     HeatMapsNode,
     MaskNode,

@@ -32,7 +32,7 @@ def words_in(text: str, maps: HeatMaps) -> list[str]:
     found: list[str] = []
     for word in asked:
         if word in ("*", f"{NEGATIVE}*"):
-            found += maps.words if word == "*" else [NEGATIVE + w for w in negative(maps).words]
+            found += [*maps.words, *maps.concepts] if word == "*" else [NEGATIVE + w for w in negative(maps).words]
         elif word:
             found.append(word)
     if not any(asked):
@@ -45,16 +45,20 @@ def words_in(text: str, maps: HeatMaps) -> list[str]:
 
 
 def drawn_words(text: str, maps: HeatMaps) -> tuple[list[str], int]:
-    """As `words_in`, for nodes that draw each word: without a choice the strongest words of meaning, in the prompt's order.
+    """As `words_in`, for nodes that draw each word: without a choice the strongest words of meaning, in the prompt's order, and
+    the concepts that are most likely in the picture.
 
     Returns:
         (the words, how many more there are).
     """
     names = words_in(text, maps)
-    if any(part.strip() for part in re.split(r"[,\n]", text)) or len(names) <= DRAWN_WORDS:
+    if any(part.strip() for part in re.split(r"[,\n]", text)):
         return names, 0
     strongest = sorted(names, key=lambda name: _peak(maps, name), reverse=True)[:DRAWN_WORDS]
-    return [name for name in names if name in strongest], len(names) - DRAWN_WORDS
+    likeliest = sorted(maps.concepts, key=lambda name: maps.presence(name).score, reverse=True)[:DRAWN_WORDS]
+    shown = {*strongest, *likeliest}
+    every = [*names, *maps.concepts]
+    return [name for name in every if name in shown], len(every) - len(shown)
 
 
 def _peak(maps: HeatMaps, name: str) -> float:
@@ -68,7 +72,7 @@ def _check_word(word: str, maps: HeatMaps) -> None:
     """Raises WordNotFound; words that stand in the prompt, but not side by side, were meant one by one."""
     side, query = side_of(word, maps)
     try:
-        side.prompt.find(query)
+        side.is_concept(query)
     except WordNotFound as error:
         parts = query.split()
         if len(parts) > 1 and all(_has(side, part) for part in parts):

@@ -8,10 +8,12 @@ from comfy_api.latest import io
 
 from ..daam_core.capture.buffers import StoreOptions
 from ..daam_core.errors import BadArgument
+from .capture.concept_encoding import ConceptEncoder
 from .capture.prompt_tokens import recording_clip
 from .capture.recording_session import Options
 from .capture.recording_store import Source
-from .capture.sampler_hooks import recording_model
+from .capture.sampler_hooks import reads_concepts, recording_model
+from .concepts import CONCEPTS, CONCEPTS_HELP, ConceptList
 from .convert import hidden
 
 DETAILS = ["off", "layers", "steps", "layers + steps"]
@@ -53,6 +55,7 @@ class Record(io.ComfyNode):
                 ),
                 io.Int.Input("first_step", default=0, min=0, max=10_000, tooltip="First sampling step that counts."),
                 io.Int.Input("last_step", default=10_000, min=0, max=10_000, tooltip="Last sampling step that counts."),
+                CONCEPTS.Input("concepts", optional=True, tooltip=CONCEPTS_HELP),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The same model; sample with it."),
@@ -71,6 +74,7 @@ class Record(io.ComfyNode):
         self_attention: bool = True,
         first_step: int = 0,
         last_step: int = 10_000,
+        concepts: ConceptList = (),
     ) -> io.NodeOutput:
         """Give out clones that listen.
 
@@ -82,7 +86,9 @@ class Record(io.ComfyNode):
                 f"No step lies between first_step {first_step} and last_step {last_step}: set first_step to at most last_step."
             )
         keep = StoreOptions("layers" in detail, "steps" in detail, heads, self_attention)
-        options = Options(keep, negative, first_step, last_step)
+        options = Options(keep, negative, first_step, last_step, concepts)
         asked = {"negative": negative, "detail": detail, "heads": heads, "self_attention": self_attention}
-        source = Source(hidden(cls, "unique_id") or "", (*asked.items(), ("first_step", first_step), ("last_step", last_step)))
-        return io.NodeOutput(recording_model(model, options, source), None if clip is None else recording_clip(clip))
+        asked |= {"first_step": first_step, "last_step": last_step, "concepts": concepts}
+        source = Source(hidden(cls, "unique_id") or "", tuple(asked.items()))
+        beside = ConceptEncoder(concepts) if concepts and reads_concepts(model) else None
+        return io.NodeOutput(recording_model(model, options, source), None if clip is None else recording_clip(clip, beside))

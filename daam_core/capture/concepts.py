@@ -65,10 +65,11 @@ class ConceptRecording:
         self.texts, self.prompts = texts, prompts
         self._project, self._weights = project, weights
         self._states = texts.needed_states().to(like.device, like.dtype)
-        self._columns: dict[int, Columns] = {}
+        self._parts: dict[int, Sequence[Prompt]] = {}
+        self._columns: dict[tuple[int, int], Columns] = {}
         self._keys: dict[int, tuple[object, Tensor]] = {}
         self._sums: list[dict[tuple[Grid, Area], _Sums]] = [{} for _ in prompts]
-        self._waiting: dict[tuple[int, Grid, Area, int, float, int], list[tuple[Tensor, Tensor, Tensor]]] = {}
+        self._waiting: dict[tuple[int, int, Grid, Area, int, float, int], list[tuple[Tensor, Tensor, Tensor]]] = {}
         self._layers: dict[int, Grid] = {}
         self.step_count = 0
 
@@ -77,21 +78,21 @@ class ConceptRecording:
         own = self._layer_keys(layer).to(k.dtype)
         self._layers.setdefault(layer, grid)
         for image, row in enumerate(range(where.start, where.stop)):
-            columns = self._columns_of(image, q.device)
+            columns = self._columns_of(image, where.part, q.device)
             words = k[row].index_select(0, columns.kept)
             sums = self._place(image, grid, where.area, q.device)
             sums.step_terms += heads
             if q[row].numel() > _SMALL:
                 self._sum(sums, columns, q[row : row + 1], torch.cat([words, own])[None], heads, scale)
             else:  # copied: the model may write into what it gave out
-                key = (image, grid, where.area, heads, scale, q.shape[-1])
+                key = (image, where.part, grid, where.area, heads, scale, q.shape[-1])
                 self._waiting.setdefault(key, []).append((q[row].clone(), words, own))
 
     def _flush(self) -> None:
         """Small layers of one shape are worked off together: most of their time would be the start of kernels."""
-        for (image, grid, area, heads, scale, _), layers in self._waiting.items():
+        for (image, part, grid, area, heads, scale, _), layers in self._waiting.items():
             q, words, own = (torch.stack(parts) for parts in zip(*layers, strict=True))
-            columns = self._columns_of(image, q.device)
+            columns = self._columns_of(image, part, q.device)
             self._sum(self._sums[image][grid, area], columns, q, torch.cat([words, own], 1), heads, scale)
         self._waiting.clear()
 
@@ -145,13 +146,18 @@ class ConceptRecording:
         self.prompts = prompts
         self._columns.clear()
 
+    def add_part(self, part: int, prompts: Sequence[Prompt]) -> None:
+        """Prompts of another part of the same pictures, see `BatchSlice.part`; a host whose pictures have one text has none."""
+        self._parts[part] = prompts
+
     def finish(self, image: int, layers: Sequence[Layer], timesteps: Sequence[float]) -> RecordedImage | None:
         """The concepts of one picture that its prompt does not hold, on the CPU; None where it holds all of them.
 
         Raises:
             NothingRecorded: not one step was finished, or the attention was not finite.
         """
-        concepts = [c for c, one in enumerate(self.texts.concepts) if not _holds(self.prompts[image], one.label)]
+        told = [prompts[image] for prompts in (self.prompts, *self._parts.values())]
+        concepts = [c for c, one in enumerate(self.texts.concepts) if not any(_holds(prompt, one.label) for prompt in told)]
         if not concepts:
             return None
         if not self.step_count or not self._sums[image]:
@@ -194,10 +200,11 @@ class ConceptRecording:
             known = self._keys[layer] = weights, self._project(layer, self._states)
         return known[1]
 
-    def _columns_of(self, image: int, device: torch.device) -> Columns:
-        if image not in self._columns:
-            self._columns[image] = self.texts.columns_for(self.prompts[image], device)
-        return self._columns[image]
+    def _columns_of(self, image: int, part: int, device: torch.device) -> Columns:
+        if (image, part) not in self._columns:
+            prompts = self._parts.get(part, self.prompts)
+            self._columns[image, part] = self.texts.columns_for(prompts[image], device)
+        return self._columns[image, part]
 
     def _place(self, image: int, grid: Grid, area: Area, device: torch.device) -> _Sums:
         key = (grid, area)

@@ -20,10 +20,12 @@ from ...daam_core.capture.comfyui_model import CONTEXT, ComfyUIModel, ModelCall
 from ...daam_core.capture.lse_capture import LseCapture
 from ...daam_core.capture.recording import Recording
 from ...daam_core.capture.token_layout import TokenLayout
-from ...daam_core.errors import NothingRecorded
+from ...daam_core.errors import NothingRecorded, UnsupportedModel
 from ...daam_core.maps.heatmaps import HeatMaps
+from ...daam_core.prompt.concepts import Concept
 from .attention_router import AttentionRouter, Call, grid_of_block, own_slice
 from .batch_rows import Conds, Row, names_of
+from .concept_router import ConceptRouter
 
 PIECES = (
     "Another node samples the picture or video piece by piece (context windows), so that nobody can say which part of it the "
@@ -37,12 +39,14 @@ SAME_TEXT = 0.98
 
 @dataclass(frozen=True)
 class Options:
-    """What a Record node was asked for; `first_step` and `last_step` count sampling steps from 0, both included."""
+    """What a Record node was asked for; `first_step` and `last_step` count sampling steps from 0, both included, and `concepts`
+    are looked for beside the prompt's words."""
 
     keep: StoreOptions
     negative: bool = False
     first_step: int = 0
     last_step: int = 10_000
+    concepts: tuple[Concept, ...] = ()
 
 
 class RecordingSession:
@@ -74,7 +78,14 @@ class RecordingSession:
         self._latent, self._scale = tuple(int(n) for n in latent), scale
         self._texts = (CONTEXT,) if family is None else family.texts
         self._conds: Conds | None = None
-        self._router = AttentionRouter(self._recording, self._latent[0], transformer=family is not None)
+        concepts = ConceptRouter(self._recording, model, self._latent[0]) if options.concepts and family is None else None
+        self._router = AttentionRouter(self._recording, self._latent[0], family is not None, concepts)
+        if options.concepts and family is not None:
+            self._recording.fail_concepts(
+                UnsupportedModel(
+                    f"of this model, {type(model).__name__}, they are not read in ComfyUI (they are of Stable Diffusion)"
+                )
+            )
         self._slices: dict[tuple[int, Row | None], BatchSlice] = {}
         self._layouts: dict[Any, TokenLayout] = {}
         self._names: dict[int, str] = {}
@@ -91,6 +102,11 @@ class RecordingSession:
     def failure(self) -> str:
         """Why recording stopped, empty while it goes on."""
         return self._recording.failure
+
+    @property
+    def note(self) -> str:
+        """What is missing although there are maps, empty where nothing is."""
+        return self._recording.concept_failure
 
     # -- the sampler ------------------------------------------------------------------------------------------------
 
