@@ -310,7 +310,7 @@ def _told(call: Any) -> tuple[Any, str]:
 def case_every_node_takes_a_concept_and_says_how_likely_it_is() -> None:
     (wanted,) = run("Concepts", "moon\nstar, house", "a {}")
     latent, image = painted(concepts=wanted)
-    (maps, drawn, soft, names), said = _told(lambda: run("HeatMaps", latent, image))
+    (maps, _, soft, names), said = _told(lambda: run("HeatMaps", latent, image))
     assert names == ["red", "house", "green", "tree", "moon", "star"] and len(soft) == 2 * len(names)
     assert maps[0].concepts == ["moon", "star"], "a word of the prompt is no concept"
     for concept in maps[0].concepts:
