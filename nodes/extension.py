@@ -17,6 +17,7 @@ from .region_node import WordsInRegion
 from .report import CompareMaps, PromptReport
 from .segmenter_nodes import ScoreMasks, WordToSegmenter
 from .tiny_model import TinyModel
+from .word_matrix import WordMatrix
 
 NODES: list[type[io.ComfyNode]] = [
     Record,
@@ -30,6 +31,7 @@ NODES: list[type[io.ComfyNode]] = [
     Overlay,
     Timeline,
     WordsInRegion,
+    WordMatrix,
     WordToSegmenter,
     ScoreMasks,
     SaveMaps,

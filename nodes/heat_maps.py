@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import comfy.utils
 import numpy as np
@@ -23,7 +23,7 @@ from .concepts import say_presence
 from .convert import MAPS, MapsHandle, Picture, frames_shown, ground, grounds, hidden, image_of, with_pictures
 from .executed_graph import connected_outputs, is_connected, records_before
 from .mask import united
-from .parse_inputs import DRAWN_WORDS_HELP, FRAMES_HELP, chosen, drawn_words, of_frames, side_of
+from .parse_inputs import DRAWN_WORDS_HELP, FRAMES_HELP, chosen, drawn_words, of_frames, of_relation, side_of
 from .server import running_graph
 
 COLOURS = ["ember", "lagoon", "gray"]
@@ -84,6 +84,14 @@ class HeatMapsNode(io.ComfyNode):
                 ),
                 io.Boolean.Input("caption", default=True, optional=True, tooltip=CAPTION_HELP),
                 io.String.Input("frames", default="", placeholder="all", optional=True, tooltip=FRAMES_HELP),
+                io.Combo.Input(
+                    "relation",
+                    options=["image->text", "text->image"],
+                    default="image->text",
+                    optional=True,
+                    tooltip="image->text: how much each place attends to a word, as heat maps do. text->image: how much the "
+                    "word attends to each place, of recordings that have it (`relations` in Record).",
+                ),
             ],
             outputs=[
                 MAPS.Output(display_name="maps", tooltip="The recording, for all other DAAM Lens nodes."),
@@ -116,13 +124,14 @@ class HeatMapsNode(io.ComfyNode):
         text: str | None = None,
         caption: bool = True,
         frames: str = "",
+        relation: Literal["image->text", "text->image"] = "image->text",
     ) -> io.NodeOutput:
         """Look the recording up by its latent and the graph, then draw what somebody takes."""
         graph, own = hidden(cls, "prompt"), hidden(cls, "unique_id")
         tokens = prompt_tokens(clip, text) if clip is not None and text is not None else None
         among = records_before(graph, own, "latent")
         handle = with_pictures(maps_of(latent["samples"], tokens, among), image)
-        handle = tuple(of_frames(chosen(maps, layers, steps, heads), frames) for maps in handle)
+        handle = tuple(of_relation(of_frames(chosen(maps, layers, steps, heads), frames), relation) for maps in handle)
         notes = ["" if handle[0].frames is None else handle[0].frames.note, RECORDINGS.note(latent["samples"], among)]
         try:
             names, more = drawn_words(words, handle[0])

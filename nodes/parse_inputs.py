@@ -7,6 +7,7 @@ import re
 
 from ..daam_core.errors import BadArgument, DetailMissing, NothingRecorded, WordNotFound
 from ..daam_core.maps.heatmaps import HeatMaps
+from ..daam_core.types import Relation
 
 NEGATIVE = "negative:"
 WORDS_HELP = (
@@ -18,6 +19,10 @@ DRAWN_WORDS_HELP = WORDS_HELP.replace("every word that can be seen", f"the {DRAW
 SOME_WORDS_HELP = "Only these words, one a line or between commas; empty: every word that can be seen."
 
 
+NOT_RECORDED = (
+    "{} was not recorded. Set `relations` in the Record Attention node and queue again, with a model whose text and picture "
+    "are one sequence (Flux, SD3, Qwen-Image, Z-Image and others)."
+)
 FRAMES_HELP = "Only these latent frames of a video, from 0; -1 is the last one. Empty: all. A single frame is a picture."
 
 
@@ -151,6 +156,14 @@ def of_frames(maps: HeatMaps, frames: str) -> HeatMaps:
     """
     asked = numbers(frames, "frames")
     return maps.select(frames=asked) if asked else maps
+
+
+def of_relation(maps: HeatMaps, relation: Relation) -> HeatMaps:
+    """The maps of another relation; those of a video are then its sum. Raises DetailMissing."""
+    try:
+        return maps.relation(relation)
+    except DetailMissing as error:
+        raise DetailMissing(NOT_RECORDED.format(relation)) from error
 
 
 def _detail_for(maps: HeatMaps, layers: str, steps: str) -> str:

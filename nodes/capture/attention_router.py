@@ -19,6 +19,7 @@ from ...daam_core.prompt.compose import concat, part_selection
 from ...daam_core.types import Block, Grid
 from .batch_rows import Conds, Row, Side
 from .concept_router import ConceptRouter
+from .joint_rows import add_self, add_text
 
 _KNOWN = 64
 """So many different rows are remembered with what they are."""
@@ -146,7 +147,14 @@ class AttentionRouter:
         for side, batch_slice in call.wanted:
             row = _only(rows[batch_slice.index])
             source = self._source(batch_slice, row, layout.columns)
-            self._add_rows(self._side(side, conds), layer, layout, row, source, a, call.whole_video)
+            into = self._side(side, conds)
+            self._add_rows(into, layer, layout, row, source, a, call.whole_video)
+            if not (call.whole_video and batch_slice.area.whole):
+                continue
+            if batch_slice is call.own and into.wants_joint_self(layer):
+                add_self(into, layout, row, batch_slice.index, a)
+            if into.relations.wanted:
+                add_text(into, layout, row, source, a)
 
     def _add_rows(
         self,

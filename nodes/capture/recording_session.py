@@ -99,6 +99,7 @@ class RecordingSession:
         self._opened_by_batch = False
         self._in_pieces = False
         self._proof: Tensor | None = None
+        self._missing = ""
         self._thread = threading.get_ident()
 
     @property
@@ -109,7 +110,7 @@ class RecordingSession:
     @property
     def note(self) -> str:
         """What is missing although there are maps, empty where nothing is."""
-        return self._recording.concept_failure
+        return " ".join(filter(None, (self._recording.concept_failure, self._missing)))
 
     @property
     def latent_size(self) -> Size:
@@ -300,6 +301,12 @@ class RecordingSession:
         self._read_proof()
         if not self.failure and not any(group.accumulator.buffers for group in self._recording.groups):
             raise NothingRecorded(self._why_silent())
+        relations = [group.accumulator.relations for group in self._recording.groups]
+        if self.options.keep.relations and all(one.num_queries is None for one in relations):
+            self._missing = (
+                "What the text attends to was not recorded, the words were: in this model, "
+                f"{type(self._model).__name__}, only the picture has queries, and the text keys."
+            )
         size = (self._latent[-2] * self._scale, self._latent[-1] * self._scale)
         return [self._recording.finish(image, size) for image in range(self._latent[0])]
 
