@@ -355,7 +355,8 @@ class RecordingSession:
             )
         return (
             f"The sampler did {self._recording.num_steps} steps, but none of the model's attention to the text could be seen: "
-            "another node puts its own in place of it (the samplers of ComfyUI-NAG do so). Record with ComfyUI's own sampler."
+            "another node puts its own in place of it (the samplers of ComfyUI-NAG do so), or this version of ComfyUI tells "
+            "nobody of it. Record with ComfyUI's own sampler, or a newer version."
         )
 
     def close(self) -> None:
