@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -24,12 +25,11 @@ JOINT = ["sd3", "flux", "flux 2", "qwen", "z-image"]
 def stream_sums(joint: Joint, texts: Any, row: int) -> tuple[Tensor, Tensor]:
     """Sums over layers of (map, presence), with the model's own blocks run on the tokens in place of the text."""
     total: list[Tensor] = []
-    streams = [[chosen, None] for chosen in chosen_columns(texts)]
+    streams: list[list[Any]] = [[chosen, None] for chosen in chosen_columns(texts)]
     for index, (_, _, first) in enumerate(joint.blocks):
         outputs: dict[str, Tensor] = {}
         for stream in streams:
-            chosen: Any = stream[0]
-            tokens: Any = stream[1]
+            chosen, tokens = stream
             if tokens is None:
                 tokens = joint.embed(texts, chosen)[None].expand(2, -1, -1)
             read, stream[1] = joint.through(index, tokens, [column for _, column in chosen])
@@ -165,7 +165,7 @@ def test_the_stream_is_the_papers_formula_by_formula(name: str) -> None:
 def key_sums(name: str, model: Any, case: Any, texts: Any, row: int) -> tuple[Tensor, Tensor]:
     """The sums of a cross-attention model by the rule of `texts`, heads and layers one by one in float64."""
     given = {key: concepts.doubled(value) for key, value in case.given.items()}
-    twin: Any = concepts.copy.deepcopy(model).double()
+    twin: Any = copy.deepcopy(model).double()
     seen: list[tuple[Any, Tensor, Tensor]] = []
     for module_name, module in twin.named_modules():
         if module_name.endswith("attn2"):
@@ -269,7 +269,7 @@ def test_what_fails_ends_the_concepts_and_not_the_words(monkeypatch: pytest.Monk
     case, model = strong("sd3")
     plain, before, _ = recorded(model, case, None)
 
-    def broken(*_: Any) -> Tensor:
+    def broken(*_: Any) -> Any:
         raise RuntimeError("no")
 
     stream = replace(text_streams.TEXT_STREAMS["Stable Diffusion 3"], enter=broken)
