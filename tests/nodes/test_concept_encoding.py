@@ -29,7 +29,8 @@ class Encoder:
     """Column c of token i is `[i, c, style]`; counts the texts it is given."""
 
     def __init__(self) -> None:
-        self.style, self.calls = 0.0, []
+        self.style = 0.0
+        self.calls: list[int] = []
 
     def encode_token_weights(self, tokens: Any) -> Any:
         self.calls.append(len(tokens["l"]))
