@@ -23,6 +23,8 @@ from .scores import full_precision, query_slices, split_heads
 ConceptRule = Literal["prompt", "ovam", "column"]
 CONCEPT_RULES: tuple[ConceptRule, ...] = ("prompt", "ovam", "column")
 """Rules that a concept's map can be made by; the first is the product's own."""
+_TEMPORARY = 2**25
+"""So many bytes of a picture's outputs are brought to float32 at once."""
 
 
 def fractions(scores: Tensor, numerator: Tensor, denominators: Sequence[Tensor]) -> Tensor:
@@ -66,6 +68,28 @@ def add_fractions(
             part = queries[:, cut]
             scores = torch.baddbmm(part.new_empty(()), part, keys.transpose(1, 2), beta=0, alpha=scale)
             into[:, cut] += fractions(scores, numerator, denominators).sum(0).transpose(0, 1)
+
+
+def add_output_fractions(
+    into: Tensor, o_picture: Tensor, o_texts: Tensor, numerator: Tensor, denominators: Sequence[Tensor]
+) -> None:
+    """`into[r] += the fractions by denominator r` of the products `<O[i], O_t>` of the attention's outputs, in place: one
+    layer's share of a concept's map in a joint model, all heads side by side. With all concepts in the denominator this is
+    `output_fractions`.
+
+    Args:
+        into: `[denominators, n, concepts]` float32 running sums of one picture.
+        o_picture: `[heads, n, d]` outputs at the picture's places.
+        o_texts: float32 `[texts, heads * d]`, the mean output of each text's tokens.
+        numerator, denominators: `[texts, concepts]`, see `fractions`.
+    """
+    n = o_picture.shape[1]
+    rows = max(1, _TEMPORARY // (4 * o_texts.shape[1]))
+    with full_precision(o_picture.device):
+        for first in range(0, n, rows):
+            cut = slice(first, min(n, first + rows))
+            own = o_picture[:, cut].transpose(0, 1).flatten(1).float()
+            into[:, cut] += fractions(own @ o_texts.T, numerator, denominators).transpose(0, 1)
 
 
 def output_fractions(o_picture: Tensor, o_concepts: Tensor) -> Tensor:
