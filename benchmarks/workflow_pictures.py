@@ -31,6 +31,9 @@ def made(server: Server, workflow: Path) -> list[NDArray[np.uint8]]:
     graph = to_api(json.loads(workflow.read_text(encoding="utf-8")), server.get("/object_info"))
     if family_of(graph) is not None:
         graph = on_the_model_inside(graph)
+        for node in graph.values():
+            if node["class_type"] == "DaamLensHeatMaps" and not node["inputs"]["words"]:
+                node["inputs"]["words"] = "house, tree, red, green"  # what the model inside knows of these prompts
     for node in graph.values():
         if node["class_type"] == "CheckpointLoaderSimple":
             node.update(class_type="DaamLensTinyModel", inputs={})

@@ -112,7 +112,7 @@ class CompareMaps(io.ComfyNode):
                 moves.append(moved(*(mean_probability(one, [query], side.grid)[0] for one in (side, other))))
                 lines.append(_summary(name, moves[-1], change.numpy()))
         if len(lines) > 1:
-            lines.append(f"All {len(lines)}: {np.mean(moves):.0%} of their heat lies elsewhere.")
+            lines.append(f"All {len(lines)}: {np.mean(moves):.1%} of their heat lies elsewhere.")
         return io.NodeOutput(image_of(drawn), mask_batch(masks), "\n".join(lines))
 
 
@@ -120,6 +120,6 @@ def _summary(word: str, elsewhere: float, change: np.ndarray) -> str:
     rose, fell = np.clip(change, 0, None).mean(), np.clip(-change, 0, None).mean()
     part = (change > 0).mean()
     return (
-        f"{word}: {elsewhere:.0%} of its heat lies elsewhere; rose over {part:.0%} of the picture; mean gain {rose:.2e}, "
+        f"{word}: {elsewhere:.1%} of its heat lies elsewhere; rose over {part:.0%} of the picture; mean gain {rose:.2e}, "
         f"mean loss {fell:.2e}, largest rise {change.max():.2e}, largest fall {-change.min():.2e}"
     )

@@ -43,7 +43,7 @@ class WordChange:
     def line(self) -> str:
         """One line for people."""
         return (
-            f"{self.word}: {self.moved:.0%} of its heat lies elsewhere; rose over {self.rose:.0%} of the picture, mean gain "
+            f"{self.word}: {self.moved:.1%} of its heat lies elsewhere; rose over {self.rose:.0%} of the picture, mean gain "
             f"{self.gained:.2e}, mean loss {self.lost:.2e} (mean {self.before:.2e} before, {self.after:.2e} after)"
         )
 
@@ -70,7 +70,7 @@ class Comparison:
         """The words with the most movement first, then all of them in one line."""
         ordered = sorted(self.changes, key=lambda change: change.moved, reverse=True)
         lines = [change.line() for change in ordered]
-        return [*lines, f"All {len(lines)} words: {self.moved:.0%} of their heat lies elsewhere."] if len(lines) > 1 else lines
+        return [*lines, f"All {len(lines)} words: {self.moved:.1%} of their heat lies elsewhere."] if len(lines) > 1 else lines
 
     def difference(self, word: str, size: Size | None = None) -> Tensor:
         """Where a word gained (> 0) and lost (< 0): float32 `[h, w]`, -1..1, in mean probability; at the finest recorded

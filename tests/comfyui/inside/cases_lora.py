@@ -51,12 +51,12 @@ def case_two_loras_of_one_seed() -> None:
             for line, word in zip(lines[:2], ("house", "tree"), strict=True):
                 p, q = (np.clip(m[0].heat_map(word).double().numpy(), 0, None) for m in (found, plain))
                 counted.append(float(np.clip(p / p.sum() - q / q.sum(), 0, None).sum()))
-                assert line.startswith(f"{word}: {counted[-1]:.0%} of its heat lies elsewhere"), (line, counted)
-            assert lines[2] == f"All 2: {np.mean(counted):.0%} of their heat lies elsewhere."
+                assert line.startswith(f"{word}: {counted[-1]:.1%} of its heat lies elsewhere"), (line, counted)
+            assert lines[2] == f"All 2: {np.mean(counted):.1%} of their heat lies elsewhere."
             if strength:
-                assert min(counted) > 0.01, counted
+                assert min(counted) > 0.001, counted
                 drawn[name] = change
             else:
-                assert counted == [0.0, 0.0] and told == ["0", "0", "0"]
+                assert counted == [0.0, 0.0] and told == ["0.0", "0.0", "0.0"]
                 assert not bool(rose.any()), "nothing rose"
         assert not torch.equal(*drawn.values())
