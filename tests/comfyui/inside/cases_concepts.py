@@ -346,6 +346,7 @@ def case_every_node_takes_a_concept_and_says_how_likely_it_is() -> None:
     kept = run("HeatMaps", latent, image)[0]
     assert "steps of a concept (moon) are not kept apart" in refused("Timeline", kept, "moon")
     assert "Recorded concepts: moon, star" in refused("Mask", kept, "zebra")
+    assert "Concepts are of all layers, steps and heads" in refused("HeatMaps", latent, image, "moon", steps="-1")
 
 
 def case_concepts_of_two_records_of_one_picture_are_told_apart() -> None:
