@@ -38,15 +38,17 @@ class TransformerTrace(PipelineTrace):
         self._families = [family_of(model) for model in self._models]
 
     def heat_maps(self, image: int = 0, *, generation: int = -1, aggregation: Aggregation = "sum") -> HeatMaps:
-        if aggregation != "sum":
-            raise BadArgument(f"The aggregation {aggregation!r} is one of UNets; transformers have 'sum'.")
-        return super().heat_maps(image, generation=generation)
+        if aggregation == "castorini":
+            raise BadArgument(
+                f"The aggregation {aggregation!r} is one of UNets; transformers have 'sum', 'output' and 'anchor'."
+            )
+        return super().heat_maps(image, generation=generation, aggregation=aggregation)
 
     def _attach(self) -> None:
         super()._attach()
         for number, (model, family) in enumerate(zip(self._models, self._families, strict=True)):
             recorder = ModelRecorder(model, family, number, self._running, self._fail)
-            self._stack.enter_context(TransformerHooks(model, recorder))
+            self._stack.enter_context(TransformerHooks(model, recorder, self._keep.output))
 
     def _record(self, call: PipelineCall) -> TransformerRecording:
         recording = TransformerRecording(lambda: call.encoded.rows, call.encoded.prompt, self._keep, self._sides)
