@@ -51,8 +51,7 @@ def _in_cells(output: Tensor, cells: Cells) -> Tensor:
     """float32 `[images, cells, heads * d]`, the mean of each cell; finer grids are worked off some channels at a time."""
     if cells.are_positions:
         return output.float()
-    images, n, width = output.shape
-    step = max(1, _budget(output, None) // (4 * images * n))
+    step = max(1, _budget(output, None) // (4 * output.shape[0] * output.shape[1]))
     parts = [cells.mean(part.float().transpose(1, 2)) for part in output.split(step, -1)]
     return torch.cat(parts, 1).transpose(1, 2)
 

@@ -159,7 +159,9 @@ def _generate(prompt: str, args: argparse.Namespace) -> tuple[Any, AttentionTrac
     # castorini's rule is about every head's map.
     keep: tuple[KeptAxis, ...] = (*DETAILS[args.detail], *(("heads",) if args.aggregation == "castorini" else ()))
     concepts = args.concepts or ()
-    settings = Settings(args.seed, args.steps, args.size, args.guidance, args.negative or "", keep, concepts, args.num_frames)
+    settings = Settings(
+        args.seed, args.steps, args.size, args.guidance, args.negative or "", keep, concepts, args.num_frames, args.relations
+    )  # fmt: skip
     with quiet_warnings():
         pipe = load_pipeline(args.model, args.device)
         check_words(pipe, prompt, args.words)

@@ -14,7 +14,7 @@ from .argument_types import (
     words_argument,
 )
 from .read_arguments import add_read_arguments
-from .shared_arguments import add_colors, add_method, add_model, add_record, add_saves, add_words, command
+from .shared_arguments import add_colors, add_method, add_model, add_record, add_relations, add_saves, add_words, command
 
 
 def add_subcommands(commands: Any) -> None:
@@ -24,6 +24,7 @@ def add_subcommands(commands: Any) -> None:
     _add_mask(commands)
     _add_words(commands)
     _add_show(commands)
+    _add_relations_of_a_record(commands)
     _add_report(commands)
     _add_explore(commands)
     _add_app(commands)
@@ -65,6 +66,7 @@ def _add_generate(commands: Any) -> None:
         metavar="WORDS",
         help='things to look for that are not in the prompt: "sky,shadow"; each is told with how likely it is there',
     )
+    add_relations(p)
     add_method(p)
     p.add_argument(
         "--aggregation",
@@ -160,6 +162,20 @@ def _add_show(commands: Any) -> None:
     p.add_argument("--out", metavar="DIR", help="folder for contact_sheet.png")
     add_colors(p)
     p.set_defaults(run=command("show"))
+
+
+def _add_relations_of_a_record(commands: Any) -> None:
+    p = commands.add_parser(
+        "relations",
+        help="which word leans on which, and where each word looks",
+        description="Print what each word attends to most, and write the matrix of words (PNG), a picture of where each word "
+        "looks and relations.json, of a record that holds them (`generate --relations text-to-text,text-to-image`).",
+    )
+    add_record(p)
+    add_words(p)
+    p.add_argument("--out", metavar="DIR", help="folder to write into (default: the record's own)")
+    add_colors(p)
+    p.set_defaults(run=command("relations", ".relations"))
 
 
 def _add_report(commands: Any) -> None:

@@ -175,12 +175,14 @@ def test_the_matrix_is_drawn_with_the_warmest_colour_where_it_is_largest(maps: H
 
     values = np.array([[0.0, 0.5], [0.1, 0.2]])
     drawn = word_matrix(["cat", "dog"], values, "a cat and a dog")
-    assert drawn.dtype == np.uint8 and drawn.shape[1] == 320
+    assert drawn.dtype == np.uint8 and drawn.shape[1] == 420
+    drawn, scale = drawn[:-90], drawn[-90:]
     table = torch.from_numpy(colour_table("ember").copy())
     assert _is_colour(drawn, table[255]) and _is_colour(drawn, table[51])
     ys, xs = np.nonzero((drawn == table[255].numpy()).all(-1))
     below, left = np.nonzero((drawn == table[51].numpy()).all(-1))
     assert ys.mean() < below.mean() and xs.mean() > left.mean()
+    assert _is_colour(scale, table[0]) and _is_colour(scale, table[255]), "the scale has all colours"
     assert maps.word_matrix_picture(theme="light").mode == "RGB"
     for labels, wrong in (([], np.zeros((0, 0))), (["a"], np.zeros((2, 2))), (["a"] * 65, np.zeros((65, 65)))):
         with pytest.raises(BadArgument, match="1 to 64 words"):
