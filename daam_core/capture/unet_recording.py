@@ -23,6 +23,7 @@ from .region import WHOLE, Area
 from .text_rows import EncodedText, match_blocks
 from .unet_forward import UNetInputs
 from .unet_hooks import UNetAttentionHooks
+from .unet_outputs import OutputForward, UNetOutputs
 
 _KNOWN = 8
 """So many texts that the UNet was given are remembered with whose they are."""
@@ -70,6 +71,7 @@ class UNetRecording:
         area: which part of the picture the UNet paints.
         whole_call: whether every forward in this thread is the pipeline's; else those with other texts are left alone.
         concepts: gives the concepts that were asked for, encoded; None where none were.
+        outputs: hooks on what the layers give out, where output space is kept.
 
     Attributes:
         thread: the thread that makes the call.
@@ -90,8 +92,9 @@ class UNetRecording:
         area: Area = WHOLE,
         whole_call: bool = True,
         concepts: Callable[[], ConceptTexts | None] | None = None,
+        outputs: UNetOutputs | None = None,
     ) -> None:
-        self._concepts = concepts
+        self._concepts, self._outputs = concepts, outputs
         self._concept_keys: ConceptRecording | None = None
         self._proved: set[int] = set()
         self.thread = threading.get_ident()
@@ -128,6 +131,8 @@ class UNetRecording:
     def fail(self, error: Exception) -> None:
         """Stop recording; the pipeline goes on."""
         self.recording.fail(error)
+        if self._outputs is not None:
+            self._outputs.end(finished=False)
         self._groups.clear()
         self._known.clear()
         self._plans = self._made_of = None
@@ -171,12 +176,16 @@ class UNetRecording:
             not inputs.masks_self and self.area.whole and not frames,
         )
         self._layers = []
+        if self._outputs is not None:
+            self._outputs.begin(self.recording, OutputForward(places, self._forward.batch, context.shape[1], frames))
         return True
 
     def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool = False) -> None:
         forward = self._forward
         if forward is None:
             return
+        if cross and self._outputs is not None:
+            self._outputs.attended(self._hooks.layers[layer].name, layer, grid)
         known = forward.plans.get(layer)
         if known is not None and cross and known[0].fits(q, k):
             self._layers.append(layer)
@@ -245,6 +254,8 @@ class UNetRecording:
 
     def end_forward(self, finished: bool) -> None:
         self._forward = None
+        if self._outputs is not None:
+            self._outputs.end(finished)
         if not finished:
             self._broken = True
             return

@@ -14,7 +14,17 @@ from .argument_types import (
     words_argument,
 )
 from .read_arguments import add_read_arguments
-from .shared_arguments import add_colors, add_method, add_model, add_record, add_relations, add_saves, add_words, command
+from .shared_arguments import (
+    add_aggregation,
+    add_colors,
+    add_method,
+    add_model,
+    add_record,
+    add_relations,
+    add_saves,
+    add_words,
+    command,
+)
 
 
 def add_subcommands(commands: Any) -> None:
@@ -68,12 +78,7 @@ def _add_generate(commands: Any) -> None:
     )
     add_relations(p)
     add_method(p)
-    p.add_argument(
-        "--aggregation",
-        default="sum",
-        metavar="NAME",
-        help="how heads, layers and steps make one map: sum (Eq. 6, the default) or castorini (as the castorini/daam package)",
-    )
+    add_aggregation(p)
     add_colors(p)
     p.add_argument(
         "--detail",

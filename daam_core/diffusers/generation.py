@@ -48,7 +48,8 @@ def generate_recorded(
     options = call_options(pipe, settings, on_step)
     concepts = list(settings.concepts) or None
     negative, relations = bool(settings.negative), settings.relations
-    with trace(pipe, keep=settings.detail, negative=negative, concepts=concepts, relations=relations) as recording:
+    more = {"relations": relations, "output_space": settings.output_space}
+    with trace(pipe, keep=settings.detail, negative=negative, concepts=concepts, **more) as recording:
         try:
             output = pipe(prompt=prompt, **options)
         except ValueError as error:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..defaults import DEFAULT_NOISE
 from ..errors import BadArgument, DaamLensError, NothingRecorded, UnsupportedModel
 from ..maps.crop import cut_back
-from ..maps.heatmaps import HeatMaps
+from ..maps.heatmaps import Aggregation, HeatMaps
 from ..prompt.concepts import concepts_of
 from ..types import Image, Size
 from ..validate import checked_levels, checked_prompt
@@ -48,6 +48,8 @@ def read_picture(
     seed: int = 0,
     size: Size | None = None,
     keep: KeptAxis | Sequence[KeptAxis] = (),
+    output_space: bool = False,
+    aggregation: Aggregation = "sum",
 ) -> HeatMaps:
     """Read a photograph, a drawing, any picture: which of the prompt's words stands where in it.
 
@@ -72,6 +74,8 @@ def read_picture(
         size: (height, width) at which the model reads; by default the model's own number of pixels in the picture's shape.
             Sides that do not fit the model are padded with the picture's edge, and the maps cut back.
         keep: any of "layers", "steps" and "heads", as in `trace`; a step is a pass.
+        output_space: record what the attention gives out, as in `trace`.
+        aggregation: a name of `AGGREGATIONS`; "output" and "anchor" record output space.
 
     Returns:
         Maps whose picture is `image`, at its own size.
@@ -82,6 +86,7 @@ def read_picture(
         UnsupportedModel: a pipeline without autoencoder, of a scheduler that is not known, or whose latents are not what its
             autoencoder makes.
         NothingRecorded: the model's attention could not be recorded; the text says why.
+        DetailMissing: what the aggregation needs could not be recorded.
 
     Example:
         >>> from daam_core import load_tiny
@@ -104,11 +109,14 @@ def read_picture(
     scaled = _scaled(picture, reader.size(picture, size))
     padded = _padded(scaled, reader.multiple)
     # The trace is entered last: it hooks the scheduler that the pipeline has then.
-    with reader.shown(padded, levels, seed), trace(pipe, keep=keep, concepts=concepts) as recording:
+    recording = trace(pipe, keep=keep, concepts=concepts, output_space=output_space or aggregation in ("output", "anchor"))
+    with reader.shown(padded, levels, seed), recording:
         reader.run(text, (padded.shape[0], padded.shape[1]), len(levels))
     if recording.concept_failure:
         raise NothingRecorded(recording.concept_failure)
-    maps = dataclasses.replace(recording.heat_maps(), size=(padded.shape[0], padded.shape[1]), picture=None)
+    maps = dataclasses.replace(
+        recording.heat_maps(aggregation=aggregation), size=(padded.shape[0], padded.shape[1]), picture=None
+    )
     return cut_back(maps, (scaled.shape[0], scaled.shape[1]), picture)
 
 

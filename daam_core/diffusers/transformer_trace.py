@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..capture.buffers import StoreOptions
+from ..capture.compile_op import is_compiled, output_is_fused
 from ..capture.families import family_of
 from ..capture.model_recorder import ModelRecorder
 from ..capture.transformer_hooks import TransformerHooks
@@ -36,6 +37,9 @@ class TransformerTrace(PipelineTrace):
         models = [getattr(pipe, part, None) for part in MODELS]
         self._models = [model for model in models if isinstance(model, torch.nn.Module)]
         self._families = [family_of(model) for model in self._models]
+        for model in self._models:
+            if keep.output and is_compiled(model):
+                raise output_is_fused(model)
 
     def heat_maps(self, image: int = 0, *, generation: int = -1, aggregation: Aggregation = "sum") -> HeatMaps:
         if aggregation == "castorini":

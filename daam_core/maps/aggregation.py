@@ -96,6 +96,11 @@ def output_scores(image: RecordedImage, latent: int = 64) -> RecordedImage:
     Raises:
         DetailMissing: output space was not recorded.
         BadArgument: the maps were brought together by another aggregation already.
+
+    Example:
+        >>> output_scores(maps.positive)
+        Traceback (most recent call last):
+        daam_core.errors.DetailMissing: The output of the attention was not recorded. Record with ...
     """
     output = _recorded_output(image)
     if not output.scores:
@@ -114,6 +119,11 @@ def anchor_affinity(image: RecordedImage, latent: int = 64) -> RecordedImage:
     Raises:
         DetailMissing: output space was not recorded, or only a part of the picture was painted.
         BadArgument: the maps were brought together by another aggregation already.
+
+    Example:
+        >>> anchor_affinity(maps.positive)
+        Traceback (most recent call last):
+        daam_core.errors.DetailMissing: The output of the attention was not recorded. Record with ...
     """
     output = _recorded_output(image)
     if not output.affinity:
@@ -131,7 +141,12 @@ def anchor_affinity(image: RecordedImage, latent: int = 64) -> RecordedImage:
 
 
 def owners(prompt: Prompt) -> list[list[int]]:
-    """The channels of each word of a prompt, each channel in one word; then those of no word by themselves."""
+    """The channels of each word of a prompt, each channel in one word; then those of no word by themselves.
+
+    Example:
+        >>> owners(maps.prompt)
+        [[1], [2], [3], [4], [5], [6], [7], [0], [8], [9]]
+    """
     free = set(range(prompt.num_channels))
     found = []
     for word in prompt.words:

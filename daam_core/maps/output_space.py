@@ -19,8 +19,8 @@ from torch import Tensor
 from ..types import Grid
 
 MISSING = (
-    "The output of the attention was not recorded. Record with `trace(pipe, output_space=True)` or `--output-space`. It is kept "
-    "summed over layers, steps and heads, so that a choice of these has none."
+    "The output of the attention was not recorded. Record with `trace(pipe, output_space=True)` or `--output-space`. It is "
+    "kept summed over layers, steps and heads, so that a choice of these has none."
 )
 
 
