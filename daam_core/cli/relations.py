@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import DetailMissing
 from ..files import shown, writable_folder, write_text
-from .commands import chosen_words
+from .commands import chosen_words, load
 from .relation_parts import relation_entries, relation_notes, write_relations
 
 
@@ -18,12 +18,11 @@ def relations(args: argparse.Namespace) -> None:
     Raises:
         DetailMissing: the record holds no relations.
     """
-    from ..maps.heatmaps import HeatMaps
     from ..maps.relations import leaning_lines, leanings
     from ..render.colormaps import colour_table
 
     colour_table(args.colormap)
-    maps = HeatMaps.load(args.record)
+    maps = load(args)
     if maps.relations is None:
         raise DetailMissing(
             "This record holds no relations. Make it with `daam-lens generate --relations text-to-text,text-to-image` and a "

@@ -112,6 +112,15 @@ def add_relations(p: argparse.ArgumentParser) -> None:
     )
 
 
+def add_encoder(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--encoder",
+        metavar="NAME",
+        help="of models that join the columns of several text encoders (SD3: CLIP, T5): words as this one read them "
+        "(default: all together)",
+    )
+
+
 def command(name: str, module: str = ".commands") -> Callable[[argparse.Namespace], int | None]:
     def run(args: argparse.Namespace) -> int | None:
         result: int | None = getattr(import_module(module, __package__), name)(args)

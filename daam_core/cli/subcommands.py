@@ -17,6 +17,7 @@ from .read_arguments import add_read_arguments
 from .shared_arguments import (
     add_aggregation,
     add_colors,
+    add_encoder,
     add_method,
     add_model,
     add_record,
@@ -77,6 +78,7 @@ def _add_generate(commands: Any) -> None:
         help='things to look for that are not in the prompt: "sky,shadow"; each is told with how likely it is there',
     )
     add_relations(p)
+    add_encoder(p)
     add_method(p)
     add_aggregation(p)
     add_colors(p)
@@ -112,6 +114,7 @@ def _add_mask(commands: Any) -> None:
         description="Make black-and-white masks (PNG) from a record. Clean-up runs in the order of this list.",
     )
     add_record(p)
+    add_encoder(p)
     p.add_argument("--word", action="append", required=True, dest="words", help="word or phrase; may be repeated")
     p.add_argument("--out", metavar="DIR", help="folder to write into (default: the record's own)")
     add_method(p)
@@ -147,6 +150,7 @@ def _add_words(commands: Any) -> None:
         description="Rank the words by how much they drive a rectangle of the picture.",
     )
     add_record(p)
+    add_encoder(p)
     p.add_argument(
         "--region",
         type=region_argument,
@@ -164,6 +168,7 @@ def _add_show(commands: Any) -> None:
         description="Print a record's prompt, sizes and what each word did; with --out also draw its contact sheet.",
     )
     add_record(p)
+    add_encoder(p)
     p.add_argument("--out", metavar="DIR", help="folder for contact_sheet.png")
     add_colors(p)
     p.set_defaults(run=command("show"))
@@ -177,6 +182,7 @@ def _add_relations_of_a_record(commands: Any) -> None:
         "looks and relations.json, of a record that holds them (`generate --relations text-to-text,text-to-image`).",
     )
     add_record(p)
+    add_encoder(p)
     add_words(p)
     p.add_argument("--out", metavar="DIR", help="folder to write into (default: the record's own)")
     add_colors(p)
@@ -191,6 +197,7 @@ def _add_report(commands: Any) -> None:
         "them. It says nothing of colours and places, of which maps prove nothing.",
     )
     add_record(p)
+    add_encoder(p)
     p.add_argument("--words", type=words_argument, metavar="WORDS", help="words to report (default: all but stop words)")
     p.add_argument("--thresholds", metavar="FILE", help="thresholds that fit-report wrote (default: those of the model inside)")
     p.set_defaults(run=command("report", ".reports"))
@@ -223,6 +230,7 @@ def _add_explore(commands: Any) -> None:
         description="Write a page (one HTML file that opens from disk): point at words, point at the picture, take masks.",
     )
     add_record(p)
+    add_encoder(p)
     p.add_argument("--out", metavar="FILE", help="the page (default: explorer.html beside the record)")
     p.set_defaults(run=command("explore"))
 

@@ -166,6 +166,23 @@ def test_a_page_gets_the_matrix(maps: HeatMaps) -> None:
     assert page_data(HeatMaps.load(RECORD)).header["relations"] == {}
 
 
+def test_a_page_gets_where_each_word_looks(maps: HeatMaps) -> None:
+    """Figures of every word of both sides at the picture's size, and an atlas that is as bounded as the page's own."""
+    page = page_data(maps, budget=2000)
+    looks, where = page.header["relations"]["looks"], maps.relation("text->image")
+    assert looks["terms"] == sum(where.num_terms.values()) and looks["grids"] == [[4, 8]]
+    entries = page.header["words"]
+    assert len(looks["words"]) == len(entries) and len(looks["atlas"]) <= 2000 * 4 / 3 + 4
+    for entry, told in zip(entries, looks["words"], strict=True):
+        side = where.negative if entry["kind"] == "negative" else where
+        assert side is not None
+        heat = side.heat_map(entry["label"], maps.size)
+        assert told["peak"] == pytest.approx(float(heat.max()), rel=1e-5)
+        assert told["mean"] == pytest.approx(float(heat.clamp(min=0).mean()), rel=1e-5)
+    only = maps.each_side(lambda side: dataclasses.replace(side, relations=Relations({}, None, torch.ones(10))))
+    assert page_data(only).header["relations"] == {}
+
+
 def _is_colour(pixels: np.ndarray, colour: Tensor) -> bool:
     return bool((pixels == colour.numpy()).all(-1).any())
 
