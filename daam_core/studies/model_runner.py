@@ -60,6 +60,9 @@ class ModelRunner:
         aggregation: what `Sample.maps` are, "sum" or "castorini".
         how: arguments of every call of the pipeline (num_inference_steps, guidance_scale, height, width).
         threads: CPU threads of this process. One thread gives the same rows on any number of cores.
+
+    Attributes:
+        output_space: whether what the attention gives out is recorded, too.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class ModelRunner:
         self.model, self.device, self.aggregation = model, device, aggregation
         self.how = dict(how or {})
         self.threads = threads
+        self.output_space = False
 
     @cached_property
     def pipe(self) -> Any:
@@ -125,7 +129,7 @@ class ModelRunner:
         generator = torch.Generator("cpu" if noise_from == "cpu" else self.pipe.device).manual_seed(seed)
         arguments = {**self.how, **how, "generator": generator}
         keep = self._kept(keep)
-        with warnings.catch_warnings(), trace(self.pipe, keep=keep) as recording:
+        with warnings.catch_warnings(), self._trace(keep) as recording:
             warnings.simplefilter("ignore")
             self.pipe(prompt, **arguments)
         return self._sample(recording, keep, None, prompt, seed)
@@ -161,7 +165,7 @@ class ModelRunner:
         latent = _latent(pipe, image)
         noise_to = _noiser(pipe)
         generator = torch.Generator("cpu").manual_seed(seed)
-        with trace(pipe, keep=keep, concepts=concepts) as recording:
+        with self._trace(keep, concepts) as recording:
             context, extra = _condition(pipe, caption, (height, width))
             for level in levels:
                 t = torch.tensor([level], device=latent.device)
@@ -169,6 +173,9 @@ class ModelRunner:
                 pipe.unet(noise_to(latent, noise, t), t, encoder_hidden_states=context, **extra)
             pipe.maybe_free_model_hooks()
         return self._sample(recording, keep, image, caption, seed)
+
+    def _trace(self, keep: Sequence[KeptAxis], concepts: Sequence[str] | None = None) -> AttentionTrace:
+        return trace(self.pipe, keep=keep, concepts=concepts, output_space=self.output_space)
 
     def _kept(self, keep: Sequence[KeptAxis]) -> Sequence[KeptAxis]:
         return keep if self.aggregation == "sum" or "heads" in keep else (*keep, "heads")

@@ -123,26 +123,27 @@ def test_output_space_of_every_family(name: str, small: int, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("name", ["flux", "sd3", "z-image", "qwen", "pixart"])
-def test_half_precision(name: str) -> None:
+def test_half_precision(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a bfloat16 model gives out, against float64 of that very output."""
     case = CASES[name]
     model = build(case).bfloat16()
-    given = {n: x.bfloat16() if isinstance(x, Tensor) and x.is_floating_point() else x for n, x in case.given.items()}
-    given = {n: [y.bfloat16() for y in x] if isinstance(x, list) else x for n, x in given.items()}
+
+    def half(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            return x.bfloat16() if x.is_floating_point() else x
+        return [half(y) for y in x] if isinstance(x, list) else x
+
+    given = {name: half(value) for name, value in case.given.items()}
     halved = replace(case, given=given)
     before = run(model, given)
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
-    below = output_sums.add_output_scores
 
     def watched(into: Tensor, output: Tensor, values: Tensor, selection: Tensor) -> None:
         kept.append((output.clone(), values.clone(), selection.clone()))
-        below(into, output, values, selection)
+        add_output_scores(into, output, values, selection)
 
-    output_sums.add_output_scores = watched
-    try:
-        recording, during, errors = recorded(model, halved, StoreOptions(output=True))
-    finally:
-        output_sums.add_output_scores = below
+    monkeypatch.setattr(output_sums, "add_output_scores", watched)
+    recording, during, errors = recorded(model, halved, StoreOptions(output=True))
     assert not errors and torch.equal(during, before) and kept[0][0].dtype == torch.bfloat16
     (group,) = (group for group in recording.recording.groups if group.side == "prompt")
     assert group.accumulator.outputs is not None

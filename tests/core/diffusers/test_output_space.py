@@ -15,6 +15,7 @@ from torch import Tensor
 from daam_core import HeatMaps, load_tiny, trace
 from daam_core.errors import BadArgument, DetailMissing, UnsupportedModel
 from daam_core.maps.aggregation import ANCHOR_SHARE
+from daam_core.types import Side
 
 from ..capture.test_output_sums import OutputWitness
 from ..models import PROMPT, paint, pipeline
@@ -92,7 +93,8 @@ def test_a_unet_with_guidance_two_pictures_and_a_size_that_is_no_square(kind: st
         output, anchor = (recording.heat_maps(image, aggregation=name) for name in ("output", "anchor"))
         (grid,) = anchor.sums
         assert grid[0] * grid[1] == max(g[0] * g[1] for g in whole.sums if g[0] * g[1] <= FINEST)
-        for row, side in ((image, "negative"), (2 + image, "prompt")):
+        rows: tuple[tuple[int, Side], ...] = ((image, "negative"), (2 + image, "prompt"))
+        for row, side in rows:
             words = whole.sides[side].prompt.words
             affinity = witness.affinity(row, grid[0] * grid[1])
             for word in words:
