@@ -17,6 +17,10 @@ from .relations import Relations
 Aggregation = Literal["sum", "castorini", "output", "anchor"]
 """Names of `AGGREGATIONS`."""
 
+LIKELY = 0.77
+"""From this presence score on a concept is more likely in the picture than not; chosen on the model inside (study `concepts`).
+On other models only the order of the scores says something."""
+
 
 @dataclass(frozen=True)
 class LayerInfo:
@@ -68,6 +72,7 @@ class RecordedImage:
             and the channels of one position of one frame add up to `num_terms`. Detail and heads are the mean over the frames.
         output: what the attention gave out, held against words and places, where kept.
         presence: of each word of a side of concepts, how much speaks for its being in the picture, 0..1; None of other sides.
+        likely: from this presence on a concept is more likely in the picture than not.
     """
 
     sums: Mapping[Grid, Tensor]
@@ -84,6 +89,7 @@ class RecordedImage:
     specials: bool = True
     relations: Relations | None = None
     presence: tuple[float, ...] | None = None
+    likely: float = LIKELY
     frames: Frames | None = None
     output: OutputSpace | None = None
 
