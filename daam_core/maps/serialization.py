@@ -307,7 +307,7 @@ def _output(tensors: Mapping[str, Tensor], values: Values, channels: int) -> Out
         return None
     weight = values.number("output_weight")
     affinity = _part(tensors, "affinity")
-    if weight < 0 or len(affinity) > 1:
+    if weight < 0 or len(affinity) > 1 or values.get("frames") is not None:
         raise BadRecord("This record's output space is not that of one recording; record the picture again.")
     for (h, w), x in affinity.items():
         if h * w > MOST_PLACES:

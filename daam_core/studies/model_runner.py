@@ -32,7 +32,7 @@ class Sample:
         image: uint8 `[H, W, 3]`.
         paper: the maps by the paper's Eq. 6.
         castorini: the maps by the castorini package's rule; only where heads were kept.
-        aggregation: which of the two the study was asked for (`--aggregation`).
+        aggregation: which of `AGGREGATIONS` the study was asked for (`--aggregation`).
     """
 
     image: NDArray[np.uint8]
@@ -45,8 +45,8 @@ class Sample:
     @property
     def maps(self) -> HeatMaps:
         """The maps by the rule that `--aggregation` names."""
-        if self.aggregation == "sum":
-            return self.paper
+        if self.aggregation != "castorini":
+            return self.paper.aggregate(self.aggregation)
         assert self.castorini is not None  # `ModelRunner` keeps the heads whenever this rule is asked for
         return self.castorini
 
@@ -57,7 +57,7 @@ class ModelRunner:
     Args:
         model: "tiny", a folder in diffusers' format, or a name on the hub.
         device: as in `load_pipeline`.
-        aggregation: what `Sample.maps` are, "sum" or "castorini".
+        aggregation: what `Sample.maps` are, a name of `AGGREGATIONS`.
         how: arguments of every call of the pipeline (num_inference_steps, guidance_scale, height, width).
         threads: CPU threads of this process. One thread gives the same rows on any number of cores.
 
@@ -76,7 +76,7 @@ class ModelRunner:
         self.model, self.device, self.aggregation = model, device, aggregation
         self.how = dict(how or {})
         self.threads = threads
-        self.output_space = False
+        self.output_space = aggregation in ("output", "anchor")
 
     @cached_property
     def pipe(self) -> Any:
@@ -178,7 +178,7 @@ class ModelRunner:
         return trace(self.pipe, keep=keep, concepts=concepts, output_space=self.output_space)
 
     def _kept(self, keep: Sequence[KeptAxis]) -> Sequence[KeptAxis]:
-        return keep if self.aggregation == "sum" or "heads" in keep else (*keep, "heads")
+        return keep if self.aggregation != "castorini" or "heads" in keep else (*keep, "heads")
 
     def _sample(
         self, recording: AttentionTrace, keep: Sequence[KeptAxis], image: NDArray[np.uint8] | None, prompt: str, seed: int

@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from daam_core import HeatMaps, load_tiny, trace
-from daam_core.errors import BadArgument, DetailMissing, UnsupportedModel
+from daam_core.errors import BadArgument, BadRecord, DetailMissing, UnsupportedModel
+from daam_core.maps import safetensors_file, serialization
 from daam_core.maps.aggregation import ANCHOR_SHARE
+from daam_core.maps.crop import cut_back, mixture
 from daam_core.types import Side
 
 from ..capture.test_output_sums import OutputWitness
@@ -203,6 +205,36 @@ def test_records_verbs_and_what_they_keep(tmp_path: Path) -> None:
         with pytest.raises(DetailMissing, match="a choice of these has none"):
             maps.select(**choice).aggregate("output")
     assert maps.nbytes > made().heat_maps().select(grids=[finest]).nbytes
+
+
+def test_a_spoiled_record_is_refused_by_a_sentence(tmp_path: Path) -> None:
+    tensors, header = serialization.pack(made().heat_maps())
+    (name,) = (name for name in tensors if name.startswith("affinity/"))
+    h, w = header["layers"][0]["grid"]
+    spoiled: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+        ({**tensors, name: 2 * tensors[name]}, header, "between -1 and 1"),
+        ({**tensors, name: tensors[name][:-1]}, header, "was promised"),
+        ({**tensors, f"output/{h}x{w}": tensors[f"output/{h}x{w}"] * torch.nan}, header, "no attention"),
+        (tensors, {**header, "output_weight": "much"}, "not a number"),
+        (tensors, {**header, "output_weight": -1.0}, "not that of one recording"),
+        ({**tensors, "affinity/100x100": torch.zeros(1, 1)}, header, "not that of one recording"),
+    ]
+    for number, (changed, about, says) in enumerate(spoiled):
+        with pytest.raises(BadRecord, match=says):
+            HeatMaps.load(safetensors_file.write(tmp_path / str(number), changed, about))
+
+
+def test_a_picture_cut_back_keeps_its_output_space() -> None:
+    maps = made().heat_maps()
+    height, width = maps.size
+    cut = cut_back(maps, (height - 16, width))
+    assert maps.output is not None and cut.output is not None
+    ((grid, affinity),) = cut.output.affinity.items()
+    torch.testing.assert_close(affinity.diagonal(), torch.ones(grid[0] * grid[1]), rtol=0, atol=1e-5)
+    assert cut.aggregate("output").heat_map("house").shape == cut.aggregate("anchor").heat_map("house").shape == maps.grid
+    rows = mixture(maps.grid[0], (height - 16) / height)
+    wanted = torch.einsum("ab,cbw->caw", rows, maps.output.scores[maps.grid])
+    torch.testing.assert_close(cut.output.scores[maps.grid], wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_what_was_not_asked_for_says_how_to_ask() -> None:
