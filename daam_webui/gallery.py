@@ -59,6 +59,7 @@ def show(session: RecordingSession, p: Any, processed: Any, append: bool = True)
                 maps, session.settings, drawing.words, finished.seed, prompt, negative, report=drawing.report
             )
             shown.runs.append(kept)
+        shown.notes += session.concept_failures()
         if shown.runs and not append:
             shown.notes.append(INNER)
         if not session.finished and not session.failure:
@@ -80,7 +81,7 @@ def _append(processed: Any, drawing: Drawing, finished: FinishedImage) -> None:
         processed.infotexts.append(processed.info)
     for drawn in drawing.drawn:
         image = Image.fromarray(drawn.pixels).convert("RGB")  # hosts write into all three channels
-        text = f"{info}, DAAM Lens shows: {drawn.kind} {_quoted(drawn.word)}"
+        text = f"{info}, DAAM Lens shows: {_quoted(f'{drawn.kind} {drawn.shows}')}"
         image.info["parameters"] = text
         processed.images.append(image)
         processed.infotexts.append(text)
@@ -107,7 +108,7 @@ def _save(session: RecordingSession, p: Any, drawing: Drawing, maps: HeatMaps, f
     try:
         for drawn, name in zip(drawing.drawn, names, strict=True):
             image = Image.fromarray(drawn.pixels).convert("RGB")
-            text = f"{info}, DAAM Lens shows: {drawn.kind} {_quoted(drawn.word)}"
+            text = f"{info}, DAAM Lens shows: {_quoted(f'{drawn.kind} {drawn.shows}')}"
             saved = session.host.save(image, p, finished.file, f"-daam-{name}", finished.seed, finished.prompt, text)
             finished.file = finished.file or _picture_of(saved, f"-daam-{name}")
         if session.settings.record:
