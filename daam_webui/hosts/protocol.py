@@ -35,27 +35,8 @@ class UNetCall:
     chunks: tuple[int, ...] = ()
 
 
-class WebUI(Protocol):
-    """One kind of host.
-
-    Attributes:
-        repeats_context: whether it repeats a context that is too short for its batch; else such a context is padded.
-    """
-
-    repeats_context: bool
-
-    def pass_texts(self, p: Any, second: bool) -> PassTexts:
-        """Which text each picture of this batch is told at each step, in the host's own reading; of the second pass of
-        hires fix, or of the first."""
-
-    def unet(self, model: Any) -> nn.Module:
-        """The UNet of a loaded checkpoint."""
-
-    def labels(self, call: UNetCall, step: SamplingStep) -> list[Label | None]:
-        """What each row of a call stands for; None for rows that are not the sampler's own (PAG looks a second time)."""
-
-    def changes_keys(self) -> bool:
-        """Whether something of the host's own (hypernetworks) stands between a context and the keys that are made of it."""
+class PageHost(Protocol):
+    """A host's page and files."""
 
     def ticked_accordion(self, label: str, elem_id: str) -> Any:
         """A folded part of the page that opens when its box is ticked; its value is whether it is."""
@@ -76,3 +57,26 @@ class WebUI(Protocol):
         self, image: Image.Image, p: Any, picture_file: str, suffix: str, seed: int, text: str, infotext: str | None
     ) -> str:
         """Save an image beside a picture with the host's own saver: the picture's name and a suffix. Returns its path."""
+
+
+class WebUI(PageHost, Protocol):
+    """A host whose sampler tells of each of its predictions.
+
+    Attributes:
+        repeats_context: whether it repeats a context that is too short for its batch; else such a context is padded.
+    """
+
+    repeats_context: bool
+
+    def pass_texts(self, p: Any, second: bool) -> PassTexts:
+        """Which text each picture of this batch is told at each step, in the host's own reading; of the second pass of
+        hires fix, or of the first."""
+
+    def unet(self, model: Any) -> nn.Module:
+        """The UNet of a loaded checkpoint."""
+
+    def labels(self, call: UNetCall, step: SamplingStep) -> list[Label | None]:
+        """What each row of a call stands for; None for rows that are not the sampler's own (PAG looks a second time)."""
+
+    def changes_keys(self) -> bool:
+        """Whether something of the host's own (hypernetworks) stands between a context and the keys that are made of it."""

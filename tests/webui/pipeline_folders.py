@@ -1,0 +1,77 @@
+"""Small pipelines of diffusers with random weights, saved as the folders that SD.Next loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+from ..core.models import pipeline, scheduler, text_config, tokenizer
+
+SECOND = 784
+"""Width of the second text encoder: SD.Next tells SDXL's by more than 768."""
+
+
+def autoencoder() -> AutoencoderKL:
+    """Eight pixels a latent, as in SD; the host's own decoder asks for this class."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=64,
+    ).eval()
+
+
+def sd15(folder: Path, seed: int = 0) -> None:
+    """SD 1.5's layout."""
+    pipe = pipeline("sd15", seed)
+    torch.manual_seed(seed)
+    pipe.vae = autoencoder()
+    pipe.save_pretrained(folder)
+
+
+def sdxl(folder: Path, seed: int = 1) -> None:
+    """SDXL's layout: two text encoders side by side."""
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        block_out_channels=(16, 32, 64),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4, 8),
+        transformer_layers_per_block=(1, 2, 3),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=32 + 6 * 8,
+        cross_attention_dim=32 + SECOND,
+    )
+    pipe: Any = StableDiffusionXLPipeline(
+        vae=autoencoder(),
+        text_encoder=CLIPTextModel(text_config(32)).eval(),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(SECOND)).eval(),
+        tokenizer=tokenizer(),
+        tokenizer_2=tokenizer(),
+        unet=unet.eval(),
+        scheduler=scheduler(),
+        add_watermarker=False,
+    )
+    _spread(pipe.unet)
+    pipe.save_pretrained(folder)
+
+
+def _spread(unet: Any) -> None:
+    """Random keys are nearly equal; spread them, so that maps differ between tokens and a wrong column shows."""
+    for name, weight in unet.named_parameters():
+        if "attn2.to_k" in name or "attn2.to_q" in name:
+            weight.data *= 8
