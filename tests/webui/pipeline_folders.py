@@ -6,16 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTextModelWithProjection
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
+from ..core.diffusers.transformer_pipelines import sentence_piece
 from ..core.models import pipeline, scheduler, text_config, tokenizer
 
 SECOND = 784
 """Width of the second text encoder: SD.Next tells SDXL's by more than 768."""
 
 
-def autoencoder() -> AutoencoderKL:
+def autoencoder(**more: Any) -> AutoencoderKL:
     """Eight pixels a latent, as in SD; the host's own decoder asks for this class."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -25,6 +33,7 @@ def autoencoder() -> AutoencoderKL:
         norm_num_groups=4,
         latent_channels=4,
         sample_size=64,
+        **more,
     ).eval()
 
 
@@ -75,3 +84,33 @@ def _spread(unet: Any) -> None:
     for name, weight in unet.named_parameters():
         if "attn2.to_k" in name or "attn2.to_q" in name:
             weight.data *= 8
+
+
+def flux(folder: Path) -> None:
+    """Flux's layout: CLIP for the pooled embedding, T5 for the words."""
+    clip, t5 = tokenizer(), sentence_piece()
+    torch.manual_seed(2)
+    transformer = FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        pooled_projection_dim=32,
+        axes_dims_rope=(2, 2, 4),
+    )
+    config = T5Config(vocab_size=len(t5), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    pipe: Any = FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=autoencoder(shift_factor=0.0),
+        text_encoder=CLIPTextModel(text_config(32)).eval(),
+        tokenizer=clip,
+        text_encoder_2=T5EncoderModel(config).eval(),
+        tokenizer_2=t5,
+        transformer=transformer.eval(),
+    )
+    for name, weight in pipe.transformer.named_parameters():
+        if weight.dim() >= 2 and any(part in name for part in ("to_q", "to_k", "add_q", "add_k")):
+            weight.data *= 4
+    pipe.save_pretrained(folder)

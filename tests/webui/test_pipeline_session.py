@@ -21,6 +21,8 @@ from daam_webui.fragment_prompt import Tokens, fragment_prompt, sections_of
 from daam_webui.pipeline_session import PipelinePass, PipelineSession
 from daam_webui.settings import Settings
 
+from ..core.diffusers.transformer_pipelines import flux
+
 PROMPT, NEGATIVE = "a red house and a green tree", "star"
 
 
@@ -263,3 +265,16 @@ def test_a_pipeline_that_fails_leaves_nothing_hooked(pipe: Any) -> None:
     assert vars(host.program) == {"sample": host._sample, "arguments": host._arguments}
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in pipe.unet.modules())
     assert type(pipe).__call__ is call
+
+
+def test_embeddings_of_several_prompts_that_were_encoded_apart_keep_their_words() -> None:
+    """SD.Next encodes the prompts of a batch one by one and gives the pipeline all their rows at once."""
+    pipe = flux()
+    with trace(pipe) as recording, torch.no_grad():
+        each = [pipe.encode_prompt(text, None, max_sequence_length=16)[:2] for text in ("a red house", "two cats")]
+        rows, pooled = (torch.cat([one[i] for one in each]) for i in (0, 1))
+        pipe(
+            prompt_embeds=rows, pooled_prompt_embeds=pooled, num_inference_steps=1, height=64, width=64, output_type="latent",
+            max_sequence_length=16,
+        )  # fmt: skip
+    assert [maps.words for maps in recording] == [["a", "red", "house"], ["two", "cats"]]
