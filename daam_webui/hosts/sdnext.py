@@ -101,7 +101,7 @@ class SDNext(PageHost):
         import gradio as gr
 
         with gr.Accordion(label, open=False, elem_id=f"{elem_id}_part"):
-            yield gr.Checkbox(False, label="Enable DAAM Lens", elem_id=elem_id)
+            yield gr.Checkbox(False, label=label, elem_id=elem_id)
 
     def sends_size(self) -> bool:
         return True  # the host's setting is hidden, and off
