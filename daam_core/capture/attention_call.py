@@ -24,6 +24,8 @@ class AttentionCall:
         bias: what is added to the scores, broadcastable to `[batch, heads, n, keys]`; None is nothing.
         lse: float32 `[batch, heads, n]`, log of the sum of exp(scores) over all keys, where the kernel gave it away.
         packed_heads: how many heads lie side by side in the last axis of q and k, 0 where the heads are an axis.
+        v: the values, shaped as k, where what the attention gives out is read.
+        output: what the attention gave out, `[batch, heads, n, d]` or `[batch, n, heads * d]`, where that is read.
     """
 
     q: Tensor
@@ -32,6 +34,8 @@ class AttentionCall:
     bias: Tensor | None = None
     lse: Tensor | None = None
     packed_heads: int = 0
+    v: Tensor | None = None
+    output: Tensor | None = None
 
     @property
     def batch(self) -> int:
@@ -77,6 +81,31 @@ class AttentionCall:
         if lse is not None and self.bias is not None:
             lse = lse.masked_fill(torch.isneginf(self.bias).all(-1), float("inf"))
         return replace(self, lse=lse)
+
+    def with_output(self, v: Any, output: Any, heads_last: bool = False) -> AttentionCall:
+        """The same with its values and what it gave out.
+
+        Args:
+            v: the values, as the attention function was given them.
+            output: what it returned; the output is first where it returns several things.
+            heads_last: whether both are `[batch, n, heads, d]`.
+
+        Raises:
+            UnsupportedModel: what it returned is not one row for each query.
+        """
+        output = output[0] if isinstance(output, (tuple, list)) else output
+        if not isinstance(v, Tensor) or not isinstance(output, Tensor):
+            raise UnsupportedModel("An attention gave out something else than a tensor, so its output cannot be read.")
+        if heads_last:
+            v, output = v.transpose(1, 2), output.transpose(1, 2)
+        if v.dim() == 3 and not self.packed_heads:
+            v, output = v[:, None], output[:, None]
+        if output.shape[0] != self.batch or output.shape[-2] != self.queries or v.shape[-2] != self.keys:
+            raise UnsupportedModel(
+                f"An attention of {self.queries} queries on {self.keys} keys gave out {tuple(output.shape)}, so its output "
+                "cannot be read."
+            )
+        return replace(self, v=v, output=output)
 
 
 def from_sdpa(args: Sequence[Any], kwargs: Mapping[str, Any]) -> AttentionCall:

@@ -46,6 +46,7 @@ FAMILIES: tuple[Family, ...] = (
         _JOINT,
         of.sd3,
         tokenizers=("tokenizer", "tokenizer_3"),
+        encoders=("CLIP", "T5"),
     ),
     Family(
         "Qwen-Image",
@@ -83,6 +84,7 @@ FAMILIES: tuple[Family, ...] = (
         of.hidream,
         text=("encoder_hidden_states_t5", "encoder_hidden_states_llama3"),
         tokenizers=("tokenizer_3", "tokenizer_4"),
+        encoders=("T5", "Llama"),
     ),
     Family("PixArt", ("pixart_transformer_2d.PixArtTransformer2DModel",), _CROSS, crossing.latent_cross),
     Family("Sana", ("sana_transformer.SanaTransformer2DModel",), _CROSS, crossing.latent_cross, keeps="first and tail"),
@@ -93,6 +95,7 @@ FAMILIES: tuple[Family, ...] = (
         crossing.hunyuan_dit,
         text=("encoder_hidden_states", "encoder_hidden_states_t5"),
         tokenizers=("tokenizer", "tokenizer_2"),
+        encoders=("CLIP", "T5"),
     ),
     Family(
         "HunyuanImage 2.1",
@@ -101,6 +104,7 @@ FAMILIES: tuple[Family, ...] = (
         of.hunyuan_image,
         text=("encoder_hidden_states", "encoder_hidden_states_2"),
         tokenizers=("tokenizer", "tokenizer_2"),
+        encoders=("Qwen", "byT5"),
         layout_arguments=("encoder_attention_mask", "encoder_attention_mask_2"),
     ),
     Family(

@@ -26,6 +26,7 @@ class Family:
         layout: gives the layout of one call, from the model and the call's arguments by name.
         text: the names of the arguments that hold its text, in the order in which columns are counted.
         tokenizers: the pipeline's tokenizers whose tokens are these columns, in order.
+        encoders: what people call the encoders of several tokenizers, in the same order; none where there is one.
         layout_arguments: arguments whose values the layout depends on, not only their shapes.
         keeps: which tokens become columns.
         columns_axis: the axis of a row of the first text argument that counts columns.
@@ -41,6 +42,7 @@ class Family:
     layout: Callable[[Any, Mapping[str, Any]], TokenLayout]
     text: tuple[str, ...] = ("encoder_hidden_states",)
     tokenizers: tuple[str, ...] = ("tokenizer",)
+    encoders: tuple[str, ...] = ()
     layout_arguments: tuple[str, ...] = ()
     keeps: Keeps = "tail"
     columns_axis: int = 0

@@ -25,7 +25,7 @@ from ..prompt.prompt import Prompt
 from ..types import Block, Grid, Layer, Side, Size
 from .accumulator import Accumulator
 from .buffers import StoreOptions
-from .concepts import ConceptRecording
+from .concept_sums import ConceptSums
 from .extraction import recorded_image
 
 logger = logging.getLogger("daam_lens")
@@ -74,7 +74,7 @@ class Recording:
         self.layers: list[Layer] = []
         self._numbers: dict[Hashable, int] = {}
         self._times: list[Any] = []
-        self.concepts: ConceptRecording | None = None
+        self.concepts: ConceptSums | None = None
         self.concept_failure = ""
 
     # -- while the model runs ---------------------------------------------------------------------------------------

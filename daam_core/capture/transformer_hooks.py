@@ -9,6 +9,7 @@ thread is inside a traced model.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import threading
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..errors import UnsupportedModel
 from . import transformer_ops
 from .attention_call import AttentionCall, from_dispatch, from_sdpa
 from .compile_op import is_compiled, reset_graphs
@@ -85,13 +87,14 @@ class TransformerHooks:
     Args:
         model: a transformer of diffusers.
         callbacks: what is called.
+        outputs: whether each call is handed on with its values and what it gave out; not of a compiled model.
     """
 
-    def __init__(self, model: nn.Module, callbacks: AttentionCallbacks) -> None:
+    def __init__(self, model: nn.Module, callbacks: AttentionCallbacks, outputs: bool = False) -> None:
         self._outer = model
         self.model: nn.Module = getattr(model, "_orig_mod", model)
         self._number = transformer_ops.number_of(self) if is_compiled(model) else None
-        self._callbacks = callbacks
+        self._callbacks, self.outputs = callbacks, outputs
         self._signature = inspect.signature(type(self.model).forward)
         self._handles: list[RemovableHandle | SharedWrapper | _AroundGraph] = []
 
@@ -275,6 +278,11 @@ def _wrap_attention(read: Read, below: Callable[..., Any]) -> Callable[..., Any]
                 call = call.with_lse(capture.of(call))
         finally:
             _THREAD.inside -= 1
+        if call is not None and any(scope.hooks.outputs for scope in scopes):
+            # One that cannot be read is left out: words are read all the same.
+            with contextlib.suppress(UnsupportedModel):
+                v = args[2] if len(args) > 2 else kwargs.get("value")
+                call = call.with_output(v, output, heads_last=backend)
         _dispatch_all(scopes, call, error)
         return output
 

@@ -92,6 +92,7 @@ class UNetRecording:
         concepts: Callable[[], ConceptTexts | None] | None = None,
     ) -> None:
         self._concepts = concepts
+        self._concept_keys: ConceptRecording | None = None
         self._proved: set[int] = set()
         self.thread = threading.get_ident()
         self.recording = Recording(keep, hold=not hooks.compiled)
@@ -219,7 +220,7 @@ class UNetRecording:
 
     def _add_concepts(self, forward: _Forward, layer: int, grid: Grid, q: Tensor, k: Tensor) -> None:
         """A layer's attention to concepts; whatever goes wrong ends them, not the words."""
-        concepts, described = self.recording.concepts, self._hooks.layers[layer]
+        concepts, described = self._concept_keys, self._hooks.layers[layer]
         assert concepts is not None
         try:
             for group, where in forward.places:
@@ -367,9 +368,11 @@ class UNetRecording:
             if texts is None:
                 raise NothingRecorded("the pipeline did not encode its prompt inside the trace, so concepts were not either")
             if recording.concepts is None:
-                recording.concepts = ConceptRecording(texts, prompts, self._hooks.text_keys, self._hooks.key_weights, context)
-            else:
-                recording.concepts.hold_against(prompts)
+                hooks = self._hooks
+                self._concept_keys = ConceptRecording(texts, prompts, hooks.text_keys, hooks.key_weights, context)
+                recording.concepts = self._concept_keys
+            elif self._concept_keys is not None:
+                self._concept_keys.hold_against(prompts)
         except Exception as error:
             recording.fail_concepts(error)
 

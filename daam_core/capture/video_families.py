@@ -50,6 +50,7 @@ VIDEO_FAMILIES: tuple[Family, ...] = (
         of.hunyuan_video15,
         text=("encoder_hidden_states", "encoder_hidden_states_2"),
         tokenizers=("tokenizer", "tokenizer_2"),
+        encoders=("Qwen", "byT5"),
         layout_arguments=("encoder_attention_mask", "encoder_attention_mask_2", "image_embeds"),
         video=True,
     ),

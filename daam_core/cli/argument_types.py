@@ -8,7 +8,9 @@ from collections.abc import Callable
 from ..errors import DaamLensError
 from ..validate import checked_device, checked_model
 
-SAVES = ("picture", "overlays", "masks", "animation", "sheet", "report", "explorer", "record")
+SAVES = ("picture", "overlays", "masks", "animation", "sheet", "relations", "report", "explorer", "record")
+RELATIONS = ("image->text", "text->image", "text->text", "image->image")
+"""Those of `types.Relation`, which would import NumPy."""
 
 
 def whole_argument(least: int) -> Callable[[str], int]:
@@ -99,6 +101,16 @@ def saves_argument(text: str) -> tuple[str, ...]:
     wanted = tuple(part.strip() for part in text.split(",") if part.strip())
     if not wanted or (unknown := [part for part in wanted if part not in SAVES]):
         raise argparse.ArgumentTypeError(f"{(unknown[0] if wanted else text)!r} is none of {', '.join(SAVES)}")
+    return wanted
+
+
+def relations_argument(text: str) -> tuple[str, ...]:
+    """Relations, "text->image,text->text"; "to" stands for "->", which a shell takes for a file."""
+    wanted = tuple(part.strip().replace("-to-", "->") for part in text.split(",") if part.strip())
+    if not wanted or (unknown := [part for part in wanted if part not in RELATIONS]):
+        named = ", ".join(name.replace("->", "-to-") for name in RELATIONS)
+        hint = "; a shell takes > for a file, write -to-" if text.endswith("-") else ""
+        raise argparse.ArgumentTypeError(f"{(unknown[0] if wanted else text)!r} is none of {named}{hint}")
     return wanted
 
 

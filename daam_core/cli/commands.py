@@ -51,6 +51,8 @@ def generate(args: argparse.Namespace) -> None:
         done.notes.append(f"The model did not read the last {len(lost)} words, from {lost[0]!r} on: its text encoder was full.")
     if "record" in args.save:
         done.paths.append(maps.save(folder / "record.safetensors"))
+    if args.encoder is not None:
+        maps = maps.select(encoder=args.encoder)
     write_parts(maps, [*chosen_words(maps, args.words), *maps.concepts], folder, args, done)
     if args.concepts and recording.concept_failure:
         done.notes.append(recording.concept_failure)
@@ -60,7 +62,7 @@ def generate(args: argparse.Namespace) -> None:
 
 def mask(args: argparse.Namespace) -> None:
     """`daam-lens mask`: masks of a record's words, cleaned up as asked."""
-    maps = _load(args.record)
+    maps = load(args)
     folder = writable_folder(args.out or Path(args.record).parent)
     if maps.num_frames > 1:
         return _masks_of_a_video(maps, folder, args)
@@ -98,7 +100,7 @@ def words(args: argparse.Namespace) -> None:
     """`daam-lens words`: which words drive a rectangle of the picture."""
     from ..maps.statistics import box_region, rank_region
 
-    maps = _load(args.record)
+    maps = load(args)
     ranked = rank_region(maps, box_region(maps, *args.region))
     print(f"{'word':16s} {'score':>6s} {'lift':>6s}")
     for row in ranked:
@@ -110,7 +112,7 @@ def show(args: argparse.Namespace) -> None:
     """`daam-lens show`: what is in a record."""
     from ..maps.prompt_report import prompt_report
 
-    maps = _load(args.record)
+    maps = load(args)
     folder = writable_folder(args.out) if args.out else None
     height, width = maps.size
     print(f"prompt   {maps.prompt.text}")
@@ -120,17 +122,32 @@ def show(args: argparse.Namespace) -> None:
         of = "" if maps.video is None else f", {len(maps.video)} in the video"
         print(f"frames   {maps.num_frames} latent{of}")
     print(f"model    {len(maps.layers)} layers, {maps.steps} steps")
+    if maps.encoders:
+        print(f"encoders {', '.join(maps.encoders)}")
+    if kept := _kept_relations(maps):
+        print(f"relations {', '.join(kept)}")
     print(f"words    {', '.join(maps.words)}\n")
     print("\n".join([*prompt_report(maps).lines(), *concept_lines(maps)]))
     if folder:
         print(shown(write_sheet(maps, [*maps.default_words(), *maps.concepts], folder, args)))
 
 
+def _kept_relations(maps: HeatMaps) -> list[str]:
+    """What is recorded beside Eq. 6, by the names of `--relations`."""
+    of_text = maps.relations
+    kept = {
+        "text-to-image": of_text is not None and bool(of_text.text_to_image),
+        "text-to-text": of_text is not None and of_text.text_to_text is not None,
+        "image-to-image": bool(maps.self_attention),
+    }
+    return [name for name, there in kept.items() if there]
+
+
 def explore(args: argparse.Namespace) -> None:
     """`daam-lens explore`: the explorer's page of a record."""
     from ..explorer.standalone import write_explorer
 
-    maps = _load(args.record)
+    maps = load(args)
     path = Path(args.out) if args.out else Path(args.record).parent / "explorer.html"
     writable_folder(path.parent)
     print(shown(write_explorer(maps, path)))
@@ -155,14 +172,20 @@ def _generate(prompt: str, args: argparse.Namespace) -> tuple[Any, AttentionTrac
     """The picture as uint8 `[H, W, 3]`, and the recording."""
     from ..diffusers.generation import Settings, generate_recorded
     from ..diffusers.loading import load_pipeline
+    from ..diffusers.transformer_trace import text_encoders
+    from ..prompt.encoders import check_encoder
 
     # castorini's rule is about every head's map.
     keep: tuple[KeptAxis, ...] = (*DETAILS[args.detail], *(("heads",) if args.aggregation == "castorini" else ()))
     concepts = args.concepts or ()
-    settings = Settings(args.seed, args.steps, args.size, args.guidance, args.negative or "", keep, concepts, args.num_frames)
+    settings = Settings(
+        args.seed, args.steps, args.size, args.guidance, args.negative or "", keep, concepts, args.num_frames, args.relations
+    )  # fmt: skip
     with quiet_warnings():
         pipe = load_pipeline(args.model, args.device)
         check_words(pipe, prompt, args.words)
+        if args.encoder is not None:
+            check_encoder(args.encoder, text_encoders(pipe))
         pipe.set_progress_bar_config(desc="painting", unit="step", leave=True)
         return generate_recorded(pipe, prompt, settings)
 
@@ -214,10 +237,12 @@ def check_names(args: argparse.Namespace) -> None:
 # -- shared ---------------------------------------------------------------------------------------------------------
 
 
-def _load(record: str) -> HeatMaps:
+def load(args: argparse.Namespace) -> HeatMaps:
+    """A command's record, of the text encoder that was asked for."""
     from ..maps.heatmaps import HeatMaps
 
-    return HeatMaps.load(record)
+    maps = HeatMaps.load(args.record)
+    return maps if args.encoder is None else maps.select(encoder=args.encoder)
 
 
 def _clean(one: Tensor, args: argparse.Namespace) -> Tensor:

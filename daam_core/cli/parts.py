@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CannotWrite
 from ..files import file_names, write_png, write_text
+from .relation_parts import relation_entries, relation_notes, write_relations
 from .video_parts import mask_of_frames, write_frame_masks, write_video_overlay
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 REPORT = "report.json"
 EVEN = 0.98
 """Part of the picture above which a mask tells no place apart."""
-_OF_A_WORD = re.compile(r"(overlay|mask|steps)_.+\.(png|gif|mp4|webp)")
+_OF_A_WORD = re.compile(r"(overlay|mask|steps|looks)_.+\.(png|gif|mp4|webp)|word_matrix\.png")
 _OF_THE_PICTURE = ("prompt", "negative", "model", "seed", "steps", "guidance", "height", "width")
 _OF_A_MASK = ("method", "tau")
 
@@ -62,6 +63,10 @@ def write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpar
             done.paths.append(_write_animation(maps, word, folder / f"steps_{name}.gif", args))
     if "sheet" in args.save:
         done.paths.append(write_sheet(maps, words, folder, args))
+    if "relations" in args.save:
+        own = [word for word in words if not maps.is_concept(word)]
+        done.paths += write_relations(maps, own, folder, args)
+        done.notes += relation_notes(maps, own)
     if "explorer" in args.save:
         from ..explorer.standalone import write_explorer
 
@@ -142,11 +147,13 @@ def _write_report(
 ) -> list[Path]:
     from ..maps.prompt_report import prompt_report
 
-    report = prompt_report(maps, [word for word in words if not maps.is_concept(word)])
+    own = [word for word in words if not maps.is_concept(word)]
+    report = prompt_report(maps, own)
     concepts = {concept: round(maps.presence(concept).score, 4) for concept in maps.concepts}
     files = [path.name for path in paths] + ["report.txt", REPORT]
     text = f"{maps.prompt.text}\n\n" + "\n".join([*report.lines(), *concept_lines(maps)]) + "\n"
-    entries = {**settings, **asdict(report), "concepts": concepts, "files": files}
+    relations = relation_entries(maps, own)
+    entries = {**settings, **asdict(report), "concepts": concepts, "relations": relations, "files": files}
     data = json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
     return [write_text(folder / "report.txt", text), write_text(folder / REPORT, data)]
 

@@ -22,11 +22,11 @@ MOST_LINES = 100_000
 
 def report(args: argparse.Namespace) -> None:
     """`daam-lens report`: what each word did, which objects may be missing."""
-    from ..maps.heatmaps import HeatMaps
     from ..maps.prompt_report import prompt_report
+    from .commands import load
 
     limits = read_thresholds(Path(args.thresholds)) if args.thresholds else None
-    print("\n".join(prompt_report(HeatMaps.load(args.record), args.words, limits).lines()))
+    print("\n".join(prompt_report(load(args), args.words, limits).lines()))
 
 
 def fit_report(args: argparse.Namespace) -> None:

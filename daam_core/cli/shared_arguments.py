@@ -7,7 +7,15 @@ from collections.abc import Callable
 from importlib import import_module
 
 from ..defaults import DEFAULT_OPACITY, DEFAULT_TAU
-from .argument_types import SAVES, device_argument, model_argument, number_argument, saves_argument, words_argument
+from .argument_types import (
+    SAVES,
+    device_argument,
+    model_argument,
+    number_argument,
+    relations_argument,
+    saves_argument,
+    words_argument,
+)
 
 _METHOD_HELP = (
     "how a heat map becomes a mask: best (the default), threshold (the paper's Eq. 7), late (Eq. 7 of late steps), "
@@ -74,6 +82,26 @@ def add_saves(p: argparse.ArgumentParser) -> None:
         default=SAVES,
         metavar="PARTS",
         help=f"what to write, with commas between (default: all of {','.join(SAVES)})",
+    )
+
+
+def add_relations(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--relations",
+        type=relations_argument,
+        default=(),
+        metavar="NAMES",
+        help="what else to record of transformers whose text and picture are one sequence, with commas between: text-to-image "
+        "(where a word looks), text-to-text (which word leans on which), image-to-image (masks use it)",
+    )
+
+
+def add_encoder(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--encoder",
+        metavar="NAME",
+        help="of models that join the columns of several text encoders (SD3: CLIP, T5): words as this one read them "
+        "(default: all together)",
     )
 
 

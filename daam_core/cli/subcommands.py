@@ -14,7 +14,17 @@ from .argument_types import (
     words_argument,
 )
 from .read_arguments import add_read_arguments
-from .shared_arguments import add_colors, add_method, add_model, add_record, add_saves, add_words, command
+from .shared_arguments import (
+    add_colors,
+    add_encoder,
+    add_method,
+    add_model,
+    add_record,
+    add_relations,
+    add_saves,
+    add_words,
+    command,
+)
 
 
 def add_subcommands(commands: Any) -> None:
@@ -24,6 +34,7 @@ def add_subcommands(commands: Any) -> None:
     _add_mask(commands)
     _add_words(commands)
     _add_show(commands)
+    _add_relations_of_a_record(commands)
     _add_report(commands)
     _add_explore(commands)
     _add_app(commands)
@@ -65,6 +76,8 @@ def _add_generate(commands: Any) -> None:
         metavar="WORDS",
         help='things to look for that are not in the prompt: "sky,shadow"; each is told with how likely it is there',
     )
+    add_relations(p)
+    add_encoder(p)
     add_method(p)
     p.add_argument(
         "--aggregation",
@@ -105,6 +118,7 @@ def _add_mask(commands: Any) -> None:
         description="Make black-and-white masks (PNG) from a record. Clean-up runs in the order of this list.",
     )
     add_record(p)
+    add_encoder(p)
     p.add_argument("--word", action="append", required=True, dest="words", help="word or phrase; may be repeated")
     p.add_argument("--out", metavar="DIR", help="folder to write into (default: the record's own)")
     add_method(p)
@@ -140,6 +154,7 @@ def _add_words(commands: Any) -> None:
         description="Rank the words by how much they drive a rectangle of the picture.",
     )
     add_record(p)
+    add_encoder(p)
     p.add_argument(
         "--region",
         type=region_argument,
@@ -157,9 +172,25 @@ def _add_show(commands: Any) -> None:
         description="Print a record's prompt, sizes and what each word did; with --out also draw its contact sheet.",
     )
     add_record(p)
+    add_encoder(p)
     p.add_argument("--out", metavar="DIR", help="folder for contact_sheet.png")
     add_colors(p)
     p.set_defaults(run=command("show"))
+
+
+def _add_relations_of_a_record(commands: Any) -> None:
+    p = commands.add_parser(
+        "relations",
+        help="which word leans on which, and where each word looks",
+        description="Print what each word attends to most, and write the matrix of words (PNG), a picture of where each word "
+        "looks and relations.json, of a record that holds them (`generate --relations text-to-text,text-to-image`).",
+    )
+    add_record(p)
+    add_encoder(p)
+    add_words(p)
+    p.add_argument("--out", metavar="DIR", help="folder to write into (default: the record's own)")
+    add_colors(p)
+    p.set_defaults(run=command("relations", ".relations"))
 
 
 def _add_report(commands: Any) -> None:
@@ -170,6 +201,7 @@ def _add_report(commands: Any) -> None:
         "them. It says nothing of colours and places, of which maps prove nothing.",
     )
     add_record(p)
+    add_encoder(p)
     p.add_argument("--words", type=words_argument, metavar="WORDS", help="words to report (default: all but stop words)")
     p.add_argument("--thresholds", metavar="FILE", help="thresholds that fit-report wrote (default: those of the model inside)")
     p.set_defaults(run=command("report", ".reports"))
@@ -202,6 +234,7 @@ def _add_explore(commands: Any) -> None:
         description="Write a page (one HTML file that opens from disk): point at words, point at the picture, take masks.",
     )
     add_record(p)
+    add_encoder(p)
     p.add_argument("--out", metavar="FILE", help="the page (default: explorer.html beside the record)")
     p.set_defaults(run=command("explore"))
 

@@ -138,11 +138,13 @@ def _prompt(encoding: Encoding, name: str, index: int, family: Family, columns: 
     if len(names) > len(sizes):  # several encoders' columns in one argument: all but the last keep every token
         ahead = [_length(encoding, part) for part in names[:-1]]
         sizes = [*ahead, sum(columns) - sum(ahead)]
-    prompts = [_part(encoding, part, name, index, size, family) for part, size in zip(names, sizes, strict=False) if size > 0]
+    there = [i for i, size in enumerate(sizes[: len(names)]) if size > 0]
+    prompts = [_part(encoding, names[i], name, index, sizes[i], family) for i in there]
     known = [p for p in prompts if p is not None]
     if not known or len(known) != len(prompts) or sum(p.length for p in known) != sum(columns):
         return None
-    return concat_encoders(known) if len(known) > 1 else known[0]
+    encoders = [family.encoders[i] for i in there] if family.encoders else ()
+    return concat_encoders(known, encoders) if len(known) > 1 else known[0]
 
 
 def _length(encoding: Encoding, component: str) -> int:

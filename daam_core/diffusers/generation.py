@@ -47,7 +47,8 @@ def generate_recorded(
     """
     options = call_options(pipe, settings, on_step)
     concepts = list(settings.concepts) or None
-    with trace(pipe, keep=settings.detail, negative=bool(settings.negative), concepts=concepts) as recording:
+    negative, relations = bool(settings.negative), settings.relations
+    with trace(pipe, keep=settings.detail, negative=negative, concepts=concepts, relations=relations) as recording:
         try:
             output = pipe(prompt=prompt, **options)
         except ValueError as error:

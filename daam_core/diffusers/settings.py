@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..types import Relation
 from .trace import KeptAxis
 
 
@@ -21,6 +22,7 @@ class Settings:
         detail: what to keep apart.
         concepts: what to look for beside the prompt's words, see `trace`.
         frames: of a video.
+        relations: whose queries attend to whose keys, beside Eq. 6, see `trace`.
     """
 
     seed: int = 0
@@ -31,3 +33,4 @@ class Settings:
     detail: Sequence[KeptAxis] = ()
     concepts: Sequence[str] = ()
     frames: int | None = None
+    relations: Sequence[Relation] = ()

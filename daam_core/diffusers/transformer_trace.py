@@ -62,3 +62,13 @@ class TransformerTrace(PipelineTrace):
     def _running(self) -> TransformerRecording | None:
         running = super()._running()
         return running if isinstance(running, TransformerRecording) else None
+
+
+def text_encoders(pipe: Any) -> tuple[str, ...]:
+    """The names of a pipeline's text encoders, where its transformer joins the columns of several; none of other pipelines.
+
+    Raises:
+        UnsupportedModel: the transformer is none that is read.
+    """
+    model = next((x for name in MODELS if isinstance(x := getattr(pipe, name, None), torch.nn.Module)), None)
+    return () if model is None else family_of(model).encoders

@@ -87,7 +87,7 @@ def page_data(maps: HeatMaps, budget: int = BUDGET) -> PageData:
             "layers": detail is not None and bool(detail.layers),
             "frames": frames > 1,
         },
-        "relations": _relations(maps),
+        "relations": _relations(maps, [(entry["kind"], entry["label"]) for entry in entries], budget),
         "notes": _notes(maps),
         "atlas": layout,
     }
@@ -225,13 +225,36 @@ def _figures(levels: dict[tuple[int, int], Tensor], size: tuple[int, int]) -> li
     return found
 
 
-def _relations(maps: HeatMaps) -> dict[str, Any]:
-    """Which word leans on which, where that was recorded: "words" and "text_to_text" `[query][key]`, 0 to 1."""
-    if maps.relations is None or maps.relations.text_to_text is None:
-        return {}
-    names = maps.words[:_MATRIX_WORDS]
-    matrix = [[round(x, 4) for x in row] for row in maps.word_matrix(names).tolist()]
-    return {"words": names, "text_to_text": matrix}
+def _relations(maps: HeatMaps, entries: Sequence[tuple[str, str]], budget: int) -> dict[str, Any]:
+    """What of it was recorded: which word leans on which, "words" and "text_to_text" `[query][key]`, 0 to 1; and "looks"."""
+    kept = maps.relations
+    found: dict[str, Any] = {}
+    if kept is not None and kept.text_to_text is not None:
+        found["words"] = names = maps.words[:_MATRIX_WORDS]
+        found["text_to_text"] = [[round(x, 4) for x in row] for row in maps.word_matrix(names).tolist()]
+    if kept is not None and kept.text_to_image:
+        found["looks"] = _looks(maps, entries, budget)
+    return found
+
+
+def _looks(maps: HeatMaps, names: Sequence[tuple[str, str]], budget: int) -> dict[str, Any]:
+    """Where each word looks (text->image), an atlas of its own like that of the header: "terms", the layout, "words" with the
+    figures of each entry of the header, "atlas" in base64. Of what has no such map all is 0."""
+    where = maps.relation("text->image").sum_frames()
+    sides: dict[str, HeatMaps | None] = {"word": where, "special": where, "negative": where.negative}
+    levels = {grid: torch.zeros(len(names), *grid) for grid in where.sums}
+    for kind, side in sides.items():
+        own = [i for i, (k, _) in enumerate(names) if k == kind]
+        if side is not None and own:
+            for grid, tiles in _levels(side, [names[i][1] for i in own]).items():
+                if grid in levels:
+                    levels[grid][own] = tiles
+    atlas, layout = _smallest(levels, budget)
+    words = [
+        {"scales": scales, **figures} for scales, figures in zip(layout.pop("scales"), _figures(levels, maps.size), strict=True)
+    ]
+    terms = sum(where.num_terms.values())
+    return {"terms": terms, **layout, "words": words, "atlas": base64.b64encode(atlas).decode("ascii")}
 
 
 def _notes(maps: HeatMaps) -> list[str]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..types import Size
 from .prompt_report import PromptReport, prompt_report
+from .relations import LeaningWord, leanings
 from .statistics import RankedWord, above_negative, box_region, difference, mean_probability, rank_region, share
 
 if TYPE_CHECKING:
@@ -146,3 +147,21 @@ class Statistics:
             1.0
         """
         return prompt_report(self.maps, words)
+
+    def leaning(self, words: Sequence[str] | None = None) -> list[LeaningWord]:
+        """What each word leans on most (text->text): the other word that it attends to most, how much, and how much to itself.
+
+        Args:
+            words: content words by default.
+
+        Raises:
+            DetailMissing: text->text was not recorded; the text says how to.
+            WordNotFound: the prompt has no such word.
+
+        Example:
+            >>> maps.statistics().leaning()
+            Traceback (most recent call last):
+            daam_core.errors.DetailMissing: What the text attended to was not recorded. Record with ...
+        """
+        names = self.maps.default_words() if words is None else list(words)
+        return leanings(names, self.maps.word_matrix(names))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import BadArgument, DetailMissing, WordNotFound
 from ..prompt.concepts import ConceptWord
+from ..prompt.encoders import of_encoder, word_of_encoder
 from ..prompt.prompt import Word
 from ..prompt.search import listed
 from ..types import Grid, Side, Size
@@ -84,7 +85,20 @@ class WordQueries(PictureSides):
         """(h, w) of the finest recorded resolution."""
         return max(self.sums, key=lambda g: g[0] * g[1])
 
-    def heat_map(self, query: str | Word, size: Size | None = None, frames: int | None = None) -> Tensor:
+    @property
+    def encoders(self) -> list[str]:
+        """The text encoders whose readings of a word can be told apart, such as `["CLIP", "T5"]` of SD3; none where a model has
+        one, or several that share their columns.
+
+        Example:
+            >>> maps.encoders
+            []
+        """
+        return self.prompt.encoders
+
+    def heat_map(
+        self, query: str | Word, size: Size | None = None, frames: int | None = None, encoder: str | None = None
+    ) -> Tensor:
         """The heat map of one word or phrase, Eq. 6: `D_k[x, y] = sum over layers i, steps j, heads l of F_k^(i,j,l)[x, y]`.
 
         Args:
@@ -93,14 +107,15 @@ class WordQueries(PictureSides):
             size: (height, width) to upscale to, bicubic; None is the finest recorded resolution.
             frames: of a video, how many frames its map is to have, such as those of the video itself, `len(maps.video)`; linear
                 between the recorded ones (see `Frames.places`). None is the recorded (latent) ones.
+            encoder: one of `maps.encoders`: the tokens of the word that this text encoder read. None is all of them, summed.
 
         Returns:
             float32 `[h, w]`, non-negative but for bicubic undershoot; attention summed over heads, layers, steps. Of a video
             (`maps.num_frames` above 1) `[frames, h, w]`.
 
         Raises:
-            WordNotFound: the prompt has no such word; the text lists those it has.
-            BadArgument: a size below one pixel, frames of a picture, or more than can be held at once.
+            WordNotFound: the prompt has no such word, or the encoder did not read it; the text lists those it has.
+            BadArgument: a size below one pixel, frames of a picture, more than can be held at once, or no such encoder.
 
         Example:
             >>> heat = maps.heat_map("house", size=(32, 64))
@@ -110,10 +125,14 @@ class WordQueries(PictureSides):
             Traceback (most recent call last):
             daam_core.errors.WordNotFound: 'zebra' is not in the prompt. Its words are: a, red, house, and, a#2, green, tree....
         """
-        return self.heat_maps([query], size, frames)[0]
+        return self.heat_maps([query], size, frames, encoder)[0]
 
     def heat_maps(
-        self, queries: Sequence[str | Word] | None = None, size: Size | None = None, frames: int | None = None
+        self,
+        queries: Sequence[str | Word] | None = None,
+        size: Size | None = None,
+        frames: int | None = None,
+        encoder: str | None = None,
     ) -> Tensor:
         """The maps of several words in one call, as `heat_map` gives each.
 
@@ -121,19 +140,25 @@ class WordQueries(PictureSides):
             queries: words and phrases; all words of the prompt by default.
             size: (height, width); None is the finest recorded resolution.
             frames: as in `heat_map`.
+            encoder: as in `heat_map`; all words are then those that it read.
 
         Returns:
             float32 `[words, h, w]`; of a video `[words, frames, h, w]`.
 
         Raises:
-            WordNotFound: the prompt has no such word.
-            BadArgument: a size below one pixel, frames of a picture, or more than can be held at once.
+            WordNotFound: the prompt has no such word, or the encoder did not read it.
+            BadArgument: a size below one pixel, frames of a picture, more than can be held at once, or no such encoder.
 
         Example:
             >>> tuple(maps.heat_maps(["house", "green tree"], size=(32, 64)).shape)
             (2, 32, 64)
         """
-        levels = self._levels("sums", self.words if queries is None else queries)
+        wanted: Sequence[str | Word] = self.words if queries is None else queries
+        if encoder is not None:
+            prompt = self.prompt
+            words = of_encoder(prompt, encoder).labels if queries is None else queries
+            wanted = [word_of_encoder(prompt, prompt.find(query), encoder) for query in words]
+        levels = self._levels("sums", wanted)
         return upscaled(levels, self._checked(size), self.frames, frames)
 
     def __getitem__(self, query: str | Word) -> Tensor:

@@ -63,6 +63,58 @@ def matrix(relations: Relations | None, words: Sequence[Word]) -> Tensor:
     return select @ relations.text_to_text @ select.T / counts.clamp(min=1)[:, None]
 
 
+@dataclass(frozen=True)
+class LeaningWord:
+    """What one word attends to in the text.
+
+    Attributes:
+        word: its label.
+        most: the other word that it attends to most; None where there is no other.
+        probability: with which it attends to that word, 0 to 1.
+        itself: with which it attends to itself.
+        words: with which it attends to any word of the table, itself among them; the rest of 1 goes to the picture, to start,
+            end and padding, and to words outside the table.
+    """
+
+    word: str
+    most: str | None
+    probability: float
+    itself: float
+    words: float
+
+
+def leanings(labels: Sequence[str], values: Tensor) -> list[LeaningWord]:
+    """What each word leans on most, in the words' order.
+
+    Args:
+        labels: the words.
+        values: float32 `[words, words]` (query, key), as `matrix` gives them.
+
+    Example:
+        >>> leanings(["red", "house"], torch.tensor([[0.5, 0.25], [0.0, 0.75]]))[0]
+        LeaningWord(word='red', most='house', probability=0.25, itself=0.5, words=0.75)
+    """
+    found = []
+    for i, (label, row) in enumerate(zip(labels, values.tolist(), strict=True)):
+        others = [j for j in range(len(labels)) if j != i]
+        most = max(others, key=row.__getitem__, default=None)
+        found.append(
+            LeaningWord(label, None if most is None else labels[most], 0.0 if most is None else row[most], row[i], sum(row))
+        )
+    return found
+
+
+def leaning_lines(words: Sequence[LeaningWord]) -> list[str]:
+    """The table as text, a line a word, and what its numbers are."""
+    lines = [f"{'word':16s} {'itself':>8s}  leans most on"]
+    lines += [f"{one.word:16s} {one.itself:8.2%}  {_on(one)}" for one in words]
+    return [*lines, "per cent: of all that the word attends to, mean over its tokens, heads, layers and steps"]
+
+
+def _on(word: LeaningWord) -> str:
+    return "-" if word.most is None else f"{word.most} ({word.probability:.2%})"
+
+
 def added(first: Relations | None, second: Relations | None) -> Relations | None:
     """The sums of two recordings of one text; None where one of them has none."""
     if first is None or second is None:

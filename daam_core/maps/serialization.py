@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 100_000
 MOST_TERMS = 2**53
+LONGEST_ENCODER = 40
+"""Characters of the name of a text encoder."""
 MOST_FRAMES = 4096
 """Of a video."""
 RULES: Mapping[Aggregation, str] = {"sum": "paper", "castorini": "castorini"}
@@ -294,7 +296,7 @@ def prompt_to_dict(prompt: Prompt) -> dict[str, Any]:
     """Plain numbers, strings and lists, ready for JSON. Records call a channel a row."""
     return {
         "text": prompt.text,
-        "tokens": [{"column": t.column, "text": t.text, "weight": t.weight, "row": t.channel} for t in prompt.tokens],
+        "tokens": [_token_to_dict(token) for token in prompt.tokens],
         "words": [{"label": w.label, "text": w.text, "weight": w.weight, "rows": list(w.channels)} for w in prompt.words],
         "start": list(prompt.start),
         "end": list(prompt.end),
@@ -302,6 +304,18 @@ def prompt_to_dict(prompt: Prompt) -> dict[str, Any]:
         "length": prompt.length,
         "truncated": list(prompt.truncated),
     }
+
+
+def _encoder(token: Values) -> str:
+    name = "" if token.get("encoder") is None else token.text("encoder")
+    if len(name) > LONGEST_ENCODER:
+        raise BadRecord(f"This record names a text encoder {name[:40]!r}, which is longer than any; it was damaged or changed.")
+    return name
+
+
+def _token_to_dict(token: Token) -> dict[str, Any]:
+    found = {"column": token.column, "text": token.text, "weight": token.weight, "row": token.channel}
+    return {**found, "encoder": token.encoder} if token.encoder else found
 
 
 def prompt_from_dict(values: Values) -> Prompt:
@@ -312,7 +326,7 @@ def prompt_from_dict(values: Values) -> Prompt:
     """
     most = 2**20
     tokens = tuple(
-        Token(t.whole("column", 0, most), t.text("text"), t.whole("row", 1, most), t.number("weight"))
+        Token(t.whole("column", 0, most), t.text("text"), t.whole("row", 1, most), t.number("weight"), _encoder(t))
         for t in values.each("tokens")
     )
     words = tuple(

@@ -15,6 +15,7 @@ import numpy as np
 import PIL.Image
 
 from ..errors import BadArgument, DetailMissing
+from ..prompt.encoders import of_encoder
 from ..prompt.prompt import Prompt
 from ..types import Grid, Image, Side, Video
 from . import combine, subset
@@ -57,9 +58,10 @@ class Verbs(PictureSides):
         heads: Iterable[int] | None = None,
         grids: Iterable[Grid] | None = None,
         frames: Iterable[int] | None = None,
+        encoder: str | None = None,
     ) -> M:
-        """The same maps from a choice of layers, steps, heads, resolutions or frames, on both sides. What is named twice counts
-        once.
+        """The same maps from a choice of layers, steps, heads, resolutions, frames or text encoder, on both sides. What is
+        named twice counts once.
 
         The negative side is there where it has what is chosen: it may have other resolutions or fewer steps. Concepts are there
         where only resolutions are chosen.
@@ -71,10 +73,12 @@ class Verbs(PictureSides):
             grids: resolutions (h, w).
             frames: of a video, frames of its maps from 0, in order; one of them is a picture, whose maps are `[h, w]`. Layers,
                 steps and heads are kept as the mean over the frames, and cannot be chosen together with frames.
+            encoder: one of `maps.encoders`: the words that this text encoder read, by its tokens alone. Start, end and padding
+                stay those of all.
 
         Raises:
             DetailMissing: the recording did not keep what is asked for; the text says how to record it.
-            BadArgument: no such layer, step, head, resolution or frame.
+            BadArgument: no such layer, step, head, resolution, frame or encoder.
 
         Example:
             >>> late = maps.select(steps=[-1])
@@ -82,6 +86,8 @@ class Verbs(PictureSides):
             >>> maps.select(steps=[0, 0, -2]).num_terms == maps.select(steps=[0]).num_terms
             True
         """
+        if encoder is not None:
+            return self._of_encoder(encoder).select(layers=layers, steps=steps, heads=heads, grids=grids, frames=frames)
         given = (layers, steps, heads, grids, frames)
         if all(x is None for x in given):
             return self
@@ -98,6 +104,14 @@ class Verbs(PictureSides):
         shown = self.video[[round(self.frames.places(len(self.video))[i]) for i in numbers]]
         video = shown if len(numbers) > 1 else None
         return dataclasses.replace(self, sides=sides, picture=shown[len(shown) // 2], video=video)
+
+    def _of_encoder(self: M, name: str) -> M:
+        """The words that one text encoder read; a side that it read no word of is left out."""
+        sides: dict[Side, RecordedImage] = {}
+        for side, image in self.sides.items():
+            with contextlib.nullcontext() if side == "prompt" else contextlib.suppress(BadArgument):
+                sides[side] = dataclasses.replace(image, prompt=of_encoder(image.prompt, name))
+        return dataclasses.replace(self, sides=sides)
 
     def sum_frames(self: M) -> M:
         """The maps of a video as those of one picture: Eq. 6 summed over its latent frames, too. Those of a picture stay.

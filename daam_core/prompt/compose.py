@@ -13,11 +13,16 @@ from .context import Fit, context_channels, one_hot
 from .prompt import Prompt, Token, Word, labelled
 
 
-def concat_encoders(prompts: Sequence[Prompt]) -> Prompt:
+def concat_encoders(prompts: Sequence[Prompt], names: Sequence[str] = ()) -> Prompt:
     """One prompt read by several encoders whose columns stand one after the other, as SD3 joins CLIP and T5.
 
     Words of one label are one word, with the tokens of every encoder that read it.
+
+    Args:
+        prompts: what each encoder read.
+        names: of the encoders, for a choice of one (see `encoders`); none where they are not known.
     """
+    prompts = [_named(prompt, name) for prompt, name in zip(prompts, names, strict=True)] if names else prompts
     whole = concat(prompts)
     first_rows = list(accumulate((len(p.tokens) for p in prompts), initial=0))
     channels: dict[str, tuple[int, ...]] = {}
@@ -31,6 +36,10 @@ def concat_encoders(prompts: Sequence[Prompt]) -> Prompt:
     # What one encoder cut off, another may have read.
     cut = tuple(word for word in prompts[0].truncated if word.casefold() not in words)
     return replace(whole, text=prompts[0].text, words=merged, truncated=cut)
+
+
+def _named(prompt: Prompt, encoder: str) -> Prompt:
+    return replace(prompt, tokens=tuple(replace(token, encoder=encoder) for token in prompt.tokens))
 
 
 def concat(prompts: Sequence[Prompt]) -> Prompt:

@@ -129,6 +129,19 @@ class Prompt:
         return len(self.tokens) + 3
 
     @property
+    def encoders(self) -> list[str]:
+        """The text encoders that read its words, by name, where a model joins the columns of several: `['CLIP', 'T5']` of SD3;
+        none where there is one, or its encoders share their columns (SDXL).
+
+        Example:
+            >>> maps.prompt.encoders
+            []
+        """
+        from .encoders import encoders_of
+
+        return encoders_of(self)
+
+    @property
     def labels(self) -> list[str]:
         """The words' labels in order: `['a', 'red', 'house', 'and', 'a#2', 'green', 'tree']`."""
         return [word.label for word in self.words]

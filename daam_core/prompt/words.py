@@ -11,12 +11,14 @@ from .alignment import search_key
 
 @dataclass(frozen=True)
 class Token:
-    """One token of the prompt: its context column, the characters it touches, its channel, the host's weight for it."""
+    """One token of the prompt: its context column, the characters it touches, its channel, the host's weight for it, and the
+    name of its text encoder where a model joins the columns of several."""
 
     column: int
     text: str
     channel: int
     weight: float = 1.0
+    encoder: str = ""
 
 
 @dataclass(frozen=True)

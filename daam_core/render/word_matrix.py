@@ -11,11 +11,14 @@ from PIL import Image, ImageDraw
 from ..errors import BadArgument
 from .colormaps import ColourMap, apply_colormap
 from .overlay import Picture
-from .text import Theme, theme_colors, title_lines, width_of, write
+from .sheets import colour_bar, number
+from .text import Theme, ThemeColors, theme_colors, title_lines, width_of, wrap, write
 
 MOST_WORDS = 64
 """Rows and columns of a matrix that is drawn."""
-_CELL, _LABEL, _MARGIN, _LETTERS = 34, 160, 24, 15
+_CELL, _LABEL, _MARGIN, _LETTERS, _SMALL = 36, 160, 24, 15, 13
+_LEAST_WIDTH = 420
+_READING = "How much the word of a row attends to the word of a column, in per cent of all that it attends to."
 
 
 def word_matrix(
@@ -26,7 +29,8 @@ def word_matrix(
     theme: Theme = "dark",
     colormap: ColourMap = "ember",
 ) -> Picture:
-    """A table of colours: a row for each word that attends, a column for each that is attended to, per cents in the cells.
+    """A table of colours: a row for each word that attends, a column for each that is attended to, per cents in the cells, and
+    below them what colours and numbers mean.
 
     Args:
         labels: of rows and columns alike.
@@ -41,12 +45,16 @@ def word_matrix(
     ink = theme_colors(theme)
     longest = min(_LABEL, max(width_of(label, _LETTERS) for label in labels) + 4)
     left = _MARGIN + round(longest) + 8
-    width = max(320, left + count * _CELL + _MARGIN)
-    titles, big = title_lines(title, width - 2 * _MARGIN, 20)
-    top = _MARGIN + round(len(titles) * big * 1.4) + round(longest) + 8
-    sheet = Image.new("RGB", (width, top + count * _CELL + _MARGIN), ink.ground)
+    width = max(_LEAST_WIDTH, left + count * _CELL + _MARGIN)
+    room = width - 2 * _MARGIN
+    titles, big = title_lines(title, room, 20)
+    reading = wrap(_READING, room, _SMALL, 3)
+    line = round(_SMALL * 1.4)
+    top = _MARGIN + round(len(titles) * big * 1.4) + round(longest) + 16
+    end = top + count * _CELL + 14
+    sheet = Image.new("RGB", (width, end + line * (len(reading) + 1) + 10 + _MARGIN), ink.ground)
     for i, text in enumerate(titles):
-        write(sheet, (_MARGIN, _MARGIN + big * (0.7 + 1.4 * i)), text, width - 2 * _MARGIN, big, ink.text)
+        write(sheet, (_MARGIN, _MARGIN + big * (0.7 + 1.4 * i)), text, room, big, ink.text)
     finite = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0).clip(0)
     colours = apply_colormap(finite / max(float(finite.max()), 1e-12), colormap)
     draw = ImageDraw.Draw(sheet)
@@ -60,5 +68,22 @@ def word_matrix(
             x, y = left + j * _CELL, top + i * _CELL
             draw.rectangle((x, y, x + _CELL - 2, y + _CELL - 2), fill=shade)
             ink_of_cell = (20, 21, 26) if sum(shade) > 380 else (240, 240, 242)
-            write(sheet, (x + 4, y + _CELL / 2 - 1), f"{100 * finite[i, j]:.0f}", _CELL - 8, 12, ink_of_cell)
+            write(sheet, (x + 3, y + _CELL / 2 - 1), _per_cent(finite[i, j]), _CELL - 7, 12, ink_of_cell)
+    _scale(sheet, (left, end + line / 2), float(finite.max()), colormap, ink)
+    for i, text in enumerate(reading):
+        write(sheet, (_MARGIN, end + 10 + line * (i + 1.5)), text, room, _SMALL, ink.quiet)
     return np.asarray(sheet)
+
+
+def _per_cent(value: float) -> str:
+    """Of a hundred, in at most four letters: 12, 4.3, 0.12, 0.05."""
+    share = 100 * value
+    return f"{share:.0f}" if share >= 9.95 else f"{share:.1f}" if share >= 0.995 else f"{share:.2f}"
+
+
+def _scale(sheet: Image.Image, at: tuple[float, float], top: float, colormap: ColourMap, ink: ThemeColors) -> None:
+    """The colours from none to the largest value, with these numbers; its left end at `at`."""
+    length, thick = 120, 12
+    low = write(sheet, at, "0 %", 40, _SMALL, ink.quiet)
+    sheet.paste(Image.fromarray(colour_bar(length, thick, colormap)), (round(at[0] + low + 8), round(at[1] - thick / 2)))
+    write(sheet, (at[0] + low + length + 16, at[1]), number(top, "%"), 80, _SMALL, ink.quiet)

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...daam_core.capture.comfyui_model import CONTEXT, TextArgument
 from ...daam_core.capture.region import WHOLE, Area
 from ...daam_core.prompt.compose import concat_encoders, pad_or_truncate
+from ...daam_core.prompt.encoders import encoder_name
 from ...daam_core.prompt.prompt import Prompt
 from .context_alignment import context_prompt, of_length, placed
 from .default_cond import AtWork, DefaultAreas, area_and_weight, is_default
@@ -129,13 +130,15 @@ def _text_id(cond: Cond) -> int:
 def _prompt(cond: Cond, texts: Sequence[TextArgument]) -> Prompt:
     """The words of a conditioning at the columns that the model is given, which are more than the encoder's for some."""
     main, *further = texts
-    held = [(text, cond.get("model_conds", {}).get(text.given)) for text in further]
-    prompts = [_main_prompt(cond, main), *(_further_prompt(cond, text, one.cond) for text, one in held if one is not None)]
+    held = [(text, one) for text in further if (one := cond.get("model_conds", {}).get(text.given)) is not None]
+    prompts = [_main_prompt(cond, main), *(_further_prompt(cond, text, one.cond) for text, one in held)]
     if len(prompts) == 1:
         return prompts[0]
     if any(prompt == Prompt.by_index(prompt.length) for prompt in prompts):
         return Prompt.by_index(sum(prompt.length for prompt in prompts))
-    whole, own = concat_encoders(prompts), {word.label.casefold() for word in prompts[0].words}
+    names = [next(iter(_tokens(cond, text) or text.encoders), "") for text in (main, *(text for text, _ in held))]
+    whole = concat_encoders(prompts, [encoder_name(name) for name in names])
+    own = {word.label.casefold() for word in prompts[0].words}
     # ByT5 reads what is quoted inside a sentence of its own, whose words are not the user's.
     return replace(whole, words=tuple(word for word in whole.words if word.label.casefold() in own))
 

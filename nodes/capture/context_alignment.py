@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...daam_core.errors import BadArgument
 from ...daam_core.prompt.compose import concat, concat_encoders, drop_prefix, pad_or_truncate
+from ...daam_core.prompt.encoders import encoder_name
 from ...daam_core.prompt.prompt import Prompt
 from .prompt_tokens import ENCODINGS, PromptTokens
 
@@ -129,11 +130,12 @@ def _shorter(tokens: PromptTokens, columns: int) -> Prompt | None:
 def _readings(tokens: PromptTokens) -> Iterator[Prompt]:
     """The ways the encoders' outputs may stand in a context: CLIP before T5 (SD3), one alone, CLIP's two side by side."""
     clip = [tokens[name] for name in ("g", "l") if name in tokens]
-    others = [prompt for name, prompt in tokens.items() if name not in ("g", "l", "h")]
+    others = {name: prompt for name, prompt in tokens.items() if name not in ("g", "l", "h")}
     # CLIP's two encoders share their columns; the longer one is cut to the shorter.
     shared = pad_or_truncate(clip[0], min(prompt.length for prompt in clip)) if clip else tokens.get("h")
     if shared is not None and others:
-        yield concat_encoders([shared, others[-1]])
-    yield from others
+        last = list(others)[-1]
+        yield concat_encoders([shared, others[last]], [encoder_name("l"), encoder_name(last)])
+    yield from others.values()
     if shared is not None:
         yield shared

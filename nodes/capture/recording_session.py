@@ -17,11 +17,13 @@ from torch.nn.functional import cosine_similarity
 from ...daam_core.capture.attention_call import from_comfyui
 from ...daam_core.capture.buffers import BatchSlice, StoreOptions
 from ...daam_core.capture.comfyui_model import CONTEXT, ComfyUIModel, ModelCall
+from ...daam_core.capture.heat_so_far import heat_so_far, words_are_known
 from ...daam_core.capture.lse_capture import LseCapture
 from ...daam_core.capture.recording import Recording
 from ...daam_core.capture.token_layout import TokenLayout
-from ...daam_core.errors import NothingRecorded
+from ...daam_core.errors import BadPrompt, NothingRecorded, WordNotFound
 from ...daam_core.maps.heatmaps import HeatMaps
+from ...daam_core.types import Size
 from .attention_router import AttentionRouter, Call, grid_of_block, own_slice
 from .batch_rows import Conds, Row, names_of
 
@@ -37,12 +39,14 @@ SAME_TEXT = 0.98
 
 @dataclass(frozen=True)
 class Options:
-    """What a Record node was asked for; `first_step` and `last_step` count sampling steps from 0, both included."""
+    """What a Record node was asked for; `first_step` and `last_step` count sampling steps from 0, both included. The heat of
+    `live_word` is shown while it samples, of none where it is empty."""
 
     keep: StoreOptions
     negative: bool = False
     first_step: int = 0
     last_step: int = 10_000
+    live_word: str = ""
 
 
 class RecordingSession:
@@ -91,6 +95,11 @@ class RecordingSession:
     def failure(self) -> str:
         """Why recording stopped, empty while it goes on."""
         return self._recording.failure
+
+    @property
+    def latent_size(self) -> Size:
+        """(height, width) of the latent."""
+        return self._latent[-2], self._latent[-1]
 
     # -- the sampler ------------------------------------------------------------------------------------------------
 
@@ -273,17 +282,46 @@ class RecordingSession:
             NothingRecorded: nothing was recorded; the text says why.
         """
         self._close_step()
-        if self._proof is not None and not bool(self._proof) and not self.failure:
+        self._read_proof()
+        if not self.failure and not any(group.accumulator.buffers for group in self._recording.groups):
+            raise NothingRecorded(self._why_silent())
+        size = (self._latent[-2] * self._scale, self._latent[-1] * self._scale)
+        return [self._recording.finish(image, size) for image in range(self._latent[0])]
+
+    def live_heat(self, word: str, size: Size) -> Tensor | None:
+        """A word's heat over the steps so far, in the first picture: float32 `[h, w]` on the CPU, None before the first step.
+
+        Waits for the device.
+
+        Raises:
+            NothingRecorded: recording stopped.
+            BadPrompt: the prompt's words are not known.
+            WordNotFound: the prompt has no such word; the text lists those it has.
+        """
+        self._read_proof()
+        if self.failure:
+            raise NothingRecorded(self.failure)
+        if not words_are_known(self._recording, 0):
+            raise BadPrompt(
+                "the words of this prompt are not known while it is sampled. Encode it with the CLIP that comes out of Record."
+            )
+        try:
+            return heat_so_far(self._recording, 0, word, size)
+        except WordNotFound:
+            raise
+        except Exception as error:  # sums that were worked off by half would be wrong
+            self.fail(error)
+            raise NothingRecorded(self.failure) from error
+
+    def _read_proof(self) -> None:
+        """The text at the layers is the model's, or recording ends; waits for the device."""
+        if self._proof is not None and not self.failure and not bool(self._proof):
             self.fail(
                 NothingRecorded(
                     "another node exchanges the text inside the model (attention couple and regional prompts do): the words at "
                     "a layer are not those of the prompt. Record without that node"
                 )
             )
-        if not self.failure and not any(group.accumulator.buffers for group in self._recording.groups):
-            raise NothingRecorded(self._why_silent())
-        size = (self._latent[-2] * self._scale, self._latent[-1] * self._scale)
-        return [self._recording.finish(image, size) for image in range(self._latent[0])]
 
     def _why_silent(self) -> str:
         if self._in_pieces:

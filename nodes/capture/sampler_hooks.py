@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from ...daam_core.capture.comfyui_model import is_unet
 from ...daam_core.capture.lse_capture import LseCapture
 from ...daam_core.errors import NothingRecorded, recording_failure
 from ...daam_core.maps.heatmaps import HeatMaps
+from .live_preview import LivePreview
 from .named_attention import named_attention
 from .recording_session import Options, RecordingSession
 from .recording_store import RECORDINGS, Source
@@ -50,7 +52,7 @@ class RecordedSampling:
         try:
             guider = executor.class_obj
             session = _open(guider, self._options, _argument(args, kwargs, 0, "noise"))
-            last = _Last(session)
+            last = _Last(session, self._live(session, guider))
             given, named = _with_callback(args, kwargs, last)
         except Exception as error:  # the picture comes first
             return self._without(executor, args, kwargs, error)
@@ -60,9 +62,18 @@ class RecordedSampling:
             with _compiled_apart(guider.model_options), named_attention(module, _override(session, None)):
                 output = executor(*given, **named)
             self._keep(session, output, last, guider)
+            if last.live is not None:
+                last.live.tell_cost()
             return output
         finally:
             session.close()
+
+    def _live(self, session: RecordingSession, guider: Any) -> LivePreview | None:
+        word = self._options.live_word
+        if not word:
+            return None
+        latent_format = guider.model_patcher.model.latent_format
+        return LivePreview(word, self._source.node, session.live_heat, latent_format, session.latent_size)
 
     def _without(self, executor: Any, args: Any, kwargs: Any, error: Exception) -> Any:
         output = executor(*args, **kwargs)
@@ -147,15 +158,20 @@ def _compiled_apart(model_options: dict[str, Any]) -> Iterator[None]:
 class _Last:
     """The sampler's callback, which also tells which step it is and what the clean latent looks like."""
 
-    def __init__(self, session: RecordingSession) -> None:
+    def __init__(self, session: RecordingSession, live: LivePreview | None = None) -> None:
         self.clean: torch.Tensor | None = None
         self.below: Callable[..., Any] | None = None
+        self.live = live
         self._session = session
 
     def __call__(self, step: int, clean: Any, x: Any, total: int) -> Any:
         self._session.sampling_step = step + 1
         self.clean = clean
-        return self.below(step, clean, x, total) if self.below is not None else None
+        if self.below is None:
+            return None
+        if self.live is None:
+            return self.below(step, clean, x, total)
+        return self.live.during(partial(self.below, step, clean, x, total), clean)
 
 
 def _with_callback(args: tuple[Any, ...], kwargs: dict[str, Any], last: _Last) -> tuple[list[Any], dict[str, Any]]:

@@ -134,14 +134,15 @@ export class DaamExplorer extends HTMLElement {
       show: (/** @type {string} */ name) => this.show(name),
       blend: (/** @type {string} */ name) => { this.blend = name; this.screen?.draw(); },
       extras: (/** @type {boolean} */ on) => { this.extras = on; this.screen?.fillSheet(); },
+      look: (/** @type {boolean} */ on) => this.look(on),
       clear: () => this.clear(),
       part: (/** @type {import("./model.js").Part} */ part) => this.choosePart(part).then(() => this.tellHost()),
       stage: {
-        pixel: (/** @type {number} */ y, /** @type {number} */ x) => this.screen?.rank(rankPixel(model.page, y, x), local("under the pointer")),
+        pixel: (/** @type {number} */ y, /** @type {number} */ x) => this.screen?.rank(rankPixel(model.source, y, x), local("under the pointer")),
         leave: () => this.screen?.rank(null),
         click: (/** @type {number} */ y, /** @type {number} */ x) => this.clicked(y, x),
         region: (/** @type {import("./upscale.js").Box} */ box, /** @type {Uint8Array|undefined} */ inside) =>
-          this.screen?.rank(rankBox(model.page, box, inside), local("in the region"), true),
+          this.screen?.rank(rankBox(model.source, box, inside), local("in the region"), true),
         moved: () => this.screen?.drop(),
       },
       mask: {
@@ -164,7 +165,30 @@ export class DaamExplorer extends HTMLElement {
   async show(name) {
     this.view = name;
     this.screen?.turn(name);
+    if (name === "Layers") this.look(false);
     if (name === "Layers" && !(await this.detail("layers"))) return;
+    this.screen?.fillSheet();
+  }
+
+  /** Shows where words look, or which places look at them. Masks are of the second alone. @param {boolean} on */
+  look(on) {
+    const { model, ui } = this;
+    if (on === model.looking) return;
+    model.looking = on;
+    for (const button of ui.whose.children) button.setAttribute("aria-pressed", String((button.dataset.choice === "word") === on));
+    ui.panel.panel.hidden = on;
+    if (on) {
+      if (model.part) this.tellHost();
+      model.part = this.wanted = null;
+      ui.scrubber.reset();
+      this.screen?.showFrame(null);
+      this.masking = false;
+      ui.panel.shown(false);
+    }
+    this.screen?.drop();
+    this.screen?.rank(null);
+    this.screen?.draw();
+    this.screen?.prepare();
     this.screen?.fillSheet();
   }
 
@@ -185,7 +209,7 @@ export class DaamExplorer extends HTMLElement {
 
   /** Drops a region if there is one, and keeps the strongest word of the place. @param {number} y @param {number} x */
   clicked(y, x) {
-    const rows = rankPixel(this.model.page, y, x);
+    const rows = rankPixel(this.model.source, y, x);
     this.screen?.drop();
     this.screen?.rank(rows, local("under the pointer"));
     if (rows[0]?.score > 0) this.toggle([rows[0].index]);
@@ -266,6 +290,7 @@ export class DaamExplorer extends HTMLElement {
     const wanted = (this.wanted = part);
     if (part && !(await this.detail(part.axis))) return;
     if (wanted !== this.wanted) return;
+    if (part) this.look(false);
     this.model.part = part;
     this.screen?.showFrame(part?.axis === "frames" ? part.frames[0] : null);
     if (!this.hovered && !this.picks.length) this.picks = [[candidates(this.model.page)[0]]];

@@ -9,7 +9,7 @@ import { stage } from "./stage.js";
 import { toolbar } from "./toolbar.js";
 import { local } from "./local.js";
 
-export const VIEWS = ["Picture", "Words", "Compare", "Layers"];
+export const VIEWS = ["Picture", "Words", "Compare", "Layers", "Relations"];
 
 /**
  * @param {import("./model.js").Model} model
@@ -29,10 +29,12 @@ export function layout(model, start, on) {
   const bar = h("div", { class: "bar" });
   const sheet = h("div", { class: "sheets", style: "width:100%" });
   const status = h("p", { class: "hint", role: "status" });
-  const views = VIEWS.filter((name) => name !== "Layers" || header.detail.layers);
+  const there = /** @type {Record<string, boolean>} */ ({ Layers: header.detail.layers, Relations: Boolean(header.relations?.text_to_text) });
+  const views = VIEWS.filter((name) => there[name] ?? true);
   const tabs = views.map((name) => h("button", { type: "button", "aria-pressed": String(name === VIEWS[0]), onclick: () => on.show(name) }, local(name)));
-  const tools = toolbar(tabs, words.some((word) => word.kind !== "word" || !word.content), {
+  const tools = toolbar(tabs, words.some((word) => word.kind !== "word" || !word.content), Boolean(model.page.looks), {
     blend: on.blend,
+    look: (name) => on.look(name === "word"),
     tool: (name) => view.useTool(name),
     extras: (shown) => {
       chips.board.classList.toggle("bare", !shown);
@@ -45,5 +47,5 @@ export function layout(model, start, on) {
   const root = h("div", { class: "root", onkeydown: (/** @type {KeyboardEvent} */ e) => e.key === "Escape" && on.clear() },
     chips.board, tools.bar, h("div", { class: "body" },
       h("div", { class: "left" }, view.frame, bar, sheet, scrub.bar), h("div", { class: "side" }, ranking, panel.panel, status, notes)));
-  return { root, chips, view, panel, scrubber: scrub, ranks, where, bar, sheet, status, tabs, views, blending: tools.blending, tool: tools.tool };
+  return { root, chips, view, panel, scrubber: scrub, ranks, where, bar, sheet, status, tabs, views, blending: tools.blending, tool: tools.tool, whose: tools.whose };
 }

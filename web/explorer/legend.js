@@ -22,13 +22,13 @@ export function legend(model, shown, look) {
   const { low, peak } = model.heat([...new Set(shown.flat())], look.size);
   const stops = colourTable(look.map).filter((_, i) => i % 15 === 0).map((c) => `rgb(${c.join()})`);
   // A choice of steps or layers has other numbers of terms: its sums are shown as they are.
-  const unit = model.part ? 1 : Math.max(1, model.page.header.terms);
+  const unit = model.part ? 1 : Math.max(1, model.source.header.terms);
   const number = (/** @type {number} */ v) => model.part ? Math.max(0, v).toPrecision(2) : `${tidy((100 * Math.max(0, v)) / unit)} %`;
   return [
     h("span", {}, number(low)),
     h("span", { class: "ramp", style: `background:linear-gradient(90deg,${stops})` }),
     h("span", {}, number(peak)),
-    h("span", {}, local(model.part ? "attention, summed" : "of the attention")),
+    h("span", {}, model.looking ? local("of the word's attention") : local(model.part ? "attention, summed" : "of the attention")),
   ];
 }
 

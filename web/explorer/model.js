@@ -30,6 +30,8 @@ export class Model {
     this.page = page;
     /** @type {Part} */
     this.part = null;
+    /** Whether the maps are of where a word looks, not of which places look at the word. */
+    this.looking = false;
     /** @type {Map<string, import("./detail.js").Detail>} */
     this.details = new Map();
     const longer = Math.max(...page.size);
@@ -71,7 +73,17 @@ export class Model {
 
   /** Whether a word's heat has been made at the size of the screen. @param {number[]} members */
   ready(members) {
-    return this.bytes.has(keyOf(members, this.heatSize, this.part));
+    return this.bytes.has(this.key(members, this.heatSize, this.part));
+  }
+
+  /** The page whose maps are shown. @returns {import("./page_data.js").Page} */
+  get source() {
+    return (this.looking && this.page.looks) || this.page;
+  }
+
+  /** @param {number[]} members @param {[number, number]} size @param {Part} part */
+  key(members, size, part) {
+    return `${this.looking ? "looks " : ""}${members}|${size}|${part ? `${part.axis}${part.frames}` : ""}`;
   }
 
   /** @param {number[]} members */
@@ -82,7 +94,7 @@ export class Model {
   /** Native levels, of the chosen steps or layers where some are chosen. @param {number[]} members @param {Part} [part] */
   levels(members, part = this.part) {
     const detail = part && this.details.get(part.axis);
-    if (!part || !detail) return this.page.levels(members);
+    if (!part || !detail) return this.source.levels(members);
     const labels = members.map((i) => this.page.words[i].label);
     // Only words that can be seen are kept by step and layer; of others, and of the negative prompt, there is the whole.
     if (members.some((i) => this.page.words[i].kind !== "word") || !detail.has(labels)) return this.page.levels(members);
@@ -91,17 +103,17 @@ export class Model {
 
   /** @param {number[]} members @param {[number, number]} [size] @param {Part} [part] @returns {Float32Array} */
   map(members, size = this.drawn, part = this.part) {
-    const key = keyOf(members, size, part);
+    const key = this.key(members, size, part);
     return kept(this.floats, key, KEPT_FLOATS, () => upscale(this.levels(members, part), size));
   }
 
   /** For drawing: 256 steps between the map's own extremes. @param {number[]} members @param {[number, number]} [size] @param {Part} [part] */
   heat(members, size = this.heatSize, part = this.part) {
-    const key = keyOf(members, size, part);
+    const key = this.key(members, size, part);
     return kept(this.bytes, key, KEPT_BYTES, () => {
       if (members.length === 1 && !part) {
         // The core has measured the whole map of a word already.
-        const { low, peak } = this.page.words[members[0]];
+        const { low, peak } = this.source.words[members[0]];
         return { bytes: upscaleBytes(this.levels(members, part), size, low, peak), low, peak };
       }
       const map = this.floats.get(key) ?? upscale(this.levels(members, part), size);
@@ -151,7 +163,7 @@ export class Model {
 
   /** A word in every frame of a video, below each other. @param {number[]} members @param {[number, number]} size @returns {Float32Array} */
   film(members, size) {
-    return kept(this.films, keyOf(members, size, null), KEPT_FILMS, () => {
+    return kept(this.films, this.key(members, size, null), KEPT_FILMS, () => {
       const count = this.page.header.frames;
       const all = new Float32Array(count * size[0] * size[1]);
       for (let frame = 0; frame < count; frame++) {
@@ -180,11 +192,6 @@ export class Model {
     const won = competed([map, ...others], settings.tau);
     return settings.soft ? soft(map, settings.tau).map((v, i) => v * won[i]) : won;
   }
-}
-
-/** @param {number[]} members @param {[number, number]} size @param {Part} part */
-function keyOf(members, size, part) {
-  return `${members}|${size}|${part ? `${part.axis}${part.frames}` : ""}`;
 }
 
 /**

@@ -8,7 +8,7 @@
  * @typedef {{top: number, grids: [number, number][], columns: number[]}} Layout
  * @typedef {{width: number, height: number, pixels: Uint8Array}} Grey
  */
-import { decodeGreyPng } from "./png.js";
+import { decodeGreyPng, fromBase64 } from "./png.js";
 import { local } from "./local.js";
 
 export const FORMAT = "daam-lens page";
@@ -31,6 +31,8 @@ export class Page {
     this.atlas = atlas;
     /** @type {Map<number, Level[]>} */
     this.cache = new Map();
+    /** The same words with the maps of where each looks, where these were recorded. @type {Page|null} */
+    this.looks = null;
   }
 
   /** Native levels of one word. @param {number} index @returns {Level[]} */
@@ -68,10 +70,21 @@ export async function readPage(header, bytes) {
   try {
     const atlas = await decodeGreyPng(bytes);
     checkLayout(atlas, header.atlas, header.words.length);
-    return new Page(header, atlas);
+    const page = new Page(header, atlas);
+    if (header.relations?.looks) page.looks = await readLooks(header);
+    return page;
   } catch (error) {
     throw new PageError(`The heat maps of this picture cannot be read (${/** @type {Error} */ (error).message}); make the page again.`);
   }
+}
+
+/** Where each word looks (text->image). @param {any} header @returns {Promise<Page>} @throws {Error} */
+async function readLooks(header) {
+  const { words, terms, atlas, ...layout } = header.relations.looks;
+  const grey = await decodeGreyPng(fromBase64(atlas));
+  checkLayout(grey, layout, header.words.length);
+  const named = header.words.map((/** @type {Word} */ word, /** @type {number} */ i) => ({ ...word, ...words[i] }));
+  return new Page({ ...header, words: named, terms, atlas: layout }, grey);
 }
 
 /** @param {any} header @throws {PageError} */

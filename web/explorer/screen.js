@@ -5,6 +5,7 @@ import { VIEWS } from "./layout.js";
 import { legend, rankRows } from "./legend.js";
 import { drawApart, drawKeptMask, markChips, wordColour } from "./painting.js";
 import { candidates } from "./ranking.js";
+import { matrixSheet } from "./relations.js";
 import { layerSheet, pair, wordSheet } from "./sheets.js";
 import { local } from "./local.js";
 
@@ -115,6 +116,7 @@ export class Screen {
     ui.view.frame.hidden = ui.bar.hidden = ui.tool.hidden = !whole;
     ui.sheet.hidden = whole;
     ui.blending.hidden = !whole || this.chosen.picks.length < 2;
+    if (ui.whose) ui.whose.hidden = name === "Layers" || name === "Relations";
   }
 
   fillSheet() {
@@ -126,6 +128,7 @@ export class Screen {
     const words = extras ? [...model.page.words.keys()] : candidates(model.page);
     const made = view === "Words" ? wordSheet(model, picture, table, words, this.on.toggle, isKept)
       : view === "Compare" ? pair(model, picture, table, picks, settings.tau)
+      : view === "Relations" ? matrixSheet(model.page, words, this.map)
       : layerSheet(model, picture, table, members);
     ui.sheet.replaceChildren(made);
   }

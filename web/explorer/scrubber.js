@@ -26,6 +26,11 @@ export function scrubber(header, choose) {
   return {
     bar,
     stop,
+    /** Everything is shown again. */
+    reset() {
+      stop();
+      for (const axis of /** @type {const} */ (["steps", "layers", "frames"])) back[axis]();
+    },
     /** Shows a part that was chosen earlier. @param {NonNullable<import("./model.js").Part>} part */
     restore: (part) => restore[part.axis](part.frames),
   };

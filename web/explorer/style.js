@@ -103,6 +103,14 @@ code { font-size: 12px; }
 .pair { display: grid; grid-template-columns: minmax(0, 1fr) auto minmax(0, 1fr); gap: 14px; align-items: center; width: 100%; }
 .pair figure { margin: 0; text-align: center; } figcaption { margin-top: 6px; font-weight: 500; overflow-wrap: anywhere; }
 .iou { display: grid; justify-items: center; } .iou b { font-size: 28px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.relations { display: grid; gap: 10px; justify-items: center; width: 100%; } .scroll { overflow: auto; max-width: 100%; padding: 3px; }
+.matrix { border-collapse: separate; border-spacing: 2px; font-size: 13px; font-variant-numeric: tabular-nums; }
+.matrix td[data-pair] { min-width: 40px; height: 34px; text-align: center; border-radius: 5px; padding: 0 4px; }
+.matrix th { font-weight: 500; color: var(--muted); } .matrix th.lit { color: var(--text); text-decoration: underline 2px var(--accent); text-underline-offset: 3px; }
+.matrix th[scope="row"] { text-align: right; padding-right: 6px; overflow-wrap: anywhere; max-width: 160px; }
+.matrix th[scope="col"] { vertical-align: bottom; height: 0; padding-bottom: 4px; }
+.matrix th[scope="col"] span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 160px; overflow: hidden; }
+.relations output { min-height: 3em; text-align: center; }
 .message { margin: 16px; padding: 20px; border: 1px solid var(--line); border-radius: 10px; background: var(--surface); }
 @media (pointer: coarse) { button:not(.chip, .card) { min-height: 40px; } .check { min-height: 40px; } .slider { min-height: 36px; } }
 `;

@@ -99,7 +99,16 @@ export const TEXTS = {
   "Play the frames": "播放各帧",
   "all frames": "所有帧",
   "frame {0} of {1}": "第 {0} 帧，共 {1} 帧",
-  "frames": "帧"
+  "frames": "帧",
+  "Whose attention is shown": "显示谁的注意力",
+  "Picture to word": "图像到词",
+  "Word to picture": "词到图像",
+  "of the word's attention": "占该词注意力的比例",
+  "Relations": "关系",
+  "Which word leans on which": "哪个词注意哪个词",
+  "of all that the word of the row attends to": "占该行的词全部注意力的比例",
+  "“{0}” attends to “{1}” with {2} %": "“{0}”对“{1}”的注意力为 {2} %",
+  "A row is a word that attends, a column one that is attended to; the rest goes to the picture, start, end and padding.": "行是注意的词，列是被注意的词；其余的注意力落在图像、起始、结束和填充 token 上。"
  },
  "ja": {
   " and ": " と ",
@@ -200,7 +209,16 @@ export const TEXTS = {
   "Play the frames": "フレームを再生",
   "all frames": "全フレーム",
   "frame {0} of {1}": "フレーム {0} / {1}",
-  "frames": "フレーム"
+  "frames": "フレーム",
+  "Whose attention is shown": "どちらの注意を見せるか",
+  "Picture to word": "画像から単語へ",
+  "Word to picture": "単語から画像へ",
+  "of the word's attention": "その単語の注意に対して",
+  "Relations": "関係",
+  "Which word leans on which": "どの単語がどの単語に注意するか",
+  "of all that the word of the row attends to": "その行の単語の注意全体に対して",
+  "“{0}” attends to “{1}” with {2} %": "「{0}」の「{1}」への注意は {2} %",
+  "A row is a word that attends, a column one that is attended to; the rest goes to the picture, start, end and padding.": "行は注意する単語、列は注意される単語です。残りは画像、開始・終了・埋め草のトークンに向きます。"
  },
  "de": {
   " and ": " und ",
@@ -301,6 +319,15 @@ export const TEXTS = {
   "Play the frames": "Die Frames abspielen",
   "all frames": "alle Frames",
   "frame {0} of {1}": "Frame {0} von {1}",
-  "frames": "Frames"
+  "frames": "Frames",
+  "Whose attention is shown": "Wessen Aufmerksamkeit gezeigt wird",
+  "Picture to word": "Bild zu Wort",
+  "Word to picture": "Wort zu Bild",
+  "of the word's attention": "der Aufmerksamkeit des Wortes",
+  "Relations": "Beziehungen",
+  "Which word leans on which": "Welches Wort sich auf welches stützt",
+  "of all that the word of the row attends to": "von allem, worauf das Wort der Zeile achtet",
+  "“{0}” attends to “{1}” with {2} %": "„{0}“ achtet mit {2} % auf „{1}“",
+  "A row is a word that attends, a column one that is attended to; the rest goes to the picture, start, end and padding.": "Eine Zeile ist ein Wort, das achtet, eine Spalte eines, auf das geachtet wird; der Rest geht an das Bild, Start, Ende und Füllung."
  }
 };

@@ -4,17 +4,20 @@ import { local } from "./local.js";
 
 /**
  * @param {HTMLElement[]} tabs @param {boolean} extras whether there are words besides the prompt's own
- * @param {{blend: (name: string) => void, tool: (name: string) => void, extras: (on: boolean) => void, clear: () => void}} on
+ * @param {boolean} looks whether it is known where words look
+ * @param {{blend: (name: string) => void, tool: (name: string) => void, look: (name: string) => void, extras: (on: boolean) => void,
+ *   clear: () => void}} on
  */
-export function toolbar(tabs, extras, on) {
+export function toolbar(tabs, extras, looks, on) {
   const blending = either(local("Several words"), [["partition", local("One each")], ["sum", local("Together")]], on.blend);
   const tool = either(local("Dragging on the picture"), [["box", local("Box")], ["lasso", local("Lasso")]], on.tool);
+  const whose = looks ? either(local("Whose attention is shown"), [["picture", local("Picture to word")], ["word", local("Word to picture")]], on.look) : null;
   const more = extras && h("label", { class: "check", title: local("Start, end and padding, the negative prompt; on the sheet of words also “a”, “and” and their like") },
     h("input", { type: "checkbox", name: "extras", onchange: (/** @type {any} */ e) => on.extras(e.target.checked) }),
     local("More words"));
   const bar = h("div", { class: "tools" }, h("span", { class: "group", role: "group", "aria-label": local("View") }, ...tabs), tool,
-    blending, more, h("span", { class: "gap" }), h("button", { type: "button", onclick: on.clear }, local("Clear")));
-  return { bar, blending, tool };
+    whose, blending, more, h("span", { class: "gap" }), h("button", { type: "button", onclick: on.clear }, local("Clear")));
+  return { bar, blending, tool, whose };
 }
 
 /** Buttons of which one is pressed. */

@@ -75,6 +75,7 @@ def case_hunyuan_image_with_quoted_text() -> Any:
     assert prompt.length == main + glyphs
     assert not any(word.text == "Text" for word in prompt.words), "a word that nobody typed"
     written = pieces(clip, text, "byt5")
+    assert prompt.encoders == ["Qwen", "byT5"], prompt.encoders
     quoted = [word for word in prompt.words if "OPEN" in word.text]
     assert len(quoted) == 1
     inside = [column - main for column in _columns(prompt, quoted[0].label) if column >= main]
@@ -152,6 +153,7 @@ def case_mochi() -> Any:
 def case_hidream() -> Any:
     """T5's columns and then Llama's: a word is both."""
     prompt = _check("hidream", "HiDream", "t5xxl")
+    assert prompt.encoders == ["T5", "Llama"], prompt.encoders
     written, main = pieces(text_encoder("hidream"), PROMPT, "llama"), 128
     for word in ("house", "tree"):
         own = [column - main for column in _columns(prompt, word) if column >= main]
@@ -161,6 +163,7 @@ def case_hidream() -> Any:
 def case_hunyuan_dit() -> Any:
     """BERT's columns and then T5's: a word is both. BERT marks no spaces, but pieces that go on with a word."""
     prompt = _check("hydit", "HunyuanDiT", "hydit_clip")
+    assert prompt.encoders == ["CLIP", "T5"], prompt.encoders
     written, main = pieces(text_encoder("hydit"), PROMPT, "mt5xl"), 77
     for word in ("house", "tree"):
         own = [column - main for column in _columns(prompt, word) if column >= main]

@@ -166,6 +166,23 @@ def test_a_page_gets_the_matrix(maps: HeatMaps) -> None:
     assert page_data(HeatMaps.load(RECORD)).header["relations"] == {}
 
 
+def test_a_page_gets_where_each_word_looks(maps: HeatMaps) -> None:
+    """Figures of every word of both sides at the picture's size, and an atlas that is as bounded as the page's own."""
+    page = page_data(maps, budget=2000)
+    looks, where = page.header["relations"]["looks"], maps.relation("text->image")
+    assert looks["terms"] == sum(where.num_terms.values()) and looks["grids"] == [[4, 8]]
+    entries = page.header["words"]
+    assert len(looks["words"]) == len(entries) and len(looks["atlas"]) <= 2000 * 4 / 3 + 4
+    for entry, told in zip(entries, looks["words"], strict=True):
+        side = where.negative if entry["kind"] == "negative" else where
+        assert side is not None
+        heat = side.heat_map(entry["label"], maps.size)
+        assert told["peak"] == pytest.approx(float(heat.max()), rel=1e-5)
+        assert told["mean"] == pytest.approx(float(heat.clamp(min=0).mean()), rel=1e-5)
+    only = maps.each_side(lambda side: dataclasses.replace(side, relations=Relations({}, None, torch.ones(10))))
+    assert page_data(only).header["relations"] == {}
+
+
 def _is_colour(pixels: np.ndarray, colour: Tensor) -> bool:
     return bool((pixels == colour.numpy()).all(-1).any())
 
@@ -175,12 +192,14 @@ def test_the_matrix_is_drawn_with_the_warmest_colour_where_it_is_largest(maps: H
 
     values = np.array([[0.0, 0.5], [0.1, 0.2]])
     drawn = word_matrix(["cat", "dog"], values, "a cat and a dog")
-    assert drawn.dtype == np.uint8 and drawn.shape[1] == 320
+    assert drawn.dtype == np.uint8 and drawn.shape[1] == 420
+    drawn, scale = drawn[:-90], drawn[-90:]
     table = torch.from_numpy(colour_table("ember").copy())
     assert _is_colour(drawn, table[255]) and _is_colour(drawn, table[51])
     ys, xs = np.nonzero((drawn == table[255].numpy()).all(-1))
     below, left = np.nonzero((drawn == table[51].numpy()).all(-1))
     assert ys.mean() < below.mean() and xs.mean() > left.mean()
+    assert _is_colour(scale, table[0]) and _is_colour(scale, table[255]), "the scale has all colours"
     assert maps.word_matrix_picture(theme="light").mode == "RGB"
     for labels, wrong in (([], np.zeros((0, 0))), (["a"], np.zeros((2, 2))), (["a"] * 65, np.zeros((65, 65)))):
         with pytest.raises(BadArgument, match="1 to 64 words"):

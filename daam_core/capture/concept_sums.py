@@ -1,0 +1,151 @@
+"""Running sums of each picture's attention to concepts that are not in the prompt, and the record that they become."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..attention.upsample import bicubic
+from ..errors import NothingRecorded, WordNotFound
+from ..maps.data import LayerInfo, RecordedImage
+from ..prompt.concepts import concept_prompt
+from ..prompt.prompt import Prompt
+from ..types import Grid, Layer
+from .concept_texts import ConceptTexts
+from .region import Area
+
+
+@dataclass(eq=False)
+class GridConceptSums:
+    """One resolution of one picture, `[2, n, concepts]` float32: the map and the presence."""
+
+    grid: Grid
+    area: Area
+    now: Tensor
+    total: Tensor
+    late: Tensor
+    step_terms: int = 0
+    num_terms: int = 0
+
+
+class ConceptSums:
+    """What is recorded of concepts while the pictures of one side are made.
+
+    Args:
+        texts: the concepts, encoded.
+
+    Attributes:
+        prompts: the words of each picture, by its number; a concept among them has its own map already.
+        step_count: finished steps.
+    """
+
+    def __init__(self, texts: ConceptTexts) -> None:
+        self.texts = texts
+        self.prompts: dict[int, Prompt] = {}
+        self.sums: dict[int, dict[tuple[Grid, Area], GridConceptSums]] = {}
+        self.layers: dict[int, Grid] = {}
+        self.step_count = 0
+
+    def place(self, image: int, grid: Grid, area: Area, device: torch.device) -> GridConceptSums:
+        """The sums of a picture at one resolution."""
+        own, key = self.sums.setdefault(image, {}), (grid, area)
+        if key not in own:
+            now = torch.zeros(2, grid[0] * grid[1], self.texts.num_concepts, device=device)
+            own[key] = GridConceptSums(grid, area, now, torch.zeros_like(now), torch.zeros_like(now))
+        return own[key]
+
+    def flush(self) -> None:
+        """Add what waits; the step ends."""
+
+    def end_step(self, number: int) -> None:
+        """Step `number`, from 1, is over."""
+        self.flush()
+        self.step_count += 1
+        every = [sums for image in self.sums.values() for sums in image.values()]
+        now = [sums.now for sums in every]
+        if every:
+            torch._foreach_add_([sums.total for sums in every], now)
+            torch._foreach_add_([sums.late for sums in every], now, alpha=number**2)
+            torch._foreach_zero_(now)
+        for sums in every:
+            sums.num_terms, sums.step_terms = sums.num_terms + sums.step_terms, 0
+
+    def release(self) -> None:
+        """Let go of the model."""
+
+    def finish(self, image: int, layers: Sequence[Layer], timesteps: Sequence[float]) -> RecordedImage | None:
+        """The concepts of one picture that its prompt does not hold, on the CPU; None where it holds all of them.
+
+        Raises:
+            NothingRecorded: not one step was finished, or the attention was not finite.
+        """
+        own = self.prompts.get(image)
+        concepts = [c for c, one in enumerate(self.texts.concepts) if own is None or not _holds(own, one.label)]
+        if not concepts:
+            return None
+        if not self.step_count or not self.sums.get(image):
+            raise NothingRecorded(
+                "Not one sampling step was finished, so there is no map of a concept. Let the sampler run on."
+            )
+        sums: dict[Grid, Tensor] = {}
+        late: dict[Grid, Tensor] = {}
+        presence: dict[Grid, Tensor] = {}
+        terms: dict[Grid, int] = {}
+        for one in self.sums[image].values():
+            grid = one.area.canvas(one.grid)
+            total, weighted = (one.area.put(_planes(x[:, :, concepts], one.grid)) for x in (one.total, one.late))
+            sums[grid] = sums.get(grid, 0) + _with_specials(total[0])
+            late[grid] = late.get(grid, 0) + _with_specials(weighted[0])
+            presence[grid] = presence.get(grid, 0) + weighted[1]
+            terms[grid] = terms.get(grid, 0) + one.num_terms
+        if not all(bool(x.isfinite().all()) for x in (*sums.values(), *presence.values())):
+            raise NothingRecorded("The model's attention to the concepts was not a number (NaN) in this run.")
+        return RecordedImage(
+            sums=sums,
+            time_weighted=late,
+            num_terms=terms,
+            layers=tuple(
+                LayerInfo(layers[i].name, g, layers[i].heads, layers[i].block) for i, g in sorted(self.layers.items())
+            ),
+            detail=None,
+            heads=None,
+            self_attention=None,
+            prompt=concept_prompt([self.texts.concepts[c] for c in concepts]),
+            steps=self.step_count,
+            timesteps=tuple(timesteps),
+            presence=tuple(standing_out(presence)),
+        )
+
+
+def standing_out(presence: dict[Grid, Tensor]) -> list[float]:
+    """How far the hottest place of each concept among its rivals stands out: `1 - mean / peak`, 0 for an even map.
+
+    Args:
+        presence: per grid, `[concepts, h, w]`, late steps weighing more.
+    """
+    finest = max(presence, key=lambda grid: grid[0] * grid[1])
+    maps = bicubic(list(presence.values()), finest).flatten(1)
+    peak = maps.amax(1)
+    found = torch.where(peak > 0, 1 - maps.mean(1) / peak.clamp(min=torch.finfo(maps.dtype).tiny), 0.0)
+    return [float(x) for x in found.clamp(0, 1)]
+
+
+def _holds(prompt: Prompt, label: str) -> bool:
+    try:
+        prompt.find(label)
+    except WordNotFound:
+        return False
+    return True
+
+
+def _planes(x: Tensor, grid: Grid) -> Tensor:
+    """`[2, n, concepts]` on the device -> `[2, concepts, h, w]` on the CPU."""
+    return x.transpose(1, 2).unflatten(-1, grid).contiguous().cpu()
+
+
+def _with_specials(maps: Tensor) -> Tensor:
+    """Channels of start, end and padding, which a concept has none of, around `[concepts, h, w]`."""
+    return torch.nn.functional.pad(maps, (0, 0, 0, 0, 1, 2))
