@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
+from daam_core.maps.heatmaps import HeatMaps
 from daam_core.maps.prompt_report import prompt_report
 from daam_core.maps.statistics import box_region, rank_region
 from daam_core.masks.methods import MASK_METHODS
@@ -90,7 +92,8 @@ def routes(users: dict[str, str]) -> APIRouter:
     def maps(run: str, body: MapRequest) -> dict[str, Any]:
         found = find_run(run)
         words = body.words or (list(found.words) or found.maps.words)[:MOST_PICKS]
-        return {"maps": {word: _base64(_map(found, word, body)) for word in _said(words)}}
+        asked = _said(words)
+        return {"maps": {word: _base64(_map(found, word, body)) for word in asked}, "concepts": _concepts(found.maps, asked)}
 
     @router.post("/runs/{run}/masks", summary="Masks of words, base64 PNG, 255 inside")
     def masks(run: str, body: MaskRequest) -> dict[str, Any]:
@@ -127,7 +130,14 @@ def _summary(run: StoredRecording) -> dict[str, Any]:
         "id": run.id, "made": run.made, "seed": run.seed, "prompt": run.maps.prompt.text, "words": list(run.maps.words),
         "content_words": list(run.maps.content_words), "width": width, "height": height, "steps": run.maps.steps,
         "negative": run.maps.negative is not None, "detail": run.maps.detail is not None,
+        "concepts": _concepts(run.maps, run.maps.concepts),
     }  # fmt: skip
+
+
+def _concepts(maps: HeatMaps, words: Sequence[str]) -> dict[str, Any]:
+    """Those of some words that are not in the prompt, with how likely each is in the picture."""
+    named = {word: maps.presence(word) for word in words if maps.is_concept(word)}
+    return {word: {"presence": found.score, "likely": found.word == "likely"} for word, found in named.items()}
 
 
 def _base64(pixels: NDArray[np.uint8]) -> str:

@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor, stack
 
 from daam_core.capture.buffers import BatchSlice, StoreOptions
+from daam_core.capture.concept_texts import ConceptTexts
 from daam_core.capture.recording import Recording
 from daam_core.capture.region import Area
+from daam_core.capture.unet_hooks import UNetAttentionHooks
 from daam_core.errors import NothingRecorded
 from daam_core.maps.heatmaps import HeatMaps
+from daam_core.prompt.prompt import Prompt
 from daam_core.types import Grid, Layer, Size
 
 from .batch_rows import Label, Side, runs_of, stray
+from .concepts import BatchConcepts
 from .context_proof import ContextProof
 from .prompt_schedule import PromptSchedule
 from .sampling_step import SamplingStep
@@ -105,6 +109,11 @@ class PictureGroup:
             if (label.side, label.image) == (self.side, image)
         )
 
+    def told(self, where: BatchSlice) -> list[Prompt]:
+        """What each picture is told in a slice, as it is read alone."""
+        parts = self._contexts[where.part].parts
+        return [one.parts[part] for one, part in zip(self.schedules, parts, strict=True)]
+
     def _number(self, context: ContextKey) -> int:
         if context not in self._contexts:
             self._contexts.append(context)
@@ -125,13 +134,22 @@ class Batch:
     Args:
         keep: what their recording keeps apart.
         groups: side, pictures and texts of each group; every picture is in one group of the prompt side.
+        concepts: what is looked for beside the words, encoded, or why it is not; None where nothing is.
+        parts: how many AND parts each picture's prompt has.
     """
 
-    def __init__(self, keep: StoreOptions, groups: Sequence[tuple[Side, tuple[int, ...], Sequence[PromptSchedule]]]) -> None:
+    def __init__(
+        self,
+        keep: StoreOptions,
+        groups: Sequence[tuple[Side, tuple[int, ...], Sequence[PromptSchedule]]],
+        concepts: ConceptTexts | Exception | None = None,
+        parts: Sequence[int] = (1,),
+    ) -> None:
         self.recording = Recording(keep)
         self.groups = [PictureGroup(self.recording, *group) for group in groups]
         self.pictures: dict[int, NDArray[np.uint8]] = {}
         self.proof = ContextProof()
+        self.concepts = None if concepts is None else BatchConcepts(self.recording, concepts, parts)
         self._call: Call | None = None
 
     @property
@@ -156,7 +174,13 @@ class Batch:
                 )
 
     def begin_call(
-        self, labels: Sequence[Label | None], step: SamplingStep, size: Grid, context: Tensor | None, repeated: bool
+        self,
+        labels: Sequence[Label | None],
+        step: SamplingStep,
+        size: Grid,
+        context: Tensor | None,
+        repeated: bool,
+        hooks: UNetAttentionHooks | None = None,
     ) -> None:
         """The UNet is called.
 
@@ -166,6 +190,7 @@ class Batch:
             size: (h, w) of the latent that it is given.
             context: the text that it is given, `[rows, columns, width]`.
             repeated: whether a longer context repeats the conditioning, see `PromptSchedule.selection`.
+            hooks: on the UNet.
 
         Raises:
             NothingRecorded: another extension works on tiles or gives other texts.
@@ -186,9 +211,15 @@ class Batch:
         if not self.recording.num_steps:
             self.proof.check()  # what is wrong from the first call on costs no memory
         self._call = Call(len(labels), step.area, context, slices, set())
+        if self.concepts is not None and hooks is not None:
+            for group, one in slices:
+                if group.side == "prompt":
+                    self.concepts.begin_call(group.told(one), context, hooks)
 
     def end_call(self) -> None:
         self._call = None
+        if self.concepts is not None:
+            self.concepts.end_call()
 
     def on_context(self, context: Tensor) -> None:
         """What a cross-attention layer is about to make its keys of.
@@ -207,8 +238,8 @@ class Batch:
         if context.shape[0] == given.shape[0]:  # else the layer's queries tell
             self.proof.require(context, given)
 
-    def on_attention(self, layer: Layer, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
-        """One attention layer, see `daam_core.capture.unet_forward.AttentionReceiver`.
+    def on_attention(self, layer: Layer, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool) -> None:
+        """One attention layer, see `daam_core.capture.unet_forward.AttentionReceiver`; `index` is its number in the hooks.
 
         Raises:
             NothingRecorded: another extension changed what the layer sees.
@@ -238,6 +269,8 @@ class Batch:
         number = self.recording.layer(key, layer.name, layer.block, layer.heads, layer.scale)
         for group, batch_slice in call.slices:
             group.accumulator.add_cross(number, grid, q, k, layer.heads, layer.scale, batch_slice)
+            if self.concepts is not None and group.side == "prompt":
+                self.concepts.add(number, index, layer, grid, q, k, batch_slice)
 
     def end_step(self, sigma: Any) -> None:
         """The sampler has its prediction."""
@@ -257,6 +290,9 @@ class Batch:
         self.proof.check()
         if not any(group.accumulator.buffers for group in self.groups if group.side == "prompt" and image in group.images):
             raise NothingRecorded(NO_STEP)
+        if self.concepts is not None:
+            prompts = [group for group in self.groups if group.side == "prompt"]
+            self.concepts.hold_against([one.prompt for group in prompts for one in group.schedules])
         return self.recording.finish(image, size, self.pictures.get(image))
 
 

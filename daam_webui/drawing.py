@@ -25,11 +25,18 @@ Kind = Literal["overlay", "map", "mask"]
 
 @dataclass(frozen=True)
 class Drawn:
-    """One image of one word: uint8 `[H, W, 3]`, or `[H, W]` of 0 and 255 for a mask."""
+    """One image of one word: uint8 `[H, W, 3]`, or `[H, W]` of 0 and 255 for a mask. `caption` is what stands beside a
+    concept's."""
 
     kind: Kind
     word: str
     pixels: Picture
+    caption: str = ""
+
+    @property
+    def shows(self) -> str:
+        """The word; of a concept also that it is not in the prompt, and how likely it is in the picture."""
+        return self.caption or self.word
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,8 @@ class Drawing:
     """Everything that is shown of one picture's maps.
 
     Attributes:
-        words: whose images these are.
-        report: what each of them did; None where there are none.
+        words: whose images these are, concepts behind the prompt's words.
+        report: what each word of the prompt did; None where there are none.
         notes: sentences about what could not be shown.
     """
 
@@ -59,11 +66,13 @@ def draw(maps: HeatMaps, settings: Settings) -> Drawing:
         drawn += [
             Drawn(d.kind, f"negative: {d.word}", d.pixels) for d in _drawn(_on(maps.negative, maps), other, settings, notes)
         ]
-    return Drawing(drawn, words, prompt_report(maps, words) if words else None, list(dict.fromkeys(notes)))
+    told = [word for word in words if not maps.is_concept(word)]
+    return Drawing(drawn, words, prompt_report(maps, told) if told else None, list(dict.fromkeys(notes)))
 
 
 def chosen_words(maps: HeatMaps, settings: Settings, notes: list[str]) -> list[str]:
-    """Labels of the asked words, each once; the strongest content words where none was asked for."""
+    """Labels of the asked words, each once; the strongest content words where none was asked for. Concepts stand behind them,
+    always all: somebody asked for each."""
     if not settings.asked_words:
         if not maps.words:
             notes.append("The prompt has no words, so there are no heat maps.")
@@ -73,14 +82,21 @@ def chosen_words(maps: HeatMaps, settings: Settings, notes: list[str]) -> list[s
                 f"The {len(shown)} words with the most attention are shown; there are {len(all_words) - len(shown)} more. "
                 "Name those that you want under “Words”."
             )
-        return shown
+        return shown + maps.concepts
     found: list[str] = []
     for asked in settings.asked_words:
         try:
-            found.append(maps.prompt.find(asked).label)
+            found.append(_label(maps, asked))
         except DaamLensError as error:
             notes.append(str(error))
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys([*(word for word in found if word not in maps.concepts), *maps.concepts]))
+
+
+def _label(maps: HeatMaps, asked: str) -> str:
+    """The label of a word of the prompt, or of a concept. Raises WordNotFound."""
+    if maps.is_concept(asked):
+        return maps.sides["concepts"].prompt.find(asked).label
+    return maps.prompt.find(asked).label
 
 
 def chosen_layers(maps: HeatMaps, settings: Settings, notes: list[str]) -> HeatMaps:
@@ -108,6 +124,17 @@ def map_of(maps: HeatMaps, word: str | Word, colormap: str) -> Picture:
     return apply_colormap(heat / top if top > 0 else heat, colormap)  # type: ignore[arg-type]
 
 
+def captioned_map(maps: HeatMaps, word: str | Word, colormap: str) -> Picture:
+    """`map_of`; that of a concept with a line below it that says how likely it is in the picture."""
+    plain, caption = map_of(maps, word, colormap), caption_of(maps, word)
+    return overlay(plain, np.zeros(plain.shape[:2], np.float32), 0, label=caption) if caption else plain
+
+
+def caption_of(maps: HeatMaps, word: str | Word) -> str:
+    """What has to stand beside a concept's map; nothing of a word of the prompt."""
+    return maps.caption(word if isinstance(word, str) else word.label) if maps.is_concept(word) else ""
+
+
 def background_for(maps: HeatMaps) -> Background:
     """The picture of maps, made ready for many overlays.
 
@@ -120,7 +147,8 @@ def background_for(maps: HeatMaps) -> Background:
 
 
 def overlay_of(maps: HeatMaps, word: str | Word, opacity: float, colormap: str, ground: Background | None = None) -> Picture:
-    """The map over its picture, with a caption that says how much of a place's attention it is: uint8 `[H, W, 3]`.
+    """The map over its picture, with a caption that says how much of a place's attention it is, of a concept how likely it is
+    in the picture: uint8 `[H, W, 3]`.
 
     Args:
         ground: the picture, where it serves several words.
@@ -130,7 +158,8 @@ def overlay_of(maps: HeatMaps, word: str | Word, opacity: float, colormap: str, 
     """
     below, label = ground or background_for(maps), word if isinstance(word, str) else word.label
     percent = maps.heat_map(word, maps.size) * (100 / max(1, sum(maps.num_terms.values())))
-    return overlay(below, percent, opacity, colormap, f"{label} · % of attention", True)  # type: ignore[arg-type]
+    caption = caption_of(maps, word) or f"{label} · % of attention"
+    return overlay(below, percent, opacity, colormap, caption, True)  # type: ignore[arg-type]
 
 
 def _drawn(maps: HeatMaps, words: list[str], settings: Settings, notes: list[str]) -> list[Drawn]:
@@ -138,12 +167,14 @@ def _drawn(maps: HeatMaps, words: list[str], settings: Settings, notes: list[str
     ground = background_for(maps) if settings.overlays else None
     for word in words:
         try:
+            told = caption_of(maps, word)
             if settings.overlays:
-                drawn.append(Drawn("overlay", word, overlay_of(maps, word, settings.opacity, settings.colormap, ground)))
+                pixels = overlay_of(maps, word, settings.opacity, settings.colormap, ground)
+                drawn.append(Drawn("overlay", word, pixels, told))
             if settings.maps:
-                drawn.append(Drawn("map", word, map_of(maps, word, settings.colormap)))
+                drawn.append(Drawn("map", word, captioned_map(maps, word, settings.colormap), told))
             if settings.masks:
-                drawn.append(Drawn("mask", word, mask_of(maps, word, settings.method, settings.tau)))
+                drawn.append(Drawn("mask", word, mask_of(maps, word, settings.method, settings.tau), told))
         except DetailMissing:
             notes.append(
                 f"The mask method {settings.method} needs the picture's self-attention, and this run has none (inpaint “only "

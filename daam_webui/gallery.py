@@ -44,6 +44,9 @@ class Session(Protocol):
     def heat_maps(self) -> Iterator[tuple[FinishedImage, HeatMaps]]:
         """The maps of every finished picture. Raises NothingRecorded where there are none."""
 
+    def concept_failures(self) -> list[str]:
+        """Why there are no maps of what is not in the prompt, where they were asked for."""
+
 
 class GalleryResult:
     """What one run of the host showed: for the page and the API.
@@ -84,6 +87,7 @@ def show(session: Session, p: Any, processed: Any, append: bool = True) -> Galle
                 maps, session.settings, drawing.words, finished.seed, prompt, negative, report=drawing.report
             )
             shown.runs.append(kept)
+        shown.notes += session.concept_failures()
         if shown.runs and not append:
             shown.notes.append(INNER)
         if not session.finished and not session.failure:
@@ -105,7 +109,7 @@ def _append(processed: Any, drawing: Drawing, finished: FinishedImage) -> None:
         processed.infotexts.append(processed.info)
     for drawn in drawing.drawn:
         image = Image.fromarray(drawn.pixels).convert("RGB")  # hosts write into all three channels
-        text = f"{info}, DAAM Lens shows: {drawn.kind} {_quoted(drawn.word)}"
+        text = f"{info}, DAAM Lens shows: {_quoted(f'{drawn.kind} {drawn.shows}')}"
         image.info["parameters"] = text
         processed.images.append(image)
         processed.infotexts.append(text)
@@ -132,7 +136,7 @@ def _save(session: Session, p: Any, drawing: Drawing, maps: HeatMaps, finished: 
     try:
         for drawn, name in zip(drawing.drawn, names, strict=True):
             image = Image.fromarray(drawn.pixels).convert("RGB")
-            text = f"{info}, DAAM Lens shows: {drawn.kind} {_quoted(drawn.word)}"
+            text = f"{info}, DAAM Lens shows: {_quoted(f'{drawn.kind} {drawn.shows}')}"
             saved = session.host.save(image, p, finished.file, f"-daam-{name}", finished.seed, finished.prompt, text)
             finished.file = finished.file or _picture_of(saved, f"-daam-{name}")
         if session.settings.record:

@@ -17,7 +17,7 @@ _LABELS = {
     "opacity": "Overlay opacity", "colormap": "Colour map", "method": "Mask method", "tau": "Mask threshold",
     "negative": "Negative prompt too", "hires": "Hires fix pass", "detail": "Keep steps and layers apart (more memory)",
     "record": "Save a record beside each picture", "report": "Prompt report under the picture",
-    "layers": "Layers: down, mid, up (empty: all)",
+    "layers": "Layers: down, mid, up (empty: all)", "template": "Template of what is looked for beside the prompt",
 }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from daam_core.files import file_names
 from daam_core.maps.heatmaps import HeatMaps
 from daam_core.masks.methods import MASK_METHODS
 
-from .drawing import background_for, map_of, mask_of, overlay_of
+from .drawing import background_for, captioned_map, mask_of, overlay_of
 from .http import LARGEST_BODY, MOST_PICKS, BoundedRoute, find_run, or_422, png
 from .recording_store import RECORDINGS, StoredRecording
 from .settings import COLORMAPS, Settings
@@ -145,7 +145,7 @@ def _zipped(maps: HeatMaps, picks: Sequence[Sequence[str]], body: PicksRequest) 
         side, word = or_422(picked, maps, pick)
         if ground is not None:
             images.append((f"overlay-{word.label}", or_422(overlay_of, side, word, Settings().opacity, COLORMAPS[0], ground)))
-        images.append((f"map-{word.label}", or_422(map_of, side, word, COLORMAPS[0])))
+        images.append((f"map-{word.label}", or_422(captioned_map, side, word, COLORMAPS[0])))
         images.append((f"mask-{word.label}", or_422(mask_of, side, word, body.method, body.tau)))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

@@ -43,6 +43,16 @@ def _components(elem: Any, d: Settings) -> dict[str, Any]:
             d.words, label="Words", placeholder="all content words; or: house, green tree", lines=1, elem_id=elem("words")
         )
         with gr.Row():
+            c["concepts"] = gr.Textbox(
+                d.concepts,
+                label="Also look for (not in the prompt)",
+                placeholder="sky, shadow, a dog's tail",
+                lines=1,
+                elem_id=elem("concepts"),
+                scale=3,
+            )
+            c["template"] = gr.Textbox(d.template, label="Template", elem_id=elem("template"), scale=1, min_width=110)
+        with gr.Row():
             c["overlays"] = box("overlays", "Overlays")
             c["maps"] = box("maps", "Heat maps")
             c["masks"] = box("masks", "Masks")

@@ -29,6 +29,10 @@ NOT_SAMPLED = (
     "SD.Next made this picture without calling its model for it (a script that paints by itself, or latents of an earlier "
     "picture), so there are no heat maps."
 )
+NO_CONCEPTS = (
+    "Words that are not in the prompt are not read in SD.Next, so only those of the prompt have maps. Use them in "
+    "AUTOMATIC1111, Forge or Python."
+)
 _SHAPE = 1.05
 """So far a picture's shape may be from that of what was sampled: sizes are rounded to whole latents."""
 
@@ -196,6 +200,10 @@ class PipelineSession:
         if self.failure:
             raise NothingRecorded(self.failure)
         yield from self._maps
+
+    def concept_failures(self) -> list[str]:
+        """Why there are no concepts, where some were asked for."""
+        return [NO_CONCEPTS] if self.settings.concepts.strip() and not self.failure else []
 
     def close(self) -> None:
         """Let go of everything that is the host's or large."""

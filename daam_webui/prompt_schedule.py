@@ -28,6 +28,10 @@ class PromptSchedule:
         groups: the texts of each AND part, each text once, in the order in which they are heard.
         read: a text as the encoder reads it.
 
+    Attributes:
+        parts: each text alone, as it is read.
+        prompt: all of them as one.
+
     Raises:
         BadPrompt: more text than can be recorded.
     """
@@ -37,7 +41,7 @@ class PromptSchedule:
         if sum(len(text) for _, text in texts) > 40 * MOST_COLUMNS:
             raise BadPrompt("The prompt is too long for heat maps; the picture was made without them.")
         self._parts = {key: i for i, key in enumerate(texts)}
-        prompts = [read(text) for _, text in texts]
+        self.parts = prompts = [read(text) for _, text in texts]
         self.lengths = [prompt.length for prompt in prompts]
         if sum(self.lengths) > MOST_COLUMNS:
             raise BadPrompt(

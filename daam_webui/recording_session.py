@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from daam_core.capture.concept_texts import ConceptTexts
 from daam_core.capture.region import Area
 from daam_core.capture.unet_forward import UNetInputs
 from daam_core.capture.unet_hooks import UNetAttentionHooks
@@ -21,6 +22,7 @@ from daam_core.types import Grid
 
 from .batch import Batch
 from .batch_rows import Side
+from .concepts import encode
 from .context_proof import ContextHooks
 from .crop_region import area_of
 from .finished_image import FinishedImage
@@ -63,6 +65,21 @@ class RecordingSession:
         self._pass: tuple[PassTexts, Area] | None = None
         self._step: SamplingStep | None = None
         self._reads_context = False
+        self._concepts: ConceptTexts | Exception | None = None
+
+    # -- before the sampler -----------------------------------------------------------------------------------------
+
+    def encode_concepts(self, model: Any) -> None:
+        """Read the concepts by a checkpoint's text encoder, once a run; what goes wrong ends them, not the words."""
+        if self._concepts is None and self.settings.concepts.strip() and not self.failure:
+            try:
+                self._concepts = encode(self.host, model, self.settings.asked_concepts())
+            except Exception as error:
+                self._concepts = error
+
+    def concept_failures(self) -> list[str]:
+        """Why there are no concepts, a sentence for each batch that has none."""
+        return [why for batch in self._batches.values() if (why := batch.recording.concept_failure)]
 
     # -- the sampler ------------------------------------------------------------------------------------------------
 
@@ -94,7 +111,8 @@ class RecordingSession:
             batch.begin_step(self._step)
         call = UNetCall(rows, size, context, tuple((options or {}).get("cond_or_uncond", ())))
         labels = self.host.labels(call, self._step)
-        batch.begin_call(labels, self._step, size, context, self.host.repeats_context)
+        hooks = self._attached.attention if self._attached else None
+        batch.begin_call(labels, self._step, size, context, self.host.repeats_context, hooks)
 
     def end_step(self) -> None:
         """The prediction is there."""
@@ -123,7 +141,7 @@ class RecordingSession:
     def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool = False) -> None:
         """One attention layer."""
         if self._batch is not None and self._attached is not None:
-            self._batch.on_attention(self._attached.attention.layers[layer], grid, q, k, cross)
+            self._batch.on_attention(self._attached.attention.layers[layer], layer, grid, q, k, cross)
 
     def end_forward(self, _finished: bool) -> None:
         """The UNet is done."""
@@ -131,7 +149,9 @@ class RecordingSession:
             self._batch.end_call()
 
     def _on_context(self, context: Tensor) -> None:
-        if self._batch is None or not self._reads_context:
+        attached = self._attached
+        # A layer that is asked for a concept's keys, between two of the model's own calls, is no witness of its text.
+        if self._batch is None or not self._reads_context or attached is None or not attached.attention.thread:
             return
         try:
             self._batch.on_context(context)
@@ -192,7 +212,8 @@ class RecordingSession:
         ]
         if self.settings.negative:
             made.append(("negative", tuple(range(count)), schedules(True)))
-        return Batch(self.settings.keep, made)
+        joined = [max(len(one.prompts[image]) for one in wanted) for image in range(count)]
+        return Batch(self.settings.keep, made, self._concepts, joined)
 
     def _hooks_of(self, unet: Any, self_attention: bool) -> _Attached:
         # One UNet at a time: a host that loads another checkpoint for hires fix or the refiner wants the first one's memory

@@ -6,10 +6,17 @@ from collections.abc import Sequence
 from html import escape
 
 from daam_core.maps.prompt_report import PromptReport
+from daam_core.maps.queries import PRESENCE_NOTE
 
 
-def report_html(report: PromptReport | None, notes: Sequence[str] = (), title: str = "") -> str:
-    """A table of the words with a bar for each share, objects that may be missing, pairs that share their places."""
+def report_html(report: PromptReport | None, notes: Sequence[str] = (), title: str = "", concepts: Sequence[str] = ()) -> str:
+    """A table of the words with a bar for each share, objects that may be missing, pairs that share their places.
+
+    Args:
+        notes: sentences above it.
+        title: which picture it is about.
+        concepts: the captions of what is not in the prompt.
+    """
     parts = [f"<p class='daam-lens-note'>{escape(note)}</p>" for note in notes]
     if report is not None and report.words:
         rows = "".join(_row(report, i) for i in range(len(report.words)))
@@ -17,6 +24,10 @@ def report_html(report: PromptReport | None, notes: Sequence[str] = (), title: s
         caption = f"<caption>{escape(title)}</caption>" if title else ""
         parts.append(f"<table class='daam-lens-report'>{caption}{head}{rows}</table>")
         parts += [f"<p>{escape(note)}</p>" for note in report.notes()]
+    if concepts:
+        listed = "".join(f"<li>{escape(concept)}</li>" for concept in concepts)
+        about = f" ({escape(title)})" if title else ""
+        parts.append(f"<p>Looked for{about}:</p><ul class='daam-lens-concepts'>{listed}</ul><p>{escape(PRESENCE_NOTE)}</p>")
     return f"<div class='daam-lens'>{''.join(parts)}</div>" if parts else ""
 
 

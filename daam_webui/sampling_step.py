@@ -86,9 +86,9 @@ def sampling_step(params: Any, texts: PassTexts, area: Area) -> SamplingStep:
             count += 1
         negative = Label("negative", image)
         said[negative], rows[negative] = text_at(texts.negatives[image], at), image
-    conditioning: dict[Side, Tensor] = {"prompt": _text(params.text_cond)}
+    conditioning: dict[Side, Tensor] = {"prompt": crossattn(params.text_cond)}
     if params.text_uncond is not None:
-        conditioning["negative"] = _text(params.text_uncond)
+        conditioning["negative"] = crossattn(params.text_uncond)
     if len(conditioning["prompt"]) != count:
         raise NothingRecorded(
             f"Another extension changed the prompts: {len(conditioning['prompt'])} were sampled where {count} were written. "
@@ -99,7 +99,7 @@ def sampling_step(params: Any, texts: PassTexts, area: Area) -> SamplingStep:
     return SamplingStep(said, conditioning, rows, (int(height), int(width)), params.sigma, area, order)
 
 
-def _text(conditioning: Any) -> Tensor:
+def crossattn(conditioning: Any) -> Tensor:
     """The host's text conditioning `[prompts, columns, width]`: a tensor, or inside a dictionary (XL)."""
     found: Tensor = conditioning if isinstance(conditioning, Tensor) else conditioning["crossattn"]
     return found

@@ -58,6 +58,12 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
         """What records a run."""
         return RecordingSession(settings, hosts.current())
 
+    def process_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
+        # The host has its LoRAs in place and is about to encode the prompt.
+        session = hook.session_of(p)
+        if session is not None:
+            session.encode_concepts(p.sd_model)
+
     def postprocess_image_after_composite(self, p: Any, pp: Any, *args: Any) -> None:
         session = hook.session_of(p)
         if session is not None:

@@ -38,10 +38,10 @@ def refresh(info: str) -> list[Any]:
     for number, run in enumerate(runs, 1):
         if run.settings.report and run.words:
             title = f"picture {number}, seed {run.seed}" if len(runs) > 1 else ""
-            parts.append(report_html(run.report, title=title))
-    choices = [word for run in runs for word in run.words]
+            parts.append(report_html(run.report, title=title, concepts=[run.maps.caption(name) for name in run.maps.concepts]))
+    choices = [name for run in runs for name in _names(run)]
     if len(runs) > 1:
-        choices = [f"{number}{SEPARATOR}{word}" for number, run in enumerate(runs, 1) for word in run.words]
+        choices = [f"{number}{SEPARATOR}{word}" for number, run in enumerate(runs, 1) for word in _names(run)]
     value = choices[_strongest(runs[0])] if choices else None
     return ["".join(parts), gr.update(visible=bool(choices)), gr.update(choices=choices, value=value), ""]
 
@@ -96,15 +96,26 @@ def _strongest(run: StoredRecording) -> int:
     return shares.index(max(shares))
 
 
+def _names(run: StoredRecording) -> list[str]:
+    """What each word is called in a list: a concept with how likely it is in the picture."""
+    return [run.maps.caption(word) for word in run.words]
+
+
 def _chosen(choice: str | None, runs: list[StoredRecording]) -> tuple[StoredRecording, str]:
     if not runs or not choice:
         raise BadArgument("There is no mask to send: make a picture with DAAM Lens first.")
     if len(runs) == 1:
-        return runs[0], choice
+        return runs[0], _word(runs[0], choice)
     head, _, word = choice.partition(SEPARATOR)
     if not head.isdecimal() or not 1 <= int(head) <= len(runs):
         raise BadArgument("Choose a word of the pictures above.")
-    return runs[int(head) - 1], word
+    run = runs[int(head) - 1]
+    return run, _word(run, word)
+
+
+def _word(run: StoredRecording, name: str) -> str:
+    """The word that is called so in a list."""
+    return dict(zip(_names(run), run.words, strict=True)).get(name, name)
 
 
 def _params(info: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from daam_core.capture.buffers import StoreOptions
 from daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
 from daam_core.errors import BadArgument
 from daam_core.masks.methods import MASK_METHODS
+from daam_core.prompt.concepts import TEMPLATE, Concept, concepts_of
 
 COLORMAPS = ("ember", "lagoon", "gray")
 FORMER_NAMES = {"colours": "colormap"}
@@ -40,6 +41,8 @@ class Settings:
         record: save a record beside the picture.
         report: what each word did, under the picture.
         layers: "down", "mid", "up", separated by commas; empty or "all" is all of them.
+        concepts: words and phrases to look for that are not in the prompt, by commas or lines, up to 64.
+        template: what each of them is put into before it is encoded, with `{}` in it.
     """
 
     enabled: bool = False
@@ -57,6 +60,8 @@ class Settings:
     record: bool = False
     report: bool = True
     layers: str = ""
+    concepts: str = ""
+    template: str = TEMPLATE
 
     @classmethod
     def from_args(cls, args: Sequence[Any]) -> Settings:
@@ -92,6 +97,10 @@ class Settings:
     def asked_words(self) -> list[str]:
         """The words as typed, one by one; none is all content words."""
         return list(dict.fromkeys(" ".join(part.split()) for part in self.words.split(",") if part.strip()))
+
+    def asked_concepts(self) -> tuple[Concept, ...]:
+        """What is looked for besides the prompt's words. Raises BadArgument."""
+        return concepts_of(self.concepts, self.template) if self.concepts.strip() else ()
 
     def infotext(self) -> dict[str, Any]:
         """`DAAM Lens…` fields for a picture's infotext: that it was on, and what is not the default."""

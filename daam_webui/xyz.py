@@ -23,6 +23,7 @@ def add_axes() -> None:
     axis = plot.AxisOption
     plot.axis_options += [
         axis(f"{LABEL}words", str, _apply("words", maps=False, overlays=True, masks=False)),
+        axis(f"{LABEL}also look for", str, _apply("concepts", maps=False, overlays=True, masks=False)),
         axis(f"{LABEL}threshold", float, _apply("tau", masks=True, overlays=False, maps=False)),
         axis(
             f"{LABEL}mask method",

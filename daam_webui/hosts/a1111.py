@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from ..batch_rows import Label
-from ..sampling_step import SamplingStep
+from ..sampling_step import SamplingStep, crossattn
 from ..schedule import PassTexts, pass_texts
 from .protocol import UNetCall, WebUI
 
@@ -43,6 +44,26 @@ class A1111(WebUI):
     def unet(self, model: Any) -> nn.Module:
         found: nn.Module = model.model.diffusion_model
         return found
+
+    def encode_texts(self, model: Any, texts: Sequence[str]) -> Tensor:
+        from modules import devices, prompt_parser, shared
+
+        if hasattr(model, "set_clip_skip"):  # Forge and its kin, whenever they encode a prompt
+            model.set_clip_skip(int(shared.opts.CLIP_stop_at_last_layers))
+        with self._kept_notes(model), devices.autocast():
+            found = model.get_learned_conditioning(prompt_parser.SdConditioning(list(texts)))
+        return crossattn(found)
+
+    @contextmanager
+    def _kept_notes(self, model: Any) -> Iterator[None]:
+        """Whatever the encoder notes for the infotext inside the block is forgotten: it is of no prompt."""
+        from modules.sd_hijack import model_hijack
+
+        notes, comments = dict(model_hijack.extra_generation_params), list(model_hijack.comments)
+        try:
+            yield
+        finally:
+            model_hijack.extra_generation_params, model_hijack.comments = notes, comments
 
     def labels(self, call: UNetCall, step: SamplingStep) -> list[Label | None]:
         """In order over the calls of a prediction; what comes behind the last is not the sampler's."""

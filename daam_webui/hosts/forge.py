@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -29,5 +32,27 @@ class Forge(A1111):
 
         return in_chunks(call.rows, call.chunks, images, which, step.recorded)
 
+    @contextmanager
+    def _kept_notes(self, model: Any) -> Iterator[None]:
+        kept = [(notes, notes.copy()) for notes in _notes_of(model)]
+        try:
+            yield
+        finally:
+            for notes, before in kept:
+                notes.clear()
+                notes.update(before)
+
     def changes_keys(self) -> bool:
         return False  # its attention has no place for hypernetworks
+
+
+def _notes_of(model: Any) -> list[dict[str, Any]]:
+    """Where the host's text encoders note what an infotext tells of them; each of the forks has its own place for it."""
+    owners = [
+        (model, "extra_generation_params"),
+        (sys.modules.get("backend.text_processing.classic_engine"), "last_extra_generation_params"),
+        (getattr(sys.modules.get("backend.args"), "dynamic_args", None), "last_extra_generation_params"),
+        (getattr(sys.modules.get("modules.sd_hijack"), "model_hijack", None), "extra_generation_params"),
+    ]
+    found = [getattr(owner, name, None) for owner, name in owners]
+    return [notes for notes in found if isinstance(notes, dict)]

@@ -75,6 +75,10 @@ class WebUI(PageHost, Protocol):
     def unet(self, model: Any) -> nn.Module:
         """The UNet of a loaded checkpoint."""
 
+    def encode_texts(self, model: Any, texts: Sequence[str]) -> Tensor:
+        """Texts as the text encoder of a loaded checkpoint gives them to its UNet: `[texts, columns, width]`. The host is left
+        as it was; it moves the encoder as it does for a prompt."""
+
     def labels(self, call: UNetCall, step: SamplingStep) -> list[Label | None]:
         """What each row of a call stands for; None for rows that are not the sampler's own (PAG looks a second time)."""
 

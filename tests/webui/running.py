@@ -6,6 +6,7 @@ import json
 import re
 import urllib.error
 import urllib.parse
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Result:
     info: dict[str, Any]
     maps: list[HeatMaps] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    encoded: dict[str, Any] = field(default_factory=dict)
     runs: list[str] = field(default_factory=list)
     hooks: int = 0
 
@@ -51,8 +53,20 @@ class Live:
         self.server, self.name = server, server.host.name
         self.small = 128 if self.name == "a1111" else 64
 
-    def make(self, page: str = "txt2img", lens: dict[str, Any] | None = None, watch: bool = False, **body: Any) -> Result:
-        """A picture; `lens` are DAAM Lens's arguments by name (recorded, so that maps come back), None is without it."""
+    def make(
+        self,
+        page: str = "txt2img",
+        lens: dict[str, Any] | None = None,
+        watch: bool = False,
+        texts: Sequence[str] = (),
+        **body: Any,
+    ) -> Result:
+        """A picture; `lens` are DAAM Lens's arguments by name (recorded, so that maps come back), None is without it.
+
+        Args:
+            watch: note every query and key.
+            texts: what the host's text encoder is asked to read beside it, noted with the weights of the keys.
+        """
         asked: dict[str, Any] = {
             "prompt": PROMPT, "steps": 2, "width": self.small, "height": self.small, "seed": 7,
             "cfg_scale": 5, "sampler_name": "Euler",
@@ -66,14 +80,15 @@ class Live:
             args = {"enabled": True, "record": True, "overlays": False, "report": False, **lens}
             asked["alwayson_scripts"] = {**asked.get("alwayson_scripts", {}), "DAAM Lens": {"args": [args]}}
         if watch:
-            self.server.get("/witness/start")
+            self.server.get(f"/witness/start?texts={urllib.parse.quote('|'.join(texts))}")
         self.server.get("/witness/seed")
         answer = self.server.post(f"/sdapi/v1/{page}", asked)
         result = Result([picture(x) for x in answer["images"]], json.loads(answer["info"]))
         path = self.server.data / "witness.pt" if watch else ""
         result.hooks = self.server.get(f"/witness/stop?path={urllib.parse.quote(str(path))}")["hooks"]
         if watch:
-            result.calls = torch.load(path, weights_only=True)
+            noted = torch.load(path, weights_only=True)
+            result.calls, result.encoded = noted["calls"], noted["encoded"] or {}
         new = sorted(self._records() - before, key=lambda p: p.stat().st_mtime_ns)
         result.maps = [HeatMaps.load(path) for path in new]
         result.runs = [run for run in self.runs() if run not in known]

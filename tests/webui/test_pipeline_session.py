@@ -248,6 +248,16 @@ def test_a_refusal_is_one_sentence_and_the_picture_is_made(pipe: Any, change: An
     assert len(shown.notes) == 1 and said in shown.notes[0] and processed.images == ["picture"] and not shown.runs
 
 
+def test_words_that_are_not_in_the_prompt_are_told_and_the_others_have_their_maps(pipe: Any) -> None:
+    host = Host(pipe)
+    session = session_of(host, concepts="sky", overlays=False)
+    run(host, session)
+    p = SimpleNamespace(all_prompts=[PROMPT, "a star"], all_negative_prompts=[""] * 2)
+    processed = SimpleNamespace(images=["picture"], infotexts=["info"], info="info", index_of_first_image=0, batch_size=2)
+    shown = gallery.show(session, p, processed)
+    assert len(shown.runs) == 2 and len(shown.notes) == 1 and "not read in SD.Next" in shown.notes[0]
+
+
 def test_a_picture_of_another_shape_is_refused(pipe: Any) -> None:
     session = session_of(Host(pipe))
     run(session.host, session, size=96)  # type: ignore[arg-type]

@@ -53,6 +53,9 @@ class Finished:
     def heat_maps(self) -> Iterator[tuple[FinishedImage, HeatMaps]]:
         yield self.finished[0], maps_of(words_prompt("a red house"))
 
+    def concept_failures(self) -> list[str]:
+        return []
+
 
 def results() -> tuple[Any, Any]:
     """The host's processing object and its results: one picture."""

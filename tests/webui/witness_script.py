@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from modules import processing, script_callbacks, scripts, shared
 
-NOTES: dict[str, Any] = {"on": False, "calls": [], "handles": [], "seen": set(), "fail": "", "conds": []}
+NOTES: dict[str, Any] = {"on": False, "calls": [], "handles": [], "seen": set(), "fail": "", "conds": [], "texts": []}
 
 
 def unet() -> Any:
@@ -30,10 +30,18 @@ def _watch(params: Any) -> None:
 
     def begin(_module: Any, args: Any, kwargs: Any) -> None:
         options = kwargs.get("transformer_options") or {}
+        context = kwargs.get("context", args[2] if len(args) > 2 else None)
+        NOTES["columns"] = context.shape[1]
         NOTES["calls"].append(
             {"rows": args[0].shape[0], "cond_or_uncond": list(options.get("cond_or_uncond", [])), "layers": []}
         )
 
+    if NOTES["texts"]:
+        with torch.no_grad():
+            states = shared.sd_model.get_learned_conditioning(list(NOTES["texts"]))
+        states = states["crossattn"] if isinstance(states, dict) else states
+        weights = {n: m.to_k.weight.detach().clone() for n, m in model.named_modules() if n.endswith("attn2")}
+        NOTES["encoded"] = {"states": states.detach().clone(), "to_k": weights}
     NOTES["handles"].append(model.register_forward_pre_hook(begin, with_kwargs=True))
     for name, module in model.named_modules():
         if not name.endswith("attn2"):
@@ -46,7 +54,9 @@ def _watch(params: Any) -> None:
             if kind == "q":
                 layers.append({"name": name, "heads": heads, "q": output.detach().clone()})
             else:
-                layers[-1]["k"] = output.detach().clone()
+                # A layer may be asked for the keys of another text, too; the model's own has as many columns as it was given.
+                if output.shape[1] == NOTES["columns"]:
+                    layers[-1]["k"] = output.detach().clone()
 
         NOTES["handles"].append(module.to_q.register_forward_hook(see))
         NOTES["handles"].append(
@@ -95,8 +105,9 @@ def _fail(*_: Any) -> None:
 
 
 def _routes(_demo: Any, app: Any) -> None:
-    def start() -> dict[str, int]:
-        NOTES.update(on=True, calls=[], seen=set())
+    def start(texts: str = "") -> dict[str, int]:
+        """From now on; `texts`, with bars between, are encoded and stored beside the layers' weights of keys."""
+        NOTES.update(on=True, calls=[], seen=set(), texts=[text for text in texts.split("|") if text], encoded=None)
         return {"hooks": _hooks()}
 
     def stop(path: str) -> dict[str, Any]:
@@ -105,7 +116,7 @@ def _routes(_demo: Any, app: Any) -> None:
         calls = NOTES["calls"]
         NOTES.update(on=False, calls=[], handles=[], seen=set(), fail="")
         if path:
-            torch.save(calls, path)
+            torch.save({"calls": calls, "encoded": NOTES.get("encoded")}, path)
         return {"hooks": _hooks(), "calls": len(calls), "there": bool(path) and os.path.isfile(path)}
 
     def seed() -> dict[str, int]:
