@@ -62,6 +62,10 @@ class ConceptSums:
             own[key] = GridConceptSums(grid, area, now, torch.zeros_like(now), torch.zeros_like(now))
         return own[key]
 
+    def told(self, image: int) -> list[Prompt]:
+        """Every prompt of a picture."""
+        return [self.prompts[image]] if image in self.prompts else []
+
     def flush(self) -> None:
         """Add what waits; the step ends."""
 
@@ -88,8 +92,8 @@ class ConceptSums:
         Raises:
             NothingRecorded: not one step was finished, or the attention was not finite.
         """
-        own = self.prompts.get(image)
-        concepts = [c for c, one in enumerate(self.texts.concepts) if own is None or not _holds(own, one.label)]
+        told = self.told(image)
+        concepts = [c for c, one in enumerate(self.texts.concepts) if not any(_holds(prompt, one.label) for prompt in told)]
         if not concepts:
             return None
         if not self.step_count or not self.sums.get(image):
