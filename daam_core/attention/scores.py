@@ -46,10 +46,15 @@ def probabilities(q: Tensor, k: Tensor, scale: float) -> Tensor:
     return torch.softmax(scores, -1, out=scores)
 
 
+def temporary_bytes(device: torch.device) -> int:
+    """How much the temporaries of one call may take on a device."""
+    return CPU_BYTES if device.type == "cpu" else TEMPORARY_BYTES
+
+
 def query_slices(q: Tensor, k: Tensor, budget: int | None = None) -> list[slice]:
     """Cut the queries `[batch, n, d]` so that the temporaries of each cut stay inside the budget."""
     batch, n = q.shape[:2]
-    budget = budget or (CPU_BYTES if q.device.type == "cpu" else TEMPORARY_BYTES)
+    budget = budget or temporary_bytes(q.device)
     step = max(1, min(n, budget // (8 * batch * k.shape[1])))
     return [slice(i, min(i + step, n)) for i in range(0, n, step)]
 
@@ -107,20 +112,24 @@ def add_step_sums(into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: 
 
     Args:
         into: `[sums, images, n, channels]` float32 running sums.
-        q: `[layers * images * heads, steps * n, d]` float32.
-        k: `[layers * images * heads, keys, d]` float32.
+        q: `[steps, layers, images, n, heads * d]`, any float dtype.
+        k: `[layers, images, keys, heads * d]`, any float dtype.
         weights: `[sums, steps]` float32.
 
     The rest is as for `add_head_sum`.
     """
     sums, images, n = into.shape[:3]
-    each = images * heads
+    steps, layers, keys, d = q.shape[0], q.shape[1], k.shape[2], q.shape[-1] // heads
+    queries = q.unflatten(-1, (heads, d)).permute(1, 2, 4, 0, 3, 5)
+    transposed = k.unflatten(-1, (heads, d)).permute(0, 1, 3, 4, 2)
     budget = CPU_BYTES // 8 if q.device.type == "cpu" else TEMPORARY_BYTES
-    rows = each * max(1, budget // (4 * each * q.shape[1] * k.shape[1]))
-    total = q.new_zeros(images, q.shape[1], k.shape[1])
+    some = max(1, budget // (4 * images * heads * steps * n * keys))
+    total = torch.zeros(images, steps * n, keys, device=q.device)
     with full_precision(q.device):
-        for first in range(0, len(q), rows):
-            p = probabilities(q[first : first + rows], k[first : first + rows], scale)
+        for first in range(0, layers, some):
+            own_q = queries[first : first + some].float().flatten(3, 4).flatten(0, 2)
+            own_k = transposed[first : first + some].float().flatten(0, 2).transpose(1, 2)
+            p = probabilities(own_q, own_k, scale)
             total += p.unflatten(0, (-1, images, heads)).sum((0, 2))
         weighted = torch.einsum("sj,ijnk->sink", weights, total.unflatten(1, (-1, n)))
         into.flatten(0, 1).baddbmm_(weighted.flatten(0, 1), selection.repeat(sums, 1, 1))

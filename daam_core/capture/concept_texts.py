@@ -78,6 +78,65 @@ class ConceptTexts:
                 presence[row, c] = column in words and column in against
         return Columns(torch.tensor(kept, device=device), numerator.to(device), (place.to(device), presence.to(device)))
 
+    def stream(self) -> StreamTexts:
+        """What `concept_streams` needs: each text's own columns, one after the other, and who is held against whom."""
+        columns = [
+            (i, column)
+            for i, (prompt, label) in enumerate(zip(self.prompts, self.labels, strict=True))
+            for column in own_columns(prompt, label)
+        ]
+        texts, concepts = len(self.labels), self.num_concepts
+        mean = torch.zeros(texts, len(columns))
+        for row, (text, _) in enumerate(columns):
+            mean[text, row] = 1.0
+        mean /= mean.sum(1, keepdim=True)
+        numerator = torch.eye(texts)[:, :concepts].contiguous()
+        rivals = torch.zeros(texts, concepts)
+        for c, concept in enumerate(self.concepts):
+            named = set(rivals_of(concept))
+            for text in range(concepts, texts):
+                rivals[text, c] = self.labels[text] in named
+        place = numerator + rivals
+        if concepts > 1:
+            place = (torch.arange(texts) < concepts).float()[:, None].expand(texts, concepts).contiguous()
+        is_rival = torch.tensor([text >= concepts for text, _ in columns])
+        return StreamTexts(tuple(columns), mean, numerator, (place, numerator + rivals), is_rival)
+
+
+@dataclass(frozen=True, eq=False)
+class StreamTexts:
+    """Concepts and rivals as a stream of tokens of their own.
+
+    Attributes:
+        columns: (text, column) of each token.
+        mean: float32 `[texts, tokens]`, which takes the mean of each text's tokens.
+        numerator, denominators: float32 `[texts, concepts]` of zeros and ones, see `attention.concepts.fractions`: of the map
+            and of the presence.
+        is_rival: bool `[tokens]`; rivals and concepts do not attend to each other.
+    """
+
+    columns: tuple[tuple[int, int], ...]
+    mean: Tensor
+    numerator: Tensor
+    denominators: tuple[Tensor, Tensor]
+    is_rival: Tensor
+
+    def states(self, every: Tensor) -> Tensor:
+        """`[tokens, dim]` of `[texts, columns, dim]`."""
+        texts, places = zip(*self.columns, strict=True)
+        return every[list(texts), list(places)]
+
+    def to(self, device: torch.device) -> StreamTexts:
+        """The same on another device."""
+        first, second = self.denominators
+        return StreamTexts(
+            self.columns,
+            self.mean.to(device),
+            self.numerator.to(device),
+            (first.to(device), second.to(device)),
+            self.is_rival.to(device),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Columns:

@@ -15,6 +15,10 @@ OnForward = Callable[[nn.Module, tuple[Any, ...], Tensor], None]
 """Takes a module, the positional arguments of its call and what it gave out, as a forward hook does. It must not raise."""
 
 
+OnInput = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]
+"""Takes a module and the arguments of its call. It must not raise."""
+
+
 class ForwardWrapper:
     """Wraps one module's `forward` until `remove`; a handle like that of a forward hook.
 
@@ -62,6 +66,30 @@ class ForwardWrapper:
             own.pop("forward", None)
         else:
             own["forward"] = top
+
+
+class InputWrapper(ForwardWrapper):
+    """The same for what a module is given: called before its forward, as a forward pre-hook with keywords is."""
+
+    def __init__(self, module: nn.Module, on_input: OnInput) -> None:
+        super().__init__(module, _nothing)
+        self._on_input = on_input
+
+    def _forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self._attached:
+            self._on_input(self._module, args, kwargs)
+        return super()._forward(*args, **kwargs)
+
+
+def _nothing(*_: Any) -> None:
+    """Nothing is done after the forward."""
+
+
+def wrap_input(module: nn.Module, on_input: OnInput, by_hook: bool = False) -> ForwardWrapper | RemovableHandle:
+    """Call `on_input` before a module's forward: by wrapping it, or by a hook where asked for or where others' hooks are."""
+    if by_hook or module._forward_hooks or module._forward_pre_hooks:
+        return module.register_forward_pre_hook(on_input, with_kwargs=True)
+    return InputWrapper(module, on_input)
 
 
 def wrap_forward(module: nn.Module, on_forward: OnForward, by_hook: bool = False) -> ForwardWrapper | RemovableHandle:

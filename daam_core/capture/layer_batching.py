@@ -8,6 +8,7 @@ at once, where PyTorch's version counters show that nobody wrote into them until
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Protocol
 
 import torch
@@ -23,6 +24,7 @@ On a processor it is `CPU_BYTES`."""
 _CPU_SCORES = 2**17  # a processor is busy longer with a layer of more scores than with the start of its kernels
 _FEW = 4  # fewer layers than these are not worth the copies
 _MANY = 128  # SDXL has 70
+_version = attrgetter("_version")
 
 
 class Target(Protocol):
@@ -31,6 +33,9 @@ class Target(Protocol):
     @property
     def heads(self) -> int:
         """Attention heads of one layer."""
+
+    def count(self, layers: int) -> None:
+        """So many layers of the step that ends were added."""
 
     def add(self, q: Tensor, k: Tensor, weights: Tensor | None) -> None:
         """q `[layers * images * heads, n, d]`, k `[layers * images * heads, keys, d]`; `weights` `[2, layers]`, of layers
@@ -69,7 +74,7 @@ class LayerBatch:
         self._q, self._k = _Stack(q, index, heads, self._room), _Stack(k, index, heads, self._room)
         self._weights = torch.ones(2, self._room, device=q.device)
         self._at_once = hasattr(torch, "_foreach_copy_")  # from PyTorch 2.1 on
-        self._finished = self._waiting = 0
+        self._finished = self._waiting = self._added = 0
         # Tensors of inference mode have no version counter: what they hold later cannot be proved.
         self._may_hold = False
         self._on_trial = hold and not (q.is_inference() or k.is_inference())
@@ -87,15 +92,19 @@ class LayerBatch:
         Args:
             layer, keys: its number, and what tells whether its keys are those of an earlier step, see `Held`.
         """
-        if self._waiting + (len(self._held) if self._may_hold else 0) == self._room:
-            self._make_room()
+        self._added += 1
         if self._may_hold:
+            if self._waiting + len(self._held) == self._room:
+                self._make_room()
+            shared = self._shared
             # Keys that are not held on to leave their memory to the model's next layers: that is half the cost of holding.
-            if self._shared is not None and self._shared.has(layer, keys):
-                self._held.append(Held(q, None, q._version, 0, layer, keys))
+            if shared is not None and keys is not None and keys is shared.keys and layer in shared.spared:
+                self._held.append((q, None, q._version, 0, layer, keys))
             else:
-                self._held.append(Held(q, k, q._version, k._version, layer, keys))
+                self._held.append((q, k, q._version, k._version, layer, keys))
             return
+        if self._waiting == self._room:
+            self._make_room()
         (q_place, own_q), (k_place, own_k) = self._q.to_copy(self._waiting, q), self._k.to_copy(self._waiting, k)
         if self._at_once:
             torch._foreach_copy_([q_place, k_place], [own_q, own_k])
@@ -104,10 +113,12 @@ class LayerBatch:
             k_place.copy_(own_k)
         self._waiting += 1
         if self._on_trial:
-            self._held.append(Held(q, k, q._version, k._version, layer, keys))
+            self._held.append((q, k, q._version, k._version, layer, keys))
 
     def end_step(self, number: int) -> None:
         """All that waits belongs to step `number` (from 1) or one before it."""
+        self._target.count(self._added)
+        self._added = 0
         if self._shared is not None and self._held and self._may_hold and self._waiting == self._finished:
             self._require_untouched()
             if self._shared.take(self._held, number):
@@ -162,12 +173,12 @@ class LayerBatch:
             return
         self._require_untouched()
         held, self._held = self._held, []
-        self._q.copy_all(self._waiting, [one.q for one in held])
-        given = [one.k for one in held if one.k is not None]
+        self._q.copy_all(self._waiting, [q for q, *_ in held])
+        given = [k for _, k, *_ in held if k is not None]
         if self._shared is None or len(given) == len(held):
             self._k.copy_all(self._waiting, given)
         else:
-            self._k.put(self._waiting, torch.stack([self._shared.rows(one) for one in held]))
+            self._k.put(self._waiting, torch.stack([self._shared.rows(layer, k) for _, k, _, _, layer, _ in held]))
         self._waiting += len(held)
 
     def _empty(self, layers: int, weights: Tensor | None) -> None:
@@ -183,7 +194,10 @@ class LayerBatch:
 
 def _untouched(held: Sequence[Held]) -> bool:
     """Whether nobody wrote into what is held."""
-    return all(one.q._version == one.q_version and (one.k is None or one.k._version == one.k_version) for one in held)
+    q, k, q_versions, k_versions, _, _ = zip(*held, strict=True)
+    if tuple(map(_version, q)) != q_versions:
+        return False
+    return all(one is None or one._version == version for one, version in zip(k, k_versions, strict=True))
 
 
 class _Stack:

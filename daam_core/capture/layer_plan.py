@@ -50,9 +50,9 @@ class CrossSums:
         """See `shared_keys.StepTarget.add_steps`."""
         add_step_sums(self.buffer.into.both, q, k, self.selection, self.heads, self.scale, weights)
 
-    def count(self) -> None:
-        """One more layer of this step."""
-        self.buffer.step_terms += self.heads
+    def count(self, layers: int) -> None:
+        """So many layers more of this step."""
+        self.buffer.step_terms += layers * self.heads
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class SelfSums:
         """See `layer_batching.Target.add`."""
         add_self_attention(self.into, q, k, self.heads, self.scale)
 
-    def count(self) -> None:
+    def count(self, layers: int) -> None:
         """Self-attention is divided by its own row sums in the end, so its terms are not counted."""
 
 
@@ -96,9 +96,9 @@ class LayerPlan:
 
     def add(self, q: Tensor, k: Tensor, keys: object | None = None) -> None:
         """The layer's attention of one step; `keys` tells whether its keys are those of an earlier step, see `Held`."""
-        self.target.count()
         if self.batch is not None:
             self.batch.add(q, k, self.layer, keys)
         else:
+            self.target.count(1)
             heads = self.target.heads
             self.target.add(split_heads(q[self.index], heads), split_heads(k[self.index], heads), None)

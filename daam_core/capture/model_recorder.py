@@ -17,6 +17,7 @@ from .attention_call import AttentionCall
 from .block_caches import may_be_cached
 from .call_batching import CallBatch
 from .compile_op import is_compiled
+from .concept_reader import ConceptReader
 from .family import Family
 from .picture_text import PictureText, add_row, add_text_row
 from .text_rows import EncodedText, match_rows
@@ -56,6 +57,7 @@ class ModelRecorder:
         number: which of the pipeline's transformers it is.
         current: gives the recording of the pipeline's call that runs, None where none does.
         failed: called once where recording stops.
+        concepts: reads concepts beside the words, None where none are wanted.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class ModelRecorder:
         number: int,
         current: Callable[[], TransformerRecording | None],
         failed: Callable[[Exception], None],
+        concepts: ConceptReader | None = None,
     ) -> None:
+        self._concepts = concepts
         self._model, self._family, self._number = getattr(model, "_orig_mod", model), family, number
         self._current, self._failed = current, failed
         self._known: dict[tuple[Any, ...], tuple[Any, TokenLayout, list[tuple[EncodedText, ...]]]] = {}
@@ -98,6 +102,8 @@ class ModelRecorder:
         own_texts = [text for text in texts if text is not None and text.group.side == "prompt"]
         self._call = _Call(layout, texts, [x.group.accumulator for x in own_texts if x.group.accumulator.keeps_self_attention])
         self._batch.begin()
+        if self._concepts is not None:
+            self._concepts.begin(recording, arguments, layout, texts, own[0])
         return any(text is not None for text in texts)
 
     def wants(self, layer: str) -> bool:
@@ -117,6 +123,8 @@ class ModelRecorder:
         place = self._numbers.get(layer)
         if place is None:
             place = self._numbers[layer] = recording.layer(self._number, layer, call)
+        if self._concepts is not None:
+            self._concepts.attention(layer, place, call, rows)
         at_once = current.layout.rows_apart or any(one.wants_joint_self(place) for one in current.keeping_self)
         if not at_once and self._batch.add(place, call):
             if self._batch.full:
@@ -146,6 +154,8 @@ class ModelRecorder:
 
     def end(self) -> None:
         current, self._call = self._call, None
+        if self._concepts is not None:
+            self._concepts.end()
         if current is None:
             return
         self._work_off(current)
@@ -160,6 +170,8 @@ class ModelRecorder:
 
     def failed(self, error: Exception) -> None:
         self._call = None
+        if self._concepts is not None:
+            self._concepts.end()
         self._failed(error)
 
     def _read(

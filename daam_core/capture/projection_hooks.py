@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..types import Grid
 from . import compile_op as compiled
-from .forward_wrapper import ForwardWrapper, OnForward, wrap_forward
+from .forward_wrapper import ForwardWrapper, OnForward, wrap_forward, wrap_input
 
 
 class GridHook:
@@ -20,6 +20,10 @@ class GridHook:
     def __init__(self, dispatcher: compiled.Dispatcher, owner: nn.Module) -> None:
         self.dispatcher, self.owner = dispatcher, owner
         self.grid: Grid = (0, 0)
+
+    def attach(self, by_hook: bool) -> ForwardWrapper | RemovableHandle:
+        """Put it on the spatial transformer."""
+        return wrap_input(self.owner, self.on_input, by_hook)
 
     def on_input(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # A compiled graph is traced with a hook that always reads: its operator asks for the thread.
@@ -37,15 +41,15 @@ class QKHook:
         is_cross: whether its keys were text when it last attended, None before that.
         key_weights: the parameters of `to_k` where that is a linear layer and nothing else makes keys, so that the same text
             gives the same keys; else None.
-        pending: whether it gave out queries or keys in this forward whose partner has not come.
+        q, k: what it gave out in this forward while the other has not come.
     """
 
     def __init__(self, grid_hook: GridHook, attn: Any, index: int, op: compiled.HookOp | None) -> None:
         self.attn, self.index, self.grid_hook = attn, index, grid_hook
         self.is_cross: bool | None = None
         self._dispatcher, self._op = grid_hook.dispatcher, op
-        self._q: Tensor | None = None
-        self._k: Tensor | None = None
+        self.q: Tensor | None = None
+        self.k: Tensor | None = None
         self._source: Any = None
         self.key_weights: dict[str, Tensor | None] | None = None
 
@@ -88,31 +92,29 @@ class QKHook:
             return None
         return layer._parameters
 
-    @property
-    def pending(self) -> bool:
-        return self._q is not None or self._k is not None
-
     def forget(self) -> None:
         """Let go of queries or keys without a partner."""
-        self._q = self._k = self._source = None
+        self.q = self.k = self._source = None
 
     def on_query(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         if self._dispatcher.thread != get_ident() if self._op is None else self._skips():
             return
         source = args[0] if args else None
-        if self._k is None:
-            self._q, self._source = output, source
+        k = self.k
+        if k is None:
+            self.q, self._source = output, source
         else:
-            self._pair(output, self._k, source, self._source)
+            self._pair(output, k, source, self._source)
 
     def on_key(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         if self._dispatcher.thread != get_ident() if self._op is None else self._skips():
             return
         source = args[0] if args else None
-        if self._q is None:
-            self._k, self._source = output, source
+        q = self.q
+        if q is None:
+            self.k, self._source = output, source
         else:
-            self._pair(self._q, output, self._source, source)
+            self._pair(q, output, self._source, source)
 
     def on_fused_key_value(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         self.on_key(module, args, output.chunk(2, dim=-1)[0])
@@ -142,7 +144,7 @@ class QKHook:
     def _pair(self, q: Tensor, k: Tensor, source: Any, context: Any) -> None:
         """Queries and keys of one call, and what they were made of: different inputs where the keys are text."""
         cross = source is None or source is not context
-        self._q = self._k = self._source = None
+        self.q = self.k = self._source = None
         if self._op is not None and torch.compiler.is_compiling():
             self._op.call(q, k, self.index, self.grid_hook.grid, cross)
         else:

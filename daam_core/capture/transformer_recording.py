@@ -14,6 +14,7 @@ from ..prompt.prompt import Prompt
 from ..types import Side
 from .attention_call import AttentionCall
 from .buffers import StoreOptions
+from .concept_texts import ConceptTexts
 from .family import Family
 from .picture_text import PictureText
 from .recording import Recording
@@ -34,6 +35,7 @@ class TransformerRecording:
         prompt: gives the words of an encoded row, for so many columns of each of the family's text arguments.
         keep: what to keep apart.
         sides: whose texts are recorded.
+        concepts: gives the concepts that were asked for, encoded; None where none were.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class TransformerRecording:
         prompt: Callable[[EncodedText, Family, Sequence[int]], Prompt],
         keep: StoreOptions,
         sides: Sequence[Side] = ("prompt", "negative"),
+        concepts: Callable[[], ConceptTexts | None] | None = None,
     ) -> None:
+        self.concept_texts = concepts
         self.thread = threading.get_ident()
         self.recording = Recording(keep)
         self.texts, self.sides = texts, sides

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from ..types import Grid
@@ -28,6 +29,11 @@ class UNetInputs:
     context: Tensor | None
     context_mask: Tensor | None = None
     masks_self: bool = False
+
+    @property
+    def frames(self) -> int:
+        """The frames of the latents of videos `[batch, c, frames, h, w]`, 0 of pictures."""
+        return int(self.sample.shape[2]) if self.sample.dim() == 5 else 0
 
     @property
     def text_bias(self) -> Tensor | None:
@@ -78,3 +84,10 @@ def inputs_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> UNetInputs:
         mask if isinstance(mask, Tensor) else None,
         kwargs.get("attention_mask") is not None,
     )
+
+
+def same_time(one: Any, other: Any) -> bool:
+    """Whether two timesteps are the same; where there are none, they are."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and torch.equal(one.to(other.device), other)
+    return bool(one == other)

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from ..attention.concepts import ConceptRule
 from ..capture.concept_texts import ConceptTexts, texts_to_encode
-from ..capture.tokenizer_hook import TokenizerHook
+from ..capture.family import Family
+from ..capture.tokenizer_hook import Tokenized, TokenizerHook
 from ..errors import BadArgument, NothingRecorded, UnsupportedModel
 from ..maps.relabel import by_index
+from ..prompt.compose import without_padding_behind
 from ..prompt.concepts import Concept
-from .encoded_prompts import Encoding
+from .encoded_prompts import EncodedPrompts, Encoding
+from .encodings import batches_of
 from .unet_prompts import encoded_words
 
 _ENCODERS = ("text_encoder", "text_encoder_2")
@@ -38,14 +41,9 @@ def encode_concepts(
     """
     name = type(pipe).__name__
     if not any(isinstance(getattr(pipe, part, None), torch.nn.Module) for part in _ENCODERS):
-        raise NothingRecorded(
-            f"{name} has no text encoder any more, so concepts cannot be encoded. Keep the encoder until the picture is made."
-        )
+        raise _freed(name)
     labels, texts = texts_to_encode(concepts)
-    devices = [pipe.device] if getattr(pipe.device, "type", "cpu") == "cuda" else []
-    # An encoder left in training mode draws random numbers, which are the picture's.
-    with tokenizers.record() as tokens, torch.no_grad(), torch.random.fork_rng(devices):
-        output = pipe.encode_prompt(**_arguments(pipe, given, texts))
+    output, tokens = _encoded(pipe, given, texts, tokenizers)
     states = next(iter(output)) if isinstance(output, (tuple, list)) else output
     if not isinstance(states, Tensor) or states.dim() != 3 or len(states) != len(texts):
         raise UnsupportedModel(f"{name} encodes its prompts in a form that concepts are not read from.")
@@ -56,6 +54,58 @@ def encode_concepts(
     found = ConceptTexts(concepts, tuple(labels), prompts, states, rule)
     found.columns()  # a concept without a token is told now
     return found
+
+
+def encode_transformer_concepts(
+    pipe: Any,
+    given: Mapping[str, Any],
+    concepts: tuple[Concept, ...],
+    rule: ConceptRule,
+    tokenizers: TokenizerHook,
+    family: Family,
+) -> ConceptTexts:
+    """The same for a pipeline with a transformer of this family: its templates are in the texts' columns, their padding is not
+    among the words'.
+
+    Raises:
+        NothingRecorded, UnsupportedModel, BadArgument: as `encode_concepts`.
+    """
+    name = type(pipe).__name__
+    optional = set(getattr(pipe, "_optional_components", ()))
+    for tokenizer in family.tokenizers:
+        encoder = tokenizer.replace("tokenizer", "text_encoder")
+        if hasattr(pipe, encoder) and getattr(pipe, encoder) is None and encoder not in optional:
+            raise _freed(name)
+    labels, texts = texts_to_encode(concepts)
+    output, tokens = _encoded(pipe, given, texts, tokenizers)
+    rows = next(iter(batches_of(output)), [])
+    if len(rows) != len(texts) or any(row.dim() != 2 for row in rows):
+        raise UnsupportedModel(f"{name} encodes its prompts in a form that concepts are not read from.")
+    encoded = EncodedPrompts()
+    encoded.add("prompt", rows, Encoding({"prompt": texts}, [rows], tokens), "prompt")
+    prompts = tuple(without_padding_behind(encoded.prompt(row, family, (len(row.rows),))) for row in encoded.rows)
+    if any(by_index(prompt) for prompt in prompts):
+        raise BadArgument(f"The words of the concepts cannot be told from the columns that {name} encodes them to.")
+    states = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    found = ConceptTexts(concepts, tuple(labels), prompts, states, rule)
+    found.columns()  # a concept without a token is told now
+    return found
+
+
+def _freed(name: str) -> NothingRecorded:
+    return NothingRecorded(
+        f"{name} has no text encoder any more, so concepts cannot be encoded. Keep the encoder until the picture is made."
+    )
+
+
+def _encoded(
+    pipe: Any, given: Mapping[str, Any], texts: Sequence[str], tokenizers: TokenizerHook
+) -> tuple[Any, Sequence[Tokenized]]:
+    """What the pipeline's `encode_prompt` makes of some texts, and what its tokenizers read for it."""
+    devices = [pipe.device] if getattr(pipe.device, "type", "cpu") == "cuda" else []
+    # An encoder left in training mode draws random numbers, which are the picture's.
+    with tokenizers.record() as tokens, torch.no_grad(), torch.random.fork_rng(devices):
+        return pipe.encode_prompt(**_arguments(pipe, given, texts)), tokens
 
 
 def require_concepts(pipe: Any) -> None:

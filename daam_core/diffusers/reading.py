@@ -55,7 +55,7 @@ def read_picture(
         pipe: a diffusers pipeline from text to picture.
         image: a PIL picture, or uint8 `[H, W, 3]` RGB, of any size.
         prompt: what is in the picture, in words that the model knows. With an empty one the concepts make the prompt.
-        concepts: things to look for that are not in the prompt, as in `trace` (UNets only there). With an empty prompt
+        concepts: things to look for that are not in the prompt, as in `trace`. With an empty prompt
             "house, tree" is read as "a house, a tree", by every model: name only what is in the picture, because a word for
             what is not there lights up something else.
         noise: levels of noise in thousandths of the model's training, 1..999. The default was chosen on rendered scenes with

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from ..attention.concepts import ConceptRule
 from ..capture.buffers import StoreOptions
+from ..capture.concept_reader import ConceptReader, require_concepts
+from ..capture.concept_texts import ConceptTexts
 from ..capture.families import family_of
 from ..capture.model_recorder import ModelRecorder
+from ..capture.text_streams import TEXT_STREAMS
 from ..capture.transformer_hooks import TransformerHooks
 from ..capture.transformer_recording import TransformerRecording
 from ..errors import BadArgument, UnsupportedModel
 from ..maps.heatmaps import Aggregation, HeatMaps
+from ..prompt.concepts import Concept
+from .encoded_concepts import encode_transformer_concepts
 from .pipeline_trace import PipelineCall, PipelineTrace
 
 MODELS = ("transformer", "transformer_2", "transformer_ref")
@@ -23,12 +30,27 @@ _NOT_READ = {"VisualCloze": "it paints several pictures at once, on one canvas"}
 class TransformerTrace(PipelineTrace):
     """What `trace` gives for a pipeline with a transformer; it hears that pipeline, in the thread and time of its own call.
 
+    Args:
+        concepts: what is looked for beside the prompt's words.
+        concept_rule: which columns it is held against, see `attention.concepts`; of joint models "prompt" alone.
+
     Raises:
-        UnsupportedModel: the transformer is none that is read.
+        UnsupportedModel: the transformer is none that is read, or none that concepts are read from.
+        BadArgument: a joint model has not the rule.
     """
 
-    def __init__(self, pipe: Any, keep: StoreOptions, negative: bool) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        keep: StoreOptions,
+        negative: bool,
+        concepts: tuple[Concept, ...] = (),
+        concept_rule: ConceptRule = "prompt",
+    ) -> None:
         super().__init__(pipe, keep, negative)
+        self._concepts, self._concept_rule = concepts, concept_rule
+        self._encoded_concepts: ConceptTexts | None = None
+        self._encoded_in: PipelineCall | None = None
         name = type(pipe).__name__
         for start, reason in _NOT_READ.items():
             if name.startswith(start):
@@ -36,6 +58,22 @@ class TransformerTrace(PipelineTrace):
         models = [getattr(pipe, part, None) for part in MODELS]
         self._models = [model for model in models if isinstance(model, torch.nn.Module)]
         self._families = [family_of(model) for model in self._models]
+        if concepts:
+            self._require_concepts()
+
+    def _require_concepts(self) -> None:
+        for model, family in zip(self._models, self._families, strict=True):
+            require_concepts(model, family)
+        if not callable(getattr(type(self._pipe), "encode_prompt", None)):
+            raise UnsupportedModel(
+                f"{type(self._pipe).__name__} has no `encode_prompt`, so concepts cannot be encoded for it. Record it without "
+                "them."
+            )
+        if self._concept_rule != "prompt" and self._families[0].name in TEXT_STREAMS:
+            raise BadArgument(
+                f"The rule {self._concept_rule!r} is one of cross-attention; {self._families[0].name} has text and picture in "
+                "one attention, where concepts are read by ConceptAttention's rule: leave `concept_rule` out."
+            )
 
     def heat_maps(self, image: int = 0, *, generation: int = -1, aggregation: Aggregation = "sum") -> HeatMaps:
         if aggregation != "sum":
@@ -45,11 +83,16 @@ class TransformerTrace(PipelineTrace):
     def _attach(self) -> None:
         super()._attach()
         for number, (model, family) in enumerate(zip(self._models, self._families, strict=True)):
-            recorder = ModelRecorder(model, family, number, self._running, self._fail)
-            self._stack.enter_context(TransformerHooks(model, recorder))
+            reader = ConceptReader(getattr(model, "_orig_mod", model), family) if self._concepts else None
+            recorder = ModelRecorder(model, family, number, self._running, self._fail, reader)
+            self._stack.enter_context(TransformerHooks(model, recorder, outputs=reader is not None))
+            if reader is not None:
+                self._stack.callback(reader.remove)
+                reader.attach()
 
     def _record(self, call: PipelineCall) -> TransformerRecording:
-        recording = TransformerRecording(lambda: call.encoded.rows, call.encoded.prompt, self._keep, self._sides)
+        concepts = (lambda: self._encoded_concepts) if self._concepts else None
+        recording = TransformerRecording(lambda: call.encoded.rows, call.encoded.prompt, self._keep, self._sides, concepts)
         if call.given.get("padding_mask_crop") is not None:
             recording.fail(
                 UnsupportedModel(
@@ -62,6 +105,19 @@ class TransformerTrace(PipelineTrace):
     def _running(self) -> TransformerRecording | None:
         running = super()._running()
         return running if isinstance(running, TransformerRecording) else None
+
+    def _after_encoding(self, given: Mapping[str, Any]) -> None:
+        call = self._current
+        if not self._concepts or (call is not None and self._encoded_in is call):
+            return
+        self._encoded_concepts, self._encoded_in = None, call
+        try:
+            self._encoded_concepts = encode_transformer_concepts(
+                self._pipe, given, self._concepts, self._concept_rule, self._tokenizers, self._families[0]
+            )
+        except Exception as error:
+            if call is not None:
+                call.recording.recording.fail_concepts(error)
 
 
 def text_encoders(pipe: Any) -> tuple[str, ...]:

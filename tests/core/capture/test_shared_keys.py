@@ -96,11 +96,12 @@ def test_weights_that_are_changed_behind_the_counters_are_found() -> None:
 def test_step_sums_equal_an_explicit_computation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several pictures, layers and steps, each weighted, in slices of any size."""
     layers, images, heads, steps, n, d = 3, 2, 2, 4, 5, 8
-    q, k = torch.randn(layers * images * heads, steps * n, d), torch.randn(layers * images * heads, KEYS, d)
+    q, k = torch.randn(steps, layers, images, n, heads * d), torch.randn(layers, images, KEYS, heads * d)
     selection = torch.randint(0, 2, (images, KEYS, 3)).float()
     weights = torch.rand(2, steps)
-    p = (q.double() @ k.double().transpose(1, 2) * 0.3).softmax(-1).unflatten(0, (layers, images, heads)).sum((0, 2))
-    expected = torch.einsum("sj,ijnk,ikc->sinc", weights.double(), p.unflatten(1, (steps, n)), selection.double())
+    apart = q.double().unflatten(-1, (heads, d)), k.double().unflatten(-1, (heads, d))
+    p = (torch.einsum("jminhd,mikhd->jmihnk", *apart) * 0.3).softmax(-1).sum((1, 3))
+    expected = torch.einsum("sj,jink,ikc->sinc", weights.double(), p, selection.double())
     for budget in (2**23, 64):
         monkeypatch.setattr(attention, "CPU_BYTES", budget)
         into = torch.zeros(2, images, n, 3)

@@ -1,0 +1,92 @@
+"""Attention layers of a UNet: where they stand, what they are called, hooks on their projections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ..types import Block, Layer
+from . import compile_op as compiled
+from .projection_hooks import GridHook, QKHook
+
+_TEMPORAL = ("motion_modules", "temp_attentions", "transformer_in")
+"""What UNets of videos call their attention between frames, which has no text among its keys."""
+
+
+def spatial_transformers(unet: nn.Module) -> list[tuple[str, nn.Module]]:
+    """(path, module) of every module that owns `transformer_blocks` with an `attn2`, in the order of the forward pass."""
+    found = [
+        (name, module)
+        for name, module in unet.named_modules()
+        if isinstance(getattr(module, "transformer_blocks", None), nn.ModuleList)
+        and not any(part in _TEMPORAL for part in name.split("."))
+        and any(getattr(block, "attn2", None) is not None for block in module.transformer_blocks)  # type: ignore[union-attr]
+    ]
+    order = {"down": 0, "mid": 1, "up": 2}
+    return sorted(found, key=lambda item: order[_block(item[0])])
+
+
+class UNetLayers:
+    """The attention layers of a UNet as they stand now.
+
+    Args:
+        owners: its spatial transformers, see `spatial_transformers`.
+        self_attention: `attn1` too.
+        dispatcher: takes what the hooks read.
+        op: hands it on from inside a compiled graph, None where none is compiled.
+
+    Attributes:
+        described: every layer, in the order of the forward pass.
+        grids: the hooks on the spatial transformers.
+        hooks: those on the layers, by their numbers.
+    """
+
+    def __init__(
+        self,
+        owners: list[tuple[str, nn.Module]],
+        self_attention: bool,
+        dispatcher: compiled.Dispatcher,
+        op: compiled.HookOp | None,
+    ) -> None:
+        self.described: list[Layer] = []
+        self.grids: list[GridHook] = []
+        self.hooks: list[QKHook] = []
+        for name, owner in owners:
+            grid_hook = GridHook(dispatcher, owner)
+            self.grids.append(grid_hook)
+            for number, block in enumerate(owner.transformer_blocks):  # type: ignore[union-attr, arg-type]
+                # Upscalers have blocks whose first attention is to the text, too.
+                both = self_attention or getattr(block, "only_cross_attention", False)
+                for part in ("attn1", "attn2") if both else ("attn2",):
+                    attn = getattr(block, part, None)
+                    if attn is not None:
+                        self.hooks.append(QKHook(grid_hook, attn, len(self.hooks), op))
+                        self.described.append(_describe(attn, f"{name}.transformer_blocks.{number}.{part}"))
+        places = [(owner._modules, part) for hook in self.hooks for owner, part, _ in hook.projections()]
+        self._children = [children for children, _ in places]
+        self._names = [name for _, name in places]
+        self._known = self._projections()
+
+    def exchanged(self) -> bool:
+        """Whether a projection is another module than it was: a LoRA loaded inside the trace puts new ones there."""
+        return self._projections() != self._known
+
+    def _projections(self) -> list[nn.Module | None]:
+        return list(map(dict.get, self._children, self._names))
+
+
+def _block(name: str) -> Block:
+    head = name.split(".", 1)[0]
+    if head.startswith("mid"):
+        return "mid"
+    return "up" if head.startswith(("up", "output")) else "down"
+
+
+def _describe(attn: Any, name: str) -> Layer:
+    heads = int(attn.heads)
+    inner = getattr(attn, "inner_dim", None) or attn.to_q.out_features
+    scale = getattr(attn, "scale", None)
+    if not isinstance(scale, (int, float)):
+        scale = (int(inner) // heads) ** -0.5
+    return Layer(name, _block(name), heads, float(scale))

@@ -1,0 +1,103 @@
+"""The text that a UNet is given in one forward: whose its rows are, and whether its keys are those of before."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import NothingRecorded
+from ..types import Side
+from .text_rows import EncodedText, match_blocks
+from .unet_hooks import UNetAttentionHooks
+
+_KNOWN = 8
+"""So many texts that the UNet was given are remembered with whose they are."""
+
+
+class UNetTexts:
+    """The texts of one call of a pipeline.
+
+    Args:
+        encoded: gives what the pipeline has encoded so far.
+        whole_call: whether every forward in this thread is the pipeline's; else a text that nobody encoded is nobody's.
+    """
+
+    def __init__(self, encoded: Callable[[], Sequence[EncodedText]], whole_call: bool) -> None:
+        self._encoded, self._whole_call = encoded, whole_call
+        self._made_of: tuple[Tensor, int, bool, list[int], list[Tensor | None], object] | None = None
+        self._repeated: tuple[tuple[int, int, int], Tensor, Tensor] | None = None
+        self._known: dict[tuple[Any, ...], tuple[Tensor, dict[tuple[Side, int], slice]]] = {}
+
+    def clear(self) -> None:
+        """Let go of every text."""
+        self._known.clear()
+        self._made_of = self._repeated = None
+
+    def of_part(self, side: Side, part: int) -> list[EncodedText]:
+        """The texts of one side and part, picture by picture."""
+        own = (text for text in self._encoded() if (text.side, text.part) == (side, part))
+        return sorted(own, key=lambda text: text.image)
+
+    def rows(self, context: Tensor) -> dict[tuple[Side, int], slice]:
+        """Whose the rows of a text are; compared once, and again where it is another tensor or was written into.
+
+        Raises:
+            NothingRecorded: they are nobody's, or two prompts' without a negative one.
+        """
+        texts = self._encoded()
+        key = (id(context), 0 if context.is_inference() else context._version, context.shape, len(texts))
+        known = self._known.get(key)
+        if known is None:
+            found = match_blocks(list(context), texts)
+            if not found and self._whole_call:
+                raise NothingRecorded(
+                    "The text that the UNet was given is none of those that the pipeline encoded, so nobody knows whose it is. "
+                    "Give the pipeline the prompt itself, or embeddings made inside the trace by `pipe.encode_prompt`."
+                )
+            if len({side for side, _ in found}) < len(found):
+                raise NothingRecorded(
+                    "The UNet was given several texts at once that were all encoded as prompts, so nobody knows which is the "
+                    "negative one. Encode both in one call of `pipe.encode_prompt`."
+                )
+            if len(self._known) >= _KNOWN:
+                self._known.pop(next(iter(self._known)))
+            known = self._known[key] = context, found  # kept, so that no other tensor can get its identity
+        return known[1]
+
+    def of_videos(self, context: Tensor, frames: int) -> Tensor:
+        """The text of each video, where it is given once for each frame; compared once for each tensor.
+
+        Raises:
+            NothingRecorded: the frames of a video have different texts.
+        """
+        key = (id(context), 0 if context.is_inference() else context._version, frames)
+        if self._repeated is None or self._repeated[0] != key:
+            own = context[::frames]
+            if not torch.equal(own.repeat_interleave(frames, 0), context):
+                raise NothingRecorded("the frames of one video were given different texts, so there is no map of its prompt")
+            self._repeated = key, context, own
+        return self._repeated[2]
+
+    def keys(self, context: Tensor, hooks: UNetAttentionHooks) -> object | None:
+        """The same object as in an earlier forward whose text and weights of keys were the same, None in a compiled UNet.
+
+        Counters tell of most that can change weights; the last step's keys are compared, too.
+        """
+        if hooks.compiled or context.is_inference():
+            return None
+        weights, versions = hooks.key_versions()
+        autocast = torch.is_autocast_enabled(context.device.type)
+        known = self._made_of
+        same = (
+            known is not None
+            and known[0] is context
+            and known[1:4] == (context._version, autocast, versions)
+            and all(map(operator.is_, known[4], weights))
+        )
+        if not same or known is None:
+            known = self._made_of = (context, context._version, autocast, versions, weights, object())
+        return known[5]
