@@ -29,6 +29,10 @@ logger = logging.getLogger("daam_lens")
 CELL = 64
 """Sides of a picture are padded to multiples of so many pixels: every UNet halves its latent three times at most."""
 MOST_MEGAPIXELS = 4.0
+NOT_HERE = (
+    "SD.Next's own model is not shown pictures yet. `daam-lens read` reads a picture with any pipeline of diffusers, and its record "
+    "opens in this tab."
+)
 LARGEST_SEED = 2**63 - 1
 
 
@@ -67,6 +71,8 @@ def read_picture(asked: Reading) -> tuple[StoredRecording, list[str]]:
         UnsupportedModel: the loaded checkpoint is none that reads pictures, or failed at it.
         NothingRecorded: its attention could not be recorded; the text says why.
     """
+    if hosts.paints_with_pipelines():
+        raise UnsupportedModel(NOT_HERE)
     picture = checked_picture(asked.picture)
     levels = checked_levels(asked.noise, asked.samples)
     if isinstance(asked.seed, bool) or not 0 <= asked.seed <= LARGEST_SEED:

@@ -85,6 +85,8 @@ def _reading(picture: Image, prompt: str, levels: Sequence[float], seed: int, se
     class Reading(processing.StableDiffusionProcessingTxt2Img):  # type: ignore[misc]
         """The host's own run, whose sampler is given a picture."""
 
+        refused: UnsupportedModel | None = None
+
         def setup_conds(self) -> None:
             session.encode_concepts(self.sd_model)
             super().setup_conds()
@@ -132,7 +134,7 @@ def _reading(picture: Image, prompt: str, levels: Sequence[float], seed: int, se
         sd_model=shared.sd_model, prompt=prompt, negative_prompt="", seed=seed % 2**32, steps=len(levels), width=width,
         height=height, cfg_scale=1.0, sampler_name="Euler", do_not_save_samples=True, do_not_save_grid=True,
     )  # fmt: skip
-    p.shown, p.refused = 0, None
+    p.shown = 0
     return p
 
 
