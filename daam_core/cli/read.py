@@ -29,7 +29,7 @@ def read(args: argparse.Namespace) -> None:
     # Everything that can be wrong is looked at before anything heavy starts.
     check_typed_words(prompt, args.words or ())
     check_names(args)
-    from ..diffusers.picture_files import load_picture
+    from ..picture_files import load_picture
 
     picture = load_picture(args.picture)
     folder = writable_folder(args.out or Path("daam-lens-out", file_name(Path(args.picture).stem)))
