@@ -23,7 +23,7 @@ from .workflows import LOADERS, blueprint_to_api, family_of, to_api, with_loader
 
 pytestmark = pytest.mark.host
 WORKFLOWS = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))
-FAMILIES = {"12 Flux.2 klein": "flux2", "13 Z-Image": "zimage", "14 Krea 2": "krea2", "15 Wan video": "wan"}
+FAMILIES = {"13 Flux.2 klein": "flux2", "14 Z-Image": "zimage", "15 Krea 2": "krea2", "16 Wan video": "wan"}
 """Examples that load the files of a family: run on reduced, random models of it."""
 NEWER = ("flux2", "zimage", "krea2")
 """Families that ComfyUI 0.3.64 does not know."""
