@@ -17,7 +17,7 @@ from torch import Tensor
 from ..defaults import DEFAULT_NOISE
 from ..errors import DaamLensError, NothingRecorded, UnsupportedModel
 from ..maps.crop import cut_back
-from ..maps.heatmaps import HeatMaps
+from ..maps.heatmaps import Aggregation, HeatMaps
 from ..picture_input import checked_picture, padded, reading_size, scaled
 from ..prompt.concepts import concepts_prompt
 from ..types import Image, Size
@@ -41,6 +41,8 @@ def read_picture(
     seed: int = 0,
     size: Size | None = None,
     keep: KeptAxis | Sequence[KeptAxis] = (),
+    output_space: bool = False,
+    aggregation: Aggregation = "sum",
 ) -> HeatMaps:
     """Read a photograph, a drawing, any picture: which of the prompt's words stands where in it.
 
@@ -65,6 +67,8 @@ def read_picture(
         size: (height, width) at which the model reads; by default the model's own number of pixels in the picture's shape.
             Sides that do not fit the model are padded with the picture's edge, and the maps cut back.
         keep: any of "layers", "steps" and "heads", as in `trace`; a step is a pass.
+        output_space: record what the attention gives out, as in `trace`.
+        aggregation: a name of `AGGREGATIONS`; "output" and "anchor" record output space.
 
     Returns:
         Maps whose picture is `image`, at its own size.
@@ -75,6 +79,7 @@ def read_picture(
         UnsupportedModel: a pipeline without autoencoder, of a scheduler that is not known, or whose latents are not what its
             autoencoder makes.
         NothingRecorded: the model's attention could not be recorded; the text says why.
+        DetailMissing: what the aggregation needs could not be recorded.
 
     Example:
         >>> from daam_core import load_tiny
@@ -97,11 +102,13 @@ def read_picture(
     shown = scaled(picture, reader.size(picture, size))
     whole = padded(shown, reader.multiple)
     # The trace is entered last: it hooks the scheduler that the pipeline has then.
-    with reader.shown(whole, levels, seed), trace(pipe, keep=keep, concepts=concepts) as recording:
+    recording = trace(pipe, keep=keep, concepts=concepts, output_space=output_space or aggregation in ("output", "anchor"))
+    with reader.shown(whole, levels, seed), recording:
         reader.run(text, (whole.shape[0], whole.shape[1]), len(levels))
     if recording.concept_failure:
         raise NothingRecorded(recording.concept_failure)
-    maps = dataclasses.replace(recording.heat_maps(), size=(whole.shape[0], whole.shape[1]), picture=None)
+    size = (whole.shape[0], whole.shape[1])
+    maps = dataclasses.replace(recording.heat_maps(aggregation=aggregation), size=size, picture=None)
     return cut_back(maps, (shown.shape[0], shown.shape[1]), picture)
 
 
