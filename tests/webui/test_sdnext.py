@@ -59,7 +59,7 @@ def test_every_kind_of_model_keeps_its_picture_and_has_its_words(server: SDNextS
     for one in [*maps, *pair]:
         if model == "tiny-flow":  # its softmax runs over text and picture
             terms = {grid: sums.sum(0) / one.num_terms[grid] for grid, sums in one.sums.items()}
-            assert all(0 < float(share.min()) and float(share.max()) < 1 for share in terms.values())
+            assert all(float(share.min()) > 0 and float(share.max()) < 1 for share in terms.values())
         else:
             whole(one)
 
