@@ -155,7 +155,7 @@ WORKS: Mapping[str, Work] = {
 }  # fmt: skip
 
 
-class _Recorded:
+class Recorded:
     """A recording of calls of a model, without a pipeline around it."""
 
     def __init__(self, model: nn.Module, given: Mapping[str, Any], columns: int, keep: StoreOptions) -> None:
@@ -163,9 +163,11 @@ class _Recorded:
         text = EncodedText("prompt", 0, 0, family.text_rows(given)[0])
         self.recording = TransformerRecording(lambda: [text], lambda *row: _words(columns, row[2]), keep)
         self.errors: list[Exception] = []
-        self._hooks = TransformerHooks(model, ModelRecorder(model, family, 0, lambda: self.recording, self.errors.append))
+        self._hooks = TransformerHooks(
+            model, ModelRecorder(model, family, 0, lambda: self.recording, self.errors.append), keep.output
+        )
 
-    def __enter__(self) -> _Recorded:
+    def __enter__(self) -> Recorded:
         self._hooks.__enter__()
         return self
 
@@ -186,7 +188,7 @@ def contexts(model: nn.Module, given: Mapping[str, Any], columns: int) -> dict[s
     """What is compared, in the order of the turns."""
 
     def ours(keep: StoreOptions) -> Context:
-        return lambda: _Recorded(model, given, columns, keep)
+        return lambda: Recorded(model, given, columns, keep)
 
     every: dict[str, Context] = {
         "plain diffusers": nullcontext,
@@ -214,7 +216,7 @@ def run_steps(model: nn.Module, given: dict[str, Any], work: Work, context: Cont
             given["timestep"] = given["timestep"] * 0 + (1.0 - step / 100)
             start = clock()
             model(**given, return_dict=False)
-            if isinstance(recorded, _Recorded):
+            if isinstance(recorded, Recorded):
                 recorded.recording.end_step()
             taken.append(clock() - start)
     return taken[work.warm :]
