@@ -126,8 +126,15 @@ def _change(after: HeatMaps, before: HeatMaps, word: str) -> WordChange:
     new, old = (mean_probability(maps, [word], after.grid)[0] for maps in (after, before))
     change = new - old
     gained, lost = change.clamp(min=0), (-change).clamp(min=0)
-    means = [float(x.mean()) for x in (old, new, gained, lost)]
-    return WordChange(word, moved(new, old), *means, float((change > 0).float().mean()))
+    return WordChange(
+        word,
+        moved=moved(new, old),
+        before=float(old.mean()),
+        after=float(new.mean()),
+        gained=float(gained.mean()),
+        lost=float(lost.mean()),
+        rose=float((change > 0).float().mean()),
+    )
 
 
 def moved(after: Tensor, before: Tensor) -> float:

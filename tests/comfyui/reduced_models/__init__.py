@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,14 +44,12 @@ class ReducedModel:
     def load(self, kind: str) -> tuple[Any, Any, Any]:
         if str(INSIDE) not in sys.path:
             sys.path.append(str(INSIDE))
-        from encoders import text_encoder
-        from zoo import transformer
-
-        model = transformer(kind)
+        zoo, encoders = (importlib.import_module(name) for name in ("zoo", "encoders"))
+        model = zoo.transformer(kind)
         if model is None:
             raise ValueError(f"This ComfyUI has no {kind}.")
         shrinks = int(getattr(model[0].model.latent_format, "spacial_downscale_ratio", 8))
-        return model[0], text_encoder(kind), RandomDecoder(shrinks, 4)
+        return model[0], encoders.text_encoder(kind), RandomDecoder(shrinks, 4)
 
 
 NODE_CLASS_MAPPINGS = {"ReducedModel": ReducedModel}
