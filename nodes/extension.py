@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from ..daam_core import errors
+from .concepts import Concepts
 from .explorer import Explorer
 from .files import LoadMaps, SaveMaps
 from .heat_maps import HeatMapsNode
@@ -16,9 +17,11 @@ from .region_node import WordsInRegion
 from .report import CompareMaps, PromptReport
 from .segmenter_nodes import ScoreMasks, WordToSegmenter
 from .tiny_model import TinyModel
+from .word_matrix import WordMatrix
 
 NODES: list[type[io.ComfyNode]] = [
     Record,
+    Concepts,
     ReadPicture,
     HeatMapsNode,
     MaskNode,
@@ -28,6 +31,7 @@ NODES: list[type[io.ComfyNode]] = [
     Overlay,
     Timeline,
     WordsInRegion,
+    WordMatrix,
     WordToSegmenter,
     ScoreMasks,
     SaveMaps,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import comfy.utils
 import numpy as np
@@ -13,17 +13,18 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
-from ..daam_core.errors import BadArgument
+from ..daam_core.errors import BadArgument, WordNotFound
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.masks import minmax
 from ..daam_core.render import outline, overlay
 from .capture.prompt_tokens import prompt_tokens
-from .capture.recording_store import maps_of
+from .capture.recording_store import RECORDINGS, maps_of
+from .concepts import say_presence
 from .convert import MAPS, MapsHandle, Picture, frames_shown, ground, grounds, hidden, image_of, with_pictures
 from .executed_graph import connected_outputs, is_connected, records_before
 from .mask import united
-from .parse_inputs import DRAWN_WORDS_HELP, FRAMES_HELP, chosen, drawn_words, of_frames, side_of
-from .server import running_graph, say
+from .parse_inputs import DRAWN_WORDS_HELP, FRAMES_HELP, chosen, drawn_words, of_frames, of_relation, side_of
+from .server import running_graph
 
 COLOURS = ["ember", "lagoon", "gray"]
 OVERLAYS, MASKS = 1, 2
@@ -83,6 +84,14 @@ class HeatMapsNode(io.ComfyNode):
                 ),
                 io.Boolean.Input("caption", default=True, optional=True, tooltip=CAPTION_HELP),
                 io.String.Input("frames", default="", placeholder="all", optional=True, tooltip=FRAMES_HELP),
+                io.Combo.Input(
+                    "relation",
+                    options=["image->text", "text->image"],
+                    default="image->text",
+                    optional=True,
+                    tooltip="image->text: how much each place attends to a word, as heat maps do. text->image: how much the "
+                    "word attends to each place, of recordings that have it (`relations` in Record).",
+                ),
             ],
             outputs=[
                 MAPS.Output(display_name="maps", tooltip="The recording, for all other DAAM Lens nodes."),
@@ -115,18 +124,24 @@ class HeatMapsNode(io.ComfyNode):
         text: str | None = None,
         caption: bool = True,
         frames: str = "",
+        relation: Literal["image->text", "text->image"] = "image->text",
     ) -> io.NodeOutput:
         """Look the recording up by its latent and the graph, then draw what somebody takes."""
         graph, own = hidden(cls, "prompt"), hidden(cls, "unique_id")
         tokens = prompt_tokens(clip, text) if clip is not None and text is not None else None
         among = records_before(graph, own, "latent")
         handle = with_pictures(maps_of(latent["samples"], tokens, among), image)
-        handle = tuple(of_frames(chosen(maps, layers, steps, heads), frames) for maps in handle)
-        if handle[0].frames is not None and handle[0].frames.note:
-            say(own, handle[0].frames.note)
-        names, more = drawn_words(words, handle[0])
+        handle = tuple(of_relation(of_frames(chosen(maps, layers, steps, heads), frames), relation) for maps in handle)
+        notes = ["" if handle[0].frames is None else handle[0].frames.note, RECORDINGS.note(latent["samples"], among)]
+        try:
+            names, more = drawn_words(words, handle[0])
+        except WordNotFound as error:
+            if not notes[-1]:
+                raise
+            raise WordNotFound(f"{error} {notes[-1]}") from error
         if more:
-            say(own, f"The {len(names)} strongest of {len(names) + more} words are drawn; `*` in words draws all.")
+            notes.append(f"The {len(names)} strongest of {len(names) + more} words are drawn; `*` in words draws all.")
+        say_presence(own, handle, names, *notes)
         draws, masks = is_connected(graph, own, OVERLAYS), is_connected(graph, own, MASKS)
         drawn = drawn_overlays(handle, names, opacity, colour_map, caption) if draws else NOTHING
         return io.NodeOutput(handle, drawn, _soft_masks(handle, names) if masks else NOTHING[..., 0], names)
@@ -197,8 +212,8 @@ def video_overlays(maps: HeatMaps, name: str, opacity: float, colour_map: str, c
     film = grounds(maps)
     heats = side.heat_map(query, frames=len(film)) / max(1, sum(side.num_terms.values()))
     top = float(heats.max()) or None
+    label = _label(side, name, query) if caption else None
     for picture, heat in zip(film, heats, strict=True):
-        label = name if caption else None
         yield overlay(picture, heat, opacity, colour_map, label, caption, top=top, unit="%")  # type: ignore[arg-type]
 
 
@@ -206,5 +221,10 @@ def word_overlay(maps: HeatMaps, name: str, opacity: float, colour_map: str, cap
     """One word's heat on its picture: uint8 `[H, W, 3]`, with a label and a colour bar below where there is a `caption`."""
     side, query = side_of(name, maps)
     heat = side.heat_map(query, maps.size) / max(1, sum(side.num_terms.values()))
-    label = name if caption else None
+    label = _label(side, name, query) if caption else None
     return overlay(ground(maps), heat, opacity, colour_map, label, caption, unit="%")  # type: ignore[arg-type]
+
+
+def _label(side: HeatMaps, name: str, query: str) -> str:
+    """A word as it was asked for; a concept with how likely it is in the picture."""
+    return side.caption(query) if side.is_concept(query) else name

@@ -15,7 +15,8 @@ from ..daam_core.errors import BadArgument, DetailMissing
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.masks.methods import MASK_METHODS
 from ..daam_core.render import outline
-from .convert import MAPS, MapsHandle, frames_shown, grounds, image_of, mask_batch, with_pictures
+from .concepts import say_presence
+from .convert import MAPS, MapsHandle, frames_shown, grounds, hidden, image_of, mask_batch, with_pictures
 from .parse_inputs import WORDS_HELP, of_frames, side_of, words_in
 
 SOFT = "soft"
@@ -35,6 +36,7 @@ class MaskNode(io.ComfyNode):
             display_name="Word Mask",
             category="DAAM Lens",
             description="Turns words into masks: of several words, the union.",
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 MAPS.Input("maps", tooltip="From Word Heat Maps or Load Heat Maps."),
                 io.String.Input("words", multiline=True, default="", tooltip=WORDS_HELP),
@@ -116,6 +118,7 @@ class MaskNode(io.ComfyNode):
                 made.append(cleanup.apply(mask))
             firsts = firsts or [cleanup.apply(_frames_of(part)[0]) for part in parts]
             bar.update(1)
+        say_presence(hidden(cls, "unique_id"), handle, words_in(words, handle[0]))
         shown = [picture for one in handle for picture in grounds(one)]
         previews = (outline(picture, mask.float().numpy(), dim=0.45) for picture, mask in zip(shown, made, strict=True))
         return io.NodeOutput(mask_batch(made), image_of(previews, len(made)), mask_batch(firsts))

@@ -10,10 +10,10 @@ from comfy_api.latest import io
 from ..daam_core.defaults import DEFAULT_OPACITY
 from ..daam_core.errors import DetailMissing
 from ..daam_core.render import step_frames
+from .concepts import say_presence
 from .convert import MAPS, MapsHandle, ground, hidden, image_of, with_pictures
 from .heat_maps import CAPTION_HELP, COLOURS, drawn_overlays
 from .parse_inputs import DRAWN_WORDS_HELP, drawn_words, side_of, words_in
-from .server import say
 
 
 class Overlay(io.ComfyNode):
@@ -55,9 +55,8 @@ class Overlay(io.ComfyNode):
         """Draw every word on every picture."""
         handle = with_pictures(maps, image)
         names, more = drawn_words(words, handle[0])
-        if more:
-            own = hidden(cls, "unique_id")
-            say(own, f"The {len(names)} strongest of {len(names) + more} words are drawn; `*` in words draws all.")
+        left_out = f"The {len(names)} strongest of {len(names) + more} words are drawn; `*` in words draws all." if more else ""
+        say_presence(hidden(cls, "unique_id"), handle, names, left_out)
         return io.NodeOutput(drawn_overlays(handle, names, opacity, colour_map, caption, edge))
 
 
@@ -103,6 +102,8 @@ class Timeline(io.ComfyNode):
                     "The steps were not kept apart. Set `detail` to 'steps' in the Record Attention node and queue again."
                 )
             side, query = side_of(words_in(word, one)[0], one)
+            if side.is_concept(query):
+                raise DetailMissing(f"The steps of a concept ({query}) are not kept apart; those of the prompt's words are.")
             heats = [side.select(steps=range(step + 1) if cumulative else [step]).heat_map(query) for step in range(one.steps)]
             frames += step_frames(ground(one), heats, query, opacity, colour_map)  # type: ignore[arg-type]
             bar.update(1)

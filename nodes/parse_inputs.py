@@ -7,6 +7,7 @@ import re
 
 from ..daam_core.errors import BadArgument, DetailMissing, NothingRecorded, WordNotFound
 from ..daam_core.maps.heatmaps import HeatMaps
+from ..daam_core.types import Relation
 
 NEGATIVE = "negative:"
 WORDS_HELP = (
@@ -18,6 +19,10 @@ DRAWN_WORDS_HELP = WORDS_HELP.replace("every word that can be seen", f"the {DRAW
 SOME_WORDS_HELP = "Only these words, one a line or between commas; empty: every word that can be seen."
 
 
+NOT_RECORDED = (
+    "{} was not recorded. Set `relations` in the Record Attention node and queue again, with a model whose text and picture "
+    "are one sequence (Flux, SD3, Qwen-Image, Z-Image and others)."
+)
 FRAMES_HELP = "Only these latent frames of a video, from 0; -1 is the last one. Empty: all. A single frame is a picture."
 
 
@@ -32,7 +37,7 @@ def words_in(text: str, maps: HeatMaps) -> list[str]:
     found: list[str] = []
     for word in asked:
         if word in ("*", f"{NEGATIVE}*"):
-            found += maps.words if word == "*" else [NEGATIVE + w for w in negative(maps).words]
+            found += [*maps.words, *maps.concepts] if word == "*" else [NEGATIVE + w for w in negative(maps).words]
         elif word:
             found.append(word)
     if not any(asked):
@@ -45,16 +50,20 @@ def words_in(text: str, maps: HeatMaps) -> list[str]:
 
 
 def drawn_words(text: str, maps: HeatMaps) -> tuple[list[str], int]:
-    """As `words_in`, for nodes that draw each word: without a choice the strongest words of meaning, in the prompt's order.
+    """As `words_in`, for nodes that draw each word: without a choice the strongest words of meaning, in the prompt's order, and
+    the concepts that are most likely in the picture.
 
     Returns:
         (the words, how many more there are).
     """
     names = words_in(text, maps)
-    if any(part.strip() for part in re.split(r"[,\n]", text)) or len(names) <= DRAWN_WORDS:
+    if any(part.strip() for part in re.split(r"[,\n]", text)):
         return names, 0
     strongest = sorted(names, key=lambda name: _peak(maps, name), reverse=True)[:DRAWN_WORDS]
-    return [name for name in names if name in strongest], len(names) - DRAWN_WORDS
+    likeliest = sorted(maps.concepts, key=lambda name: maps.presence(name).score, reverse=True)[:DRAWN_WORDS]
+    shown = {*strongest, *likeliest}
+    every = [*names, *maps.concepts]
+    return [name for name in every if name in shown], len(every) - len(shown)
 
 
 def _peak(maps: HeatMaps, name: str) -> float:
@@ -68,7 +77,7 @@ def _check_word(word: str, maps: HeatMaps) -> None:
     """Raises WordNotFound; words that stand in the prompt, but not side by side, were meant one by one."""
     side, query = side_of(word, maps)
     try:
-        side.prompt.find(query)
+        side.is_concept(query)
     except WordNotFound as error:
         parts = query.split()
         if len(parts) > 1 and all(_has(side, part) for part in parts):
@@ -147,6 +156,14 @@ def of_frames(maps: HeatMaps, frames: str) -> HeatMaps:
     """
     asked = numbers(frames, "frames")
     return maps.select(frames=asked) if asked else maps
+
+
+def of_relation(maps: HeatMaps, relation: Relation) -> HeatMaps:
+    """The maps of another relation; those of a video are then its sum. Raises DetailMissing."""
+    try:
+        return maps.relation(relation)
+    except DetailMissing as error:
+        raise DetailMissing(NOT_RECORDED.format(relation)) from error
 
 
 def _detail_for(maps: HeatMaps, layers: str, steps: str) -> str:

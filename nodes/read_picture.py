@@ -16,10 +16,13 @@ from ..daam_core.defaults import DEFAULT_NOISE
 from ..daam_core.errors import BadArgument
 from ..daam_core.maps.crop import cut_back
 from ..daam_core.validate import checked_levels, checked_prompt
+from .capture.concept_encoding import ConceptEncoder
 from .capture.level_sampler import read_latent
 from .capture.prompt_tokens import recording_clip
 from .capture.recording_session import Options
-from .convert import MAPS, pictures_of
+from .capture.sampler_hooks import reads_concepts
+from .concepts import CONCEPTS, ConceptList, say_presence
+from .convert import MAPS, hidden, pictures_of
 from .record import DETAILS
 
 LEVELS = ", ".join(map(str, DEFAULT_NOISE))
@@ -38,6 +41,7 @@ class ReadPicture(io.ComfyNode):
             category="DAAM Lens",
             description="Which word of a text stands where in a picture that was not made here. The model is shown the picture "
             "at a few levels of noise; nothing is painted.",
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="A model that could have painted the picture."),
                 io.Clip.Input("clip", tooltip="Its text encoder."),
@@ -71,6 +75,12 @@ class ReadPicture(io.ComfyNode):
                     default="off",
                     tooltip="Keep layers or noise levels (steps) apart, so that they can be chosen later. Takes more memory.",
                 ),
+                CONCEPTS.Input(
+                    "concepts",
+                    optional=True,
+                    tooltip="From Concepts: what to look for although the text does not hold it. With an empty text they are "
+                    "the text: name only what is in the picture.",
+                ),
             ],
             outputs=[MAPS.Output(display_name="maps", tooltip="Like those of Word Heat Maps, for all other DAAM Lens nodes.")],
         )
@@ -88,6 +98,7 @@ class ReadPicture(io.ComfyNode):
         seed: int = 0,
         megapixels: float = 0.0,
         detail: str = "off",
+        concepts: ConceptList = (),
     ) -> io.NodeOutput:
         """Encode, show at each level, cut back to the picture.
 
@@ -98,20 +109,23 @@ class ReadPicture(io.ComfyNode):
             NothingRecorded: its attention could not be recorded.
         """
         levels = checked_levels(levels_of(noise), samples)
-        words = checked_prompt(text, "text")
+        # With nothing else to stand against, they stand against each other.
+        words = checked_prompt(text if text.strip() else ", ".join(one.text for one in concepts), "text")
         size = reading_size((image.shape[1], image.shape[2]), len(image), megapixels)
         scaled = _resized(image[..., :3], size)
         padded = _padded(scaled, _multiple(model, vae))
-        encoder = recording_clip(clip)
+        encoder = recording_clip(clip, ConceptEncoder(concepts) if concepts and reads_concepts(model) else None)
         conditioning = encoder.encode_from_tokens_scheduled(encoder.tokenize(words))
         keep = StoreOptions("layers" in detail, "steps" in detail, False, True)
-        found = read_latent(model, vae.encode(padded), conditioning, levels, seed, Options(keep))
+        options = Options(keep, concepts=concepts)
+        found, note = read_latent(model, vae.encode(padded), conditioning, levels, seed, options)
         full = (int(padded.shape[1]), int(padded.shape[2]))
         pictures = pictures_of(image)
         maps = [
             cut_back(dataclasses.replace(one, size=full, picture=None), size, picture)
             for one, picture in zip(found, pictures, strict=True)
         ]
+        say_presence(hidden(cls, "unique_id"), tuple(maps), maps[0].concepts, note)
         return io.NodeOutput(tuple(maps))
 
 

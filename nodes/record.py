@@ -8,13 +8,23 @@ from comfy_api.latest import io
 
 from ..daam_core.capture.buffers import StoreOptions
 from ..daam_core.errors import BadArgument
+from ..daam_core.types import Relation
+from .capture.concept_encoding import ConceptEncoder
 from .capture.prompt_tokens import recording_clip
 from .capture.recording_session import Options
 from .capture.recording_store import Source
-from .capture.sampler_hooks import recording_model
+from .capture.sampler_hooks import reads_concepts, recording_model
+from .concepts import CONCEPTS, CONCEPTS_HELP, ConceptList
 from .convert import hidden
 
 DETAILS = ["off", "layers", "steps", "layers + steps"]
+RELATIONS: dict[str, tuple[Relation, ...]] = {
+    "image->text": (),
+    "image->text, text->image": ("text->image",),
+    "image->text, text->text": ("text->text",),
+    "all": ("text->image", "text->text"),
+}
+"""What is recorded for each choice; where the picture attends to (Eq. 6) always is."""
 LIVE_HELP = (
     "Show this word's heat over the sampler's preview while it samples, a picture a second at most. Empty: off. A picture "
     "takes some 30 ms, all of them at most a twentieth of the sampling time."
@@ -58,6 +68,16 @@ class Record(io.ComfyNode):
                 io.Int.Input("first_step", default=0, min=0, max=10_000, tooltip="First sampling step that counts."),
                 io.Int.Input("last_step", default=10_000, min=0, max=10_000, tooltip="Last sampling step that counts."),
                 io.String.Input("live_word", default="", placeholder="off", optional=True, tooltip=LIVE_HELP),
+                CONCEPTS.Input("concepts", optional=True, tooltip=CONCEPTS_HELP),
+                io.Combo.Input(
+                    "relations",
+                    options=list(RELATIONS),
+                    default=next(iter(RELATIONS)),
+                    optional=True,
+                    tooltip="image->text is what heat maps show. Of models whose text and picture are one sequence (Flux, SD3, "
+                    "Qwen-Image, Z-Image and others) also where a word looks (text->image, chosen in Word Heat Maps) and which "
+                    "word attends to which (text->text, drawn by Word Matrix).",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The same model; sample with it."),
@@ -77,6 +97,8 @@ class Record(io.ComfyNode):
         first_step: int = 0,
         last_step: int = 10_000,
         live_word: str = "",
+        concepts: ConceptList = (),
+        relations: str = "image->text",
     ) -> io.NodeOutput:
         """Give out clones that listen.
 
@@ -87,8 +109,10 @@ class Record(io.ComfyNode):
             raise BadArgument(
                 f"No step lies between first_step {first_step} and last_step {last_step}: set first_step to at most last_step."
             )
-        keep = StoreOptions("layers" in detail, "steps" in detail, heads, self_attention)
-        options = Options(keep, negative, first_step, last_step, live_word.strip())
+        keep = StoreOptions("layers" in detail, "steps" in detail, heads, self_attention, RELATIONS[relations])
+        options = Options(keep, negative, first_step, last_step, live_word.strip(), concepts)
         asked = {"negative": negative, "detail": detail, "heads": heads, "self_attention": self_attention}
-        source = Source(hidden(cls, "unique_id") or "", (*asked.items(), ("first_step", first_step), ("last_step", last_step)))
-        return io.NodeOutput(recording_model(model, options, source), None if clip is None else recording_clip(clip))
+        asked |= {"first_step": first_step, "last_step": last_step, "concepts": concepts, "relations": relations}
+        source = Source(hidden(cls, "unique_id") or "", tuple(asked.items()))
+        beside = ConceptEncoder(concepts) if concepts and reads_concepts(model) else None
+        return io.NodeOutput(recording_model(model, options, source), None if clip is None else recording_clip(clip, beside))

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..daam_core.errors import BadArgument
 from ..daam_core.maps.statistics import rank_region
 from ..daam_core.render import table
+from .concepts import presence_lines
 from .convert import MAPS, MapsHandle, image_of, resized
 from .parse_inputs import SOME_WORDS_HELP, words_in
 
@@ -43,9 +44,10 @@ class WordsInRegion(io.ComfyNode):
         texts, tables = [], []
         for i, one in enumerate(maps):
             mask = resized(masks[min(i, len(masks) - 1)], one.size)
-            ranked = rank_region(one, mask, words_in(words, one))
-            texts.append("\n".join(f"{row.word}  {row.score:.1%}  (x{row.lift:.2f})" for row in ranked))
+            ranked = rank_region(one, mask, names := words_in(words, one))
+            lines = [f"{row.word}  {row.score:.1%}  (x{row.lift:.2f})" for row in ranked]
+            texts.append("\n".join([*lines, *(notes := presence_lines(one, names))]))
             rows = [(row.word, row.score, f"{row.lift:.2f} x its average") for row in ranked]
-            tables.append(table(["word", "share of the region", "attention here"], rows, title=one.prompt.text))
+            tables.append(table(["word", "share of the region", "attention here"], rows, notes, title=one.prompt.text))
         text = "\n\n".join(texts)
         return io.NodeOutput(text, image_of(tables), ui={"text": (text,)})

@@ -10,6 +10,7 @@ from ..daam_core.maps.prompt_report import prompt_report
 from ..daam_core.maps.statistics import difference
 from ..daam_core.render import difference as difference_overlay
 from ..daam_core.render import report_table
+from .concepts import presence_lines
 from .convert import MAPS, MapsHandle, ground, image_of, mask_batch
 from .parse_inputs import SOME_WORDS_HELP, negative, side_of, words_in
 
@@ -42,9 +43,14 @@ class PromptReport(io.ComfyNode):
         side, _ = side_of(names[0], maps[0])  # a report is about one prompt: that of the first word
         queries = [query for own, query in (side_of(name, maps[0]) for name in names) if own is side]
         told = [one if side is maps[0] else negative(one) for one in maps]
-        reports = [prompt_report(one, queries) for one in told]
-        tables = [report_table(report, one.prompt.text) for report, one in zip(reports, told, strict=True)]
-        texts = ["\n".join(report.lines()) for report in reports]
+        asked = [query for query in queries if side.is_concept(query)] or side.concepts
+        words_of_prompt = [query for query in queries if not side.is_concept(query)]
+        reports = [prompt_report(one, words_of_prompt or one.default_words()) for one in told]
+        notes = [presence_lines(one, asked) for one in told]
+        tables = [
+            report_table(report, one.prompt.text, more=more) for report, one, more in zip(reports, told, notes, strict=True)
+        ]
+        texts = ["\n".join([*report.lines(), *more]) for report, more in zip(reports, notes, strict=True)]
         if len(texts) > 1:
             texts = [f"picture {i + 1}\n{text}" for i, text in enumerate(texts)]
         text = "\n\n".join(texts)
@@ -96,10 +102,11 @@ class CompareMaps(io.ComfyNode):
                 (side, query), (other, _) = side_of(name, new), side_of(name, old)
                 side, other = side.sum_frames(), other.sum_frames()
                 change = difference(side, other, query, new.size)
-                drawn.append(difference_overlay(ground(new), change, opacity, name, True))
+                label = side.caption(query) if side.is_concept(query) else name
+                drawn.append(difference_overlay(ground(new), change, opacity, label, True))
                 top = float(change.max())
                 masks.append((change >= level * top) & (change > 0))
-                lines.append(_summary(name, change.numpy()))
+                lines += [_summary(name, change.numpy()), *presence_lines(new, [name])]
         return io.NodeOutput(image_of(drawn), mask_batch(masks), "\n".join(lines))
 
 

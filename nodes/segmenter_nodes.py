@@ -16,7 +16,8 @@ from ..daam_core.masks.methods import MASK_METHODS
 from ..daam_core.masks.points import Point
 from ..daam_core.render import outline, table
 from ..daam_core.render.marks import mark_points
-from .convert import MAPS, MapsHandle, ground, image_of, resized, with_pictures
+from .concepts import presence_lines, say_presence
+from .convert import MAPS, MapsHandle, ground, hidden, image_of, resized, with_pictures
 from .mask import united
 from .parse_inputs import side_of, words_in
 
@@ -36,6 +37,7 @@ class WordToSegmenter(io.ComfyNode):
             display_name="Word To Segmenter (SAM 3)",
             category="DAAM Lens",
             description="Where a word painted, as points and boxes for SAM 3: which of the three dogs did this word paint?",
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 MAPS.Input("maps", tooltip="From Word Heat Maps or Load Heat Maps."),
                 io.String.Input("word", default="", tooltip=_WORD_HELP),
@@ -83,8 +85,10 @@ class WordToSegmenter(io.ComfyNode):
     ) -> io.NodeOutput:
         """Points of one picture: a segmenter lays the same points over every picture it is given."""
         one = _picture_of(with_pictures(maps, image), picture)
-        side, query = side_of(_single(word, one), one)
-        mask = united(one, [_single(word, one)], method, tau, None)
+        name = _single(word, one)
+        side, query = side_of(name, one)
+        say_presence(hidden(cls, "unique_id"), (one,), [name])
+        mask = united(one, [name], method, tau, None)
         asked = segmenter_prompts(side, query, mask, positive=positive_points, negative=negative_points, smallest=smallest)
         base = ground(one)
         drawn = mark_points(outline(base, mask.float().numpy(), dim=0.3), asked.positive, asked.negative, asked.boxes)
@@ -140,8 +144,9 @@ class ScoreMasks(io.ComfyNode):
         lines = [
             f"mask {i}: {score.share:.1%} of {name!r}, x{score.lift:.2f}, IoU {score.iou:.2f}" for i, score in enumerate(scores)
         ]
+        lines += (notes := presence_lines(one, [name]))
         rows = [(f"mask {i}", s.share, f"{s.lift:.2f} x its size", f"{s.iou:.2f}") for i, s in enumerate(scores)]
-        drawn = table(["", f"share of {name}", "heat inside", "IoU with its mask"], rows, title=f"mask {best} fits best")
+        drawn = table(["", f"share of {name}", "heat inside", "IoU with its mask"], rows, notes, title=f"mask {best} fits best")
         return io.NodeOutput(given[best][None], best, "\n".join(lines), image_of([drawn]))
 
 

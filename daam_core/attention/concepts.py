@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .scores import full_precision, query_slices, split_heads
+from .scores import full_precision, query_slices, split_heads, temporary_bytes
 
 ConceptRule = Literal["prompt", "ovam", "column"]
 CONCEPT_RULES: tuple[ConceptRule, ...] = ("prompt", "ovam", "column")
@@ -53,21 +53,33 @@ def fractions(scores: Tensor, numerator: Tensor, denominators: Sequence[Tensor])
 def add_fractions(
     into: Tensor, q: Tensor, k: Tensor, numerator: Tensor, denominators: Sequence[Tensor], heads: int, scale: float
 ) -> None:
-    """`into[r] += sum over layers and heads of the fractions by denominator r`, in place: their share of a concept's map.
+    """The share of some layers in a concept's map and in its presence, in place.
+
+    `into[0] += sum over layers and heads of P_h` by the first denominator, which is the map. `into[1] += sum over layers and
+    heads of var(P_h) P_h` by the second, which is the presence: `var(P_h)` is the variance of a head's fraction of one concept
+    over the places. Most heads attend evenly, whatever is in the picture; those that tell places apart decide.
 
     Args:
-        into: `[denominators, n, concepts]` float32 running sums of one picture.
+        into: `[2, n, concepts]` float32 running sums of one picture.
         q: `[layers, n, heads * d]` queries of the picture.
         k: `[layers, columns, heads * d]` keys of the columns that take part.
-        numerator, denominators: see `fractions`.
+        numerator, denominators: see `fractions`; two denominators.
         heads, scale: of each layer.
     """
     with full_precision(q.device):
         queries, keys = split_heads(q, heads), split_heads(k, heads)
-        for cut in query_slices(queries, keys):
-            part = queries[:, cut]
-            scores = torch.baddbmm(part.new_empty(()), part, keys.transpose(1, 2), beta=0, alpha=scale)
-            into[:, cut] += fractions(scores, numerator, denominators).sum(0).transpose(0, 1)
+        # A head's variance needs all its places: where there are many, heads are worked off in groups.
+        group = max(1, temporary_bytes(q.device) // (8 * into[0].numel()))
+        for first in range(0, len(queries), group):
+            some, own_keys = queries[first : first + group], keys[first : first + group].transpose(1, 2)
+            found = []
+            for cut in query_slices(some, keys[first : first + group]):
+                part = some[:, cut]
+                scores = torch.baddbmm(part.new_empty(()), part, own_keys, beta=0, alpha=scale)
+                found.append(fractions(scores, numerator, denominators))
+            place, presence = (found[0] if len(found) == 1 else torch.cat(found, 1)).unbind(2)
+            into[0] += place.sum(0)
+            into[1] += torch.einsum("hnc,hc->nc", presence, presence.var(1, correction=0))
 
 
 def add_output_fractions(

@@ -46,10 +46,15 @@ def probabilities(q: Tensor, k: Tensor, scale: float) -> Tensor:
     return torch.softmax(scores, -1, out=scores)
 
 
+def temporary_bytes(device: torch.device) -> int:
+    """How much the temporaries of one call may take on a device."""
+    return CPU_BYTES if device.type == "cpu" else TEMPORARY_BYTES
+
+
 def query_slices(q: Tensor, k: Tensor, budget: int | None = None) -> list[slice]:
     """Cut the queries `[batch, n, d]` so that the temporaries of each cut stay inside the budget."""
     batch, n = q.shape[:2]
-    budget = budget or (CPU_BYTES if q.device.type == "cpu" else TEMPORARY_BYTES)
+    budget = budget or temporary_bytes(q.device)
     step = max(1, min(n, budget // (8 * batch * k.shape[1])))
     return [slice(i, min(i + step, n)) for i in range(0, n, step)]
 

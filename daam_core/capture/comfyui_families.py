@@ -69,7 +69,8 @@ COMFYUI_FAMILIES: Mapping[str, ComfyUIModel] = {
     "Kandinsky 5": ComfyUIModel(
         ("kandinsky5.model.Kandinsky5",), crossing.kandinsky5, texts=(TextArgument(encoders=("qwen25_7b",)),)
     ),
-    "Wan": ComfyUIModel(("wan.model.WanModel",), crossing.wan),
+    # Speech to video hands its options to none of its attention in older versions of ComfyUI.
+    "Wan": ComfyUIModel(("wan.model.WanModel",), crossing.wan, attention_module="wan.model"),
     "Cosmos": ComfyUIModel(("cosmos.model.GeneralDIT",), crossing.cosmos),
     "Cosmos Predict 2": ComfyUIModel(("cosmos.predict2.MiniTrainDIT",), crossing.cosmos),
     "Anima": ComfyUIModel(("anima.model.Anima",), crossing.cosmos, texts=(TextArgument(encoders=("t5xxl",), made_anew=True),)),

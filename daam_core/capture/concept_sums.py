@@ -17,6 +17,11 @@ from ..types import Grid, Layer
 from .concept_texts import ConceptTexts
 from .region import Area
 
+PRESENCE_POWER = 8
+"""Step j counts `j ** 8` for the presence: only when the noise is nearly gone do the heads tell things apart."""
+HOTTEST = 0.03
+"""The share of places whose mean is the peak of a presence."""
+
 
 @dataclass(eq=False)
 class GridConceptSums:
@@ -57,6 +62,10 @@ class ConceptSums:
             own[key] = GridConceptSums(grid, area, now, torch.zeros_like(now), torch.zeros_like(now))
         return own[key]
 
+    def told(self, image: int) -> list[Prompt]:
+        """Every prompt of a picture."""
+        return [self.prompts[image]] if image in self.prompts else []
+
     def flush(self) -> None:
         """Add what waits; the step ends."""
 
@@ -68,7 +77,8 @@ class ConceptSums:
         now = [sums.now for sums in every]
         if every:
             torch._foreach_add_([sums.total for sums in every], now)
-            torch._foreach_add_([sums.late for sums in every], now, alpha=number**2)
+            torch._foreach_add_([sums.late[0] for sums in every], [x[0] for x in now], alpha=number**2)
+            torch._foreach_add_([sums.late[1] for sums in every], [x[1] for x in now], alpha=float(number) ** PRESENCE_POWER)
             torch._foreach_zero_(now)
         for sums in every:
             sums.num_terms, sums.step_terms = sums.num_terms + sums.step_terms, 0
@@ -82,8 +92,8 @@ class ConceptSums:
         Raises:
             NothingRecorded: not one step was finished, or the attention was not finite.
         """
-        own = self.prompts.get(image)
-        concepts = [c for c, one in enumerate(self.texts.concepts) if own is None or not _holds(own, one.label)]
+        told = self.told(image)
+        concepts = [c for c, one in enumerate(self.texts.concepts) if not any(_holds(prompt, one.label) for prompt in told)]
         if not concepts:
             return None
         if not self.step_count or not self.sums.get(image):
@@ -121,14 +131,17 @@ class ConceptSums:
 
 
 def standing_out(presence: dict[Grid, Tensor]) -> list[float]:
-    """How far the hottest place of each concept among its rivals stands out: `1 - mean / peak`, 0 for an even map.
+    """How far the hottest places of each concept among its rivals stand out: `1 - mean / mean of the hottest 3 %`, 0 for an
+    even map.
 
     Args:
-        presence: per grid, `[concepts, h, w]`, late steps weighing more.
+        presence: per grid, `[concepts, h, w]`, see `attention.concepts.add_fractions`, late steps weighing more.
     """
     finest = max(presence, key=lambda grid: grid[0] * grid[1])
-    maps = bicubic(list(presence.values()), finest).flatten(1)
-    peak = maps.amax(1)
+    # Products of small numbers: brought to a common scale before they are brought to a common size.
+    scale = max(float(x.amax()) for x in presence.values()) or 1.0
+    maps = bicubic([x / scale for x in presence.values()], finest).clamp(min=0).flatten(1)
+    peak = maps.topk(max(1, int(HOTTEST * maps.shape[1])), 1).values.mean(1)
     found = torch.where(peak > 0, 1 - maps.mean(1) / peak.clamp(min=torch.finfo(maps.dtype).tiny), 0.0)
     return [float(x) for x in found.clamp(0, 1)]
 

@@ -53,36 +53,38 @@ class ConceptRecording(ConceptSums):
         self.prompts = dict(enumerate(prompts))
         self._project, self._weights = project, weights
         self.states = texts.needed_states().to(like.device, like.dtype)
-        self._columns: dict[int, Columns] = {}
+        self._parts: dict[int, Sequence[Prompt]] = {}
+        self._columns: dict[tuple[int, int], Columns] = {}
         self._keys: dict[int, tuple[object, Tensor]] = {}
-        self._waiting: dict[tuple[int, Grid, Area, int, float, int], list[tuple[Tensor, Tensor, Tensor]]] = {}
+        self._waiting: dict[tuple[int, int, Grid, Area, int, float, int], list[tuple[Tensor, Tensor, Tensor]]] = {}
 
     def add(self, layer: int, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, where: BatchSlice) -> None:
         """One cross-attention layer of one step: q `[batch, n, heads * d]`, k `[batch, keys, heads * d]`."""
         for image, row in enumerate(range(where.start, where.stop)):
-            self.add_picture(image, layer, grid, q[row], k[row], heads, scale, where.area)
+            self.add_picture(image, layer, grid, q[row], k[row], heads, scale, where.area, where.part)
 
     def add_picture(
-        self, image: int, layer: int, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, area: Area
+        self, image: int, layer: int, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, area: Area, part: int = 0
     ) -> None:
-        """The same of one picture: q `[n, heads * d]`, k `[keys, heads * d]`, one for each column of its prompt."""
+        """The same of one picture: q `[n, heads * d]`, k `[keys, heads * d]`, one for each column of its prompt; `part` is
+        which prompt, where a picture has several."""
         own = self._layer_keys(layer).to(k.dtype)
         self.layers.setdefault(layer, grid)
-        columns = self._columns_of(image, q.device)
+        columns = self._columns_of(image, part, q.device)
         words = k.index_select(0, columns.kept)
         sums = self.place(image, grid, area, q.device)
         sums.step_terms += heads
         if q.numel() > _SMALL:
             self._sum(sums, columns, q[None], torch.cat([words, own])[None], heads, scale)
         else:  # copied: the model may write into what it gave out
-            key = (image, grid, area, heads, scale, q.shape[-1])
+            key = (image, part, grid, area, heads, scale, q.shape[-1])
             self._waiting.setdefault(key, []).append((q.clone(), words, own))
 
     def flush(self) -> None:
         """Small layers of one shape are worked off together: most of their time would be the start of kernels."""
-        for (image, grid, area, heads, scale, _), layers in self._waiting.items():
+        for (image, part, grid, area, heads, scale, _), layers in self._waiting.items():
             q, words, own = (torch.stack(parts) for parts in zip(*layers, strict=True))
-            columns = self._columns_of(image, q.device)
+            columns = self._columns_of(image, part, q.device)
             self._sum(self.sums[image][grid, area], columns, q, torch.cat([words, own], 1), heads, scale)
         self._waiting.clear()
 
@@ -108,6 +110,13 @@ class ConceptRecording(ConceptSums):
                 "something stands between the text encoder and this layer"
             )
 
+    def add_part(self, part: int, prompts: Sequence[Prompt]) -> None:
+        """Prompts of another part of the same pictures, see `BatchSlice.part`; a host whose pictures have one text has none."""
+        self._parts[part] = prompts
+
+    def told(self, image: int) -> list[Prompt]:
+        return [*super().told(image), *(prompts[image] for prompts in self._parts.values())]
+
     def release(self) -> None:
         """Let go of the model."""
         self._keys.clear()
@@ -128,7 +137,7 @@ class ConceptRecording(ConceptSums):
         if self.prompts.get(image) is not prompt:
             self.flush()
             self.prompts[image] = prompt
-            self._columns.pop(image, None)
+            self._columns.pop((image, 0), None)
 
     def _layer_keys(self, layer: int) -> Tensor:
         weights = self._weights(layer)
@@ -137,10 +146,11 @@ class ConceptRecording(ConceptSums):
             known = self._keys[layer] = weights, self._project(layer, self.states)
         return known[1]
 
-    def _columns_of(self, image: int, device: torch.device) -> Columns:
-        if image not in self._columns:
-            self._columns[image] = self.texts.columns_for(self.prompts[image], device)
-        return self._columns[image]
+    def _columns_of(self, image: int, part: int, device: torch.device) -> Columns:
+        if (image, part) not in self._columns:
+            prompt = self._parts[part][image] if part in self._parts else self.prompts[image]
+            self._columns[image, part] = self.texts.columns_for(prompt, device)
+        return self._columns[image, part]
 
 
 def _released(*_: object) -> Tensor:

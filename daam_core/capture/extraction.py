@@ -53,7 +53,8 @@ def recorded_image(
     if not all(bool(x.isfinite().all()) for x in sums.values()):
         raise NothingRecorded(
             "The model's attention was not a number (NaN) in this run, so there is no heat map. "
-            "That happens in half precision: try float32 or bfloat16, or a lower guidance scale."
+            "In float16 that happens: try bfloat16 or float32, or a lower guidance scale. Otherwise the model was given "
+            "something that is not a number, and the picture is spoilt, too."
         )
     frames = same_frames([part.frames for part in recorded.values()])
     seen = sorted(accumulator.grids)

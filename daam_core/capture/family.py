@@ -23,6 +23,8 @@ class Family:
         name: as people call it.
         classes: `module.Class` of its transformers in diffusers, behind `diffusers.models.transformers.`.
         layers: a pattern of the names of the modules whose attention has text among its keys.
+        picture_layers: a pattern of the modules whose attention is the picture's to itself, where the text has an attention of
+            its own; empty where it is none that is read.
         layout: gives the layout of one call, from the model and the call's arguments by name.
         text: the names of the arguments that hold its text, in the order in which columns are counted.
         tokenizers: the pipeline's tokenizers whose tokens are these columns, in order.
@@ -50,6 +52,15 @@ class Family:
     pieces: int = 0
     packed: bool = False
     video: bool = False
+    picture_layers: str = ""
+
+    @cached_property
+    def _picture_pattern(self) -> re.Pattern[str]:
+        return re.compile(self.picture_layers)
+
+    def is_picture_layer(self, name: str) -> bool:
+        """Whether the attention of the module of this name is the picture's to itself alone."""
+        return bool(self.picture_layers) and self._picture_pattern.fullmatch(name) is not None
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:

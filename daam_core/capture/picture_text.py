@@ -119,6 +119,24 @@ def add_text_row(text: PictureText, layer: str, layout: TokenLayout, row: RowLay
         accumulator.add_text_queries((height, width), part, source, picture, keys)
 
 
+def add_picture_row(text: PictureText, layer: int, layout: TokenLayout, index: int, call: AttentionCall) -> None:
+    """The picture's attention to itself of row `index` of the batch, in a model whose text has an attention of its own.
+
+    Nothing is added where its tokens are not those that attend to the text, or its rows not those of the batch.
+
+    Args:
+        layer: which of these layers it is.
+    """
+    accumulator = text.group.accumulator
+    found = next((rows for (n, _), rows in layout.rows.items() if rows and n == call.queries == call.keys), None)
+    if text.group.side != "prompt" or not accumulator.wants_joint_self(layer) or found is None or call.batch != len(found):
+        return
+    frames, height, width = layout.patches
+    first, n = found[index].picture, frames * height * width
+    part, keys = call.part(slice(index, index + 1), first, n, slice(first, first + n))
+    accumulator.add_joint_self((height, width), part.q, part.k, part.heads, part.scale, keys, part.bias, part.lse, frames)
+
+
 def is_joint(layout: TokenLayout, row: RowLayout, call: AttentionCall) -> bool:
     """Whether text and picture are one sequence, so that a token stands at the same place among queries and keys."""
     frames, height, width = layout.patches

@@ -67,6 +67,11 @@ class EncodedPrompts:
             source = None if encoding is None else (encoding, name, min(image // share, max(0, len(texts) - 1)))
             self._add(EncodedText(side, image, part, row), source)
 
+    def add_rows(self, side: Side, rows: Sequence[Tensor], sources: Sequence[Source | None]) -> None:
+        """Rows of one side, each with where it came from, None where nobody saw it made."""
+        for image, (row, source) in enumerate(zip(rows, sources, strict=True)):
+            self._add(EncodedText(side, image, 0, row), source)
+
     def _add(self, text: EncodedText, source: Source | None) -> None:
         self.rows.append(text)
         if source is not None:

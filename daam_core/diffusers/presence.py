@@ -20,11 +20,12 @@ from .noise_levels import process_of, share_of_noise
 from .picture_latents import normalized, raw_latent
 from .reading import checked_picture
 
-LEVELS = (500.0, 400.0, 300.0, 200.0, 100.0)
-"""Levels of noise, of 1000, at which a picture is denoised."""
+LEVELS = (600.0, 500.0, 400.0, 300.0, 200.0)
+"""Levels of noise, of 1000, at which a picture is denoised; below, a text hardly matters any more."""
 NEUTRAL = "a picture"
 """What a concept is held against: a text that says nothing of what is in the picture."""
 _NEIGHBOURS = 3
+_HOTTEST = 0.04
 _ROWS = 16
 
 
@@ -39,12 +40,12 @@ def presence_by_denoising(
     seed: int = 0,
     size: Size | None = None,
 ) -> dict[str, float]:
-    """How much better a UNet denoises a picture at its best place when it is told of a concept: the exact sibling of
+    """How much better a UNet denoises a picture at its best places when it is told of a concept: the exact sibling of
     `maps.presence`, at one row of the model for each concept and level.
 
-    With e_c the squared error of the model's prediction under the text c, mean over channels, the score of a concept is
-    `max over places of sum over levels (e_neutral - e_c)`, errors averaged over 3 x 3 latent positions, and divided by the mean
-    of `sum over levels e_neutral` over the picture.
+    With e_c the squared error of the model's prediction under the text c, mean over channels, a concept scores the mean over
+    the best 4 % of places of `sum over levels (e_neutral - e_c)`, errors averaged over 3 x 3 latent positions, divided by
+    the mean of `sum over levels e_neutral` over the picture.
 
     Args:
         pipe: a pipeline with a UNet that is given text.
@@ -82,7 +83,9 @@ def presence_by_denoising(
         drawn = torch.randn(clean.shape, generator=generator).to(clean)
         errors += _errors(pipe, clean, drawn, level, texts, extra)
     gained = F.avg_pool2d(errors[:1] - errors[1:], _NEIGHBOURS, 1, _NEIGHBOURS // 2, count_include_pad=False)
-    scores = gained.flatten(1).amax(1) / errors[0].mean().clamp(min=torch.finfo(torch.float32).tiny)
+    gained = gained.flatten(1)
+    best = gained.topk(max(1, round(_HOTTEST * gained.shape[1])), 1).values.mean(1)
+    scores = best / errors[0].mean().clamp(min=torch.finfo(torch.float32).tiny)
     return {one.label: float(score) for one, score in zip(wanted, scores, strict=True)}
 
 

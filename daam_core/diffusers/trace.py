@@ -43,8 +43,8 @@ def trace(
         keep: any of "layers", "steps" and "heads": keep these apart (more memory); heads are kept summed over steps, and
             the aggregation "castorini" needs them.
         negative: record the negative prompt too (`maps.negative`).
-        self_attention: record the picture's attention to itself at one bounded resolution, which refines masks: of UNets, and
-            of transformers whose text and picture are one sequence.
+        self_attention: record the picture's attention to itself at one bounded resolution, which refines masks: of UNets, of
+            transformers whose text and picture are one sequence, and of PixArt, Wan, LTX, Cosmos and Allegro.
         prompts: the text of `prompt_embeds` that somebody else made (compel, sd_embed), without weights: one for all pictures
             or one for each; UNets only. Embeddings that `pipe.encode_prompt` made inside the trace need none.
         relations: whose queries attend to whose keys, beside "image->text" (Eq. 6, which is always recorded): "text->image"

@@ -16,6 +16,10 @@ from .relations import Relations
 Aggregation = Literal["sum", "castorini"]
 """Names of `AGGREGATIONS`."""
 
+LIKELY = 0.77
+"""From this presence score on a concept is more likely in the picture than not; chosen on the model inside (study `concepts`).
+On other models only the order of the scores says something."""
+
 
 @dataclass(frozen=True)
 class LayerInfo:
@@ -66,6 +70,7 @@ class RecordedImage:
         frames: of a video, its frames: where there is more than one, `sums` and `time_weighted` are `[frames, channels, h, w]`,
             and the channels of one position of one frame add up to `num_terms`. Detail and heads are the mean over the frames.
         presence: of each word of a side of concepts, how much speaks for its being in the picture, 0..1; None of other sides.
+        likely: from this presence on a concept is more likely in the picture than not.
     """
 
     sums: Mapping[Grid, Tensor]
@@ -82,6 +87,7 @@ class RecordedImage:
     specials: bool = True
     relations: Relations | None = None
     presence: tuple[float, ...] | None = None
+    likely: float = LIKELY
     frames: Frames | None = None
 
     @property

@@ -18,13 +18,9 @@ from ..prompt.encoders import of_encoder, word_of_encoder
 from ..prompt.prompt import Word
 from ..prompt.search import listed
 from ..types import Grid, Side, Size
+from .data import LIKELY
 from .picture_sides import PictureSides
 from .word_maps import default_words, find, step_maps, upscaled, word_levels
-
-LIKELY = 0.22
-"""From this presence score on a concept is more likely in the picture than not; chosen on the model inside (study `concepts`).
-On other models only the order of the scores says something."""
-
 
 PRESENCE_NOTE = (
     "A concept's map lights the object that fits best, whether it is there or not; likely and unlikely come from its peak "
@@ -38,16 +34,18 @@ class Presence:
     """Whether a concept is in a picture, as far as the attention can tell: no yes or no.
 
     Attributes:
-        score: how far the peak of its share among the prompt's words and eleven other things stands out of that share's mean,
-            `1 - mean / peak`, late steps weighing more; 0..1.
+        score: how far its share among the prompt's words and eleven other things stands out at its hottest places, `1 - mean /
+            mean of the hottest 3 %`; heads that tell places apart and the last steps weigh more; 0..1.
+        likely: from this score on it is more likely there than not.
     """
 
     score: float
+    likely: float = LIKELY
 
     @property
     def word(self) -> Literal["likely", "unlikely"]:
         """The score in a word."""
-        return "likely" if self.score >= LIKELY else "unlikely"
+        return "likely" if self.score >= self.likely else "unlikely"
 
 
 class WordQueries(PictureSides):
@@ -270,7 +268,7 @@ class WordQueries(PictureSides):
         side = self.sides.get("concepts")
         if side is None or side.presence is None:
             raise WordNotFound(f"{concept!r:.80} was not recorded as a concept. Record with `trace(pipe, concepts=[…])`.")
-        return Presence(side.presence[side.prompt.find(concept).channels[0] - 1])
+        return Presence(side.presence[side.prompt.find(concept).channels[0] - 1], side.likely)
 
     def caption(self, query: str) -> str:
         """What stands under a picture of a word's map: its name, and for a concept that the prompt does not hold it and how

@@ -51,7 +51,7 @@ def segmenter_prompts(
 
     Args:
         maps: of one picture.
-        word: a word or phrase of its prompt.
+        word: a word or phrase of its prompt, or a recorded concept.
         mask: bool `[H, W]` of the word, of the picture's size.
         positive, negative: how many points at most, 0 to 32; negative ones lie on the prompt's other nouns.
         smallest: parts of the mask below this per cent of the picture get no box.
@@ -76,7 +76,7 @@ def segmenter_prompts(
     if tuple(mask.shape) != tuple(maps.size):
         raise BadArgument(f"The mask is {tuple(mask.shape)}, the picture {tuple(maps.size)} (height, width).")
     heat = maps.heat_map(word, size=maps.size)
-    others = [maps.heat_map(other, size=maps.size) for other in maps.prompt.rivals(word)] if negative else []
+    others = [maps.heat_map(other, size=maps.size) for other in maps.competitors(word)] if negative else []
     return SegmenterPrompts(
         positive_points(heat, mask, positive), negative_points(heat, mask, others, negative), boxes(mask, smallest)
     )

@@ -47,6 +47,8 @@ LONGEST_ENCODER = 40
 """Characters of the name of a text encoder."""
 MOST_FRAMES = 4096
 """Of a video."""
+FIRST_LIKELY = 0.22
+"""Records of before tell no level: their scores were peaks among all heads alike, and a concept was likely from here on."""
 RULES: Mapping[Aggregation, str] = {"sum": "paper", "castorini": "castorini"}
 """What records and pages call the aggregations."""
 _BLOCKS = ("down", "mid", "up")
@@ -72,7 +74,7 @@ def pack(maps: HeatMaps) -> Packed:
     if "concepts" in maps.sides:
         side = maps.sides["concepts"]
         more, header["concepts"] = _pack_side(side, size)
-        header["concepts"]["presence"] = list(side.presence or ())
+        header["concepts"]["presence"], header["concepts"]["likely"] = list(side.presence or ()), side.likely
         tensors |= {f"concepts/{name}": x for name, x in more.items()}
     if maps.picture is not None:
         tensors["picture/png"] = to_png(maps.picture)
@@ -193,7 +195,10 @@ def _unpack_concepts(tensors: Mapping[str, Tensor], values: Values) -> RecordedI
         raise BadRecord("This record's concepts have no score of 0 to 1 each; record the picture again.")
     if any(word.channels != (i,) for i, word in enumerate(side.prompt.words, start=1)):
         raise BadRecord("This record's concepts have not one map each; record the picture again.")
-    return dataclasses.replace(side, presence=presence)
+    likely = values.number("likely") if values.get("likely") is not None else FIRST_LIKELY
+    if not 0 <= likely <= 1:
+        raise BadRecord("This record's concepts are told apart at a score that is none; record the picture again.")
+    return dataclasses.replace(side, presence=presence, likely=likely)
 
 
 def _part(tensors: Mapping[str, Tensor], part: str) -> dict[Grid, Tensor]:

@@ -90,12 +90,12 @@ def word_matrix_table(maps: HeatMaps, words: Sequence[str] | None = None, **opti
     return word_matrix(names, maps.word_matrix(names).numpy(), **{"title": maps.prompt.text} | options)
 
 
-def report_table(report: PromptReport, title: str = "", **options: Any) -> Picture:
-    """`table` of a prompt report: one row for each word, objects that may be missing and pairs named below."""
+def report_table(report: PromptReport, title: str = "", more: Sequence[str] = (), **options: Any) -> Picture:
+    """`table` of a prompt report: one row for each word, objects that may be missing, pairs and `more` named below."""
     rows = [
         (r.word, r.share, r.peak, r.spread, f"{r.closest[0]}  {r.closest[1]:.2f}" if r.closest else "-") for r in report.words
     ]
-    return table(["word", "share", "peak", "spread", "overlaps most with"], rows, report.notes(), title, **options)
+    return table(["word", "share", "peak", "spread", "overlaps most with"], rows, [*report.notes(), *more], title, **options)
 
 
 def notebook_html(maps: HeatMaps) -> str:

@@ -18,6 +18,8 @@ from ...daam_core.errors import NothingRecorded
 from ...daam_core.prompt.compose import concat, part_selection
 from ...daam_core.types import Block, Grid
 from .batch_rows import Conds, Row, Side
+from .concept_router import ConceptRouter
+from .joint_rows import add_self, add_text
 
 _KNOWN = 64
 """So many different rows are remembered with what they are."""
@@ -76,10 +78,11 @@ class AttentionRouter:
         recording: gets a group for each side at its first attention.
         images: pictures of the batch.
         transformer: whether the model is one, and pads its text behind; a UNet's is repeated.
+        concepts: takes what a UNet attends with, too; None where no concepts were asked for.
     """
 
-    def __init__(self, recording: Recording, images: int, transformer: bool) -> None:
-        self._recording, self._images, self._transformer = recording, images, transformer
+    def __init__(self, recording: Recording, images: int, transformer: bool, concepts: ConceptRouter | None = None) -> None:
+        self._recording, self._images, self._transformer, self._concepts = recording, images, transformer, concepts
         self._sides: dict[Side, Accumulator] = {}
         self._sources: dict[tuple[BatchSlice, RowLayout, int], BatchSlice] = {}
         self._picked: list[tuple[int, int, tuple[int, ...]]] = []  # (prompt, columns of the text, which of them are keys)
@@ -106,6 +109,9 @@ class AttentionRouter:
             )
         call.texts += 1
         layer = self._recording.layer((name, number, index), path, _BLOCKS.get(name, "mid"), a.heads, a.scale)
+        if self._concepts is not None:
+            prompt = [batch_slice for side, batch_slice in call.wanted if side == "prompt"]
+            self._concepts.add(conds, call.context, prompt, (name, number, index), layer, grid, a)
         if a.bias is None and a.packed_heads:
             for side, batch_slice in call.wanted:
                 self._side(side, conds).add_cross(layer, grid, a.q, a.k, a.heads, a.scale, batch_slice)
@@ -141,7 +147,14 @@ class AttentionRouter:
         for side, batch_slice in call.wanted:
             row = _only(rows[batch_slice.index])
             source = self._source(batch_slice, row, layout.columns)
-            self._add_rows(self._side(side, conds), layer, layout, row, source, a, call.whole_video)
+            into = self._side(side, conds)
+            self._add_rows(into, layer, layout, row, source, a, call.whole_video)
+            if not (call.whole_video and batch_slice.area.whole):
+                continue
+            if batch_slice is call.own and into.wants_joint_self(layer):
+                add_self(into, layout, row, batch_slice.index, a)
+            if into.relations.wanted:
+                add_text(into, layout, row, source, a)
 
     def _add_rows(
         self,
@@ -233,6 +246,8 @@ class AttentionRouter:
         """Let go of everything."""
         self._sides.clear()
         self._sources.clear()
+        if self._concepts is not None:
+            self._concepts.clear()
 
 
 def _only(rows: Sequence[RowLayout]) -> RowLayout:

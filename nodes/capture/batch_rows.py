@@ -14,10 +14,12 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ...daam_core.capture.comfyui_model import CONTEXT, TextArgument
+from ...daam_core.capture.concept_texts import ConceptTexts
 from ...daam_core.capture.region import WHOLE, Area
 from ...daam_core.prompt.compose import concat_encoders, pad_or_truncate
 from ...daam_core.prompt.encoders import encoder_name
 from ...daam_core.prompt.prompt import Prompt
+from .concept_encoding import KEY as CONCEPTS
 from .context_alignment import context_prompt, of_length, placed
 from .default_cond import AtWork, DefaultAreas, area_and_weight, is_default
 from .prompt_tokens import KEY, PromptTokens
@@ -49,6 +51,10 @@ class Conds:
         latent: its shape `[images, c, (frames,) h, w]`.
         at_work: see `DefaultAreas`.
         texts: the texts that the model is given.
+
+    Attributes:
+        prompts: of each side, the words of each of its prompts.
+        concepts: what each prompt of the prompt's side carries: concepts, a sentence that says why there are none, or nothing.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class Conds:
     ) -> None:
         self._texts = texts
         self.prompts: dict[Side, list[Prompt]] = {side: [] for side in SIDES}
+        self.concepts: list[ConceptTexts | str | None] = []
         self._rows: dict[str, dict[Any, Row]] = {}
         self._default_areas = DefaultAreas(at_work)
         areas: dict[Any, Area] = {}
@@ -78,6 +85,8 @@ class Conds:
                 parts.setdefault(_text_id(cond), len(self.prompts[side]))
                 if parts[_text_id(cond)] == len(self.prompts[side]):
                     self.prompts[side].append(_prompt(cond, self._texts))
+                    if side == "prompt":
+                        self.concepts.append(cond.get(CONCEPTS))
         for cond in conds:
             part = parts.get(_text_id(cond))
             if part is not None:

@@ -45,8 +45,8 @@ def sigmas_of(model: Any, levels: Sequence[float]) -> Tensor:
 
 def read_latent(
     model: Any, latent: Tensor, conditioning: Any, levels: Sequence[float], seed: int, options: Options
-) -> list[HeatMaps]:
-    """The maps of each picture of a latent, by one pass at each level.
+) -> tuple[list[HeatMaps], str]:
+    """The maps of each picture of a latent, by one pass at each level, and what is missing of them.
 
     Args:
         model: ComfyUI's MODEL; patches of other nodes on it count, an earlier Record gives way.
@@ -70,7 +70,7 @@ def read_latent(
     comfy.sample.sample_custom(recorded, noise, 1.0, sampler, sigmas, conditioning, conditioning, latent, seed=seed)
     if not kept.maps:
         raise NothingRecorded(kept.failure)
-    return kept.maps
+    return kept.maps, kept.note
 
 
 class _Kept(RecordedSampling):
@@ -78,16 +78,17 @@ class _Kept(RecordedSampling):
 
     Attributes:
         maps: of each picture, empty where there are none.
+        note: what is missing although there are maps.
         failure: why there are none.
     """
 
     def __init__(self, options: Options) -> None:
         super().__init__(options, _READ_ALONE)
         self.maps: list[HeatMaps] = []
-        self.failure = ""
+        self.failure = self.note = ""
 
-    def _remember(self, latents: list[Any], maps: list[HeatMaps] | None, failure: str) -> None:
-        self.maps, self.failure = maps or [], failure
+    def _remember(self, latents: list[Any], maps: list[HeatMaps] | None, failure: str, note: str = "") -> None:
+        self.maps, self.failure, self.note = maps or [], failure, note
 
 
 def _shown_at_levels(seed: int) -> Callable[..., Tensor]:

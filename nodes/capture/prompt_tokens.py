@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import accumulate
 from numbers import Integral
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -29,11 +29,25 @@ PromptTokens = Mapping[str, Prompt]
 """One prompt as each of a model's text encoders read it, by ComfyUI's names for these: "l", "g", "t5xxl", "qwen25_7b", …"""
 
 
-def recording_clip(clip: Any) -> Any:
-    """A clone of a CLIP whose encoder notes what it is told; everything else about it is the same."""
+class BesidePrompt(Protocol):
+    """Something that a conditioning carries along, made whenever a prompt is encoded, with the encoder in that state."""
+
+    key: str
+
+    def beside_prompt(self, encoder: Any, tokenizer: Any) -> object: ...
+
+
+def recording_clip(clip: Any, beside: BesidePrompt | None = None) -> Any:
+    """A clone of a CLIP whose encoder notes what it is told; everything else about it is the same. An earlier one gives way.
+
+    Args:
+        beside: gives what else goes into each conditioning.
+    """
     recorded = clip.clone()
-    if not isinstance(recorded.cond_stage_model, _RecordingEncoder):
-        recorded.cond_stage_model = _RecordingEncoder(recorded.cond_stage_model, recorded.tokenizer)
+    encoder = recorded.cond_stage_model
+    if isinstance(encoder, _RecordingEncoder):
+        encoder = object.__getattribute__(encoder, "_encoder")
+    recorded.cond_stage_model = _RecordingEncoder(encoder, recorded.tokenizer, beside)
     return recorded
 
 
@@ -65,9 +79,10 @@ def prompts_of(
 class _RecordingEncoder:
     """Stands before a text encoder; only `encode_token_weights` is its own."""
 
-    def __init__(self, encoder: Any, tokenizer: Any) -> None:
+    def __init__(self, encoder: Any, tokenizer: Any, beside: BesidePrompt | None = None) -> None:
         object.__setattr__(self, "_encoder", encoder)
         object.__setattr__(self, "_tokenizer", tokenizer)
+        object.__setattr__(self, "_beside", beside)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(object.__getattribute__(self, "_encoder"), name)
@@ -84,7 +99,10 @@ class _RecordingEncoder:
             if not prompts:
                 return given
             ENCODINGS.keep(given[0], prompts)
-            return (given[0], given[1], {**(given[2] if len(given) > 2 else {}), KEY: prompts}, *given[3:])
+            noted = {**(given[2] if len(given) > 2 else {}), KEY: prompts}
+            if self._beside is not None:
+                noted[self._beside.key] = self._beside.beside_prompt(self._encoder, self._tokenizer)
+            return (given[0], given[1], noted, *given[3:])
         except Exception as error:
             logger.warning(
                 "DAAM Lens: the words of a prompt could not be read, its maps are kept by column: %s",

@@ -21,11 +21,13 @@ from ...daam_core.capture.heat_so_far import heat_so_far, words_are_known
 from ...daam_core.capture.lse_capture import LseCapture
 from ...daam_core.capture.recording import Recording
 from ...daam_core.capture.token_layout import TokenLayout
-from ...daam_core.errors import BadPrompt, NothingRecorded, WordNotFound
+from ...daam_core.errors import BadPrompt, NothingRecorded, UnsupportedModel, WordNotFound
 from ...daam_core.maps.heatmaps import HeatMaps
+from ...daam_core.prompt.concepts import Concept
 from ...daam_core.types import Size
 from .attention_router import AttentionRouter, Call, grid_of_block, own_slice
 from .batch_rows import Conds, Row, names_of
+from .concept_router import ConceptRouter
 
 PIECES = (
     "Another node samples the picture or video piece by piece (context windows), so that nobody can say which part of it the "
@@ -40,13 +42,14 @@ SAME_TEXT = 0.98
 @dataclass(frozen=True)
 class Options:
     """What a Record node was asked for; `first_step` and `last_step` count sampling steps from 0, both included. The heat of
-    `live_word` is shown while it samples, of none where it is empty."""
+    `live_word` is shown while it samples, of none where it is empty; `concepts` are looked for beside the prompt's words."""
 
     keep: StoreOptions
     negative: bool = False
     first_step: int = 0
     last_step: int = 10_000
     live_word: str = ""
+    concepts: tuple[Concept, ...] = ()
 
 
 class RecordingSession:
@@ -78,7 +81,14 @@ class RecordingSession:
         self._latent, self._scale = tuple(int(n) for n in latent), scale
         self._texts = (CONTEXT,) if family is None else family.texts
         self._conds: Conds | None = None
-        self._router = AttentionRouter(self._recording, self._latent[0], transformer=family is not None)
+        concepts = ConceptRouter(self._recording, model, self._latent[0]) if options.concepts and family is None else None
+        self._router = AttentionRouter(self._recording, self._latent[0], family is not None, concepts)
+        if options.concepts and family is not None:
+            self._recording.fail_concepts(
+                UnsupportedModel(
+                    f"of this model, {type(model).__name__}, they are not read in ComfyUI (they are of Stable Diffusion)"
+                )
+            )
         self._slices: dict[tuple[int, Row | None], BatchSlice] = {}
         self._layouts: dict[Any, TokenLayout] = {}
         self._names: dict[int, str] = {}
@@ -89,12 +99,18 @@ class RecordingSession:
         self._opened_by_batch = False
         self._in_pieces = False
         self._proof: Tensor | None = None
+        self._missing = ""
         self._thread = threading.get_ident()
 
     @property
     def failure(self) -> str:
         """Why recording stopped, empty while it goes on."""
         return self._recording.failure
+
+    @property
+    def note(self) -> str:
+        """What is missing although there are maps, empty where nothing is."""
+        return " ".join(filter(None, (self._recording.concept_failure, self._missing)))
 
     @property
     def latent_size(self) -> Size:
@@ -285,6 +301,12 @@ class RecordingSession:
         self._read_proof()
         if not self.failure and not any(group.accumulator.buffers for group in self._recording.groups):
             raise NothingRecorded(self._why_silent())
+        relations = [group.accumulator.relations for group in self._recording.groups]
+        if self.options.keep.relations and all(one.num_queries is None for one in relations):
+            self._missing = (
+                "What the text attends to was not recorded, the words were: in this model, "
+                f"{type(self._model).__name__}, only the picture has queries, and the text keys."
+            )
         size = (self._latent[-2] * self._scale, self._latent[-1] * self._scale)
         return [self._recording.finish(image, size) for image in range(self._latent[0])]
 
@@ -333,7 +355,8 @@ class RecordingSession:
             )
         return (
             f"The sampler did {self._recording.num_steps} steps, but none of the model's attention to the text could be seen: "
-            "another node puts its own in place of it (the samplers of ComfyUI-NAG do so). Record with ComfyUI's own sampler."
+            "another node puts its own in place of it (the samplers of ComfyUI-NAG do so), or this version of ComfyUI tells "
+            "nobody of it. Record with ComfyUI's own sampler, or a newer version."
         )
 
     def close(self) -> None:

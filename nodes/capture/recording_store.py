@@ -56,6 +56,7 @@ class _Kept:
     maps: HeatMaps | None
     failure: str
     bytes: int
+    note: str = ""
 
 
 class RecordingStore:
@@ -73,10 +74,15 @@ class RecordingStore:
         maps: Sequence[HeatMaps] | None,
         failure: str = "",
         source: Source = Source(),
+        note: str = "",
     ) -> None:
-        """Remember the maps of one run, or why there are none; each of `latents` is `[pictures, …]`."""
+        """Remember the maps of one run, or why there are none; each of `latents` is `[pictures, …]`.
+
+        Args:
+            note: what is missing although there are maps.
+        """
         with self._lock:
-            pictures = [_Kept(one, failure, one.nbytes) for one in maps or ()] or [_Kept(None, failure, 0)]
+            pictures = [_Kept(one, failure, one.nbytes, note) for one in maps or ()] or [_Kept(None, failure, 0)]
             for samples in latents:
                 for i, picture in enumerate(samples):
                     key = tensor_hash(picture), source
@@ -115,6 +121,16 @@ class RecordingStore:
 
     def recorded(self, picture: Tensor, among: Sequence[RecordInGraph] = ()) -> HeatMaps:
         """The maps of one picture's latent `[c, …]` as they were recorded, with or without words. Raises NothingRecorded."""
+        maps = self._kept_of(picture, among).maps
+        assert maps is not None
+        return maps
+
+    def note(self, samples: Tensor, among: Sequence[RecordInGraph] = ()) -> str:
+        """What is missing of the maps of a latent `[pictures, …]`, empty where nothing is. Raises NothingRecorded."""
+        return self._kept_of(samples[0], among).note
+
+    def _kept_of(self, picture: Tensor, among: Sequence[RecordInGraph]) -> _Kept:
+        """What is kept of one picture, with maps. Raises NothingRecorded."""
         key = tensor_hash(picture)
         with self._lock:
             found = {source: kept for (own, source), kept in self._kept.items() if own == key}
@@ -133,7 +149,7 @@ class RecordingStore:
             )
         if kept.maps is None:
             raise NothingRecorded(kept.failure)
-        return kept.maps
+        return kept
 
 
 RECORDINGS = RecordingStore()

@@ -42,6 +42,11 @@ def recording_model(model: Any, options: Options, source: Source) -> Any:
     return recorded
 
 
+def reads_concepts(model: Any) -> bool:
+    """Whether concepts are read of a MODEL: of those whose picture attends to a text in layers of a UNet."""
+    return is_unet(model.get_model_object("diffusion_model")) and _kind(model.model) not in _PICTURES_ONLY
+
+
 class RecordedSampling:
     """The OUTER_SAMPLE wrapper: opens a session, samples, keeps what was recorded under the hash of the latent."""
 
@@ -82,19 +87,19 @@ class RecordedSampling:
 
     def _keep(self, session: RecordingSession, output: Any, last: _Last, guider: Any) -> None:
         """Remember the run under the latent that was sampled, and under the clean one that some samplers also give out."""
-        latents, maps = [output], None
+        latents, maps, note = [output], None, ""
         try:
             if last.clean is not None and last.clean.shape == output.shape:
                 latents.append(guider.model_patcher.model.process_latent_out(last.clean.cpu()))
-            maps, failure = session.heat_maps(), ""
+            maps, failure, note = session.heat_maps(), "", session.note
         except Exception as error:
             failure = str(error) if isinstance(error, NothingRecorded) else recording_failure(error)
-        self._remember(latents, maps, failure)
+        self._remember(latents, maps, failure, note)
 
-    def _remember(self, latents: list[Any], maps: list[HeatMaps] | None, failure: str) -> None:
+    def _remember(self, latents: list[Any], maps: list[HeatMaps] | None, failure: str, note: str = "") -> None:
         """Keep what there is under its latents; whatever becomes of that, the picture is made."""
         try:
-            RECORDINGS.keep(latents, maps, failure, self._source)
+            RECORDINGS.keep(latents, maps, failure, self._source, note)
         except Exception:
             logger.warning("DAAM Lens: the recording of this picture could not be kept.", exc_info=True)
 

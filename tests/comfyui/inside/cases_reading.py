@@ -102,7 +102,7 @@ def case_models_of_flow_are_shown_it_too() -> None:
         conditioning = [[torch.randn(1, zoo.TEXT, width, generator=generator), extra]]
         clean = torch.randn(2, channels, 12, 20, generator=generator)
         with Shown(model) as latents:
-            maps = level_sampler.read_latent(
+            maps, _ = level_sampler.read_latent(
                 model, clean, conditioning, [600, 300], 3, Options(StoreOptions(False, False, False, True))
             )
         assert len(maps) == 2 and maps[0].steps == 2 and maps[0].grid == (6, 10)

@@ -98,7 +98,11 @@ FILMS = {
     "wan_camera": (_wan("WAN21_Camera", 32, given=_CAMERA), _wan("WAN22_Camera", 36, given=_CAMERA)),
     "wan_vace": (replace(_wan("WAN21_Vace", 16, vace_layers=1, vace_in_dim=96), apart="vace_blocks"),),
     "wan_humo": (_wan("WAN21_HuMo", 16, given={"audio_embed": (1, 3, 8, 5, 1280)}),),
-    "wan_speech": (_wan("WAN22_S2V", 16, audio_inject_layers=[0], given={"audio_embed": (1, 25, 1024, 12)}),),
+    "wan_speech": (
+        replace(
+            _wan("WAN22_S2V", 16, audio_inject_layers=[0], given={"audio_embed": (1, 25, 1024, 12)}), module="wan.model"
+        ),
+    ),
     "wan_animate": (_wan("WAN22_Animate", 36, num_layers=5, given=_POSE), _wan("WAN_Animate2", 36, given=_POSE)),
     "wan_scail": (
         _wan("WAN21_SCAIL", 20, Cross(3 * 60 + 3 * 15), given=_SMALL_POSE),

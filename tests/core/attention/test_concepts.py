@@ -60,7 +60,7 @@ def written_out(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Place by place, head by head, concept by concept, in float64."""
     where = torch.zeros(PLACES, texts.num_concepts, dtype=torch.float64)
-    whether = torch.zeros_like(where)
+    whether = torch.zeros(HEADS, PLACES, texts.num_concepts, dtype=torch.float64)
     own_words = {"tree": [2], "dog tail": [2, 3], "red sky": [2, 3]}
     against = {"tree": [1, 2, 3], "dog tail": [1, 2, 3], "red sky": [1, 3]}  # "red" is the concept's own word
     every = [state.double() @ to_k.double() for state in texts.states]
@@ -83,8 +83,12 @@ def written_out(
                 }[rule]
                 rivals = sum(e(others[rival][2]) for rival in rivals_of(concept))
                 where[place, c] += own / below
-                whether[place, c] += own / (own + words + rivals)
-    return where, whether
+                whether[head, place, c] = own / (own + words + rivals)
+    presence = torch.zeros_like(where)
+    for head in whether:
+        spread = ((head - head.mean(0)) ** 2).mean(0)
+        presence += spread * head
+    return where, presence
 
 
 def test_slices_and_large_scores_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

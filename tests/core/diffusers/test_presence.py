@@ -45,7 +45,8 @@ def test_scores_are_the_errors_written_out(picture: np.ndarray, prediction: str)
     for label, row in (("moon", 1), ("red boat", 2)):
         padded = F.pad((total[0] - total[row])[None], (1, 1, 1, 1), value=float("nan"))[0]
         windows = padded.unfold(0, 3, 1).unfold(1, 3, 1).flatten(-2)
-        best = float(windows.nanmean(-1).max() / total[0].mean())
+        gained = windows.nanmean(-1).flatten().sort(descending=True).values
+        best = float(gained[: round(0.04 * len(gained))].mean() / total[0].mean())
         assert found[label] == pytest.approx(best, rel=1e-3, abs=1e-5)
 
 

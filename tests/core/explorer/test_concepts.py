@@ -24,7 +24,7 @@ def maps() -> HeatMaps:
     sums = {grid: torch.rand(5, *grid, generator=generator) for grid in words.sums}
     side = dataclasses.replace(
         words.positive, sums=sums, time_weighted=sums, detail=None, heads=None, self_attention=None,
-        prompt=concept_prompt(concepts_of("sky, a dog's tail")), presence=(0.61, 0.02),
+        prompt=concept_prompt(concepts_of("sky, a dog's tail")), presence=(0.81, 0.02),
     )  # fmt: skip
     attention = {(6, 8): torch.softmax(4 * torch.eye(48), -1)}
     positive = dataclasses.replace(words.positive, self_attention=attention)
@@ -40,7 +40,7 @@ def test_the_page_names_a_concept_with_its_score(maps: HeatMaps) -> None:
     header = page_data(maps).header
     entries = [word for word in header["words"] if word["kind"] == "concept"]
     assert [word["label"] for word in entries] == ["sky", "a dog's tail"]
-    assert entries[0]["text"] == "sky: likely (0.61), not in the prompt"
+    assert entries[0]["text"] == "sky: likely (0.81), not in the prompt"
     assert entries[1]["text"] == "a dog's tail: unlikely (0.02), not in the prompt"
     assert any("whether it is there or not" in note for note in header["notes"])
     peak = float(maps.heat_map("sky", maps.size).max())
