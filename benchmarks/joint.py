@@ -160,7 +160,7 @@ WORKS: Mapping[str, Work] = {
 }  # fmt: skip
 
 
-class _Recorded:
+class Recorded:
     """A recording of calls of a model, without a pipeline around it."""
 
     def __init__(
@@ -175,9 +175,9 @@ class _Recorded:
         self.errors: list[Exception] = []
         self._reader = ConceptReader(model, family) if concepts else None
         recorder = ModelRecorder(model, family, 0, lambda: self.recording, self.errors.append, self._reader)
-        self._hooks = TransformerHooks(model, recorder, outputs=concepts)
+        self._hooks = TransformerHooks(model, recorder, outputs=concepts or keep.output)
 
-    def __enter__(self) -> _Recorded:
+    def __enter__(self) -> Recorded:
         self._hooks.__enter__()
         if self._reader is not None:
             self._reader.attach()
@@ -212,7 +212,7 @@ def contexts(model: nn.Module, given: Mapping[str, Any], columns: int) -> dict[s
     """What is compared, in the order of the turns."""
 
     def ours(keep: StoreOptions, concepts: bool = False) -> Context:
-        return lambda: _Recorded(model, given, columns, keep, concepts)
+        return lambda: Recorded(model, given, columns, keep, concepts)
 
     every: dict[str, Context] = {
         "plain diffusers": nullcontext,
@@ -242,7 +242,7 @@ def run_steps(model: nn.Module, given: dict[str, Any], work: Work, context: Cont
             given["timestep"] = given["timestep"] * 0 + (1.0 - step / 100)
             start = clock()
             model(**given, return_dict=False)
-            if isinstance(recorded, _Recorded):
+            if isinstance(recorded, Recorded):
                 recorded.recording.end_step()
             taken.append(clock() - start)
     return taken[work.warm :]

@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("maps",),
     ("masks",),
     ("attention", "prompt"),
-    ("defaults", "files", "lru_cache", "opencv", "packages", "validate"),
+    ("defaults", "files", "lru_cache", "opencv", "packages", "picture_files", "picture_input", "validate"),
     ("types", "errors"),
 )
 """Rooms of `daam_core`, the highest first: each imports from its own layer and from lower ones."""

@@ -19,7 +19,7 @@ from .call_batching import CallBatch
 from .compile_op import is_compiled
 from .concept_reader import ConceptReader
 from .family import Family
-from .picture_text import PictureText, add_picture_row, add_row, add_text_row
+from .picture_text import PictureText, add_output_row, add_picture_row, add_row, add_text_row
 from .text_rows import EncodedText, match_rows
 from .token_layout import RowLayout, TokenLayout
 from .transformer_recording import TIMES, TransformerRecording
@@ -92,7 +92,7 @@ class ModelRecorder:
             keep = recording.recording.keep
             self._known, self._recording, self._attended, self._left_out = {}, recording, set(), False
             self._numbers = {}
-            self._batch = CallBatch(self._eager and not (keep.layers or keep.heads or keep.relations))
+            self._batch = CallBatch(self._eager and not (keep.layers or keep.heads or keep.relations or keep.output))
         layout, rows, own = self._read(recording, arguments)
         if not any(rows):
             raise NothingRecorded(
@@ -147,6 +147,8 @@ class ModelRecorder:
             at = 0 if current.layout.rows_apart else index
             add_row(text, place, current.layout, row, at, call)
             add_text_row(text, layer, current.layout, row, at, call)
+            if text.group.accumulator.outputs is not None:
+                recording.recording.or_without_outputs(add_output_row, text, place, current.layout, row, at, call)
 
     def _work_off(self, current: _Call) -> None:
         """The small calls that wait, each row of the batch for all layers at once."""

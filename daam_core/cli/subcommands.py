@@ -15,6 +15,7 @@ from .argument_types import (
 )
 from .read_arguments import add_read_arguments
 from .shared_arguments import (
+    add_aggregation,
     add_colors,
     add_encoder,
     add_method,
@@ -79,12 +80,7 @@ def _add_generate(commands: Any) -> None:
     add_relations(p)
     add_encoder(p)
     add_method(p)
-    p.add_argument(
-        "--aggregation",
-        default="sum",
-        metavar="NAME",
-        help="how heads, layers and steps make one map: sum (Eq. 6, the default) or castorini (as the castorini/daam package)",
-    )
+    add_aggregation(p)
     add_colors(p)
     p.add_argument(
         "--detail",
