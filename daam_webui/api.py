@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
-from daam_core.maps.heatmaps import HeatMaps
 from daam_core.maps.prompt_report import prompt_report
 from daam_core.maps.statistics import box_region, rank_region
 from daam_core.masks.methods import MASK_METHODS
 
+from .api_answers import concepts_of_run
 from .drawing import map_of, mask_of, overlay_of
 from .http import MOST_PICKS, BoundedRoute, find_run, or_422, png
 from .page_routes import login_of, page_routes
+from .read_route import add_read_route
 from .recording_store import RECORDINGS, StoredRecording
 from .settings import COLORMAPS
 
@@ -76,6 +76,8 @@ def routes(users: dict[str, str]) -> APIRouter:
     guard = [Depends(_guard(users))] if users else []
     router = APIRouter(prefix=PREFIX, tags=["DAAM Lens"], dependencies=guard, route_class=BoundedRoute)
 
+    add_read_route(router)
+
     @router.get("/runs", summary="The pictures that were recorded lately, newest first")
     def runs() -> dict[str, Any]:
         return {"runs": [_summary(run) for run in RECORDINGS.newest_first()]}
@@ -93,7 +95,10 @@ def routes(users: dict[str, str]) -> APIRouter:
         found = find_run(run)
         words = body.words or (list(found.words) or found.maps.words)[:MOST_PICKS]
         asked = _said(words)
-        return {"maps": {word: _base64(_map(found, word, body)) for word in asked}, "concepts": _concepts(found.maps, asked)}
+        return {
+            "maps": {word: _base64(_map(found, word, body)) for word in asked},
+            "concepts": concepts_of_run(found.maps, asked),
+        }
 
     @router.post("/runs/{run}/masks", summary="Masks of words, base64 PNG, 255 inside")
     def masks(run: str, body: MaskRequest) -> dict[str, Any]:
@@ -130,14 +135,8 @@ def _summary(run: StoredRecording) -> dict[str, Any]:
         "id": run.id, "made": run.made, "seed": run.seed, "prompt": run.maps.prompt.text, "words": list(run.maps.words),
         "content_words": list(run.maps.content_words), "width": width, "height": height, "steps": run.maps.steps,
         "negative": run.maps.negative is not None, "detail": run.maps.detail is not None,
-        "concepts": _concepts(run.maps, run.maps.concepts),
+        "concepts": concepts_of_run(run.maps, run.maps.concepts),
     }  # fmt: skip
-
-
-def _concepts(maps: HeatMaps, words: Sequence[str]) -> dict[str, Any]:
-    """Those of some words that are not in the prompt, with how likely each is in the picture."""
-    named = {word: maps.presence(word) for word in words if maps.is_concept(word)}
-    return {word: {"presence": found.score, "likely": found.word == "likely"} for word, found in named.items()}
 
 
 def _base64(pixels: NDArray[np.uint8]) -> str:

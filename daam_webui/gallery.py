@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -14,10 +15,37 @@ from daam_core.files import file_names
 from daam_core.maps.heatmaps import HeatMaps
 
 from .drawing import Drawing, draw
-from .recording_session import FinishedImage, RecordingSession
+from .finished_image import FinishedImage
+from .hosts import PageHost
 from .recording_store import RECORDINGS, StoredRecording
+from .settings import Settings
 
 logger = logging.getLogger("daam_lens")
+
+
+class Session(Protocol):
+    """One recorded run of the host.
+
+    Attributes:
+        settings: what was asked for.
+        failure: why there are no maps; empty where there are.
+        finished: the pictures that the host finished.
+    """
+
+    settings: Settings
+    failure: str
+
+    @property
+    def finished(self) -> Sequence[FinishedImage]: ...
+
+    @property
+    def host(self) -> PageHost: ...
+
+    def heat_maps(self) -> Iterator[tuple[FinishedImage, HeatMaps]]:
+        """The maps of every finished picture. Raises NothingRecorded where there are none."""
+
+    def concept_failures(self) -> list[str]:
+        """Why there are no maps of what is not in the prompt, where they were asked for."""
 
 
 class GalleryResult:
@@ -35,7 +63,7 @@ class GalleryResult:
 
 UNTOLD = (
     "This WebUI made a picture without telling DAAM Lens of it, so there are no heat maps. "
-    "DAAM Lens works in AUTOMATIC1111, Forge, reForge, Forge classic and Forge Neo."
+    "DAAM Lens works in AUTOMATIC1111, Forge, reForge, Forge classic, Forge Neo and SD.Next."
 )
 INNER = (
     "A script works on with the pictures of this run, so no heat map was put among them: "
@@ -43,7 +71,7 @@ INNER = (
 )
 
 
-def show(session: RecordingSession, p: Any, processed: Any, append: bool = True) -> GalleryResult:
+def show(session: Session, p: Any, processed: Any, append: bool = True) -> GalleryResult:
     """Draw and save what was asked for, and `append` it to the host's results. Never raises: what goes wrong becomes a note."""
     shown = GalleryResult()
     try:
@@ -102,7 +130,7 @@ def _quoted(word: str) -> str:
     return json.dumps(word, ensure_ascii=False) if any(c in word for c in ',:\n"') else word
 
 
-def _save(session: RecordingSession, p: Any, drawing: Drawing, maps: HeatMaps, finished: FinishedImage, info: str) -> list[str]:
+def _save(session: Session, p: Any, drawing: Drawing, maps: HeatMaps, finished: FinishedImage, info: str) -> list[str]:
     """Write the drawn images, and the record where asked for. Returns what went wrong."""
     names = file_names([f"{drawn.kind}-{drawn.word}" for drawn in drawing.drawn])
     try:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from types import FrameType
 
+_SCRIPT_MODULES = ("modules.scripts", "modules.scripts_manager")
+"""Where the method is that runs a chosen script; the second name is SD.Next's."""
+
 
 def is_inner_run() -> bool:
     """Whether the host's `process_images` was called from inside a script or another run of it.
@@ -19,7 +22,7 @@ def is_inner_run() -> bool:
         module, name = frame.f_globals.get("__name__"), frame.f_code.co_name
         if (module, name) == ("modules.processing", "process_images_inner"):
             runs += 1
-        if runs > 1 or (runs == 1 and (module, name) == ("modules.scripts", "run")):
+        if runs > 1 or (runs == 1 and name == "run" and module in _SCRIPT_MODULES):
             return True
         frame = frame.f_back
     return False

@@ -14,6 +14,8 @@ TARGETS = (
     "img_inpaint_base", "img_inpaint_mask", "img2img_prompt", "img2img_neg_prompt", "img2img_width", "img2img_height",
 )  # fmt: skip
 """What a sent mask fills, in the order of `sendto.Sent`: the images of "Inpaint upload", prompts, size."""
+LAST = ("footer", "change_checkpoint")
+"""What hosts make when all tabs hang in their page; the second is SD.Next's."""
 _TAB = "<div id='daam_lens_explorer'><p class='daam-lens'>The explorer appears when the page has loaded its script.</p></div>"
 
 
@@ -53,7 +55,7 @@ class Page:
                 self._senders.append(_row(page, component))
         if name in TARGETS:
             self._targets[name] = component
-        if name == "footer":
+        if name in LAST:
             self._connect()
 
     def _connect(self) -> None:

@@ -26,6 +26,7 @@ from daam_core.masks.methods import MASK_METHODS
 
 from .drawing import background_for, captioned_map, mask_of, overlay_of
 from .http import LARGEST_BODY, MOST_PICKS, BoundedRoute, find_run, or_422, png
+from .read_route import add_read_route
 from .recording_store import RECORDINGS, StoredRecording
 from .settings import COLORMAPS, Settings
 
@@ -52,6 +53,7 @@ def page_routes(login: list[Any]) -> APIRouter:
     router = APIRouter(prefix=PREFIX, dependencies=login, include_in_schema=False, route_class=BoundedRoute)
     _add_views(router)
     _add_files(router)
+    add_read_route(router)
     return router
 
 

@@ -21,7 +21,7 @@ def build(elem: Any) -> tuple[list[Any], list[tuple[Any, Any]], list[str]]:
         elem: gives a component's element id from a short name.
     """
     chosen = defaults()
-    with hosts.current().ticked_accordion("DAAM Lens", elem("enabled")) as enabled:
+    with hosts.page_host().ticked_accordion("DAAM Lens", elem("enabled")) as enabled:
         made = {"enabled": enabled, **_components(elem, chosen)}
     for name, part in made.items():
         # The host's ui-config.json remembers the first value it saw; a default that was chosen later must win.

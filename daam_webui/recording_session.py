@@ -25,6 +25,7 @@ from .batch_rows import Side
 from .concepts import encode
 from .context_proof import ContextHooks
 from .crop_region import area_of
+from .finished_image import FinishedImage
 from .hosts import UNetCall, WebUI
 from .prompt_schedule import PromptSchedule
 from .sampling_step import SamplingStep, sampling_step
@@ -33,19 +34,6 @@ from .settings import Settings
 from .tokenization import engine_of, read
 
 logger = logging.getLogger("daam_lens")
-
-
-@dataclass
-class FinishedImage:
-    """One finished picture, the file that the host wrote it to and the infotext inside, where it did."""
-
-    iteration: int
-    image: int
-    picture: NDArray[np.uint8]
-    seed: int
-    prompt: str
-    file: str = ""
-    info: str = ""
 
 
 @dataclass(frozen=True)

@@ -47,12 +47,16 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
             settings = Settings.from_args(args)
             settings = with_overrides(settings, asked_by_plot(p))
             if settings.enabled:
-                session = RecordingSession(settings, hosts.current())
+                session = self._session(settings)
                 p.extra_generation_params.update(settings.infotext())
         except DaamLensError as error:
             p.daam_lens_note = f"{error} The picture was made without heat maps."
             logger.error("%s", error)
         hook.open_session(p, session)
+
+    def _session(self, settings: Settings) -> Any:
+        """What records a run."""
+        return RecordingSession(settings, hosts.current())
 
     def process_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
         # The host has its LoRAs in place and is about to encode the prompt.
@@ -85,7 +89,7 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
         if notes:
             processed.comments += "".join(f"\n{note}" for note in notes)
             if inner:  # the script's own result reads the comments that stand at the processing object
-                hosts.current().comment(p, notes)
+                hosts.page_host().comment(p, notes)
             p.extra_generation_params[NOTE_FIELD] = " ".join(notes)
 
 
@@ -110,17 +114,25 @@ def register() -> None:
     """Everything that the host calls besides the script itself; called each time the host loads its scripts."""
     from modules import script_callbacks
 
-    from . import api, options, xyz
-    from .page import Page
-
-    page = Page()
+    from . import xyz
 
     script_callbacks.on_cfg_denoiser(hook.attach)
     script_callbacks.on_cfg_after_cfg(hook.finish)
+    script_callbacks.on_script_unloaded(hook.detach)
+    script_callbacks.on_before_ui(xyz.add_axes)
+    register_page()
+
+
+def register_page() -> None:
+    """The host's page, its settings, its routes and its files."""
+    from modules import script_callbacks
+
+    from . import api, options
+    from .page import Page
+
+    page = Page()
     script_callbacks.on_image_saved(_saved)
     script_callbacks.on_ui_settings(options.register_options)
-    script_callbacks.on_before_ui(xyz.add_axes)
     script_callbacks.on_app_started(api.add_routes)
     script_callbacks.on_after_component(page.after_component)
     script_callbacks.on_ui_tabs(page.tabs)
-    script_callbacks.on_script_unloaded(hook.detach)

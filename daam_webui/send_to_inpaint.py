@@ -86,7 +86,7 @@ def _mask_image(encoded: str, run: StoredRecording) -> Image.Image:
 def _sent(run: StoredRecording, mask: Image.Image) -> Sent:
     picture = gr.update() if run.maps.picture is None else Image.fromarray(run.maps.picture)
     height, width = run.maps.size
-    sides = [gr.update(value=side) if hosts.current().sends_size() else gr.update() for side in (width, height)]
+    sides = [gr.update(value=side) if hosts.page_host().sends_size() else gr.update() for side in (width, height)]
     return [picture, mask, run.prompt or run.maps.prompt.text, run.negative_prompt, *sides, ""]
 
 

@@ -53,10 +53,23 @@ const daamLens = (() => {
     const open = button("Load record…", "A .safetensors file that DAAM Lens wrote beside a picture", () => file.click());
     const files = button("Save maps and masks", "Overlay, heat map and mask of each kept word (of all words where none is kept), zipped", () => doing(saveFiles));
     const record = button("Save record", "Everything that was recorded, to look at again later", () => doing(saveRecord));
+    const field = (text, kind, attributes = {}) => element(kind, { placeholder: text, ariaLabel: text, className: "daam-lens-field", ...attributes });
+    const image = element("input", { type: "file", accept: "image/*", hidden: true, onchange: () => take(image.files[0]) });
+    const drop = button("Drop a picture here, or click", "Any picture: a photograph, a drawing", () => image.click());
+    drop.className = "daam-lens-drop";
+    drop.addEventListener("dragover", (event) => event.preventDefault());
+    drop.addEventListener("drop", (event) => { event.preventDefault(); take(event.dataTransfer.files[0]); });
+    const prompt = field("What is in the picture", "textarea", { rows: 2 });
+    const concepts = field("Also look for (not in the prompt)", "input", { type: "text" });
+    const go = button("Read the picture", "The loaded model is shown the picture at a few levels of noise; nothing is painted", () => doing(read));
+    const bar = element("progress", { hidden: true, ariaLabel: "Read the picture" });
+    const fields = element("div", { className: "daam-lens-fields" }, prompt, concepts, element("div", { className: "daam-lens-go" }, go, bar));
+    const summary = element("summary", { textContent: "Read a picture that was not made here" });
+    const reading = element("details", { className: "daam-lens-read" }, summary, element("div", { className: "daam-lens-form" }, drop, image, fields));
     const status = element("p", { className: "daam-lens-status", role: "status" });
     const stage = element("div", { className: "daam-lens-stage" });
-    parts = { root, choice, file, files, record, status, stage };
-    root.replaceChildren(element("div", { className: "daam-lens-bar" }, choice, open, file, files, record), status, stage);
+    parts = { root, choice, file, files, record, status, stage, drop, prompt, concepts, go, bar, picture: null };
+    root.replaceChildren(element("div", { className: "daam-lens-bar" }, choice, open, file, files, record), reading, status, stage);
     stage.addEventListener("daam-mask", (event) => {
       event.preventDefault();
       doing(() => send(event.detail.png));
@@ -69,7 +82,7 @@ const daamLens = (() => {
     parts.choice.replaceChildren(...runs.map((run) => element("option", { value: run.id, textContent: run.title })));
     parts.files.disabled = parts.record.disabled = parts.choice.disabled = !runs.length;
     if (!runs.length) {
-      say("No picture was recorded yet. Tick “DAAM Lens” in txt2img or img2img and generate, or load a record.");
+      say("No picture was recorded yet. Tick “DAAM Lens” in txt2img or img2img and generate, load a record, or read a picture.");
       return;
     }
     const gone = !runs.some((run) => run.id === shown);
@@ -107,10 +120,7 @@ const daamLens = (() => {
 
   /** To "Inpaint upload", by way of a button of gradio's that nobody sees. */
   async function send(/** @type {Blob} */ png) {
-    const url = await new Promise((done, fail) => {
-      const reader = Object.assign(new FileReader(), { onload: () => done(reader.result), onerror: () => fail(new Error("The mask could not be read.")) });
-      reader.readAsDataURL(png);
-    });
+    const url = await encoded(png);
     message = JSON.stringify({ run: shown, mask: String(url).split(",")[1] });
     gradioApp().getElementById("daam_lens_take").click();
   }
@@ -123,6 +133,45 @@ const daamLens = (() => {
     await ask("records", { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: record });
     say("");
     await refresh();
+  }
+
+  /** The picture that is to be read, shown where it was dropped. */
+  function take(/** @type {File | undefined} */ picture) {
+    if (!picture) return;
+    parts.picture = picture;
+    const view = element("img", { src: URL.createObjectURL(picture), alt: picture.name });
+    view.onload = view.onerror = () => URL.revokeObjectURL(view.src);
+    parts.drop.replaceChildren(view);
+  }
+
+  /** A file as a `data:` address. */
+  const encoded = (/** @type {Blob} */ blob) => new Promise((done, fail) => {
+    const reader = Object.assign(new FileReader(), { onload: () => done(reader.result), onerror: () => fail(new Error("The file could not be read.")) });
+    reader.readAsDataURL(blob);
+  });
+
+  async function read() {
+    if (!parts.picture) throw new Error("Choose a picture first.");
+    const { go, bar } = parts;
+    const asked = { image: await encoded(parts.picture), prompt: parts.prompt.value, concepts: parts.concepts.value };
+    go.disabled = true;
+    bar.hidden = false;
+    bar.removeAttribute("value");
+    const watch = setInterval(async () => {
+      const { done, of } = await json("read").catch(() => ({ done: 0, of: 0 }));
+      if (of) Object.assign(bar, { max: of, value: done });
+    }, 500);
+    try {
+      const { id, notes } = await (await post("read", asked)).json();
+      await refresh();
+      if (shown !== id) await show(id);
+      parts.choice.value = id;
+      say(notes.join(" "));
+    } finally {
+      clearInterval(watch);
+      bar.hidden = true;
+      go.disabled = false;
+    }
   }
 
   async function saveFiles() {

@@ -83,7 +83,10 @@ def test_webuis_panel_is_said_in_every_language(name: str) -> None:
     sources = "".join((ROOT / "daam_webui" / file).read_text(encoding="utf-8") for file in ("panel.py", "page.py"))
     shown = set(re.findall(r'(?:label|placeholder)="([^"]+)"', sources)) | set(re.findall(r'box\("\w+", "([^"]+)"\)', sources))
     shown |= set(re.findall(r'gr\.Button\("([^"]+)"', sources))
-    shown |= set(re.findall(r'button\("([^"]+)"', (ROOT / "javascript" / "daam_lens.js").read_text(encoding="utf-8")))
+    page = (ROOT / "javascript" / "daam_lens.js").read_text(encoding="utf-8")
+    shown |= set(re.findall(r'(?:button|field)\("([^"]+)"', page)) | set(
+        re.findall(r'summary", \{ textContent: "([^"]+)"', page)
+    )
     own = {"DAAM Lens", "Layers", "Words", "Negative prompt"}  # the name; and words that hosts translate by themselves
     assert shown - own == set(texts), (shown - own) ^ set(texts)
 

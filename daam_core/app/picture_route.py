@@ -11,11 +11,11 @@ import cv2
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from ..diffusers.picture_files import load_picture
 from ..diffusers.reading import read_picture
 from ..errors import BadArgument, DaamLensError
 from ..lru_cache import LRUCache
 from ..maps.heatmaps import HeatMaps
+from ..picture_files import load_picture
 from ..types import Image
 from ..validate import checked_prompt
 from .routes import complaint, read_body

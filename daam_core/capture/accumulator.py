@@ -21,6 +21,7 @@ from .attention_call import AttentionCall
 from .buffers import BatchSlice, GridSums, StepBuffer, StoreOptions
 from .layer_batching import LayerBatch
 from .layer_plan import CrossSums, LayerPlan, SelfSums
+from .output_sums import OutputSums
 from .region import Area
 from .relation_sums import RelationSums
 
@@ -55,6 +56,7 @@ class Accumulator:
         self._self_attention: Tensor | None = None
         self.self_grid: Grid | None = None
         self.relations = RelationSums(keep.relations)
+        self.outputs = OutputSums(self.images) if keep.output else None
         self._select = select
         self._selections: dict[tuple[int, int, torch.device], Tensor] = {}
         self._batches: dict[tuple[object, ...], LayerBatch] = {}
@@ -209,6 +211,12 @@ class Accumulator:
         selection = self._selection(text.stop - text.start, batch_slice.part, part.q.device)
         self.relations.add(grid, part, selection, picture, text)
 
+    def add_output(self, layer: int, grid: Grid, output: Tensor, values: Tensor, where: BatchSlice) -> None:
+        """What one layer gave out in one step, its rows cut to `where` already; see `OutputSums`."""
+        if self.outputs is not None:
+            selection = self._selection(values.shape[1], where.part, output.device)
+            self.outputs.add(layer, grid, output, values, selection, where, self.step_count + 1)
+
     def wants_joint_self(self, layer: int) -> bool:
         """Whether `add_joint_self` is to be called for this layer in this step."""
         kept_before = math.isqrt(self.step_count + 1) - 1
@@ -280,6 +288,8 @@ class Accumulator:
         self.step_count += 1
         for batch in self._batches.values():
             batch.end_step(self.step_count)
+        if self.outputs is not None:
+            self.outputs.end_step(self.step_count)
         for buffer in self.buffers.values():
             buffer.into.num_terms, buffer.step_terms = buffer.into.num_terms + buffer.step_terms, 0
             if buffer.total is not None:
@@ -304,6 +314,8 @@ class Accumulator:
             batch.prove()
         for buffer in self.buffers.values():
             buffer.now = buffer.now.new_empty(0)
+        if self.outputs is not None:
+            self.outputs.release()
         self._selections.clear()
         self._batches.clear()
         self._plans.clear()

@@ -21,6 +21,7 @@ class StoreOptions:
         heads: the heads apart (summed over steps; the aggregation "castorini" needs it).
         self_attention: the attention of the picture to itself.
         relations: what else an attention of text and picture tells: "text->image", "text->text".
+        output: what the attention gives out, held against each word and against itself (see `OutputSums`).
     """
 
     layers: bool = False
@@ -28,6 +29,7 @@ class StoreOptions:
     heads: bool = False
     self_attention: bool = False
     relations: tuple[Relation, ...] = ()
+    output: bool = False
 
 
 @dataclass(frozen=True, eq=False)

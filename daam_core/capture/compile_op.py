@@ -85,6 +85,15 @@ def is_compiled(module: nn.Module) -> bool:
     return any(getattr(part, "_compiled_call_impl", None) is not None for part in module.modules())
 
 
+def output_is_fused(module: nn.Module) -> UnsupportedModel:
+    """Why the output space of a compiled model is not recorded."""
+    name = type(getattr(module, "_orig_mod", module)).__name__
+    return UnsupportedModel(
+        f"The output of the attention of a compiled model is not read, and {name} runs through `torch.compile`. Record without "
+        "`output_space`, or without `torch.compile`."
+    )
+
+
 def reset_graphs() -> None:
     """Drop compiled graphs, so that hooks that came or went since then take effect."""
     torch.compiler.reset()

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..attention.cells import Cells
 from ..errors import BadArgument, NothingRecorded, recording_failure
 from ..maps.data import Detail, LayerInfo, RecordedImage
 from ..maps.frames import Frames, same_frames, sizes_of
+from ..maps.output_space import OutputSpace
 from ..maps.relations import Relations
 from ..prompt.prompt import Prompt
 from ..types import Grid, Layer
 from .accumulator import Accumulator
+from .output_sums import AFFINITY_POSITIONS, OutputSums
 from .relation_sums import RelationSums
 
 
@@ -77,6 +80,7 @@ def recorded_image(
         steps=accumulator.step_count,
         timesteps=tuple(timesteps),
         frames=frames,
+        output=_output(accumulator.outputs, image, channels),
     )
 
 
@@ -140,4 +144,23 @@ def _relations(sums: RelationSums, image: int, channels: int) -> Relations | Non
             "What the text attended to was not a number (NaN) in this run. Record without the relations text->image and "
             "text->text, or in float32."
         )
+    return found
+
+
+def _output(sums: OutputSums | None, image: int, channels: int) -> OutputSpace | None:
+    if sums is None or not sums.scores:
+        return None
+    scores: dict[Grid, Tensor] = {}
+    for (grid, area), x in sums.scores.items():
+        maps = area.put(_planes(x[image], grid, channels))
+        canvas = area.canvas(grid)
+        scores[canvas] = scores[canvas] + maps if canvas in scores else maps
+    affinity: dict[Grid, Tensor] = {}
+    weight = 0.0
+    for grid, x in sums.affinity.items():
+        weight = sums.weights[grid]
+        affinity[Cells.at_most(grid, AFFINITY_POSITIONS).shape] = x[image].cpu() / weight
+    found = OutputSpace(scores, affinity, weight)
+    if not all(bool(x.isfinite().all()) for x in found.tensors()):
+        raise NothingRecorded("What the attention gave out was not a number (NaN) in this run. Record without output space.")
     return found

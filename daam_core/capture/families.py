@@ -15,6 +15,7 @@ _DIFFUSERS = "diffusers.models.transformers."
 _JOINT = r"transformer_blocks\.\d+\.attn"
 _BOTH = r"(single_)?transformer_blocks\.\d+\.attn"
 _CROSS = r"transformer_blocks\.\d+\.attn2"
+_SELF = r"transformer_blocks\.\d+\.attn1"
 _WAN = r"blocks\.\d+\.attn2"
 
 FAMILIES: tuple[Family, ...] = (
@@ -86,7 +87,7 @@ FAMILIES: tuple[Family, ...] = (
         tokenizers=("tokenizer_3", "tokenizer_4"),
         encoders=("T5", "Llama"),
     ),
-    Family("PixArt", ("pixart_transformer_2d.PixArtTransformer2DModel",), _CROSS, crossing.latent_cross),
+    Family("PixArt", ("pixart_transformer_2d.PixArtTransformer2DModel",), _CROSS, crossing.latent_cross, picture_layers=_SELF),
     Family("Sana", ("sana_transformer.SanaTransformer2DModel",), _CROSS, crossing.latent_cross, keeps="first and tail"),
     Family(
         "HunyuanDiT",
@@ -105,6 +106,7 @@ FAMILIES: tuple[Family, ...] = (
         text=("encoder_hidden_states", "encoder_hidden_states_2"),
         tokenizers=("tokenizer", "tokenizer_2"),
         encoders=("Qwen", "byT5"),
+        quoted="tokenizer_2",
         layout_arguments=("encoder_attention_mask", "encoder_attention_mask_2"),
     ),
     Family(

@@ -23,10 +23,13 @@ class Family:
         name: as people call it.
         classes: `module.Class` of its transformers in diffusers, behind `diffusers.models.transformers.`.
         layers: a pattern of the names of the modules whose attention has text among its keys.
+        picture_layers: a pattern of the modules whose attention is the picture's to itself, where the text has an attention of
+            its own; empty where it is none that is read.
         layout: gives the layout of one call, from the model and the call's arguments by name.
         text: the names of the arguments that hold its text, in the order in which columns are counted.
         tokenizers: the pipeline's tokenizers whose tokens are these columns, in order.
         encoders: what people call the encoders of several tokenizers, in the same order; none where there is one.
+        quoted: the tokenizer that reads only what stands in quotes, letter by letter; empty where there is none.
         layout_arguments: arguments whose values the layout depends on, not only their shapes.
         keeps: which tokens become columns.
         columns_axis: the axis of a row of the first text argument that counts columns.
@@ -43,6 +46,7 @@ class Family:
     text: tuple[str, ...] = ("encoder_hidden_states",)
     tokenizers: tuple[str, ...] = ("tokenizer",)
     encoders: tuple[str, ...] = ()
+    quoted: str = ""
     layout_arguments: tuple[str, ...] = ()
     keeps: Keeps = "tail"
     columns_axis: int = 0
@@ -50,6 +54,15 @@ class Family:
     pieces: int = 0
     packed: bool = False
     video: bool = False
+    picture_layers: str = ""
+
+    @cached_property
+    def _picture_pattern(self) -> re.Pattern[str]:
+        return re.compile(self.picture_layers)
+
+    def is_picture_layer(self, name: str) -> bool:
+        """Whether the attention of the module of this name is the picture's to itself alone."""
+        return bool(self.picture_layers) and self._picture_pattern.fullmatch(name) is not None
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:

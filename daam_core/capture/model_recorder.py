@@ -19,7 +19,7 @@ from .call_batching import CallBatch
 from .compile_op import is_compiled
 from .concept_reader import ConceptReader
 from .family import Family
-from .picture_text import PictureText, add_row, add_text_row
+from .picture_text import PictureText, add_output_row, add_picture_row, add_row, add_text_row
 from .text_rows import EncodedText, match_rows
 from .token_layout import RowLayout, TokenLayout
 from .transformer_recording import TIMES, TransformerRecording
@@ -76,7 +76,9 @@ class ModelRecorder:
         self._call: _Call | None = None
         self._recording: TransformerRecording | None = None
         modules = self._model.named_modules()
-        self._layers = {name for name, part in modules if getattr(part, "processor", None) is not None and self.wants(name)}
+        attending = [name for name, part in modules if getattr(part, "processor", None) is not None]
+        self._layers = {name for name in attending if family.is_text_layer(name)}
+        self._picture_layers = {name: i for i, name in enumerate(filter(family.is_picture_layer, attending))}
         self._attended: set[str] = set()
         self._left_out = False
         self._numbers: dict[str, int] = {}
@@ -90,7 +92,7 @@ class ModelRecorder:
             keep = recording.recording.keep
             self._known, self._recording, self._attended, self._left_out = {}, recording, set(), False
             self._numbers = {}
-            self._batch = CallBatch(self._eager and not (keep.layers or keep.heads or keep.relations))
+            self._batch = CallBatch(self._eager and not (keep.layers or keep.heads or keep.relations or keep.output))
         layout, rows, own = self._read(recording, arguments)
         if not any(rows):
             raise NothingRecorded(
@@ -107,11 +109,20 @@ class ModelRecorder:
         return any(text is not None for text in texts)
 
     def wants(self, layer: str) -> bool:
-        return self._family.is_text_layer(layer)
+        return self._family.is_text_layer(layer) or self._family.is_picture_layer(layer)
+
+    def expects(self, layer: str) -> bool:
+        place, current = self._picture_layers.get(layer), self._call
+        return place is None or (current is not None and any(one.wants_joint_self(place) for one in current.keeping_self))
 
     def attention(self, layer: str, number: int, call: AttentionCall) -> None:
         recording, current = self._recording, self._call
         assert recording is not None and current is not None
+        if layer in self._picture_layers:
+            for index, text in enumerate(current.texts):
+                if text is not None and number == 0:
+                    add_picture_row(text, self._picture_layers[layer], current.layout, index, call)
+            return
         current.attended.add(layer)
         shapes = call.q.shape, call.k.shape
         if shapes in current.rows:
@@ -137,6 +148,8 @@ class ModelRecorder:
             at = 0 if current.layout.rows_apart else index
             add_row(text, place, current.layout, row, at, call)
             add_text_row(text, layer, current.layout, row, at, call)
+            if text.group.accumulator.outputs is not None:
+                recording.recording.or_without_outputs(add_output_row, text, place, current.layout, row, at, call)
 
     def _work_off(self, current: _Call) -> None:
         """The small calls that wait, each row of the batch for all layers at once."""
@@ -147,6 +160,8 @@ class ModelRecorder:
                     text.group.accumulator.note_layers(layers, current.layout.patches[1:])
 
     def unread(self, layer: str, processor: str) -> None:
+        if layer in self._picture_layers:
+            return  # masks do without it
         if layer in self._attended and may_be_cached(self._model.get_submodule(layer)):
             return
         raise UnsupportedModel(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..attention.output import heads_beside
 from ..errors import UnsupportedModel
 from ..prompt.compose import without_padding_behind
 from ..prompt.prompt import Prompt
@@ -117,6 +118,51 @@ def add_text_row(text: PictureText, layer: str, layout: TokenLayout, row: RowLay
         part, _ = call.part(slice(at, at + 1), keys.start, keys.stop - keys.start, slice(0, call.keys))
         picture = slice(row.picture, row.picture + each * height * width)
         accumulator.add_text_queries((height, width), part, source, picture, keys)
+
+
+def add_output_row(text: PictureText, layer: int, layout: TokenLayout, row: RowLayout, index: int, call: AttentionCall) -> None:
+    """What the attention gave out for row `index` of the batch: the picture's places against what it gave out for the text's
+    tokens, or against the text's values where the text has no queries there.
+
+    Raises:
+        UnsupportedModel: of a video, or where the output is not there.
+    """
+    source, keys = text.source(row)
+    frames, height, width = layout.patches
+    if frames > 1:
+        raise UnsupportedModel("of videos the output of the attention is not read")
+    if call.v is None or call.output is None:
+        raise UnsupportedModel("an attention of this model did not give out one tensor with a row for each query")
+    if keys.stop == keys.start:
+        return
+    output = heads_beside(call.output[index : index + 1])
+    if is_joint(layout, row, call):
+        values = output[:, keys]
+    else:
+        own = call.v[index : index + 1]
+        if not call.packed_heads and own.shape[1] != call.heads:
+            own = own.repeat_interleave(call.heads // own.shape[1], 1)
+        values = heads_beside(own)[:, keys]
+    picture = output[:, row.picture : row.picture + height * width]
+    text.group.accumulator.add_output(layer, (height, width), picture, values, source)
+
+
+def add_picture_row(text: PictureText, layer: int, layout: TokenLayout, index: int, call: AttentionCall) -> None:
+    """The picture's attention to itself of row `index` of the batch, in a model whose text has an attention of its own.
+
+    Nothing is added where its tokens are not those that attend to the text, or its rows not those of the batch.
+
+    Args:
+        layer: which of these layers it is.
+    """
+    accumulator = text.group.accumulator
+    found = next((rows for (n, _), rows in layout.rows.items() if rows and n == call.queries == call.keys), None)
+    if text.group.side != "prompt" or not accumulator.wants_joint_self(layer) or found is None or call.batch != len(found):
+        return
+    frames, height, width = layout.patches
+    first, n = found[index].picture, frames * height * width
+    part, keys = call.part(slice(index, index + 1), first, n, slice(first, first + n))
+    accumulator.add_joint_self((height, width), part.q, part.k, part.heads, part.scale, keys, part.bias, part.lse, frames)
 
 
 def is_joint(layout: TokenLayout, row: RowLayout, call: AttentionCall) -> bool:

@@ -65,6 +65,7 @@ class Recording:
         groups: in the order in which they were added.
         concepts: what is recorded of concepts that are not in the prompt, None where nothing is.
         concept_failure: why it stopped; the words' maps go on.
+        output_failure: why what the attention gives out is not recorded any more; the words' maps go on.
     """
 
     def __init__(self, keep: StoreOptions, hold: bool = False) -> None:
@@ -75,7 +76,7 @@ class Recording:
         self._numbers: dict[Hashable, int] = {}
         self._times: list[Any] = []
         self.concepts: ConceptSums | None = None
-        self.concept_failure = ""
+        self.concept_failure = self.output_failure = ""
 
     # -- while the model runs ---------------------------------------------------------------------------------------
 
@@ -101,6 +102,8 @@ class Recording:
         accumulator = Accumulator(chosen, select or prompt_selection(prompts), self.keep, self._hold)
         accumulator.step_count = len(self._times)
         group = Group(side, tuple(images), tuple(prompts), accumulator)
+        if self.output_failure:
+            accumulator.outputs = None
         self.groups.append(group)
         return group
 
@@ -153,6 +156,25 @@ class Recording:
             self.concept_failure = f"There are no concepts, the words were recorded: {reason}".rstrip(".") + "."
             logger.warning("DAAM Lens: %s", self.concept_failure, exc_info=None if isinstance(error, DaamLensError) else error)
         self.concepts = None
+
+    def or_without_outputs(self, add: Callable[..., None], *args: Any) -> None:
+        """Call what records the attention's output; where it raises, words are recorded on and the output no more."""
+        if self.output_failure:
+            return
+        try:
+            add(*args)
+        except Exception as error:
+            self.fail_outputs(error)
+
+    def fail_outputs(self, error: Exception) -> None:
+        """Stop recording what the attention gives out; words are recorded on."""
+        foreseen = isinstance(error, DaamLensError)
+        if not self.output_failure:
+            reason = str(error) if foreseen else f"{type(error).__name__}: {error}"
+            self.output_failure = f"The output of the attention was not recorded, the words were: {reason}".rstrip(".") + "."
+            logger.warning("DAAM Lens: %s", self.output_failure, exc_info=None if foreseen else error)
+        for group in self.groups:
+            group.accumulator.outputs = None
 
     # -- at the end -------------------------------------------------------------------------------------------------
 

@@ -45,6 +45,9 @@ class AttentionCallbacks(Protocol):
     def wants(self, layer: str) -> bool:
         """Whether calls of this layer are of interest."""
 
+    def expects(self, layer: str) -> bool:
+        """Whether this wanted layer is to be read in the call that runs; else neither of the next two is called for it."""
+
     def attention(self, layer: str, number: int, call: AttentionCall) -> None:
         """A wanted layer attended, for the `number`th time in this call, counted from 0."""
 
@@ -185,7 +188,7 @@ class TransformerHooks:
 
     def enter_layer(self, name: str) -> None:
         """The attention of this name begins."""
-        if (scope := self._scope()) is not None:
+        if (scope := self._scope()) is not None and self._callbacks.expects(name):
             scope.layers.append([name, 0])
 
     def leave_layer(self, name: str) -> None:

@@ -22,6 +22,7 @@ from .text_rows import EncodedText
 from .unet_concepts import UNetConcepts
 from .unet_forward import UNetInputs, same_time
 from .unet_hooks import UNetAttentionHooks
+from .unet_outputs import OutputForward, UNetOutputs
 from .unet_texts import UNetTexts
 
 
@@ -67,6 +68,7 @@ class UNetRecording:
         area: which part of the picture the UNet paints.
         whole_call: whether every forward in this thread is the pipeline's; else those with other texts are left alone.
         concepts: gives the concepts that were asked for, encoded; None where none were.
+        outputs: hooks on what the layers give out, where output space is kept.
 
     Attributes:
         thread: the thread that makes the call.
@@ -87,7 +89,9 @@ class UNetRecording:
         area: Area = WHOLE,
         whole_call: bool = True,
         concepts: Callable[[], ConceptTexts | None] | None = None,
+        outputs: UNetOutputs | None = None,
     ) -> None:
+        self._outputs = outputs
         self.thread = threading.get_ident()
         self.recording = Recording(keep, hold=not hooks.compiled)
         self.latent_size: Grid = (0, 0)
@@ -121,6 +125,8 @@ class UNetRecording:
     def fail(self, error: Exception) -> None:
         """Stop recording; the pipeline goes on."""
         self.recording.fail(error)
+        if self._outputs is not None:
+            self._outputs.end(finished=False)
         self._groups.clear()
         self._texts.clear()
         self._plans = None
@@ -164,12 +170,16 @@ class UNetRecording:
             not inputs.masks_self and self.area.whole and not frames,
         )
         self._layers = []
+        if self._outputs is not None:
+            self._outputs.begin(self.recording, OutputForward(places, self._forward.batch, context.shape[1], frames))
         return True
 
     def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool = False) -> None:
         forward = self._forward
         if forward is None:
             return
+        if cross and self._outputs is not None:
+            self._outputs.attended(self._hooks.layers[layer].name, layer, grid)
         plans = forward.plans.get(layer)
         if plans is not None and cross and plans[0].fits(q, k):
             self._layers.append(layer)
@@ -226,6 +236,8 @@ class UNetRecording:
 
     def end_forward(self, finished: bool) -> None:
         self._forward = None
+        if self._outputs is not None:
+            self._outputs.end(finished)
         if not finished:
             self._broken = True
             return

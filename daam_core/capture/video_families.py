@@ -9,7 +9,8 @@ from .family import Family
 _JOINT = r"transformer_blocks\.\d+\.attn"
 _BOTH = r"(single_)?transformer_blocks\.\d+\.attn"
 _CROSS = r"transformer_blocks\.\d+\.attn2"
-_WAN = r"blocks\.\d+\.attn2"
+_SELF = r"transformer_blocks\.\d+\.attn1"
+_WAN, _WAN_SELF = r"blocks\.\d+\.attn2", r"blocks\.\d+\.attn1"
 
 VIDEO_FAMILIES: tuple[Family, ...] = (
     Family(
@@ -30,8 +31,16 @@ VIDEO_FAMILIES: tuple[Family, ...] = (
         _WAN,
         crossing.wan,
         video=True,
+        picture_layers=_WAN_SELF,
     ),
-    Family("Wan Animate", ("transformer_wan_animate.WanAnimateTransformer3DModel",), _WAN, crossing.wan_animate, video=True),
+    Family(
+        "Wan Animate",
+        ("transformer_wan_animate.WanAnimateTransformer3DModel",),
+        _WAN,
+        crossing.wan_animate,
+        video=True,
+        picture_layers=_WAN_SELF,
+    ),
     Family("Helios", ("transformer_helios.HeliosTransformer3DModel",), _WAN, crossing.helios, video=True),
     Family("AnyFlow", ("transformer_anyflow.AnyFlowTransformer3DModel",), _WAN, crossing.frames_first, video=True),
     Family(
@@ -41,6 +50,7 @@ VIDEO_FAMILIES: tuple[Family, ...] = (
         crossing.ltx,
         layout_arguments=("video_coords",),
         video=True,
+        picture_layers=_SELF,
     ),
     Family("HunyuanVideo", ("transformer_hunyuan_video.HunyuanVideoTransformer3DModel",), _BOTH, of.hunyuan_video, video=True),
     Family(
@@ -51,6 +61,7 @@ VIDEO_FAMILIES: tuple[Family, ...] = (
         text=("encoder_hidden_states", "encoder_hidden_states_2"),
         tokenizers=("tokenizer", "tokenizer_2"),
         encoders=("Qwen", "byT5"),
+        quoted="tokenizer_2",
         layout_arguments=("encoder_attention_mask", "encoder_attention_mask_2", "image_embeds"),
         video=True,
     ),
@@ -69,7 +80,14 @@ VIDEO_FAMILIES: tuple[Family, ...] = (
         layout_arguments=("encoder_attention_mask",),
         video=True,
     ),
-    Family("Allegro", ("transformer_allegro.AllegroTransformer3DModel",), _CROSS, crossing.latent_cross, video=True),
+    Family(
+        "Allegro",
+        ("transformer_allegro.AllegroTransformer3DModel",),
+        _CROSS,
+        crossing.latent_cross,
+        video=True,
+        picture_layers=_SELF,
+    ),
     Family("Latte", ("latte_transformer_3d.LatteTransformer3DModel",), _CROSS, crossing.latte, keeps="kept", video=True),
     Family(
         "Sana Video",
@@ -85,6 +103,7 @@ VIDEO_FAMILIES: tuple[Family, ...] = (
         r"transformer_blocks\.\d+\.attn2",
         crossing.latent_cross,
         video=True,
+        picture_layers=_SELF,
     ),
     Family(
         "Kandinsky 6",
@@ -135,6 +154,7 @@ VIDEO_FAMILIES: tuple[Family, ...] = (
         layout_arguments=("video_coords",),
         keeps="kept",
         video=True,
+        picture_layers=_SELF,
     ),
 )
 """Families whose models make videos."""

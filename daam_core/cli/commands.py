@@ -56,6 +56,8 @@ def generate(args: argparse.Namespace) -> None:
     write_parts(maps, [*chosen_words(maps, args.words), *maps.concepts], folder, args, done)
     if args.concepts and recording.concept_failure:
         done.notes.append(recording.concept_failure)
+    if recording.output_failure:
+        done.notes.append(recording.output_failure)
     for line in [*map(shown, done.paths), *done.notes]:
         print(line)
 
@@ -175,11 +177,10 @@ def _generate(prompt: str, args: argparse.Namespace) -> tuple[Any, AttentionTrac
     from ..diffusers.transformer_trace import text_encoders
     from ..prompt.encoders import check_encoder
 
-    # castorini's rule is about every head's map.
-    keep: tuple[KeptAxis, ...] = (*DETAILS[args.detail], *(("heads",) if args.aggregation == "castorini" else ()))
-    concepts = args.concepts or ()
+    concepts, negative = args.concepts or (), args.negative or ""
     settings = Settings(
-        args.seed, args.steps, args.size, args.guidance, args.negative or "", keep, concepts, args.num_frames, args.relations
+        args.seed, args.steps, args.size, args.guidance, negative, kept_axes(args), concepts, args.num_frames, args.relations,
+        wants_output(args),
     )  # fmt: skip
     with quiet_warnings():
         pipe = load_pipeline(args.model, args.device)
@@ -188,6 +189,16 @@ def _generate(prompt: str, args: argparse.Namespace) -> tuple[Any, AttentionTrac
             check_encoder(args.encoder, text_encoders(pipe))
         pipe.set_progress_bar_config(desc="painting", unit="step", leave=True)
         return generate_recorded(pipe, prompt, settings)
+
+
+def kept_axes(args: argparse.Namespace) -> tuple[KeptAxis, ...]:
+    """What is kept apart: castorini's rule is about every head's map."""
+    return (*DETAILS[args.detail], *(("heads",) if args.aggregation == "castorini" else ()))
+
+
+def wants_output(args: argparse.Namespace) -> bool:
+    """Whether output space is recorded, because it was asked for or an aggregation needs it."""
+    return bool(args.output_space) or args.aggregation in ("output", "anchor")
 
 
 def chosen_words(maps: HeatMaps, asked: Sequence[str] | None) -> list[str]:

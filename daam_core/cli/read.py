@@ -10,7 +10,7 @@ from ..errors import BadArgument
 from ..files import file_name, shown, writable_folder, write_png
 from ..prompt.concepts import concepts_of
 from ..validate import checked_prompt
-from .commands import DETAILS, check_names, check_typed_words, check_words, chosen_words, quiet_warnings
+from .commands import check_names, check_typed_words, check_words, chosen_words, kept_axes, quiet_warnings
 from .parts import Written, write_parts
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def read(args: argparse.Namespace) -> None:
     # Everything that can be wrong is looked at before anything heavy starts.
     check_typed_words(prompt, args.words or ())
     check_names(args)
-    from ..diffusers.picture_files import load_picture
+    from ..picture_files import load_picture
 
     picture = load_picture(args.picture)
     folder = writable_folder(args.out or Path("daam-lens-out", file_name(Path(args.picture).stem)))
@@ -45,6 +45,8 @@ def read(args: argparse.Namespace) -> None:
 def _read_folder(args: argparse.Namespace) -> None:
     if not Path(args.picture).is_dir():
         raise BadArgument(f"--labels is for a folder of pictures, and {args.picture} is none. For one picture, give --prompt.")
+    if args.aggregation != "sum" or args.output_space:
+        raise BadArgument("A folder of pictures is read by Eq. 6: leave out --aggregation and --output-space.")
     if args.labels is None or args.prompt is not None or args.concepts:
         raise BadArgument("A folder of pictures takes --labels (what is in them) and no --prompt.")
     check_names(args)
@@ -66,5 +68,6 @@ def _read(picture: Any, prompt: str, args: argparse.Namespace) -> HeatMaps:
         pipe.set_progress_bar_config(desc="reading", unit="level", leave=True)
         return read_picture(
             pipe, picture, args.prompt or "", concepts=args.concepts, noise=args.noise, samples=args.samples, seed=args.seed,
-            size=args.size, keep=DETAILS[args.detail],
+            size=args.size, keep=kept_axes(args), output_space=args.output_space,
+            aggregation=args.aggregation,
         )  # fmt: skip

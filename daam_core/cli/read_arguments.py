@@ -6,7 +6,7 @@ import argparse
 
 from ..defaults import DEFAULT_NOISE
 from .argument_types import levels_argument, size_argument, whole_argument, words_argument
-from .shared_arguments import add_saves, add_words
+from .shared_arguments import add_aggregation, add_saves, add_words
 
 
 def add_read_arguments(p: argparse.ArgumentParser) -> None:
@@ -27,6 +27,7 @@ def add_read_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--out", metavar="DIR", help="folder to write into (default: daam-lens-out/PICTURE, or daam-lens-labels)")
     add_noise_arguments(p)
     add_words(p)
+    add_aggregation(p)
     p.add_argument(
         "--detail",
         choices=("none", "steps", "layers", "both"),
@@ -34,7 +35,7 @@ def add_read_arguments(p: argparse.ArgumentParser) -> None:
         help="keep noise levels (steps) or layers apart in the record, which grows (default: %(default)s)",
     )
     add_saves(p)
-    p.set_defaults(negative=None, guidance=None, aggregation="sum")
+    p.set_defaults(negative=None, guidance=None)
 
 
 def add_noise_arguments(p: argparse.ArgumentParser) -> None:

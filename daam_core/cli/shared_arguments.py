@@ -51,6 +51,22 @@ def add_method(p: argparse.ArgumentParser) -> None:
     )
 
 
+def add_aggregation(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--aggregation",
+        default="sum",
+        metavar="NAME",
+        help="how heads, layers and steps make one map: sum (Eq. 6, the default), castorini (as the castorini/daam package), "
+        "output (how far what the attention gives out agrees with the word) or anchor (with the word's own peak)",
+    )
+    p.add_argument(
+        "--output-space",
+        action="store_true",
+        help="record what the attention gives out, too: the record then has output and anchor, and masks use it where there is "
+        "no self-attention (output and anchor switch it on)",
+    )
+
+
 def add_colors(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--colormap",

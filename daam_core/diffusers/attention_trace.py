@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..capture.buffers import StoreOptions
 from ..capture.recording import Group, Recording
-from ..errors import BadArgument, NothingRecorded
+from ..errors import BadArgument, DetailMissing, NothingRecorded
 from ..maps.heatmaps import Aggregation, HeatMaps
 from ..types import Size, Video
 from .videos import with_its_video
@@ -75,6 +75,11 @@ class AttentionTrace:
         """Why the last generation has no concepts although some were asked for, None if it has; its words have their maps."""
         return (self._generations[-1].recording.concept_failure or None) if self._generations else None
 
+    @property
+    def output_failure(self) -> str | None:
+        """Why the last generation has no output space although it was asked for, None if it has; its words have their maps."""
+        return (self._generations[-1].recording.output_failure or None) if self._generations else None
+
     def __iter__(self) -> Iterator[HeatMaps]:
         """The maps of every picture of the last generation."""
         return (self.heat_maps(image) for image in range(self.num_images))
@@ -100,11 +105,13 @@ class AttentionTrace:
         Args:
             image: which picture of the generation, from 0.
             generation: which call of the pipeline; the last one by default.
-            aggregation: "sum" is Eq. 6; "castorini" is the rule of the castorini/daam package (needs `keep="heads"`).
+            aggregation: "sum" is Eq. 6; "castorini" is the rule of the castorini/daam package (needs `keep="heads"`); "output"
+                and "anchor" are of what the attention gives out (need `output_space=True`, see `maps.output_space`).
 
         Raises:
             NothingRecorded: nothing was sampled inside the trace, or that call could not be recorded (the text says why).
             BadArgument: no such picture or generation.
+            DetailMissing: what the aggregation needs was not recorded (the text says why, or how to record it).
         """
         if not self._generations:
             raise NothingRecorded(self._nothing())
@@ -115,6 +122,8 @@ class AttentionTrace:
         maps = chosen.recording.finish(image, chosen.size, _picture(chosen.pictures, image))
         video = chosen.videos[image] if image < len(chosen.videos) else None
         maps = with_its_video(maps, video, chosen.given, self._pipe)
+        if aggregation in ("output", "anchor") and chosen.recording.output_failure:
+            raise DetailMissing(chosen.recording.output_failure)
         return maps.aggregate(aggregation, self._castorini_side() if aggregation == "castorini" else 64)
 
     def _nothing(self) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..types import Side
-from .encoded_prompts import EncodedPrompts, Encoding
+from .encoded_prompts import EncodedPrompts, Encoding, Source
 
 
 def add_encoding(encoded: EncodedPrompts, encoding: Encoding, given: Mapping[str, Any], sampling: bool) -> None:
@@ -113,3 +113,15 @@ def same_rows(rows: Sequence[Tensor], batch: Sequence[Tensor]) -> bool:
 def argument_of(encoding: Encoding, rows: Sequence[Tensor]) -> str:
     """The argument whose text became these rows: the first batch is the prompt's, the next like it the negative's."""
     return "prompt" if same_rows(rows, encoding.outputs[0]) or "negative_prompt" not in encoding.texts else "negative_prompt"
+
+
+def source_of(row: Tensor, encodings: Sequence[Encoding]) -> Source | None:
+    """Where one row of embeddings came from that were put together of several calls of `encode_prompt`; None if of none."""
+    for encoding in encodings:
+        for batch in encoding.outputs:
+            for index, other in enumerate(batch):
+                if same_rows([row], [other]):
+                    name = argument_of(encoding, batch)
+                    texts = encoding.texts.get(name) or [""]
+                    return encoding, name, index * len(texts) // max(len(batch), len(texts))
+    return None

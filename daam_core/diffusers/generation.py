@@ -47,8 +47,11 @@ def generate_recorded(
     """
     options = call_options(pipe, settings, on_step)
     concepts = list(settings.concepts) or None
-    negative, relations = bool(settings.negative), settings.relations
-    with trace(pipe, keep=settings.detail, negative=negative, concepts=concepts, relations=relations) as recording:
+    negative, relations, output = bool(settings.negative), settings.relations, settings.output_space
+    recording = trace(
+        pipe, keep=settings.detail, negative=negative, concepts=concepts, relations=relations, output_space=output
+    )  # fmt: skip
+    with recording:
         try:
             output = pipe(prompt=prompt, **options)
         except ValueError as error:

@@ -17,7 +17,7 @@ from ..capture.tokenizer_hook import TokenizerHook
 from ..types import Side, Size
 from .attention_trace import AttentionTrace, Generation
 from .encoded_prompts import EncodedPrompts, Encoding
-from .encodings import add_encoding, argument_of, batches_of, rows_of, same_rows, texts_of, untemplated
+from .encodings import add_encoding, argument_of, batches_of, rows_of, same_rows, source_of, texts_of, untemplated
 from .outputs import output_pictures, output_size
 from .videos import output_videos
 
@@ -136,7 +136,10 @@ class PipelineTrace(AttentionTrace):
             rows = rows_of(call.given.get(name))
             if rows:
                 known = next((e for e in self._earlier if any(same_rows(rows, batch) for batch in e.outputs)), None)
-                call.encoded.add(side, rows, known, "prompt" if known is None else argument_of(known, rows))
+                if known is None:
+                    call.encoded.add_rows(side, rows, [source_of(row, self._earlier) for row in rows])
+                else:
+                    call.encoded.add(side, rows, known, argument_of(known, rows))
 
     def _finish_call(self, output: Any) -> None:
         call, self._current = self._current, None

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import BadArgument, UnsupportedModel
+from ..picture_input import checked_picture
 from ..prompt.concepts import concepts_of
 from ..types import Image, Size
 from ..validate import checked_levels
 from .noise_levels import process_of, share_of_noise
 from .picture_latents import normalized, raw_latent
-from .reading import checked_picture
 
 LEVELS = (600.0, 500.0, 400.0, 300.0, 200.0)
 """Levels of noise, of 1000, at which a picture is denoised; below, a text hardly matters any more."""

@@ -10,30 +10,23 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-import cv2
-import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
 
 from ..defaults import DEFAULT_NOISE
-from ..errors import BadArgument, DaamLensError, NothingRecorded, UnsupportedModel
+from ..errors import DaamLensError, NothingRecorded, UnsupportedModel
 from ..maps.crop import cut_back
-from ..maps.heatmaps import HeatMaps
-from ..prompt.concepts import concepts_of
+from ..maps.heatmaps import Aggregation, HeatMaps
+from ..picture_input import checked_picture, padded, reading_size, scaled
+from ..prompt.concepts import concepts_prompt
 from ..types import Image, Size
 from ..validate import checked_levels, checked_prompt
 from .call_options import arguments_of
 from .generation import defaults
 from .noise_levels import level_scheduler
-from .picture_files import checked_pixels
 from .picture_latents import DecodedProbe, GivenLatent, normalized, raw_latent
 from .trace import KeptAxis, trace
-
-LONGEST_SHAPE = 16
-"""Sides of a picture are at most so many times each other."""
-LARGEST_READING = 2**24
-"""Pixels at which a model reads at most (4096 x 4096)."""
 
 
 @torch.no_grad()
@@ -48,6 +41,8 @@ def read_picture(
     seed: int = 0,
     size: Size | None = None,
     keep: KeptAxis | Sequence[KeptAxis] = (),
+    output_space: bool = False,
+    aggregation: Aggregation = "sum",
 ) -> HeatMaps:
     """Read a photograph, a drawing, any picture: which of the prompt's words stands where in it.
 
@@ -72,6 +67,8 @@ def read_picture(
         size: (height, width) at which the model reads; by default the model's own number of pixels in the picture's shape.
             Sides that do not fit the model are padded with the picture's edge, and the maps cut back.
         keep: any of "layers", "steps" and "heads", as in `trace`; a step is a pass.
+        output_space: record what the attention gives out, as in `trace`.
+        aggregation: a name of `AGGREGATIONS`; "output" and "anchor" record output space.
 
     Returns:
         Maps whose picture is `image`, at its own size.
@@ -82,6 +79,7 @@ def read_picture(
         UnsupportedModel: a pipeline without autoencoder, of a scheduler that is not known, or whose latents are not what its
             autoencoder makes.
         NothingRecorded: the model's attention could not be recorded; the text says why.
+        DetailMissing: what the aggregation needs could not be recorded.
 
     Example:
         >>> from daam_core import load_tiny
@@ -101,49 +99,17 @@ def read_picture(
         prompt, concepts = concepts_prompt(concepts), None
     text = checked_prompt(prompt)
     reader = _PipelineReader(pipe)
-    scaled = _scaled(picture, reader.size(picture, size))
-    padded = _padded(scaled, reader.multiple)
+    shown = scaled(picture, reader.size(picture, size))
+    whole = padded(shown, reader.multiple)
     # The trace is entered last: it hooks the scheduler that the pipeline has then.
-    with reader.shown(padded, levels, seed), trace(pipe, keep=keep, concepts=concepts) as recording:
-        reader.run(text, (padded.shape[0], padded.shape[1]), len(levels))
+    recording = trace(pipe, keep=keep, concepts=concepts, output_space=output_space or aggregation in ("output", "anchor"))
+    with reader.shown(whole, levels, seed), recording:
+        reader.run(text, (whole.shape[0], whole.shape[1]), len(levels))
     if recording.concept_failure:
         raise NothingRecorded(recording.concept_failure)
-    maps = dataclasses.replace(recording.heat_maps(), size=(padded.shape[0], padded.shape[1]), picture=None)
-    return cut_back(maps, (scaled.shape[0], scaled.shape[1]), picture)
-
-
-def concepts_prompt(concepts: str | Sequence[str] | Mapping[str, str]) -> str:
-    """One prompt in which each of the concepts stands: `["house", "the sky"]` -> "a house, the sky".
-
-    Raises:
-        BadArgument: none, or more than a recording takes.
-    """
-    return ", ".join(one.text if one.label in one.text else one.label for one in concepts_of(concepts))
-
-
-def checked_picture(image: Image | PIL.Image.Image) -> Image:
-    """uint8 `[H, W, 3]`. Raises BadArgument for what is no picture, or one of too many pixels."""
-    if isinstance(image, PIL.Image.Image):
-        checked_pixels(image.width, image.height)
-        return np.asarray(image.convert("RGB"))
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        seen = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise BadArgument(f"A picture is a PIL image or uint8 [H, W, 3] (RGB), not {seen}.")
-    checked_pixels(image.shape[1], image.shape[0])
-    return image
-
-
-def _scaled(picture: Image, size: Size) -> Image:
-    if size == picture.shape[:2]:
-        return picture
-    smaller = size[0] * size[1] < picture.shape[0] * picture.shape[1]
-    way = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
-    return cv2.resize(picture, (size[1], size[0]), interpolation=way).astype(np.uint8)
-
-
-def _padded(picture: Image, multiple: int) -> Image:
-    below, right = (-side % multiple for side in picture.shape[:2])
-    return np.pad(picture, ((0, below), (0, right), (0, 0)), mode="edge") if below or right else picture
+    size = (whole.shape[0], whole.shape[1])
+    maps = dataclasses.replace(recording.heat_maps(aggregation=aggregation), size=size, picture=None)
+    return cut_back(maps, (shown.shape[0], shown.shape[1]), picture)
 
 
 class _PipelineReader:
@@ -169,17 +135,9 @@ class _PipelineReader:
 
     def size(self, picture: Image, asked: Size | None) -> Size:
         """(height, width) at which the picture is read. Raises BadArgument."""
-        height, width = picture.shape[:2]
-        if asked is None:
-            if max(height, width) > LONGEST_SHAPE * min(height, width):
-                raise BadArgument(f"A picture of {width} x {height} pixels is too long and thin to be read; cut it.")
-            own = defaults(self._pipe).size
-            assert own is not None
-            scale = (own[0] * own[1] / (height * width)) ** 0.5
-            asked = (max(1, round(height * scale)), max(1, round(width * scale)))
-        if len(asked) != 2 or min(asked) < 8 or asked[0] * asked[1] > LARGEST_READING:
-            raise BadArgument(f"size is (height, width), at least 8 and at most {LARGEST_READING} pixels in all, not {asked}.")
-        return asked
+        own = defaults(self._pipe).size
+        assert own is not None
+        return reading_size((picture.shape[0], picture.shape[1]), own[0] * own[1], asked)
 
     @contextmanager
     def shown(self, picture: Image, levels: Sequence[float], seed: int) -> Iterator[None]:

@@ -23,6 +23,7 @@ class Settings:
         concepts: what to look for beside the prompt's words, see `trace`.
         frames: of a video.
         relations: whose queries attend to whose keys, beside Eq. 6, see `trace`.
+        output_space: record what the attention gives out, see `trace`.
     """
 
     seed: int = 0
@@ -34,3 +35,4 @@ class Settings:
     concepts: Sequence[str] = ()
     frames: int | None = None
     relations: Sequence[Relation] = ()
+    output_space: bool = False

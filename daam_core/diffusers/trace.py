@@ -30,6 +30,7 @@ def trace(
     relations: Relation | Sequence[Relation] = "image->text",
     concepts: str | Sequence[str] | Mapping[str, str] | None = None,
     concept_rule: ConceptRule = "prompt",
+    output_space: bool = False,
 ) -> AttentionTrace:
     """Record a diffusers pipeline: `with trace(pipe) as recording: pipe("a red house")`, then `recording.heat_maps()`.
 
@@ -43,8 +44,8 @@ def trace(
         keep: any of "layers", "steps" and "heads": keep these apart (more memory); heads are kept summed over steps, and
             the aggregation "castorini" needs them.
         negative: record the negative prompt too (`maps.negative`).
-        self_attention: record the picture's attention to itself at one bounded resolution, which refines masks: of UNets, and
-            of transformers whose text and picture are one sequence.
+        self_attention: record the picture's attention to itself at one bounded resolution, which refines masks: of UNets, of
+            transformers whose text and picture are one sequence, and of PixArt, Wan, LTX, Cosmos and Allegro.
         prompts: the text of `prompt_embeds` that somebody else made (compel, sd_embed), without weights: one for all pictures
             or one for each; UNets only. Embeddings that `pipe.encode_prompt` made inside the trace need none.
         relations: whose queries attend to whose keys, beside "image->text" (Eq. 6, which is always recorded): "text->image"
@@ -61,10 +62,13 @@ def trace(
         concept_rule: what a concept's map is held against: "prompt" (the prompt's words), or for comparison "ovam" (its own
             text, OVAM) or "column" (the whole context, without taking part in its softmax). Joint models have none but
             ConceptAttention's, which is their "prompt".
+        output_space: record what the attention gives out, too, for the aggregations "output" and "anchor" and for masks where
+            there is no self-attention (see `maps.output_space`); of pictures, and of models that are not compiled.
+            Where it cannot be read, `recording.output_failure` says why, and the words have their maps.
 
     Raises:
         UnsupportedModel: the pipeline has no UNet with cross-attention and no transformer that is read, or its model has not
-            the relations or concepts.
+            the relations or concepts, or is compiled and output space was asked for.
         BadArgument: `keep` or `relations` names something else, `prompts` are given for a transformer, or concepts are none
             that can be read.
 
@@ -91,7 +95,7 @@ def trace(
         raise BadArgument(f"relations are any of {', '.join(get_args(Relation))}, not {sorted(map(str, wrong))}.")
     of_text = tuple(one for one in get_args(Relation) if one in asked and one.startswith("text"))
     own = self_attention or "image->image" in asked
-    options = StoreOptions("layers" in axes, "steps" in axes, "heads" in axes, own, of_text)
+    options = StoreOptions("layers" in axes, "steps" in axes, "heads" in axes, own, of_text, bool(output_space))
     texts = None if prompts is None else (prompts,) if isinstance(prompts, str) else tuple(prompts)
     wanted = () if concepts is None else concepts_of(concepts)
     if concept_rule not in CONCEPT_RULES:

@@ -9,6 +9,7 @@ import torch
 
 from ..attention.concepts import ConceptRule
 from ..capture.buffers import StoreOptions
+from ..capture.compile_op import is_compiled, output_is_fused
 from ..capture.concept_reader import ConceptReader, require_concepts
 from ..capture.concept_texts import ConceptTexts
 from ..capture.families import family_of
@@ -58,6 +59,9 @@ class TransformerTrace(PipelineTrace):
         models = [getattr(pipe, part, None) for part in MODELS]
         self._models = [model for model in models if isinstance(model, torch.nn.Module)]
         self._families = [family_of(model) for model in self._models]
+        for model in self._models:
+            if keep.output and is_compiled(model):
+                raise output_is_fused(model)
         if concepts:
             self._require_concepts()
 
@@ -76,16 +80,18 @@ class TransformerTrace(PipelineTrace):
             )
 
     def heat_maps(self, image: int = 0, *, generation: int = -1, aggregation: Aggregation = "sum") -> HeatMaps:
-        if aggregation != "sum":
-            raise BadArgument(f"The aggregation {aggregation!r} is one of UNets; transformers have 'sum'.")
-        return super().heat_maps(image, generation=generation)
+        if aggregation == "castorini":
+            raise BadArgument(
+                f"The aggregation {aggregation!r} is one of UNets; transformers have 'sum', 'output' and 'anchor'."
+            )
+        return super().heat_maps(image, generation=generation, aggregation=aggregation)
 
     def _attach(self) -> None:
         super()._attach()
         for number, (model, family) in enumerate(zip(self._models, self._families, strict=True)):
             reader = ConceptReader(getattr(model, "_orig_mod", model), family) if self._concepts else None
             recorder = ModelRecorder(model, family, number, self._running, self._fail, reader)
-            self._stack.enter_context(TransformerHooks(model, recorder, outputs=reader is not None))
+            self._stack.enter_context(TransformerHooks(model, recorder, self._keep.output or reader is not None))
             if reader is not None:
                 self._stack.callback(reader.remove)
                 reader.attach()

@@ -12,11 +12,13 @@ import torch
 from ..attention.concepts import ConceptRule
 from ..capture.buffers import StoreOptions
 from ..capture.class_hook import Finish
+from ..capture.compile_op import output_is_fused
 from ..capture.concept_texts import ConceptTexts
 from ..capture.region import WHOLE
 from ..capture.text_rows import EncodedText
 from ..capture.tokenizer_hook import Tokenized
 from ..capture.unet_hooks import UNetAttentionHooks
+from ..capture.unet_outputs import UNetOutputs
 from ..capture.unet_recording import UNetRecording
 from ..errors import BadArgument, NothingRecorded, UnsupportedModel
 from ..maps.heatmaps import Aggregation, HeatMaps
@@ -71,6 +73,8 @@ class UNetTrace(PipelineTrace):
         self._encoded_concepts: ConceptTexts | None = None
         self._encoded_in: PipelineCall | None = None
         self._hooks = UNetAttentionHooks(pipe.unet, self_attention=keep.self_attention)
+        if keep.output and self._hooks.compiled:
+            raise output_is_fused(pipe.unet)
         self._words: dict[tuple[Any, ...], Prompt] = {}
         self._during = ExitStack()
         self._tokens: Sequence[Tokenized] = ()
@@ -153,7 +157,10 @@ class UNetTrace(PipelineTrace):
             area,
             bool(call.given),
             (lambda: self._encoded_concepts) if self._concepts else None,
+            self._during.enter_context(UNetOutputs(self._pipe.unet)) if self._keep.output else None,
         )
+        if self._keep.output and self._hooks.compiled:  # it was exchanged for one that is
+            recording.recording.fail_outputs(output_is_fused(self._pipe.unet))
         if failure is not None:
             recording.fail(failure)
         else:

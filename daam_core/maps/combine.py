@@ -12,6 +12,7 @@ from ..errors import BadArgument
 from ..prompt.prompt import Prompt
 from ..types import Grid
 from .data import Detail, RecordedImage
+from .output_space import united
 from .relations import added
 
 K = TypeVar("K")
@@ -50,6 +51,7 @@ def add(first: RecordedImage, second: RecordedImage) -> RecordedImage:
         specials=first.specials and second.specials,
         relations=added(first.relations, second.relations),
         frames=first.frames,
+        output=united(first.output, second.output),
     )
 
 

@@ -12,6 +12,7 @@ from ..errors import BadArgument
 from ..types import Grid, Image, Size
 from .data import Detail, RecordedImage
 from .heatmaps import HeatMaps
+from .output_space import OutputSpace
 
 
 def cut_back(maps: HeatMaps, kept: Size, picture: Image | None = None) -> HeatMaps:
@@ -50,7 +51,19 @@ def _cut_side(side: RecordedImage, share: tuple[float, float]) -> RecordedImage:
         heads=None if side.heads is None else {i: _cut(x, share) for i, x in side.heads.items()},
         self_attention=None if side.self_attention is None else _cut_self(side.self_attention, share),
         relations=None,
+        output=None if side.output is None else _cut_output(side.output, share),
     )
+
+
+def _cut_output(output: OutputSpace, share: tuple[float, float]) -> OutputSpace:
+    """Scores among the positions of the part, and the affinity of mixtures of outputs, at length 1 again."""
+    affinity = {}
+    for (h, w), x in output.affinity.items():
+        frame = torch.kron(mixture(h, share[0]), mixture(w, share[1]))
+        mixed = frame @ x @ frame.T
+        length = mixed.diagonal().clamp_min(1e-12).sqrt()
+        affinity[h, w] = mixed / length / length[:, None]
+    return dataclasses.replace(output, scores=_cut_maps(output.scores, share), affinity=affinity)
 
 
 def _cut_maps(maps: Mapping[Grid, Tensor], share: tuple[float, float]) -> dict[Grid, Tensor]:

@@ -11,9 +11,10 @@ from torch import Tensor
 from ..prompt.prompt import Prompt
 from ..types import Block, Grid, Side
 from .frames import Frames
+from .output_space import OutputSpace
 from .relations import Relations
 
-Aggregation = Literal["sum", "castorini"]
+Aggregation = Literal["sum", "castorini", "output", "anchor"]
 """Names of `AGGREGATIONS`."""
 
 LIKELY = 0.77
@@ -69,6 +70,7 @@ class RecordedImage:
         relations: what the text attended to, where kept.
         frames: of a video, its frames: where there is more than one, `sums` and `time_weighted` are `[frames, channels, h, w]`,
             and the channels of one position of one frame add up to `num_terms`. Detail and heads are the mean over the frames.
+        output: what the attention gave out, held against words and places, where kept.
         presence: of each word of a side of concepts, how much speaks for its being in the picture, 0..1; None of other sides.
         likely: from this presence on a concept is more likely in the picture than not.
     """
@@ -89,6 +91,7 @@ class RecordedImage:
     presence: tuple[float, ...] | None = None
     likely: float = LIKELY
     frames: Frames | None = None
+    output: OutputSpace | None = None
 
     @property
     def num_frames(self) -> int:
@@ -100,7 +103,7 @@ class RecordedImage:
         """Bytes of all tensors."""
         detail = None if self.detail is None else self.detail.values
         groups = (self.sums, self.time_weighted, self.heads, self.self_attention, detail)
-        more = () if self.relations is None else self.relations.tensors()
+        more = [x for one in (self.relations, self.output) if one is not None for x in one.tensors()]
         return sum(int(x.nbytes) for group in groups if group for x in group.values()) + sum(int(x.nbytes) for x in more)
 
 
@@ -168,6 +171,11 @@ class PromptSide:
     def relations(self) -> Relations | None:
         """What the text attended to, where kept."""
         return self.positive.relations
+
+    @property
+    def output(self) -> OutputSpace | None:
+        """What the attention gave out, held against words and places, where kept."""
+        return self.positive.output
 
     @property
     def aggregation(self) -> Aggregation:

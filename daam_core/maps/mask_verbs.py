@@ -16,6 +16,7 @@ from ..attention.upsample import bicubic
 from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument
 from ..masks.methods import MaskInputs, MaskResult, make_mask
+from ..masks.propagate import affinity_attention
 from ..masks.video import VideoInputs, make_video_mask
 from ..opencv import cv2
 from ..prompt.prompt import Word
@@ -72,7 +73,8 @@ class MaskVerbs(WordQueries):
         Raises:
             WordNotFound: the prompt has no such word.
             BadArgument: no such method, or tau outside 0..1.
-            DetailMissing: the method needs the picture or self-attention, and the recording has none.
+            DetailMissing: the method needs the picture, or self-attention or in its place output space, and the recording has
+                none.
 
         Example:
             >>> result = maps.mask_result("house", "threshold", tau=0.5)
@@ -130,5 +132,13 @@ class MaskVerbs(WordQueries):
     def mask_inputs(self, names: Sequence[str | Word], picture: Image | None, size: Size) -> MaskInputs:
         """What the mask methods are given: of the word itself (the first of `names`) and of those it may compete with."""
         late = bicubic(self._levels("time_weighted", names), self.grid)
-        walks = next(iter(self.self_attention.items())) if self.self_attention else None
-        return MaskInputs(self._levels("sums", names), late, walks, picture, size)
+        return MaskInputs(self._levels("sums", names), late, self._links(), picture, size)
+
+    def _links(self) -> tuple[Grid, Tensor] | None:
+        """What heat walks along: self-attention, else the affinity of the attention's outputs."""
+        if self.self_attention:
+            return next(iter(self.self_attention.items()))
+        if self.output is None or not self.output.affinity:
+            return None
+        grid, affinity = next(iter(self.output.affinity.items()))
+        return grid, affinity_attention(affinity)

@@ -56,6 +56,8 @@ def relabel(image: RecordedImage, prompt: Prompt) -> RecordedImage:
         heads=image.heads and {i: merged(x) for i, x in image.heads.items()},
         detail=detail and Detail({grid: detailed(x) for grid, x in detail.values.items()}, detail.layers, detail.by_step),
         relations=image.relations and moved(image.relations, _places(selection)),
+        output=image.output
+        and dataclasses.replace(image.output, scores={grid: merged(x) for grid, x in image.output.scores.items()}),
         specials=True,  # every column was a word, so a choice of steps or layers held them all
     )
 

@@ -89,5 +89,6 @@ def _text_to_image(image: RecordedImage) -> RecordedImage:
         num_terms={grid: image.num_terms.get(grid, sum(image.num_terms.values())) for grid in sums},
         detail=None,
         heads=None,
+        output=None,
         frames=image.frames and image.frames.merged(),
     )

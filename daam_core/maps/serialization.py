@@ -8,13 +8,16 @@ channel, `rule` the aggregation.
     heads/I                       float32 [heads, channels, H, W] of layer I
     text-image/HxW                float32 [channels, H, W], where text->image was kept
     text-text, text-queries       float32 [channels, channels] and [channels], where text->text or text->image was kept
+    output/HxW                    float32 [channels, H, W], where output space was kept
+    affinity/HxW                  float32 [H * W, H * W] of one resolution, where output space was kept of the whole picture
     self/HxW                      float32 [H * W, H * W]; of a video [frames * H * W, frames * H * W]
     picture/png                   uint8 [bytes]
     video/I                       uint8 [bytes], JPEG of frame I of a video
     negative/...                  the same of the negative prompt
     concepts/...                  the same of concepts, which have sums and late alone
     header                        prompt, size, steps, timesteps, terms, layers, detail, rule, specials, negative, concepts; of
-                                  a video frames (see `Frames`) and video, how many frames it has
+                                  a video frames (see `Frames`) and video, how many frames it has; of output
+                                  space output_weight
 
 A record may come from a stranger. `unpack` checks every part before anything is made of it, so that whatever loads can be
 used: no later step meets a shape, number or name that it does not expect.
@@ -34,6 +37,7 @@ from ..prompt.prompt import Prompt, Token, Word
 from ..types import Grid, Image, Side, Size, Video
 from .data import Aggregation, Detail, LayerInfo, RecordedImage
 from .frames import Frames
+from .output_space import OutputSpace
 from .pixels import LARGEST_PICTURE, from_jpegs, from_png, to_jpegs, to_png
 from .record_values import Values, by_grid, finite
 from .relations import Relations
@@ -43,13 +47,15 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 100_000
 MOST_TERMS = 2**53
+MOST_PLACES = 2000
+"""That are held against each other."""
 LONGEST_ENCODER = 40
 """Characters of the name of a text encoder."""
 MOST_FRAMES = 4096
 """Of a video."""
 FIRST_LIKELY = 0.22
 """Records of before tell no level: their scores were peaks among all heads alike, and a concept was likely from here on."""
-RULES: Mapping[Aggregation, str] = {"sum": "paper", "castorini": "castorini"}
+RULES: Mapping[Aggregation, str] = {"sum": "paper", "castorini": "castorini", "output": "output", "anchor": "anchor"}
 """What records and pages call the aggregations."""
 _BLOCKS = ("down", "mid", "up")
 
@@ -126,6 +132,9 @@ def _pack_side(image: RecordedImage, size: Size) -> Packed:
         tensors["text-queries"] = image.relations.num_queries
         if image.relations.text_to_text is not None:
             tensors["text-text"] = image.relations.text_to_text
+    if image.output is not None:
+        tensors |= {f"output/{_name(g)}": x for g, x in image.output.scores.items()}
+        tensors |= {f"affinity/{_name(g)}": x for g, x in image.output.affinity.items()}
     header = {
         "prompt": prompt_to_dict(image.prompt),
         "size": list(size),
@@ -144,6 +153,8 @@ def _pack_side(image: RecordedImage, size: Size) -> Packed:
     }
     if image.frames is not None:
         header["frames"] = {"spans": [list(span) for span in image.frames.spans], "latents": image.frames.latents}
+    if image.output is not None:
+        header["output_weight"] = image.output.weight
     # One tensor may stand for two parts (late = sums after a choice of layers); a file holds each by itself.
     return {name: x.clone() for name, x in tensors.items()}, header
 
@@ -185,6 +196,7 @@ def _unpack_side(tensors: Mapping[str, Tensor], values: Values) -> RecordedImage
         specials=values.flag("specials", True),
         relations=_relations(tensors, channels),
         frames=frames,
+        output=_output(tensors, values, channels),
     )
 
 
@@ -288,6 +300,22 @@ def _relations(tensors: Mapping[str, Tensor], channels: int) -> Relations | None
     if any(float(x.min()) < 0 for x in found.tensors() if x.numel()):
         raise BadRecord("This record's attention of the text is below 0; record the picture again.")
     return found
+
+
+def _output(tensors: Mapping[str, Tensor], values: Values, channels: int) -> OutputSpace | None:
+    if values.get("output_weight") is None:
+        return None
+    weight = values.number("output_weight")
+    affinity = _part(tensors, "affinity")
+    if weight < 0 or len(affinity) > 1 or values.get("frames") is not None:
+        raise BadRecord("This record's output space is not that of one recording; record the picture again.")
+    for (h, w), x in affinity.items():
+        if h * w > MOST_PLACES:
+            raise BadRecord(f"This record's affinity is of {h} x {w} places, and at most {MOST_PLACES} are held.")
+        finite(x, f"affinity/{h}x{w}", torch.float32, (h * w, h * w))
+        if float(x.abs().max()) > 1.01:
+            raise BadRecord("This record's affinity is not between -1 and 1; record the picture again.")
+    return OutputSpace(_maps(tensors, "output", channels, None), affinity, weight)
 
 
 def _name(grid: Grid) -> str:

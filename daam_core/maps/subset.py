@@ -67,6 +67,7 @@ def select(image: RecordedImage, choice: Choice) -> RecordedImage:
         detail=None,
         heads=None,
         relations=None,
+        output=None,
         frames=image.frames and image.frames.merged(),
     )
 
@@ -94,6 +95,7 @@ def of_frames(image: RecordedImage, numbers: Sequence[int], alone: bool = True) 
         heads=None,
         self_attention=None,
         relations=None,
+        output=None,
         frames=Frames(tuple(image.frames.spans[i] for i in chosen), image.frames.latents),
     )
 
@@ -148,6 +150,7 @@ def of_grids(image: RecordedImage, grids: Sequence[Grid]) -> RecordedImage:
         sums={grid: image.sums[grid] for grid in grids},
         time_weighted={grid: image.time_weighted[grid] for grid in grids},
         num_terms={grid: image.num_terms[grid] for grid in grids},
+        output=image.output and image.output.of_grids(grids),
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..prompt.compose import concat
 from .data import Detail, RecordedImage
+from .output_space import OutputSpace, united
 from .relations import in_succession
 from .subset import over_frames
 
@@ -44,6 +45,7 @@ def join_in_succession(parts: Sequence[RecordedImage]) -> RecordedImage:
         heads=_joined(heads) or None,
         prompt=concat([part.prompt for part in parts]),
         relations=in_succession([part.relations for part in parts]),
+        output=_output([part.output for part in parts]),
     )
 
 
@@ -55,6 +57,18 @@ def _joined(parts: Sequence[Mapping[K, Tensor]]) -> dict[K, Tensor]:
         start, end, padding = (torch.stack([x[..., i, :, :] for x in own]).sum(0).unsqueeze(-3) for i in (0, -2, -1))
         joined[key] = torch.cat([start, *(x[..., 1:-2, :, :] for x in own), end, padding], -3)
     return joined
+
+
+def _output(parts: Sequence[OutputSpace | None]) -> OutputSpace | None:
+    """Scores of all words in order, and the mean affinity; None where a part has none."""
+    known = [part for part in parts if part is not None]
+    if len(known) != len(parts):
+        return None
+    affinity: OutputSpace | None = known[0]
+    for part in known[1:]:
+        affinity = united(affinity, part, scores=False)
+    assert affinity is not None
+    return replace(affinity, scores=_joined([part.scores for part in known]))
 
 
 def _detail(parts: Sequence[RecordedImage]) -> Detail | None:

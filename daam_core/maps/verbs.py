@@ -128,12 +128,14 @@ class Verbs(PictureSides):
         """The maps by another aggregation of `AGGREGATIONS`, on both sides.
 
         Args:
-            aggregation: "sum" is Eq. 6, as recorded; "castorini" the rule of the castorini/daam package.
+            aggregation: "sum" is Eq. 6, as recorded; "castorini" the rule of the castorini/daam package; "output" how far the
+                attention's output at each place agrees with the word's value; "anchor" how far it is that of the word's own
+                peak. Maps of another aggregation than "sum" are of the prompts' words alone, not of concepts.
             latent: that package's latent side, 64 or 96 positions.
 
         Raises:
             BadArgument: no such aggregation, or the maps were brought together by another one already.
-            DetailMissing: heads were not kept apart, and the rule needs them.
+            DetailMissing: heads were not kept apart, or output space was not recorded, and the rule needs them.
 
         Example:
             >>> maps.aggregate("castorini").grid
@@ -141,7 +143,7 @@ class Verbs(PictureSides):
         """
         if aggregation not in AGGREGATIONS:
             raise BadArgument(f"There is no aggregation {aggregation!r}; there are {', '.join(AGGREGATIONS)}.")
-        maps = self.without_concepts() if aggregation == "castorini" else self
+        maps = self if aggregation == "sum" else self.without_concepts()
         return maps.each_side(lambda side: AGGREGATIONS[aggregation](side, latent))
 
     def without_concepts(self: M) -> M:

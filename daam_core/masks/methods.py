@@ -3,7 +3,8 @@
 `MASK_METHODS` are points of this pipeline, and the study of combinations enumerates the others (`MaskMethod` each):
 
 1. *Heat.* "sum" is Eq. 6; "late" weights step j by j squared.
-2. *Propagation* along the model's own self-attention, where that says something of this picture (`propagate`).
+2. *Propagation* along the model's own self-attention, or where that was not recorded along the affinity of its outputs, if it
+   says something of this picture (`propagate`).
 3. *Rivals.* Of the words that might compete for a place only those that stand for another object do (`rivals`).
 4. *Decision.* Eq. 7, Otsu's level, the hottest word, or figure and ground told apart by the picture (`figure_ground`).
 5. *Edge.* What moves the mask's outline to the picture's: nothing, the guided filter, GrabCut.
@@ -49,7 +50,8 @@ class MaskInputs:
     Attributes:
         levels: float32 `[words, h, w]` for each recorded resolution, Eq. 6 before upscaling.
         time_weighted: float32 `[words, h, w]` at native size, step j weighted by j squared: late steps place an object better.
-        self_attention: grid (h, w) and float32 `[n, n]` (query, key), where recorded.
+        self_attention: grid (h, w) and float32 `[n, n]` (query, key), where recorded; else what stands for it, see
+            `propagate.affinity_attention`.
         picture: uint8 `[H, W, 3]`, where known.
         size: (height, width) of the mask.
     """
@@ -139,7 +141,8 @@ class MaskMethod:
         if inputs.self_attention is None:
             raise DetailMissing(
                 "Self-attention was not recorded. Record with `trace(pipe, self_attention=True)`; where the model has no "
-                "grid of at most 24 x 24 positions (large pictures) there is none to record: take the method 'late'."
+                "grid of at most 24 x 24 positions (large pictures) there is none to record: record with "
+                "`output_space=True`, whose affinity takes its place, or take the method 'late'."
             )
         grid, attention = inputs.self_attention
         return propagated(native, attention, grid, self.walks)

@@ -51,6 +51,20 @@ def walk(maps: Tensor, self_attention: Tensor, steps: int = 1, power: float = 2.
     return heat.reshape(*heat.shape[:-1], h, w)
 
 
+def affinity_attention(affinity: Tensor) -> Tensor:
+    """What stands for self-attention where only the affinity of the attention's outputs is known: float32 `[n, n]`, rows sum
+    to 1.
+
+    Args:
+        affinity: G, `[n, n]`, the mean cosine of the outputs of two places (see `maps.output_space`).
+
+    All outputs have much in common, so that each place's links are what its cosines stand out of their mean, squared: of the
+    powers that were tried on the model inside the one that served the default mask best.
+    """
+    above = (affinity - affinity.mean(-1, keepdim=True)).clamp(min=0) ** 2
+    return above / above.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+
+
 def propagated(maps: Tensor, self_attention: Tensor, grid: Grid, steps: int = 1) -> Tensor | None:
     """`maps` `[words, h, w]` after `steps` of :func:`walk` at the `grid` of the self-attention; float32 `[words, *grid]`.
 

@@ -78,6 +78,15 @@ def concepts_of(asked: str | Sequence[str] | Mapping[str, str], template: str = 
     return tuple(found.values())
 
 
+def concepts_prompt(concepts: str | Sequence[str] | Mapping[str, str]) -> str:
+    """One prompt in which each of the concepts stands: `["house", "the sky"]` -> "a house, the sky".
+
+    Raises:
+        BadArgument: none, or more than a recording takes.
+    """
+    return ", ".join(one.text if one.label in one.text else one.label for one in concepts_of(concepts))
+
+
 def _in_template(label: str, template: str) -> str:
     if template == TEMPLATE and label.split()[0].casefold() in _ARTICLES:
         return label

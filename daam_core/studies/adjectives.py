@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import masks
 from ..diffusers.loading import TINY
-from ..diffusers.trace import trace
+from ..diffusers.trace import KeptAxis, trace
 from ..errors import BadPrompt
 from ..maps.heatmaps import HeatMaps
 from ..masks import metrics as overlap
@@ -130,7 +130,8 @@ def side_by_side(template: Template, seed: int, runner: ModelRunner) -> list[Hea
     generators = [torch.Generator("cpu").manual_seed(seed) for _ in prompts]
     with warnings.catch_warnings(), freezing(pipe.unet, len(prompts), freezes):
         warnings.simplefilter("ignore")
-        with trace(pipe, keep=("heads",) if runner.aggregation == "castorini" else ()) as recording:
+        keep: tuple[KeptAxis, ...] = ("heads",) if runner.aggregation == "castorini" else ()
+        with trace(pipe, keep=keep, output_space=runner.output_space) as recording:
             pipe(prompts, generator=generators, **runner.how)
     return [recording.heat_maps(image, aggregation=runner.aggregation) for image in range(len(prompts))]
 

@@ -42,9 +42,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--aggregation",
-        choices=("sum", "castorini"),
+        choices=("sum", "castorini", "output", "anchor"),
         default="sum",
-        help="heat maps by the paper's Eq. 6 (default) or by that of the castorini/daam package",
+        help="heat maps by the paper's Eq. 6 (default), by the rule of the castorini/daam package, or in output space",
     )
     parser.add_argument(
         "--device", type=device_argument, metavar="NAME", help="cpu, cuda, mps (default: cuda where there is one, else cpu)"

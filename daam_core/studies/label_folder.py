@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..diffusers.picture_files import ENDINGS, load_picture
 from ..diffusers.reading import read_picture
 from ..errors import BadArgument, CannotWrite
 from ..files import atomic_write, writable_folder
+from ..picture_files import ENDINGS, load_picture
 from .label_files import labels_of, numbers_of
 from .label_maps import label_map, objects_of, palette_png
 from .model_runner import ModelRunner

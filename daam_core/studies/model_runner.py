@@ -32,7 +32,7 @@ class Sample:
         image: uint8 `[H, W, 3]`.
         paper: the maps by the paper's Eq. 6.
         castorini: the maps by the castorini package's rule; only where heads were kept.
-        aggregation: which of the two the study was asked for (`--aggregation`).
+        aggregation: which of `AGGREGATIONS` the study was asked for (`--aggregation`).
     """
 
     image: NDArray[np.uint8]
@@ -45,8 +45,8 @@ class Sample:
     @property
     def maps(self) -> HeatMaps:
         """The maps by the rule that `--aggregation` names."""
-        if self.aggregation == "sum":
-            return self.paper
+        if self.aggregation != "castorini":
+            return self.paper.aggregate(self.aggregation)
         assert self.castorini is not None  # `ModelRunner` keeps the heads whenever this rule is asked for
         return self.castorini
 
@@ -57,9 +57,12 @@ class ModelRunner:
     Args:
         model: "tiny", a folder in diffusers' format, or a name on the hub.
         device: as in `load_pipeline`.
-        aggregation: what `Sample.maps` are, "sum" or "castorini".
+        aggregation: what `Sample.maps` are, a name of `AGGREGATIONS`.
         how: arguments of every call of the pipeline (num_inference_steps, guidance_scale, height, width).
         threads: CPU threads of this process. One thread gives the same rows on any number of cores.
+
+    Attributes:
+        output_space: whether what the attention gives out is recorded, too.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class ModelRunner:
         self.model, self.device, self.aggregation = model, device, aggregation
         self.how = dict(how or {})
         self.threads = threads
+        self.output_space = aggregation in ("output", "anchor")
 
     @cached_property
     def pipe(self) -> Any:
@@ -125,7 +129,7 @@ class ModelRunner:
         generator = torch.Generator("cpu" if noise_from == "cpu" else self.pipe.device).manual_seed(seed)
         arguments = {**self.how, **how, "generator": generator}
         keep = self._kept(keep)
-        with warnings.catch_warnings(), trace(self.pipe, keep=keep) as recording:
+        with warnings.catch_warnings(), self._trace(keep) as recording:
             warnings.simplefilter("ignore")
             self.pipe(prompt, **arguments)
         return self._sample(recording, keep, None, prompt, seed)
@@ -161,7 +165,7 @@ class ModelRunner:
         latent = _latent(pipe, image)
         noise_to = _noiser(pipe)
         generator = torch.Generator("cpu").manual_seed(seed)
-        with trace(pipe, keep=keep, concepts=concepts) as recording:
+        with self._trace(keep, concepts) as recording:
             context, extra = _condition(pipe, caption, (height, width))
             for level in levels:
                 t = torch.tensor([level], device=latent.device)
@@ -170,8 +174,11 @@ class ModelRunner:
             pipe.maybe_free_model_hooks()
         return self._sample(recording, keep, image, caption, seed)
 
+    def _trace(self, keep: Sequence[KeptAxis], concepts: Sequence[str] | None = None) -> AttentionTrace:
+        return trace(self.pipe, keep=keep, concepts=concepts, output_space=self.output_space)
+
     def _kept(self, keep: Sequence[KeptAxis]) -> Sequence[KeptAxis]:
-        return keep if self.aggregation == "sum" or "heads" in keep else (*keep, "heads")
+        return keep if self.aggregation != "castorini" or "heads" in keep else (*keep, "heads")
 
     def _sample(
         self, recording: AttentionTrace, keep: Sequence[KeptAxis], image: NDArray[np.uint8] | None, prompt: str, seed: int

@@ -58,6 +58,10 @@ STUDIES: dict[str, Entry] = {
         "concepts:ConceptsStudy",
         "what the picture holds and the prompt does not name: masks, and whether it is told from what is not there",
     ),
+    "output": Entry(
+        "output_space:OutputSpaceStudy",
+        "how well a word's score in output space and the affinity to its peak fit, beside Eq. 6",
+    ),
     "attribution": Entry(
         "attribution:AttributionStudy",
         "rating sheet for people, and mean opinion by part of speech from their answers (section 4.2)",

@@ -172,7 +172,7 @@ def _setting(
         f"Truth: {truth.get(options.truth, 'masks of a folder')}.",
     ]
     if options.aggregation != "sum":
-        texts.append("The default mask is made from maps by castorini's rule.")
+        texts.append(f"The default mask is made from maps by the aggregation “{options.aggregation}”.")
     unseen = rows[rows["mask"] == "unseen"]
     absent = rows[rows["mask"] == "absent word"]
     if len(unseen):

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
 
-from .protocol import UNetCall, WebUI
+from .protocol import PageHost, UNetCall, WebUI
 
-__all__ = ["UNetCall", "WebUI", "current"]
+__all__ = ["PageHost", "UNetCall", "WebUI", "current", "page_host", "paints_with_pipelines"]
+
+
+def paints_with_pipelines() -> bool:
+    """Whether the host is SD.Next, which paints with diffusers' pipelines and whose sampler tells nobody of its steps."""
+    try:
+        return find_spec("modules.processing_diffusers") is not None
+    except (ImportError, ValueError):
+        return False
+
+
+@cache
+def page_host() -> PageHost:
+    """The running host's page and files."""
+    if paints_with_pipelines():
+        from .sdnext import SDNext
+
+        return SDNext()
+    return current()
 
 
 @cache

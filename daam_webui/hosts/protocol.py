@@ -35,8 +35,32 @@ class UNetCall:
     chunks: tuple[int, ...] = ()
 
 
-class WebUI(Protocol):
-    """One kind of host.
+class PageHost(Protocol):
+    """A host's page and files."""
+
+    def ticked_accordion(self, label: str, elem_id: str) -> Any:
+        """A folded part of the page that opens when its box is ticked; its value is whether it is."""
+
+    def sends_size(self) -> bool:
+        """Whether a picture that is sent to another tab takes its size along (the host's own setting)."""
+
+    def pixels(self, image: Any) -> NDArray[np.uint8]:
+        """A finished picture as uint8 `[H, W, 3]`."""
+
+    def comment(self, p: Any, sentences: Sequence[str]) -> None:
+        """Leave sentences for whichever result the host shows below the picture, where it can keep them."""
+
+    def saves(self, p: Any) -> bool:
+        """Whether this run's pictures go to disk."""
+
+    def save(
+        self, image: Image.Image, p: Any, picture_file: str, suffix: str, seed: int, text: str, infotext: str | None
+    ) -> str:
+        """Save an image beside a picture with the host's own saver: the picture's name and a suffix. Returns its path."""
+
+
+class WebUI(PageHost, Protocol):
+    """A host whose sampler tells of each of its predictions.
 
     Attributes:
         repeats_context: whether it repeats a context that is too short for its batch; else such a context is padded.
@@ -60,23 +84,3 @@ class WebUI(Protocol):
 
     def changes_keys(self) -> bool:
         """Whether something of the host's own (hypernetworks) stands between a context and the keys that are made of it."""
-
-    def ticked_accordion(self, label: str, elem_id: str) -> Any:
-        """A folded part of the page that opens when its box is ticked; its value is whether it is."""
-
-    def sends_size(self) -> bool:
-        """Whether a picture that is sent to another tab takes its size along (the host's own setting)."""
-
-    def pixels(self, image: Any) -> NDArray[np.uint8]:
-        """A finished picture as uint8 `[H, W, 3]`."""
-
-    def comment(self, p: Any, sentences: Sequence[str]) -> None:
-        """Leave sentences for whichever result the host shows below the picture, where it can keep them."""
-
-    def saves(self, p: Any) -> bool:
-        """Whether this run's pictures go to disk."""
-
-    def save(
-        self, image: Image.Image, p: Any, picture_file: str, suffix: str, seed: int, text: str, infotext: str | None
-    ) -> str:
-        """Save an image beside a picture with the host's own saver: the picture's name and a suffix. Returns its path."""

@@ -24,6 +24,7 @@ RECORD = Path(__file__).parent / "maps" / "data" / "record-0.1.0.safetensors"
 MODULES = [
     "daam_core",
     "daam_core.diffusers.reading",
+    "daam_core.picture_input",
     "daam_core.attention.concepts",
     "daam_core.diffusers.presence",
     "daam_core.diffusers.trace",

@@ -16,8 +16,9 @@ import torch
 from daam_core import HeatMaps
 from daam_webui import gallery
 from daam_webui import sampler_hooks as hook
+from daam_webui.finished_image import FinishedImage
 from daam_webui.hosts.a1111 import A1111
-from daam_webui.recording_session import FinishedImage, RecordingSession
+from daam_webui.recording_session import RecordingSession
 from daam_webui.recording_store import RECORDINGS
 from daam_webui.schedule import PassTexts
 from daam_webui.settings import Settings

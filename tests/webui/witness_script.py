@@ -33,7 +33,12 @@ def _watch(params: Any) -> None:
         context = kwargs.get("context", args[2] if len(args) > 2 else None)
         NOTES["columns"] = context.shape[1]
         NOTES["calls"].append(
-            {"rows": args[0].shape[0], "cond_or_uncond": list(options.get("cond_or_uncond", [])), "layers": []}
+            {
+                "rows": args[0].shape[0],
+                "cond_or_uncond": list(options.get("cond_or_uncond", [])),
+                "layers": [],
+                "sample": args[0].detach().clone(),
+            }
         )
 
     if NOTES["texts"]:

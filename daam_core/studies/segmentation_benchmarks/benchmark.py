@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ...cli.read_arguments import add_noise_arguments
 from ...defaults import DEFAULT_TAU
-from ...diffusers.picture_files import load_picture
 from ...diffusers.reading import read_picture
 from ...errors import BadArgument
 from ...maps.heatmaps import HeatMaps
+from ...picture_files import load_picture
 from ..report import Part, Report, Table, Text
 from ..study import Found, Measured, Row, Study, Unit
 from .layouts import CocoObject, DataSet, Example, ImageNetSegmentation, Labels, Voc

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...diffusers.picture_files import checked_pixels, load_label_map
 from ...errors import BadArgument
+from ...picture_files import checked_pixels, load_label_map
 from ..coco_outlines import mask_of
 
 NOT_JUDGED = 255

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from daam_core.capture import accumulator, relation_sums, transformer_hooks
 from daam_core.capture.buffers import StoreOptions
-from daam_core.capture.families import family_of
+from daam_core.capture.families import FAMILIES, family_of
 from daam_core.capture.family import Family
 from daam_core.capture.model_recorder import ModelRecorder
 from daam_core.capture.recording import Group
@@ -27,6 +27,19 @@ from .attention_witness import Witness, text_and_picture
 from .test_families import run
 from .transformer_models import CASES, Case, build
 
+SELF = [
+    "pixart",
+    "wan",
+    "wan vace",
+    "wan i2v 2.1",
+    "wan animate",
+    "skyreels",
+    "chronoedit",
+    "ltx",
+    "ltx 2",
+    "cosmos",
+    "allegro",
+]
 TEXT: tuple[Relation, ...] = ("text->image", "text->text")
 
 
@@ -93,7 +106,7 @@ def check_relations(name: str) -> None:
     got = group.accumulator
     if found is None:
         assert len(errors) == 1 and "only the picture has queries" in str(errors[0])
-        assert got.self_attention is None and got.self_grid is None
+        assert (got.self_attention is None) is (not family_of(model).picture_layers)
         return
     assert not errors, errors
     calls, heads, picture, text = found
@@ -103,6 +116,74 @@ def check_relations(name: str) -> None:
     assert (got.self_attention[0].double() - itself).abs().max() < 1e-5
     assert float(itself.std() / itself.mean()) > 0.02, "attention that is even proves nothing"
     check_text(got.relations, sum(calls), picture, text, case, heads * len(calls))
+
+
+def picture_to_itself(model: nn.Module, case: Case, layer: str) -> Tensor:
+    """float64 `[n, n]`, summed over heads: the prompt's row of the attention that a module of this name makes, at the picture's
+    positions, which are found by what turns NaN with the picture."""
+    _, _, queries = text_and_picture(model, case)
+    begun: list[int] = []
+    with Witness() as witness:
+        handle = model.get_submodule(layer).register_forward_pre_hook(lambda *_: begun.append(len(witness.calls)))
+        run(model, case.given)
+        handle.remove()
+    places = queries[1].nonzero().flatten()[: prod(case.grid)]
+    return witness.probabilities(begun[0])[1].sum(0)[places][:, places]
+
+
+@pytest.mark.parametrize("small", [0, 2**17])
+@pytest.mark.parametrize("name", SELF)
+def test_the_picture_to_itself_where_the_text_has_an_attention_of_its_own(
+    name: str, small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the first such layer in the first step, with and without the kernel's log-sum-exp; the picture stays as it is."""
+    monkeypatch.setattr(transformer_hooks, "_SMALL", small)
+    case = CASES[name]
+    model = build(case)
+    layers = [layer for layer, _ in model.named_modules() if family_of(model).is_picture_layer(layer)]
+    wanted = picture_to_itself(model, case, layers[0])
+    before = run(model, case.given)
+    group, errors = recorded(model, case, StoreOptions(self_attention=True))
+    got = group.accumulator
+    assert not errors, errors
+    assert torch.equal(run(model, case.given), before)
+    assert got.self_grid == case.grid[1:] and got.self_attention is not None
+    assert (got.self_attention[0].double() - wanted).abs().max() < 1e-5
+    assert float(wanted.std() / wanted.mean()) > 0.02, "attention that is even proves nothing"
+    group, errors = recorded(model, case, StoreOptions())
+    assert not errors and group.accumulator.self_attention is None
+
+
+def test_every_family_that_is_read_so_is_tested() -> None:
+    assert {family.name for family in FAMILIES if family.picture_layers} == {
+        family_of(build(CASES[name])).name for name in SELF
+    }
+
+
+def test_a_large_picture_of_a_cross_attention_is_cut_into_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with joint attention: 2 x 3 positions where four may be kept are (1, 2) cells."""
+    monkeypatch.setattr(accumulator, "SELF_ATTENTION_POSITIONS", 4)
+    case = CASES["pixart"]
+    model = build(case)
+    whole = picture_to_itself(model, case, "transformer_blocks.0.attn1")[[3, 5]].unflatten(-1, (2, 3))
+    wanted = torch.stack([whole[..., 0:2].mean((-2, -1)), whole[..., 1:3].mean((-2, -1))], -1)
+    group, errors = recorded(model, case, StoreOptions(self_attention=True))
+    assert not errors and group.accumulator.self_grid == (1, 2) and group.accumulator.self_attention is not None
+    assert (group.accumulator.self_attention[0].double() - wanted).abs().max() < 1e-5
+
+
+def test_another_number_of_tokens_is_not_taken_for_the_picture() -> None:
+    """Maps are recorded all the same; masks do without."""
+    case = CASES["pixart"]
+    model = build(case)
+    layer = model.get_submodule("transformer_blocks.0.attn1")
+    # Something puts a token beside the picture's, for this attention alone.
+    before = layer.register_forward_pre_hook(lambda m, args: (torch.cat([args[0], args[0][:, :1]], 1), *args[1:]))
+    behind = layer.register_forward_hook(lambda m, args, out: out[:, :-1])
+    group, errors = recorded(model, case, StoreOptions(self_attention=True))
+    before.remove()
+    behind.remove()
+    assert not errors and group.accumulator.self_attention is None and group.accumulator.sums
 
 
 def check_text(got: Any, p: Any, picture: Tensor, text: Tensor, case: Case, terms: int) -> None:

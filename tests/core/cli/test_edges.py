@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from daam_core import HeatMaps
@@ -311,6 +312,26 @@ def test_competitors_aggregation_and_colours_do_what_python_does(record: Path, t
 def test_castorini_s_rule_on_the_command_line(tmp_path: Path) -> None:
     assert main(["generate", PROMPT, "--out", str(tmp_path), *QUICK, "--save", "record", "--aggregation", "castorini"]) == 0
     assert HeatMaps.load(tmp_path / "record.safetensors").aggregation == "castorini"
+
+
+def test_output_space_on_the_command_line(tmp_path: Path) -> None:
+    asked = ["generate", PROMPT, "--out", str(tmp_path), *QUICK, "--save", "record", "--output-space"]
+    assert main(asked) == 0
+    maps = HeatMaps.load(tmp_path / "record.safetensors")
+    assert maps.aggregation == "sum" and maps.output is not None
+    assert main([*asked[:-1], "--aggregation", "anchor"]) == 0
+    anchor = HeatMaps.load(tmp_path / "record.safetensors")
+    torch.testing.assert_close(anchor["house"], maps.aggregate("anchor")["house"])
+    picture = tmp_path / "one.png"
+    Image.new("RGB", (64, 64), (200, 30, 30)).save(picture)
+    more = ["--noise", "300", "--save", "record", "--aggregation", "output"]
+    assert main(["read", str(picture), "--prompt", "a red house", "--out", str(tmp_path / "read"), *more]) == 0
+    assert HeatMaps.load(tmp_path / "read" / "record.safetensors").aggregation == "output"
+
+
+def test_a_folder_of_pictures_is_read_by_equation_6(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["read", str(tmp_path), "--labels", "house", "--aggregation", "anchor"]) == 2
+    assert "leave out --aggregation" in capsys.readouterr().err
 
 
 # -- studies and models ----------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from PIL import Image
 
 from daam_core import HeatMaps
 from daam_core.cli.parser import main
-from daam_core.diffusers.picture_files import load_picture
 from daam_core.errors import BadArgument
+from daam_core.picture_files import load_picture
 from daam_core.studies.mask_bed_scenes import bed_scene
 
 from .test_cli import complaint

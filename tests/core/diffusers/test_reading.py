@@ -23,8 +23,8 @@ from torch import Tensor
 
 from daam_core import load_tiny, read_picture, trace
 from daam_core.diffusers.noise_levels import process_of
-from daam_core.diffusers.reading import concepts_prompt
 from daam_core.errors import BadArgument, BadPrompt, UnsupportedModel
+from daam_core.prompt.concepts import concepts_prompt
 from daam_core.studies.mask_bed_scenes import bed_scene
 from daam_core.types import Image as Pixels
 

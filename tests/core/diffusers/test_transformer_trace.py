@@ -256,7 +256,7 @@ def test_steps_and_layers_apart_add_up_to_the_whole() -> None:
     assert (parts - maps.heat_map("house")).abs().max() < 2e-2
 
 
-@pytest.mark.parametrize("name", ["flux", "sd3"])
+@pytest.mark.parametrize("name", ["flux", "sd3", "pixart"])
 def test_masks_are_propagated_along_the_attention_of_the_picture_to_itself(name: str) -> None:
     case, pipe = CASES[name], CASES[name].make()
     with trace(pipe) as recording:

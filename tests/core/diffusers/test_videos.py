@@ -76,9 +76,11 @@ def test_every_frame_is_that_of_the_equation(name: str) -> None:
     assert maps.heat_map("house", maps.size, frames=9).shape == (9, HEIGHT, WIDTH)
 
 
-def test_joint_attention_across_frames_is_kept() -> None:
-    """Of the first layer in the first step, as for pictures: every position of every frame on every other, in float64."""
-    pipe, options = made.cog_video_x(), PIPELINES["cogvideox"][1]
+@pytest.mark.parametrize("name", ["cogvideox", "wan"])
+def test_attention_across_frames_is_kept(name: str) -> None:
+    """Of the first layer in the first step, as for pictures: every position of every frame on every other, in float64. Of one
+    sequence with the text, and of a model whose text has an attention of its own."""
+    pipe, options = PIPELINES[name][0](), PIPELINES[name][1]
     with trace(pipe) as recording:
         film(pipe, options)
     maps = recording.heat_maps()

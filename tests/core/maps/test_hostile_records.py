@@ -55,6 +55,8 @@ def uses(maps: HeatMaps) -> list[Callable[[], object]]:
         lambda: maps.select(layers=["up", 0]).heat_maps(),
         lambda: maps.select(heads=[0]).heat_maps(),
         lambda: maps.aggregate("castorini").heat_maps(),
+        lambda: maps.aggregate("output").mask(maps.words[0]),
+        lambda: maps.aggregate("anchor").mask(maps.words[0]),
         lambda: maps.contact_sheet(),
         lambda: maps._repr_html_(),
         lambda: [maps.token(i) for i in range(len(maps.prompt.tokens))],

@@ -12,8 +12,8 @@ import PIL.Image
 import PIL.ImageOps
 from numpy.typing import NDArray
 
-from ..errors import BadArgument
-from ..types import Image
+from .errors import BadArgument
+from .types import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """What is decoded; other formats of PIL's (EPS starts another program) are not."""

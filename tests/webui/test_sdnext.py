@@ -1,0 +1,135 @@
+"""DAAM Lens in a running SD.Next: the picture stays, the words are those of its own parser, a refusal is one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from daam_core import HeatMaps
+
+from .hosts import encoded, find
+from .running import whole
+from .sdnext_server import SDNextServer
+
+WORDS = ["a", "red", "house", "and", "a#2", "green", "tree"]
+PICTURE = encoded(np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8))
+MASK = np.zeros((128, 128), np.uint8)
+MASK[32:96, 48:112] = 255
+IMG2IMG = {"page": "img2img", "init_images": [PICTURE], "denoising_strength": 0.7, "steps": 4}
+HIRES = {
+    "enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent Nearest", "hr_force": True, "hr_second_pass_steps": 2,
+    "denoising_strength": 0.5, "hr_resize_mode": 1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SDNextServer]:
+    host, why = find("sdnext")
+    if host is None:
+        pytest.skip(why)
+    running = SDNextServer(host, tmp_path_factory.mktemp("sdnext"))
+    try:
+        running.wait(600)
+        yield running
+    finally:
+        running.stop()
+
+
+def only(maps: list[HeatMaps]) -> HeatMaps:
+    (found,) = maps
+    whole(found)
+    return found
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-xl", "tiny-flow"])
+def test_every_kind_of_model_keeps_its_picture_and_has_its_words(server: SDNextServer, model: str) -> None:
+    server.options(sd_model_checkpoint=f"Diffusers/{model}")
+    try:
+        maps, note, drawn = server.recorded({"masks": True})
+        pair, note_of_pair, _ = server.recorded(batch_size=2)
+    finally:
+        server.options(sd_model_checkpoint="Diffusers/tiny")
+    assert not note and drawn == 8 and maps[0].words == WORDS
+    assert maps[0].size == (128, 128) and maps[0].picture is not None
+    assert not note_of_pair and [one.words for one in pair] == [WORDS, WORDS]
+    for one in [*maps, *pair]:
+        if model == "tiny-flow":  # its softmax runs over text and picture
+            terms = {grid: sums.sum(0) / one.num_terms[grid] for grid, sums in one.sums.items()}
+            assert all(float(share.min()) > 0 and float(share.max()) < 1 for share in terms.values())
+        else:
+            whole(one)
+
+
+@pytest.mark.parametrize(
+    ("parser", "words"),
+    [
+        ("native", ["a", "red", "house"]), ("a1111", ["a", "red", "house"]),
+        ("fixed", ["a", "(", "red", ":", "1", ".", "3", ")", "house"]),
+    ],
+)  # fmt: skip
+def test_words_are_those_of_the_chosen_parser(server: SDNextServer, parser: str, words: list[str]) -> None:
+    server.options(prompt_attention=parser)
+    maps, note, _ = server.recorded({"negative": True}, prompt="a (red:1.3) house")
+    server.options(prompt_attention="native")
+    assert not note and only(maps).words == words
+    assert maps[0].negative is not None and maps[0].negative.words == ["star"]
+
+
+def test_a_weight_is_that_of_its_word(server: SDNextServer) -> None:
+    maps, _, _ = server.recorded(prompt="a (red:1.3) house BREAK a green tree")
+    assert only(maps).words == ["a", "red", "house", "a#2", "green", "tree"]
+    assert [round(token.weight, 2) for token in maps[0].prompt.tokens] == [1, 1.3, 1, 1, 1, 1]
+    assert [token.column for token in maps[0].prompt.tokens] == [1, 2, 3, 78, 79, 80]
+
+
+def test_native_and_fixed_agree_where_the_prompt_has_no_syntax(server: SDNextServer) -> None:
+    """Two ways to the same embeddings: one the host's, one the pipeline's own."""
+    native, _, _ = server.recorded()
+    server.options(prompt_attention="fixed")
+    fixed, _, _ = server.recorded()
+    server.options(prompt_attention="native")
+    for word in WORDS:
+        assert torch.allclose(native[0].heat_map(word), fixed[0].heat_map(word), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("body", "size", "steps"),
+    [
+        (IMG2IMG, (128, 128), 4),
+        (IMG2IMG | {"mask": encoded(MASK)}, (128, 128), 4),
+        (IMG2IMG | {"mask": encoded(MASK), "inpaint_full_res": True}, (128, 128), 4),
+        (HIRES, (192, 192), 4),
+        ({"width": 200, "height": 136}, (136, 200), 2),
+        ({"cfg_scale": 1}, (128, 128), 2),
+        ({"prompt": "a red house and a green tree, " * 20}, (128, 128), 2),
+    ],
+)
+def test_ways_to_a_picture(server: SDNextServer, body: dict[str, Any], size: tuple[int, int], steps: int) -> None:
+    maps, _, _ = server.recorded(**body)
+    assert only(maps).words[: len(WORDS)] == WORDS and maps[0].size == size and maps[0].steps == steps
+
+
+@pytest.mark.parametrize(
+    ("lens", "body", "said"),
+    [
+        ({}, {"prompt": "a [red:blue:0.5] house"}, "This prompt changes while the picture is sampled"),
+        ({"tau": 3}, {}, "tau is a number from 0 to 1"),
+        ({"words": "zebra"}, {}, "'zebra' is not in the prompt"),
+    ],
+)
+def test_a_refusal_is_one_sentence(server: SDNextServer, lens: dict[str, Any], body: dict[str, Any], said: str) -> None:
+    _, note, drawn = server.recorded(lens, **body)
+    assert said in note and not drawn and "No picture was finished" not in note
+    assert "Traceback" not in server.log().split("DAAM Lens")[-1]
+
+
+def test_its_api_serves_the_masks_of_a_run(server: SDNextServer) -> None:
+    _, info = server.make({"overlays": False})
+    run = info["extra_generation_params"]["DAAM Lens runs"]
+    assert server.get("/daam-lens/v1/runs")["runs"][0]["id"] == run
+    masks = server.post(f"/daam-lens/v1/runs/{run}/masks", {"words": ["house"], "method": "best"})["masks"]
+    assert list(masks) == ["house"]
