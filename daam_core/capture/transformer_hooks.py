@@ -236,7 +236,7 @@ class _AroundGraph:
 
 
 def _from_backend(args: Sequence[Any], kwargs: Mapping[str, Any]) -> AttentionCall:
-    return from_dispatch(kwargs | dict(zip(("query", "key", "value"), args, strict=False)) if args else kwargs)
+    return from_dispatch({**kwargs, **dict(zip(("query", "key", "value"), args, strict=False))} if args else kwargs)
 
 
 def _backend_tables() -> list[dict[Any, Any]]:

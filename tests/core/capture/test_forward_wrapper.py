@@ -111,8 +111,8 @@ def test_others_hooks_have_their_say_first() -> None:
 def test_input_and_both_sides_of_a_forward() -> None:
     """What is called before and after; a forward that raises is not followed; below another's wrapper nothing is called any
     more once it is removed, and the module gives the same."""
-    layer, seen = nn.Linear(2, 2), []
-    x = torch.randn(1, 2)
+    layer, x = nn.Linear(2, 2), torch.randn(1, 2)
+    seen: list[Any] = []
     expected = layer(x)
     given = wrap_input(layer, lambda module, args, kwargs: seen.append((module, args, kwargs)))
     around = AroundWrapper(layer, lambda: seen.append("before"), lambda: seen.append("after"))
