@@ -26,7 +26,7 @@ from .measure import median
 from .report import table, write
 from .shapes import PROMPT, build
 
-TURNS = 2
+TURNS = 3
 _INSIDE: tuple[tuple[Any, str], ...] = (
     (UNetOutputs, "begin"), (UNetOutputs, "attended"), (UNetOutputs, "on_output"), (UNetOutputs, "end"),
     (model_recorder, "add_output_row"), (OutputSums, "end_step"),
