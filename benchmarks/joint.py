@@ -21,17 +21,22 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from daam_core.capture.buffers import StoreOptions
+from daam_core.capture.concept_reader import ConceptReader
+from daam_core.capture.concept_texts import ConceptTexts, texts_to_encode
+from daam_core.capture.cross_concepts import TEXT_EMBEDDERS
 from daam_core.capture.families import family_of
 from daam_core.capture.model_recorder import ModelRecorder
 from daam_core.capture.text_rows import EncodedText
+from daam_core.capture.text_streams import TEXT_STREAMS
 from daam_core.capture.transformer_hooks import TransformerHooks
 from daam_core.capture.transformer_recording import TransformerRecording
-from daam_core.prompt.prompt import Prompt
+from daam_core.prompt.concepts import concepts_of
+from daam_core.prompt.prompt import Prompt, Token, Word
 
 from .measure import in_turns, ratio
 from .report import table, write
 
-WORDS = 16
+WORDS = CONCEPTS = 16
 _MEAN = "Mean over 30 steps, of which four keep the picture's attention to itself."
 _FIRST = (
     'The first step, which keeps the picture\'s attention to itself (5 of 28 steps do); "words only" is what others cost. '
@@ -158,23 +163,34 @@ WORKS: Mapping[str, Work] = {
 class Recorded:
     """A recording of calls of a model, without a pipeline around it."""
 
-    def __init__(self, model: nn.Module, given: Mapping[str, Any], columns: int, keep: StoreOptions) -> None:
+    def __init__(
+        self, model: nn.Module, given: Mapping[str, Any], columns: int, keep: StoreOptions, concepts: bool = False
+    ) -> None:
         family = family_of(model)
-        text = EncodedText("prompt", 0, 0, family.text_rows(given)[0])
-        self.recording = TransformerRecording(lambda: [text], lambda *row: _words(columns, row[2]), keep)
-        self.errors: list[Exception] = []
-        self._hooks = TransformerHooks(
-            model, ModelRecorder(model, family, 0, lambda: self.recording, self.errors.append), keep.output
+        row = family.text_rows(given)[0]
+        text, texts = EncodedText("prompt", 0, 0, row), _concepts(row) if concepts else None
+        self.recording = TransformerRecording(
+            lambda: [text], lambda *row: _words(columns, row[2]), keep, concepts=(lambda: texts) if concepts else None
         )
+        self.errors: list[Exception] = []
+        self._reader = ConceptReader(model, family) if concepts else None
+        recorder = ModelRecorder(model, family, 0, lambda: self.recording, self.errors.append, self._reader)
+        self._hooks = TransformerHooks(model, recorder, outputs=concepts or keep.output)
 
     def __enter__(self) -> Recorded:
         self._hooks.__enter__()
+        if self._reader is not None:
+            self._reader.attach()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._reader is not None:
+            self._reader.remove()
         self._hooks.__exit__()
         if self.errors:
             raise self.errors[0]
+        if self.recording.recording.concept_failure:
+            raise RuntimeError(self.recording.recording.concept_failure)
 
 
 def _words(own: int, columns: Any) -> Prompt:
@@ -184,17 +200,27 @@ def _words(own: int, columns: Any) -> Prompt:
     return replace(short, padding=tuple(range(own, total)), length=total)
 
 
+def _concepts(like: Tensor) -> ConceptTexts:
+    """Concepts of one column each, and the rivals that tell whether they are there."""
+    concepts = concepts_of([f"thing{i}" for i in range(CONCEPTS)])
+    labels, texts = texts_to_encode(concepts)
+    words = [Prompt(t, (Token(0, x, 1),), (Word(x, x, (1,)),), (), (), (), 1) for t, x in zip(texts, labels, strict=True)]
+    return ConceptTexts(concepts, tuple(labels), tuple(words), torch.randn(len(texts), 1, like.shape[-1]))
+
+
 def contexts(model: nn.Module, given: Mapping[str, Any], columns: int) -> dict[str, Context]:
     """What is compared, in the order of the turns."""
 
-    def ours(keep: StoreOptions) -> Context:
-        return lambda: Recorded(model, given, columns, keep)
+    def ours(keep: StoreOptions, concepts: bool = False) -> Context:
+        return lambda: Recorded(model, given, columns, keep, concepts)
 
     every: dict[str, Context] = {
         "plain diffusers": nullcontext,
         "DAAM Lens": ours(StoreOptions(self_attention=True)),
         "DAAM Lens, words only": ours(StoreOptions()),
     }
+    if family_of(model).name in (*TEXT_STREAMS, *TEXT_EMBEDDERS) and not family_of(model).video:
+        every[f"DAAM Lens, words and {CONCEPTS} concepts"] = ours(StoreOptions(), True)
     other = _peer(model)
     return every if other is None else every | {"attention-map-diffusers": other}
 

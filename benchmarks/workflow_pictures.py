@@ -1,6 +1,7 @@
 """The square pictures that stand for the example workflows: what each of them makes, run in a real ComfyUI.
 
-Run: `python -m benchmarks.workflow_pictures`, with the hosts where the tests find them.
+Run: `python -m benchmarks.workflow_pictures [NAME ...]`, with the hosts where the tests find them. A checkpoint, and the
+files of a family, are replaced by the model inside.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.comfyui.hosts import ROOT, Server, find
-from tests.comfyui.workflows import to_api
+from tests.comfyui.workflows import family_of, on_the_model_inside, to_api
 
 SIDE = 512
 GAP = 6
@@ -28,6 +29,11 @@ def made(server: Server, workflow: Path) -> list[NDArray[np.uint8]]:
     """The pictures that an example makes, uint8 `[H, W, 3]` BGR; a checkpoint is replaced by the model inside."""
     shutil.copy(ROOT / "assets" / "hero.png", server.base / "input" / "example.png")
     graph = to_api(json.loads(workflow.read_text(encoding="utf-8")), server.get("/object_info"))
+    if family_of(graph) is not None:
+        graph = on_the_model_inside(graph)
+        for node in graph.values():
+            if node["class_type"] == "DaamLensHeatMaps" and not node["inputs"]["words"]:
+                node["inputs"]["words"] = "house, tree, red, green"  # what the model inside knows of these prompts
     for node in graph.values():
         if node["class_type"] == "CheckpointLoaderSimple":
             node.update(class_type="DaamLensTinyModel", inputs={})
@@ -61,15 +67,15 @@ def square(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return card
 
 
-def main() -> None:
-    """Write `example_workflows/*.jpg`."""
+def main(wanted: list[str]) -> None:
+    """Write `example_workflows/*.jpg`, of all examples or of those that are named."""
     host = find("0.33")
     if isinstance(host, str):
         sys.exit(host)
     with tempfile.TemporaryDirectory() as base:
         server = Server(host, Path(base))
         try:
-            for workflow in sorted(EXAMPLES.glob("*.json")):
+            for workflow in [EXAMPLES / f"{name}.json" for name in wanted] or sorted(EXAMPLES.glob("*.json")):
                 card = square(made(server, workflow))
                 cv2.imwrite(str(workflow.with_suffix(".jpg")), card, [cv2.IMWRITE_JPEG_QUALITY, 88])
         finally:
@@ -77,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

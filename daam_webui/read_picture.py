@@ -30,8 +30,8 @@ CELL = 64
 """Sides of a picture are padded to multiples of so many pixels: every UNet halves its latent three times at most."""
 MOST_MEGAPIXELS = 4.0
 NOT_HERE = (
-    "SD.Next's own model is not shown pictures yet. `daam-lens read` reads a picture with any pipeline of diffusers, and its record "
-    "opens in this tab."
+    "SD.Next's own model is not shown pictures yet. `daam-lens read` reads a picture with any pipeline of diffusers, and its "
+    "record opens in this tab."
 )
 LARGEST_SEED = 2**63 - 1
 

@@ -33,6 +33,7 @@ NOTHING = torch.zeros(1, 8, 8, 3)
 """What an output gives that nobody takes."""
 MOST_PIXELS = 2**27
 """Pixels of all overlays of one run: 128 of 1024 x 1024, 1.5 GB."""
+_CONCEPTS_ARE_WHOLE = "Concepts are of all layers, steps and heads and of image->text: make no such choice to see them."
 CAPTION_HELP = "Write the word and the range of its heat below each picture; without, overlays have the picture's own size."
 
 
@@ -130,15 +131,14 @@ class HeatMapsNode(io.ComfyNode):
         graph, own = hidden(cls, "prompt"), hidden(cls, "unique_id")
         tokens = prompt_tokens(clip, text) if clip is not None and text is not None else None
         among = records_before(graph, own, "latent")
-        handle = with_pictures(maps_of(latent["samples"], tokens, among), image)
-        handle = tuple(of_relation(of_frames(chosen(maps, layers, steps, heads), frames), relation) for maps in handle)
+        whole = with_pictures(maps_of(latent["samples"], tokens, among), image)
+        handle = tuple(of_relation(of_frames(chosen(maps, layers, steps, heads), frames), relation) for maps in whole)
         notes = ["" if handle[0].frames is None else handle[0].frames.note, RECORDINGS.note(latent["samples"], among)]
         try:
             names, more = drawn_words(words, handle[0])
         except WordNotFound as error:
-            if not notes[-1]:
-                raise
-            raise WordNotFound(f"{error} {notes[-1]}") from error
+            left_out = _CONCEPTS_ARE_WHOLE if whole[0].concepts and not handle[0].concepts else ""
+            raise WordNotFound(" ".join(filter(None, (str(error), notes[-1], left_out)))) from error
         if more:
             notes.append(f"The {len(names)} strongest of {len(names) + more} words are drawn; `*` in words draws all.")
         say_presence(own, handle, names, *notes)

@@ -6,13 +6,16 @@ import numpy as np
 from comfy_api.latest import io
 
 from ..daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
+from ..daam_core.maps.comparison import moved
 from ..daam_core.maps.prompt_report import prompt_report
-from ..daam_core.maps.statistics import difference
+from ..daam_core.maps.statistics import difference, mean_probability
 from ..daam_core.render import difference as difference_overlay
 from ..daam_core.render import report_table
 from .concepts import presence_lines
 from .convert import MAPS, MapsHandle, ground, image_of, mask_batch
 from .parse_inputs import SOME_WORDS_HELP, negative, side_of, words_in
+
+_WORD_HELP = "A word or phrase that stands in both prompts. Empty: every word that can be seen."
 
 
 class PromptReport(io.ComfyNode):
@@ -66,11 +69,15 @@ class CompareMaps(io.ComfyNode):
             node_id="DaamLensCompareMaps",
             display_name="Compare Heat Maps",
             category="DAAM Lens",
-            description="What another LoRA, seed or prompt changed for a word: where its attention rose and where it fell.",
+            description="What a LoRA, another seed or prompt changed for a word: where its attention rose and where it fell.",
             inputs=[
-                MAPS.Input("after", tooltip="The recording to look at."),
-                MAPS.Input("before", tooltip="The recording to compare with."),
-                io.String.Input("word", default="", tooltip="A word or phrase that stands in both prompts."),
+                MAPS.Input("after", tooltip="The recording to look at, such as that with the LoRA."),
+                MAPS.Input("before", tooltip="The recording to compare with: the same prompt and seed without it."),
+                io.String.Input(
+                    "word",
+                    default="",
+                    tooltip="A word or phrase that stands in both prompts. Empty: every word that can be seen.",
+                ),
                 io.Float.Input(
                     "level",
                     default=DEFAULT_TAU,
@@ -86,7 +93,10 @@ class CompareMaps(io.ComfyNode):
             outputs=[
                 io.Image.Output(display_name="change", tooltip="Signed overlay: one colour rose, the other fell."),
                 io.Mask.Output(display_name="rose", tooltip="Where the word's attention rose."),
-                io.String.Output(display_name="summary", tooltip="How much it rose and fell, in words."),
+                io.String.Output(
+                    display_name="summary",
+                    tooltip="How much of its heat lies elsewhere, rose and fell, in words.",
+                ),
             ],
         )
 
@@ -95,7 +105,7 @@ class CompareMaps(io.ComfyNode):
         cls, after: MapsHandle, before: MapsHandle, word: str = "", level: float = DEFAULT_TAU, opacity: float = DEFAULT_OPACITY
     ) -> io.NodeOutput:
         """Picture by picture; a shorter recording's last picture stands for the rest."""
-        drawn, masks, lines = [], [], []
+        drawn, masks, lines, moves = [], [], [], []
         for i, new in enumerate(after):
             old = before[min(i, len(before) - 1)]
             for name in words_in(word, new):
@@ -106,14 +116,17 @@ class CompareMaps(io.ComfyNode):
                 drawn.append(difference_overlay(ground(new), change, opacity, label, True))
                 top = float(change.max())
                 masks.append((change >= level * top) & (change > 0))
-                lines += [_summary(name, change.numpy()), *presence_lines(new, [name])]
+                moves.append(moved(*(mean_probability(one, [query], side.grid)[0] for one in (side, other))))
+                lines += [_summary(name, moves[-1], change.numpy()), *presence_lines(new, [name])]
+        if len(moves) > 1:
+            lines.append(f"All {len(moves)}: {np.mean(moves):.1%} of their heat lies elsewhere.")
         return io.NodeOutput(image_of(drawn), mask_batch(masks), "\n".join(lines))
 
 
-def _summary(word: str, change: np.ndarray) -> str:
+def _summary(word: str, elsewhere: float, change: np.ndarray) -> str:
     rose, fell = np.clip(change, 0, None).mean(), np.clip(-change, 0, None).mean()
     part = (change > 0).mean()
     return (
-        f"{word}: rose over {part:.0%} of the picture; mean gain {rose:.2e}, mean loss {fell:.2e}, "
-        f"largest rise {change.max():.2e}, largest fall {-change.min():.2e}"
+        f"{word}: {elsewhere:.1%} of its heat lies elsewhere; rose over {part:.0%} of the picture; mean gain {rose:.2e}, "
+        f"mean loss {fell:.2e}, largest rise {change.max():.2e}, largest fall {-change.min():.2e}"
     )

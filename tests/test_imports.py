@@ -29,7 +29,8 @@ RISING = {
     ("diffusers.loading", "tiny.load"),  # `load_pipeline("tiny")`: the model inside under the name that users give
     ("diffusers.loading", "tiny.scenes"),  # … and what it draws, in a sentence
     ("diffusers.loading", "tiny.shapes"),
-    ("maps.heatmaps", "render"),  # `HeatMaps.overlay` and `contact_sheet`: methods, so that users need one import
+    ("maps.heatmaps", "render"),
+    ("maps.comparison", "render"),  # `HeatMaps.overlay` and `contact_sheet`: methods, so that users need one import
 }
 """Imports inside a function that go up on purpose: (from, to)."""
 TINY_USERS = {"", "diffusers.loading"}

@@ -85,23 +85,24 @@ def add_fractions(
 def add_output_fractions(
     into: Tensor, o_picture: Tensor, o_texts: Tensor, numerator: Tensor, denominators: Sequence[Tensor]
 ) -> None:
-    """`into[r] += the fractions by denominator r` of the products `<O[i], O_t>` of the attention's outputs, in place: one
-    layer's share of a concept's map in a joint model, all heads side by side. With all concepts in the denominator this is
-    `output_fractions`.
+    """One layer's share in a concept's map and presence in a joint model, in place: as `add_fractions`, of the products
+    `<O[i], O_t>` of the attention's outputs, all heads side by side. `into[0] += P` by the first denominator, which is
+    `output_fractions` where all concepts are in it; `into[1] += var(P) P` by the second.
 
     Args:
-        into: `[denominators, n, concepts]` float32 running sums of one picture.
+        into: `[2, n, concepts]` float32 running sums of one picture.
         o_picture: `[heads, n, d]` outputs at the picture's places.
         o_texts: float32 `[texts, heads * d]`, the mean output of each text's tokens.
-        numerator, denominators: `[texts, concepts]`, see `fractions`.
+        numerator, denominators: `[texts, concepts]`, see `fractions`; two denominators.
     """
-    n = o_picture.shape[1]
-    rows = max(1, _TEMPORARY // (4 * o_texts.shape[1]))
+    rows, found = max(1, _TEMPORARY // (4 * o_texts.shape[1])), []
     with full_precision(o_picture.device):
-        for first in range(0, n, rows):
-            cut = slice(first, min(n, first + rows))
-            own = o_picture[:, cut].transpose(0, 1).flatten(1).float()
-            into[:, cut] += fractions(own @ o_texts.T, numerator, denominators).transpose(0, 1)
+        for part in o_picture.split(rows, 1):
+            own = part.transpose(0, 1).flatten(1).float()
+            found.append(fractions(own @ o_texts.T, numerator, denominators))
+        place, presence = (found[0] if len(found) == 1 else torch.cat(found)).unbind(1)
+        into[0] += place
+        into[1] += presence * presence.var(0, correction=0)
 
 
 def output_fractions(o_picture: Tensor, o_concepts: Tensor) -> Tensor:

@@ -93,8 +93,8 @@ class ConceptStreams(ConceptSums):
             )
         if call.v is None or call.output is None or self._tokens is None or self._layout is None:
             raise UnsupportedModel(f"{layer} did not give out what its attention made")
-        if call.queries != call.keys:
-            raise UnsupportedModel(f"in {layer} the picture's keys do not stand where its queries do")
+        if call.queries != call.keys or call.k.shape[1] != call.q.shape[1]:
+            raise UnsupportedModel(f"in {layer} the picture's keys do not stand where its queries do, head by head")
         self._next += 1
         attn = self._model.get_submodule(layer)
         block = self._model.get_submodule(layer.rpartition(".")[0])
@@ -118,9 +118,7 @@ class ConceptStreams(ConceptSums):
 
     def _read(self, q: Tensor, k: Tensor, v: Tensor, k_picture: Tensor, v_picture: Tensor, scale: float) -> Tensor:
         """`[heads, tokens, d]`: what tokens read of the picture and of their own stream, all `[heads, n, d]`."""
-        each = q.shape[0] // k_picture.shape[0]
-        keys = torch.cat([k, k_picture.repeat_interleave(each, 0)], 1)
-        values = torch.cat([v.to(v_picture.dtype), v_picture.repeat_interleave(each, 0)], 1)
+        keys, values = torch.cat([k, k_picture], 1), torch.cat([v, v_picture], 1)
         # PyTorch's own function by its inner name: the outer one is watched, and this call is not the model's.
         read: Tensor = torch._C._nn.scaled_dot_product_attention(
             q[None], keys[None], values[None], attn_mask=self._apart, scale=scale

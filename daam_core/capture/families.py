@@ -106,6 +106,7 @@ FAMILIES: tuple[Family, ...] = (
         text=("encoder_hidden_states", "encoder_hidden_states_2"),
         tokenizers=("tokenizer", "tokenizer_2"),
         encoders=("Qwen", "byT5"),
+        quoted="tokenizer_2",
         layout_arguments=("encoder_attention_mask", "encoder_attention_mask_2"),
     ),
     Family(

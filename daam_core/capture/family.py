@@ -29,6 +29,7 @@ class Family:
         text: the names of the arguments that hold its text, in the order in which columns are counted.
         tokenizers: the pipeline's tokenizers whose tokens are these columns, in order.
         encoders: what people call the encoders of several tokenizers, in the same order; none where there is one.
+        quoted: the tokenizer that reads only what stands in quotes, letter by letter; empty where there is none.
         layout_arguments: arguments whose values the layout depends on, not only their shapes.
         keeps: which tokens become columns.
         columns_axis: the axis of a row of the first text argument that counts columns.
@@ -45,6 +46,7 @@ class Family:
     text: tuple[str, ...] = ("encoder_hidden_states",)
     tokenizers: tuple[str, ...] = ("tokenizer",)
     encoders: tuple[str, ...] = ()
+    quoted: str = ""
     layout_arguments: tuple[str, ...] = ()
     keeps: Keeps = "tail"
     columns_axis: int = 0

@@ -37,6 +37,7 @@ def add_subcommands(commands: Any) -> None:
     _add_show(commands)
     _add_relations_of_a_record(commands)
     _add_report(commands)
+    _add_compare(commands)
     _add_explore(commands)
     _add_app(commands)
     _add_doctor(commands)
@@ -221,6 +222,21 @@ def _add_report(commands: Any) -> None:
         help="part of the objects that are there which may be called missing, 0 to 1 (default: %(default)s)",
     )
     p.set_defaults(run=command("fit_report", ".reports"))
+
+
+def _add_compare(commands: Any) -> None:
+    p = commands.add_parser(
+        "compare",
+        help="where a LoRA, or anything else that differs between two records, moved each word",
+        description="Compare two records of one prompt and seed, such as one with a LoRA and one without: how much of each "
+        "word's heat lies elsewhere, and what it gained and lost. With --out, a picture for each word (orange gained, blue "
+        "lost) and comparison.json.",
+    )
+    p.add_argument("after", metavar="AFTER", help="a .safetensors record that `generate` wrote, such as that with the LoRA")
+    p.add_argument("before", metavar="BEFORE", help="the record to compare with")
+    p.add_argument("--words", type=words_argument, metavar="WORDS", help="words of both prompts (default: all but stop words)")
+    p.add_argument("--out", metavar="DIR", help="folder to write pictures and numbers into (default: none are written)")
+    p.set_defaults(run=command("compare", ".compare"))
 
 
 def _add_explore(commands: Any) -> None:

@@ -13,6 +13,7 @@ from ..capture.text_rows import EncodedText, match_rows, without_single_axes
 from ..capture.tokenizer_hook import Tokenized
 from ..prompt.compose import concat_encoders
 from ..prompt.prompt import Prompt
+from ..prompt.quoted import may_quote, quoted_prompt
 from ..prompt.template import columns_of, templated_prompt
 from ..types import Side
 
@@ -168,6 +169,8 @@ def _part(encoding: Encoding, component: str, name: str, index: int, size: int, 
         return _in_pieces(rows, text, size, family.pieces)
     if not rows:  # nothing for this encoder, such as no quoted text for ByT5
         return Prompt(text, (), (), (), (), tuple(range(size)), size)
+    if component == family.quoted:
+        return _quoted(rows, text, size, family)
     fitting = []
     for row in [_with_suffix(row, rows[-1]) for row in rows[:-1]] if family.suffix else rows:
         if _solid(text) not in _solid(row.text):
@@ -179,6 +182,19 @@ def _part(encoding: Encoding, component: str, name: str, index: int, size: int, 
     for _, row, columns in sorted(fitting, key=lambda entry: entry[0]):
         bare = _solid(row.text) == _solid(text)
         prompt = templated_prompt(row.ids, row.mask, columns, row.tokenizer, text, bare and family.keeps != "first and tail")
+        if prompt is not None:
+            return prompt
+    return None
+
+
+def _quoted(rows: Sequence[Tokenized], text: str, size: int, family: Family) -> Prompt | None:
+    """The words of what a prompt quotes, in `size` columns; none where it quotes nothing."""
+    if not may_quote(text):
+        return Prompt(text, (), (), (), (), tuple(range(size)), size)
+    for row in rows:
+        kept = [i for i, on in enumerate(row.mask) if on]
+        columns = columns_of(len(row.ids), kept, size, family.keeps)
+        prompt = None if columns is None else quoted_prompt(row.ids, row.mask, columns, row.text, text)
         if prompt is not None:
             return prompt
     return None

@@ -15,6 +15,7 @@ from typing import Any
 import PIL.Image
 
 from . import safetensors_file, serialization
+from .comparison import Comparison, compare
 from .data import Aggregation as Aggregation
 from .mask_verbs import MaskVerbs
 from .picture_statistics import Statistics
@@ -63,6 +64,31 @@ class HeatMaps(MaskVerbs, RelationVerbs, Verbs):
         words = f"{self.prompt.text[:60]!r}: {len(self.words)} words"
         frames = f"{self.num_frames} frames, " if self.num_frames > 1 else ""
         return f"HeatMaps({words}, {width} x {height} pixels, {frames}grids {grids}, {self.steps} steps{both})"
+
+    def compare(self, before: HeatMaps, words: Sequence[str] | None = None) -> Comparison:
+        """What changed since another recording of the prompt at the same seed: with a LoRA and without it, say.
+
+        Args:
+            before: the recording to compare with.
+            words: words of both prompts; by default the content words of this one that the other has, too.
+
+        Returns:
+            For each word how much of its heat lies elsewhere, what it gained and lost (`lines()`), where
+            (`difference("house")`, float32 `[h, w]`, -1..1), and drawn (`overlay("house")`).
+
+        Raises:
+            WordNotFound: one of the prompts has no such word.
+            BadArgument: the prompts share no word, or the pictures have other proportions.
+
+        Example:
+            >>> early, late = maps.select(steps=[0]), maps.select(steps=[1])
+            >>> found = late.compare(early, ["house", "tree"])
+            >>> [change.word for change in found.changes], 0 < found.moved < 1
+            (['house', 'tree'], True)
+            >>> maps.compare(maps).moved
+            0.0
+        """
+        return compare(self, before, words)
 
     def overlay(self, query: str, **options: Any) -> PIL.Image.Image:
         """The heat of a word or phrase over the picture, with its name and a colour bar.

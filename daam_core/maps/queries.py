@@ -277,13 +277,13 @@ class WordQueries(PictureSides):
         Example:
             >>> maps.caption("house")
             'house'
-            >>> maps.caption("sun").startswith("sun: unlikely (0.")
+            >>> maps.caption("sun").startswith("sun: unlikely 0.")
             True
         """
         if not self.is_concept(query):
             return query
         found = self.presence(query)
-        return f"{query}: {found.word} ({found.score:.2f}), not in the prompt"
+        return f"{query}: {found.word} {found.score:.2f}, not in the prompt"
 
     def sheet_title(self, words: Sequence[str]) -> str:
         """What stands above a sheet of some words: the prompt, and how likely each concept among them is in the picture.

@@ -24,6 +24,8 @@ OTHER_NOISE = (
     "one of Stable Diffusion 1, 2 or XL."
 )
 JOB = "daam_lens_read"
+LATENT = 8
+"""Pixels of a latent position."""
 STOPPED = "Reading was stopped before the model had seen the picture at every level of noise."
 
 
@@ -34,7 +36,10 @@ def pixels_of_model() -> int:
     model = shared.sd_model
     if getattr(model, "is_sdxl", False):
         return 1024 * 1024
-    return (768 if getattr(model, "is_sd2", False) and getattr(model, "parameterization", "") == "v" else 512) ** 2
+    if getattr(model, "is_sd2", False) and getattr(model, "parameterization", "") == "v":
+        return 768 * 768
+    latent = getattr(model, "image_size", None)  # in A1111's configuration of a checkpoint
+    return min(512, LATENT * latent) ** 2 if isinstance(latent, int) and latent > 0 else 512 * 512
 
 
 def progress() -> tuple[int, int]:

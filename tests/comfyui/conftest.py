@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,9 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     host = find(request.param)
     if isinstance(host, str):
         pytest.skip(host)
-    running = Server(host, tmp_path_factory.mktemp("base"))
+    base = tmp_path_factory.mktemp("base")
+    (base / "custom_nodes").mkdir()
+    (base / "custom_nodes" / "reduced_models").symlink_to(Path(__file__).parent / "reduced_models")
+    running = Server(host, base)
     yield running
     running.close()

@@ -32,6 +32,55 @@ def to_api(workflow: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
     return graph
 
 
+LOADERS = {"UNETLoader": 0, "CLIPLoader": 1, "VAELoader": 2}
+"""Which output of a node with MODEL, CLIP and VAE stands for each."""
+_FAMILIES = {"flux-2-klein": "flux2", "z_image": "zimage", "krea2": "krea2", "wan": "wan"}
+_SAMPLING = ("ModelSamplingAuraFlow", "ModelSamplingSD3")
+
+
+def family_of(graph: dict[str, Any]) -> str | None:
+    """The family whose files a graph loads, by their names; None where it loads none."""
+    for node in graph.values():
+        if node["class_type"] == "UNETLoader":
+            return next(kind for start, kind in _FAMILIES.items() if node["inputs"]["unet_name"].startswith(start))
+    return None
+
+
+def with_loader(graph: dict[str, Any], loader: str, **inputs: Any) -> dict[str, Any]:
+    """The graph with one node in place of its loaders of MODEL, CLIP and VAE."""
+    out = {key: LOADERS[node["class_type"]] for key, node in graph.items() if node["class_type"] in LOADERS}
+    made = {key: _relinked(node, {k: ["loader", at] for k, at in out.items()}) for key, node in graph.items() if key not in out}
+    return {**made, "loader": {"class_type": loader, "inputs": inputs}}
+
+
+def _relinked(node: dict[str, Any], moved: dict[str, list[Any]]) -> dict[str, Any]:
+    inputs = {n: moved.get(v[0], v) if isinstance(v, list) else v for n, v in node["inputs"].items()}
+    return {**node, "inputs": inputs}
+
+
+def on_the_model_inside(graph: dict[str, Any]) -> dict[str, Any]:
+    """A graph that loads a family's files, changed so that the model inside samples it: its steps, noise and size."""
+    graph = with_loader(graph, "DaamLensTinyModel")
+    shifted = {key: node["inputs"]["model"] for key, node in graph.items() if node["class_type"] in _SAMPLING}
+    graph = {key: _relinked(node, shifted) for key, node in graph.items() if key not in shifted}
+    for node in graph.values():
+        inputs = node["inputs"]
+        if node["class_type"].startswith("Empty"):
+            node.update(class_type="EmptyLatentImage", inputs={"width": 128, "height": 128, "batch_size": 1})
+        if node["class_type"] == "KSampler":
+            inputs.update(steps=20, cfg=4.0, sampler_name="dpmpp_2m", scheduler="sgm_uniform")
+        if node["class_type"] == "Flux2Scheduler":
+            steps = {"model": ["loader", 0], "scheduler": "sgm_uniform", "steps": 20, "denoise": 1.0}
+            node.update(class_type="BasicScheduler", inputs=steps)
+        if node["class_type"] == "KSamplerSelect":
+            inputs["sampler_name"] = "dpmpp_2m"
+        if node["class_type"] == "CFGGuider":
+            inputs["cfg"] = 4.0
+        if node["class_type"] == "SaveAnimatedWEBP":
+            node.update(class_type="PreviewImage", inputs={"images": inputs["images"]})
+    return graph
+
+
 def blueprint_to_api(
     blueprint: dict[str, Any], info: dict[str, Any], outside: dict[str, Any]
 ) -> tuple[dict[str, Any], list[Any]]:

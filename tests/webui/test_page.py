@@ -186,6 +186,27 @@ def test_a_foreign_file_is_one_sentence(page: Chromium, tmp_path: Path) -> None:
     page.until("document.querySelector('.daam-lens-status').textContent.startsWith('The file')")
 
 
+def test_a_picture_that_was_not_made_here(page: Chromium, live: Live, tmp_path: Path) -> None:
+    """Chosen, described, read: it stands in the tab like a picture of the host's."""
+    if live.name != "a1111":
+        pytest.skip("its model of the tests is too large to read at the size that it takes by itself")
+    file = tmp_path / "photo.png"
+    Image.fromarray(np.full((90, 101, 3), 180, np.uint8)).save(file)
+    page.js("document.querySelector('.daam-lens-read').open = true")
+    document = page.send("DOM.getDocument")["root"]["nodeId"]
+    found = page.send("DOM.querySelector", nodeId=document, selector=".daam-lens-form input[type=file]")["nodeId"]
+    click(page, ".daam-lens-go button")
+    page.until("document.querySelector('.daam-lens-status').textContent == 'Choose a picture first.'")
+    page.send("DOM.setFileInputFiles", nodeId=found, files=[str(file)])
+    page.until("document.querySelector('.daam-lens-drop img')?.naturalWidth == 101")
+    page.js("document.querySelector('.daam-lens-fields textarea').value = 'a red boat'")
+    page.js("document.querySelector('.daam-lens-fields input').value = 'tree'")
+    click(page, ".daam-lens-go button")
+    page.until("document.querySelector('.daam-lens-bar select').selectedOptions[0].textContent.includes('a red boat')")
+    page.until(f"{EXPLORER}.textContent.includes('not in the prompt')")
+    assert not page.js("document.querySelector('.daam-lens-go button').disabled")
+
+
 def test_a_pasted_infotext_sets_the_panel(page: Chromium) -> None:
     """What a picture's infotext says of us comes back, and opens the panel."""
     ours = 'DAAM Lens: on, DAAM Lens words: "house, green tree", DAAM Lens tau: 0.3, DAAM Lens masks: True'
@@ -235,6 +256,9 @@ def test_files_and_record_of_the_page(live: Live) -> None:
         ("/runs/RUN/files", {"words": [["negative:house"]]}, 422),
         ("/runs/RUN/files", {"words": [["word:house"]] * 65}, 422),
         ("/records", b"nothing", 415),
+        ("/read", {"prompt": PROMPT}, 422),
+        ("/read", {"image": 5}, 422),
+        ("/read", b"[]", 422),
     ],
 )
 def test_wrong_calls_of_the_page(live: Live, path: str, body: object, status: int) -> None:

@@ -102,6 +102,14 @@ def _flux() -> Any:
     return _made(family.flux_clip(), family.FluxTokenizer, clip_l={**_CLIP, "hidden_size": 40}, t5xxl={**_T5, "d_model": 48})
 
 
+def _flux2() -> Any:
+    """klein's, which reads the text in layers 9, 18 and 27."""
+    family = comfy.text_encoders.flux
+    if not hasattr(family, "klein_te"):
+        return None
+    return _made(family.klein_te(), family.KleinTokenizer, qwen3_4b={**_LLAMA, "num_hidden_layers": 28})
+
+
 def _chroma() -> Any:
     family = comfy.text_encoders.pixart_t5
     return _made(family.pixart_te(), family.PixArtTokenizer, t5xxl={**_T5, "d_model": 48})

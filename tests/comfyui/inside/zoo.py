@@ -191,6 +191,31 @@ def _wan() -> Any:
     return _patcher(comfy.model_base.WAN21(_host(comfy.supported_models.WAN21_T2V, settings))), 16, 48, 0
 
 
+def _flux2() -> Any:
+    """klein, whose text is that of three layers of Qwen, side by side."""
+    if not hasattr(comfy.supported_models, "Flux2"):
+        return None
+    settings = {
+        "image_model": "flux2", "in_channels": 128, "out_channels": 128, "vec_in_dim": None, "context_in_dim": 3 * 48,
+        "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 2, "axes_dim": [8, 8, 8, 8],
+        "theta": 2000, "patch_size": 1, "qkv_bias": False, "ops_bias": False, "guidance_embed": False, "txt_ids_dims": [3],
+        "global_modulation": True, "mlp_silu_act": True, "default_ref_method": "index", "ref_index_scale": 10.0,
+    }  # fmt: skip
+    host = _host(comfy.supported_models.Flux2, _known("flux.model", "FluxParams", settings))
+    return _patcher(comfy.model_base.Flux2(host)), 128, 144, 0
+
+
+def _krea2() -> Any:
+    """Its text is that of twelve layers of Qwen."""
+    if not hasattr(comfy.supported_models, "Krea2"):
+        return None
+    settings = {
+        "image_model": "krea2", "features": 64, "tdim": 32, "txtdim": 48, "heads": 2, "kvheads": 1, "multiplier": 2,
+        "layers": 2, "channels": 16, "txtlayers": 12, "txtheads": 2, "txtkvheads": 2,
+    }  # fmt: skip
+    return _patcher(comfy.model_base.Krea2(_host(comfy.supported_models.Krea2, settings))), 16, 12 * 48, 0
+
+
 def _known(module: str, params: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Settings that this version's parameter class has."""
     import dataclasses

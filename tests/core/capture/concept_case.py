@@ -195,7 +195,7 @@ class Joint:
 
 
 def shares(picture: Tensor, outputs: dict[str, Tensor], texts: ConceptTexts) -> tuple[Tensor, Tensor]:
-    """(map, presence) `[n, concepts]` of one picture by one layer.
+    """(map, presence times its variance over the places) `[n, concepts]` of one picture by one layer.
 
     Args:
         picture: `[heads, n, d]`.
@@ -206,9 +206,10 @@ def shares(picture: Tensor, outputs: dict[str, Tensor], texts: ConceptTexts) -> 
     labels = [concept.label for concept in texts.concepts]
     rivals = {c.label: sum(exp[r] for r in rivals_of(c)) for c in texts.concepts}
     presence = torch.stack([exp[x] / (exp[x] + rivals[x]) for x in labels], 1)
+    weighted = presence * ((presence - presence.mean(0)) ** 2).mean(0)
     if len(labels) == 1:
-        return presence, presence
-    return torch.stack([exp[x] / sum(exp[y] for y in labels) for x in labels], 1), presence
+        return presence, weighted
+    return torch.stack([exp[x] / sum(exp[y] for y in labels) for x in labels], 1), weighted
 
 
 def chosen_columns(texts: ConceptTexts) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:

@@ -11,7 +11,11 @@ import torch
 
 from daam_core.capture.families import FAMILIES, family_of
 from daam_core.capture.refused_families import REFUSED
+from daam_core.capture.region import WHOLE
 from tests.core.capture.attention_witness import Witness, text_and_picture
+from tests.core.capture.concept_case import Joint, concept_texts, strong
+from tests.core.capture.concept_case import recorded as recorded_concepts
+from tests.core.capture.test_concept_streams import JOINT, KEYS, key_sums, one_frame, stream_sums, with_words_kept
 from tests.core.capture.test_families import expected, recorded, run
 from tests.core.capture.transformer_models import CASES, Case, build
 
@@ -25,9 +29,12 @@ read beside these. The table is of diffusers 0.42.1; the 27 models of it that 0.
 - **picture**: bit-identical with and without the hooks.
 - **columns**: the text columns and the picture's queries are those that a probe with NaN finds.
 - **Eq. 6**: the largest error of the maps against float64 probabilities over all keys, as a share of the terms summed.
+- **concepts**: how things that the prompt does not name are read, and the largest error against the same in float64, as a
+  share of the terms summed: "stream" is ConceptAttention beside the text's own blocks, "keys" the keys of the concept's own
+  text. Where there is nothing, concepts are refused, or another row of the family was checked.
 
-| family | class | text | picture | columns | Eq. 6 |
-| --- | --- | --- | --- | --- | --- |
+| family | class | text | picture | columns | Eq. 6 | concepts |
+| --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -51,7 +58,26 @@ def row(name: str, case: Case) -> str:
     kind = "cross-attention" if keys.shape[1] == int(keys[-1].sum()) else "joint"
     passed = "yes" if error < 1e-5 else "NO"
     shown = f"`{case.module.rsplit('.', 1)[1]}` ({name})"
-    return f"| {family.name} | {shown} | {kind} | {'yes' if same else 'NO'} | {passed} | {error:.0e} |"
+    return f"| {family.name} | {shown} | {kind} | {'yes' if same else 'NO'} | {passed} | {error:.0e} | {concepts(name)} |"
+
+
+def concepts(name: str) -> str:
+    """How concepts are read from a case, and how exactly."""
+    texts = concept_texts()
+    if name in JOINT:
+        case, model = strong(name)
+    elif name in KEYS:
+        case = with_words_kept(one_frame(name) if CASES[name].grid[0] != 1 else CASES[name])
+        model = build(case)
+    else:
+        return ""
+    recording, _, _ = recorded_concepts(model, case, texts)
+    sums = recording.recording.concepts
+    assert sums is not None, recording.recording.concept_failure
+    found = sums.sums[1][case.grid[1:], WHOLE]
+    wanted = stream_sums(Joint(name, model, case), texts, 1) if name in JOINT else key_sums(name, model, case, texts, 1)
+    error = max(float((a.double() - b).abs().max()) for a, b in zip(found.total, wanted, strict=True)) / found.num_terms
+    return f"{'stream' if name in JOINT else 'keys'} {error:.0e}" if error < 1e-5 else "NO"
 
 
 def table() -> str:

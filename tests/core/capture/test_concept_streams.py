@@ -20,6 +20,7 @@ from .concept_case import Joint, chosen_columns, concept_texts, recorded, shares
 from .transformer_models import CASES, build
 
 JOINT = ["sd3", "flux", "flux 2", "qwen", "z-image"]
+KEYS = ["pixart", "sana", "wan", "ltx"]
 
 
 def stream_sums(joint: Joint, texts: Any, row: int) -> tuple[Tensor, Tensor]:
@@ -48,7 +49,7 @@ def assert_sums(recording: Any, image: int, grid: Any, wanted: tuple[Tensor, Ten
     assert found.num_terms == layers
     for own, true in zip(found.total, wanted, strict=True):
         assert float(true.std() / true.mean()) > 0.01, "a map that is alike everywhere proves nothing"
-        assert float((own.double() - true).abs().max()) <= 1e-5 * layers
+        assert float((own.double() - true).abs().max()) <= 1e-5 * min(layers, float(true.max()))
 
 
 @pytest.mark.parametrize("name", JOINT)
@@ -207,22 +208,22 @@ def key_sums(name: str, model: Any, case: Any, texts: Any, row: int) -> tuple[Te
                     "ovam": exp(states[c]),
                 }[texts.rule]
                 rivals = sum(exp(states[texts.labels.index(rival), [2]]) for rival in rivals_of(concept))
-                found.append(torch.stack([(own / x).sum(0) for x in (below, own + exp(context[row, words]) + rivals)]))
+                presence = own / (own + exp(context[row, words]) + rivals)
+                spread = ((presence - presence.mean(-1, keepdim=True)) ** 2).mean(-1, keepdim=True)
+                found.append(torch.stack([(own / below).sum(0), (presence * spread).sum(0)]))
         total = total + torch.stack(found, -1)
     return total[0], total[1]
 
 
 @pytest.mark.parametrize(
     ("name", "rule"),
-    [("pixart", "prompt"), ("pixart", "column"), ("pixart", "ovam"), ("sana", "prompt"), ("wan", "prompt"), ("ltx", "prompt")],
+    [*((name, "prompt") for name in KEYS), ("pixart", "column"), ("pixart", "ovam")],
 )
 def test_keys_of_concepts_are_those_of_the_layers(name: str, rule: str) -> None:
     case = CASES[name]
     if case.grid[0] != 1:
         case = one_frame(name)
-    if "encoder_attention_mask" in case.given:  # the prompts' words, their start and end
-        kept = (torch.arange(case.given["encoder_attention_mask"].shape[1]) < concepts.WORDS + 2).long().expand(2, -1)
-        case = replace(case, given={**case.given, "encoder_attention_mask": kept})
+    case = with_words_kept(case)
     model = build(case)
     texts = concept_texts(rule=rule)
     recording, during, errors = recorded(model, case, texts)
@@ -234,6 +235,15 @@ def test_keys_of_concepts_are_those_of_the_layers(name: str, rule: str) -> None:
         for own, true in zip(found.total, wanted, strict=True):
             assert float(true.std() / true.mean()) > 0.01
             assert float((own.double() - true).abs().max()) <= 1e-5 * float(true.max())
+
+
+def with_words_kept(case: Any) -> Any:
+    """The same with a mask that keeps the prompts' words, their start and end, where it has a mask."""
+    mask = case.given.get("encoder_attention_mask")
+    if mask is None:
+        return case
+    kept = (torch.arange(mask.shape[1]) < concepts.WORDS + 2).long().expand(2, -1)
+    return replace(case, given={**case.given, "encoder_attention_mask": kept})
 
 
 def one_frame(name: str) -> Any:
@@ -262,7 +272,7 @@ def test_half_precision(name: str) -> None:
     wanted, _, _ = recorded(build(case), case, concept_texts())
     assert torch.equal(during, before) and not recording.recording.concept_failure
     one, other = (x.recording.concepts.sums[0][case.grid[1:], WHOLE] for x in (recording, wanted))  # type: ignore[union-attr]
-    assert (one.total - other.total).abs().max() / other.num_terms < 0.05
+    assert (one.total - other.total).abs().max() / other.num_terms < 0.1
 
 
 def test_what_fails_ends_the_concepts_and_not_the_words(monkeypatch: pytest.MonkeyPatch) -> None:

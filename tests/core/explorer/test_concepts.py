@@ -40,8 +40,8 @@ def test_the_page_names_a_concept_with_its_score(maps: HeatMaps) -> None:
     header = page_data(maps).header
     entries = [word for word in header["words"] if word["kind"] == "concept"]
     assert [word["label"] for word in entries] == ["sky", "a dog's tail"]
-    assert entries[0]["text"] == "sky: likely (0.81), not in the prompt"
-    assert entries[1]["text"] == "a dog's tail: unlikely (0.02), not in the prompt"
+    assert entries[0]["text"] == "sky: likely 0.81, not in the prompt"
+    assert entries[1]["text"] == "a dog's tail: unlikely 0.02, not in the prompt"
     assert any("whether it is there or not" in note for note in header["notes"])
     peak = float(maps.heat_map("sky", maps.size).max())
     assert entries[0]["peak"] == pytest.approx(peak, rel=1e-5)
