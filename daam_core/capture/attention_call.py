@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import UnsupportedModel
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class AttentionCall:
     """What one attention is computed from: softmax over the keys of q . k * scale + bias.
 

@@ -8,8 +8,6 @@ ones where PyTorch's version counters showed that nobody had written into them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 
 from ..attention.scores import CPU_BYTES
@@ -21,13 +19,9 @@ _FEW = 4
 """A call of which fewer would fit into the budget is not worth holding."""
 
 
-class _Held(NamedTuple):
-    """A call, the number of its layer, and how often its queries and keys had been written to."""
-
-    layer: int
-    call: AttentionCall
-    q_version: int
-    k_version: int
+_Held = tuple[int, AttentionCall, int, int]
+"""The number of a layer, its call, and how often its queries and its keys had been written to. A plain tuple: each layer of
+each step makes one."""
 
 
 class CallBatch:
@@ -59,7 +53,7 @@ class CallBatch:
             room = self._rooms[shapes] = _room(call)
         if not room:
             return False
-        self._held.append(_Held(layer, call, q._version, k._version))
+        self._held.append((layer, call, q._version, k._version))
         self.full = len(self._held) >= room
         return not self._watching
 
@@ -70,18 +64,18 @@ class CallBatch:
             NothingRecorded: somebody wrote into queries or keys that nobody wrote into before.
         """
         held, self._held, self.full = self._held, [], False
-        untouched = all(x.call.q._version == x.q_version and x.call.k._version == x.k_version for x in held)
+        untouched = all(x.q._version == of_q and x.k._version == of_k for _, x, of_q, of_k in held)
         if self._watching:
             if held:
                 self._watching, self._enabled = False, untouched
             return []
         if not untouched:
             raise NothingRecorded("something began to write into the model's queries or keys in the middle of the run")
-        alike: dict[tuple[object, ...], list[_Held]] = {}
-        for one in held:
-            key = (one.call.q.shape, one.call.k.shape, one.call.scale, one.call.q.dtype)
-            alike.setdefault(key, []).append(one)
-        return [([one.layer for one in group], _side_by_side([one.call for one in group])) for group in alike.values()]
+        alike: dict[tuple[object, ...], list[tuple[int, AttentionCall]]] = {}
+        for layer, call, _, _ in held:
+            key = (call.q.shape, call.k.shape, call.scale, call.q.dtype)
+            alike.setdefault(key, []).append((layer, call))
+        return [([layer for layer, _ in group], _side_by_side([call for _, call in group])) for group in alike.values()]
 
 
 def _room(call: AttentionCall) -> int:

@@ -136,7 +136,8 @@ class ModelRecorder:
             place = self._numbers[layer] = recording.layer(self._number, layer, call)
         if self._concepts is not None:
             self._concepts.attention(layer, place, call, rows)
-        at_once = current.layout.rows_apart or any(one.wants_joint_self(place) for one in current.keeping_self)
+        keeping = current.keeping_self  # no generator for a step that keeps none, which most are
+        at_once = current.layout.rows_apart or (keeping and any(one.wants_joint_self(place) for one in keeping))
         if not at_once and self._batch.add(place, call):
             if self._batch.full:
                 self._work_off(current)
@@ -223,7 +224,9 @@ def _identity(value: Any) -> Any:
 
 def _shape(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return tuple(value.shape)
+        return value.shape
+    if value is None or isinstance(value, (int, float, str)):
+        return value
     if isinstance(value, (list, tuple)):
         return tuple(_shape(part) for part in value)
-    return value if isinstance(value, (int, float, str, bool)) else type(value).__name__
+    return type(value)
