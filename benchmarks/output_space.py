@@ -26,7 +26,7 @@ from .measure import median
 from .report import table, write
 from .shapes import PROMPT, build
 
-TURNS = 2
+TURNS = 3
 _INSIDE: tuple[tuple[Any, str], ...] = (
     (UNetOutputs, "begin"), (UNetOutputs, "attended"), (UNetOutputs, "on_output"), (UNetOutputs, "end"),
     (model_recorder, "add_output_row"), (OutputSums, "end_step"),
@@ -117,15 +117,20 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help="processor time: for a machine that does other work, too")
     args = parser.parse_args()
     clock = time.process_time if args.cpu_time else time.perf_counter
-    head = ["work", "step, words only", "with output space, ratio", "inside output space", "of a step", "turns"]
-    body = table(head, [compare(name, args.quick, clock) for name in args.works])
+    head = [
+        "work", "step, processor time" if args.cpu_time else "step", "with output space, ratio", "inside output space",
+        "of a step", "turns",
+    ]  # fmt: skip
     note = (
-        "The first step, in which output space settles on its grid. The last column but one is the ratio that scatters least."
+        "Words only, without and with output space; the first step, in which it settles on its grid. What is spent inside it "
+        "scatters least."
     )
-    if args.quick:
-        print(body)
-    else:
-        write("Cost of output space", f"{note}\n\n{body}")
+    for name in args.works:
+        body = table(head, [compare(name, args.quick, clock)])
+        if args.quick:
+            print(body)
+        else:
+            write(f"Cost of output space: {WORKS[name][0]}", f"{note}\n\n{body}")
 
 
 if __name__ == "__main__":

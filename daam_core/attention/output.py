@@ -51,9 +51,25 @@ def _in_cells(output: Tensor, cells: Cells) -> Tensor:
     """float32 `[images, cells, heads * d]`, the mean of each cell; finer grids are worked off some channels at a time."""
     if cells.are_positions:
         return output.float()
-    step = max(1, _budget(output, None) // (4 * output.shape[0] * output.shape[1]))
-    parts = [cells.mean(part.float().transpose(1, 2)) for part in output.split(step, -1)]
-    return torch.cat(parts, 1).transpose(1, 2)
+    images, n, width = output.shape
+    rows, columns = (_axis_means(*sides, output.device) for sides in zip(cells.grid, cells.shape, strict=True))
+    step = width if output.dtype == torch.float32 else max(1, _budget(output, None) // (4 * images * n))
+    found = []
+    for part in output.split(step, -1):
+        # Along each axis by itself: the library's pooling goes through positions that are rows ten times more slowly.
+        lines = (rows @ part.float().unflatten(1, cells.grid).flatten(2)).unflatten(2, (cells.grid[1], -1))
+        found.append((columns @ lines).flatten(1, 2))
+    return found[0] if len(found) == 1 else torch.cat(found, -1)
+
+
+def _axis_means(size: int, count: int, device: torch.device) -> Tensor:
+    """float32 `[count, size]`: the mean over each of so many even parts of an axis, as `adaptive_avg_pool2d` takes it."""
+    position = torch.arange(size, device=device)
+    part = torch.arange(count, device=device)[:, None]
+    first = (part * size).div(count, rounding_mode="floor")
+    last = ((part + 1) * size + count - 1).div(count, rounding_mode="floor")
+    inside = ((position >= first) & (position < last)).float()
+    return inside / inside.sum(1, keepdim=True)
 
 
 def _budget(x: Tensor, budget: int | None) -> int:

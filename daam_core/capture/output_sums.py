@@ -13,8 +13,8 @@ from .region import Area
 
 AFFINITY_POSITIONS = 576
 """Places are held against each other on a grid of at most this many cells (24 x 24): n x n float32, at most 1.3 MB."""
-AFFINITY_LAYERS = 4
-"""Of a finer grid, whose outputs are brought to cells first, every fourth layer is taken, in each step another fourth."""
+AFFINITY_LAYERS = 8
+"""Of a finer grid, whose outputs are brought to cells first, every eighth layer is taken, in each step another eighth."""
 
 
 class OutputSums:

@@ -29,6 +29,7 @@ MODULES = [
     "daam_core.diffusers.presence",
     "daam_core.diffusers.trace",
     "daam_core.maps.aggregation",
+    "daam_core.maps.comparison",
     "daam_core.maps.heatmaps",
     "daam_core.maps.mask_verbs",
     "daam_core.maps.picture_statistics",

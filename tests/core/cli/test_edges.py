@@ -115,7 +115,7 @@ def test_every_terminal_prints_the_report(record: Path, monkeypatch: pytest.Monk
     maps = HeatMaps.load(record)
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", terminal(raw, encoding))
-    monkeypatch.setattr("daam_core.cli.commands._load", lambda _: maps)
+    monkeypatch.setattr("daam_core.cli.commands.load", lambda _: maps)
     monkeypatch.setattr("daam_core.maps.prompt_report.PromptReport.lines", lambda _: ["“a” − ‘b’ … × 家 \udcff"])
     assert main(["show", "x"]) == 0
     printed = raw.getvalue().decode(encoding).splitlines()[-1]
