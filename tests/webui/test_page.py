@@ -45,8 +45,9 @@ def page(live: Live) -> Iterator[Chromium]:
 
 
 def put(page: Chromium, selector: str, value: str) -> None:
-    """Types a value into a field, as gradio notices it."""
-    page.js(f"(e => {{ e.value = {json.dumps(value)}; updateInput(e) }})(document.querySelector({json.dumps(selector)}))")
+    """Types a value into a field, as gradio notices it, until it stays: while a page loads, its fields are made anew."""
+    typed = f"(e.value = {json.dumps(value)}, updateInput(e), false)"
+    page.until(f"(e => e && (e.value === {json.dumps(value)} || {typed}))(document.querySelector({json.dumps(selector)}))")
 
 
 def click(page: Chromium, selector: str) -> None:
