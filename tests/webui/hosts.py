@@ -116,6 +116,8 @@ class Server:
         if extension and not (data / "extensions" / "daam-lens").exists():
             (data / "extensions" / "daam-lens").symlink_to(ROOT, target_is_directory=True)
         (data / "outputs").mkdir(exist_ok=True)
+        if host.name == "neo":
+            (data / "tmp").mkdir(exist_ok=True)  # its launcher makes it, and is skipped here
         if host.name in ("neo", "classic") and not (data / "output").exists():
             (data / "output").symlink_to(data / "outputs", target_is_directory=True)  # their name for it
         (data / "config.json").write_text(json.dumps(SETTINGS), encoding="utf-8")

@@ -35,8 +35,11 @@ def page(live: Live) -> Iterator[Chromium]:
     with Chromium(path, (1400, 1100), timeout=120) as browser:
         browser.send("Page.navigate", url=f"{live.server.url}/?__theme=light")
         browser.until("!!document.querySelector('#daam_lens_explorer .daam-lens-bar')")
-        if live.name == "forge":  # its preset of sizes arrives after the page
+        # The presets of some hosts arrive after the page.
+        if live.name == "forge":
             browser.until("document.querySelector('#txt2img_height input[type=number]').value == '640'")
+        if live.name == "neo":
+            browser.until("document.querySelector('#txt2img_steps input[type=number]').value == '32'")
         fields = {"#txt2img_prompt textarea": PROMPT, "#txt2img_steps input[type=number]": "2", "#txt2img_seed input": "5"}
         fields |= {f"#txt2img_{side} input[type=number]": str(live.small) for side in ("width", "height")}
         for selector, value in fields.items():
