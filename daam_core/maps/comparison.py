@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument
 from ..types import Size
 from .statistics import difference, mean_probability
@@ -81,7 +82,7 @@ class Comparison:
         """
         return difference(self.after, self.before, word, size)
 
-    def overlay(self, word: str, opacity: float = 0.85) -> PIL.Image.Image:
+    def overlay(self, word: str, opacity: float = DEFAULT_OPACITY) -> PIL.Image.Image:
         """The signed map of a word over the later picture: orange where it gained, blue where it lost.
 
         Raises:

@@ -45,6 +45,8 @@ class Sample:
     @property
     def maps(self) -> HeatMaps:
         """The maps by the rule that `--aggregation` names."""
+        if self.aggregation == "sum":
+            return self.paper
         if self.aggregation != "castorini":
             return self.paper.aggregate(self.aggregation)
         assert self.castorini is not None  # `ModelRunner` keeps the heads whenever this rule is asked for
