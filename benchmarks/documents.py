@@ -52,7 +52,8 @@ class Figure:
 
 
 def _more(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.0f} %"
+    percent = round(100 * (ratio - 1))
+    return f"{percent:+d} %" if percent else "0 %"
 
 
 def _milliseconds(value: float) -> str:
