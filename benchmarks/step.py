@@ -34,6 +34,8 @@ NAMES = {
 }
 
 
+CONCEPTS = tuple(f"thing {number}" for number in range(16))
+WITH_CONCEPTS = f"DAAM Lens, and {len(CONCEPTS)} concepts"
 _OWN = ("begin_forward", "on_attention", "end_forward", "end_step")
 
 
@@ -71,6 +73,7 @@ def contexts(pipe: Any) -> dict[str, Context]:
         "plain diffusers": nullcontext,
         "DAAM Lens": lambda: trace(pipe),
         "DAAM Lens, words only": lambda: trace(pipe, self_attention=False),
+        WITH_CONCEPTS: lambda: trace(pipe, concepts=CONCEPTS),
     }
     other = castorini.tracer(pipe)
     return every if other is None else every | {"castorini/daam": other}
@@ -91,15 +94,17 @@ def compare(kind: str, quick: bool, cpu_time: bool) -> list[list[str]]:
         for name, context in every.items():
             with context():
                 taken[name] += step_times(pipe, steps, clock, **options)
-    with OwnTime() as own, trace(pipe):
-        run(pipe, steps + 1, **options)
+    inside = {}
+    for name in ("DAAM Lens", WITH_CONCEPTS):
+        with OwnTime() as own, every[name]():
+            run(pipe, steps + 1, **options)
+        inside[name] = f"{1000 * own.seconds / max(1, own.steps):.2f} ms"
     plain = median(taken["plain diffusers"])
     rows = []
     for name, times in taken.items():
-        inside = f"{1000 * own.seconds / max(1, own.steps):.2f} ms" if name == "DAAM Lens" else "-"
         rows.append(
             [NAMES[kind], str(cross_attention_layers(pipe)), name, _span(median(times)), f"{median(times) / plain:.3f}",
-             inside, str(len(times))]
+             inside.get(name, "-"), str(len(times))]
         )  # fmt: skip
     if "castorini/daam" not in taken:
         rows.append([NAMES[kind], str(cross_attention_layers(pipe)), "castorini/daam", castorini.ABSENT, "-", "-", "-"])
