@@ -10,10 +10,13 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from ..attention.concepts import ConceptRule
 from ..capture.buffers import StoreOptions
 from ..capture.class_hook import ClassHook, Finish
+from ..capture.concept_texts import ConceptTexts
 from ..capture.recording import Recording
 from ..capture.tokenizer_hook import TokenizerHook
+from ..prompt.concepts import Concept
 from ..types import Side, Size
 from .attention_trace import AttentionTrace, Generation
 from .encoded_prompts import EncodedPrompts, Encoding
@@ -62,8 +65,18 @@ class PipelineCall:
 class PipelineTrace(AttentionTrace):
     """A trace that hears its own pipeline, in the thread and time of that pipeline's own call."""
 
-    def __init__(self, pipe: Any, keep: StoreOptions, negative: bool) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        keep: StoreOptions,
+        negative: bool,
+        concepts: tuple[Concept, ...] = (),
+        concept_rule: ConceptRule = "prompt",
+    ) -> None:
         super().__init__(pipe, keep, negative)
+        self._concepts, self._concept_rule = concepts, concept_rule
+        self._encoded_concepts: ConceptTexts | None = None
+        self._encoded_in: PipelineCall | None = None
         self._sides: tuple[Side, ...] = ("prompt", "negative") if negative else ("prompt",)
         self._current: PipelineCall | None = None
         self._earlier: list[Encoding] = []
@@ -242,7 +255,23 @@ class PipelineTrace(AttentionTrace):
         return finish
 
     def _after_encoding(self, given: Mapping[str, Any]) -> None:
-        """The pipeline's `encode_prompt` was called with these arguments; what is encoded here is not taken for its prompts."""
+        """The pipeline's `encode_prompt` was called with these arguments; what is encoded here is not taken for its prompts.
+
+        Concepts are, once a call of the pipeline.
+        """
+        call = self._current
+        if not self._concepts or (call is not None and self._encoded_in is call):
+            return
+        self._encoded_concepts, self._encoded_in = None, call
+        try:
+            self._encoded_concepts = self._encode_concepts(given)
+        except Exception as error:
+            if call is not None:
+                call.recording.recording.fail_concepts(error)
+
+    def _encode_concepts(self, given: Mapping[str, Any]) -> ConceptTexts:
+        """The concepts as the pipeline's own encoders make them, beside a prompt that was encoded with these arguments."""
+        raise NotImplementedError
 
     def _on_encoding(self, encoding: Encoding) -> None:
         if not encoding.outputs:

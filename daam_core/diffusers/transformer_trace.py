@@ -48,10 +48,7 @@ class TransformerTrace(PipelineTrace):
         concepts: tuple[Concept, ...] = (),
         concept_rule: ConceptRule = "prompt",
     ) -> None:
-        super().__init__(pipe, keep, negative)
-        self._concepts, self._concept_rule = concepts, concept_rule
-        self._encoded_concepts: ConceptTexts | None = None
-        self._encoded_in: PipelineCall | None = None
+        super().__init__(pipe, keep, negative, concepts, concept_rule)
         name = type(pipe).__name__
         for start, reason in _NOT_READ.items():
             if name.startswith(start):
@@ -112,18 +109,10 @@ class TransformerTrace(PipelineTrace):
         running = super()._running()
         return running if isinstance(running, TransformerRecording) else None
 
-    def _after_encoding(self, given: Mapping[str, Any]) -> None:
-        call = self._current
-        if not self._concepts or (call is not None and self._encoded_in is call):
-            return
-        self._encoded_concepts, self._encoded_in = None, call
-        try:
-            self._encoded_concepts = encode_transformer_concepts(
-                self._pipe, given, self._concepts, self._concept_rule, self._tokenizers, self._families[0]
-            )
-        except Exception as error:
-            if call is not None:
-                call.recording.recording.fail_concepts(error)
+    def _encode_concepts(self, given: Mapping[str, Any]) -> ConceptTexts:
+        return encode_transformer_concepts(
+            self._pipe, given, self._concepts, self._concept_rule, self._tokenizers, self._families[0]
+        )
 
 
 def text_encoders(pipe: Any) -> tuple[str, ...]:

@@ -64,14 +64,11 @@ class UNetTrace(PipelineTrace):
         concepts: tuple[Concept, ...] = (),
         concept_rule: ConceptRule = "prompt",
     ) -> None:
-        super().__init__(pipe, keep, negative)
+        super().__init__(pipe, keep, negative, concepts, concept_rule)
         _require_readable(pipe)
         if concepts:
             require_concepts(pipe)
         self._prompts = prompts
-        self._concepts, self._concept_rule = concepts, concept_rule
-        self._encoded_concepts: ConceptTexts | None = None
-        self._encoded_in: PipelineCall | None = None
         self._hooks = UNetAttentionHooks(pipe.unet, self_attention=keep.self_attention)
         if keep.output and self._hooks.compiled:
             raise output_is_fused(pipe.unet)
@@ -262,16 +259,8 @@ class UNetTrace(PipelineTrace):
 
     # -- words ------------------------------------------------------------------------------------------------------
 
-    def _after_encoding(self, given: Mapping[str, Any]) -> None:
-        call = self._current
-        if not self._concepts or (call is not None and self._encoded_in is call):
-            return
-        self._encoded_concepts, self._encoded_in = None, call
-        try:
-            self._encoded_concepts = encode_concepts(self._pipe, given, self._concepts, self._concept_rule, self._tokenizers)
-        except Exception as error:
-            if call is not None:
-                call.recording.recording.fail_concepts(error)
+    def _encode_concepts(self, given: Mapping[str, Any]) -> ConceptTexts:
+        return encode_concepts(self._pipe, given, self._concepts, self._concept_rule, self._tokenizers)
 
     def _prompt(self, call: PipelineCall, text: EncodedText) -> Prompt:
         columns = int(text.rows.shape[-2])
