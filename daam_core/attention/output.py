@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .cells import Cells
-from .scores import CPU_BYTES, TEMPORARY_BYTES, full_precision
+from .scores import full_precision, temporary_bytes
 
 
 def heads_beside(x: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def _in_cells(output: Tensor, cells: Cells) -> Tensor:
         return output.float()
     images, n, width = output.shape
     rows, columns = (_axis_means(*sides, output.device) for sides in zip(cells.grid, cells.shape, strict=True))
-    step = width if output.dtype == torch.float32 else max(1, _budget(output, None) // (4 * images * n))
+    step = width if output.dtype == torch.float32 else max(1, temporary_bytes(output.device) // (4 * images * n))
     found = []
     for part in output.split(step, -1):
         # Along each axis by itself: the library's pooling goes through positions that are rows ten times more slowly.
@@ -72,14 +72,10 @@ def _axis_means(size: int, count: int, device: torch.device) -> Tensor:
     return inside / inside.sum(1, keepdim=True)
 
 
-def _budget(x: Tensor, budget: int | None) -> int:
-    return budget or (CPU_BYTES if x.device.type == "cpu" else TEMPORARY_BYTES)
-
-
 def _slices(output: Tensor, budget: int | None) -> list[slice]:
     """Cut the positions so that each cut's float32 copy stays inside the budget; none where there is nothing to copy."""
     images, n, width = output.shape
     if output.dtype == torch.float32:
         return [slice(0, n)]
-    step = max(1, min(n, _budget(output, budget) // (4 * images * width)))
+    step = max(1, min(n, (budget or temporary_bytes(output.device)) // (4 * images * width)))
     return [slice(i, min(i + step, n)) for i in range(0, n, step)]
