@@ -41,6 +41,7 @@ class ConceptStreams(ConceptSums):
         super().__init__(texts)
         self._kind, self._model, self._order = kind, model, list(layers)
         self._stream = texts.stream()
+        self._dropouts = [part for part in model.modules() if isinstance(part, nn.Dropout)]
         self._given: Mapping[str, Any] = {}
         self._block_given: Mapping[str, Any] = {}
         self._layout: TokenLayout | None = None
@@ -61,7 +62,7 @@ class ConceptStreams(ConceptSums):
     ) -> None:
         if model is not self._model:
             raise UnsupportedModel("two transformers take turns in this pipeline, and concepts' tokens go through one")
-        if any(isinstance(part, nn.Dropout) and part.p > 0 and part.training for part in model.modules()):
+        if any(part.p > 0 and part.training for part in self._dropouts):
             raise UnsupportedModel("the model is in training mode, in which it draws random numbers: call `eval()`")
         self._given, self._layout, self._rows, self._tokens, self._next = given, layout, rows, None, 0
         self._stream = self._stream.to(like.device)
@@ -129,4 +130,4 @@ class ConceptStreams(ConceptSums):
         """Let go of the model."""
         self._rows, self._tokens, self._layout, self._rotation = (), None, None, None
         self._given = self._block_given = {}
-        self._model = nn.Module()
+        self._model, self._dropouts = nn.Module(), []
