@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from .cells import Cells
-from .scores import full_precision, query_slices, split_heads
+from .scores import CPU_BYTES, TEMPORARY_BYTES, full_precision, probabilities, query_slices, split_heads
 
 
 def add_joint(
@@ -45,6 +45,35 @@ def add_joint(
         into[:, cut].baddbmm_(p.sum(1), selection)
         if per_head is not None and apart is not None:
             per_head[:, cut].baddbmm_(p.flatten(0, 1), apart)
+
+
+def add_joint_steps(
+    into: Tensor, q: Sequence[Tensor], k: Sequence[Tensor], selection: Tensor, scale: float, text: slice, weights: Tensor
+) -> None:
+    """`into[i] += sum over steps j of weights[i, j] (sum over heads l of softmax(Q_jl K_jl^T)[text] S)`, in place.
+
+    Args:
+        into: `[sums, 1, n, channels]` float32 running sums of one picture.
+        q: the picture's queries of each step, `[1, heads, n, d]`, any float dtype.
+        k: all keys of each step, `[1, heads, keys, d]`.
+        selection: `[1, text, channels]` float32, for the text columns alone.
+        scale: factor on the scores.
+        text: which keys are text.
+        weights: `[sums, steps]` float32.
+    """
+    (_, heads, n, _), keys = q[0].shape, k[0].shape[-2]
+    # What fits the processor's own cache at once.
+    some = max(1, (CPU_BYTES // 8 if q[0].device.type == "cpu" else TEMPORARY_BYTES) // (4 * heads * n * keys))
+    total = torch.empty(len(q), n, text.stop - text.start, device=q[0].device)
+    with full_precision(q[0].device):
+        for first in range(0, len(q), some):
+            own = slice(first, first + some)
+            own_q, own_k = (torch.cat([one[0] for one in x[own]]).float() for x in (q, k))
+            for cut in query_slices(own_q, own_k):
+                p = probabilities(own_q[:, cut], own_k, scale)[..., text]
+                total[own, cut] = p.unflatten(0, (-1, heads)).sum(1)
+        weighted = (weights @ total.flatten(1)).unflatten(1, total.shape[1:])
+        into.flatten(0, 1).baddbmm_(weighted, selection.expand(len(into), -1, -1))
 
 
 def add_joint_self(

@@ -6,8 +6,9 @@ linear, so Eq. 6 loses nothing when heads, layers and steps are summed at native
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from ..maps.frames import Frames, frames_within, same_frames
 from ..types import Grid
 from .attention_call import AttentionCall
 from .buffers import BatchSlice, GridSums, StepBuffer, StoreOptions
+from .joint_batching import JointBatch, JointSums
 from .layer_batching import LayerBatch
 from .layer_plan import CrossSums, LayerPlan, SelfSums
 from .output_sums import OutputSums
@@ -60,6 +62,7 @@ class Accumulator:
         self._select = select
         self._selections: dict[tuple[int, int, torch.device], Tensor] = {}
         self._batches: dict[tuple[object, ...], LayerBatch] = {}
+        self._joint_batches: dict[tuple[object, ...], JointBatch] = {}
         self._plans: dict[tuple[int, BatchSlice], LayerPlan] = {}
         self._self_plans: dict[tuple[torch.Size, BatchSlice], LayerPlan] = {}
 
@@ -77,8 +80,11 @@ class Accumulator:
 
     def _flush(self) -> None:
         """Finished steps may still wait in batches."""
-        for batch in self._batches.values():
+        for batch in self._waiting():
             batch.flush()
+
+    def _waiting(self) -> Iterator[LayerBatch | JointBatch]:
+        return itertools.chain(self._batches.values(), self._joint_batches.values())
 
     def add_cross(
         self,
@@ -195,6 +201,30 @@ class Accumulator:
             into = buffer.now[:, own * n : (own + 1) * n]
             add_joint(into, q[..., cut, :], k, selection, heads, scale, text, own_bias, own_lse, per_head=per_head)
 
+    def add_joint_layers(self, layers: Sequence[int], grid: Grid, part: AttentionCall, where: BatchSlice, text: slice) -> bool:
+        """Joint attention of one picture, all layers of a step side by side as one of more heads; it waits for other steps.
+
+        Args:
+            layers: their numbers.
+            part: its queries and all keys, in tensors that nobody else writes into.
+
+        Returns:
+            Whether it waits now; else nothing was added: what is kept apart, or does not fit, is for `add_joint`.
+        """
+        if self.keep.layers or self.keep.steps or self.keep.heads or self.images > 1:
+            return False
+        q, k = part.q, part.k
+        key = ("joint", grid, q.shape, k.shape, q.dtype, part.scale, where, text.start, text.stop)
+        batch = self._joint_batches.get(key)
+        if batch is None:
+            selection = self._selection(text.stop - text.start, where.part, q.device)
+            buffer = self._buffer(layers[0], grid, where.area, selection)
+            batch = self._joint_batches[key] = JointBatch(q, k, JointSums(buffer, selection, part.scale, text))
+        if batch.enabled:
+            self.note_layers(layers, grid)
+            batch.add(q, k)
+        return batch.enabled
+
     def _per_head(self, layer: int, heads: int, n: int, selection: Tensor) -> Tensor:
         """The running sums of a layer's heads apart, `[images * heads, n, channels]`."""
         if layer not in self.heads:
@@ -286,7 +316,7 @@ class Accumulator:
     def end_step(self) -> None:
         """Fold the step into the sums; an interrupted step is simply never folded."""
         self.step_count += 1
-        for batch in self._batches.values():
+        for batch in self._waiting():
             batch.end_step(self.step_count)
         if self.outputs is not None:
             self.outputs.end_step(self.step_count)
@@ -310,7 +340,7 @@ class Accumulator:
     def release(self) -> None:
         """Give back what only a running sampler needs."""
         self._flush()
-        for batch in self._batches.values():
+        for batch in self._waiting():
             batch.prove()
         for buffer in self.buffers.values():
             buffer.now = buffer.now.new_empty(0)
@@ -318,6 +348,7 @@ class Accumulator:
             self.outputs.release()
         self._selections.clear()
         self._batches.clear()
+        self._joint_batches.clear()
         self._plans.clear()
         self._self_plans.clear()
 

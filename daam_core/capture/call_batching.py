@@ -8,7 +8,12 @@ ones where PyTorch's version counters showed that nobody had written into them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from ..attention.scores import CPU_BYTES
 from ..errors import NothingRecorded
@@ -17,11 +22,65 @@ from .layer_batching import BATCH_BYTES
 
 _FEW = 4
 """A call of which fewer would fit into the budget is not worth holding."""
+_MANY = 1024
+"""At most so many calls wait."""
 
 
-_Held = tuple[int, AttentionCall, int, int]
-"""The number of a layer, its call, and how often its queries and its keys had been written to. A plain tuple: each layer of
-each step makes one."""
+_Held = tuple[int, Tensor, Tensor, int, int, float, bool]
+"""Of one layer's call: its number, queries, keys, how often these had been written to, scale, and whether queries and keys are
+`[batch, n, heads, d]` and not `[batch, heads, n, d]`. A plain tuple: each layer of each step makes one."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CallPattern:
+    """What a layer's call that waited was like: another one like it waits too, and is not read before the model is done.
+
+    Attributes:
+        layer: its number.
+        q, k: shapes of queries and keys, `[batch, heads, n, d]`.
+        q_beside, k_beside: the same as backends of diffusers are given them, `[batch, n, heads, d]`.
+        dtype: of both.
+        scale: factor on the scores; `usual` where it is the one that is meant when none is given.
+    """
+
+    layer: int
+    q: torch.Size
+    k: torch.Size
+    q_beside: torch.Size
+    k_beside: torch.Size
+    dtype: torch.dtype
+    scale: float
+    usual: bool
+
+    @staticmethod
+    def of(layer: int, call: AttentionCall) -> CallPattern:
+        q, k = call.q, call.k
+        return CallPattern(
+            layer, q.shape, k.shape, q.transpose(1, 2).shape, k.transpose(1, 2).shape, q.dtype, call.scale,
+            call.scale == q.shape[-1] ** -0.5,
+        )  # fmt: skip
+
+    def tensors(self, args: Sequence[Any], kwargs: Mapping[str, Any], backend: bool) -> tuple[Tensor, Tensor] | None:
+        """The queries and keys of a call like it, as the function was given them; None of any other call.
+
+        Args:
+            backend: whether the function is a backend of diffusers, else it is PyTorch's own.
+        """
+        get = kwargs.get
+        if not args:
+            q, k = get("query"), get("key")
+        elif len(args) == 3 and not backend:
+            q, k, _ = args
+        else:
+            return None
+        if q is None or k is None or get("attn_mask") is not None or get("is_causal") or get("_parallel_config") is not None:
+            return None
+        scale = get("scale")
+        if (scale != self.scale if scale is not None else not self.usual) or q.dtype is not self.dtype:
+            return None
+        if q.shape != (self.q_beside if backend else self.q) or k.shape != (self.k_beside if backend else self.k):
+            return None
+        return q, k
 
 
 class CallBatch:
@@ -36,6 +95,7 @@ class CallBatch:
         self._enabled, self._watching = enabled, True
         self._held: list[_Held] = []
         self._rooms: dict[tuple[torch.Size, torch.Size], int] = {}
+        self._least = _MANY
         self.full = False
 
     def begin(self) -> None:
@@ -51,11 +111,20 @@ class CallBatch:
         room = self._rooms.get(shapes)
         if room is None:
             room = self._rooms[shapes] = _room(call)
+            self._least = min(self._least, room) if room else self._least
         if not room:
             return False
-        self._held.append((layer, call, q._version, k._version))
+        self._held.append((layer, q, k, q._version, k._version, call.scale, False))
         self.full = len(self._held) >= room
         return not self._watching
+
+    def add_like(self, pattern: CallPattern, q: Tensor, k: Tensor, backend: bool) -> bool:
+        """The same of a call like one that waited earlier, without reading it."""
+        if self.full or not self._enabled or q.is_inference() or k.is_inference():
+            return False
+        self._held.append((pattern.layer, q, k, q._version, k._version, pattern.scale, backend))
+        self.full = len(self._held) >= self._least
+        return True
 
     def take(self) -> list[tuple[list[int], AttentionCall]]:
         """What waits, calls of one shape as one call of more heads, with the numbers of their layers.
@@ -64,18 +133,18 @@ class CallBatch:
             NothingRecorded: somebody wrote into queries or keys that nobody wrote into before.
         """
         held, self._held, self.full = self._held, [], False
-        untouched = all(x.q._version == of_q and x.k._version == of_k for _, x, of_q, of_k in held)
+        untouched = all(q._version == of_q and k._version == of_k for _, q, k, of_q, of_k, _, _ in held)
         if self._watching:
             if held:
                 self._watching, self._enabled = False, untouched
             return []
         if not untouched:
             raise NothingRecorded("something began to write into the model's queries or keys in the middle of the run")
-        alike: dict[tuple[object, ...], list[tuple[int, AttentionCall]]] = {}
-        for layer, call, _, _ in held:
-            key = (call.q.shape, call.k.shape, call.scale, call.q.dtype)
-            alike.setdefault(key, []).append((layer, call))
-        return [([layer for layer, _ in group], _side_by_side([call for _, call in group])) for group in alike.values()]
+        alike: dict[tuple[object, ...], list[_Held]] = {}
+        for one in held:
+            _, q, k, _, _, scale, heads_last = one
+            alike.setdefault((q.shape, k.shape, scale, q.dtype, heads_last), []).append(one)
+        return [([one[0] for one in group], _side_by_side(group)) for group in alike.values()]
 
 
 def _room(call: AttentionCall) -> int:
@@ -88,7 +157,11 @@ def _room(call: AttentionCall) -> int:
     return room if room >= _FEW and not call.packed_heads else 0
 
 
-def _side_by_side(calls: list[AttentionCall]) -> AttentionCall:
+def _side_by_side(held: Sequence[_Held]) -> AttentionCall:
+    """Several calls as one of more heads, in tensors of its own."""
+    *_, scale, heads_last = held[0]
     with torch.no_grad():
-        q, k = (torch.stack(parts, 1).flatten(1, 2) for parts in ([c.q for c in calls], [c.k for c in calls]))
-    return AttentionCall(q, k, calls[0].scale)
+        q, k = torch.stack([one[1] for one in held], 1), torch.stack([one[2] for one in held], 1)
+        if heads_last:
+            q, k = q.transpose(2, 3), k.transpose(2, 3)
+        return AttentionCall(q.flatten(1, 2), k.flatten(1, 2), scale)

@@ -15,11 +15,11 @@ from ..errors import NothingRecorded, UnsupportedModel
 from .accumulator import Accumulator
 from .attention_call import AttentionCall
 from .block_caches import may_be_cached
-from .call_batching import CallBatch
+from .call_batching import CallBatch, CallPattern
 from .compile_op import is_compiled
 from .concept_reader import ConceptReader
 from .family import Family
-from .picture_text import PictureText, add_output_row, add_picture_row, add_row, add_text_row
+from .picture_text import PictureText, add_layers, add_output_row, add_picture_row, add_row, add_text_row
 from .text_rows import EncodedText, match_rows
 from .token_layout import RowLayout, TokenLayout
 from .transformer_recording import TIMES, TransformerRecording
@@ -38,14 +38,33 @@ class _Call:
         texts: for each row of its batch whose it is.
         keeping_self: those that keep the picture's attention to itself in this step.
         rows: of the layout, by the shapes of queries and keys that came.
+        patterns: of calls that waited, by their layers, in all calls of this layout.
         attended: the layers that have attended in it so far.
     """
 
     layout: TokenLayout
     texts: Sequence[PictureText | None]
     keeping_self: Sequence[Accumulator]
+    patterns: dict[str, CallPattern]
     rows: dict[tuple[torch.Size, torch.Size], Sequence[RowLayout] | None] = field(default_factory=dict)
     attended: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What arguments of a model mean.
+
+    Attributes:
+        values: these arguments.
+        layout: where tokens stand.
+        rows: whose the rows of the batch may be.
+        patterns: of calls that waited, by their layers.
+    """
+
+    values: Any
+    layout: TokenLayout
+    rows: list[tuple[EncodedText, ...]]
+    patterns: dict[str, CallPattern] = field(default_factory=dict)
 
 
 class ModelRecorder:
@@ -72,7 +91,7 @@ class ModelRecorder:
         self._concepts = concepts
         self._model, self._family, self._number = getattr(model, "_orig_mod", model), family, number
         self._current, self._failed = current, failed
-        self._known: dict[tuple[Any, ...], tuple[Any, TokenLayout, list[tuple[EncodedText, ...]]]] = {}
+        self._known: dict[tuple[Any, ...], _Known] = {}
         self._call: _Call | None = None
         self._recording: TransformerRecording | None = None
         modules = self._model.named_modules()
@@ -93,7 +112,8 @@ class ModelRecorder:
             self._known, self._recording, self._attended, self._left_out = {}, recording, set(), False
             self._numbers = {}
             self._batch = CallBatch(self._eager and not (keep.layers or keep.heads or keep.relations or keep.output))
-        layout, rows, own = self._read(recording, arguments)
+        known, own = self._read(recording, arguments)
+        layout, rows = known.layout, known.rows
         if not any(rows):
             raise NothingRecorded(
                 f"The text that {type(self._model).__name__} was given is none of those that the pipeline encoded, so nobody "
@@ -101,8 +121,8 @@ class ModelRecorder:
             )
         columns = [self._family.text_columns(arguments, row, layout) for row in own]
         texts = recording.begin_call(rows, columns, arguments, self._family)
-        own_texts = [text for text in texts if text is not None and text.group.side == "prompt"]
-        self._call = _Call(layout, texts, [x.group.accumulator for x in own_texts if x.group.accumulator.keeps_self_attention])
+        prompts = [text.group.accumulator for text in texts if text is not None and text.group.side == "prompt"]
+        self._call = _Call(layout, texts, [one for one in prompts if one.keeps_self_attention], known.patterns)
         self._batch.begin()
         if self._concepts is not None:
             self._concepts.begin(recording, arguments, layout, texts, own[0])
@@ -114,6 +134,18 @@ class ModelRecorder:
     def expects(self, layer: str) -> bool:
         place, current = self._picture_layers.get(layer), self._call
         return place is None or (current is not None and any(one.wants_joint_self(place) for one in current.keeping_self))
+
+    def hold(self, layer: str, args: Sequence[Any], kwargs: Mapping[str, Any], backend: bool) -> bool:
+        current = self._call
+        if current is None or current.keeping_self or (pattern := current.patterns.get(layer)) is None:
+            return False
+        found = pattern.tensors(args, kwargs, backend)
+        if found is None or not self._batch.add_like(pattern, *found, backend):
+            return False
+        current.attended.add(layer)
+        if self._batch.full:
+            self._work_off(current)
+        return True
 
     def attention(self, layer: str, number: int, call: AttentionCall) -> None:
         recording, current = self._recording, self._call
@@ -139,6 +171,8 @@ class ModelRecorder:
         keeping = current.keeping_self  # no generator for a step that keeps none, which most are
         at_once = current.layout.rows_apart or (keeping and any(one.wants_joint_self(place) for one in keeping))
         if not at_once and self._batch.add(place, call):
+            if self._concepts is None:
+                current.patterns[layer] = CallPattern.of(place, call)
             if self._batch.full:
                 self._work_off(current)
             return
@@ -156,8 +190,7 @@ class ModelRecorder:
         for layers, call in self._batch.take():
             for index, (row, text) in enumerate(zip(current.layout.of("the model", call) or (), current.texts, strict=True)):
                 if text is not None:
-                    add_row(text, layers[0], current.layout, row, index, call)
-                    text.group.accumulator.note_layers(layers, current.layout.patches[1:])
+                    add_layers(text, layers, current.layout, row, index, call)
 
     def unread(self, layer: str, processor: str) -> None:
         if layer in self._picture_layers:
@@ -190,10 +223,8 @@ class ModelRecorder:
             self._concepts.end()
         self._failed(error)
 
-    def _read(
-        self, recording: TransformerRecording, arguments: Mapping[str, Any]
-    ) -> tuple[TokenLayout, list[tuple[EncodedText, ...]], list[Tensor]]:
-        """The layout of a call, whose its rows are, and its text; looked up where the same was given before."""
+    def _read(self, recording: TransformerRecording, arguments: Mapping[str, Any]) -> tuple[_Known, list[Tensor]]:
+        """What the arguments of a call mean, looked up where the same were given before, and its text."""
         own = self._family.text_rows(arguments)
         texts = recording.texts()
         values = [arguments.get(name) for name in self._family.layout_arguments]
@@ -208,11 +239,11 @@ class ModelRecorder:
             if len(own) != layout.batch:
                 raise UnsupportedModel(f"{type(self._model).__name__} was given {len(own)} texts for {layout.batch} pictures.")
             # The values are kept, so that no other tensor can get their identity.
-            found = ((arguments[self._family.text[0]], values), layout, match_rows(own, texts))
+            found = _Known((arguments[self._family.text[0]], values), layout, match_rows(own, texts))
             if len(self._known) >= _KNOWN:
                 self._known.pop(next(iter(self._known)))
             self._known[key] = found
-        return found[1], found[2], own
+        return found, own
 
 
 def _identity(value: Any) -> Any:

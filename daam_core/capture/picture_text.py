@@ -103,6 +103,22 @@ def add_row(text: PictureText, layer: int, layout: TokenLayout, row: RowLayout, 
             )
 
 
+def add_layers(
+    text: PictureText, layers: Sequence[int], layout: TokenLayout, row: RowLayout, index: int, call: AttentionCall
+) -> None:
+    """The same of several layers side by side, as one of more heads, in tensors that nobody else writes into; none of them
+    gives the picture's attention to itself."""
+    accumulator, (frames, height, width) = text.group.accumulator, layout.patches
+    source, text_keys = text.source(row)
+    if frames == 1 and text_keys.stop > text_keys.start:
+        part, keys = call.part(slice(index, index + 1), row.picture, height * width, text_keys)
+        if accumulator.add_joint_layers(layers, (height, width), part, source, keys):
+            text.pending = True
+            return
+    add_row(text, layers[0], layout, row, index, call)
+    accumulator.note_layers(layers, (height, width))
+
+
 def add_text_row(text: PictureText, layer: str, layout: TokenLayout, row: RowLayout, index: int, call: AttentionCall) -> None:
     """What the text of row `index` of the batch attends to, in the same attention call, if the text has queries there."""
     accumulator = text.group.accumulator

@@ -48,6 +48,10 @@ class AttentionCallbacks(Protocol):
     def expects(self, layer: str) -> bool:
         """Whether this wanted layer is to be read in the call that runs; else neither of the next two is called for it."""
 
+    def hold(self, layer: str, args: Sequence[Any], kwargs: Mapping[str, Any], backend: bool) -> bool:
+        """Whether a call of an attention function by a wanted layer is taken as it is, to be read when the model is done; else
+        `attention` is called for it. `backend`: whether the function is a backend of diffusers, else it is PyTorch's own."""
+
     def attention(self, layer: str, number: int, call: AttentionCall) -> None:
         """A wanted layer attended, for the `number`th time in this call, counted from 0."""
 
@@ -271,6 +275,12 @@ def _wrap_attention(read: Read, below: Callable[..., Any]) -> Callable[..., Any]
         scopes = _active_scopes()
         if not scopes:
             return below(*args, **kwargs)
+        if len(scopes) == 1 and _held(scopes[0], args, kwargs, backend):
+            _THREAD.inside += 1
+            try:
+                return below(*args, **kwargs)
+            finally:
+                _THREAD.inside -= 1
         call = error = None
         try:
             call = read(args, kwargs)
@@ -296,6 +306,17 @@ def _wrap_attention(read: Read, below: Callable[..., Any]) -> Callable[..., Any]
         return output
 
     return attention
+
+
+def _held(scope: _Scope, args: Sequence[Any], kwargs: Mapping[str, Any], backend: bool) -> bool:
+    layer = scope.layers[-1]
+    try:
+        if not scope.hooks._callbacks.hold(layer[0], args, kwargs, backend):
+            return False
+    except Exception as raised:
+        scope.hooks._fail(scope, raised)
+    layer[1] += 1
+    return True
 
 
 def _dispatch_all(scopes: Sequence[_Scope], call: AttentionCall | None, error: Exception | None) -> None:

@@ -38,7 +38,7 @@ class _Forward:
         text_keys: the same object as in an earlier forward whose text and weights were the same, None in a compiled UNet.
         bias: what is added to the scores of the text's columns, `[batch, 1, 1, keys]`, None where nothing is.
         plans: of layers that attended in an earlier forward like this one, where their sums go.
-        reads_self: whether the picture's attention to itself is what its projections say.
+        reads_self: whether the picture's attention to itself is kept in this step, and is what its projections say.
     """
 
     batch: int
@@ -167,7 +167,7 @@ class UNetRecording:
             self._texts.keys(context, self._hooks),
             inputs.text_bias,
             self._plans_of(context, frames, places),
-            not inputs.masks_self and self.area.whole and not frames,
+            not inputs.masks_self and self.area.whole and not frames and self.recording.keeps_self_attention,
         )
         self._layers = []
         if self._outputs is not None:
@@ -189,9 +189,11 @@ class UNetRecording:
             if self._concepts is not None:
                 self._add_concepts(self._concepts, layer, grid, q, k, forward)
             return
+        if not cross and not forward.reads_self:
+            return
         described = self._hooks.layers[layer]
         if not cross:
-            if forward.reads_self and q.shape[0] == forward.batch:  # else perturbed, or merged
+            if q.shape[0] == forward.batch:  # else perturbed, or merged
                 for group, where in forward.places:
                     if group.side == "prompt":
                         group.accumulator.add_self(grid, q, k, described.heads, described.scale, where)
