@@ -14,12 +14,9 @@ from ..attention.concepts import ConceptRule
 from ..capture.buffers import StoreOptions
 from ..capture.class_hook import ClassHook, Finish
 from ..capture.concept_texts import ConceptTexts
-from ..capture.heat_so_far import heat_so_far
 from ..capture.recording import Recording
 from ..capture.tokenizer_hook import TokenizerHook
-from ..errors import DaamLensError
 from ..prompt.concepts import Concept
-from ..prompt.prompt import Prompt
 from ..types import Side, Size
 from .attention_trace import AttentionTrace, Generation
 from .encoded_prompts import EncodedPrompts, Encoding
@@ -85,34 +82,9 @@ class PipelineTrace(AttentionTrace):
         self._earlier: list[Encoding] = []
         self._encoding = False
 
-    def heat_so_far(self, word: str, size: Size, image: int = 0, prompt: Prompt | None = None) -> Tensor | None:
-        """A word's heat over the steps that are finished, while the pipeline still runs: call it in the pipeline's own thread,
-        as from `callback_on_step_end`.
-
-        Args:
-            word: a word or phrase of the picture's prompt, see `Prompt.find`.
-            size: (height, width) of the result.
-            image: number of the picture, from 0.
-            prompt: the words of embeddings that somebody else made.
-
-        Returns:
-            float32 `[h, w]` on the CPU, a share of attention 0..1 (see `capture.heat_so_far`); None where no call is recorded
-            in this thread, before the first step is finished, and where the prompt's words are not known.
-
-        Raises:
-            WordNotFound: the prompt has no such word; the text lists those it has.
-            BadArgument: `prompt` has another number of columns than was recorded.
-        """
+    def _running_recording(self) -> Recording | None:
         running = self._running()
-        if running is None:
-            return None
-        try:
-            return heat_so_far(running.recording, image, word, size, prompt=prompt)
-        except DaamLensError:
-            raise
-        except Exception as error:  # sums that were worked off by half would be wrong
-            self._fail(error)
-            return None
+        return None if running is None else running.recording
 
     def _attach(self) -> None:
         pipe = self._pipe
