@@ -14,7 +14,7 @@ from PIL import Image
 
 from daam_core.errors import WordNotFound
 from daam_core.render import overlay
-from daam_webui import live_preview
+from daam_webui import live_preview, preview_tiles
 from daam_webui.live_preview import LivePreview
 from daam_webui.preview_tiles import layout, tile_size
 from daam_webui.replaced import replaced
@@ -77,7 +77,7 @@ def test_a_picture_a_second_at_most_and_those_between_are_left_out() -> None:
 
 def test_a_slow_drawing_is_a_twentieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run()
-    honest = live_preview.with_heat
+    honest = preview_tiles.with_heat
 
     def slow(*given: Any) -> Any:
         run.now += 0.3
