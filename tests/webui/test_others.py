@@ -47,7 +47,8 @@ def test_soft_inpainting_is_read(live: Live) -> None:
 def test_prompts_that_are_written_anew_are_the_ones_that_are_read(live: Live) -> None:
     """Dynamic Prompts' way: each picture of a batch has another prompt than the one that was typed."""
     made = []
-    for lens in (None, {}):
+    asked: list[dict[str, Any] | None] = [None, {}]
+    for lens in asked:
         live.server.get("/witness/fail?where=new%20prompts")
         made.append(live.make(lens=lens, prompt="a {red|blue} house", batch_size=2))
     bare, seen = made

@@ -149,7 +149,7 @@ def test_a_refiner_is_not_recorded_and_the_words_have_their_maps(server: SDNextS
     """Its own steps are another model's; those of the model before it are there."""
     server.options(sd_model_checkpoint="Diffusers/tiny-xl", sd_model_refiner="Diffusers/tiny-xl")
     try:
-        refined = {"enable_hr": True, "refiner_steps": 4, "refiner_start": 0.5, "steps": 4}
+        refined: dict[str, Any] = {"enable_hr": True, "refiner_steps": 4, "refiner_start": 0.5, "steps": 4}
         maps, note, _ = server.recorded(**refined)
         assert not note and maps[0].words == WORDS and maps[0].steps <= 4
     finally:
@@ -175,7 +175,7 @@ def test_live_heat(server: SDNextServer) -> None:
     """Over its own preview, the picture stays; a word that is not there is a sentence."""
     server.options(show_progress_type="Simple")
     try:
-        body = {"steps": 40, "prompt": "a red house"}
+        body: dict[str, Any] = {"steps": 40, "prompt": "a red house"}
         bare, _ = server.make(**body)
         previews, done = set(), threading.Event()
 
