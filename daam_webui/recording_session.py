@@ -99,6 +99,8 @@ class RecordingSession:
         second = bool(getattr(p, "is_hr_pass", False))
         hires = bool(getattr(p, "enable_hr", False))
         if self.failure or (hires and self.settings.hires not in ("both", "second" if second else "first")):
+            if self._live is not None:
+                self._live.release()
             return ()
         iteration = int(p.iteration)
         if iteration not in self._batches:
@@ -108,8 +110,9 @@ class RecordingSession:
         self._params, self._pass, self._step = weakref.ref(params), self._passes[iteration][second], None
         self._reads_context = not self.host.changes_keys()
         self._attached = self._hooks_of(unet, self._batch.wants_self)
-        hooks = (self._attached.attention, self._attached.context)
-        return hooks if self._live is None else (*hooks, self._live.during())
+        if self._live is not None:
+            self._live.watch((iteration, second), p)
+        return self._attached.attention, self._attached.context
 
     def begin_call(self, rows: int, size: Grid, options: dict[str, Any] | None, context: Tensor | None) -> None:
         """The UNet is called with a batch of `rows` latents of `size`; `options` are Forge's `transformer_options`."""
@@ -144,6 +147,8 @@ class RecordingSession:
             logger.warning("DAAM Lens: %s", self.failure, exc_info=None if isinstance(error, DaamLensError) else error)
         self._batches.clear()
         self._batch = self._params = self._step = None
+        if self._live is not None:
+            self._live.release()
 
     # -- the UNet, see `daam_core.capture.unet_forward.AttentionReceiver` ---------------------------------------------
 
@@ -199,6 +204,7 @@ class RecordingSession:
     def close(self) -> None:
         """Let go of everything that is the host's or large."""
         if self._live is not None:
+            self._live.release()
             self._live.tell_cost()
             self._live = None
         self._batches.clear()
