@@ -158,14 +158,15 @@ def test_a_refiner_is_not_recorded_and_the_words_have_their_maps(server: SDNextS
 
 def test_its_plots_have_our_axes(server: SDNextServer) -> None:
     """A cell for each word, drawn; what is not read there is no axis."""
-    infos = [one for one in server.get("/sdapi/v1/script-info") if one["name"] == "xyz grid"]
-    labels = infos[0]["args"][0]["choices"]
-    ours = [str(label) for label in labels if "DAAM Lens" in str(label)]
+    infos = [one for one in server.get("/sdapi/v1/script-info") if one["name"] == "xyz grid script"]
+    labels = next(arg["choices"] for one in infos for arg in one["args"] if arg["choices"])
+    each = [label if isinstance(label, str) else label[0] for label in labels]
+    ours = [label for label in each if "DAAM Lens" in label]
     assert ours == [f"[DAAM Lens] {name}" for name in ("words", "threshold", "mask method", "layers")]
     nothing = ["Nothing", "", []]
     more = [False, False, False, True, False, True, False, False, 0, False, "None", 2, True, 1, 1]
     args = ["[DAAM Lens] words", "house, tree", [], *nothing, *nothing, *more]
-    images, _ = server.make({}, script_name="xyz grid", script_args=args)
+    images, _ = server.make({}, script_name="xyz grid script", script_args=args)
     _, house, tree = images
     assert house.shape == tree.shape and house.shape[0] > house.shape[1], "the word stands below"
     assert (house != tree).any()
