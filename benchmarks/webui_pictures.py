@@ -126,7 +126,7 @@ def main() -> None:
         server = Server(host, data)
         try:
             server.wait().post("/sdapi/v1/options", SETTINGS)
-            for theme, height, scene in (("light", 1560, script), ("dark", 1480, tab), ("light", 1300, live)):
+            for theme, height, scene in (("light", 1390, script), ("dark", 1455, tab), ("light", 1300, live)):
                 with Chromium(browser, timeout=120) as page:
                     page.resize(1400, height)
                     load(page, server, theme)
