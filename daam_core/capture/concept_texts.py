@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..attention.concepts import ConceptRule
 from ..errors import BadArgument
+from ..maps.relabel import by_index
 from ..prompt.concepts import Concept, competing_columns, own_columns, rivals_of
 from ..prompt.prompt import Prompt
 
@@ -55,11 +56,15 @@ class ConceptTexts:
         """Which columns of a prompt and of the concepts take part, for a picture with that prompt.
 
         Raises:
-            BadArgument: the prompt has no words, so that a concept has nothing to stand against.
+            BadArgument: the prompt has no words, or none that are known, so that a concept has nothing to stand against.
         """
         kept = list(range(prompt.length)) if self.rule == "column" else [token.column for token in prompt.tokens]
         if not prompt.tokens:
             raise BadArgument("A concept is held against the prompt's words, and this prompt has none")
+        if by_index(prompt):
+            raise BadArgument(
+                "A concept is held against the prompt's words, and those of this prompt are not known: it was encoded elsewhere"
+            )
         columns, first = self.columns(), len(kept)
         # Lists, made into tensors once: a tensor that is written place by place takes twenty times as long.
         numerator, place, presence = ([[False] * self.num_concepts for _ in range(first + len(columns))] for _ in range(3))

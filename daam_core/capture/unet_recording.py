@@ -69,6 +69,7 @@ class UNetRecording:
         whole_call: whether every forward in this thread is the pipeline's; else those with other texts are left alone.
         concepts: gives the concepts that were asked for, encoded; None where none were.
         outputs: hooks on what the layers give out, where output space is kept.
+        in_callback: tells whether a function of the user's runs, in which the UNet does not paint this picture.
 
     Attributes:
         thread: the thread that makes the call.
@@ -90,8 +91,9 @@ class UNetRecording:
         whole_call: bool = True,
         concepts: Callable[[], ConceptTexts | None] | None = None,
         outputs: UNetOutputs | None = None,
+        in_callback: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._outputs = outputs
+        self._outputs, self._in_callback = outputs, in_callback
         self.thread = threading.get_ident()
         self.recording = Recording(keep, hold=not hooks.compiled)
         self.latent_size: Grid = (0, 0)
@@ -135,7 +137,7 @@ class UNetRecording:
     # -- what the hooks on the UNet read, see `AttentionReceiver` ---------------------------------------------------
 
     def wants_forward(self) -> bool:
-        return threading.get_ident() == self.thread and not self.recording.failure
+        return threading.get_ident() == self.thread and not self.recording.failure and not self._in_callback()
 
     def begin_forward(self, inputs: UNetInputs) -> bool:
         if self._whole_call and torch.is_grad_enabled() and inputs.sample.requires_grad:
