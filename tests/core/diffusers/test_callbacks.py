@@ -95,7 +95,8 @@ def test_the_same_of_transformers(name: str) -> None:
 
 
 def test_a_trace_inside_a_callback_records_a_call_with_that_callback() -> None:
-    outer, inner, found = pipeline("small"), pipeline("small"), []
+    outer, inner = pipeline("small"), pipeline("small")
+    found: list[HeatMaps] = []
 
     def callback(pipe: Any, _step: int, _time: Any, given: Given) -> Given:
         if pipe is outer and not found:
@@ -144,7 +145,8 @@ def test_copies_made_in_a_callback_work_alone(kind: str, options: str) -> None:
     ends the picture."""
     pipe = pipeline("small") if kind == "unet" else made.pixart()
     paint = paint_unet if kind == "unet" else functools.partial(paint_transformer, case=CASES[kind])
-    model, copies = (pipe.unet if kind == "unet" else pipe.transformer), []
+    model = pipe.unet if kind == "unet" else pipe.transformer
+    copies: list[Any] = []
     calls: list[Any] = []
     sizes: list[int] = []
     model.register_forward_pre_hook(_Kept(calls), with_kwargs=True)

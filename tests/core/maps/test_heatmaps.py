@@ -121,7 +121,7 @@ def test_more_maps_than_can_be_held_are_refused_before_they_are_made() -> None:
 @pytest.mark.parametrize("name", ["layers", "steps", "heads", "grids", "frames"])
 def test_a_choice_is_a_list(name: str) -> None:
     with pytest.raises(BadArgument, match=f"{name} takes a list"):
-        detailed().select(**{name: 0})
+        detailed().select(**{name: 0})  # type: ignore[arg-type]
 
 
 def test_content_words_leave_out_articles() -> None:
