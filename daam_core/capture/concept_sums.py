@@ -58,7 +58,8 @@ class ConceptSums:
         """The sums of a picture at one resolution."""
         own, key = self.sums.setdefault(image, {}), (grid, area)
         if key not in own:
-            now = torch.zeros(2, grid[0] * grid[1], self.texts.num_concepts, device=device)
+            # Places side by side in memory: whatever is added runs along them.
+            now = torch.zeros(2, self.texts.num_concepts, grid[0] * grid[1], device=device).transpose(1, 2)
             own[key] = GridConceptSums(grid, area, now, torch.zeros_like(now), torch.zeros_like(now))
         return own[key]
 

@@ -89,7 +89,7 @@ class ConceptRecording(ConceptSums):
         self._waiting.clear()
 
     def _sum(self, sums: GridConceptSums, columns: Columns, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
-        add_fractions(sums.now, q, k, columns.numerator, columns.denominators, heads, scale)
+        add_fractions(sums.now, q, k, columns.shares, heads, scale)
 
     def require_own_keys(self, layer: Layer, number: int, context: Tensor, k: Tensor) -> None:
         """The layer attended to what its `to_k` makes of the text: so it will of a concept's.
