@@ -12,7 +12,7 @@ which below the fraction: `P_c[i] = sum over its numerator of exp(s_ik) / sum ov
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -134,17 +134,41 @@ def add_fractions(into: Tensor, q: Tensor, k: Tensor, shares: Shares, heads: int
         heads, scale: of each layer.
     """
     total = into.transpose(1, 2)
+    for _, place, presence in _of_heads(q, k, shares, heads, scale):
+        total[0] += place.sum(0)
+        total[1] += presence.sum(0)
+
+
+def add_step_fractions(into: Tensor, q: Tensor, k: Tensor, shares: Shares, heads: int, scale: float, weights: Tensor) -> None:
+    """The same of layers of several steps, in place: `into[i, j] += sum over layers m of weights[j, i, m]` times what
+    `add_fractions` adds to `into[j]`.
+
+    Args:
+        into: `[sums, 2, n, concepts]` float32 running sums of one picture.
+        weights: float32 `[2, sums, layers]`: of the map, of the presence.
+
+    The rest is as for `add_fractions`.
+    """
+    total, per_head = into.transpose(2, 3), weights.repeat_interleave(heads, 2)
+    for some, *both in _of_heads(q, k, shares, heads, scale):
+        for part, (own, found) in enumerate(zip(per_head, both, strict=True)):
+            total[:, part] += (own[:, some] @ found.flatten(1)).unflatten(1, found.shape[1:])
+
+
+def _of_heads(q: Tensor, k: Tensor, shares: Shares, heads: int, scale: float) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """(which heads of all layers, their fractions P_h, their var(P_h) P_h), both float32 `[heads, concepts, n]`."""
     with full_precision(q.device):
         queries, keys = split_heads(q, heads), split_heads(k, heads) * scale
         budget = min(_CACHED, temporary_bytes(q.device)) if q.device.type == "cpu" else temporary_bytes(q.device)
         # A head's variance needs all its places: where there are many, heads are worked off in groups.
         numbers = keys.shape[1] + len(shares.matrix) + 3 * shares.concepts
         group = max(1, budget // (4 * numbers * queries.shape[1]))
-        for some, own in zip(queries.split(group), keys.split(group), strict=True):
+        for first in range(0, len(queries), group):
+            which = slice(first, min(first + group, len(queries)))
+            some, own = queries[which], keys[which]
             found = [fractions(own @ some[:, cut].transpose(1, 2), shares) for cut in query_slices(some, own)]
             place, presence = found[0] if len(found) == 1 else (torch.cat(parts, -1) for parts in zip(*found, strict=True))
-            total[0] += place.sum(0)
-            total[1] += presence.mul_(_variance(presence)).sum(0)
+            yield which, place, presence.mul_(_variance(presence))
 
 
 def _variance(x: Tensor) -> Tensor:

@@ -111,6 +111,7 @@ class ConceptStreams(ConceptSums):
             found.append(read.transpose(0, 1).flatten(1))
             sums = self.place(text.group.images[0], (height, width), WHOLE, read.device)
             sums.step_terms += 1
+            sums.dirty = True
             output, mean = call.output[i, :, picture], self._stream.mean @ found[-1].float()
             add_output_fractions(sums.now, output, mean, self._stream.shares)
         self.layers.setdefault(number, (height, width))
