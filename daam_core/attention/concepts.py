@@ -26,7 +26,7 @@ CONCEPT_RULES: tuple[ConceptRule, ...] = ("prompt", "ovam", "column")
 """Rules that a concept's map can be made by; the first is the product's own."""
 _TEMPORARY = 2**25
 """So many bytes of a picture's outputs are brought to float32 at once."""
-_CACHED = 2**20
+_CACHED = 2**21
 """On a processor so many bytes of scores are worked off at once: what follows finds them in its cache."""
 
 
@@ -114,8 +114,12 @@ def fractions(scores: Tensor, shares: Shares) -> list[Tensor]:
     for below in shares.below:
         rest = parts[..., below.rows, :]
         rest = rest if below.of_concepts is None else rest.index_select(-2, below.of_concepts)
-        rest = own + rest if below.adds_own else rest
-        found.append(own / rest.clamp(min=torch.finfo(torch.float32).tiny))
+        # In place wherever the place is ours: fresh memory costs a processor more than the arithmetic.
+        if below.adds_own:
+            rest = (own + rest).clamp_(min=torch.finfo(torch.float32).tiny)
+            found.append(torch.div(own, rest, out=rest))
+        else:
+            found.append(own / rest.clamp(min=torch.finfo(torch.float32).tiny))
     return found
 
 
