@@ -82,6 +82,10 @@ class PipelineTrace(AttentionTrace):
         self._earlier: list[Encoding] = []
         self._encoding = False
 
+    def _running_recording(self) -> Recording | None:
+        running = self._running()
+        return None if running is None else running.recording
+
     def _attach(self) -> None:
         pipe = self._pipe
         self._tokenizers = TokenizerHook(pipe)
