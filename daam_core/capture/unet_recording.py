@@ -189,7 +189,7 @@ class UNetRecording:
             for plan in plans:
                 plan.add(q, k, keys)
             if self._concepts is not None:
-                self._add_concepts(self._concepts, layer, grid, q, k, forward)
+                self._add_concepts(self._concepts, layer, grid, q, k, forward, keys)
             return
         described = self._hooks.layers[layer]
         if not cross:
@@ -207,10 +207,10 @@ class UNetRecording:
         if forward.frames:
             self._add_frames(layer, grid, q, k, forward)
             return
+        keys = forward.text_keys if of_context else None
         if self._concepts is not None:
-            self._add_concepts(self._concepts, layer, grid, q, k, forward)
+            self._add_concepts(self._concepts, layer, grid, q, k, forward, keys)
         if forward.bias is None:
-            keys = forward.text_keys if of_context else None
             forward.plans[layer] = [
                 group.accumulator.add_cross(layer, grid, q, k, described.heads, described.scale, where, keys)
                 for group, where in forward.places
@@ -222,9 +222,18 @@ class UNetRecording:
                 layer, grid, q[rows], k[rows], described.heads, described.scale, where, text, forward.bias[rows]
             )
 
-    def _add_concepts(self, concepts: UNetConcepts, layer: int, grid: Grid, q: Tensor, k: Tensor, forward: _Forward) -> None:
+    def _add_concepts(
+        self,
+        concepts: UNetConcepts,
+        layer: int,
+        grid: Grid,
+        q: Tensor,
+        k: Tensor,
+        forward: _Forward,
+        keys: object | None,
+    ) -> None:
         own = [where for group, where in forward.places if group.side == "prompt"]
-        concepts.add(self._hooks.layers[layer], layer, grid, q, k, forward.context, own)
+        concepts.add(self._hooks.layers[layer], layer, grid, q, k, forward.context, own, keys)
 
     def _add_frames(self, layer: int, grid: Grid, q: Tensor, k: Tensor, forward: _Forward) -> None:
         """A layer whose batch holds the frames of each video one after the other, all with that video's text."""
