@@ -81,6 +81,7 @@ class ModelRecorder:
         self._picture_layers = {name: i for i, name in enumerate(filter(family.is_picture_layer, attending))}
         self._attended: set[str] = set()
         self._left_out = False
+        self._prompted: dict[int, set[int]] = {}  # by the rows of a batch, the pictures whose prompts were in it
         self._numbers: dict[str, int] = {}
         self._batch, self._eager = CallBatch(False), not is_compiled(model)
 
@@ -91,10 +92,15 @@ class ModelRecorder:
         if recording is not self._recording:
             keep = recording.recording.keep
             self._known, self._recording, self._attended, self._left_out = {}, recording, set(), False
-            self._numbers = {}
+            self._numbers, self._prompted = {}, {}
             self._batch = CallBatch(self._eager and not (keep.layers or keep.heads or keep.relations or keep.output))
         layout, rows, own = self._read(recording, arguments)
-        if not any(rows):
+        prompted = {text.image for row in rows for text in row if text.side == "prompt"}
+        before = self._prompted.setdefault(len(rows), set())
+        # A text of nobody's where a picture's prompt was: it was exchanged in the middle.
+        exchanged = not all(rows) and before - prompted
+        before |= prompted
+        if not any(rows) or exchanged:
             raise NothingRecorded(
                 f"The text that {type(self._model).__name__} was given is none of those that the pipeline encoded, so nobody "
                 "knows whose it is. Give the pipeline the prompt itself, or embeddings made inside the trace."
