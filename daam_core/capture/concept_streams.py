@@ -111,8 +111,9 @@ class ConceptStreams(ConceptSums):
             found.append(read.transpose(0, 1).flatten(1))
             sums = self.place(text.group.images[0], (height, width), WHOLE, read.device)
             sums.step_terms += 1
+            sums.dirty = True
             output, mean = call.output[i, :, picture], self._stream.mean @ found[-1].float()
-            add_output_fractions(sums.now, output, mean, self._stream.numerator, self._stream.denominators)
+            add_output_fractions(sums.now, output, mean, self._stream.shares)
         self.layers.setdefault(number, (height, width))
         if entered.leave is not None:
             self._tokens = entered.leave(text_output(attn, torch.stack(found).to(self._tokens.dtype), self._kind.shared))
