@@ -101,12 +101,16 @@ class ConceptRecording(ConceptSums):
         Raises:
             UnsupportedModel: it did not.
         """
+        self.require_keys(layer.name, number, context, k)
+
+    def require_keys(self, name: str, number: int, context: Tensor, k: Tensor) -> None:
+        """The same of a layer of that name."""
         again = self._project(number, context)
         if again.shape != k.shape or not bool(
             (again.float() - k.float()).abs().amax() <= _TOLERANCE * k.float().abs().amax() + 1e-6
         ):
             raise UnsupportedModel(
-                f"{layer.name} attends to keys that are not those of the text it is given, so a concept's cannot be made; "
+                f"{name} attends to keys that are not those of the text it is given, so a concept's cannot be made; "
                 "something stands between the text encoder and this layer"
             )
 

@@ -72,7 +72,7 @@ class ConceptRouter:
             self._recording.fail_concepts(error)
 
     def _start(self, conds: Conds, like: Tensor) -> ConceptRecording:
-        texts = _one(conds.concepts)
+        texts = one_encoding(conds.concepts)
 
         def project(layer: int, states: Tensor) -> Tensor:
             keys: Tensor = self._projections[layer](states[None])[0]
@@ -94,7 +94,7 @@ class ConceptRouter:
         self._projections.clear()
 
 
-def _one(carried: Sequence[ConceptTexts | str | None]) -> ConceptTexts:
+def one_encoding(carried: Sequence[ConceptTexts | str | None]) -> ConceptTexts:
     """The concepts that every prompt of a run was encoded beside.
 
     Raises:
