@@ -136,6 +136,10 @@ class Batch:
         groups: side, pictures and texts of each group; every picture is in one group of the prompt side.
         concepts: what is looked for beside the words, encoded, or why it is not; None where nothing is.
         parts: how many AND parts each picture's prompt has.
+
+    Attributes:
+        num_images: how many there are.
+        pictures: those that are finished, uint8 `[H, W, 3]`, by number.
     """
 
     def __init__(
@@ -148,6 +152,7 @@ class Batch:
         self.recording = Recording(keep)
         self.groups = [PictureGroup(self.recording, *group) for group in groups]
         self.pictures: dict[int, NDArray[np.uint8]] = {}
+        self.num_images = 1 + max(image for side, images, _ in groups for image in images if side == "prompt")
         self.proof = ContextProof()
         self.concepts = None if concepts is None else BatchConcepts(self.recording, concepts, parts)
         self._call: Call | None = None

@@ -6,6 +6,7 @@ import logging
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from daam_core.capture.concept_texts import ConceptTexts
+from daam_core.capture.heat_so_far import heat_so_far
 from daam_core.capture.region import Area
 from daam_core.capture.unet_forward import UNetInputs
 from daam_core.capture.unet_hooks import UNetAttentionHooks
 from daam_core.errors import DaamLensError, NothingRecorded, recording_failure
 from daam_core.maps.heatmaps import HeatMaps
-from daam_core.types import Grid
+from daam_core.types import Grid, Size
 
 from .batch import Batch
 from .batch_rows import Side
@@ -27,6 +29,7 @@ from .context_proof import ContextHooks
 from .crop_region import area_of
 from .finished_image import FinishedImage
 from .hosts import UNetCall, WebUI
+from .live_preview import LivePreview
 from .prompt_schedule import PromptSchedule
 from .sampling_step import SamplingStep, sampling_step
 from .schedule import PassTexts, groups
@@ -66,6 +69,8 @@ class RecordingSession:
         self._step: SamplingStep | None = None
         self._reads_context = False
         self._concepts: ConceptTexts | Exception | None = None
+        word = settings.live_word.strip()
+        self._live = LivePreview(word, host.preview_state()) if word else None
 
     # -- before the sampler -----------------------------------------------------------------------------------------
 
@@ -80,6 +85,10 @@ class RecordingSession:
     def concept_failures(self) -> list[str]:
         """Why there are no concepts, a sentence for each batch that has none."""
         return [why for batch in self._batches.values() if (why := batch.recording.concept_failure)]
+
+    def live_failures(self) -> list[str]:
+        """Why no heat was shown while it sampled, where it was asked for."""
+        return [self._live.failure] if self._live is not None and self._live.failure else []
 
     # -- the sampler ------------------------------------------------------------------------------------------------
 
@@ -99,7 +108,8 @@ class RecordingSession:
         self._params, self._pass, self._step = weakref.ref(params), self._passes[iteration][second], None
         self._reads_context = not self.host.changes_keys()
         self._attached = self._hooks_of(unet, self._batch.wants_self)
-        return self._attached.attention, self._attached.context
+        hooks = (self._attached.attention, self._attached.context)
+        return hooks if self._live is None else (*hooks, self._live.during())
 
     def begin_call(self, rows: int, size: Grid, options: dict[str, Any] | None, context: Tensor | None) -> None:
         """The UNet is called with a batch of `rows` latents of `size`; `options` are Forge's `transformer_options`."""
@@ -116,9 +126,16 @@ class RecordingSession:
 
     def end_step(self) -> None:
         """The prediction is there."""
-        if self._batch is not None and self._step is not None and not self.failure:
-            self._batch.end_step(self._step.sigma)
+        step, batch = self._step, self._batch
         self._params = self._step = None
+        if batch is None or step is None or self.failure:
+            return
+        batch.end_step(step.sigma)
+        if self._live is not None:
+            self._live.after_step(partial(self._live_heat, batch, step.area), batch.num_images, step.size, step.sigma)
+
+    def _live_heat(self, batch: Batch, area: Area, image: int, size: Size) -> Tensor | None:
+        return heat_so_far(batch.recording, image, self.settings.live_word.strip(), size, area)
 
     def fail(self, error: Exception) -> None:
         """Stop recording; the sampler goes on. What was foreseen is one line in the log, anything else has a traceback."""
@@ -181,6 +198,9 @@ class RecordingSession:
 
     def close(self) -> None:
         """Let go of everything that is the host's or large."""
+        if self._live is not None:
+            self._live.tell_cost()
+            self._live = None
         self._batches.clear()
         self._hooks.clear()
         self._unet = self._attached = self._batch = self._params = self._step = None

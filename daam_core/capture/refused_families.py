@@ -22,11 +22,14 @@ REFUSED: Mapping[str, str] = {
     "t5_film_transformer.T5FilmDecoder": _SOUND,
     "transformer_rfd4_proteina.RFD4ProteinaTransformer": "it makes proteins, not pictures",
     "transformer_kandinsky6_sr.Kandinsky6SRTransformer3DModel": "it enlarges a video and is given no text",
-    "transformer_sana_wm.SanaWMTransformer3DModel": "its text is mixed with a camera's path, which is not known yet",
-    "transformer_sana_wm_refiner.SanaWMLTX2RefinerTransformer3DModel": "it refines a video piece by piece",
-    "transformer_wan_animate_2.WanAnimate2Transformer3DModel": "its videos come in segments, whose places are not known",
-    "transformer_omnigen.OmniGenTransformer2DModel": "text and pictures are one sequence of tokens inside it",
-    "transformer_cosmos3.Cosmos3OmniTransformer": "text and pictures are one sequence of tokens inside it",
-    "transformer_anyflow_far.AnyFlowFARTransformer3DModel": "its frames attend in chunks",
+    "transformer_sana_wm_refiner.SanaWMLTX2RefinerTransformer3DModel": (
+        "it refines a finished video a few frames at a time, and is not told which of the whole they are"
+    ),
+    "transformer_wan_animate_2.WanAnimate2Transformer3DModel": (
+        "it makes its video in segments, and is not told which frames of the whole each of them is"
+    ),
+    "transformer_anyflow_far.AnyFlowFARTransformer3DModel": (
+        "it makes its video chunk by chunk, and is not told how many frames the whole has; AnyFlow without FAR is read"
+    ),
 }
 """`module.Class` of each behind `diffusers.models.transformers.`, with the reason."""

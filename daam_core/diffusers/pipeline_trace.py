@@ -15,7 +15,7 @@ from ..capture.buffers import StoreOptions
 from ..capture.class_hook import ClassHook, Finish
 from ..capture.concept_texts import ConceptTexts
 from ..capture.recording import Recording
-from ..capture.tokenizer_hook import TokenizerHook
+from ..capture.tokenizer_hook import Tokenized, TokenizerHook
 from ..prompt.concepts import Concept
 from ..types import Side, Size
 from .attention_trace import AttentionTrace, Generation
@@ -81,6 +81,10 @@ class PipelineTrace(AttentionTrace):
         self._current: PipelineCall | None = None
         self._earlier: list[Encoding] = []
         self._encoding = False
+
+    def _running_recording(self) -> Recording | None:
+        running = self._running()
+        return None if running is None else running.recording
 
     def _attach(self) -> None:
         pipe = self._pipe
@@ -202,7 +206,7 @@ class PipelineTrace(AttentionTrace):
         if call is not None and typed is not None and name != ENCODERS[0]:
             texts["prompt"] = untemplated(typed, call.given, call.encoded.num_parts("prompt") == 0)
         return self._encode(
-            lambda output: (texts, batches_of(output)),
+            lambda output, _: (texts, batches_of(output)),
             lambda: self._after_encoding(signature.bind(pipe, *args, **kwargs).arguments),
         )
 
@@ -213,11 +217,11 @@ class PipelineTrace(AttentionTrace):
 
     def _encode(
         self,
-        read: Callable[[Any], tuple[dict[str, list[str] | None], list[list[Tensor]]]],
+        read: Callable[[Any, list[Tokenized]], tuple[dict[str, list[str] | None], list[list[Tensor]]]],
         then: Callable[[], None] = lambda: None,
     ) -> Finish:
-        """Record the tokenizers until the end of an encoder's call, of whose output `read` makes texts and rows; `then` is
-        called behind it, and what it encodes is not taken for a prompt."""
+        """Record the tokenizers until the end of an encoder's call, of whose output, and what the tokenizers read,
+        `read` makes texts and rows; `then` is called behind it, and what it encodes is not taken for a prompt."""
         record = self._tokenizers.record()
         tokens = record.__enter__()
         self._encoding = True
@@ -228,7 +232,7 @@ class PipelineTrace(AttentionTrace):
                 self._encoding = False
                 return  # it raised
             try:
-                self._on_encoding(Encoding(*read(output), tokens))
+                self._on_encoding(Encoding(*read(output, tokens), tokens))
                 then()
             except Exception as error:
                 self._fail(error)

@@ -88,6 +88,12 @@ class A1111(WebUI):
 
         return bool(getattr(shared.opts, "send_size", True))
 
+    def preview_state(self) -> Any:
+        from modules import shared
+
+        every = int(getattr(shared.opts, "show_progress_every_n_steps", 1))  # -1: after the batch
+        return shared.state if getattr(shared.opts, "live_previews_enable", False) and every >= 0 else None
+
     def pixels(self, image: Any) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
 

@@ -44,6 +44,10 @@ class PageHost(Protocol):
     def sends_size(self) -> bool:
         """Whether a picture that is sent to another tab takes its size along (the host's own setting)."""
 
+    def preview_state(self) -> Any:
+        """The host's state, whose method `assign_current_image` takes each preview; None where none is shown while it
+        samples."""
+
     def pixels(self, image: Any) -> NDArray[np.uint8]:
         """A finished picture as uint8 `[H, W, 3]`."""
 

@@ -34,6 +34,7 @@ class ConceptRouter:
         self._recording, self._network, self._images = recording, network, images
         self._projections: dict[int, nn.Module] = {}
         self._proved: set[int] = set()
+        self._own: ConceptRecording | None = None
 
     def add(
         self,
@@ -59,7 +60,7 @@ class ConceptRouter:
                 raise UnsupportedModel("another node puts a mask between picture and text")
             if context is None:
                 raise NothingRecorded("the model was given no text")
-            concepts = self._recording.concepts or self._start(conds, a.k)
+            concepts = self._own or self._start(conds, a.k)
             if layer not in self._projections:
                 self._projections[layer] = _projection(self._network, place)
             for where in wanted:
@@ -85,12 +86,12 @@ class ConceptRouter:
         concepts = ConceptRecording(texts, first, project, weights, like)
         for part, prompts in enumerate(further, start=1):
             concepts.add_part(part, prompts)
-        self._recording.concepts = concepts
+        self._recording.concepts = self._own = concepts
         return concepts
 
     def clear(self) -> None:
         """Let go of the model."""
-        self._network = None
+        self._network = self._own = None
         self._projections.clear()
 
 

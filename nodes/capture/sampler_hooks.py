@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -21,12 +21,12 @@ from ...daam_core.capture.comfyui_concepts import concepts_refusal, needs_whole_
 from ...daam_core.capture.comfyui_families import READ_IN_COMFYUI, comfyui_model_of, comfyui_refusal
 from ...daam_core.capture.comfyui_model import is_unet
 from ...daam_core.capture.lse_capture import LseCapture
+from ...daam_core.capture.named_attention import named_attention
 from ...daam_core.errors import NothingRecorded, recording_failure
 from ...daam_core.maps.heatmaps import HeatMaps
 from ...daam_core.prompt.concepts import Concept
 from .concept_encoding import ConceptEncoder
 from .live_preview import LivePreview
-from .named_attention import named_attention
 from .recording_session import Options, RecordingSession
 from .recording_store import RECORDINGS, Source
 
@@ -75,9 +75,7 @@ class RecordedSampling:
             return self._without(executor, args, kwargs, error)
         try:
             _safely(session, _install, session, guider.model_options)
-            module = "" if session.family is None else session.family.attention_module
-            hooks = session.concepts_attached()
-            with _compiled_apart(guider.model_options), named_attention(module, _override(session, None)), hooks:
+            with _compiled_apart(guider.model_options), _named_attention(session), session.concepts_attached():
                 output = executor(*given, **named)
             self._keep(session, output, last, guider)
             if last.live is not None:
@@ -147,6 +145,13 @@ _PICTURES_ONLY = {"comfy.model_base.SVD_img2vid", "comfy.model_base.SV3D_u", "co
 
 def _kind(model: Any) -> str:
     return f"{type(model).__module__}.{type(model).__name__}"
+
+
+def _named_attention(session: RecordingSession) -> AbstractContextManager[None]:
+    """What hands its options to nobody calls its attention by a name."""
+    module = "" if session.family is None else session.family.attention_module
+    whole = f"comfy.ldm.{module}" if module else ""
+    return named_attention(whole, "optimized_attention", _override(session, None), shown_elsewhere=True)
 
 
 @contextmanager

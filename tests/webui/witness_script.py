@@ -73,7 +73,8 @@ def _hooks() -> int:
     def ours(m: Any) -> bool:
         return "forward_wrapper" in str(getattr(vars(m).get("forward"), "__module__", ""))
 
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + ours(m) for m in unet().modules())
+    previews = "assign_current_image" in vars(shared.state)
+    return previews + sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + ours(m) for m in unet().modules())
 
 
 class Witness(scripts.Script):  # type: ignore[misc]

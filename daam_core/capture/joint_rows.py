@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from math import prod
 
-from ...daam_core.capture.accumulator import Accumulator
-from ...daam_core.capture.attention_call import AttentionCall
-from ...daam_core.capture.buffers import BatchSlice
-from ...daam_core.capture.picture_text import is_joint
-from ...daam_core.capture.token_layout import RowLayout, TokenLayout
+from .accumulator import Accumulator
+from .attention_call import AttentionCall
+from .buffers import BatchSlice
+from .picture_text import is_joint
+from .token_layout import RowLayout, TokenLayout
 
 
 def add_self(into: Accumulator, layout: TokenLayout, row: RowLayout, rows: slice, a: AttentionCall) -> None:
