@@ -51,5 +51,6 @@ class StreamSums(ConceptSums):
         """
         sums = self.place(image, grid, area, read.device)
         sums.step_terms += 1
+        sums.dirty = True
         mean = self.stream.mean @ read.transpose(0, 1).flatten(1).float()
-        add_output_fractions(sums.now, output, mean, self.stream.numerator, self.stream.denominators)
+        add_output_fractions(sums.now, output, mean, self.stream.shares)
