@@ -101,7 +101,14 @@ def z_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 def test_a_transformer_is_recorded_over_the_hosts_api(z_image: Live) -> None:
-    asked = {"prompt": "a red house", "negative_prompt": "fog", "width": 192, "height": 128, "batch_size": 2, "cfg_scale": 3}
+    asked: dict[str, Any] = {
+        "prompt": "a red house",
+        "negative_prompt": "fog",
+        "width": 192,
+        "height": 128,
+        "batch_size": 2,
+        "cfg_scale": 3,
+    }
     plain = z_image.make(**asked)
     with_maps = z_image.make(lens={"negative": True, "overlays": True}, **asked)
     assert with_maps.note == ""
