@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import BadArgument, UnsupportedModel
+from ..errors import UnsupportedModel
 from ..picture_input import checked_picture, size_to_read
 from ..prompt.concepts import concepts_of
 from ..types import Image, Size
