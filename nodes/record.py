@@ -9,11 +9,10 @@ from comfy_api.latest import io
 from ..daam_core.capture.buffers import StoreOptions
 from ..daam_core.errors import BadArgument
 from ..daam_core.types import Relation
-from .capture.concept_encoding import ConceptEncoder
 from .capture.prompt_tokens import recording_clip
 from .capture.recording_session import Options
 from .capture.recording_store import Source
-from .capture.sampler_hooks import reads_concepts, recording_model
+from .capture.sampler_hooks import concept_encoder, recording_model
 from .concepts import CONCEPTS, CONCEPTS_HELP, ConceptList
 from .convert import hidden
 
@@ -114,5 +113,5 @@ class Record(io.ComfyNode):
         asked = {"negative": negative, "detail": detail, "heads": heads, "self_attention": self_attention}
         asked |= {"first_step": first_step, "last_step": last_step, "concepts": concepts, "relations": relations}
         source = Source(hidden(cls, "unique_id") or "", tuple(asked.items()))
-        beside = ConceptEncoder(concepts) if concepts and reads_concepts(model) else None
+        beside = concept_encoder(model, concepts)
         return io.NodeOutput(recording_model(model, options, source), None if clip is None else recording_clip(clip, beside))

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...daam_core.capture.accumulator import Accumulator
 from ...daam_core.capture.attention_call import AttentionCall
 from ...daam_core.capture.buffers import BatchSlice
+from ...daam_core.capture.comfyui_concepts import ComfyUIConcepts
 from ...daam_core.capture.counted_call import CountedCall, add_rows, check_batch, only_layout
 from ...daam_core.capture.joint_rows import add_self, add_text
 from ...daam_core.capture.recording import Recording
@@ -78,10 +79,19 @@ class AttentionRouter:
         images: pictures of the batch.
         transformer: whether the model is one, and pads its text behind; a UNet's is repeated.
         concepts: takes what a UNet attends with, too; None where no concepts were asked for.
+        block_concepts: the same for a transformer.
     """
 
-    def __init__(self, recording: Recording, images: int, transformer: bool, concepts: ConceptRouter | None = None) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        images: int,
+        transformer: bool,
+        concepts: ConceptRouter | None = None,
+        block_concepts: ComfyUIConcepts | None = None,
+    ) -> None:
         self._recording, self._images, self._transformer, self._concepts = recording, images, transformer, concepts
+        self._block_concepts = block_concepts
         self._sides: dict[Side, Accumulator] = {}
         self._sources: dict[tuple[BatchSlice, RowLayout, int], BatchSlice] = {}
         self._picked: list[tuple[int, int, tuple[int, ...]]] = []  # (prompt, columns of the text, which of them are keys)
@@ -129,6 +139,8 @@ class AttentionRouter:
             return
         number, rows = found
         layer = self._recording.layer(number, f"attention.{number}", "mid", a.heads, a.scale)
+        if self._block_concepts is not None:
+            self._block_concepts.attention(layer, a, rows)
         for side, batch_slice in call.wanted:
             row = only_layout(rows[batch_slice.index])
             source = self._source(batch_slice, row, layout.columns)
