@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attention.concepts import add_fractions
 from ..errors import NothingRecorded, UnsupportedModel
@@ -19,7 +19,6 @@ from ..types import Grid, Layer
 from .buffers import BatchSlice
 from .concept_sums import ConceptSums
 from .concept_texts import Columns, ConceptTexts
-from .forward_wrapper import ForwardWrapper
 from .region import Area
 from .waiting_layers import WaitingLayers
 
@@ -233,13 +232,3 @@ class ConceptRecording(ConceptSums):
 
 def _released(*_: object) -> Tensor:
     raise NothingRecorded("the recording is over")
-
-
-def plain_weights(projection: nn.Module) -> object:
-    """What a plain linear projection's answers depend on; None for any other module, such as one with a LoRA."""
-    forward = getattr(vars(projection).get("forward"), "__self__", None)
-    own = "forward" not in vars(projection) or (isinstance(forward, ForwardWrapper) and forward.is_innermost)
-    if type(projection) is not nn.Linear or projection._forward_hooks or projection._forward_pre_hooks or not own:
-        return None
-    weight = projection.weight
-    return id(weight), weight.data_ptr(), 0 if weight.is_inference() else weight._version

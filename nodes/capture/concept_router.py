@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ...daam_core.capture.attention_call import AttentionCall
 from ...daam_core.capture.buffers import BatchSlice
 from ...daam_core.capture.concept_texts import ConceptTexts
-from ...daam_core.capture.concepts import ConceptRecording, plain_weights
+from ...daam_core.capture.concepts import ConceptRecording
+from ...daam_core.capture.plain_weights import plain_weights
 from ...daam_core.capture.recording import Recording
 from ...daam_core.errors import NothingRecorded, UnsupportedModel
 from ...daam_core.types import Grid
@@ -80,7 +81,8 @@ class ConceptRouter:
             return keys
 
         def weights(layer: int) -> object:
-            return plain_weights(self._projections[layer])
+            # Hooks on a conditioning write other weights into the model in the middle of a run, past PyTorch's counter.
+            return None if conds.hooked else plain_weights(self._projections[layer])
 
         first, *further = ([prompt] * self._images for prompt in conds.prompts["prompt"])
         concepts = ConceptRecording(texts, first, project, weights, like)
