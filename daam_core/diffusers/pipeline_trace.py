@@ -19,6 +19,7 @@ from ..capture.tokenizer_hook import Tokenized, TokenizerHook
 from ..prompt.concepts import Concept
 from ..types import Side, Size
 from .attention_trace import AttentionTrace, Generation
+from .callbacks import Callbacks
 from .encoded_prompts import EncodedPrompts, Encoding
 from .encodings import add_encoding, argument_of, batches_of, rows_of, same_rows, source_of, texts_of, untemplated
 from .outputs import output_pictures, output_size
@@ -54,11 +55,12 @@ class PipelineCall:
     Attributes:
         given: its arguments by name, as they were before it.
         encoded: what was encoded in it, and before it.
+        callbacks: the user's own functions that it calls, in which models may run for something else than its picture.
         recording: what is recorded of it.
     """
 
     def __init__(self, given: Mapping[str, Any], record: Callable[[PipelineCall], CallRecording]) -> None:
-        self.given, self.encoded = given, EncodedPrompts()
+        self.given, self.encoded, self.callbacks = given, EncodedPrompts(), Callbacks(given)
         self.recording = record(self)
 
 
@@ -115,6 +117,11 @@ class PipelineTrace(AttentionTrace):
         if call is None or call.recording.thread != threading.get_ident() or call.recording.recording.failure:
             return None
         return call.recording
+
+    def _painting(self) -> CallRecording | None:
+        """The same, None inside a callback of the user's: what runs there does not paint this picture."""
+        running = self._running()
+        return None if running is None or self._current is None or self._current.callbacks.running() else running
 
     def _fail(self, error: Exception) -> None:
         if self._current is not None:
@@ -173,8 +180,11 @@ class PipelineTrace(AttentionTrace):
         pictures = None if call.given.get("output_type") == "latent" else output_pictures(output)
         # The whole call's arguments would keep its embeddings and pictures.
         given = {name: value for name, value in call.given.items() if isinstance(value, (int, str))}
-        made = Generation(recording, recording.num_images, self._size(call, output), pictures=pictures, given=given)
-        made.videos = output_videos(output, call.given)
+        made = Generation(recording, recording.num_images, pictures=pictures, given=given)
+        try:
+            made.size, made.videos = self._size(call, output), output_videos(output, call.given)
+        except Exception as error:
+            recording.fail(error)
         self._generations.append(made)
 
     def _size(self, call: PipelineCall, output: Any) -> Size:
@@ -182,7 +192,7 @@ class PipelineTrace(AttentionTrace):
         return output_size(output, call.given, self._pipe, call.recording.recording)
 
     def _begin_scheduler(self, scheduler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
-        running = self._running()
+        running = self._painting()
         if running is None:
             return None
         timestep = kwargs.get("timestep", args[1] if len(args) > 1 else None)

@@ -90,7 +90,7 @@ class TransformerTrace(PipelineTrace):
         super()._attach()
         for number, (model, family) in enumerate(zip(self._models, self._families, strict=True)):
             reader = ConceptReader(getattr(model, "_orig_mod", model), family) if self._concepts else None
-            recorder = ModelRecorder(model, family, number, self._running, self._fail, reader)
+            recorder = ModelRecorder(model, family, number, self._painting, self._fail, reader)
             self._stack.enter_context(TransformerHooks(model, recorder, self._keep.output or reader is not None))
             if reader is not None:
                 self._stack.callback(reader.remove)
@@ -129,8 +129,8 @@ class TransformerTrace(PipelineTrace):
             )
         return recording
 
-    def _running(self) -> TransformerRecording | None:
-        running = super()._running()
+    def _painting(self) -> TransformerRecording | None:
+        running = super()._painting()
         return running if isinstance(running, TransformerRecording) else None
 
     def _encode_concepts(self, given: Mapping[str, Any]) -> ConceptTexts:

@@ -155,6 +155,7 @@ class UNetTrace(PipelineTrace):
             bool(call.given),
             (lambda: self._encoded_concepts) if self._concepts else None,
             self._during.enter_context(UNetOutputs(self._pipe.unet)) if self._keep.output else None,
+            call.callbacks.running,
         )
         if self._keep.output and self._hooks.compiled:  # it was exchanged for one that is
             recording.recording.fail_outputs(output_is_fused(self._pipe.unet))
@@ -224,7 +225,7 @@ class UNetTrace(PipelineTrace):
             )
 
     def _begin_scheduler(self, scheduler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
-        running = self._running()
+        running = self._painting()
         if running is None:
             self._outside += self._current is None and scheduler is getattr(self._pipe, "scheduler", None)
         elif self._pipe.unet is not self._hooks.unet:

@@ -222,6 +222,9 @@ def test_what_cannot_be_read_is_said_and_the_words_stay() -> None:
     assert "no text encoder any more" in (recording.concept_failure or "")
     pipe = models.pipeline("small")
     with trace(pipe, concepts=["moon"]) as recording:
+        models.paint(pipe, None, prompt_embeds=embeds, negative_prompt_embeds=negative)
+    assert "those of this prompt are not known" in (recording.concept_failure or "")
+    with trace(pipe, concepts=["moon"]) as recording:
         models.paint(pipe, "")
     assert "this prompt has none" in (recording.concept_failure or "")
     with pytest.raises(BadArgument, match="no rule 'best'"):

@@ -17,12 +17,14 @@ from diffusers import (
     SD3ControlNetModel,
     StableDiffusion3ControlNetPipeline,
     StableDiffusion3Img2ImgPipeline,
+    StableDiffusion3PAGPipeline,
 )
 from PIL import Image
 from torch import Tensor
 
 from daam_core import trace
 
+from ..capture.attention_witness import Witness
 from . import transformer_pipelines as made
 from .pipeline_cases import CASES
 
@@ -114,3 +116,34 @@ def test_a_cut_around_the_mask_is_refused_by_a_sentence() -> None:
     with trace(pipe) as recording:
         during = paint(pipe, cut)
     assert torch.equal(during, before) and "padding_mask_crop" in (recording.failure or "")
+
+
+@pytest.mark.parametrize("guidance", [3.0, 1.0])
+def test_perturbed_guidance_reads_what_is_not_perturbed(guidance: float) -> None:
+    """PAG: a layer attends twice, for the rows that are not perturbed and for those that are; the others attend once."""
+    components = dict(CASES["sd3"].make().components)
+    for name in ("image_encoder", "feature_extractor"):
+        components.pop(name)
+    pipe = StableDiffusion3PAGPipeline(**components, pag_applied_layers=["blocks.0"])
+    pipe.set_progress_bar_config(disable=True)
+    given = {"guidance_scale": guidance, "pag_scale": 2.0, "output_type": "latent", "negative_prompt": "dark"}
+    before = paint(pipe, given)
+    with trace(pipe, negative=guidance > 1) as recording:
+        assert torch.equal(paint(pipe, given), before)
+    assert recording.failure is None
+    (maps,) = recording
+    assert maps.words == WORDS and maps.num_terms[4, 6] == 3 * 2 * 2
+    with Witness() as witness:
+        paint(pipe, given)
+    texts = 2 if guidance > 1 else 1
+    keys = CASES["sd3"].keys(pipe, "a red house and a green tree", "green")
+    total, seen = torch.zeros(24, dtype=torch.float64), 0
+    for index, (q, *_) in enumerate(witness.calls):
+        if q.shape[-2] != 97 + 24:
+            continue
+        # In each step: of the perturbed layer the texts, then the perturbed prompt; of the other all of them at once.
+        seen += 1
+        if seen % 3 != 2:
+            total += witness.probabilities(index)[texts - 1].sum(0)[:24, keys].sum(-1)
+    error = (maps.heat_map("green").double() - total.unflatten(0, (4, 6))).abs().max() / maps.num_terms[4, 6]
+    assert seen == 9 and error < 1e-5
