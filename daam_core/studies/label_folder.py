@@ -85,7 +85,14 @@ def pictures_in(folder: Path, out: Path) -> list[str]:
 
 
 def map_names(pictures: Sequence[str]) -> dict[str, str]:
-    """The name of each picture's label map: its own with `.png`. Raises BadArgument where two would be the same."""
+    """The name of each picture's label map: its own with `.png`.
+
+    Raises:
+        BadArgument: two would be the same, or a picture's name is no text (a byte of another encoding).
+    """
+    for picture in pictures:
+        if not picture.isascii() and any("\ud800" <= sign <= "\udfff" for sign in picture):
+            raise BadArgument(f"The name of the picture {picture!a} holds a broken character. Rename it (as UTF-8).")
     names = {picture: str(Path(picture).with_suffix(".png").as_posix()) for picture in pictures}
     taken: dict[str, str] = {}
     for picture, name in names.items():

@@ -167,3 +167,5 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path, capsys: pytest.Capt
     (pictures / "One.jpg").write_bytes(b"nothing")
     (pictures / "One.jpg").rename(pictures / "two.jpg")
     assert "two.jpg is no picture" in complaint()
+    with pytest.raises(BadArgument, match=r"picture '.udcff.png' holds a broken character"):
+        label_folder.map_names(["house.png", "\udcff.png"])  # a byte of another encoding, as old archives have it
