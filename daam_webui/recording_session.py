@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from daam_core.capture.concept_texts import ConceptTexts
+from daam_core.capture.forge_families import ForgeModel
 from daam_core.capture.heat_so_far import heat_so_far
 from daam_core.capture.region import Area
 from daam_core.capture.unet_forward import UNetInputs
 from daam_core.capture.unet_hooks import UNetAttentionHooks
-from daam_core.errors import DaamLensError, NothingRecorded, recording_failure
+from daam_core.errors import DaamLensError, NothingRecorded, UnsupportedModel, recording_failure
 from daam_core.maps.heatmaps import HeatMaps
+from daam_core.prompt.prompt import Prompt
 from daam_core.types import Grid, Size
 
+from . import engine_words
 from .batch import Batch
 from .batch_rows import Side
 from .concepts import encode
@@ -31,12 +34,20 @@ from .finished_image import FinishedImage
 from .hosts import UNetCall, WebUI
 from .live_preview import LivePreview
 from .prompt_schedule import PromptSchedule
-from .sampling_step import SamplingStep, sampling_step
+from .sampling_step import SamplingStep, columns_of, crossattn, sampling_step
 from .schedule import PassTexts, groups
 from .settings import Settings
 from .tokenization import engine_of, read
+from .transformer_calls import TransformerHooks, check_frames, family_of
 
 logger = logging.getLogger("daam_lens")
+NO_CONCEPTS = "in this host they are read of Stable Diffusion 1, 2 and XL, and not of transformers"
+
+
+class Reader(Protocol):
+    """Gives the words of a line of the prompt, or of the negative prompt."""
+
+    def __call__(self, line: str, negative: bool) -> Prompt: ...
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,7 @@ class RecordingSession:
         self._unet: Any = None
         self._hooks: dict[bool, _Attached] = {}
         self._attached: _Attached | None = None
+        self._transformer: tuple[str, TransformerHooks] | None = None
         self._batch: Batch | None = None
         self._params: weakref.ref[Any] | None = None
         self._pass: tuple[PassTexts, Area] | None = None
@@ -78,6 +90,10 @@ class RecordingSession:
         """Read the concepts by a checkpoint's text encoder, once a run; what goes wrong ends them, not the words."""
         if self._concepts is None and self.settings.concepts.strip() and not self.failure:
             try:
+                if family_of(self.host.unet(model), model) is not None:
+                    raise UnsupportedModel(
+                        "in this host concepts are read of Stable Diffusion 1, 2 and XL, not of transformers"
+                    )
                 self._concepts = encode(self.host, model, self.settings.asked_concepts())
             except Exception as error:
                 self._concepts = error
@@ -101,28 +117,49 @@ class RecordingSession:
         if self.failure or (hires and self.settings.hires not in ("both", "second" if second else "first")):
             return ()
         iteration = int(p.iteration)
+        family = family_of(unet, model)
         if iteration not in self._batches:
-            self._batches[iteration] = self._start(p, model, hires)
+            width = int(crossattn(params.text_cond).shape[-1])
+            self._batches[iteration] = self._start(p, self._reader(model, family, width), hires)
         self._batch = self._batches[iteration]
         # Callbacks of others come after this one and may exchange the conditioning, so it is read at the first call.
         self._params, self._pass, self._step = weakref.ref(params), self._passes[iteration][second], None
         self._reads_context = not self.host.changes_keys()
-        self._attached = self._hooks_of(unet, self._batch.wants_self)
-        hooks = (self._attached.attention, self._attached.context)
+        if family is not None:
+            hooks: tuple[Any, ...] = (self._transformer_hooks(unet, *family),)
+        else:
+            self._transformer = None
+            self._attached = self._hooks_of(unet, self._batch.wants_self)
+            hooks = (self._attached.attention, self._attached.context)
         return hooks if self._live is None else (*hooks, self._live.during())
 
-    def begin_call(self, rows: int, size: Grid, options: dict[str, Any] | None, context: Tensor | None) -> None:
-        """The UNet is called with a batch of `rows` latents of `size`; `options` are Forge's `transformer_options`."""
+    def begin_call(self, latent: tuple[int, ...], context: Tensor | None, given: Mapping[str, Any]) -> None:
+        """The UNet or transformer is called with latents of the shape `latent` `[rows, c, …, h, w]`; `given` is what it gets by
+        name, with Forge's `transformer_options`."""
         batch, params = self._batch, self._params() if self._params else None
         if self.failure or batch is None or params is None or self._pass is None:
             return
+        check_frames(latent)
         if self._step is None:
             self._step = sampling_step(params, *self._pass)
             batch.begin_step(self._step)
-        call = UNetCall(rows, size, context, tuple((options or {}).get("cond_or_uncond", ())))
+        context = None if context is None else columns_of(context)
+        size = (latent[-2], latent[-1])
+        options = given.get("transformer_options") or {}
+        call = UNetCall(latent[0], size, context, tuple(options.get("cond_or_uncond", ())))
         labels = self.host.labels(call, self._step)
         hooks = self._attached.attention if self._attached else None
         batch.begin_call(labels, self._step, size, context, self.host.repeats_context, hooks)
+        if self._transformer is not None:
+            if context is None:
+                raise NothingRecorded("the model was given no text")
+            self._transformer[1].begin(batch, latent, context, given)
+
+    def end_call(self) -> None:
+        """The call is over; a UNet's layers have told so themselves."""
+        if self._transformer is not None and self._batch is not None and not self.failure:
+            self._transformer[1].end()
+            self._batch.end_call()
 
     def end_step(self) -> None:
         """The prediction is there."""
@@ -203,12 +240,20 @@ class RecordingSession:
             self._live = None
         self._batches.clear()
         self._hooks.clear()
-        self._unet = self._attached = self._batch = self._params = self._step = None
+        self._unet = self._attached = self._batch = self._params = self._step = self._transformer = None
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
-    def _start(self, p: Any, model: Any, hires: bool) -> Batch:
-        engine = engine_of(model)
+    def _reader(self, model: Any, family: tuple[str, ForgeModel] | None, width: int) -> Reader:
+        """Gives the words of a line, of the prompt or of the negative prompt; `width` is of a column of the conditioning."""
+        if family is None:
+            engine = engine_of(model)
+            return lambda line, negative: read(engine, line)
+        text_encoder = getattr(model, family[1].engine)
+        pictures = bool(self.host.references())
+        return lambda line, negative: engine_words.read(text_encoder, line, negative, width, pictures)
+
+    def _start(self, p: Any, reader: Reader, hires: bool) -> Batch:
         passes = {second: self.host.pass_texts(p, second) for second in ((False, True) if hires else (False,))}
         self._passes[int(p.iteration)] = {second: (texts, area_of(p, second)) for second, texts in passes.items()}
         wanted = [passes[x] for x in passes if not hires or self.settings.hires in ("both", "second" if x else "first")]
@@ -221,7 +266,7 @@ class RecordingSession:
                 texts = groups(wanted, image, negative)
                 key = repr(texts)
                 if key not in known:
-                    known[key] = PromptSchedule(texts, lambda line: read(engine, line))
+                    known[key] = PromptSchedule(texts, partial(reader, negative=negative))
                 each.append(known[key])
             return each
 
@@ -234,6 +279,20 @@ class RecordingSession:
             made.append(("negative", tuple(range(count)), schedules(True)))
         joined = [max(len(one.prompts[image]) for one in wanted) for image in range(count)]
         return Batch(self.settings.keep, made, self._concepts, joined)
+
+    def _transformer_hooks(self, model: Any, name: str, family: ForgeModel) -> TransformerHooks:
+        # As with UNets: one model at a time.
+        if self._unet is not model:
+            if self._transformer is not None and self._transformer[0] != name:
+                raise NothingRecorded(
+                    f"A model of another family ({name}) took over from the first ({self._transformer[0]}), whose words are "
+                    "others. Paint with one checkpoint to get heat maps."
+                )
+            self._unet, self._attached = model, None
+            self._hooks.clear()
+            self._transformer = name, TransformerHooks(model, family, self.host.references, self.fail)
+        assert self._transformer is not None
+        return self._transformer[1]
 
     def _hooks_of(self, unet: Any, self_attention: bool) -> _Attached:
         # One UNet at a time: a host that loads another checkpoint for hires fix or the refiner wants the first one's memory

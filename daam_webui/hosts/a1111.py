@@ -71,6 +71,9 @@ class A1111(WebUI):
         step.at += call.rows
         return labels + [None] * (call.rows - len(labels))
 
+    def references(self) -> Sequence[Tensor]:
+        return ()
+
     def changes_keys(self) -> bool:
         from modules import shared
 

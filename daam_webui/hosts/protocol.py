@@ -86,5 +86,8 @@ class WebUI(PageHost, Protocol):
     def labels(self, call: UNetCall, step: SamplingStep) -> list[Label | None]:
         """What each row of a call stands for; None for rows that are not the sampler's own (PAG looks a second time)."""
 
+    def references(self) -> Sequence[Tensor]:
+        """The latents of reference pictures that the host keeps for its transformers, `[1, c, …, h, w]` each."""
+
     def changes_keys(self) -> bool:
         """Whether something of the host's own (hypernetworks) stands between a context and the keys that are made of it."""
