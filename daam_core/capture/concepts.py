@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..attention.concepts import add_fractions
 from ..errors import NothingRecorded, UnsupportedModel
@@ -19,7 +19,6 @@ from ..types import Grid, Layer
 from .buffers import BatchSlice
 from .concept_sums import ConceptSums
 from .concept_texts import Columns, ConceptTexts
-from .forward_wrapper import ForwardWrapper
 from .region import Area
 from .waiting_layers import WaitingLayers
 
@@ -170,12 +169,16 @@ class ConceptRecording(ConceptSums):
         Raises:
             UnsupportedModel: it did not.
         """
+        self.require_keys(layer.name, number, context, k)
+
+    def require_keys(self, name: str, number: int, context: Tensor, k: Tensor) -> None:
+        """The same of a layer of that name."""
         again = self._project(number, context)
         if again.shape != k.shape or not bool(
             (again.float() - k.float()).abs().amax() <= _TOLERANCE * k.float().abs().amax() + 1e-6
         ):
             raise UnsupportedModel(
-                f"{layer.name} attends to keys that are not those of the text it is given, so a concept's cannot be made; "
+                f"{name} attends to keys that are not those of the text it is given, so a concept's cannot be made; "
                 "something stands between the text encoder and this layer"
             )
 
@@ -229,13 +232,3 @@ class ConceptRecording(ConceptSums):
 
 def _released(*_: object) -> Tensor:
     raise NothingRecorded("the recording is over")
-
-
-def plain_weights(projection: nn.Module) -> object:
-    """What a plain linear projection's answers depend on; None for any other module, such as one with a LoRA."""
-    forward = getattr(vars(projection).get("forward"), "__self__", None)
-    own = "forward" not in vars(projection) or (isinstance(forward, ForwardWrapper) and forward.is_innermost)
-    if type(projection) is not nn.Linear or projection._forward_hooks or projection._forward_pre_hooks or not own:
-        return None
-    weight = projection.weight
-    return id(weight), weight.data_ptr(), 0 if weight.is_inference() else weight._version

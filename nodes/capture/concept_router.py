@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ...daam_core.capture.attention_call import AttentionCall
 from ...daam_core.capture.buffers import BatchSlice
 from ...daam_core.capture.concept_texts import ConceptTexts
-from ...daam_core.capture.concepts import ConceptRecording, plain_weights
+from ...daam_core.capture.concepts import ConceptRecording
+from ...daam_core.capture.plain_weights import plain_weights
 from ...daam_core.capture.recording import Recording
 from ...daam_core.errors import NothingRecorded, UnsupportedModel
 from ...daam_core.types import Grid
@@ -73,14 +74,15 @@ class ConceptRouter:
             self._recording.fail_concepts(error)
 
     def _start(self, conds: Conds, like: Tensor) -> ConceptRecording:
-        texts = _one(conds.concepts)
+        texts = one_encoding(conds.concepts)
 
         def project(layer: int, states: Tensor) -> Tensor:
             keys: Tensor = self._projections[layer](states[None])[0]
             return keys
 
         def weights(layer: int) -> object:
-            return plain_weights(self._projections[layer])
+            # Hooks on a conditioning write other weights into the model in the middle of a run, past PyTorch's counter.
+            return None if conds.hooked else plain_weights(self._projections[layer])
 
         first, *further = ([prompt] * self._images for prompt in conds.prompts["prompt"])
         concepts = ConceptRecording(texts, first, project, weights, like)
@@ -95,7 +97,7 @@ class ConceptRouter:
         self._projections.clear()
 
 
-def _one(carried: Sequence[ConceptTexts | str | None]) -> ConceptTexts:
+def one_encoding(carried: Sequence[ConceptTexts | str | None]) -> ConceptTexts:
     """The concepts that every prompt of a run was encoded beside.
 
     Raises:

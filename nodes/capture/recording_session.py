@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from ...daam_core.capture.attention_call import from_comfyui
+from ...daam_core.capture.attention_call import AttentionCall, comfyui_output, from_comfyui
+from ...daam_core.capture.block_streams import ConceptRow
 from ...daam_core.capture.buffers import BatchSlice, StoreOptions
+from ...daam_core.capture.comfyui_concepts import ComfyUIConcepts, concepts_refusal
 from ...daam_core.capture.comfyui_model import CONTEXT, ComfyUIModel, ModelCall
 from ...daam_core.capture.heat_so_far import heat_so_far, words_are_known
 from ...daam_core.capture.lse_capture import LseCapture
@@ -27,7 +30,7 @@ from ...daam_core.prompt.concepts import Concept
 from ...daam_core.types import Size
 from .attention_router import AttentionRouter, Call, grid_of_block, own_slice
 from .batch_rows import Conds, Row, names_of
-from .concept_router import ConceptRouter
+from .concept_router import ConceptRouter, one_encoding
 
 PIECES = (
     "Another node samples the picture or video piece by piece (context windows), so that nobody can say which part of it the "
@@ -82,13 +85,13 @@ class RecordingSession:
         self._texts = (CONTEXT,) if family is None else family.texts
         self._conds: Conds | None = None
         concepts = ConceptRouter(self._recording, model, self._latent[0]) if options.concepts and family is None else None
-        self._router = AttentionRouter(self._recording, self._latent[0], family is not None, concepts)
+        self._block_concepts: ComfyUIConcepts | None = None
         if options.concepts and family is not None:
-            self._recording.fail_concepts(
-                UnsupportedModel(
-                    f"of this model, {type(model).__name__}, they are not read in ComfyUI (they are of Stable Diffusion)"
-                )
-            )
+            if reason := concepts_refusal(model):
+                self._recording.fail_concepts(UnsupportedModel(reason))
+            else:
+                self._block_concepts = ComfyUIConcepts(self._recording, model)
+        self._router = AttentionRouter(self._recording, self._latent[0], family is not None, concepts, self._block_concepts)
         self._slices: dict[tuple[int, Row | None], BatchSlice] = {}
         self._layouts: dict[Any, TokenLayout] = {}
         self._names: dict[int, str] = {}
@@ -110,7 +113,8 @@ class RecordingSession:
     @property
     def note(self) -> str:
         """What is missing although there are maps, empty where nothing is."""
-        return " ".join(filter(None, (self._recording.concept_failure, self._missing)))
+        recording = self._recording
+        return " ".join(filter(None, (recording.concept_failure, recording.output_failure, self._missing)))
 
     @property
     def latent_size(self) -> Size:
@@ -183,6 +187,22 @@ class RecordingSession:
         self._records_self = self._call.own is not None and self._recording.keeps_self_attention
         if layout is not None:
             self.next_call = {}, False
+            self._begin_concepts(wanted, layout, x, context)
+
+    def _begin_concepts(
+        self, wanted: Sequence[tuple[str, BatchSlice]], layout: TokenLayout, x: Tensor, context: Tensor | None
+    ) -> None:
+        concepts, conds = self._block_concepts, self._conds
+        if concepts is None or conds is None:
+            return
+        prompts = tuple(conds.prompts["prompt"])
+        rows = [
+            ConceptRow(row, image, prompts, batch_slice.area, batch_slice.part)
+            for side, batch_slice in wanted
+            if side == "prompt"
+            for image, row in enumerate(range(batch_slice.start, batch_slice.stop))
+        ]
+        concepts.begin(lambda: one_encoding(conds.concepts), rows, layout, tuple(x.shape), context)
 
     def _check_latent(self, x: Tensor, rows: Sequence[Row | None]) -> None:
         sizes = {row.size for row in rows if row is not None}
@@ -225,6 +245,8 @@ class RecordingSession:
         call = self._call
         self._drop_call()
         if call is not None and not self.failure:
+            if self._block_concepts is not None:
+                self._block_concepts.end()
             self._router.finish_call(call)
 
     def _drop_call(self) -> None:
@@ -267,8 +289,34 @@ class RecordingSession:
         alike = cosine_similarity(context.float(), given.to(context.device).float(), dim=-1).amin() > SAME_TEXT
         self._proof = alike if self._proof is None else self._proof & alike  # asking for the answer would make the sampler wait
 
-    def on_attention(self, args: Sequence[Any], kwargs: Mapping[str, Any], seen: LseCapture | None = None) -> None:
-        """The attention call that was next_call, with the arguments of `optimized_attention`."""
+    @property
+    def reads_output(self) -> bool:
+        """Whether what the attention gives out is read, too."""
+        recording = self._recording
+        concepts = self._block_concepts is not None and not recording.concept_failure
+        return concepts or (self.options.keep.output and not recording.output_failure)
+
+    def on_output(self, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> None:
+        """What a UNet's cross-attention, which was told to `on_attention` with the same arguments, gave out."""
+        call, conds = self._call, self._conds
+        if call is None or conds is None or call.attended is None:
+            return
+        (layer, grid, attention), call.attended = call.attended, None
+        self._router.add_unet_output(conds, call, _with_output(attention, args, kwargs, output), layer, grid)
+
+    def leave_out(self, reason: str, concepts: bool = True) -> None:
+        """Words alone are recorded of this run, or words and concepts."""
+        if self._call is not None:
+            self._call.attended = None
+        if self.options.keep.output:
+            self._recording.fail_outputs(UnsupportedModel(reason))
+        if concepts and self._block_concepts is not None:
+            self._recording.fail_concepts(UnsupportedModel(reason))
+
+    def on_attention(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], seen: LseCapture | None = None, output: Any = None
+    ) -> None:
+        """The attention call that was next_call, with the arguments of `optimized_attention`, and what it gave out."""
         call, next_call = self._call, self.next_call
         if call is None or next_call is None or self._conds is None:
             return
@@ -276,12 +324,18 @@ class RecordingSession:
             attention = from_comfyui(args, kwargs)
             if call.layout is not None:
                 attention = attention.with_lse(None if seen is None else seen.of(attention))
+                if self.reads_output:
+                    attention = _with_output(attention, args, kwargs, output)
                 self._router.add_transformer(self._conds, call, kwargs.get("transformer_options") or {}, attention)
             else:
                 self.next_call = None
                 self._router.add_unet(self._conds, call, *next_call, attention)
         except Exception as error:
             self.fail(error)
+
+    def concepts_attached(self) -> AbstractContextManager[None]:
+        """While the sampler runs: hooks on the model's blocks are off again at its end, whatever happens."""
+        return nullcontext() if self._block_concepts is None else self._block_concepts.attached()
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
@@ -367,7 +421,17 @@ class RecordingSession:
         self._drop_call()
         self._layouts.clear()
         self._router.clear()
+        if self._block_concepts is not None:
+            self._block_concepts.clear()
         self._recording.clear()
+
+
+def _with_output(call: AttentionCall, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> AttentionCall:
+    """A call with what it gave out; without, where that cannot be read: words need none of it."""
+    try:
+        return comfyui_output(call, args, kwargs, output)
+    except Exception:  # its readers say that it is missing
+        return call
 
 
 def _shapes(given: Mapping[str, Any]) -> tuple[Any, ...]:
