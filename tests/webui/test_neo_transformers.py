@@ -16,6 +16,7 @@ import pytest
 
 from daam_core.capture.forge_families import FORGE_FAMILIES
 
+from .checked import note_checked
 from .conftest import WITNESS
 from .hosts import ROOT, SETTINGS, Server, find
 from .running import Live
@@ -68,6 +69,7 @@ def test_pictures_are_the_same_and_maps_are_the_equations(family: dict[str, Any]
     assert found["negative"][0] == "blue"
     literal = run == "weighted" and family["family"] in LITERAL
     assert found["words"][:2] == (["a", "("] if literal else ["a", "red"])
+    note_checked("neo", family["family"])
 
 
 def test_break_is_read_as_the_model_hears_it(family: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from daam_core import HeatMaps
 
+from .checked import note_checked
 from .hosts import encoded, find, picture
 from .running import whole
 from .sdnext_server import SDNextServer
@@ -64,6 +65,8 @@ def test_every_kind_of_model_keeps_its_picture_and_has_its_words(server: SDNextS
             assert all(float(share.min()) > 0 and float(share.max()) < 1 for share in terms.values())
         else:
             whole(one)
+    families = {"tiny": "Stable Diffusion 1", "tiny-xl": "Stable Diffusion XL", "tiny-flow": "Flux.1"}
+    note_checked("sdnext", families[model])
 
 
 @pytest.mark.parametrize(
