@@ -141,7 +141,7 @@ def compare(kind: str, quick: bool) -> list[str]:
             more += with_them
             steady = (total - inside[0]) / max(1, len(inside) - 1)
             each.append(steady)
-            once.append(inside[0] - steady)
+            once.append(max(0.0, inside[0] - steady))
         if turns == 1:
             break
     step, own, first = median(plain), median(each), median(once)

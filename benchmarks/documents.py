@@ -108,10 +108,7 @@ FIGURES: Mapping[str, Figure] = {
     "step-sdxl-factor": Figure(_SDXL_STEP, _OURS, "ratio", lambda ratio: f"{ratio:.2f}"),
     "step-sdxl-words-factor": Figure(_SDXL_STEP, _WORDS, "ratio", lambda ratio: f"{ratio:.2f}"),
     **{f"concepts-{name}": Figure(section, {}, "of a step", _tenths) for name, section in _CONCEPTS.items()},
-    **{
-        f"concepts-{name}-run": Figure(section, {}, "of 20 steps, all in", _tenths)
-        for name, section in _CONCEPTS.items()
-    },
+    **{f"concepts-{name}-run": Figure(section, {}, "of 20 steps, all in", _tenths) for name, section in _CONCEPTS.items()},
     "maps-time": Figure(_FINISH, _LARGE | _SUM, "median", _milliseconds),
     "maps-memory": Figure(_FINISH, _LARGE | _SUM, "peak memory", _megabytes),
     "maps-time-castorini": Figure(_FINISH, _LARGE | _MEAN, "median", _milliseconds),
