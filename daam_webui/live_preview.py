@@ -1,8 +1,8 @@
 """A word's heat over the preview that a WebUI shows while it samples.
 
 The sampler's thread works the heat out when a step is over. The host makes its preview in the thread of whoever asks how far
-it is, and hands it to one method of its state: while a prediction goes on, and no longer, that method is handed the same
-picture with the heat. Latents, progress and everything else stay the host's.
+it is, and hands it to one method of its state: from a run's first prediction to its end, and no longer, that method is handed
+the same picture with the heat. Latents, progress and everything else stay the host's.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,8 @@ NO_PREVIEW = (
     "other than “None”."
 )
 Heat = Callable[[int, Size], Tensor | None]
+_watching: LivePreview | None = None
+"""The one whose previews are exchanged: a host samples one run at a time, and a run inside a run comes before it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +73,38 @@ class LivePreview:
         self._next_heat = self._next_picture = clock()
         self._drawing_seconds = 0.0
         self._wanted, self._misfits = True, 0
+        self._stack, self._owned = ExitStack(), False
+        self._sampled: object = None
         self.failure = "" if state is not None else f"No live heat: {NO_PREVIEW}"
         self.pictures = 0
         self.seconds = 0.0
 
-    def during(self) -> AbstractContextManager[None]:
-        """While this lasts, the host's previews have the heat."""
-        if self.failure:
-            return nullcontext()
-        return replaced(self._state, METHOD, self._exchanging)
+    def watch(self, sampled: object, owner: Any = None) -> None:
+        """The host's previews have the heat from now on, until `release`.
+
+        Args:
+            sampled: what is sampled, such as the number of a batch: heat of what was sampled before is not shown any more.
+            owner: is released with it, where nobody says that its run has ended.
+        """
+        global _watching
+        if self._sampled != sampled:
+            self._sampled, self._shown, self._wanted = sampled, None, True
+        if _watching is self or self.failure:
+            return
+        if _watching is not None:
+            _watching.release()
+        self._stack.enter_context(replaced(self._state, METHOD, self._exchanging))
+        _watching = self
+        if owner is not None and not self._owned:
+            weakref.finalize(owner, self.release).atexit = False
+            self._owned = True
+
+    def release(self) -> None:
+        """The host's previews are its own again. Does nothing the second time."""
+        global _watching
+        self._stack.close()
+        if _watching is self:
+            _watching = None
 
     def after_step(self, heat: Heat, count: int, latent: Grid, device: Tensor | None = None) -> None:
         """A step is over. What `heat` raises goes through, but for what was foreseen, which ends the heat alone.
@@ -160,3 +186,9 @@ class LivePreview:
         if self._misfits == MOST_MISFITS:
             h, w = shown.latent
             self.end(f"the preview has {image.width} x {image.height} pixels, which is not the shape of {w} x {h} latents.")
+
+
+def release() -> None:
+    """No run samples any more, or another one begins."""
+    if _watching is not None:
+        _watching.release()

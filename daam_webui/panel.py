@@ -39,9 +39,24 @@ def _components(elem: Any, d: Settings) -> dict[str, Any]:
 
     c: dict[str, Any] = {}
     with gr.Column(elem_classes=["daam-lens-panel"]):
-        c["words"] = gr.Textbox(
-            d.words, label="Words", placeholder="all content words; or: house, green tree", lines=1, elem_id=elem("words")
-        )
+        with gr.Row():
+            c["words"] = gr.Textbox(
+                d.words,
+                label="Words",
+                placeholder="all content words; or: house, green tree",
+                lines=1,
+                elem_id=elem("words"),
+                scale=3,
+            )
+            c["live_word"] = gr.Textbox(
+                d.live_word,
+                label="Live heat of a word",
+                placeholder="off",
+                lines=1,
+                elem_id=elem("live_word"),
+                scale=1,
+                min_width=110,
+            )
         with gr.Row():
             c["concepts"] = gr.Textbox(
                 d.concepts,
@@ -70,7 +85,4 @@ def _components(elem: Any, d: Settings) -> dict[str, Any]:
         with gr.Row():
             c["hires"] = gr.Radio(list(PASSES), value=d.hires, label="Hires fix pass", elem_id=elem("hires"))
             c["layers"] = gr.Textbox(d.layers, label="Layers", placeholder="all; or: down, mid, up", elem_id=elem("layers"))
-            c["live_word"] = gr.Textbox(
-                d.live_word, label="Live heat of a word", placeholder="off", lines=1, elem_id=elem("live_word"), min_width=110
-            )
     return c

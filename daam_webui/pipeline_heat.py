@@ -41,6 +41,8 @@ class PipelineHeat:
         if isinstance(embeddings, Tensor) and getattr(self._painted.pipe, "unet", None) is not None:
             self._columns = int(embeddings.shape[1])
 
+        self._live.watch(self)
+
         def callback_on_step_end(*args: Any, **kwargs: Any) -> Any:
             given = honest(*args, **kwargs)  # an interrupt is raised here, and goes through
             self._after_step()

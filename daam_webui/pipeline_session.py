@@ -80,7 +80,7 @@ class PipelineSession:
                 stack.callback(self.release)
                 stack.enter_context(replaced(*self.host.arguments(), lambda make: self._arguments(p, make)))
                 if self._live is not None:
-                    stack.enter_context(self._live.during())
+                    stack.callback(self._live.release)
                 return below(given, *args, **kwargs)
 
         return sample
@@ -136,6 +136,8 @@ class PipelineSession:
             logger.warning("DAAM Lens: %s", self.failure, exc_info=None if isinstance(error, DaamLensError) else error)
         self._tracing.close()
         self._passes = []
+        if self._live is not None:
+            self._live.release()
 
     # -- pictures ---------------------------------------------------------------------------------------------------
 
@@ -178,6 +180,7 @@ class PipelineSession:
         """Let go of everything that is the host's or large."""
         self.release()
         if self._live is not None:
+            self._live.release()
             self._live.tell_cost()
             self._live = None
         self._maps, self._passes = [], []

@@ -115,6 +115,8 @@ class RecordingSession:
         second = bool(getattr(p, "is_hr_pass", False))
         hires = bool(getattr(p, "enable_hr", False))
         if self.failure or (hires and self.settings.hires not in ("both", "second" if second else "first")):
+            if self._live is not None:
+                self._live.release()
             return ()
         iteration = int(p.iteration)
         family = family_of(unet, model)
@@ -125,13 +127,13 @@ class RecordingSession:
         # Callbacks of others come after this one and may exchange the conditioning, so it is read at the first call.
         self._params, self._pass, self._step = weakref.ref(params), self._passes[iteration][second], None
         self._reads_context = not self.host.changes_keys()
+        if self._live is not None:
+            self._live.watch((iteration, second), p)
         if family is not None:
-            hooks: tuple[Any, ...] = (self._transformer_hooks(unet, *family),)
-        else:
-            self._transformer = None
-            self._attached = self._hooks_of(unet, self._batch.wants_self)
-            hooks = (self._attached.attention, self._attached.context)
-        return hooks if self._live is None else (*hooks, self._live.during())
+            return (self._transformer_hooks(unet, *family),)
+        self._transformer = None
+        self._attached = self._hooks_of(unet, self._batch.wants_self)
+        return self._attached.attention, self._attached.context
 
     def begin_call(self, latent: tuple[int, ...], context: Tensor | None, given: Mapping[str, Any]) -> None:
         """The UNet or transformer is called with latents of the shape `latent` `[rows, c, …, h, w]`; `given` is what it gets by
@@ -181,6 +183,8 @@ class RecordingSession:
             logger.warning("DAAM Lens: %s", self.failure, exc_info=None if isinstance(error, DaamLensError) else error)
         self._batches.clear()
         self._batch = self._params = self._step = None
+        if self._live is not None:
+            self._live.release()
 
     # -- the UNet, see `daam_core.capture.unet_forward.AttentionReceiver` ---------------------------------------------
 
@@ -236,6 +240,7 @@ class RecordingSession:
     def close(self) -> None:
         """Let go of everything that is the host's or large."""
         if self._live is not None:
+            self._live.release()
             self._live.tell_cost()
             self._live = None
         self._batches.clear()

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from . import live_preview
 from .recording_session import RecordingSession
 
 logger = logging.getLogger("daam_lens")
@@ -70,6 +71,7 @@ def session_of(p: Any) -> RecordingSession | None:
 
 def open_session(p: Any, session: RecordingSession | None) -> None:
     detach()
+    live_preview.release()
     setattr(p, ATTRIBUTE, (id(p), session))
 
 

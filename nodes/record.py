@@ -30,6 +30,12 @@ LIVE_HELP = (
 )
 
 
+OUTPUT_HELP = (
+    "Record what the attention gives out, too, for `output` and `anchor` of `aggregation` in Word Heat Maps, and for masks "
+    "where self_attention is off. Of pictures, not of videos; little cost."
+)
+
+
 class Record(io.ComfyNode):
     """MODEL and CLIP in, MODEL and CLIP out; the picture stays what it was, bit for bit."""
 
@@ -77,6 +83,7 @@ class Record(io.ComfyNode):
                     "Qwen-Image, Z-Image and others) also where a word looks (text->image, chosen in Word Heat Maps) and which "
                     "word attends to which (text->text, drawn by Word Matrix).",
                 ),
+                io.Boolean.Input("output_space", default=False, optional=True, tooltip=OUTPUT_HELP),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The same model; sample with it."),
@@ -98,6 +105,7 @@ class Record(io.ComfyNode):
         live_word: str = "",
         concepts: ConceptList = (),
         relations: str = "image->text",
+        output_space: bool = False,
     ) -> io.NodeOutput:
         """Give out clones that listen.
 
@@ -108,10 +116,11 @@ class Record(io.ComfyNode):
             raise BadArgument(
                 f"No step lies between first_step {first_step} and last_step {last_step}: set first_step to at most last_step."
             )
-        keep = StoreOptions("layers" in detail, "steps" in detail, heads, self_attention, RELATIONS[relations])
+        keep = StoreOptions("layers" in detail, "steps" in detail, heads, self_attention, RELATIONS[relations], output_space)
         options = Options(keep, negative, first_step, last_step, live_word.strip(), concepts)
         asked = {"negative": negative, "detail": detail, "heads": heads, "self_attention": self_attention}
         asked |= {"first_step": first_step, "last_step": last_step, "concepts": concepts, "relations": relations}
+        asked |= {"output_space": output_space}
         source = Source(hidden(cls, "unique_id") or "", tuple(asked.items()))
         beside = concept_encoder(model, concepts)
         return io.NodeOutput(recording_model(model, options, source), None if clip is None else recording_clip(clip, beside))

@@ -91,6 +91,9 @@ class A1111(WebUI):
 
         return bool(getattr(shared.opts, "send_size", True))
 
+    def reads_concepts(self) -> bool:
+        return True
+
     def preview_state(self) -> Any:
         from modules import shared
 

@@ -44,6 +44,9 @@ class PageHost(Protocol):
     def sends_size(self) -> bool:
         """Whether a picture that is sent to another tab takes its size along (the host's own setting)."""
 
+    def reads_concepts(self) -> bool:
+        """Whether words that are not in the prompt are read here."""
+
     def preview_state(self) -> Any:
         """The host's state, whose method `assign_current_image` takes each preview; None where none is shown while it
         samples."""

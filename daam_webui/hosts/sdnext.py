@@ -106,6 +106,9 @@ class SDNext(PageHost):
     def sends_size(self) -> bool:
         return True  # the host's setting is hidden, and off
 
+    def reads_concepts(self) -> bool:
+        return False
+
     def preview_state(self) -> Any:
         from modules import shared
 

@@ -9,15 +9,17 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...daam_core.attention.output import heads_beside
 from ...daam_core.capture.accumulator import Accumulator
 from ...daam_core.capture.attention_call import AttentionCall
 from ...daam_core.capture.buffers import BatchSlice
 from ...daam_core.capture.comfyui_concepts import ComfyUIConcepts
 from ...daam_core.capture.counted_call import CountedCall, add_rows, check_batch, only_layout
 from ...daam_core.capture.joint_rows import add_self, add_text
+from ...daam_core.capture.picture_text import output_parts
 from ...daam_core.capture.recording import Recording
 from ...daam_core.capture.token_layout import RowLayout, TokenLayout
-from ...daam_core.errors import NothingRecorded
+from ...daam_core.errors import NothingRecorded, UnsupportedModel
 from ...daam_core.prompt.compose import concat, part_selection
 from ...daam_core.types import Block, Grid
 from .batch_rows import Conds, Row, Side
@@ -40,6 +42,7 @@ class Call:
         context: the text it was given, `[batch, columns, d]`.
         proved: the text at a layer that was last held against it.
         counted: the attentions of a transformer.
+        attended: (layer, grid, queries and keys) of a UNet's attention to the text whose output is read and still to come.
         whole_video: whether it was shown all latent frames of a video: those of a part of it are summed.
     """
 
@@ -51,6 +54,7 @@ class Call:
     whole_video: bool = True
     proved: Tensor | None = field(default=None, init=False)
     counted: CountedCall | None = field(default=None, init=False)
+    attended: tuple[int, Grid, AttentionCall] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if self.layout is not None:
@@ -117,6 +121,7 @@ class AttentionRouter:
                 f"{grid[0]} x {grid[1]}. Record without that node"
             )
         layer = self._recording.layer((name, number, index), path, _BLOCKS.get(name, "mid"), a.heads, a.scale)
+        call.attended = (layer, grid, a) if self._recording.keep.output else None
         if self._concepts is not None:
             prompt = [batch_slice for side, batch_slice in call.wanted if side == "prompt"]
             self._concepts.add(conds, call.context, prompt, (name, number, index), layer, grid, a)
@@ -127,6 +132,18 @@ class AttentionRouter:
         for side, batch_slice in call.wanted:
             part, keys = a.part(batch_slice.index, 0, a.queries, slice(0, a.keys))
             self._side(side, conds).add_joint(layer, grid, part.q, part.k, a.heads, a.scale, batch_slice, keys, part.bias)
+
+    def add_unet_output(self, conds: Conds, call: Call, a: AttentionCall, layer: int, grid: Grid) -> None:
+        """What the attention of a UNet to the text gave out; whatever goes wrong ends the output and not the words."""
+        self._recording.or_without_outputs(self._add_unet_output, conds, call, a, layer, grid)
+
+    def _add_unet_output(self, conds: Conds, call: Call, a: AttentionCall, layer: int, grid: Grid) -> None:
+        if a.v is None or a.output is None:
+            raise UnsupportedModel("an attention of this model did not give out one tensor with a row for each query")
+        output, values = heads_beside(a.output), heads_beside(a.v)
+        for side, batch_slice in call.wanted:
+            rows = batch_slice.index
+            self._side(side, conds).add_output(layer, grid, output[rows], values[rows], batch_slice)
 
     def add_transformer(self, conds: Conds, call: Call, options: Mapping[str, Any], a: AttentionCall) -> None:
         """One attention of a transformer, if the text is among its keys; `options` is what ComfyUI tells of it, as far as it
@@ -146,6 +163,8 @@ class AttentionRouter:
             source = self._source(batch_slice, row, layout.columns)
             into = self._side(side, conds)
             add_rows(into, layer, layout, row, source, a, call.whole_video)
+            if into.outputs is not None:
+                self._recording.or_without_outputs(_add_output, into, layer, layout, row, source, a)
             if not (call.whole_video and batch_slice.area.whole):
                 continue
             if batch_slice is call.own and into.wants_joint_self(layer):
@@ -197,3 +216,11 @@ class AttentionRouter:
         self._sources.clear()
         if self._concepts is not None:
             self._concepts.clear()
+
+
+def _add_output(
+    into: Accumulator, layer: int, layout: TokenLayout, row: RowLayout, source: BatchSlice, a: AttentionCall
+) -> None:
+    keys = slice(row.text, row.text + len(row.columns))
+    picture, values = output_parts(layout, row, source.index, keys, a)
+    into.add_output(layer, layout.patches[1:], picture, values, source)

@@ -24,7 +24,7 @@ from ...daam_core.capture.heat_so_far import heat_so_far, words_are_known
 from ...daam_core.capture.lse_capture import LseCapture
 from ...daam_core.capture.recording import Recording
 from ...daam_core.capture.token_layout import TokenLayout
-from ...daam_core.errors import BadPrompt, DaamLensError, NothingRecorded, UnsupportedModel, WordNotFound
+from ...daam_core.errors import BadPrompt, NothingRecorded, UnsupportedModel, WordNotFound
 from ...daam_core.maps.heatmaps import HeatMaps
 from ...daam_core.prompt.concepts import Concept
 from ...daam_core.types import Size
@@ -113,7 +113,8 @@ class RecordingSession:
     @property
     def note(self) -> str:
         """What is missing although there are maps, empty where nothing is."""
-        return " ".join(filter(None, (self._recording.concept_failure, self._missing)))
+        recording = self._recording
+        return " ".join(filter(None, (recording.concept_failure, recording.output_failure, self._missing)))
 
     @property
     def latent_size(self) -> Size:
@@ -291,7 +292,26 @@ class RecordingSession:
     @property
     def reads_output(self) -> bool:
         """Whether what the attention gives out is read, too."""
-        return self._block_concepts is not None and not self._recording.concept_failure
+        recording = self._recording
+        concepts = self._block_concepts is not None and not recording.concept_failure
+        return concepts or (self.options.keep.output and not recording.output_failure)
+
+    def on_output(self, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> None:
+        """What a UNet's cross-attention, which was told to `on_attention` with the same arguments, gave out."""
+        call, conds = self._call, self._conds
+        if call is None or conds is None or call.attended is None:
+            return
+        (layer, grid, attention), call.attended = call.attended, None
+        self._router.add_unet_output(conds, call, _with_output(attention, args, kwargs, output), layer, grid)
+
+    def leave_out(self, reason: str, concepts: bool = True) -> None:
+        """Words alone are recorded of this run, or words and concepts."""
+        if self._call is not None:
+            self._call.attended = None
+        if self.options.keep.output:
+            self._recording.fail_outputs(UnsupportedModel(reason))
+        if concepts and self._block_concepts is not None:
+            self._recording.fail_concepts(UnsupportedModel(reason))
 
     def on_attention(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], seen: LseCapture | None = None, output: Any = None
@@ -410,7 +430,7 @@ def _with_output(call: AttentionCall, args: Sequence[Any], kwargs: Mapping[str, 
     """A call with what it gave out; without, where that cannot be read: words need none of it."""
     try:
         return comfyui_output(call, args, kwargs, output)
-    except DaamLensError:
+    except Exception:  # its readers say that it is missing
         return call
 
 

@@ -211,6 +211,10 @@ def _with_callback(args: tuple[Any, ...], kwargs: dict[str, Any], last: _Last) -
 
 def _install(session: RecordingSession, model_options: dict[str, Any]) -> None:
     """Put the listeners into the options of one run."""
+    if TORCH_COMPILE_KWARGS in model_options:
+        session.leave_out(
+            "of a compiled model neither the output of its attention nor its blocks are read", session.family is not None
+        )
     options = model_options.setdefault("transformer_options", {})
     for kind, wrapper in (
         (WrappersMP.PREDICT_NOISE, _predict(session)),
@@ -301,7 +305,17 @@ def _override(session: RecordingSession, below: Callable[..., Any] | None) -> Ca
         _outside_compile(session.on_attention, args, kwargs, seen, out)
         return out
 
-    return unet if session.family is None else transformer
+    def unet_with_output(func: Any, *args: Any, **kwargs: Any) -> Any:
+        if session.next_call is None:
+            return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
+        session.on_attention(args, kwargs)
+        out = func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
+        session.on_output(args, kwargs, out)
+        return out
+
+    if session.family is not None:
+        return transformer
+    return unet_with_output if session.reads_output else unet
 
 
 def _attention_patch(session: RecordingSession, own: bool) -> Callable[..., Any]:
@@ -341,6 +355,8 @@ class _RecordedReplacement:
         _safely(
             self._session, lambda: _outside_compile(self._session.on_attention, (q, k, v, int(extra_options["n_heads"])), {})
         )
+        reason = "another node computes the cross-attention itself (IP-Adapter and its like do)"
+        _safely(self._session, lambda: _outside_compile(self._session.leave_out, reason))
         return self._replacement(q, k, v, extra_options, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:

@@ -18,7 +18,12 @@ from .running import Live
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-OTHERS = ("sd-webui-regional-prompter", "multidiffusion-upscaler-for-automatic1111", "sd-webui-negpip")
+OTHERS = (
+    "sd-webui-regional-prompter",
+    "multidiffusion-upscaler-for-automatic1111",
+    "sd-webui-negpip",
+    "ultimate-upscale-for-automatic1111",
+)
 HOSTS = ("a1111", "forge", "reforge", "neo", "classic")
 WITNESS = Path(__file__).with_name("witness_script.py")
 

@@ -76,6 +76,8 @@ def test_the_previews_have_the_word_s_heat_and_nothing_else_changes(live: Live) 
     assert len(heated) >= 2 and all(image.shape == small for _, image in drawn if image.shape[1] != 512)
     assert all(later - earlier > 0.9 for (earlier, _), (later, _) in zip(heated, heated[1:], strict=False))
     assert heated[0][1].shape[0] > 512, "the word stands below"
+    first = next(i for i, (_, image) in enumerate(drawn) if image.shape[1] == 512)
+    assert all(image.shape[1] == 512 for _, image in drawn[first:]), "a preview came without heat"
     assert float(np.abs(heated[-1][1][:512].astype(float) - heated[-1][1][:512].mean((0, 1))).max()) > 20
 
 

@@ -37,7 +37,7 @@ class Run:
     """One run of a sampler whose clock stands still until it is told."""
 
     def __init__(self, heat: Callable[..., Any] = lambda image, size: HEAT, count: int = 1) -> None:
-        self.now, self.state, self.asked = 0.0, State(), 0
+        self.now, self.state, self.asked, self.sampled = 0.0, State(), 0, 1
         self.live = LivePreview("house", self.state, clock=lambda: self.now)
         self._heat, self._count = heat, count
 
@@ -47,9 +47,9 @@ class Run:
 
     def step(self, seconds: float = 1.5, preview: tuple[int, int] | None = (64, 48), watched: bool = True) -> None:
         """A prediction, in which the page may ask for a preview of (width, height), and the end of its step."""
-        with self.live.during():
-            if watched and preview is not None:
-                self.state.assign_current_image(Image.new("RGB", preview, (90, 90, 90)))
+        self.live.watch(self.sampled)
+        if watched and preview is not None:
+            self.state.assign_current_image(Image.new("RGB", preview, (90, 90, 90)))
         self.now += seconds
         self.live.after_step(self.heat, self._count, LATENT)
 
@@ -65,6 +65,7 @@ def test_the_heat_is_over_the_host_s_own_picture() -> None:
     assert run.drawn == [False, True, True], "before the first step is over there is no heat"
     ground = np.full((384, 512, 3), 90, np.uint8)
     assert (np.asarray(run.state.shown[1]) == overlay(ground, HEAT, label="house", bar=False)).all()
+    run.live.release()
     assert "assign_current_image" not in vars(run.state) and not run.live.failure and run.live.pictures == 2
 
 
@@ -104,8 +105,34 @@ def test_nobody_looks_and_it_costs_one_heat() -> None:
 def test_no_previews_are_told_and_cost_nothing() -> None:
     live = LivePreview("house", None)
     live.after_step(lambda image, size: pytest.fail("nobody sees it"), 1, LATENT)
-    with live.during():
-        assert "shows no preview while it samples" in live.failure
+    live.watch(1)
+    assert "shows no preview while it samples" in live.failure
+
+
+def test_the_next_picture_has_no_heat_of_the_one_before() -> None:
+    run = Run()
+    for _ in range(2):
+        run.step()
+    run.sampled = 2
+    for _ in range(2):
+        run.step()
+    assert run.drawn == [False, True, False, True]
+
+
+def test_a_run_inside_a_run_comes_first_and_a_run_that_is_gone_leaves_nothing() -> None:
+    outer = Run()
+    outer.step()
+    inner = LivePreview("tree", outer.state, clock=lambda: outer.now)
+    owner = State()
+    inner.watch(1, owner)
+    outer.state.assign_current_image(Image.new("RGB", (64, 48)))
+    assert outer.drawn == [False, False], "the inner run has no heat yet, and the outer one's is not drawn over its picture"
+    del owner
+    assert "assign_current_image" not in vars(outer.state) and live_preview._watching is None
+    outer.step()
+    assert outer.drawn == [False, False, True]
+    live_preview.release()
+    assert "assign_current_image" not in vars(outer.state)
 
 
 def _missing(image: int, size: Any) -> Any:

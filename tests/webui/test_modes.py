@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from .checked import note_checked
 from .explicit import Call, word_sum
 from .hosts import encoded
 from .running import PROMPT, Live, Result, word_at
@@ -40,6 +41,7 @@ def test_txt2img(live: Live) -> None:
     seen = live.make(lens={}, watch=True, steps=3)
     for word in ("house", "tree", "red"):
         check(seen, 0, word, lambda _, call: {prompt_row(live, call): [COLUMN[word]]})  # noqa: B023
+    note_checked(live.name, "Stable Diffusion 1")
 
 
 def test_not_square(live: Live) -> None:
@@ -164,6 +166,7 @@ def test_other_kinds_of_checkpoint(live: Live, kind: str) -> None:
         seen = live.make(lens={}, watch=True)
         for word in ("house", "tree"):
             check(seen, 0, word, lambda _, call: {prompt_row(live, call): [COLUMN[word]]})  # noqa: B023
+        note_checked(live.name, {"xl": "Stable Diffusion XL", "v2": "Stable Diffusion 2"}[kind])
     finally:
         live.server.post("/sdapi/v1/options", {"sd_model_checkpoint": "tiny"})
 

@@ -84,6 +84,11 @@ class Witness(scripts.Script):  # type: ignore[misc]
     def show(self, is_img2img: bool) -> Any:
         return scripts.AlwaysVisible
 
+    def process(self, p: Any, *args: Any) -> None:
+        """Write each picture's prompt anew, as Dynamic Prompts does."""
+        if NOTES["fail"] == "new prompts":
+            p.all_prompts = [f"a {colour} house" for colour, _ in zip(("red", "blue"), p.all_prompts, strict=True)]
+
     def process_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
         if NOTES["fail"] == "process_batch":
             raise RuntimeError("another script failed on purpose")

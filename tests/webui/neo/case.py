@@ -30,6 +30,7 @@ initialize.imports()
 import models  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from backend.args import dynamic_args  # noqa: E402
 from backend.huggingface import process as unpack_tokenizers  # noqa: E402
 from modules import processing, script_callbacks, sd_models, sd_samplers, shared  # noqa: E402
 
@@ -101,9 +102,9 @@ class Witness:
         self.handle.remove()
 
     def word(
-        self, family: models.Family, side: int, image: int, images: int, grid: tuple[int, int], columns: list[int]
+        self, family: models.Family, side: int, image: int, images: int, grid: tuple[int, int], behind: int, columns: list[int]
     ) -> torch.Tensor:
-        """Eq. 6 in float64 for these columns of the text: `[h, w]`."""
+        """Eq. 6 in float64 for these columns of the text, with so many tokens of references behind the picture: `[h, w]`."""
         n = grid[0] * grid[1]
         total = torch.zeros(n, dtype=torch.float64)
         for call in self.calls:
@@ -114,11 +115,11 @@ class Witness:
                 row = chunk * images + image
                 for q, k, heads in call["attentions"]:
                     if family.order == "cross":
-                        if (q.shape[1], k.shape[1]) != (n, call["columns"]):
+                        if (q.shape[1], k.shape[1]) != (n + behind, call["columns"]):
                             continue
                         first, at = 0, 0
                     else:
-                        if q.shape[1] != text + own or k.shape[1] != text + own:
+                        if q.shape[1] != text + own + behind or k.shape[1] != text + own + behind:
                             continue
                         first, at = (text, 0) if family.order == "text first" else (0, own)
                     total += shares(q[row, first : first + n], k[row], heads)[:, [at + c for c in columns]].sum(1)
@@ -152,8 +153,8 @@ def columns_of(model: Any, family: models.Family, line: str, word: str, negative
     return list(range(first, given, each))
 
 
-def prove(model: Any, family: models.Family, prompt: str, images: int) -> dict[str, Any]:
-    """One run with a recording, and another without."""
+def prove(model: Any, family: models.Family, prompt: str, images: int, behind: int = 0) -> dict[str, Any]:
+    """One run with a recording, and another without; `behind` tokens are of references."""
     network = model.forge_objects.unet.model.diffusion_model
     plain = paint(model, images, prompt)
     with Witness(family.module, network) as witness:
@@ -174,7 +175,7 @@ def prove(model: Any, family: models.Family, prompt: str, images: int) -> dict[s
             own = maps if side == 0 else maps.negative
             given = next(call["columns"] for call in witness.calls if side in call["chunks"])
             columns = columns_of(model, family, line, word, bool(side), given)
-            wanted = witness.word(family, side, taken.image, images, (height, width), columns)
+            wanted = witness.word(family, side, taken.image, images, (height, width), behind, columns)
             seen = own.heat_map(word, (height, width)).double()
             found["worst"] = max(found["worst"], float((seen - wanted).abs().max() / wanted.abs().max()))
             found["spread"] = min(found["spread"], float((wanted.max() - wanted.min()) / wanted.mean()))
@@ -202,6 +203,12 @@ def check(name: str) -> dict[str, Any]:
         found["weighted"] = words_alone(model, WEIGHTED)
     else:
         found["weighted"] = prove(model, family, WEIGHTED, 1)
+    if family.reference:
+        latent = torch.randn(family.reference)
+        patches = latent.shape[-1] * latent.shape[-2] // (1 if family.autoencoder == "kl2" else 4)
+        dynamic_args.kontext, dynamic_args.ref_latents, model.ref_latents = True, [latent], [latent]
+        found["references"] = prove(model, family, PROMPT, 1, patches)
+        dynamic_args.kontext, dynamic_args.ref_latents, model.ref_latents = False, [], []
     found["break"] = words_alone(model, "a red house BREAK fog")
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -91,6 +91,8 @@ class Family:
         order: of the keys: "text first", "picture first" or "cross".
         multiple: text and picture are padded to a multiple of it.
         stripped: whether the encoder drops its first columns.
+        images: of a batch.
+        reference: shape of a reference's latent, where the model attends to any.
     """
 
     engine: type
@@ -104,7 +106,7 @@ class Family:
     multiple: int = 1
     stripped: bool = False
     images: int = 2
-    given: Mapping[str, Any] = field(default_factory=dict)
+    reference: tuple[int, ...] = ()
 
 
 def _tokenizer(kind: str, repository: str, folder: str = "tokenizer") -> Any:
@@ -187,10 +189,14 @@ _T5 = functools.partial(_t5, "t5", 32128)
 _QWEN3 = functools.partial(_llm, "Qwen3_4B", "Qwen3_4BConfig")
 
 FAMILIES = {
-    "Flux.1": Family(flux.Flux, model_list.Flux, flux_net.IntegratedFluxTransformer2DModel, _FLUX, _flux_texts, "kl", flux_net),
+    "Flux.1": Family(
+        flux.Flux, model_list.Flux, flux_net.IntegratedFluxTransformer2DModel, _FLUX, _flux_texts, "kl", flux_net,
+        reference=(1, 16, 8, 12),
+    ),
     "Flux.2": Family(
         flux2.Flux2, model_list.Flux2K4B, flux_net.IntegratedFluxTransformer2DModel, _FLUX2,
         _one(_QWEN3, "Qwen2TokenizerFast", "black-forest-labs/FLUX.2-klein-4B"), "kl2", flux_net,
+        reference=(1, 128, 4, 6),
     ),
     "Chroma": Family(
         chroma.Chroma, model_list.Chroma, chroma_net.IntegratedChromaTransformer2DModel, _CHROMA,
@@ -209,7 +215,8 @@ FAMILIES = {
         _one(lambda: _llm("Qwen25_7BVLI", "Qwen25_7BVLI_Config"), "Qwen2Tokenizer", "Qwen/Qwen-Image"), "wan", qwen_net,
         stripped=True,
     ),
-    "Anima": Family(anima.Anima, model_list.Anima, anima_net.Anima, _ANIMA, _anima_texts, "wan", anima_net, "cross"),
+    "Anima": Family(anima.Anima, model_list.Anima, anima_net.Anima, _ANIMA, _anima_texts, "wan", anima_net, "cross",
+                    reference=(1, 16, 1, 16, 24)),
     "ERNIE-Image": Family(
         ernie.ErnieImage, model_list.ErnieImage, ernie_net.ErnieImageModel, _ERNIE,
         _one(lambda: _llm("Ministral3_3B", "Ministral3_3BConfig"), "PixtralProcessor", "baidu/ERNIE-Image"), "kl2", ernie_net,
