@@ -43,8 +43,11 @@ class PipelineHeat:
         embeddings = arguments.get("prompt_embeds")
         if isinstance(embeddings, Tensor) and getattr(self._painted.pipe, "unet", None) is not None:
             self._columns = int(embeddings.shape[1])
-
-        self._live.watch(self)
+        try:
+            self._live.watch(self)
+        except Exception as error:  # another release of the host
+            self._fail(error)
+            return arguments
 
         def callback_on_step_end(*args: Any, **kwargs: Any) -> Any:
             given = honest(*args, **kwargs)  # an interrupt is raised here, and goes through
@@ -61,8 +64,11 @@ class PipelineHeat:
                 size = (int(latent.shape[-2]), int(latent.shape[-1]))
                 self._live.after_step(self._heat, len(self._painted.prompts), size, latent)
         except Exception as error:  # the pipeline would end with it
-            logger.warning("DAAM Lens: the live heat failed", exc_info=error)
-            self._live.end(FAILED)
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        logger.warning("DAAM Lens: the live heat failed", exc_info=error)
+        self._live.end(FAILED)
 
     def _heat(self, image: int, size: Size) -> Tensor | None:
         found: Tensor | None = self._painted.trace.heat_so_far(self._word, size, image, self._prompt(image))
