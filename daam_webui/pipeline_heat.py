@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,9 @@ from daam_core.types import Size
 from .live_preview import LivePreview
 from .pipeline_pass import PipelineHost, PipelinePass
 
+logger = logging.getLogger("daam_lens")
 CALLBACK = "callback_on_step_end"
+FAILED = "it could not be worked out; the log says why. The picture is made, and recorded, without it."
 
 
 class PipelineHeat:
@@ -51,11 +54,15 @@ class PipelineHeat:
         return {**arguments, CALLBACK: callback_on_step_end}
 
     def _after_step(self) -> None:
-        # What the host makes its preview of, one for each picture.
-        latent = getattr(self._host.preview_state(), "current_latent", None)
-        if isinstance(latent, Tensor) and latent.dim() == 4:
-            size = (int(latent.shape[-2]), int(latent.shape[-1]))
-            self._live.after_step(self._heat, len(self._painted.prompts), size, latent)
+        try:
+            # What the host makes its preview of, one for each picture.
+            latent = getattr(self._host.preview_state(), "current_latent", None)
+            if isinstance(latent, Tensor) and latent.dim() == 4:
+                size = (int(latent.shape[-2]), int(latent.shape[-1]))
+                self._live.after_step(self._heat, len(self._painted.prompts), size, latent)
+        except Exception as error:  # the pipeline would end with it
+            logger.warning("DAAM Lens: the live heat failed", exc_info=error)
+            self._live.end(FAILED)
 
     def _heat(self, image: int, size: Size) -> Tensor | None:
         found: Tensor | None = self._painted.trace.heat_so_far(self._word, size, image, self._prompt(image))
