@@ -21,6 +21,7 @@ WEBUI_CHECKS = ROOT / "tests" / "webui" / "checked_models.json"
 DOCUMENTS = (
     "README.md",
     "docs/scale.md",
+    "docs/python.md",
     "docs/models.md",
     "docs/errors.md",
     "docs/equation.md",
@@ -86,6 +87,19 @@ def _hundredths(value: float) -> str:
     return f"{value:.2f}"
 
 
+_CONCEPTS = {
+    "tiny": "Cost of concepts: the model inside, 128 px",
+    "sd15": "Cost of concepts: SD 1.5 shape, 512 px",
+    "sdxl": "Cost of concepts: SDXL shape, 512 px",
+    "sd3": "Cost of concepts: SD3's layout, 8 blocks of 8 heads of 64, 4096 + 333",
+    "flux": "Cost of concepts: Flux's layout, 4 + 8 blocks of 4 heads of 128, 4096 + 512",
+}
+
+
+def _tenths(value: float) -> str:
+    return f"{value:.1f} %"
+
+
 FIGURES: Mapping[str, Figure] = {
     "step-sdxl": Figure(_SDXL_STEP, _OURS, "ratio", _more),
     "step-sdxl-words": Figure(_SDXL_STEP, _WORDS, "ratio", _more),
@@ -95,6 +109,8 @@ FIGURES: Mapping[str, Figure] = {
     "step-tiny-castorini": Figure(_TINY_STEP, _THEIRS, "ratio", _more),
     "step-sdxl-factor": Figure(_SDXL_STEP, _OURS, "ratio", lambda ratio: f"{ratio:.2f}"),
     "step-sdxl-words-factor": Figure(_SDXL_STEP, _WORDS, "ratio", lambda ratio: f"{ratio:.2f}"),
+    **{f"concepts-{name}": Figure(section, {}, "of a step", _tenths) for name, section in _CONCEPTS.items()},
+    **{f"concepts-{name}-run": Figure(section, {}, "of 20 steps, all in", _tenths) for name, section in _CONCEPTS.items()},
     "maps-time": Figure(_FINISH, _LARGE | _SUM, "median", _milliseconds),
     "maps-memory": Figure(_FINISH, _LARGE | _SUM, "peak memory", _megabytes),
     "maps-time-castorini": Figure(_FINISH, _LARGE | _MEAN, "median", _milliseconds),

@@ -41,7 +41,7 @@ from .tokenization import engine_of, read
 from .transformer_calls import TransformerHooks, check_frames, family_of
 
 logger = logging.getLogger("daam_lens")
-NO_CONCEPTS = "in this host they are read of Stable Diffusion 1, 2 and XL, and not of transformers"
+NO_CONCEPTS = "in this host concepts are read of Stable Diffusion 1, 2 and XL, not of transformers"
 
 
 class Reader(Protocol):
@@ -91,9 +91,7 @@ class RecordingSession:
         if self._concepts is None and self.settings.concepts.strip() and not self.failure:
             try:
                 if family_of(self.host.unet(model), model) is not None:
-                    raise UnsupportedModel(
-                        "in this host concepts are read of Stable Diffusion 1, 2 and XL, not of transformers"
-                    )
+                    raise UnsupportedModel(NO_CONCEPTS)
                 self._concepts = encode(self.host, model, self.settings.asked_concepts())
             except Exception as error:
                 self._concepts = error

@@ -116,7 +116,8 @@ def _encoded(
     pipe: Any, given: Mapping[str, Any], texts: Sequence[str], tokenizers: TokenizerHook
 ) -> tuple[Any, Sequence[Tokenized]]:
     """What the pipeline's `encode_prompt` makes of some texts, and what its tokenizers read for it."""
-    devices = [pipe.device] if getattr(pipe.device, "type", "cpu") == "cuda" else []
+    device = given.get("device") or pipe.device  # the latter searches the whole pipeline for offloading
+    devices = [device] if getattr(device, "type", "cpu") == "cuda" else []
     # An encoder left in training mode draws random numbers, which are the picture's.
     with tokenizers.record() as tokens, torch.no_grad(), torch.random.fork_rng(devices):
         return pipe.encode_prompt(**_arguments(pipe, given, texts)), tokens
