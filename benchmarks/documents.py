@@ -6,6 +6,7 @@ them, and every benchmark does so when it has written its section of results.md.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -16,9 +17,11 @@ from .results_summary import mask_summary
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.md"
+WEBUI_CHECKS = ROOT / "tests" / "webui" / "checked_models.json"
 DOCUMENTS = (
     "README.md",
     "docs/scale.md",
+    "docs/python.md",
     "docs/models.md",
     "docs/errors.md",
     "docs/equation.md",
@@ -84,6 +87,19 @@ def _hundredths(value: float) -> str:
     return f"{value:.2f}"
 
 
+_CONCEPTS = {
+    "tiny": "Cost of concepts: the model inside, 128 px",
+    "sd15": "Cost of concepts: SD 1.5 shape, 512 px",
+    "sdxl": "Cost of concepts: SDXL shape, 512 px",
+    "sd3": "Cost of concepts: SD3's layout, 8 blocks of 8 heads of 64, 4096 + 333",
+    "flux": "Cost of concepts: Flux's layout, 4 + 8 blocks of 4 heads of 128, 4096 + 512",
+}
+
+
+def _tenths(value: float) -> str:
+    return f"{value:.1f} %"
+
+
 FIGURES: Mapping[str, Figure] = {
     "step-sdxl": Figure(_SDXL_STEP, _OURS, "ratio", _more),
     "step-sdxl-words": Figure(_SDXL_STEP, _WORDS, "ratio", _more),
@@ -93,6 +109,8 @@ FIGURES: Mapping[str, Figure] = {
     "step-tiny-castorini": Figure(_TINY_STEP, _THEIRS, "ratio", _more),
     "step-sdxl-factor": Figure(_SDXL_STEP, _OURS, "ratio", lambda ratio: f"{ratio:.2f}"),
     "step-sdxl-words-factor": Figure(_SDXL_STEP, _WORDS, "ratio", lambda ratio: f"{ratio:.2f}"),
+    **{f"concepts-{name}": Figure(section, {}, "of a step", _tenths) for name, section in _CONCEPTS.items()},
+    **{f"concepts-{name}-run": Figure(section, {}, "of 20 steps, all in", _tenths) for name, section in _CONCEPTS.items()},
     "maps-time": Figure(_FINISH, _LARGE | _SUM, "median", _milliseconds),
     "maps-memory": Figure(_FINISH, _LARGE | _SUM, "peak memory", _megabytes),
     "maps-time-castorini": Figure(_FINISH, _LARGE | _MEAN, "median", _milliseconds),
@@ -180,11 +198,21 @@ def _hosts_table() -> str:
     from daam_core.capture.comfyui_families import COMFYUI_FAMILIES
     from daam_core.capture.families import FAMILIES
 
+    webuis = json.loads(WEBUI_CHECKS.read_text(encoding="utf-8"))
+    unets = [name for name in webuis if name.startswith("Stable Diffusion") and name != "Stable Diffusion 3"]
     in_diffusers = {family.name for family in FAMILIES}
-    names = sorted({*in_diffusers, *COMFYUI_FAMILIES}, key=str.lower)
-    lines = ["| family | diffusers | ComfyUI |", "| --- | --- | --- |", "| Stable Diffusion 1, 2, XL | yes | yes |"]
-    shown = {True: "yes", False: "-"}
-    return "\n".join([*lines, *(f"| {n} | {shown[n in in_diffusers]} | {shown[n in COMFYUI_FAMILIES]} |" for n in names)])
+    names = sorted({*in_diffusers, *COMFYUI_FAMILIES, *(set(webuis) - set(unets))}, key=str.lower)
+    lines = ["| family | diffusers | ComfyUI | WebUIs |", "| --- | --- | --- | --- |"]
+    lines += [f"| {name} | yes | yes | {_checked_in(webuis, name)} |" for name in unets]
+    for name in names:
+        read = ["yes" if name in host else "-" for host in (in_diffusers, COMFYUI_FAMILIES)]
+        lines.append(f"| {name} | {' | '.join(read)} | {_checked_in(webuis, name)} |")
+    return "\n".join(lines)
+
+
+def _checked_in(webuis: Mapping[str, Mapping[str, str]], family: str) -> str:
+    """The WebUIs in which a family's tests passed, each with our version that they last passed with."""
+    return ", ".join(f"{host} ({version})" for host, version in webuis.get(family, {}).items()) or "-"
 
 
 def _hours(recording: float) -> str:

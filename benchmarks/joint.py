@@ -92,18 +92,19 @@ def _flux_call(side: int, columns: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sd3() -> nn.Module:
+def _sd3(side: int, heads: int, width: int, layers: int) -> nn.Module:
     from diffusers import SD3Transformer2DModel
 
     return SD3Transformer2DModel(
-        sample_size=16, in_channels=4, out_channels=4, num_layers=12, attention_head_dim=8, num_attention_heads=2,
-        joint_attention_dim=16, caption_projection_dim=16, pooled_projection_dim=24, pos_embed_max_size=16,
+        sample_size=side, in_channels=4, out_channels=4, num_layers=layers, attention_head_dim=width,
+        num_attention_heads=heads, joint_attention_dim=16, caption_projection_dim=heads * width, pooled_projection_dim=24,
+        pos_embed_max_size=side,
     ).eval()  # fmt: skip
 
 
-def _sd3_call() -> dict[str, Any]:
+def _sd3_call(side: int, columns: int) -> dict[str, Any]:
     return {
-        "hidden_states": torch.randn(1, 4, 16, 16), "encoder_hidden_states": torch.randn(1, 40, 16),
+        "hidden_states": torch.randn(1, 4, side, side), "encoder_hidden_states": torch.randn(1, columns, 16),
         "pooled_projections": torch.randn(1, 24), "timestep": torch.tensor([0.5]),
     }  # fmt: skip
 
@@ -147,7 +148,12 @@ WORKS: Mapping[str, Work] = {
         lambda: _flux_call(8, 32), WORDS + 2, 30, 12,
     ),
     "host-sd3": Work(
-        "SD3's layout, 12 blocks of 2 heads of 8, 8 x 8 + 40 (host-bound)", _sd3, _sd3_call, WORDS + 2, 30, 12
+        "SD3's layout, 12 blocks of 2 heads of 8, 8 x 8 + 40 (host-bound)", lambda: _sd3(16, 2, 8, 12),
+        lambda: _sd3_call(16, 40), WORDS + 2, 30, 12,
+    ),
+    "sd3": Work(
+        "SD3's layout, 8 blocks of 8 heads of 64, 4096 + 333", lambda: _sd3(128, 8, 64, 8), lambda: _sd3_call(128, 333),
+        WORDS + 2, 1, 2, 0, _FIRST,
     ),
     "flux": Work(
         "Flux's layout, 4 + 8 blocks of 4 heads of 128, 4096 + 512", lambda: _flux(4, 128, 4, 8),

@@ -1,7 +1,8 @@
 """The square pictures that stand for the example workflows: what each of them makes, run in a real ComfyUI.
 
 Run: `python -m benchmarks.workflow_pictures [NAME ...]`, with the hosts where the tests find them. A checkpoint, and the
-files of a family, are replaced by the model inside.
+files of a family, are replaced by the model inside; a LoRA by a random one, and where words attend to words, which the model
+inside does not have, the family by a small random model.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.comfyui.hosts import ROOT, Server, find
-from tests.comfyui.workflows import family_of, on_the_model_inside, to_api
+from tests.comfyui.small_lora import write_lora
+from tests.comfyui.workflows import family_of, on_the_model_inside, to_api, with_loader
 
 SIDE = 512
 GAP = 6
@@ -29,7 +31,10 @@ def made(server: Server, workflow: Path) -> list[NDArray[np.uint8]]:
     """The pictures that an example makes, uint8 `[H, W, 3]` BGR; a checkpoint is replaced by the model inside."""
     shutil.copy(ROOT / "assets" / "hero.png", server.base / "input" / "example.png")
     graph = to_api(json.loads(workflow.read_text(encoding="utf-8")), server.get("/object_info"))
-    if family_of(graph) is not None:
+    kinds = {node["class_type"] for node in graph.values()}
+    if "DaamLensWordMatrix" in kinds:
+        graph = with_loader(graph, "ReducedModel", kind=family_of(graph))
+    elif family_of(graph) is not None:
         graph = on_the_model_inside(graph)
         for node in graph.values():
             if node["class_type"] == "DaamLensHeatMaps" and not node["inputs"]["words"]:
@@ -37,7 +42,9 @@ def made(server: Server, workflow: Path) -> list[NDArray[np.uint8]]:
     for node in graph.values():
         if node["class_type"] == "CheckpointLoaderSimple":
             node.update(class_type="DaamLensTinyModel", inputs={})
-        if node["class_type"] == "EmptyLatentImage":
+        if node["class_type"] == "LoraLoader":
+            write_lora(server.base / "models" / "loras", node["inputs"]["lora_name"])
+        if node["class_type"] in ("EmptyLatentImage", "EmptySD3LatentImage"):
             node["inputs"].update(width=128, height=128)
     outputs: dict[str, Any] = server.queue(graph)["outputs"]
     found = []
@@ -73,6 +80,9 @@ def main(wanted: list[str]) -> None:
     if isinstance(host, str):
         sys.exit(host)
     with tempfile.TemporaryDirectory() as base:
+        nodes = Path(base) / "custom_nodes"
+        nodes.mkdir()
+        (nodes / "reduced_models").symlink_to(ROOT / "tests" / "comfyui" / "reduced_models")
         server = Server(host, Path(base))
         try:
             for workflow in [EXAMPLES / f"{name}.json" for name in wanted] or sorted(EXAMPLES.glob("*.json")):

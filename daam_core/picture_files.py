@@ -28,7 +28,39 @@ def load_picture(source: str | Path | BinaryIO) -> Image:
     Raises:
         BadArgument: no such file, no picture of a known format, a damaged one, or one of too many pixels.
     """
-    return _opened(source, lambda file: np.asarray(PIL.ImageOps.exif_transpose(file).convert("RGB")))
+    return _opened(source, lambda file: rgb_pixels(PIL.ImageOps.exif_transpose(file)))
+
+
+def rgb_pixels(image: PIL.Image.Image) -> Image:
+    """A picture of any mode of PIL's as uint8 `[H, W, 3]`, as a viewer shows it: what is transparent lies on white, and 16 bits
+    of grey are scaled to 8 (PIL itself shows colours that nobody sees, and cuts 16 bits off at 255).
+
+    Raises:
+        BadArgument: its numbers have no range that is known.
+
+    Example:
+        >>> int(rgb_pixels(PIL.Image.new("RGBA", (1, 1), (255, 0, 0, 0)))[0, 0, 1])
+        255
+    """
+    if image.mode.startswith(("I", "F")):
+        grey = np.asarray(image)
+        if image.mode == "F" or not 0 <= int(grey.min()) <= int(grey.max()) < 2**16:
+            raise BadArgument(f"A picture of mode {image.mode} has numbers of a range that is not known; save it with 8 bits.")
+        image = PIL.Image.fromarray((grey.astype(np.float32) / 257).round().astype(np.uint8))
+    if _is_transparent(image):
+        image = image.convert("RGBA")
+        white = PIL.Image.new("RGBA", image.size, "white")
+        image = PIL.Image.alpha_composite(white, image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _is_transparent(image: PIL.Image.Image) -> bool:
+    """PIL's own `has_transparency_data`, which Pillow 9.5 (that of AUTOMATIC1111 and Forge) does not have yet."""
+    return (
+        image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
+        or "transparency" in image.info
+        or (image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A"))
+    )
 
 
 def load_label_map(path: str | Path) -> NDArray[np.uint8]:

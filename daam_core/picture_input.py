@@ -7,7 +7,7 @@ import PIL.Image
 
 from .errors import BadArgument
 from .opencv import cv2
-from .picture_files import checked_pixels
+from .picture_files import checked_pixels, rgb_pixels
 from .types import Image, Size
 
 LONGEST_SHAPE = 16
@@ -20,7 +20,7 @@ def checked_picture(image: Image | PIL.Image.Image) -> Image:
     """uint8 `[H, W, 3]`. Raises BadArgument for what is no picture, or one of too many pixels."""
     if isinstance(image, PIL.Image.Image):
         checked_pixels(image.width, image.height)
-        return np.asarray(image.convert("RGB"))
+        return rgb_pixels(image)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         seen = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise BadArgument(f"A picture is a PIL image or uint8 [H, W, 3] (RGB), not {seen}.")
@@ -44,9 +44,16 @@ def reading_size(picture: Size, pixels: float, asked: Size | None = None) -> Siz
             raise BadArgument(f"A picture of {width} x {height} pixels is too long and thin to be read; cut it.")
         scale = (pixels / (height * width)) ** 0.5
         asked = (max(1, round(height * scale)), max(1, round(width * scale)))
-    if len(asked) != 2 or min(asked) < 8 or asked[0] * asked[1] > LARGEST_READING:
-        raise BadArgument(f"size is (height, width), at least 8 and at most {LARGEST_READING} pixels in all, not {asked}.")
-    return asked
+    return size_to_read(asked)
+
+
+def size_to_read(size: Size) -> Size:
+    """(height, width), if a model can read a picture of that size. Raises BadArgument."""
+    sides = tuple(size) if isinstance(size, (tuple, list)) else ()
+    whole = len(sides) == 2 and all(isinstance(side, (int, np.integer)) for side in sides)
+    if not whole or min(sides) < 8 or int(sides[0]) * int(sides[1]) > LARGEST_READING:
+        raise BadArgument(f"size is (height, width), at least 8 and at most {LARGEST_READING} pixels in all, not {size!r:.60}.")
+    return int(sides[0]), int(sides[1])
 
 
 def scaled(picture: Image, size: Size) -> Image:

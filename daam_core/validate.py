@@ -23,6 +23,7 @@ _HUB_NAME = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 
 def checked_prompt(prompt: str, name: str = "prompt") -> str:
     """The prompt. Raises BadPrompt where it is empty, a pasted file, or no text."""
+    _require_text(prompt, name)
     if not prompt.strip():
         raise BadPrompt(f'The {name} is empty; say what to draw, for example "a red house and a green tree".')
     return _checked_text(prompt, name)
@@ -34,6 +35,7 @@ def checked_negative(prompt: str) -> str:
 
 
 def _checked_text(prompt: str, name: str) -> str:
+    _require_text(prompt, name)
     if len(prompt) > LONGEST_PROMPT:
         raise BadPrompt(
             f"The {name} has {len(prompt)} characters and a text encoder reads about 75 words; shorten it to at most "
@@ -47,6 +49,18 @@ def _checked_text(prompt: str, name: str) -> str:
             f"The {name} is not text after {before!r}: it holds a broken character there. Type it again (as UTF-8)."
         )
     return prompt
+
+
+def _require_text(prompt: object, name: str) -> None:
+    if not isinstance(prompt, str):
+        raise BadPrompt(f'The {name} is a text such as "a red house", not {type(prompt).__name__}.')
+
+
+def checked_seed(seed: int) -> int:
+    """A seed that PyTorch takes. Raises BadArgument."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**64:
+        raise BadArgument(f"A seed is a whole number from 0 to {2**64 - 1}, not {seed!r:.30}.")
+    return seed
 
 
 def checked_device(name: str) -> str:

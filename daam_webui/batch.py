@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,15 +32,20 @@ NO_STEP = (
     "or something other than the checkpoint's own UNet did the work."
 )
 SWITCH_OFF = "Switch it off to get heat maps."
+_KNOWN = 64
+"""So many different rows are remembered with what they are."""
 
 
 @dataclass(frozen=True)
 class ContextKey:
-    """What the pictures of a group are told in one call: a part for each, the host's columns, whether they repeat."""
+    """What the pictures of a group are told in one call: a part for each, the host's columns, whether they repeat; and in a
+    transformer, how many columns the model is given and which of them its keys are (-1 is none)."""
 
     parts: tuple[int, ...]
     base: int
     repeated: bool
+    columns: int = 0
+    picked: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class PictureGroup:
     def __init__(self, recording: Recording, side: Side, images: tuple[int, ...], schedules: Sequence[PromptSchedule]) -> None:
         self.side, self.images, self.schedules = side, images, schedules
         self._contexts: list[ContextKey] = []
+        self._picked: dict[tuple[BatchSlice, int, tuple[int, ...]], BatchSlice] = {}
         self._rows = max(one.prompt.num_channels for one in schedules)
         self.accumulator = recording.add_group(side, images, [one.prompt for one in schedules], self._select).accumulator
 
@@ -114,6 +120,16 @@ class PictureGroup:
         parts = self._contexts[where.part].parts
         return [one.parts[part] for one, part in zip(self.schedules, parts, strict=True)]
 
+    def picked(self, where: BatchSlice, columns: int, picked: tuple[int, ...]) -> BatchSlice:
+        """The same rows, for keys that are these columns of a context of `columns` columns; the same value for the same."""
+        key = where, columns, picked
+        if key not in self._picked:
+            if len(self._picked) >= _KNOWN:
+                self._picked.clear()
+            context = replace(self._contexts[where.part], columns=columns, picked=picked)
+            self._picked[key] = replace(where, part=self._number(context))
+        return self._picked[key]
+
     def _number(self, context: ContextKey) -> int:
         if context not in self._contexts:
             self._contexts.append(context)
@@ -122,10 +138,12 @@ class PictureGroup:
     def _select(self, keys: int, number: int) -> Tensor:
         context = self._contexts[number]
         each = [
-            s.selection(part, context.base, keys, context.repeated)
+            s.selection(part, context.base, context.columns or keys, context.repeated)
             for s, part in zip(self.schedules, context.parts, strict=True)
         ]
-        return stack([F.pad(x, (0, self._rows - x.shape[1])) for x in each])
+        whole = stack([F.pad(x, (0, self._rows - x.shape[1])) for x in each])
+        # The last row is that of keys which are no column.
+        return F.pad(whole, (0, 0, 0, 1))[:, list(context.picked)] if context.columns else whole
 
 
 class Batch:
@@ -136,6 +154,10 @@ class Batch:
         groups: side, pictures and texts of each group; every picture is in one group of the prompt side.
         concepts: what is looked for beside the words, encoded, or why it is not; None where nothing is.
         parts: how many AND parts each picture's prompt has.
+
+    Attributes:
+        num_images: how many there are.
+        pictures: those that are finished, uint8 `[H, W, 3]`, by number.
     """
 
     def __init__(
@@ -148,6 +170,7 @@ class Batch:
         self.recording = Recording(keep)
         self.groups = [PictureGroup(self.recording, *group) for group in groups]
         self.pictures: dict[int, NDArray[np.uint8]] = {}
+        self.num_images = 1 + max(image for side, images, _ in groups for image in images if side == "prompt")
         self.proof = ContextProof()
         self.concepts = None if concepts is None else BatchConcepts(self.recording, concepts, parts)
         self._call: Call | None = None
@@ -156,6 +179,11 @@ class Batch:
     def wants_self(self) -> bool:
         """Whether self-attention is kept in the step that comes; nobody has to listen to it in the others."""
         return self.recording.keeps_self_attention
+
+    @property
+    def call(self) -> Call | None:
+        """The call of the model that is being made, None where nothing of it is recorded."""
+        return self._call
 
     # -- while the model runs ---------------------------------------------------------------------------------------
 

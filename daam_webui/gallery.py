@@ -47,6 +47,9 @@ class Session(Protocol):
     def concept_failures(self) -> list[str]:
         """Why there are no maps of what is not in the prompt, where they were asked for."""
 
+    def live_failures(self) -> list[str]:
+        """Why no heat was shown while it sampled, where it was asked for."""
+
 
 class GalleryResult:
     """What one run of the host showed: for the page and the API.
@@ -87,7 +90,7 @@ def show(session: Session, p: Any, processed: Any, append: bool = True) -> Galle
                 maps, session.settings, drawing.words, finished.seed, prompt, negative, report=drawing.report
             )
             shown.runs.append(kept)
-        shown.notes += session.concept_failures()
+        shown.notes += [*session.concept_failures(), *session.live_failures()]
         if shown.runs and not append:
             shown.notes.append(INNER)
         if not session.finished and not session.failure:

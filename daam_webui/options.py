@@ -18,6 +18,7 @@ _LABELS = {
     "negative": "Negative prompt too", "hires": "Hires fix pass", "detail": "Keep steps and layers apart (more memory)",
     "record": "Save a record beside each picture", "report": "Prompt report under the picture",
     "layers": "Layers: down, mid, up (empty: all)", "template": "Template of what is looked for beside the prompt",
+    "live_word": "Live heat of this word over the preview while sampling (empty: off)",
 }  # fmt: skip
 
 

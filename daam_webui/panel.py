@@ -11,7 +11,7 @@ from daam_core.masks.methods import MASK_METHODS
 
 from . import hosts
 from .options import defaults
-from .settings import COLORMAPS, NAMES, PASSES, Settings, field_name, pasted
+from .settings import COLORMAPS, NAMES, PASSES, PASTED, Settings, field_name, pasted
 
 
 def build(elem: Any) -> tuple[list[Any], list[tuple[Any, Any]], list[str]]:
@@ -27,8 +27,8 @@ def build(elem: Any) -> tuple[list[Any], list[tuple[Any, Any]], list[str]]:
         # The host's ui-config.json remembers the first value it saw; a default that was chosen later must win.
         part.do_not_save_to_config = getattr(chosen, name) != getattr(Settings(), name)
     parts = [made[name] for name in NAMES]
-    fields = [(made[name], partial(pasted, name)) for name in NAMES]
-    return parts, fields, [field_name(name) for name in NAMES]
+    fields = [(made[name], partial(pasted, name)) for name in PASTED]
+    return parts, fields, [field_name(name) for name in PASTED]
 
 
 def _components(elem: Any, d: Settings) -> dict[str, Any]:
@@ -39,9 +39,24 @@ def _components(elem: Any, d: Settings) -> dict[str, Any]:
 
     c: dict[str, Any] = {}
     with gr.Column(elem_classes=["daam-lens-panel"]):
-        c["words"] = gr.Textbox(
-            d.words, label="Words", placeholder="all content words; or: house, green tree", lines=1, elem_id=elem("words")
-        )
+        with gr.Row():
+            c["words"] = gr.Textbox(
+                d.words,
+                label="Words",
+                placeholder="all content words; or: house, green tree",
+                lines=1,
+                elem_id=elem("words"),
+                scale=3,
+            )
+            c["live_word"] = gr.Textbox(
+                d.live_word,
+                label="Live heat of a word",
+                placeholder="off",
+                lines=1,
+                elem_id=elem("live_word"),
+                scale=1,
+                min_width=110,
+            )
         with gr.Row():
             c["concepts"] = gr.Textbox(
                 d.concepts,

@@ -48,5 +48,8 @@ def register() -> None:
     """Everything that the host calls besides the script itself; called each time the host loads its scripts."""
     from modules import script_callbacks
 
+    from . import xyz
+
     script_callbacks.on_after_process(_left)
+    script_callbacks.on_before_ui(xyz.add_axes)
     register_page()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,13 @@ from daam_core.errors import DaamLensError, NothingRecorded, recording_failure
 from daam_core.maps.data import RecordedImage
 from daam_core.maps.heatmaps import HeatMaps
 from daam_core.maps.relabel import by_index, relabel
-from daam_core.prompt.prompt import Prompt
 from daam_core.types import Side
 
 from .finished_image import FinishedImage
-from .fragment_prompt import Tokens
-from .hosts import PageHost
+from .live_preview import LivePreview
+from .pipeline_heat import PipelineHeat
+from .pipeline_pass import PipelineHost, PipelinePass
+from .replaced import replaced
 from .settings import Settings
 
 logger = logging.getLogger("daam_lens")
@@ -37,48 +38,6 @@ _SHAPE = 1.05
 """So far a picture's shape may be from that of what was sampled: sizes are rounded to whole latents."""
 
 
-class PipelineHost(PageHost, Protocol):
-    """What a session asks of a host whose pipelines it records."""
-
-    def sampling(self) -> tuple[Any, str]:
-        """Module and name of the function that samples a batch: it takes the processing object."""
-
-    def arguments(self) -> tuple[Any, str]:
-        """Module and name of the function that makes the arguments of a pipeline's call, and is called right before it."""
-
-    def encoding(self, seen: set[Tokens]) -> AbstractContextManager[None]:
-        """While the arguments are made: have the prompts encoded anew, and gather the tokens that are encoded."""
-
-    def require_one_text(self) -> None:
-        """Raises NothingRecorded where the texts that were encoded last change from step to step."""
-
-    def trace(self, pipe: Any, settings: Settings) -> Any:
-        """A trace of a pipeline, see `daam_core.diffusers.trace`."""
-
-    def words(self, painted: PipelinePass, text: str, columns: int, negative: bool) -> Prompt:
-        """The words of a text that the host encoded by itself. Raises DaamLensError where they are not known."""
-
-
-@dataclass
-class PipelinePass:
-    """One call of a pipeline.
-
-    Attributes:
-        p: the host's processing object.
-        pipe: the pipeline.
-        prompts, negatives: the text of each picture.
-        tokens: of every section of text that was encoded for this call.
-        trace: its recording.
-    """
-
-    p: Any
-    pipe: Any
-    prompts: Sequence[str]
-    negatives: Sequence[str]
-    tokens: set[Tokens] = field(default_factory=set)
-    trace: Any = None
-
-
 class PipelineSession:
     """Records one run.
 
@@ -92,6 +51,8 @@ class PipelineSession:
         self._maps: list[tuple[FinishedImage, HeatMaps]] = []
         self._passes: list[PipelinePass] = []
         self._watch, self._tracing = ExitStack(), ExitStack()
+        word = settings.live_word.strip()
+        self._live = LivePreview(word, host.preview_state()) if word else None
 
     @property
     def finished(self) -> list[FinishedImage]:
@@ -104,7 +65,7 @@ class PipelineSession:
         self.release()
         self._passes = []
         if not self.failure:
-            self._watch.enter_context(_replaced(*self.host.sampling(), lambda below: self._sampling(p, below)))
+            self._watch.enter_context(replaced(*self.host.sampling(), lambda below: self._sampling(p, below)))
 
     def release(self) -> None:
         """Take off everything that is put on the host and its models. Does nothing the second time."""
@@ -117,7 +78,9 @@ class PipelineSession:
                 return below(given, *args, **kwargs)
             with ExitStack() as stack:
                 stack.callback(self.release)
-                stack.enter_context(_replaced(*self.host.arguments(), lambda make: self._arguments(p, make)))
+                stack.enter_context(replaced(*self.host.arguments(), lambda make: self._arguments(p, make)))
+                if self._live is not None:
+                    stack.callback(self._live.release)
                 return below(given, *args, **kwargs)
 
         return sample
@@ -133,6 +96,8 @@ class PipelineSession:
             with self.host.encoding(started.tokens):
                 made = below(*args, **kwargs)
             self._encoded(started)
+            if self._live is not None and started.trace is not None and not self.failure:
+                return PipelineHeat(self._live, self.host, started, self.settings.live_word.strip()).listening(made)
             return made
 
         return make
@@ -171,6 +136,8 @@ class PipelineSession:
             logger.warning("DAAM Lens: %s", self.failure, exc_info=None if isinstance(error, DaamLensError) else error)
         self._tracing.close()
         self._passes = []
+        if self._live is not None:
+            self._live.release()
 
     # -- pictures ---------------------------------------------------------------------------------------------------
 
@@ -205,9 +172,17 @@ class PipelineSession:
         """Why there are no concepts, where some were asked for."""
         return [NO_CONCEPTS] if self.settings.concepts.strip() and not self.failure else []
 
+    def live_failures(self) -> list[str]:
+        """Why no heat was shown while it sampled, where it was asked for."""
+        return [self._live.failure] if self._live is not None and self._live.failure and not self.failure else []
+
     def close(self) -> None:
         """Let go of everything that is the host's or large."""
         self.release()
+        if self._live is not None:
+            self._live.release()
+            self._live.tell_cost()
+            self._live = None
         self._maps, self._passes = [], []
 
     def _read(self, painted: PipelinePass, image: int, picture: NDArray[np.uint8]) -> HeatMaps:
@@ -247,22 +222,3 @@ def _texts(given: Mapping[str, Any], name: str) -> list[str]:
     """The texts of an argument, as they were before the host changes its list."""
     texts = given.get(name) or [""]
     return [texts] if isinstance(texts, str) else [str(text) for text in texts]
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    """`owner.name` wrapped. A wrapper that somebody else put another one over stays below it and only passes calls on."""
-    below = getattr(owner, name)
-    wrapped = wrap(below)
-    active = True
-
-    def replacement(*args: Any, **kwargs: Any) -> Any:
-        return (wrapped if active else below)(*args, **kwargs)
-
-    setattr(owner, name, replacement)
-    try:
-        yield
-    finally:
-        active = False
-        if getattr(owner, name) is replacement:
-            setattr(owner, name, below)

@@ -54,7 +54,7 @@ def reading_of(body: bytes) -> Reading:
     """What a request asks for. Raises BadArgument for what is no such request."""
     try:
         asked = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadArgument("The request is no JSON.") from None
     known = ("image", *_TEXTS, *_NUMBERS, "noise", "detail")
     if not isinstance(asked, dict) or "image" not in asked:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from daam_core.capture.concept_texts import ConceptTexts
+from daam_core.capture.forge_families import ForgeModel
+from daam_core.capture.heat_so_far import heat_so_far
 from daam_core.capture.region import Area
 from daam_core.capture.unet_forward import UNetInputs
 from daam_core.capture.unet_hooks import UNetAttentionHooks
-from daam_core.errors import DaamLensError, NothingRecorded, recording_failure
+from daam_core.errors import DaamLensError, NothingRecorded, UnsupportedModel, recording_failure
 from daam_core.maps.heatmaps import HeatMaps
-from daam_core.types import Grid
+from daam_core.prompt.prompt import Prompt
+from daam_core.types import Grid, Size
 
+from . import engine_words
 from .batch import Batch
 from .batch_rows import Side
 from .concepts import encode
@@ -27,13 +32,22 @@ from .context_proof import ContextHooks
 from .crop_region import area_of
 from .finished_image import FinishedImage
 from .hosts import UNetCall, WebUI
+from .live_preview import LivePreview
 from .prompt_schedule import PromptSchedule
-from .sampling_step import SamplingStep, sampling_step
+from .sampling_step import SamplingStep, columns_of, crossattn, sampling_step
 from .schedule import PassTexts, groups
 from .settings import Settings
 from .tokenization import engine_of, read
+from .transformer_calls import TransformerHooks, check_frames, family_of
 
 logger = logging.getLogger("daam_lens")
+NO_CONCEPTS = "in this host concepts are read of Stable Diffusion 1, 2 and XL, not of transformers"
+
+
+class Reader(Protocol):
+    """Gives the words of a line of the prompt, or of the negative prompt."""
+
+    def __call__(self, line: str, negative: bool) -> Prompt: ...
 
 
 @dataclass(frozen=True)
@@ -60,12 +74,15 @@ class RecordingSession:
         self._unet: Any = None
         self._hooks: dict[bool, _Attached] = {}
         self._attached: _Attached | None = None
+        self._transformer: tuple[str, TransformerHooks] | None = None
         self._batch: Batch | None = None
         self._params: weakref.ref[Any] | None = None
         self._pass: tuple[PassTexts, Area] | None = None
         self._step: SamplingStep | None = None
         self._reads_context = False
         self._concepts: ConceptTexts | Exception | None = None
+        word = settings.live_word.strip()
+        self._live = LivePreview(word, host.preview_state()) if word else None
 
     # -- before the sampler -----------------------------------------------------------------------------------------
 
@@ -73,6 +90,8 @@ class RecordingSession:
         """Read the concepts by a checkpoint's text encoder, once a run; what goes wrong ends them, not the words."""
         if self._concepts is None and self.settings.concepts.strip() and not self.failure:
             try:
+                if family_of(self.host.unet(model), model) is not None:
+                    raise UnsupportedModel(NO_CONCEPTS)
                 self._concepts = encode(self.host, model, self.settings.asked_concepts())
             except Exception as error:
                 self._concepts = error
@@ -80,6 +99,10 @@ class RecordingSession:
     def concept_failures(self) -> list[str]:
         """Why there are no concepts, a sentence for each batch that has none."""
         return [why for batch in self._batches.values() if (why := batch.recording.concept_failure)]
+
+    def live_failures(self) -> list[str]:
+        """Why no heat was shown while it sampled, where it was asked for."""
+        return [self._live.failure] if self._live is not None and self._live.failure else []
 
     # -- the sampler ------------------------------------------------------------------------------------------------
 
@@ -90,35 +113,66 @@ class RecordingSession:
         second = bool(getattr(p, "is_hr_pass", False))
         hires = bool(getattr(p, "enable_hr", False))
         if self.failure or (hires and self.settings.hires not in ("both", "second" if second else "first")):
+            if self._live is not None:
+                self._live.release()
             return ()
         iteration = int(p.iteration)
+        family = family_of(unet, model)
         if iteration not in self._batches:
-            self._batches[iteration] = self._start(p, model, hires)
+            width = int(crossattn(params.text_cond).shape[-1])
+            self._batches[iteration] = self._start(p, self._reader(model, family, width), hires)
         self._batch = self._batches[iteration]
         # Callbacks of others come after this one and may exchange the conditioning, so it is read at the first call.
         self._params, self._pass, self._step = weakref.ref(params), self._passes[iteration][second], None
         self._reads_context = not self.host.changes_keys()
+        if self._live is not None:
+            self._live.watch((iteration, second), p)
+        if family is not None:
+            return (self._transformer_hooks(unet, *family),)
+        self._transformer = None
         self._attached = self._hooks_of(unet, self._batch.wants_self)
         return self._attached.attention, self._attached.context
 
-    def begin_call(self, rows: int, size: Grid, options: dict[str, Any] | None, context: Tensor | None) -> None:
-        """The UNet is called with a batch of `rows` latents of `size`; `options` are Forge's `transformer_options`."""
+    def begin_call(self, latent: tuple[int, ...], context: Tensor | None, given: Mapping[str, Any]) -> None:
+        """The UNet or transformer is called with latents of the shape `latent` `[rows, c, …, h, w]`; `given` is what it gets by
+        name, with Forge's `transformer_options`."""
         batch, params = self._batch, self._params() if self._params else None
         if self.failure or batch is None or params is None or self._pass is None:
             return
+        check_frames(latent)
         if self._step is None:
             self._step = sampling_step(params, *self._pass)
             batch.begin_step(self._step)
-        call = UNetCall(rows, size, context, tuple((options or {}).get("cond_or_uncond", ())))
+        context = None if context is None else columns_of(context)
+        size = (latent[-2], latent[-1])
+        options = given.get("transformer_options") or {}
+        call = UNetCall(latent[0], size, context, tuple(options.get("cond_or_uncond", ())))
         labels = self.host.labels(call, self._step)
         hooks = self._attached.attention if self._attached else None
         batch.begin_call(labels, self._step, size, context, self.host.repeats_context, hooks)
+        if self._transformer is not None:
+            if context is None:
+                raise NothingRecorded("the model was given no text")
+            self._transformer[1].begin(batch, latent, context, given)
+
+    def end_call(self) -> None:
+        """The call is over; a UNet's layers have told so themselves."""
+        if self._transformer is not None and self._batch is not None and not self.failure:
+            self._transformer[1].end()
+            self._batch.end_call()
 
     def end_step(self) -> None:
         """The prediction is there."""
-        if self._batch is not None and self._step is not None and not self.failure:
-            self._batch.end_step(self._step.sigma)
+        step, batch = self._step, self._batch
         self._params = self._step = None
+        if batch is None or step is None or self.failure:
+            return
+        batch.end_step(step.sigma)
+        if self._live is not None:
+            self._live.after_step(partial(self._live_heat, batch, step.area), batch.num_images, step.size, step.sigma)
+
+    def _live_heat(self, batch: Batch, area: Area, image: int, size: Size) -> Tensor | None:
+        return heat_so_far(batch.recording, image, self.settings.live_word.strip(), size, area)
 
     def fail(self, error: Exception) -> None:
         """Stop recording; the sampler goes on. What was foreseen is one line in the log, anything else has a traceback."""
@@ -127,6 +181,8 @@ class RecordingSession:
             logger.warning("DAAM Lens: %s", self.failure, exc_info=None if isinstance(error, DaamLensError) else error)
         self._batches.clear()
         self._batch = self._params = self._step = None
+        if self._live is not None:
+            self._live.release()
 
     # -- the UNet, see `daam_core.capture.unet_forward.AttentionReceiver` ---------------------------------------------
 
@@ -181,14 +237,26 @@ class RecordingSession:
 
     def close(self) -> None:
         """Let go of everything that is the host's or large."""
+        if self._live is not None:
+            self._live.release()
+            self._live.tell_cost()
+            self._live = None
         self._batches.clear()
         self._hooks.clear()
-        self._unet = self._attached = self._batch = self._params = self._step = None
+        self._unet = self._attached = self._batch = self._params = self._step = self._transformer = None
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
-    def _start(self, p: Any, model: Any, hires: bool) -> Batch:
-        engine = engine_of(model)
+    def _reader(self, model: Any, family: tuple[str, ForgeModel] | None, width: int) -> Reader:
+        """Gives the words of a line, of the prompt or of the negative prompt; `width` is of a column of the conditioning."""
+        if family is None:
+            engine = engine_of(model)
+            return lambda line, negative: read(engine, line)
+        text_encoder = getattr(model, family[1].engine)
+        pictures = bool(self.host.references())
+        return lambda line, negative: engine_words.read(text_encoder, line, negative, width, pictures)
+
+    def _start(self, p: Any, reader: Reader, hires: bool) -> Batch:
         passes = {second: self.host.pass_texts(p, second) for second in ((False, True) if hires else (False,))}
         self._passes[int(p.iteration)] = {second: (texts, area_of(p, second)) for second, texts in passes.items()}
         wanted = [passes[x] for x in passes if not hires or self.settings.hires in ("both", "second" if x else "first")]
@@ -201,7 +269,7 @@ class RecordingSession:
                 texts = groups(wanted, image, negative)
                 key = repr(texts)
                 if key not in known:
-                    known[key] = PromptSchedule(texts, lambda line: read(engine, line))
+                    known[key] = PromptSchedule(texts, partial(reader, negative=negative))
                 each.append(known[key])
             return each
 
@@ -214,6 +282,20 @@ class RecordingSession:
             made.append(("negative", tuple(range(count)), schedules(True)))
         joined = [max(len(one.prompts[image]) for one in wanted) for image in range(count)]
         return Batch(self.settings.keep, made, self._concepts, joined)
+
+    def _transformer_hooks(self, model: Any, name: str, family: ForgeModel) -> TransformerHooks:
+        # As with UNets: one model at a time.
+        if self._unet is not model:
+            if self._transformer is not None and self._transformer[0] != name:
+                raise NothingRecorded(
+                    f"A model of another family ({name}) took over from the first ({self._transformer[0]}), whose words are "
+                    "others. Paint with one checkpoint to get heat maps."
+                )
+            self._unet, self._attached = model, None
+            self._hooks.clear()
+            self._transformer = name, TransformerHooks(model, family, self.host.references, self.fail)
+        assert self._transformer is not None
+        return self._transformer[1]
 
     def _hooks_of(self, unet: Any, self_attention: bool) -> _Attached:
         # One UNet at a time: a host that loads another checkpoint for hires fix or the refiner wants the first one's memory

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from . import live_preview
 from .recording_session import RecordingSession
 
 logger = logging.getLogger("daam_lens")
@@ -44,8 +45,7 @@ class _Attached:
         try:
             sample = args[0] if args else kwargs["x"]
             context = kwargs.get("context", args[2] if len(args) > 2 else None)
-            height, width = sample.shape[-2:]
-            self.session.begin_call(int(sample.shape[0]), (int(height), int(width)), kwargs.get("transformer_options"), context)
+            self.session.begin_call(tuple(map(int, sample.shape)), context, kwargs)
         except Exception as error:
             self.session.fail(error)
 
@@ -53,6 +53,11 @@ class _Attached:
         # Without an output the model raised. Torch is walking through the hooks just now, so that none may come off; the
         # prediction will never be finished, and whoever comes next takes them off.
         self._stopped = self._stopped or output is None
+        if not self._stopped:
+            try:
+                self.session.end_call()
+            except Exception as error:
+                self.session.fail(error)
 
     def remove(self) -> None:
         self._stack.close()
@@ -66,6 +71,7 @@ def session_of(p: Any) -> RecordingSession | None:
 
 def open_session(p: Any, session: RecordingSession | None) -> None:
     detach()
+    live_preview.release()
     setattr(p, ATTRIBUTE, (id(p), session))
 
 

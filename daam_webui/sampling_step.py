@@ -102,4 +102,9 @@ def sampling_step(params: Any, texts: PassTexts, area: Area) -> SamplingStep:
 def crossattn(conditioning: Any) -> Tensor:
     """The host's text conditioning `[prompts, columns, width]`: a tensor, or inside a dictionary (XL)."""
     found: Tensor = conditioning if isinstance(conditioning, Tensor) else conditioning["crossattn"]
-    return found
+    return columns_of(found)
+
+
+def columns_of(text: Tensor) -> Tensor:
+    """`[prompts, columns, width]` of a text that some of Forge Neo's models have as `[prompts, 1, columns, width]`."""
+    return text[:, 0] if text.dim() == 4 and text.shape[1] == 1 else text

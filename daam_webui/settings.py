@@ -43,6 +43,8 @@ class Settings:
         layers: "down", "mid", "up", separated by commas; empty or "all" is all of them.
         concepts: words and phrases to look for that are not in the prompt, by commas or lines, up to 64.
         template: what each of them is put into before it is encoded, with `{}` in it.
+        live_word: whose heat is shown over the host's preview while it samples; empty is nobody's. It says nothing about the
+            picture, so no infotext tells of it.
     """
 
     enabled: bool = False
@@ -62,6 +64,7 @@ class Settings:
     layers: str = ""
     concepts: str = ""
     template: str = TEMPLATE
+    live_word: str = ""
 
     @classmethod
     def from_args(cls, args: Sequence[Any]) -> Settings:
@@ -105,7 +108,7 @@ class Settings:
     def infotext(self) -> dict[str, Any]:
         """`DAAM Lens…` fields for a picture's infotext: that it was on, and what is not the default."""
         shown = {INFOTEXT: "on"}
-        for name in NAMES[1:]:
+        for name in PASTED[1:]:
             value = getattr(self, name)
             if value != getattr(Settings(), name):
                 shown[field_name(name)] = value
@@ -113,6 +116,8 @@ class Settings:
 
 
 NAMES: tuple[str, ...] = tuple(f.name for f in fields(Settings))
+PASTED = tuple(name for name in NAMES if name != "live_word")
+"""Settings that an infotext tells and brings back."""
 
 
 def field_name(name: str) -> str:

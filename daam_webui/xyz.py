@@ -9,10 +9,12 @@ from typing import Any
 
 from daam_core.masks.methods import MASK_METHODS
 
+from . import hosts
 from .plot_overrides import override
 
 logger = logging.getLogger("daam_lens")
 LABEL = "[DAAM Lens] "
+CONCEPTS = f"{LABEL}also look for"
 
 
 def add_axes() -> None:
@@ -21,9 +23,9 @@ def add_axes() -> None:
     if plot is None or any(str(option.label).startswith(LABEL) for option in plot.axis_options):
         return
     axis = plot.AxisOption
-    plot.axis_options += [
+    found = [
         axis(f"{LABEL}words", str, _apply("words", maps=False, overlays=True, masks=False)),
-        axis(f"{LABEL}also look for", str, _apply("concepts", maps=False, overlays=True, masks=False)),
+        axis(CONCEPTS, str, _apply("concepts", maps=False, overlays=True, masks=False)),
         axis(f"{LABEL}threshold", float, _apply("tau", masks=True, overlays=False, maps=False)),
         axis(
             f"{LABEL}mask method",
@@ -38,6 +40,8 @@ def add_axes() -> None:
             choices=lambda: ["all", "down", "mid", "up"],
         ),
     ]
+    # Into the list itself: SD.Next has two scripts of plots, which share it. It reads no words that are not in the prompt.
+    plot.axis_options.extend(one for one in found if hosts.page_host().reads_concepts() or one.label != CONCEPTS)
 
 
 def _plot() -> Any:

@@ -13,7 +13,10 @@ from .server import say
 
 CONCEPTS = io.Custom("DAAM_LENS_CONCEPTS")
 ConceptList = tuple[Concept, ...]
-CONCEPTS_HELP = "From Concepts: what to look for although the prompt does not hold it. Models with a UNet (SD 1.5, 2, SDXL)."
+CONCEPTS_HELP = (
+    "From Concepts: what to look for although the prompt does not hold it. Models with a UNet (SD 1.5, 2, SDXL), SD3, Flux, "
+    "Chroma, Qwen-Image, Z-Image, Lumina 2, PixArt; Wan and LTX-Video of one frame."
+)
 
 
 class Concepts(io.ComfyNode):

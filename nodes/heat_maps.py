@@ -13,7 +13,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
-from ..daam_core.errors import BadArgument, WordNotFound
+from ..daam_core.errors import BadArgument, DetailMissing, WordNotFound
+from ..daam_core.maps.data import Aggregation
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.masks import minmax
 from ..daam_core.render import outline, overlay
@@ -23,7 +24,18 @@ from .concepts import say_presence
 from .convert import MAPS, MapsHandle, Picture, frames_shown, ground, grounds, hidden, image_of, with_pictures
 from .executed_graph import connected_outputs, is_connected, records_before
 from .mask import united
-from .parse_inputs import DRAWN_WORDS_HELP, FRAMES_HELP, chosen, drawn_words, of_frames, of_relation, side_of
+from .parse_inputs import (
+    AGGREGATION_HELP,
+    DRAWN_WORDS_HELP,
+    FRAMES_HELP,
+    SUMS,
+    chosen,
+    drawn_words,
+    of_aggregation,
+    of_frames,
+    of_relation,
+    side_of,
+)
 from .server import running_graph
 
 COLOURS = ["ember", "lagoon", "gray"]
@@ -33,7 +45,9 @@ NOTHING = torch.zeros(1, 8, 8, 3)
 """What an output gives that nobody takes."""
 MOST_PIXELS = 2**27
 """Pixels of all overlays of one run: 128 of 1024 x 1024, 1.5 GB."""
-_CONCEPTS_ARE_WHOLE = "Concepts are of all layers, steps and heads and of image->text: make no such choice to see them."
+_CONCEPTS_ARE_WHOLE = (
+    "Concepts are of all layers, steps and heads, of image->text and of the aggregation sum: make no such choice to see them."
+)
 CAPTION_HELP = "Write the word and the range of its heat below each picture; without, overlays have the picture's own size."
 
 
@@ -93,6 +107,7 @@ class HeatMapsNode(io.ComfyNode):
                     tooltip="image->text: how much each place attends to a word, as heat maps do. text->image: how much the "
                     "word attends to each place, of recordings that have it (`relations` in Record).",
                 ),
+                io.Combo.Input("aggregation", options=SUMS, default=SUMS[0], optional=True, tooltip=AGGREGATION_HELP),
             ],
             outputs=[
                 MAPS.Output(display_name="maps", tooltip="The recording, for all other DAAM Lens nodes."),
@@ -126,14 +141,21 @@ class HeatMapsNode(io.ComfyNode):
         caption: bool = True,
         frames: str = "",
         relation: Literal["image->text", "text->image"] = "image->text",
+        aggregation: Aggregation = "sum",
     ) -> io.NodeOutput:
         """Look the recording up by its latent and the graph, then draw what somebody takes."""
         graph, own = hidden(cls, "prompt"), hidden(cls, "unique_id")
         tokens = prompt_tokens(clip, text) if clip is not None and text is not None else None
         among = records_before(graph, own, "latent")
         whole = with_pictures(maps_of(latent["samples"], tokens, among), image)
-        handle = tuple(of_relation(of_frames(chosen(maps, layers, steps, heads), frames), relation) for maps in whole)
-        notes = ["" if handle[0].frames is None else handle[0].frames.note, RECORDINGS.note(latent["samples"], among)]
+        told = RECORDINGS.note(latent["samples"], among)
+        try:
+            picked = (of_relation(of_frames(chosen(maps, layers, steps, heads), frames), relation) for maps in whole)
+            parts = any(map(str.strip, (layers, steps, heads, frames))) or relation != "image->text"
+            handle = tuple(of_aggregation(maps, aggregation, parts) for maps in picked)
+        except DetailMissing as error:
+            raise DetailMissing(" ".join(filter(None, (str(error), told)))) from error
+        notes = ["" if handle[0].frames is None else handle[0].frames.note, told]
         try:
             names, more = drawn_words(words, handle[0])
         except WordNotFound as error:
@@ -214,7 +236,7 @@ def video_overlays(maps: HeatMaps, name: str, opacity: float, colour_map: str, c
     top = float(heats.max()) or None
     label = _label(side, name, query) if caption else None
     for picture, heat in zip(film, heats, strict=True):
-        yield overlay(picture, heat, opacity, colour_map, label, caption, top=top, unit="%")  # type: ignore[arg-type]
+        yield overlay(picture, heat, opacity, colour_map, label, caption, top=top, unit=unit_of(side))  # type: ignore[arg-type]
 
 
 def word_overlay(maps: HeatMaps, name: str, opacity: float, colour_map: str, caption: bool = True) -> Picture:
@@ -222,7 +244,12 @@ def word_overlay(maps: HeatMaps, name: str, opacity: float, colour_map: str, cap
     side, query = side_of(name, maps)
     heat = side.heat_map(query, maps.size) / max(1, sum(side.num_terms.values()))
     label = _label(side, name, query) if caption else None
-    return overlay(ground(maps), heat, opacity, colour_map, label, caption, unit="%")  # type: ignore[arg-type]
+    return overlay(ground(maps), heat, opacity, colour_map, label, caption, unit=unit_of(side))  # type: ignore[arg-type]
+
+
+def unit_of(side: HeatMaps) -> str:
+    """What a word's heat is counted in: per cent of the attention, or nothing that has a unit."""
+    return "%" if side.aggregation == "sum" else ""
 
 
 def _label(side: HeatMaps, name: str, query: str) -> str:

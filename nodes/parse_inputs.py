@@ -6,6 +6,7 @@ import difflib
 import re
 
 from ..daam_core.errors import BadArgument, DetailMissing, NothingRecorded, WordNotFound
+from ..daam_core.maps.data import Aggregation
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.types import Relation
 
@@ -22,6 +23,15 @@ SOME_WORDS_HELP = "Only these words, one a line or between commas; empty: every 
 NOT_RECORDED = (
     "{} was not recorded. Set `relations` in the Record Attention node and queue again, with a model whose text and picture "
     "are one sequence (Flux, SD3, Qwen-Image, Z-Image and others)."
+)
+NO_OUTPUT = (
+    "The output of the attention was not recorded. Switch `output_space` on in the Record Attention node and queue again; "
+    "pictures that were painted whole have it, videos do not."
+)
+SUMS: list[Aggregation] = ["sum", "output", "anchor"]
+AGGREGATION_HELP = (
+    "sum: how much each place attends to a word (Eq. 6). output: how far what the attention gives out there agrees with the "
+    "word. anchor: how far it is like the place where the word is strongest. Both of recordings with `output_space` in Record."
 )
 FRAMES_HELP = "Only these latent frames of a video, from 0; -1 is the last one. Empty: all. A single frame is a picture."
 
@@ -164,6 +174,26 @@ def of_relation(maps: HeatMaps, relation: Relation) -> HeatMaps:
         return maps.relation(relation)
     except DetailMissing as error:
         raise DetailMissing(NOT_RECORDED.format(relation)) from error
+
+
+def of_aggregation(maps: HeatMaps, aggregation: Aggregation, parts: bool) -> HeatMaps:
+    """The maps by another aggregation; `parts` is whether layers, steps, heads, frames or a relation were chosen.
+
+    Raises:
+        BadArgument: they were, and output space is kept summed.
+        DetailMissing: output space was not recorded.
+    """
+    if aggregation == "sum":
+        return maps
+    if parts:
+        raise BadArgument(
+            f"The aggregation {aggregation} is of all layers, steps and heads and of image->text: leave layers, steps, heads, "
+            "frames and relation as they are, or choose the aggregation sum."
+        )
+    try:
+        return maps.aggregate(aggregation)
+    except DetailMissing as error:
+        raise DetailMissing(NO_OUTPUT) from error
 
 
 def _detail_for(maps: HeatMaps, layers: str, steps: str) -> str:

@@ -16,11 +16,10 @@ from ..daam_core.defaults import DEFAULT_NOISE
 from ..daam_core.errors import BadArgument
 from ..daam_core.maps.crop import cut_back
 from ..daam_core.validate import checked_levels, checked_prompt
-from .capture.concept_encoding import ConceptEncoder
 from .capture.level_sampler import read_latent
 from .capture.prompt_tokens import recording_clip
-from .capture.recording_session import Options
-from .capture.sampler_hooks import reads_concepts
+from .capture.record_options import Options
+from .capture.sampler_hooks import concept_encoder
 from .concepts import CONCEPTS, ConceptList, say_presence
 from .convert import MAPS, hidden, pictures_of
 from .record import DETAILS
@@ -114,7 +113,7 @@ class ReadPicture(io.ComfyNode):
         size = reading_size((image.shape[1], image.shape[2]), len(image), megapixels)
         scaled = _resized(image[..., :3], size)
         padded = _padded(scaled, _multiple(model, vae))
-        encoder = recording_clip(clip, ConceptEncoder(concepts) if concepts and reads_concepts(model) else None)
+        encoder = recording_clip(clip, concept_encoder(model, concepts))
         conditioning = encoder.encode_from_tokens_scheduled(encoder.tokenize(words))
         keep = StoreOptions("layers" in detail, "steps" in detail, False, True)
         options = Options(keep, concepts=concepts)

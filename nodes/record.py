@@ -9,11 +9,10 @@ from comfy_api.latest import io
 from ..daam_core.capture.buffers import StoreOptions
 from ..daam_core.errors import BadArgument
 from ..daam_core.types import Relation
-from .capture.concept_encoding import ConceptEncoder
 from .capture.prompt_tokens import recording_clip
-from .capture.recording_session import Options
+from .capture.record_options import Options
 from .capture.recording_store import Source
-from .capture.sampler_hooks import reads_concepts, recording_model
+from .capture.sampler_hooks import concept_encoder, recording_model
 from .concepts import CONCEPTS, CONCEPTS_HELP, ConceptList
 from .convert import hidden
 
@@ -28,6 +27,12 @@ RELATIONS: dict[str, tuple[Relation, ...]] = {
 LIVE_HELP = (
     "Show this word's heat over the sampler's preview while it samples, a picture a second at most. Empty: off. A picture "
     "takes some 30 ms, all of them at most a twentieth of the sampling time."
+)
+
+
+OUTPUT_HELP = (
+    "Record what the attention gives out, too, for `output` and `anchor` of `aggregation` in Word Heat Maps, and for masks "
+    "where self_attention is off. Of pictures, not of videos; little cost."
 )
 
 
@@ -78,6 +83,7 @@ class Record(io.ComfyNode):
                     "Qwen-Image, Z-Image and others) also where a word looks (text->image, chosen in Word Heat Maps) and which "
                     "word attends to which (text->text, drawn by Word Matrix).",
                 ),
+                io.Boolean.Input("output_space", default=False, optional=True, tooltip=OUTPUT_HELP),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The same model; sample with it."),
@@ -99,6 +105,7 @@ class Record(io.ComfyNode):
         live_word: str = "",
         concepts: ConceptList = (),
         relations: str = "image->text",
+        output_space: bool = False,
     ) -> io.NodeOutput:
         """Give out clones that listen.
 
@@ -109,10 +116,11 @@ class Record(io.ComfyNode):
             raise BadArgument(
                 f"No step lies between first_step {first_step} and last_step {last_step}: set first_step to at most last_step."
             )
-        keep = StoreOptions("layers" in detail, "steps" in detail, heads, self_attention, RELATIONS[relations])
+        keep = StoreOptions("layers" in detail, "steps" in detail, heads, self_attention, RELATIONS[relations], output_space)
         options = Options(keep, negative, first_step, last_step, live_word.strip(), concepts)
         asked = {"negative": negative, "detail": detail, "heads": heads, "self_attention": self_attention}
         asked |= {"first_step": first_step, "last_step": last_step, "concepts": concepts, "relations": relations}
+        asked |= {"output_space": output_space}
         source = Source(hidden(cls, "unique_id") or "", tuple(asked.items()))
-        beside = ConceptEncoder(concepts) if concepts and reads_concepts(model) else None
+        beside = concept_encoder(model, concepts)
         return io.NodeOutput(recording_model(model, options, source), None if clip is None else recording_clip(clip, beside))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import shlex
@@ -99,3 +100,19 @@ def test_what_the_site_describes_is_there() -> None:
     for name in names:
         module, _, attribute = name.rpartition(".")
         assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_webuis_stand_beside_families_that_there_are() -> None:
+    """What the tests of WebUIs noted has the names of the registries, and no version that is not out yet."""
+    from daam_core import __version__
+    from daam_core.capture.families import FAMILIES
+    from daam_core.capture.forge_families import FORGE_FAMILIES
+    from tests.webui.checked import FILE, HOSTS
+
+    noted = json.loads(FILE.read_text(encoding="utf-8"))
+    unets = {f"Stable Diffusion {kind}" for kind in ("1", "2", "XL")}
+    assert set(noted) <= {*unets, *FORGE_FAMILIES, *(family.name for family in FAMILIES)}
+    known = tuple(int(x) for x in __version__.split("."))
+    for hosts in noted.values():
+        assert set(hosts) <= set(HOSTS.values())
+        assert all(tuple(int(x) for x in version.split(".")) <= known for version in hosts.values())

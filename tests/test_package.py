@@ -21,7 +21,7 @@ else:  # pytest brings it along there
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TEST_COMMAND = '```\npip install -c constraints.txt -e ".[test]"\npytest\n```'
+TEST_COMMAND = '```\npip install -c constraints.txt -e ".[test]"\npytest -n 2 --dist loadfile\n```'
 DEMO_COMMAND = '```\npip install -c constraints.txt -e ".[demo]"\ndaam-lens generate "a red house and a green tree"\n```'
 
 
@@ -56,7 +56,7 @@ def test_lines_to_type_work_in_powershell_5() -> None:
 def test_ci_runs_the_readme_s_test_command_in_an_environment_of_its_own() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert 'pip install --quiet -c constraints.txt -e ".[test]"' in script
-    assert re.search(r"^pytest\b", script, re.M)
+    assert re.search(r"^pytest -n 2 --dist loadfile\b", script, re.M)
     assert "-m venv" in script
 
 

@@ -12,7 +12,8 @@ which below the fraction: `P_c[i] = sum over its numerator of exp(s_ik) / sum ov
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -25,34 +26,104 @@ CONCEPT_RULES: tuple[ConceptRule, ...] = ("prompt", "ovam", "column")
 """Rules that a concept's map can be made by; the first is the product's own."""
 _TEMPORARY = 2**25
 """So many bytes of a picture's outputs are brought to float32 at once."""
+_CACHED = 2**21
+"""On a processor so many bytes of scores are worked off at once: what follows finds them in its cache."""
 
 
-def fractions(scores: Tensor, numerator: Tensor, denominators: Sequence[Tensor]) -> Tensor:
-    """`sum_k exp(s_k) N_kc / sum_k exp(s_k) D_kc` for several denominators D.
+@dataclass(frozen=True, eq=False)
+class Below:
+    """What stands below a fraction.
+
+    Attributes:
+        rows: of `Shares.matrix`, the sums that differ.
+        of_concepts: int64 `[concepts]`, which of these is each concept's; None where all have the same.
+        adds_own: whether the concept's own numerator is to be added.
+    """
+
+    rows: slice
+    of_concepts: Tensor | None
+    adds_own: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """Which columns stand above and below each concept's fraction: all their sums by one product.
+
+    Concepts differ in their own columns, and share nearly everything else that they are held against: each such sum is made
+    once.
+
+    Attributes:
+        matrix: float32 `[concepts + sums, columns]` of zeros and ones; first the numerators.
+        concepts: how many there are.
+        below: of each denominator.
+    """
+
+    matrix: Tensor
+    concepts: int
+    below: tuple[Below, ...]
+
+    @classmethod
+    def of(
+        cls,
+        columns: int,
+        numerator: Sequence[Set[int]],
+        denominators: Sequence[Sequence[Set[int]]],
+        device: torch.device | str = "cpu",
+    ) -> Shares:
+        """From the numbers of the columns, of `columns` in all, that stand above and below each concept's fraction."""
+        rows = [frozenset(own) for own in numerator]
+        below = []
+        for one in denominators:
+            beside: list[frozenset[int]] = [frozenset(d - own) for d, own in zip(one, numerator, strict=True)]
+            whole = [frozenset(d) for d in one]
+            adds_own = all(own <= d for own, d in zip(numerator, one, strict=True)) and len(set(beside)) <= len(set(whole))
+            each = beside if adds_own else whole
+            different = list(dict.fromkeys(each))
+            index = None if len(different) == 1 else torch.tensor([different.index(x) for x in each], device=device)
+            below.append(Below(slice(len(rows), len(rows) + len(different)), index, adds_own))
+            rows += different
+        matrix = torch.tensor([[float(column in row) for column in range(columns)] for row in rows], device=device)
+        return cls(matrix, len(numerator), tuple(below))
+
+    def to(self, device: torch.device) -> Shares:
+        """The same on another device."""
+        below = [
+            Below(x.rows, x.of_concepts if x.of_concepts is None else x.of_concepts.to(device), x.adds_own) for x in self.below
+        ]
+        return Shares(self.matrix.to(device), self.concepts, tuple(below))
+
+
+def fractions(scores: Tensor, shares: Shares) -> list[Tensor]:
+    """`sum over N_c of exp(s_k) / sum over D_c of exp(s_k)` for each of several denominators D.
 
     Args:
-        scores: float32 `[..., columns]`; worked on in place.
-        numerator: N, float32 `[columns, concepts]` of zeros and ones.
-        denominators: each D, `[columns, concepts]` likewise.
+        scores: float32 `[..., columns, n]`; worked on in place.
+        shares: which columns N and D are, for each concept c.
 
     Returns:
-        float32 `[..., denominators, concepts]`; 0 where all of it lies 87 and more below the highest score.
+        For each denominator float32 `[..., concepts, n]`; 0 where all of it lies 87 and more below the highest score.
 
     Example:
-        >>> s = torch.tensor([[0.0, 0.0, 2.0]]).log1p()
-        >>> n, d = torch.tensor([[0.0], [0.0], [1.0]]), torch.tensor([[0.0], [1.0], [1.0]])
-        >>> fractions(s, n, [d])
-        tensor([[[0.7500]]])
+        >>> s = torch.tensor([[0.0], [0.0], [2.0]]).log1p()
+        >>> fractions(s, Shares.of(3, [{2}], [[{1, 2}]]))
+        [tensor([[0.7500]])]
     """
-    concepts = numerator.shape[1]
-    weights = scores.sub_(scores.amax(-1, keepdim=True)).exp_()
-    parts = (weights @ torch.cat([numerator, *denominators], 1)).unflatten(-1, (-1, concepts))
-    return parts[..., :1, :] / parts[..., 1:, :].clamp_(min=torch.finfo(torch.float32).tiny)
+    weights = scores.sub_(scores.amax(-2, keepdim=True)).exp_()
+    parts = shares.matrix @ weights
+    own, found = parts[..., : shares.concepts, :], []
+    for below in shares.below:
+        rest = parts[..., below.rows, :]
+        rest = rest if below.of_concepts is None else rest.index_select(-2, below.of_concepts)
+        # In place wherever the place is ours: fresh memory costs a processor more than the arithmetic.
+        if below.adds_own:
+            rest = (own + rest).clamp_(min=torch.finfo(torch.float32).tiny)
+            found.append(torch.div(own, rest, out=rest))
+        else:
+            found.append(own / rest.clamp(min=torch.finfo(torch.float32).tiny))
+    return found
 
 
-def add_fractions(
-    into: Tensor, q: Tensor, k: Tensor, numerator: Tensor, denominators: Sequence[Tensor], heads: int, scale: float
-) -> None:
+def add_fractions(into: Tensor, q: Tensor, k: Tensor, shares: Shares, heads: int, scale: float) -> None:
     """The share of some layers in a concept's map and in its presence, in place.
 
     `into[0] += sum over layers and heads of P_h` by the first denominator, which is the map. `into[1] += sum over layers and
@@ -60,49 +131,75 @@ def add_fractions(
     over the places. Most heads attend evenly, whatever is in the picture; those that tell places apart decide.
 
     Args:
-        into: `[2, n, concepts]` float32 running sums of one picture.
+        into: `[2, n, concepts]` float32 running sums of one picture, quickest where places lie side by side in memory.
         q: `[layers, n, heads * d]` queries of the picture.
         k: `[layers, columns, heads * d]` keys of the columns that take part.
-        numerator, denominators: see `fractions`; two denominators.
+        shares: see `fractions`; two denominators.
         heads, scale: of each layer.
     """
+    total = into.transpose(1, 2)
+    for _, place, presence in _of_heads(q, k, shares, heads, scale):
+        total[0] += place.sum(0)
+        total[1] += presence.sum(0)
+
+
+def add_step_fractions(into: Tensor, q: Tensor, k: Tensor, shares: Shares, heads: int, scale: float, weights: Tensor) -> None:
+    """The same of layers of several steps, in place: `into[i, j] += sum over layers m of weights[j, i, m]` times what
+    `add_fractions` adds to `into[j]`.
+
+    Args:
+        into: `[sums, 2, n, concepts]` float32 running sums of one picture.
+        weights: float32 `[2, sums, layers]`: of the map, of the presence.
+
+    The rest is as for `add_fractions`.
+    """
+    total, per_head = into.transpose(2, 3), weights.repeat_interleave(heads, 2)
+    for some, *both in _of_heads(q, k, shares, heads, scale):
+        for part, (own, found) in enumerate(zip(per_head, both, strict=True)):
+            total[:, part] += (own[:, some] @ found.flatten(1)).unflatten(1, found.shape[1:])
+
+
+def _of_heads(q: Tensor, k: Tensor, shares: Shares, heads: int, scale: float) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """(which heads of all layers, their fractions P_h, their var(P_h) P_h), both float32 `[heads, concepts, n]`."""
     with full_precision(q.device):
-        queries, keys = split_heads(q, heads), split_heads(k, heads)
+        queries, keys = split_heads(q, heads), split_heads(k, heads) * scale
+        budget = min(_CACHED, temporary_bytes(q.device)) if q.device.type == "cpu" else temporary_bytes(q.device)
         # A head's variance needs all its places: where there are many, heads are worked off in groups.
-        group = max(1, temporary_bytes(q.device) // (8 * into[0].numel()))
+        numbers = keys.shape[1] + len(shares.matrix) + 3 * shares.concepts
+        group = max(1, budget // (4 * numbers * queries.shape[1]))
         for first in range(0, len(queries), group):
-            some, own_keys = queries[first : first + group], keys[first : first + group].transpose(1, 2)
-            found = []
-            for cut in query_slices(some, keys[first : first + group]):
-                part = some[:, cut]
-                scores = torch.baddbmm(part.new_empty(()), part, own_keys, beta=0, alpha=scale)
-                found.append(fractions(scores, numerator, denominators))
-            place, presence = (found[0] if len(found) == 1 else torch.cat(found, 1)).unbind(2)
-            into[0] += place.sum(0)
-            into[1] += torch.einsum("hnc,hc->nc", presence, presence.var(1, correction=0))
+            which = slice(first, min(first + group, len(queries)))
+            some, own = queries[which], keys[which]
+            found = [fractions(own @ some[:, cut].transpose(1, 2), shares) for cut in query_slices(some, own)]
+            place, presence = found[0] if len(found) == 1 else (torch.cat(parts, -1) for parts in zip(*found, strict=True))
+            yield which, place, presence.mul_(_variance(presence))
 
 
-def add_output_fractions(
-    into: Tensor, o_picture: Tensor, o_texts: Tensor, numerator: Tensor, denominators: Sequence[Tensor]
-) -> None:
+def _variance(x: Tensor) -> Tensor:
+    """`[..., 1]` of the last axis; PyTorch's own takes fifteen times as long on a processor."""
+    return (x - x.mean(-1, keepdim=True)).square_().mean(-1, keepdim=True)
+
+
+def add_output_fractions(into: Tensor, o_picture: Tensor, o_texts: Tensor, shares: Shares) -> None:
     """One layer's share in a concept's map and presence in a joint model, in place: as `add_fractions`, of the products
     `<O[i], O_t>` of the attention's outputs, all heads side by side. `into[0] += P` by the first denominator, which is
     `output_fractions` where all concepts are in it; `into[1] += var(P) P` by the second.
 
     Args:
-        into: `[2, n, concepts]` float32 running sums of one picture.
+        into: `[2, n, concepts]` float32 running sums of one picture, quickest where places lie side by side in memory.
         o_picture: `[heads, n, d]` outputs at the picture's places.
         o_texts: float32 `[texts, heads * d]`, the mean output of each text's tokens.
-        numerator, denominators: `[texts, concepts]`, see `fractions`; two denominators.
+        shares: see `fractions`; the columns are texts; two denominators.
     """
     rows, found = max(1, _TEMPORARY // (4 * o_texts.shape[1])), []
+    total = into.transpose(1, 2)
     with full_precision(o_picture.device):
         for part in o_picture.split(rows, 1):
             own = part.transpose(0, 1).flatten(1).float()
-            found.append(fractions(own @ o_texts.T, numerator, denominators))
-        place, presence = (found[0] if len(found) == 1 else torch.cat(found)).unbind(1)
-        into[0] += place
-        into[1] += presence * presence.var(0, correction=0)
+            found.append(fractions(o_texts @ own.T, shares))
+        place, presence = found[0] if len(found) == 1 else (torch.cat(parts, -1) for parts in zip(*found, strict=True))
+        total[0] += place
+        total[1] += presence.mul_(_variance(presence))
 
 
 def output_fractions(o_picture: Tensor, o_concepts: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class Accumulator:
         self._sums: dict[tuple[Grid, Area], GridSums] = {}
         self.buffers: dict[tuple[Grid | int, Area], StepBuffer] = {}
         self.grids: dict[int, Grid] = {}
-        self.heads: dict[int, Tensor] = {}
+        self.heads: dict[tuple[int, Grid, Area], Tensor] = {}
         self._self_attention: Tensor | None = None
         self.self_grid: Grid | None = None
         self.relations = RelationSums(keep.relations)
@@ -123,7 +123,7 @@ class Accumulator:
                 f"a layer attended from {q.shape[1]} positions where the picture has {grid[0]} x {grid[1]} at its size"
             )
         selection = self._selection(k.shape[1], where.part, q.device)
-        per_head = self._per_head(layer, heads, q.shape[1], selection) if self.keep.heads else None
+        per_head = self._per_head(layer, heads, grid, where.area, selection) if self.keep.heads else None
         target = CrossSums(self._buffer(layer, grid, where.area, selection), selection, heads, scale, per_head)
         return self._plan(("text", grid), q, k, target, where, layer)
 
@@ -187,7 +187,7 @@ class Accumulator:
         same_frames([buffer.into.frames, kept])
         # Frames are added one by one where each has a call of its own; a position sees the layer once.
         buffer.step_terms, buffer.dirty = buffer.step_terms + (heads if frame == 0 else 0), True
-        per_head = self._per_head(layer, heads, n, selection) if self.keep.heads else None
+        per_head = self._per_head(layer, heads, grid, batch_slice.area, selection) if self.keep.heads else None
         if (kept is None or len(kept) == frames) and (per_head is None or q.shape[-2] == n):
             into = buffer.now[:, frame * n : frame * n + q.shape[-2]]
             add_joint(into, q, k, selection, heads, scale, text, bias, lse, per_head=per_head)
@@ -225,11 +225,13 @@ class Accumulator:
             batch.add(q, k)
         return batch.enabled
 
-    def _per_head(self, layer: int, heads: int, n: int, selection: Tensor) -> Tensor:
+    def _per_head(self, layer: int, heads: int, grid: Grid, area: Area, selection: Tensor) -> Tensor:
         """The running sums of a layer's heads apart, `[images * heads, n, channels]`."""
-        if layer not in self.heads:
-            self.heads[layer] = torch.zeros(self.images * heads, n, selection.shape[-1], device=selection.device)
-        return self.heads[layer]
+        key = layer, grid, area
+        if key not in self.heads:
+            shape = self.images * heads, grid[0] * grid[1], selection.shape[-1]
+            self.heads[key] = torch.zeros(shape, device=selection.device)
+        return self.heads[key]
 
     def note_layers(self, layers: Sequence[int], grid: Grid) -> None:
         """Layers whose attention came side by side, as that of one layer; see `call_batching`."""
@@ -353,7 +355,7 @@ class Accumulator:
         self._self_plans.clear()
 
     def _buffer(self, layer: int, grid: Grid, area: Area, selection: Tensor, frames: Frames | None = None) -> StepBuffer:
-        self.grids.setdefault(layer, grid)
+        self.grids.setdefault(layer, area.canvas(grid))
         key: tuple[Grid | int, Area] = (layer if self.keep.layers else grid, area)
         if key not in self.buffers:
             kept = 1 if frames is None else len(frames)

@@ -107,6 +107,17 @@ class AttentionCall:
             )
         return replace(self, v=v, output=output)
 
+    def heads_apart(self) -> AttentionCall:
+        """The same with an axis of heads."""
+
+        def apart(x: Tensor | None) -> Any:
+            return x if x is None or x.dim() == 4 else x.unflatten(-1, (self.packed_heads, -1)).transpose(1, 2)
+
+        if not self.packed_heads:
+            return self
+        q, k, v, output = map(apart, (self.q, self.k, self.v, self.output))
+        return replace(self, q=q, k=k, v=v, output=output, packed_heads=0)
+
 
 def from_sdpa(args: Sequence[Any], kwargs: Mapping[str, Any]) -> AttentionCall:
     """Read the arguments of `torch.nn.functional.scaled_dot_product_attention`: q and k `[..., heads, n, d]`.
@@ -160,6 +171,24 @@ def from_comfyui(args: Sequence[Any], kwargs: Mapping[str, Any]) -> AttentionCal
         width = q.shape[-1] // heads
         q, k = (x.unflatten(-1, (-1, width)).transpose(1, 2) for x in (q, k))
     return _made(q, k, scale, bias, causal=False)
+
+
+def comfyui_output(call: AttentionCall, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> AttentionCall:
+    """A call of ComfyUI's `optimized_attention` with its values and what it gave out, see `from_comfyui`.
+
+    Raises:
+        UnsupportedModel: what it gave out is not one row for each query.
+    """
+    v = args[2] if len(args) > 2 else kwargs.get("v")
+    split = bool(kwargs.get("skip_reshape", args[6] if len(args) > 6 else False))
+    if not split and isinstance(v, Tensor) and v.dim() == 4:  # Stable Diffusion 3 gives `[batch, n, heads, d]`
+        v = v.flatten(2)
+    if not call.packed_heads and isinstance(v, Tensor) and isinstance(output, Tensor):
+        if v.dim() == 3:
+            v = v.unflatten(-1, (call.k.shape[1], -1)).transpose(1, 2)
+        if output.dim() == 3:
+            output = output.unflatten(-1, (call.heads, -1)).transpose(1, 2)
+    return call.with_output(v, output)
 
 
 def _made(q: Tensor, k: Tensor, scale: float | None, bias: Tensor | None, causal: bool) -> AttentionCall:

@@ -100,4 +100,9 @@ def _self_then_text(call: ModelCall, patch: tuple[int, int, int], blocks: int) -
     """Blocks of two attentions: of the picture to itself and to the text."""
     patches = grid_of(call.latent, patch)
     n = math.prod(patches)
-    return replace(cross(call.batch, patches, call.columns).and_without_text((n, n)), blocks=blocks)
+    return with_blocks(cross(call.batch, patches, call.columns).and_without_text((n, n)), blocks)
+
+
+def with_blocks(layout: TokenLayout, blocks: int) -> TokenLayout:
+    """A layout of a model that has so many blocks."""
+    return replace(layout, blocks=blocks)

@@ -47,6 +47,12 @@ def next_dit(model: Any, call: ModelCall) -> TokenLayout:
     patches = patches_of(model, call.latent)
     if not hasattr(type(model), "embed_cap"):
         return _trimmed(patches, call)
+    return padded_next_dit(model, call)
+
+
+def padded_next_dit(model: Any, call: ModelCall) -> TokenLayout:
+    """The same where text and picture are padded, also in a host whose model has no method for it (Forge Neo)."""
+    patches = patches_of(model, call.latent)
     multiple = int(getattr(model, "pad_tokens_multiple", None) or 1)
     picture = padded(patches[1] * patches[2], multiple)
     references = call.given.get("ref_latents") or ()

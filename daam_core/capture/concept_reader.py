@@ -60,6 +60,12 @@ def require_concepts(model: nn.Module, family: Family) -> None:
         )
 
 
+def _detached() -> ConceptReader:
+    reader = object.__new__(ConceptReader)
+    reader._recording = None
+    return reader
+
+
 class ConceptReader:
     """Hooks on one transformer that concepts are read from; they read only while `begin` and `end` say so.
 
@@ -76,6 +82,7 @@ class ConceptReader:
         if self._stream is not None:
             self._layers = [name for name in self._layers if name.startswith(f"{self._stream.layers}.")]
         self._handles: list[RemovableHandle] = []
+        self._signatures: dict[str, inspect.Signature] = {}
         self._recording: TransformerRecording | None = None
         self._thread = 0
 
@@ -84,9 +91,13 @@ class ConceptReader:
         for layer in self._layers:
             name = layer if self._stream is None else layer.rpartition(".")[0]
             module = self._model.get_submodule(name)
-            signature = inspect.signature(type(module).forward)
-            hook = functools.partial(self._enter, name, signature)
+            self._signatures[name] = inspect.signature(type(module).forward)
+            hook = functools.partial(self._enter, name)
             self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A model that is copied or written while it is recorded takes its hooks along: the copy's do nothing."""
+        return _detached, ()
 
     def remove(self) -> None:
         """Take them out again."""
@@ -130,14 +141,12 @@ class ConceptReader:
         """The model is done."""
         self._recording = None
 
-    def _enter(
-        self, name: str, signature: inspect.Signature, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    def _enter(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         recording = self._recording
         if recording is None or self._thread != threading.get_ident() or recording.recording.concepts is None:
             return
         try:
-            given = dict(signature.bind(module, *args, **kwargs).arguments)
+            given = dict(self._signatures[name].bind(module, *args, **kwargs).arguments)
             for picture in ("hidden_states", "x"):  # not needed, and large
                 given.pop(picture, None)
             with torch.no_grad():

@@ -16,18 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attention.concepts import add_output_fractions
 from ..errors import UnsupportedModel
 from .attention_call import AttentionCall
-from .concept_sums import ConceptSums
 from .concept_texts import ConceptTexts
 from .picture_text import PictureText
-from .region import WHOLE
+from .stream_sums import StreamSums
 from .text_streams import TextStream, text_output, text_projections, turn
 from .token_layout import RowLayout, TokenLayout
 
 
-class ConceptStreams(ConceptSums):
+class ConceptStreams(StreamSums):
     """The concepts' tokens while a joint model makes the pictures of one side.
 
     Args:
@@ -40,7 +38,6 @@ class ConceptStreams(ConceptSums):
     def __init__(self, texts: ConceptTexts, kind: TextStream, model: nn.Module, layers: Sequence[str]) -> None:
         super().__init__(texts)
         self._kind, self._model, self._order = kind, model, list(layers)
-        self._stream = texts.stream()
         self._dropouts = [part for part in model.modules() if isinstance(part, nn.Dropout)]
         self._given: Mapping[str, Any] = {}
         self._block_given: Mapping[str, Any] = {}
@@ -49,7 +46,7 @@ class ConceptStreams(ConceptSums):
         self._like = texts.states
         self._tokens: Tensor | None = None
         self._rotation: Tensor | None = None
-        self._index = self._apart = torch.zeros(0)
+        self._index = torch.zeros(0)
         self._next = 0
 
     def begin_call(
@@ -65,9 +62,7 @@ class ConceptStreams(ConceptSums):
         if any(part.p > 0 and part.training for part in self._dropouts):
             raise UnsupportedModel("the model is in training mode, in which it draws random numbers: call `eval()`")
         self._given, self._layout, self._rows, self._tokens, self._next = given, layout, rows, None, 0
-        self._stream = self._stream.to(like.device)
-        rival, n = self._stream.is_rival, layout.patches[1] * layout.patches[2]
-        self._apart = torch.nn.functional.pad(rival[:, None] == rival[None], (0, n), value=True)
+        self.begin_stream(layout.patches[1:], like.device)
         self._index = torch.tensor([i for i, _ in rows], device=like.device)
         for _, text in rows:
             self.prompts[text.group.images[0]] = text.prompt
@@ -80,9 +75,9 @@ class ConceptStreams(ConceptSums):
         if self._tokens is None:
             states = self.texts.states.to(self._like.device, self._like.dtype)
             lengths = [prompt.length for prompt in self.texts.prompts]
-            tokens = self._stream.states(self._kind.embed(self._model, self._given, states, lengths))
+            tokens = self.stream.states(self._kind.embed(self._model, self._given, states, lengths))
             self._tokens = tokens.expand(len(self._rows), -1, -1)
-            columns = [column for _, column in self._stream.columns]
+            columns = [column for _, column in self.stream.columns]
             self._rotation = self._kind.rotation(self._model, self._given, given, columns, self._layout)
 
     def attention(self, layer: str, number: int, call: AttentionCall, rows: Sequence[RowLayout]) -> None:
@@ -107,24 +102,12 @@ class ConceptStreams(ConceptSums):
         found = []
         for n, (i, text) in enumerate(self._rows):
             picture = slice(rows[i].picture, rows[i].picture + height * width)
-            read = self._read(q[n], k[n], v[n], call.k[i, :, picture], call.v[i, :, picture], call.scale)
+            read = self.read(q[n], k[n], v[n], call.k[i, :, picture], call.v[i, :, picture], call.scale)
             found.append(read.transpose(0, 1).flatten(1))
-            sums = self.place(text.group.images[0], (height, width), WHOLE, read.device)
-            sums.step_terms += 1
-            output, mean = call.output[i, :, picture], self._stream.mean @ found[-1].float()
-            add_output_fractions(sums.now, output, mean, self._stream.numerator, self._stream.denominators)
+            self.add_layer(text.group.images[0], (height, width), call.output[i, :, picture], read)
         self.layers.setdefault(number, (height, width))
         if entered.leave is not None:
             self._tokens = entered.leave(text_output(attn, torch.stack(found).to(self._tokens.dtype), self._kind.shared))
-
-    def _read(self, q: Tensor, k: Tensor, v: Tensor, k_picture: Tensor, v_picture: Tensor, scale: float) -> Tensor:
-        """`[heads, tokens, d]`: what tokens read of the picture and of their own stream, all `[heads, n, d]`."""
-        keys, values = torch.cat([k, k_picture], 1), torch.cat([v, v_picture], 1)
-        # PyTorch's own function by its inner name: the outer one is watched, and this call is not the model's.
-        read: Tensor = torch._C._nn.scaled_dot_product_attention(
-            q[None], keys[None], values[None], attn_mask=self._apart, scale=scale
-        )
-        return read[0]
 
     def release(self) -> None:
         """Let go of the model."""

@@ -25,15 +25,40 @@ HOTTEST = 0.03
 
 @dataclass(eq=False)
 class GridConceptSums:
-    """One resolution of one picture, `[2, n, concepts]` float32: the map and the presence."""
+    """One resolution of one picture, float32; its first axis is the map and the presence.
+
+    Attributes:
+        now: `[2, n, concepts]`, what was added in this step.
+        both: `[2, 2, n, concepts]`: `total` of all finished steps, and `late`, the same with step j weighted by j squared in
+            the map and by `j ** PRESENCE_POWER` in the presence.
+        dirty: whether anything was added to `now`.
+        step_terms, num_terms: heads and layers of this step, and of the finished ones.
+    """
 
     grid: Grid
     area: Area
     now: Tensor
-    total: Tensor
-    late: Tensor
+    both: Tensor
+    dirty: bool = False
     step_terms: int = 0
     num_terms: int = 0
+
+    @classmethod
+    def zeros(cls, grid: Grid, area: Area, concepts: int, device: torch.device) -> GridConceptSums:
+        """Nothing yet. Places lie side by side in memory: whatever is added runs along them."""
+        shape = (2, concepts, grid[0] * grid[1])
+        now, both = torch.zeros(shape, device=device), torch.zeros(2, *shape, device=device)
+        return cls(grid, area, now.transpose(1, 2), both.transpose(2, 3))
+
+    @property
+    def total(self) -> Tensor:
+        """`[2, n, concepts]`."""
+        return self.both[0]
+
+    @property
+    def late(self) -> Tensor:
+        """`[2, n, concepts]`."""
+        return self.both[1]
 
 
 class ConceptSums:
@@ -58,29 +83,24 @@ class ConceptSums:
         """The sums of a picture at one resolution."""
         own, key = self.sums.setdefault(image, {}), (grid, area)
         if key not in own:
-            now = torch.zeros(2, grid[0] * grid[1], self.texts.num_concepts, device=device)
-            own[key] = GridConceptSums(grid, area, now, torch.zeros_like(now), torch.zeros_like(now))
+            own[key] = GridConceptSums.zeros(grid, area, self.texts.num_concepts, device)
         return own[key]
 
     def told(self, image: int) -> list[Prompt]:
         """Every prompt of a picture."""
         return [self.prompts[image]] if image in self.prompts else []
 
-    def flush(self) -> None:
-        """Add what waits; the step ends."""
-
     def end_step(self, number: int) -> None:
         """Step `number`, from 1, is over."""
-        self.flush()
         self.step_count += 1
-        every = [sums for image in self.sums.values() for sums in image.values()]
-        now = [sums.now for sums in every]
-        if every:
-            torch._foreach_add_([sums.total for sums in every], now)
-            torch._foreach_add_([sums.late[0] for sums in every], [x[0] for x in now], alpha=number**2)
-            torch._foreach_add_([sums.late[1] for sums in every], [x[1] for x in now], alpha=float(number) ** PRESENCE_POWER)
-            torch._foreach_zero_(now)
-        for sums in every:
+        for sums in (sums for image in self.sums.values() for sums in image.values()):
+            if sums.dirty:
+                for into, power in zip(sums.both.unbind(1), (2, PRESENCE_POWER), strict=True):
+                    now = sums.now[0 if power == 2 else 1]
+                    into[0] += now
+                    into[1].add_(now, alpha=float(number) ** power)
+                sums.now.zero_()
+                sums.dirty = False
             sums.num_terms, sums.step_terms = sums.num_terms + sums.step_terms, 0
 
     def release(self) -> None:

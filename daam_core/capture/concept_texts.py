@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attention.concepts import ConceptRule
+from ..attention.concepts import ConceptRule, Shares
 from ..errors import BadArgument
+from ..maps.relabel import by_index
 from ..prompt.concepts import Concept, competing_columns, own_columns, rivals_of
 from ..prompt.prompt import Prompt
 
@@ -55,29 +56,33 @@ class ConceptTexts:
         """Which columns of a prompt and of the concepts take part, for a picture with that prompt.
 
         Raises:
-            BadArgument: the prompt has no words, so that a concept has nothing to stand against.
+            BadArgument: the prompt has no words, or none that are known, so that a concept has nothing to stand against.
         """
         kept = list(range(prompt.length)) if self.rule == "column" else [token.column for token in prompt.tokens]
         if not prompt.tokens:
             raise BadArgument("A concept is held against the prompt's words, and this prompt has none")
+        if by_index(prompt):
+            raise BadArgument(
+                "A concept is held against the prompt's words, and those of this prompt are not known: it was encoded elsewhere"
+            )
         columns, first = self.columns(), len(kept)
-        # Lists, made into tensors once: a tensor that is written place by place takes twenty times as long.
-        numerator, place, presence = ([[False] * self.num_concepts for _ in range(first + len(columns))] for _ in range(3))
+        rows_of: list[set[int]] = [set() for _ in self.labels]
+        for row, (text, _) in enumerate(columns, start=first):
+            rows_of[text].add(row)
         words = [token.column for token in prompt.tokens]
+        numerator, place, presence = [], [], []
         for c, concept in enumerate(self.concepts):
-            own = set(own_columns(self.prompts[c], concept.label))
-            rivals = set(rivals_of(concept))
+            columns_of = own_columns(self.prompts[c], concept.label)
+            own = {row for row in rows_of[c] if columns[row - first][1] in columns_of}
+            named = set(rivals_of(concept))
+            rivals = (rows_of[text] for text in range(self.num_concepts, len(self.labels)) if self.labels[text] in named)
             against = competing_columns(prompt, concept.label)
-            for row, (text, column) in enumerate(columns, start=first):
-                mine = text == c
-                numerator[row][c] = mine and column in own
-                place[row][c] = self.rule != "column" and mine and (self.rule == "ovam" or column in own)
-                presence[row][c] = (mine and column in own) or (text >= self.num_concepts and self.labels[text] in rivals)
-            for row, column in enumerate(kept):
-                place[row][c] = self.rule == "column" or (self.rule == "prompt" and column in against)
-                presence[row][c] = column in words and column in against
-        made = [torch.tensor(x, dtype=torch.float32, device=device) for x in (numerator, place, presence)]
-        return Columns(torch.tensor(kept, device=device), made[0], (made[1], made[2]))
+            beside = {row for row, column in enumerate(kept) if column in against}
+            numerator.append(own)
+            place.append({"prompt": own | beside, "ovam": rows_of[c], "column": set(range(first))}[self.rule])
+            presence.append(own.union({row for row in beside if kept[row] in words}, *rivals))
+        shares = Shares.of(first + len(columns), numerator, (place, presence), device)
+        return Columns(torch.tensor(kept, device=device), shares)
 
     def stream(self) -> StreamTexts:
         """What `concept_streams` needs: each text's own columns, one after the other, and who is held against whom."""
@@ -91,17 +96,14 @@ class ConceptTexts:
         for row, (text, _) in enumerate(columns):
             mean[text, row] = 1.0
         mean /= mean.sum(1, keepdim=True)
-        numerator = torch.eye(texts)[:, :concepts].contiguous()
-        rivals = torch.zeros(texts, concepts)
+        rivals = []
         for c, concept in enumerate(self.concepts):
             named = set(rivals_of(concept))
-            for text in range(concepts, texts):
-                rivals[text, c] = self.labels[text] in named
-        place = numerator + rivals
-        if concepts > 1:
-            place = (torch.arange(texts) < concepts).float()[:, None].expand(texts, concepts).contiguous()
+            rivals.append({c, *(text for text in range(concepts, texts) if self.labels[text] in named)})
+        place = rivals if concepts == 1 else [set(range(concepts))] * concepts
+        shares = Shares.of(texts, [{c} for c in range(concepts)], (place, rivals))
         is_rival = torch.tensor([text >= concepts for text, _ in columns])
-        return StreamTexts(tuple(columns), mean, numerator, (place, numerator + rivals), is_rival)
+        return StreamTexts(tuple(columns), mean, shares, is_rival)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,15 +113,13 @@ class StreamTexts:
     Attributes:
         columns: (text, column) of each token.
         mean: float32 `[texts, tokens]`, which takes the mean of each text's tokens.
-        numerator, denominators: float32 `[texts, concepts]` of zeros and ones, see `attention.concepts.fractions`: of the map
-            and of the presence.
+        shares: which texts each concept is held against, in the map and in the presence.
         is_rival: bool `[tokens]`; rivals and concepts do not attend to each other.
     """
 
     columns: tuple[tuple[int, int], ...]
     mean: Tensor
-    numerator: Tensor
-    denominators: tuple[Tensor, Tensor]
+    shares: Shares
     is_rival: Tensor
 
     def states(self, every: Tensor) -> Tensor:
@@ -129,14 +129,7 @@ class StreamTexts:
 
     def to(self, device: torch.device) -> StreamTexts:
         """The same on another device."""
-        first, second = self.denominators
-        return StreamTexts(
-            self.columns,
-            self.mean.to(device),
-            self.numerator.to(device),
-            (first.to(device), second.to(device)),
-            self.is_rival.to(device),
-        )
+        return StreamTexts(self.columns, self.mean.to(device), self.shares.to(device), self.is_rival.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,12 +138,11 @@ class Columns:
 
     Attributes:
         kept: int64, the context's columns that take part; the concepts' columns stand behind them.
-        numerator, denominators: float32 `[columns, concepts]`, of the map and of the presence.
+        shares: of these and of the concepts' columns, of the map and of the presence.
     """
 
     kept: Tensor
-    numerator: Tensor
-    denominators: tuple[Tensor, Tensor]
+    shares: Shares
 
 
 def texts_to_encode(concepts: Sequence[Concept]) -> tuple[list[str], list[str]]:

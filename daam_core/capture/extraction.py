@@ -68,12 +68,7 @@ def recorded_image(
         num_terms=num_terms,
         layers=tuple(LayerInfo(layers[i].name, accumulator.grids[i], layers[i].heads, layers[i].block) for i in seen),
         detail=_detail(accumulator, image, channels, position),
-        heads={
-            position[i]: _planes(x.unflatten(0, (accumulator.images, -1))[image], accumulator.grids[i], channels)
-            / (1 if frames is None else frames.latents)
-            for i, x in accumulator.heads.items()
-        }
-        or None,
+        heads={position[i]: x for i, x in _heads(accumulator, image, channels, frames).items()} or None,
         self_attention=_self_attention(accumulator, image, frames),
         relations=_relations(accumulator.relations, image, channels),
         prompt=prompts[image],
@@ -95,6 +90,26 @@ def _planes(x: Tensor, grid: Grid, channels: int, frames: Frames | None = None) 
     planes = _planes(x.unflatten(0, (len(frames), -1)), grid, channels)
     planes /= sizes_of(frames, planes)
     return planes if len(frames) > 1 else planes[0]
+
+
+def _heads(accumulator: Accumulator, image: int, channels: int, frames: Frames | None) -> dict[int, Tensor]:
+    """The heads of each layer apart, `[heads, channels, h, w]` of the whole picture; of a video the mean of its frames.
+
+    Raises:
+        NothingRecorded: a layer attended on several grids, so that its heads have no common one.
+    """
+    found: dict[int, Tensor] = {}
+    for (layer, grid, area), x in accumulator.heads.items():
+        own = area.put(_planes(x.unflatten(0, (accumulator.images, -1))[image], grid, channels))
+        own = own / (1 if frames is None else frames.latents)
+        if own.shape[-2:] != accumulator.grids[layer]:
+            first, second = ("x".join(map(str, side)) for side in (accumulator.grids[layer], own.shape[-2:]))
+            raise NothingRecorded(
+                f"In this run a layer attended on grids of {first} and of {second}, so its heads cannot be kept apart. Record "
+                "without heads."
+            )
+        found[layer] = found[layer] + own if layer in found else own
+    return found
 
 
 def _detail(accumulator: Accumulator, image: int, channels: int, position: dict[int, int]) -> Detail | None:

@@ -146,6 +146,15 @@ FAMILIES: tuple[Family, ...] = (
         layout_arguments=("img_ids",),
         pieces=512,
     ),
+    Family(
+        "OmniGen",
+        ("transformer_omnigen.OmniGenTransformer2DModel",),
+        r"layers\.\d+\.self_attn",
+        of.omnigen,
+        text=("input_ids",),
+        keeps="left",
+        token_ids=True,
+    ),
     Family("PRX", ("transformer_prx.PRXTransformer2DModel",), r"blocks\.\d+\.attention", of.prx),
     Family(
         "ERNIE-Image",

@@ -37,6 +37,8 @@ class Family:
         packed: its text argument is as long as the whole sequence; the layout says which part is text.
         suffix: the end of the template is tokenized on its own, and stands behind the padding.
         video: whether it makes videos.
+        token_ids: its text argument holds the tokens themselves, `[rows, columns]`, or `[columns]` of a model that takes one
+            text a call.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Family:
     packed: bool = False
     video: bool = False
     picture_layers: str = ""
+    token_ids: bool = False
 
     @cached_property
     def _picture_pattern(self) -> re.Pattern[str]:
@@ -75,6 +78,8 @@ class Family:
     def text_rows(self, given: Mapping[str, Any]) -> list[Tensor]:
         """The first of its text arguments, row by row of the batch: `[columns, …]` each."""
         value = given[self.text[0]]
+        if self.token_ids:
+            return [row[:, None] for row in (value if value.dim() == 2 else value[None])]
         return [without_single_axes(row) for row in (value[0] if isinstance(value, tuple) else value)]
 
     def text_columns(self, given: Mapping[str, Any], row: Tensor, layout: TokenLayout) -> tuple[int, ...]:

@@ -40,6 +40,10 @@ class ForwardWrapper:
             self._on_forward(module, args, output)
         return output
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A model that is copied or written while it is wrapped takes its wrappers along: the copy's call nobody back."""
+        return {**vars(self), "_attached": False, **dict.fromkeys(_CALLBACKS & vars(self).keys(), _nothing)}
+
     @property
     def in_place(self) -> bool:
         """Whether the module's `forward` is still this one: nobody put another over it or in its place."""
@@ -97,8 +101,12 @@ class AroundWrapper(ForwardWrapper):
         return output
 
 
+_CALLBACKS = {"_on_forward", "_on_input", "_before", "_after"}
+"""Attributes of wrappers that hold what belongs to a recording."""
+
+
 def _nothing(*_: Any) -> None:
-    """Nothing is done after the forward."""
+    """Nothing is done around the forward."""
 
 
 def wrap_input(module: nn.Module, on_input: OnInput, by_hook: bool = False) -> ForwardWrapper | RemovableHandle:

@@ -6,13 +6,16 @@ from torch import Tensor
 
 from ..attention.upsample import bicubic
 from ..maps.relabel import by_index
-from ..prompt.prompt import Word
+from ..prompt.prompt import Prompt
 from ..types import Grid, Size
 from .buffers import GridSums
 from .recording import Group, Recording
+from .region import WHOLE, Area
 
 
-def heat_so_far(recording: Recording, image: int, query: str, size: Size) -> Tensor | None:
+def heat_so_far(
+    recording: Recording, image: int, query: str, size: Size, area: Area = WHOLE, prompt: Prompt | None = None
+) -> Tensor | None:
     """The mean attention of a word over the heads, layers and steps that were recorded so far: `heat_map / sum of num_terms`.
 
     Copies the word's own sums off the device, which waits for it. The recording goes on; what waited in batches is worked off
@@ -22,6 +25,8 @@ def heat_so_far(recording: Recording, image: int, query: str, size: Size) -> Ten
         image: number of the picture, from 0.
         query: a word or phrase of its prompt, see `Prompt.find`.
         size: (height, width) of the result.
+        area: what is looked at: the whole picture, or one of the areas that are recorded (the same object), with its own sums.
+        prompt: the words of a prompt that is recorded by the numbers of its columns, see `maps.relabel`.
 
     Returns:
         float32 `[h, w]` on the CPU, a share of attention 0..1; of a video, its first frame's. None before the first step is
@@ -29,20 +34,24 @@ def heat_so_far(recording: Recording, image: int, query: str, size: Size) -> Ten
 
     Raises:
         WordNotFound: the prompt has no such word; the text lists those it has.
+        BadArgument: `prompt` has another number of columns than was recorded.
     """
     group = _running(recording, image)
     if group is None:
         return None
     position = group.images.index(image)
-    prompt = group.prompts[position]
-    if by_index(prompt):
+    channels = _channels(group.prompts[position], query, prompt)
+    if channels is None:
         return None
-    word = prompt.find(query)
     levels: dict[Grid, Tensor] = {}
     terms = 0
     for part in group.accumulator.sums.values():
-        grid = part.area.canvas(part.grid)
-        own = part.area.put(_word_sums(part, position, word))
+        if not (area.whole or part.area is area):
+            continue
+        own = _word_sums(part, position, channels)
+        if area.whole:
+            own = part.area.put(own)
+        grid = (own.shape[0], own.shape[1])
         levels[grid] = levels[grid] + own if grid in levels else own
         terms += part.num_terms
     if not levels:
@@ -62,8 +71,19 @@ def _running(recording: Recording, image: int) -> Group | None:
     return next((group for group in reversed(groups) if group.accumulator.step_count), None)
 
 
-def _word_sums(part: GridSums, position: int, word: Word) -> Tensor:
+def _channels(recorded: Prompt, query: str, prompt: Prompt | None) -> list[int] | None:
+    """Which channels of the sums are a word's; None where nobody knows."""
+    if not by_index(recorded):
+        return list(recorded.find(query).channels)
+    if prompt is None:
+        return None
+    word, length = prompt.find(query), recorded.length
+    columns = prompt.selection(length)[:, list(word.channels)].sum(1).nonzero().flatten()
+    return [1 + int(column) for column in columns]  # the first channel is that of the start token, which is empty here
+
+
+def _word_sums(part: GridSums, position: int, channels: list[int]) -> Tensor:
     """float32 `[h, w]` on the CPU: the word's channels of one picture, of a video those of its first frame."""
     first = 1 if part.frames is None else part.frames.sizes[0]
-    sums = part.total[position, : part.grid[0] * part.grid[1], list(word.channels)].sum(-1)
+    sums = part.total[position, : part.grid[0] * part.grid[1], channels].sum(-1)
     return sums.unflatten(0, part.grid).cpu() / first

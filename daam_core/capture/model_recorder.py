@@ -100,6 +100,7 @@ class ModelRecorder:
         self._picture_layers = {name: i for i, name in enumerate(filter(family.is_picture_layer, attending))}
         self._attended: set[str] = set()
         self._left_out = False
+        self._prompted: dict[int, set[int]] = {}  # by the rows of a batch, the pictures whose prompts were in it
         self._numbers: dict[str, int] = {}
         self._batch, self._eager = CallBatch(False), not is_compiled(model)
 
@@ -110,11 +111,16 @@ class ModelRecorder:
         if recording is not self._recording:
             keep = recording.recording.keep
             self._known, self._recording, self._attended, self._left_out = {}, recording, set(), False
-            self._numbers = {}
+            self._numbers, self._prompted = {}, {}
             self._batch = CallBatch(self._eager and not (keep.layers or keep.heads or keep.relations or keep.output))
         known, own = self._read(recording, arguments)
         layout, rows = known.layout, known.rows
-        if not any(rows):
+        prompted = {text.image for row in rows for text in row if text.side == "prompt"}
+        before = self._prompted.setdefault(len(rows), set())
+        # A text of nobody's where a picture's prompt was: it was exchanged in the middle.
+        exchanged = not all(rows) and before - prompted
+        before |= prompted
+        if not any(rows) or exchanged:
             raise NothingRecorded(
                 f"The text that {type(self._model).__name__} was given is none of those that the pipeline encoded, so nobody "
                 "knows whose it is. Give the pipeline the prompt itself, or embeddings made inside the trace."
@@ -156,13 +162,16 @@ class ModelRecorder:
                     add_picture_row(text, self._picture_layers[layer], current.layout, index, call)
             return
         current.attended.add(layer)
+        if number and self._perturbs(layer):
+            return
         shapes = call.q.shape, call.k.shape
         if shapes in current.rows:
             rows = current.rows[shapes]
-        else:
+        elif (rows := self._first_rows(layer, call, current.layout)) is None:
             rows = current.rows[shapes] = current.layout.of(layer, call)
         if rows is None:
             return
+        texts = current.texts[: len(rows)]
         place = self._numbers.get(layer)
         if place is None:
             place = self._numbers[layer] = recording.layer(self._number, layer, call)
@@ -170,13 +179,14 @@ class ModelRecorder:
             self._concepts.attention(layer, place, call, rows)
         keeping = current.keeping_self  # no generator for a step that keeps none, which most are
         at_once = current.layout.rows_apart or (keeping and any(one.wants_joint_self(place) for one in keeping))
+        at_once = at_once or len(texts) < len(current.texts)
         if not at_once and self._batch.add(place, call):
-            if self._concepts is None:
+            if self._concepts is None and not self._perturbs(layer):
                 current.patterns[layer] = CallPattern.of(place, call)
             if self._batch.full:
                 self._work_off(current)
             return
-        for index, (row, text) in enumerate(zip(rows, current.texts, strict=True)):
+        for index, (row, text) in enumerate(zip(rows, texts, strict=True)):
             if text is None or (current.layout.rows_apart and index != number):
                 continue
             at = 0 if current.layout.rows_apart else index
@@ -184,6 +194,19 @@ class ModelRecorder:
             add_text_row(text, layer, current.layout, row, at, call)
             if text.group.accumulator.outputs is not None:
                 recording.recording.or_without_outputs(add_output_row, text, place, current.layout, row, at, call)
+
+    def _perturbs(self, layer: str) -> bool:
+        """Whether a layer attends a second time, for the rows behind the others, whose attention is perturbed (PAG)."""
+        processor = getattr(self._model.get_submodule(layer), "processor", None)
+        return type(processor).__name__.startswith("PAG")
+
+    def _first_rows(self, layer: str, call: AttentionCall, layout: TokenLayout) -> Sequence[RowLayout] | None:
+        """The rows of a call that holds those of the batch that are not perturbed; None of any other call."""
+        rows = layout.rows.get((call.queries, call.keys))
+        apart = layout.rows_apart or layout.frames_apart
+        if not rows or apart or not 0 < call.batch < len(rows) or not self._perturbs(layer):
+            return None
+        return rows[: call.batch]
 
     def _work_off(self, current: _Call) -> None:
         """The small calls that wait, each row of the batch for all layers at once."""

@@ -166,6 +166,21 @@ def joy_image_plus(model: Any, given: Given) -> TokenLayout:
     return joint(hidden.shape[0], (frames, height, width), text.shape[1], text_first=False, between=between)
 
 
+def omnigen(model: Any, given: Given) -> TokenLayout:
+    """OmniGen: text, padded on the left, with references inside it; the time; picture."""
+    hidden, text = given["hidden_states"], given["input_ids"]
+    if text is None:
+        raise UnsupportedModel("OmniGen was given no text.")
+    patches, columns = latent_patches(hidden, model.config.patch_size), text.shape[1]
+    rows = []
+    for index in range(hidden.shape[0]):
+        order = list(range(columns))
+        for first, last in given["input_image_sizes"].get(index, ()):
+            order[first:last] = [-1] * (last - first)
+        rows.append(RowLayout(columns + 1, 0, order))
+    return ragged(patches, columns, rows, columns + 1 + prod(patches))
+
+
 def prx(model: Any, given: Given) -> TokenLayout:
     """PRX: the queries are the picture alone, the keys text and picture."""
     hidden, text = given["hidden_states"], given["encoder_hidden_states"]

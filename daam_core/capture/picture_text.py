@@ -144,23 +144,38 @@ def add_output_row(text: PictureText, layer: int, layout: TokenLayout, row: RowL
         UnsupportedModel: of a video, or where the output is not there.
     """
     source, keys = text.source(row)
+    height, width = layout.patches[1:]
+    if keys.stop > keys.start or layout.patches[0] > 1:
+        picture, values = output_parts(layout, row, slice(index, index + 1), keys, call)
+        text.group.accumulator.add_output(layer, (height, width), picture, values, source)
+
+
+def output_parts(layout: TokenLayout, row: RowLayout, rows: slice, keys: slice, call: AttentionCall) -> tuple[Tensor, Tensor]:
+    """What the attention gave out for the picture's places, `[rows, n, heads * d]`, and what they are held against,
+    `[rows, keys, heads * d]`; see `add_output_row`.
+
+    Args:
+        row: where the tokens of these rows stand.
+        rows: of the batch.
+        keys: which keys are the text.
+
+    Raises:
+        UnsupportedModel: of a video, or where the output is not there.
+    """
     frames, height, width = layout.patches
     if frames > 1:
         raise UnsupportedModel("of videos the output of the attention is not read")
     if call.v is None or call.output is None:
         raise UnsupportedModel("an attention of this model did not give out one tensor with a row for each query")
-    if keys.stop == keys.start:
-        return
-    output = heads_beside(call.output[index : index + 1])
+    output = heads_beside(call.output[rows])
     if is_joint(layout, row, call):
         values = output[:, keys]
     else:
-        own = call.v[index : index + 1]
+        own = call.v[rows]
         if not call.packed_heads and own.shape[1] != call.heads:
             own = own.repeat_interleave(call.heads // own.shape[1], 1)
         values = heads_beside(own)[:, keys]
-    picture = output[:, row.picture : row.picture + height * width]
-    text.group.accumulator.add_output(layer, (height, width), picture, values, source)
+    return output[:, row.picture : row.picture + height * width], values
 
 
 def add_picture_row(text: PictureText, layer: int, layout: TokenLayout, index: int, call: AttentionCall) -> None:

@@ -1,8 +1,9 @@
-"""Transformers of diffusers that are known and not read, and why."""
+"""Transformers and UNets of diffusers that are known and not read, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 _SOUND = "it makes sound, not pictures"
 _PART = "it is a part of UNets, which are read as a whole"
@@ -22,11 +23,34 @@ REFUSED: Mapping[str, str] = {
     "t5_film_transformer.T5FilmDecoder": _SOUND,
     "transformer_rfd4_proteina.RFD4ProteinaTransformer": "it makes proteins, not pictures",
     "transformer_kandinsky6_sr.Kandinsky6SRTransformer3DModel": "it enlarges a video and is given no text",
-    "transformer_sana_wm.SanaWMTransformer3DModel": "its text is mixed with a camera's path, which is not known yet",
-    "transformer_sana_wm_refiner.SanaWMLTX2RefinerTransformer3DModel": "it refines a video piece by piece",
-    "transformer_wan_animate_2.WanAnimate2Transformer3DModel": "its videos come in segments, whose places are not known",
-    "transformer_omnigen.OmniGenTransformer2DModel": "text and pictures are one sequence of tokens inside it",
-    "transformer_cosmos3.Cosmos3OmniTransformer": "text and pictures are one sequence of tokens inside it",
-    "transformer_anyflow_far.AnyFlowFARTransformer3DModel": "its frames attend in chunks",
+    "transformer_sana_wm_refiner.SanaWMLTX2RefinerTransformer3DModel": (
+        "it refines a finished video a few frames at a time, and is not told which of the whole they are"
+    ),
+    "transformer_wan_animate_2.WanAnimate2Transformer3DModel": (
+        "it makes its video in segments, and is not told which frames of the whole each of them is"
+    ),
+    "transformer_anyflow_far.AnyFlowFARTransformer3DModel": (
+        "it makes its video chunk by chunk, and is not told how many frames the whole has; AnyFlow without FAR is read"
+    ),
 }
 """`module.Class` of each behind `diffusers.models.transformers.`, with the reason."""
+
+REFUSED_UNETS: Mapping[str, str] = {
+    "I2VGenXLUNet": "its text has tokens of the picture that it starts from behind it",
+    "UNetSpatioTemporalConditionModel": "it is given a picture instead of a prompt",
+    "StableCascadeUNet": (
+        "in the prior one attention has the picture, the text and a summary of the text among its keys, a layout that is not "
+        "read, and the decoder is given the summary alone, without words"
+    ),
+}
+"""Class of each, with the reason."""
+
+
+def class_names(pipe: Any) -> list[str]:
+    """Of a pipeline's parts, as they were before they were compiled."""
+    return [type(getattr(part, "_orig_mod", part)).__name__ for part in getattr(pipe, "__dict__", {}).values()]
+
+
+def refused_unet(classes: Iterable[str]) -> str:
+    """Which of a pipeline's parts, by their classes, is a UNet that is not read, and why; empty where none is."""
+    return next((f"of its {one}, {REFUSED_UNETS[one]}" for one in classes if one in REFUSED_UNETS), "")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import NothingRecorded, UnsupportedModel
 from .attention_call import AttentionCall
+from .host_words import NODES, HostWords
 
 Patches = tuple[int, int, int]
 """(frames, height, width) of the picture in patches."""
@@ -111,7 +112,7 @@ class TokenLayout:
         sizes = [f"{n} queries on {keys} keys" for (n, keys), rows in self.rows.items() if rows]
         return " or ".join(sizes)
 
-    def find(self, queries: int, keys: int) -> Sequence[RowLayout] | None:
+    def find(self, queries: int, keys: int, words: HostWords = NODES) -> Sequence[RowLayout] | None:
         """The rows of an attention of this size, of a layer that has no name; None where it holds no text.
 
         Raises:
@@ -125,8 +126,8 @@ class TokenLayout:
         if self._holds_text(queries, keys):
             raise NothingRecorded(
                 f"an attention has {queries} queries on {keys} keys, and by what the model was given it would have "
-                f"{self.expected}. Another node changes the tokens of this model, so that nobody can say which are words. "
-                "Record without that node"
+                f"{self.expected}. {words.at_the_beginning} changes the tokens of this model, so that nobody can say which are "
+                f"words. {words.advice}"
             )
         return None
 

@@ -34,6 +34,7 @@ class Tokenized:
 class _Thread(threading.local):
     def __init__(self) -> None:
         self.records: list[tuple[Mapping[int, str], list[Tokenized]]] = []
+        self.short = 0
 
 
 _THREAD = _Thread()
@@ -71,9 +72,21 @@ class TokenizerHook:
             _THREAD.records[:] = [other for other in _THREAD.records if other is not entry]
 
 
+@contextmanager
+def padded_to_longest() -> Iterator[None]:
+    """Inside the block hooked tokenizers pad to the longest text where they are asked for a fixed length, in this thread."""
+    _THREAD.short += 1
+    try:
+        yield
+    finally:
+        _THREAD.short -= 1
+
+
 def _wrap_call(below: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(below)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _THREAD.short and kwargs.get("padding") == "max_length":
+            kwargs["padding"] = "longest"
         result = below(self, *args, **kwargs)
         for names, found in _THREAD.records:
             if (name := names.get(id(self))) is not None:

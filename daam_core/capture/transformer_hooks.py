@@ -125,6 +125,10 @@ class TransformerHooks:
         if self._number is not None:
             reset_graphs()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A model that is copied or written while it is recorded takes its hooks along: the copy's do nothing."""
+        return _detached, ()
+
     def _attach(self) -> None:
         add = self._handles.append
         for name, module in self.model.named_modules():
@@ -148,6 +152,8 @@ class TransformerHooks:
     # -- the model ------------------------------------------------------------------------------------------------
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self._handles:
+            return  # a copy's
         scope = _Scope(self, self.model)
         if not _THREAD.scopes:
             _THREAD.inside = 0  # a graph that raised inside an attention could not count back
@@ -213,6 +219,12 @@ class TransformerHooks:
     def _fail(self, scope: _Scope, error: Exception) -> None:
         scope.alive = False
         self._callbacks.failed(error)
+
+
+def _detached() -> TransformerHooks:
+    hooks = object.__new__(TransformerHooks)
+    hooks._handles, hooks._number = [], None
+    return hooks
 
 
 class _AroundGraph:

@@ -43,7 +43,7 @@ class UNetConcepts:
                 raise NothingRecorded("the pipeline did not encode its prompt inside the trace, so concepts were not either")
             if recording.concepts is None:
                 hooks = self._hooks
-                self._sums = ConceptRecording(texts, prompts, hooks.text_keys, hooks.key_weights, context)
+                self._sums = ConceptRecording(texts, prompts, hooks.text_keys, hooks.key_weights, context, not hooks.compiled)
                 recording.concepts = self._sums
             elif self._sums is not None:
                 self._sums.hold_against(prompts)
@@ -51,9 +51,17 @@ class UNetConcepts:
             recording.fail_concepts(error)
 
     def add(
-        self, described: Layer, layer: int, grid: Grid, q: Tensor, k: Tensor, context: Tensor, places: Sequence[BatchSlice]
+        self,
+        described: Layer,
+        layer: int,
+        grid: Grid,
+        q: Tensor,
+        k: Tensor,
+        context: Tensor,
+        places: Sequence[BatchSlice],
+        keys: object | None,
     ) -> None:
-        """A layer's attention to them; `places` are the rows of the prompt's side."""
+        """A layer's attention to them; `places` are the rows of the prompt's side, `keys` as for `ConceptRecording.add`."""
         sums = self._sums
         if sums is None or self._recording.concepts is not sums:
             return
@@ -62,6 +70,6 @@ class UNetConcepts:
                 if layer not in self._proved:
                     self._proved.add(layer)
                     sums.require_own_keys(described, layer, context[where.start], k[where.start])
-                sums.add(layer, grid, q, k, described.heads, described.scale, where)
+                sums.add(layer, grid, q, k, described.heads, described.scale, where, keys)
         except Exception as error:
             self._recording.fail_concepts(error)

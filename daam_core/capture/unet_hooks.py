@@ -21,9 +21,9 @@ from torch.utils.hooks import RemovableHandle
 from ..errors import UnsupportedModel
 from ..types import Grid, Layer
 from . import compile_op as compiled
-from .concepts import plain_weights
 from .forward_wrapper import ForwardWrapper
 from .layer_watch import LayerWatch, require_paired
+from .plain_weights import plain_weights
 from .projection_hooks import QKHook
 from .unet_forward import AttentionReceiver, inputs_of
 from .unet_layers import UNetLayers, spatial_transformers
@@ -153,7 +153,7 @@ class UNetAttentionHooks:
             self.thread = thread
 
     def key_weights(self, index: int) -> object:
-        """What a layer's keys depend on, see `concepts.plain_weights`."""
+        """What a layer's keys depend on, see `plain_weights`."""
         return plain_weights(self._layers.hooks[index].attn.to_k)
 
     @property

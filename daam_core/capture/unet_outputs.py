@@ -62,6 +62,10 @@ class UNetOutputs:
     def __enter__(self) -> UNetOutputs:
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A model that is copied or written while it is recorded takes its hooks along: the copy's do nothing."""
+        return UNetOutputs, (nn.Module(),)
+
     def __exit__(self, *_: object) -> None:
         self.thread, self._forward, self._recording, self._known = 0, None, None, []
         while self._handles:

@@ -69,6 +69,7 @@ class UNetRecording:
         whole_call: whether every forward in this thread is the pipeline's; else those with other texts are left alone.
         concepts: gives the concepts that were asked for, encoded; None where none were.
         outputs: hooks on what the layers give out, where output space is kept.
+        in_callback: tells whether a function of the user's runs, in which the UNet does not paint this picture.
 
     Attributes:
         thread: the thread that makes the call.
@@ -90,8 +91,9 @@ class UNetRecording:
         whole_call: bool = True,
         concepts: Callable[[], ConceptTexts | None] | None = None,
         outputs: UNetOutputs | None = None,
+        in_callback: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._outputs = outputs
+        self._outputs, self._in_callback = outputs, in_callback
         self.thread = threading.get_ident()
         self.recording = Recording(keep, hold=not hooks.compiled)
         self.latent_size: Grid = (0, 0)
@@ -135,7 +137,7 @@ class UNetRecording:
     # -- what the hooks on the UNet read, see `AttentionReceiver` ---------------------------------------------------
 
     def wants_forward(self) -> bool:
-        return threading.get_ident() == self.thread and not self.recording.failure
+        return threading.get_ident() == self.thread and not self.recording.failure and not self._in_callback()
 
     def begin_forward(self, inputs: UNetInputs) -> bool:
         if self._whole_call and torch.is_grad_enabled() and inputs.sample.requires_grad:
@@ -187,7 +189,7 @@ class UNetRecording:
             for plan in plans:
                 plan.add(q, k, keys)
             if self._concepts is not None:
-                self._add_concepts(self._concepts, layer, grid, q, k, forward)
+                self._add_concepts(self._concepts, layer, grid, q, k, forward, keys)
             return
         if not cross and not forward.reads_self:
             return
@@ -207,10 +209,10 @@ class UNetRecording:
         if forward.frames:
             self._add_frames(layer, grid, q, k, forward)
             return
+        keys = forward.text_keys if of_context else None
         if self._concepts is not None:
-            self._add_concepts(self._concepts, layer, grid, q, k, forward)
+            self._add_concepts(self._concepts, layer, grid, q, k, forward, keys)
         if forward.bias is None:
-            keys = forward.text_keys if of_context else None
             forward.plans[layer] = [
                 group.accumulator.add_cross(layer, grid, q, k, described.heads, described.scale, where, keys)
                 for group, where in forward.places
@@ -222,9 +224,18 @@ class UNetRecording:
                 layer, grid, q[rows], k[rows], described.heads, described.scale, where, text, forward.bias[rows]
             )
 
-    def _add_concepts(self, concepts: UNetConcepts, layer: int, grid: Grid, q: Tensor, k: Tensor, forward: _Forward) -> None:
+    def _add_concepts(
+        self,
+        concepts: UNetConcepts,
+        layer: int,
+        grid: Grid,
+        q: Tensor,
+        k: Tensor,
+        forward: _Forward,
+        keys: object | None,
+    ) -> None:
         own = [where for group, where in forward.places if group.side == "prompt"]
-        concepts.add(self._hooks.layers[layer], layer, grid, q, k, forward.context, own)
+        concepts.add(self._hooks.layers[layer], layer, grid, q, k, forward.context, own, keys)
 
     def _add_frames(self, layer: int, grid: Grid, q: Tensor, k: Tensor, forward: _Forward) -> None:
         """A layer whose batch holds the frames of each video one after the other, all with that video's text."""

@@ -31,6 +31,7 @@ class UNetTexts:
         self._made_of: tuple[Tensor, int, bool, list[int], list[Tensor | None], object] | None = None
         self._repeated: tuple[tuple[int, int, int], Tensor, Tensor] | None = None
         self._known: dict[tuple[Any, ...], tuple[Tensor, dict[tuple[Side, int], slice]]] = {}
+        self._prompted: set[int] = set()  # rows of batches that held the prompt's text
 
     def clear(self) -> None:
         """Let go of every text."""
@@ -46,7 +47,7 @@ class UNetTexts:
         """Whose the rows of a text are; compared once, and again where it is another tensor or was written into.
 
         Raises:
-            NothingRecorded: they are nobody's, or two prompts' without a negative one.
+            NothingRecorded: they are nobody's, or two prompts' without a negative one, or the prompt's are nobody's any more.
         """
         texts = self._encoded()
         key = (id(context), 0 if context.is_inference() else context._version, context.shape, len(texts))
@@ -57,6 +58,15 @@ class UNetTexts:
                 raise NothingRecorded(
                     "The text that the UNet was given is none of those that the pipeline encoded, so nobody knows whose it is. "
                     "Give the pipeline the prompt itself, or embeddings made inside the trace by `pipe.encode_prompt`."
+                )
+            read = sum(rows.stop - rows.start for rows in found.values())
+            if "prompt" in {side for side, _ in found}:
+                self._prompted.add(len(context))
+            elif read < len(context) in self._prompted and self._whole_call:
+                raise NothingRecorded(
+                    "In the middle of the run the text that the UNet was given for the prompt became another one that the "
+                    "pipeline did not encode, so nobody knows which words are whose. Encode it inside the trace, by "
+                    "`pipe.encode_prompt`."
                 )
             if len({side for side, _ in found}) < len(found):
                 raise NothingRecorded(

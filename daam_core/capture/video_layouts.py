@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import ceil, prod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModel
@@ -95,6 +96,22 @@ def minimax_h3(model: Any, given: Given) -> TokenLayout:
         raise UnsupportedModel("The tokens of MiniMax-H3's text do not stand one after the other.")
     row = RowLayout(first, columns[0], range(len(columns)))
     return TokenLayout(_video_patches(places[first:]), len(columns), {(len(places),) * 2: (row,) * text.shape[0]})
+
+
+def cosmos3(model: Any, given: Given) -> TokenLayout:
+    """Cosmos 3: the video's queries, with those of sound and actions behind them, on the keys of text and video; and an
+    attention of the text to itself. Every text is a call of its own."""
+    text, whole, shapes = int(given["und_len"]), int(given["sequence_length"]), given["vision_token_shapes"]
+    places = given["vision_sequence_indexes"].detach().cpu()
+    columns = given["text_indexes"].detach().cpu()
+    if len(shapes) != 1 or not torch.equal(columns, torch.arange(text)):
+        raise UnsupportedModel(f"Cosmos 3 was given {len(shapes)} videos and {len(columns)} of {text} places of text.")
+    patches = (int(shapes[0][0]), int(shapes[0][1]), int(shapes[0][2]))
+    first = int(places[0])
+    if first < text or not torch.equal(places, torch.arange(first, first + prod(patches))):
+        raise UnsupportedModel("The tokens of Cosmos 3's video do not stand one after the other behind its text.")
+    row = RowLayout(first - text, 0, range(text))
+    return TokenLayout(patches, text, {(text, text): None, (whole - text, whole): (row,)})
 
 
 def _video_patches(places: Tensor) -> Patches:

@@ -13,9 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..capture.buffers import StoreOptions
+from ..capture.heat_so_far import heat_so_far
 from ..capture.recording import Group, Recording
-from ..errors import BadArgument, DetailMissing, NothingRecorded
+from ..errors import BadArgument, DaamLensError, DetailMissing, NothingRecorded
 from ..maps.heatmaps import Aggregation, HeatMaps
+from ..prompt.prompt import Prompt
 from ..types import Size, Video
 from .videos import with_its_video
 
@@ -125,6 +127,43 @@ class AttentionTrace:
         if aggregation in ("output", "anchor") and chosen.recording.output_failure:
             raise DetailMissing(chosen.recording.output_failure)
         return maps.aggregate(aggregation, self._castorini_side() if aggregation == "castorini" else 64)
+
+    def heat_so_far(self, word: str, size: Size, image: int = 0, prompt: Prompt | None = None) -> Tensor | None:
+        """A word's heat over the steps that are finished, while the pipeline still runs: call it in the pipeline's own thread,
+        as from `callback_on_step_end`.
+
+        Args:
+            word: a word or phrase of the picture's prompt, see `Prompt.find`.
+            size: (height, width) of the result.
+            image: number of the picture, from 0.
+            prompt: the words of embeddings that somebody else made.
+
+        Returns:
+            float32 `[h, w]` on the CPU, a share of attention 0..1 (see `capture.heat_so_far`); None where no call is recorded
+            in this thread, before the first step is finished, and where the prompt's words are not known.
+
+        Raises:
+            WordNotFound: the prompt has no such word; the text lists those it has.
+            BadArgument: `prompt` has another number of columns than was recorded.
+        """
+        recording = self._running_recording()
+        if recording is None:
+            return None
+        try:
+            return heat_so_far(recording, image, word, size, prompt=prompt)
+        except DaamLensError:
+            raise
+        except Exception as error:  # sums that were worked off by half would be wrong
+            self._fail(error)
+            return None
+
+    def _running_recording(self) -> Recording | None:
+        """What is recorded of the call that runs in this thread."""
+        return None
+
+    def _fail(self, error: Exception) -> None:
+        """Stop recording the call that runs; the pipeline goes on."""
+        raise NotImplementedError
 
     def _nothing(self) -> str:
         """Why there is not even a call."""

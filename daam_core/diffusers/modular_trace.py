@@ -40,7 +40,7 @@ class ModularTrace(TransformerTrace):
             return None
         # Before the block runs: some write the templates into the prompts that they are given.
         texts = _texts(args[-1])
-        return self._encode(lambda output: (texts, _embeddings(output[-1])))
+        return self._encode(lambda output, _: (texts, _embeddings(output[-1])))
 
 
 def _texts(state: Any) -> dict[str, list[str] | None]:

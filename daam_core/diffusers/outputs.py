@@ -50,6 +50,8 @@ def pictures_of(output: Any) -> Any:
         found = output.get(name) if isinstance(output, dict) else getattr(output, name, None)
         if found is not None:
             return found
+    if (video := getattr(output, "video", None)) is not None:  # a pipeline that makes one; of one frame it is a picture
+        return video if len(video) == 1 else [video] if isinstance(video, list) else video[None]
     if isinstance(output, (list, np.ndarray, Tensor)):
         return output
     return output[0] if isinstance(output, tuple) and output else None

@@ -15,14 +15,15 @@ from ..capture.buffers import StoreOptions
 from ..capture.class_hook import ClassHook, Finish
 from ..capture.concept_texts import ConceptTexts
 from ..capture.recording import Recording
-from ..capture.tokenizer_hook import TokenizerHook
+from ..capture.tokenizer_hook import Tokenized, TokenizerHook
 from ..prompt.concepts import Concept
 from ..types import Side, Size
 from .attention_trace import AttentionTrace, Generation
+from .callbacks import Callbacks
 from .encoded_prompts import EncodedPrompts, Encoding
 from .encodings import add_encoding, argument_of, batches_of, rows_of, same_rows, source_of, texts_of, untemplated
 from .outputs import output_pictures, output_size
-from .videos import output_videos
+from .videos import REFERENCES, output_videos, reference_frames
 
 ENCODERS = ("encode_prompt", "encode_prompt_multiple_images")
 """What pipelines call the method that makes a prompt's embeddings."""
@@ -54,11 +55,12 @@ class PipelineCall:
     Attributes:
         given: its arguments by name, as they were before it.
         encoded: what was encoded in it, and before it.
+        callbacks: the user's own functions that it calls, in which models may run for something else than its picture.
         recording: what is recorded of it.
     """
 
     def __init__(self, given: Mapping[str, Any], record: Callable[[PipelineCall], CallRecording]) -> None:
-        self.given, self.encoded = given, EncodedPrompts()
+        self.given, self.encoded, self.callbacks = given, EncodedPrompts(), Callbacks(given)
         self.recording = record(self)
 
 
@@ -81,6 +83,10 @@ class PipelineTrace(AttentionTrace):
         self._current: PipelineCall | None = None
         self._earlier: list[Encoding] = []
         self._encoding = False
+
+    def _running_recording(self) -> Recording | None:
+        running = self._running()
+        return None if running is None else running.recording
 
     def _attach(self) -> None:
         pipe = self._pipe
@@ -111,6 +117,11 @@ class PipelineTrace(AttentionTrace):
         if call is None or call.recording.thread != threading.get_ident() or call.recording.recording.failure:
             return None
         return call.recording
+
+    def _painting(self) -> CallRecording | None:
+        """The same, None inside a callback of the user's: what runs there does not paint this picture."""
+        running = self._running()
+        return None if running is None or self._current is None or self._current.callbacks.running() else running
 
     def _fail(self, error: Exception) -> None:
         if self._current is not None:
@@ -169,8 +180,12 @@ class PipelineTrace(AttentionTrace):
         pictures = None if call.given.get("output_type") == "latent" else output_pictures(output)
         # The whole call's arguments would keep its embeddings and pictures.
         given = {name: value for name, value in call.given.items() if isinstance(value, (int, str))}
-        made = Generation(recording, recording.num_images, self._size(call, output), pictures=pictures, given=given)
-        made.videos = output_videos(output, call.given)
+        given[REFERENCES] = reference_frames(call.given, self._pipe)
+        made = Generation(recording, recording.num_images, pictures=pictures, given=given)
+        try:
+            made.size, made.videos = self._size(call, output), output_videos(output, call.given)
+        except Exception as error:
+            recording.fail(error)
         self._generations.append(made)
 
     def _size(self, call: PipelineCall, output: Any) -> Size:
@@ -178,7 +193,7 @@ class PipelineTrace(AttentionTrace):
         return output_size(output, call.given, self._pipe, call.recording.recording)
 
     def _begin_scheduler(self, scheduler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
-        running = self._running()
+        running = self._painting()
         if running is None:
             return None
         timestep = kwargs.get("timestep", args[1] if len(args) > 1 else None)
@@ -202,7 +217,7 @@ class PipelineTrace(AttentionTrace):
         if call is not None and typed is not None and name != ENCODERS[0]:
             texts["prompt"] = untemplated(typed, call.given, call.encoded.num_parts("prompt") == 0)
         return self._encode(
-            lambda output: (texts, batches_of(output)),
+            lambda output, _: (texts, batches_of(output)),
             lambda: self._after_encoding(signature.bind(pipe, *args, **kwargs).arguments),
         )
 
@@ -213,11 +228,11 @@ class PipelineTrace(AttentionTrace):
 
     def _encode(
         self,
-        read: Callable[[Any], tuple[dict[str, list[str] | None], list[list[Tensor]]]],
+        read: Callable[[Any, list[Tokenized]], tuple[dict[str, list[str] | None], list[list[Tensor]]]],
         then: Callable[[], None] = lambda: None,
     ) -> Finish:
-        """Record the tokenizers until the end of an encoder's call, of whose output `read` makes texts and rows; `then` is
-        called behind it, and what it encodes is not taken for a prompt."""
+        """Record the tokenizers until the end of an encoder's call, of whose output, and what the tokenizers read,
+        `read` makes texts and rows; `then` is called behind it, and what it encodes is not taken for a prompt."""
         record = self._tokenizers.record()
         tokens = record.__enter__()
         self._encoding = True
@@ -228,7 +243,7 @@ class PipelineTrace(AttentionTrace):
                 self._encoding = False
                 return  # it raised
             try:
-                self._on_encoding(Encoding(*read(output), tokens))
+                self._on_encoding(Encoding(*read(output, tokens), tokens))
                 then()
             except Exception as error:
                 self._fail(error)

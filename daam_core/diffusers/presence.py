@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import BadArgument, UnsupportedModel
-from ..picture_input import checked_picture
+from ..errors import UnsupportedModel
+from ..picture_input import checked_picture, size_to_read
 from ..prompt.concepts import concepts_of
 from ..types import Image, Size
 from ..validate import checked_levels
@@ -127,9 +127,8 @@ def _fitting(pipe: Any, picture: Image, size: Size | None) -> Image:
     Raises:
         BadArgument: a size that cannot be.
     """
-    if size is not None and (len(size) != 2 or min(size) < 8 or size[0] * size[1] > 2**24):
-        raise BadArgument(f"size is (height, width), at least 8 and at most {2**24} pixels in all, not {size}.")
-    height, width = (max(64, round(side / 64) * 64) for side in (size or picture.shape[:2]))
+    asked = picture.shape[:2] if size is None else size_to_read(size)
+    height, width = (max(64, round(side / 64) * 64) for side in asked)
     if (height, width) == picture.shape[:2]:
         return picture
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)

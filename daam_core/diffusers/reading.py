@@ -21,7 +21,7 @@ from ..maps.heatmaps import Aggregation, HeatMaps
 from ..picture_input import checked_picture, padded, reading_size, scaled
 from ..prompt.concepts import concepts_prompt
 from ..types import Image, Size
-from ..validate import checked_levels, checked_prompt
+from ..validate import checked_levels, checked_prompt, checked_seed
 from .call_options import arguments_of
 from .generation import defaults
 from .noise_levels import level_scheduler
@@ -95,7 +95,8 @@ def read_picture(
     """
     levels = checked_levels(noise, samples)
     picture = checked_picture(image)
-    if concepts is not None and not prompt.strip():
+    checked_seed(seed)
+    if concepts is not None and isinstance(prompt, str) and not prompt.strip():
         prompt, concepts = concepts_prompt(concepts), None
     text = checked_prompt(prompt)
     reader = _PipelineReader(pipe)

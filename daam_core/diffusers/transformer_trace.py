@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from ..attention.concepts import ConceptRule
 from ..capture.buffers import StoreOptions
+from ..capture.class_hook import Finish
 from ..capture.compile_op import is_compiled, output_is_fused
 from ..capture.concept_reader import ConceptReader, require_concepts
 from ..capture.concept_texts import ConceptTexts
@@ -22,6 +24,7 @@ from ..maps.heatmaps import Aggregation, HeatMaps
 from ..prompt.concepts import Concept
 from .encoded_concepts import encode_transformer_concepts
 from .pipeline_trace import PipelineCall, PipelineTrace
+from .token_prompts import TOKEN_MAKERS, TokenMaker
 
 MODELS = ("transformer", "transformer_2", "transformer_ref")
 """The names that pipelines know their transformers by."""
@@ -87,11 +90,32 @@ class TransformerTrace(PipelineTrace):
         super()._attach()
         for number, (model, family) in enumerate(zip(self._models, self._families, strict=True)):
             reader = ConceptReader(getattr(model, "_orig_mod", model), family) if self._concepts else None
-            recorder = ModelRecorder(model, family, number, self._running, self._fail, reader)
+            recorder = ModelRecorder(model, family, number, self._painting, self._fail, reader)
             self._stack.enter_context(TransformerHooks(model, recorder, self._keep.output or reader is not None))
             if reader is not None:
                 self._stack.callback(reader.remove)
                 reader.attach()
+
+    def _attach_encoders(self) -> None:
+        super()._attach_encoders()
+        if not any(family.token_ids for family in self._families):
+            return
+        for maker in TOKEN_MAKERS:
+            if (owner := maker.owner(self._pipe)) is not None:
+                self._hook(type(owner), maker.method, functools.partial(self._begin_tokens, maker, owner))
+
+    def _begin_tokens(
+        self, maker: TokenMaker, owner: Any, called: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Finish | None:
+        """The pipeline makes the tokens of its prompts, which its transformer is given."""
+        if called is not owner or not self._may_encode():
+            return None
+        try:
+            texts = maker.texts(maker.arguments(owner, args, kwargs))
+        except Exception:
+            return None  # the pipeline will say what is wrong with its prompts
+        number = len(texts["prompt"] or ())
+        return self._encode(lambda output, tokens: (texts, maker.rows(output, tokens, number)))
 
     def _record(self, call: PipelineCall) -> TransformerRecording:
         concepts = (lambda: self._encoded_concepts) if self._concepts else None
@@ -105,8 +129,8 @@ class TransformerTrace(PipelineTrace):
             )
         return recording
 
-    def _running(self) -> TransformerRecording | None:
-        running = super()._running()
+    def _painting(self) -> TransformerRecording | None:
+        running = super()._painting()
         return running if isinstance(running, TransformerRecording) else None
 
     def _encode_concepts(self, given: Mapping[str, Any]) -> ConceptTexts:

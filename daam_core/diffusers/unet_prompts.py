@@ -27,7 +27,7 @@ def encoded_words(pipe: Any, source: Source, columns: int) -> Prompt:
     texts = [one[min(index, len(one) - 1)] for one in (encoding.texts.get(name), encoding.texts.get(f"{name}_2")) if one]
     prompts = []
     for text in dict.fromkeys(texts):
-        token_row = next((row for row in encoding.tokens if len(row.ids) == columns and _is(text, row, pipe)), None)
+        token_row = _row_of(text, [row for row in encoding.tokens if len(row.ids) == columns], pipe)
         if token_row is None:
             token_row = _tokenized(text, columns, pipe)
         prompt = _words(text, token_row) if token_row is not None else None
@@ -39,11 +39,21 @@ def encoded_words(pipe: Any, source: Source, columns: int) -> Prompt:
     return share_columns(prompts)
 
 
-def _is(text: str, row: Tokenized, pipe: Any) -> bool:
-    """Whether a tokenizer read this text; one word of textual inversion becomes several."""
+def _row_of(text: str, rows: Sequence[Tokenized], pipe: Any) -> Tokenized | None:
+    """What a tokenizer read of this text; one word of textual inversion becomes several."""
     expand = getattr(pipe, "maybe_convert_prompt", None)
-    full = expand(text, row.tokenizer) if expand is not None and hasattr(row.tokenizer, "tokenize") else text
-    return "".join(row.text.split()).casefold() == "".join(full.split()).casefold()
+    read: dict[int, str] = {}
+    for row in rows:
+        tokenizer = row.tokenizer
+        if id(tokenizer) not in read:
+            read[id(tokenizer)] = _plain(expand(text, tokenizer) if expand and hasattr(tokenizer, "tokenize") else text)
+        if _plain(row.text) == read[id(tokenizer)]:
+            return row
+    return None
+
+
+def _plain(text: str) -> str:
+    return "".join(text.split()).casefold()
 
 
 def _tokenized(text: str, columns: int, pipe: Any) -> Tokenized | None:

@@ -8,7 +8,7 @@ to the right of the high ones. Tile k of grid g lies at column `columns[g]`, row
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -88,6 +88,7 @@ def page_data(maps: HeatMaps, budget: int = BUDGET) -> PageData:
             "frames": frames > 1,
         },
         "relations": _relations(maps, [(entry["kind"], entry["label"]) for entry in entries], budget),
+        "encoders": _encoders(maps, [(entry["kind"], entry["label"]) for entry in entries], budget),
         "notes": _notes(maps),
         "atlas": layout,
     }
@@ -238,22 +239,47 @@ def _relations(maps: HeatMaps, entries: Sequence[tuple[str, str]], budget: int) 
 
 
 def _looks(maps: HeatMaps, names: Sequence[tuple[str, str]], budget: int) -> dict[str, Any]:
-    """Where each word looks (text->image), an atlas of its own like that of the header: "terms", the layout, "words" with the
-    figures of each entry of the header, "atlas" in base64. Of what has no such map all is 0."""
+    """Where each word looks (text->image), see `_other`."""
     where = maps.relation("text->image").sum_frames()
-    sides: dict[str, HeatMaps | None] = {"word": where, "special": where, "negative": where.negative}
-    levels = {grid: torch.zeros(len(names), *grid) for grid in where.sums}
+    return _other({"word": where, "special": where, "negative": where.negative}, names, maps.size, budget)
+
+
+def _encoders(maps: HeatMaps, names: Sequence[tuple[str, str]], budget: int) -> list[dict[str, Any]]:
+    """For each of several text encoders its "name" and the maps of the tokens that it read, see `_other`; start, end, padding
+    and concepts are those of no encoder."""
+    if len(maps.encoders) < 2:
+        return []
+    parts = {name: maps.select(encoder=name) for name in maps.encoders}
+    return [
+        {"name": name, **_other({"word": part, "negative": part.negative}, names, maps.size, budget)}
+        for name, part in parts.items()
+    ]
+
+
+def _other(
+    sides: Mapping[str, HeatMaps | None], names: Sequence[tuple[str, str]], size: tuple[int, int], budget: int
+) -> dict[str, Any]:
+    """Other maps of the words of the header, an atlas of their own like that of the header: "terms", the layout, "words" with
+    the figures of each entry, "atlas" in base64. Of what has no such map all is 0.
+
+    Args:
+        sides: the maps by kind of entry; those of kind "word" are always there.
+        names: (kind, label) of each entry of the header.
+    """
+    whole = sides["word"]
+    assert whole is not None
+    levels = {grid: torch.zeros(len(names), *grid) for grid in whole.sums}
     for kind, side in sides.items():
-        own = [i for i, (k, _) in enumerate(names) if k == kind]
+        own = [i for i, (k, label) in enumerate(names) if k == kind and side and (kind == "special" or label in side.words)]
         if side is not None and own:
             for grid, tiles in _levels(side, [names[i][1] for i in own]).items():
                 if grid in levels:
                     levels[grid][own] = tiles
     atlas, layout = _smallest(levels, budget)
     words = [
-        {"scales": scales, **figures} for scales, figures in zip(layout.pop("scales"), _figures(levels, maps.size), strict=True)
+        {"scales": scales, **figures} for scales, figures in zip(layout.pop("scales"), _figures(levels, size), strict=True)
     ]
-    terms = sum(where.num_terms.values())
+    terms = sum(whole.num_terms.values())
     return {"terms": terms, **layout, "words": words, "atlas": base64.b64encode(atlas).decode("ascii")}
 
 

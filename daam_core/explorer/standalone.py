@@ -27,7 +27,7 @@ from .selection import server_methods
 ORDER = (
     "tables", "colours", "texts", "local", "dom", "png", "upscale", "page_data", "detail", "ranking", "masks", "morphology",
     "model", "choice", "refining", "saving", "chips", "mask_panel", "scrubber", "sheets", "stage", "legend", "painting",
-    "toolbar", "relations", "layout", "screen", "style", "explorer", "standalone",
+    "toolbar", "relations", "layout", "screen", "sources", "style", "explorer", "standalone",
 )  # fmt: skip
 LARGEST_DETAIL = 4_000_000
 """Bytes of one axis of detail that a file carries; where there is more, the file goes without."""

@@ -105,6 +105,8 @@ def compare(after: HeatMaps, before: HeatMaps, words: Sequence[str] | None = Non
         WordNotFound: one of the prompts has no such word.
         BadArgument: the prompts share no word, or one picture is upright where the other is not.
     """
+    if not isinstance(before, type(after)):
+        raise BadArgument(f"A recording is compared with another one, not with {type(before).__name__}.")
     after, before = after.sum_frames(), before.sum_frames()
     if not _alike(after.size, before.size):
         raise BadArgument(

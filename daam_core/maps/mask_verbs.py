@@ -17,6 +17,7 @@ from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument
 from ..masks.methods import MaskInputs, MaskResult, make_mask
 from ..masks.propagate import affinity_attention
+from ..masks.validate import checked_picture, checked_size
 from ..masks.video import VideoInputs, make_video_mask
 from ..opencv import cv2
 from ..prompt.prompt import Word
@@ -88,9 +89,10 @@ class MaskVerbs(WordQueries):
             True
         """
         names = [query, *(self.competitors(query) if competitors is None else competitors)]
+        size = None if size is None else checked_size(size)
         if self.num_frames > 1 or frames is not None:
             return make_video_mask(self._video_inputs(names, image, size, frames), method, tau)
-        picture = self.picture if image is None else image
+        picture = self.picture if image is None else checked_picture(image)
         if picture is not None and size is not None and picture.shape[:2] != tuple(size):
             picture = cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA).astype(np.uint8)
         if size is None:

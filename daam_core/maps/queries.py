@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument, DetailMissing, WordNotFound
+from ..masks.validate import checked_size
 from ..prompt.concepts import ConceptWord
 from ..prompt.encoders import of_encoder, word_of_encoder
 from ..prompt.prompt import Word
@@ -237,9 +238,7 @@ class WordQueries(PictureSides):
         return step_maps(self.positive, self.prompt.find(query), self._checked(size))
 
     def _checked(self, size: Size | None) -> Size:
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise BadArgument(f"size is (height, width) in pixels, both at least 1, not {size}.")
-        return size or self.grid
+        return self.grid if size is None else checked_size(size)
 
     # -- concepts ---------------------------------------------------------------------------------------------------
 

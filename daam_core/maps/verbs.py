@@ -26,6 +26,7 @@ from .picture_sides import PictureSides
 from .relabel import relabel
 
 M = TypeVar("M", bound="Verbs")
+_CHOICES = ("layers", "steps", "heads", "grids", "frames")
 
 
 class Verbs(PictureSides):
@@ -91,6 +92,8 @@ class Verbs(PictureSides):
         given = (layers, steps, heads, grids, frames)
         if all(x is None for x in given):
             return self
+        if single := [name for name, x in zip(_CHOICES, given, strict=True) if x is not None and not isinstance(x, Iterable)]:
+            raise BadArgument(f"{single[0]} takes a list of what to choose, such as {single[0]}=[…].")
         asked = subset.Choice(*(None if x is None else tuple(x) for x in given))  # type: ignore[arg-type]
         sides: dict[Side, RecordedImage] = {"prompt": subset.select(self.positive, asked)}
         for name, side in self.sides.items():

@@ -22,6 +22,8 @@ MOST_FRAMES = 4096
 """Of a video at once."""
 MOST_VALUES = 2**28
 """Of the maps of a video that are given out at once: 1 GB."""
+MOST_OF_PICTURES = 2**30
+"""The same of a picture: 64 words at 4096 x 4096 pixels, 4 GB."""
 
 
 def find(image: RecordedImage, query: str | Word) -> Word:
@@ -63,6 +65,7 @@ def upscaled(levels: Sequence[Tensor], size: Size, frames: Frames | None, count:
     if levels[0].dim() == 3:
         if count is not None:
             raise BadArgument(f"These maps are of one picture, not of {count} frames: `frames` is for videos.")
+        check_amount(len(levels[0]), 1, size, MOST_OF_PICTURES)
         return bicubic(levels, size)
     assert frames is not None
     words, shown = len(levels[0]), count or len(frames)
@@ -72,11 +75,12 @@ def upscaled(levels: Sequence[Tensor], size: Size, frames: Frames | None, count:
     return bicubic([level.flatten(0, 1) for level in levels], size).unflatten(0, (words, shown))
 
 
-def check_amount(words: int, frames: int, size: Size) -> None:
-    """Raises BadArgument for more maps of a video than can be held at once."""
-    if words * frames * size[0] * size[1] > MOST_VALUES:
+def check_amount(words: int, frames: int, size: Size, most: int = MOST_VALUES) -> None:
+    """Raises BadArgument for more maps than can be held at once."""
+    if words * frames * size[0] * size[1] > most:
+        of_frames = f"{frames} frames of " if frames > 1 else ""
         raise BadArgument(
-            f"{words} maps of {frames} frames of {size[1]} x {size[0]} pixels are more than can be held at once: ask for fewer "
+            f"{words} maps of {of_frames}{size[1]} x {size[0]} pixels are more than can be held at once: ask for fewer "
             "words or frames, or a smaller size."
         )
 

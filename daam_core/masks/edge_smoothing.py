@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..opencv import cv2
 from .validate import Array
 
 # Links are never cut altogether: a value may seep through an edge when nothing speaks against it.
@@ -37,6 +38,18 @@ def links(colours: Array, tolerance: float) -> Links:
         return likeness
 
     return Links(alike(colours[:, 1:], colours[:, :-1]), alike(colours[1:], colours[:-1]))
+
+
+def surfaces(between: Links, least: float = 0.9) -> npt.NDArray[np.int32]:
+    """The number of the even surface of each pixel, int32 `[H, W]` from 1: neighbours joined by links of at least `least`."""
+    height, width = between.right.shape[0], between.below.shape[1]
+    # Pixels and the links between them on one canvas of twice the size.
+    canvas = np.zeros((2 * height - 1, 2 * width - 1), np.uint8)
+    canvas[::2, ::2] = 1
+    canvas[::2, 1::2] = between.right >= least
+    canvas[1::2, ::2] = between.below >= least
+    found: npt.NDArray[np.int32] = cv2.connectedComponents(canvas, connectivity=4)[1][::2, ::2]
+    return found
 
 
 def roughness(colours: Array) -> float:

@@ -6,7 +6,8 @@ needs little (the stem of a flower, the sail of a boat). The picture knows every
 1. Heat walks one step along the model's own self-attention (`propagate.walk`), where that keeps its contrast.
 2. *Figure or ground.* A pixel's chance of being object starts from the heat of the word and of its rivals together. The
    ground must explain itself: its colours are learnt where there is no heat and along the picture's border, while the
-   object may have any colour. A pixel that looks unlike all the ground and has some heat is figure. The chances are
+   object may have any colour. A small even surface that reaches into the heat (the stem under a cap) is no ground, however
+   cold its far end is. A pixel that looks unlike all the ground and has some heat is figure. The chances are
    spread over even surfaces and stop at edges (`smoother`), and the object's colours are learnt from the result.
 3. *Whose.* A connected part of the figure belongs to the words that are at home in it, near their own maximum; several
    compete pixel by pixel. Words that merely leak into it do not count.
@@ -51,7 +52,8 @@ class Settings:
 
     `level` and `steepness`: logistic chance of object for a heat of 0..1 (a fit gave 0.49 and 11.5). `cold`: heat
     below which a pixel teaches the ground's colours (at least the coldest `coldest` share does); `cool`: the same
-    along the border, `border` pixels wide at 128 px. `any_colour`: share of the object's colour model that is
+    along the border, `border` pixels wide at 128 px, and from which on an even surface of at most the share `part` of the
+    picture is part of an object. `any_colour`: share of the object's colour model that is
     uniform. `trust`: bound on what colour may say against heat (natural logarithm of odds). `strength` and
     `tolerance`: of the smoother (Lab units). `strong` and `home`: heat that lets a word own a part of the figure,
     and that makes the part its own. `hole`: mean heat of a hole to be filled. `agreement`: IoU with the map's own
@@ -64,6 +66,7 @@ class Settings:
     coldest: float = 0.2
     cool: float = 0.4
     border: int = 2
+    part: float = 0.1
     any_colour: float = 0.3
     trust: float = 6.0
     strength: float = 60.0
@@ -168,16 +171,19 @@ def snapped(heat: Array, picture: Picture, settings: Settings = DEFAULT) -> Mask
     # Two neighbours that differ by no more than the noise are one surface.
     between = smoother.links(lab, max(settings.tolerance, 1.5 * noise))
     hottest = heat.max(0)
-    chance = _figure(hottest, colours.cells(lab), between, 5.0 + 0.5 * noise, settings)
+    teaches = _ground(hottest, smoother.surfaces(between), settings)
+    chance = _figure(hottest, teaches, colours.cells(lab), between, 5.0 + 0.5 * noise, settings)
     figure = _filled(chance > 0.5, hottest, settings.hole)
     owner = _owners(figure, heat, smoother.smoothed(heat, between, settings.strength), settings)
     return owner == 0
 
 
-def _figure(hottest: Array, cell: npt.NDArray[np.int64], between: smoother.Links, spread: float, settings: Settings) -> Array:
-    """The chance of each pixel to be part of any object, float32 `[H, W]`."""
+def _figure(
+    hottest: Array, teaches: Array, cell: npt.NDArray[np.int64], between: smoother.Links, spread: float, settings: Settings
+) -> Array:
+    """The chance of each pixel to be part of any object, float32 `[H, W]`; `teaches` weights what the ground is learnt from."""
     prior = settings.steepness * (hottest - settings.level)
-    ground = colours.density(cell, _ground(hottest, settings), spread)
+    ground = colours.density(cell, teaches, spread)
     # What a histogram of a plain picture would give to any colour at all: about a thousand cells are in use.
     anything = 1e-3
     against = np.log(ground + 0.01 * settings.any_colour * anything)
@@ -190,15 +196,22 @@ def _figure(hottest: Array, cell: npt.NDArray[np.int64], between: smoother.Links
     return chance
 
 
-def _ground(hottest: Array, settings: Settings) -> Array:
-    """Which pixels teach the ground's colours, float32 0 or 1: the cold ones, and the cool ones along the border."""
+def _ground(hottest: Array, surface: npt.NDArray[np.int32], settings: Settings) -> Array:
+    """Which pixels teach the ground's colours, float32 0 or 1: the cold ones, and the cool ones along the border.
+
+    Not the cold end of an object's part: of a small even surface that is warm somewhere and does not reach the border.
+    """
     level = max(settings.cold, float(np.quantile(hottest, settings.coldest)))
     teaches: Mask = hottest <= np.float32(level)
     width = max(1, round(settings.border * max(hottest.shape) / 128))
     border = np.ones(hottest.shape, bool)
     border[width:-width, width:-width] = False
+    warmest = np.zeros(int(surface.max()) + 1, np.float32)
+    np.maximum.at(warmest, surface.ravel(), hottest.ravel())
+    part: Mask = (warmest >= settings.cool) & (np.bincount(surface.ravel()) <= settings.part * surface.size)
+    part[surface[border]] = False
     border &= hottest < settings.cool
-    return (teaches | border).astype(np.float32)
+    return (teaches & ~part[surface] | border).astype(np.float32)
 
 
 def _filled(figure: Mask, heat: Array, least: float) -> Mask:

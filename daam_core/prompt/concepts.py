@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ RIVALS = ("house", "tree", "sun", "moon", "star", "boat", "fish", "mushroom", "b
 """Everyday things that a concept is held against to tell whether it is in the picture at all: the first eleven that are not
 the concept itself."""
 NUM_RIVALS = 11
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _ARTICLES = frozenset({"a", "an", "the", "some", "my", "your", "his", "her", "its", "our", "their", "this", "that"})
 
 
@@ -72,6 +74,8 @@ def concepts_of(asked: str | Sequence[str] | Mapping[str, str], template: str = 
         key = search_key(label)
         if not key or key in SPECIALS or len(label) > LONGEST or len(text or "") > LONGEST:
             raise BadArgument(f"A concept is a word or phrase of 1 to {LONGEST} characters, not {label!r:.60}.")
+        if _LONE_SURROGATE.search(label + (text or "")):
+            raise BadArgument(f"The concept {label!r:.60} holds a broken character. Type it again (as UTF-8).")
         found.setdefault(key, Concept(label, text or _in_template(label, template)))
     if not 1 <= len(found) <= MOST_CONCEPTS:
         raise BadArgument(f"From 1 to {MOST_CONCEPTS} concepts can be recorded at once; {len(found)} were given.")
@@ -112,12 +116,13 @@ def own_columns(text: Prompt, label: str) -> tuple[int, ...]:
     """
     try:
         word = text.find(label)
+        chosen = set(word.channels)
     except WordNotFound:
-        word = Word(label, label, tuple(token.channel for token in text.tokens))
-    chosen = set(word.channels)
+        chosen = set()
     content = {
         c for w in text.words if search_key(w.text) not in STOP_WORDS and w.label in text.content_words() for c in w.channels
     }
+    chosen = chosen or content  # a text that says it in other words
     columns = tuple(token.column for token in text.tokens if token.channel in (chosen & content or chosen))
     if not columns:
         raise BadArgument(f"The text encoder reads nothing of the concept {label!r}.")

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..diffusers.reading import read_picture
-from ..errors import BadArgument, CannotWrite
+from ..errors import BadArgument
 from ..files import atomic_write, writable_folder
 from ..picture_files import ENDINGS, load_picture
+from ..types import Image
 from .label_files import labels_of, numbers_of
 from .label_maps import label_map, objects_of, palette_png
 from .model_runner import ModelRunner
@@ -26,6 +27,8 @@ SETTINGS = ("noise", "samples", "seed", "size", "method", "tau")
 
 def label_folder(options: argparse.Namespace) -> list[Path]:
     """Write the label map of every picture of a folder, then all objects in COCO's form.
+
+    A picture that cannot be read is left out: the others are labelled and written before that is raised.
 
     Args:
         options: of `daam-lens read FOLDER`: picture (the folder), labels, out, model, device, and how a picture is read.
@@ -56,23 +59,36 @@ def label_folder(options: argparse.Namespace) -> list[Path]:
     here.wait()
     from tqdm import tqdm
 
+    unread: dict[str, str] = {}
     mine = here.share([unit for unit in units if unit.key not in done])
     for unit in tqdm(mine, desc="reading", unit="picture", disable=not here.first):
         start = (time.perf_counter(), time.process_time())
-        measured = _label(folder, out, unit, numbers, runner, options)
+        try:
+            picture = load_picture(folder / unit.key)
+        except BadArgument as error:
+            unread[unit.key] = str(error)
+            continue
+        measured = _label(picture, out, unit, numbers, runner, options)
         shards.append(here.index, unit, measured, Cost(time.perf_counter() - start[0], time.process_time() - start[1]))
     here.wait()
     if not here.first:
         return []
     kept = shards.read(units)
-    if missing := [unit.key for unit in units if unit.key not in kept]:
-        raise CannotWrite(f"{len(missing)} pictures are not labelled, the first is {missing[0]!r}. Start the command again.")
+    missing = [unit.key for unit in units if unit.key not in kept]
+    if len(missing) == len(units):
+        raise BadArgument(next(iter(unread.values()), "No picture is labelled. Start the command again."))
     told = json.dumps({"0": "", **{str(number): name for name, number in numbers.items()}}, ensure_ascii=False, indent=1)
-    return [
+    written = [
         out / MAPS,
         atomic_write(out / NAMES, (told + "\n").encode()),
-        atomic_write(out / OBJECTS, lambda file: _write_objects(file, units, kept, numbers)),
+        atomic_write(out / OBJECTS, lambda file: _write_objects(file, [u for u in units if u.key in kept], kept, numbers)),
     ]
+    if missing:
+        raise BadArgument(
+            f"{len(missing)} of {len(units)} pictures are not labelled; the rest is in {out}. The first is {missing[0]}: "
+            + unread.get(missing[0], "start the command again.")
+        )
+    return written
 
 
 def pictures_in(folder: Path, out: Path) -> list[str]:
@@ -85,7 +101,14 @@ def pictures_in(folder: Path, out: Path) -> list[str]:
 
 
 def map_names(pictures: Sequence[str]) -> dict[str, str]:
-    """The name of each picture's label map: its own with `.png`. Raises BadArgument where two would be the same."""
+    """The name of each picture's label map: its own with `.png`.
+
+    Raises:
+        BadArgument: two would be the same, or a picture's name is no text (a byte of another encoding).
+    """
+    for picture in pictures:
+        if not picture.isascii() and any("\ud800" <= sign <= "\udfff" for sign in picture):
+            raise BadArgument(f"The name of the picture {picture!a} holds a broken character. Rename it (as UTF-8).")
     names = {picture: str(Path(picture).with_suffix(".png").as_posix()) for picture in pictures}
     taken: dict[str, str] = {}
     for picture, name in names.items():
@@ -95,9 +118,8 @@ def map_names(pictures: Sequence[str]) -> dict[str, str]:
 
 
 def _label(
-    folder: Path, out: Path, unit: Unit, numbers: Mapping[str, int], runner: ModelRunner, options: argparse.Namespace
+    picture: Image, out: Path, unit: Unit, numbers: Mapping[str, int], runner: ModelRunner, options: argparse.Namespace
 ) -> Measured:
-    picture = load_picture(folder / unit.key)
     group: list[str] = unit.content["labels"]
     maps = read_picture(
         runner.pipe, picture, concepts=group, noise=options.noise, samples=options.samples, seed=options.seed,

@@ -71,6 +71,9 @@ class A1111(WebUI):
         step.at += call.rows
         return labels + [None] * (call.rows - len(labels))
 
+    def references(self) -> Sequence[Tensor]:
+        return ()
+
     def changes_keys(self) -> bool:
         from modules import shared
 
@@ -87,6 +90,15 @@ class A1111(WebUI):
         from modules import shared
 
         return bool(getattr(shared.opts, "send_size", True))
+
+    def reads_concepts(self) -> bool:
+        return True
+
+    def preview_state(self) -> Any:
+        from modules import shared
+
+        every = int(getattr(shared.opts, "show_progress_every_n_steps", 1))  # -1: after the batch
+        return shared.state if getattr(shared.opts, "live_previews_enable", False) and every >= 0 else None
 
     def pixels(self, image: Any) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..batch_rows import Label, in_chunks
 from ..sampling_step import SamplingStep
@@ -41,6 +41,10 @@ class Forge(A1111):
             for notes, before in kept:
                 notes.clear()
                 notes.update(before)
+
+    def references(self) -> Sequence[Tensor]:
+        arguments = getattr(sys.modules.get("backend.args"), "dynamic_args", None)
+        return tuple(getattr(arguments, "ref_latents", None) or ())
 
     def changes_keys(self) -> bool:
         return False  # its attention has no place for hypernetworks

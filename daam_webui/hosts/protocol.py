@@ -44,6 +44,13 @@ class PageHost(Protocol):
     def sends_size(self) -> bool:
         """Whether a picture that is sent to another tab takes its size along (the host's own setting)."""
 
+    def reads_concepts(self) -> bool:
+        """Whether words that are not in the prompt are read here."""
+
+    def preview_state(self) -> Any:
+        """The host's state, whose method `assign_current_image` takes each preview; None where none is shown while it
+        samples."""
+
     def pixels(self, image: Any) -> NDArray[np.uint8]:
         """A finished picture as uint8 `[H, W, 3]`."""
 
@@ -81,6 +88,9 @@ class WebUI(PageHost, Protocol):
 
     def labels(self, call: UNetCall, step: SamplingStep) -> list[Label | None]:
         """What each row of a call stands for; None for rows that are not the sampler's own (PAG looks a second time)."""
+
+    def references(self) -> Sequence[Tensor]:
+        """The latents of reference pictures that the host keeps for its transformers, `[1, c, …, h, w]` each."""
 
     def changes_keys(self) -> bool:
         """Whether something of the host's own (hypernetworks) stands between a context and the keys that are made of it."""

@@ -23,7 +23,7 @@ from ..settings import Settings
 from .protocol import PageHost
 
 if TYPE_CHECKING:
-    from ..pipeline_session import PipelinePass
+    from ..pipeline_pass import PipelinePass
 
 OWN_WAY = (
     "SD.Next encoded the prompt in a way that is not read ({what}), so nobody knows which column is whose word. Choose "
@@ -105,6 +105,15 @@ class SDNext(PageHost):
 
     def sends_size(self) -> bool:
         return True  # the host's setting is hidden, and off
+
+    def reads_concepts(self) -> bool:
+        return False
+
+    def preview_state(self) -> Any:
+        from modules import shared
+
+        hidden = getattr(shared.state, "disable_preview", False) or shared.opts.show_progress_type == "None"
+        return None if hidden else shared.state
 
     def pixels(self, image: Any) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))

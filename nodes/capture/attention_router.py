@@ -9,17 +9,21 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...daam_core.attention.output import heads_beside
 from ...daam_core.capture.accumulator import Accumulator
 from ...daam_core.capture.attention_call import AttentionCall
 from ...daam_core.capture.buffers import BatchSlice
+from ...daam_core.capture.comfyui_concepts import ComfyUIConcepts
+from ...daam_core.capture.counted_call import CountedCall, add_rows, check_batch, only_layout
+from ...daam_core.capture.joint_rows import add_self, add_text
+from ...daam_core.capture.picture_text import output_parts
 from ...daam_core.capture.recording import Recording
 from ...daam_core.capture.token_layout import RowLayout, TokenLayout
-from ...daam_core.errors import NothingRecorded
+from ...daam_core.errors import NothingRecorded, UnsupportedModel
 from ...daam_core.prompt.compose import concat, part_selection
 from ...daam_core.types import Block, Grid
 from .batch_rows import Conds, Row, Side
 from .concept_router import ConceptRouter
-from .joint_rows import add_self, add_text
 
 _KNOWN = 64
 """So many different rows are remembered with what they are."""
@@ -37,10 +41,8 @@ class Call:
         layout: where text and picture stand in a transformer, None for a UNet.
         context: the text it was given, `[batch, columns, d]`.
         proved: the text at a layer that was last held against it.
-        attentions: attention calls so far.
-        texts: those that had the text among their keys.
-        other: sizes of those that had not.
-        in_a_row: how many of the last calls were the text's, one after the other.
+        counted: the attentions of a transformer.
+        attended: (layer, grid, queries and keys) of a UNet's attention to the text whose output is read and still to come.
         whole_video: whether it was shown all latent frames of a video: those of a part of it are summed.
     """
 
@@ -51,10 +53,12 @@ class Call:
     context: Tensor | None = None
     whole_video: bool = True
     proved: Tensor | None = field(default=None, init=False)
-    attentions: int = field(default=0, init=False)
-    texts: int = field(default=0, init=False)
-    other: set[tuple[int, int]] = field(default_factory=set, init=False)
-    in_a_row: int = field(default=0, init=False)
+    counted: CountedCall | None = field(default=None, init=False)
+    attended: tuple[int, Grid, AttentionCall] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.layout is not None:
+            self.counted = CountedCall(self.layout, self.batch)
 
 
 def own_slice(rows: Sequence[Row | None], slices: Sequence[BatchSlice]) -> BatchSlice | None:
@@ -79,10 +83,19 @@ class AttentionRouter:
         images: pictures of the batch.
         transformer: whether the model is one, and pads its text behind; a UNet's is repeated.
         concepts: takes what a UNet attends with, too; None where no concepts were asked for.
+        block_concepts: the same for a transformer.
     """
 
-    def __init__(self, recording: Recording, images: int, transformer: bool, concepts: ConceptRouter | None = None) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        images: int,
+        transformer: bool,
+        concepts: ConceptRouter | None = None,
+        block_concepts: ComfyUIConcepts | None = None,
+    ) -> None:
         self._recording, self._images, self._transformer, self._concepts = recording, images, transformer, concepts
+        self._block_concepts = block_concepts
         self._sides: dict[Side, Accumulator] = {}
         self._sources: dict[tuple[BatchSlice, RowLayout, int], BatchSlice] = {}
         self._picked: list[tuple[int, int, tuple[int, ...]]] = []  # (prompt, columns of the text, which of them are keys)
@@ -101,14 +114,14 @@ class AttentionRouter:
         name, number = block.get("block") or ("middle", 0)
         index = block.get("block_index", 0)
         path = f"{name}_blocks.{number}.transformer_blocks.{index}"
-        _check_batch(a, call, path)
+        check_batch(a, call.batch, path)
         if not places:
             raise NothingRecorded(
                 f"another node changed the cross-attention of {path}: {a.queries} positions where the picture has "
                 f"{grid[0]} x {grid[1]}. Record without that node"
             )
-        call.texts += 1
         layer = self._recording.layer((name, number, index), path, _BLOCKS.get(name, "mid"), a.heads, a.scale)
+        call.attended = (layer, grid, a) if self._recording.keep.output else None
         if self._concepts is not None:
             prompt = [batch_slice for side, batch_slice in call.wanted if side == "prompt"]
             self._concepts.add(conds, call.context, prompt, (name, number, index), layer, grid, a)
@@ -120,62 +133,44 @@ class AttentionRouter:
             part, keys = a.part(batch_slice.index, 0, a.queries, slice(0, a.keys))
             self._side(side, conds).add_joint(layer, grid, part.q, part.k, a.heads, a.scale, batch_slice, keys, part.bias)
 
+    def add_unet_output(self, conds: Conds, call: Call, a: AttentionCall, layer: int, grid: Grid) -> None:
+        """What the attention of a UNet to the text gave out; whatever goes wrong ends the output and not the words."""
+        self._recording.or_without_outputs(self._add_unet_output, conds, call, a, layer, grid)
+
+    def _add_unet_output(self, conds: Conds, call: Call, a: AttentionCall, layer: int, grid: Grid) -> None:
+        if a.v is None or a.output is None:
+            raise UnsupportedModel("an attention of this model did not give out one tensor with a row for each query")
+        output, values = heads_beside(a.output), heads_beside(a.v)
+        for side, batch_slice in call.wanted:
+            rows = batch_slice.index
+            self._side(side, conds).add_output(layer, grid, output[rows], values[rows], batch_slice)
+
     def add_transformer(self, conds: Conds, call: Call, options: Mapping[str, Any], a: AttentionCall) -> None:
         """One attention of a transformer, if the text is among its keys; `options` is what ComfyUI tells of it, as far as it
         does."""
         layout = call.layout
         assert layout is not None
-        call.attentions += 1
-        rows = self._text_rows(call, layout, a)
-        if rows is None:
-            call.other.add((a.queries, a.keys))
-            call.in_a_row = 0
+        assert call.counted is not None
+        found = call.counted.take(a, options)
+        if found is None:
             return
-        layout.check_host(options)
-        number = call.attentions - 1
-        _check_batch(a, call, f"attention {number}")
-        call.in_a_row += 1
-        if layout.text_apart and call.in_a_row > layout.repeats:
-            raise NothingRecorded(
-                "another node makes the model attend to a second text beside the prompt (NAG does), and the two cannot be told "
-                "apart. Record without that node"
-            )
-        call.texts += 1
-        if layout.counted and (call.texts > len(layout.counted) or not layout.counted[call.texts - 1]):
-            return
+        number, rows = found
         layer = self._recording.layer(number, f"attention.{number}", "mid", a.heads, a.scale)
+        if self._block_concepts is not None:
+            self._block_concepts.attention(layer, a, rows)
         for side, batch_slice in call.wanted:
-            row = _only(rows[batch_slice.index])
+            row = only_layout(rows[batch_slice.index])
             source = self._source(batch_slice, row, layout.columns)
             into = self._side(side, conds)
-            self._add_rows(into, layer, layout, row, source, a, call.whole_video)
+            add_rows(into, layer, layout, row, source, a, call.whole_video)
+            if into.outputs is not None:
+                self._recording.or_without_outputs(_add_output, into, layer, layout, row, source, a)
             if not (call.whole_video and batch_slice.area.whole):
                 continue
             if batch_slice is call.own and into.wants_joint_self(layer):
                 add_self(into, layout, row, batch_slice.index, a)
             if into.relations.wanted:
                 add_text(into, layout, row, source, a)
-
-    def _add_rows(
-        self,
-        into: Accumulator,
-        layer: int,
-        layout: TokenLayout,
-        row: RowLayout,
-        source: BatchSlice,
-        a: AttentionCall,
-        whole_video: bool,
-    ) -> None:
-        """Rows of the batch whose tokens stand alike: all frames at once, or summed where they are a part of a video."""
-        frames, height, width = layout.patches
-        text = slice(row.text, row.text + len(row.columns))
-        kept = frames if whole_video else 1
-        each = kept * height * width
-        for first in range(row.picture, row.picture + frames * height * width, each):
-            part, keys = a.part(source.index, first, each, text)
-            into.add_joint(
-                layer, (height, width), part.q, part.k, part.heads, part.scale, source, keys, part.bias, part.lse, frames=kept
-            )
 
     def _source(self, batch_slice: BatchSlice, row: RowLayout, columns: int) -> BatchSlice:
         """What the accumulator is to select by, for the columns that the text keys of a row are."""
@@ -189,41 +184,14 @@ class AttentionRouter:
             self._sources[key] = replace(batch_slice, part=self._picked.index(picked))
         return self._sources[key]
 
-    def _text_rows(self, call: Call, layout: TokenLayout, a: AttentionCall) -> Sequence[RowLayout] | None:
-        rows = layout.find(a.queries, a.keys)
-        # As many columns of text as patches: of each block's attentions, the first is the picture's to itself.
-        return None if layout.tied and call.attentions % (1 + layout.repeats) == 1 and a.queries == a.keys else rows
-
     def finish_call(self, call: Call) -> None:
         """A call of the model is over.
 
         Raises:
             NothingRecorded: its attentions ran, and not as many had text among their keys as there should be.
         """
-        layout = call.layout
-        if layout is None or not call.attentions:
-            return
-        if not call.texts:
-            raise NothingRecorded(
-                f"no attention of the model has text among its keys: by what it was given there would be {layout.expected}, "
-                f"and there were {_listed(call.other)}. Another node changes how this model attends. Record without that node"
-            )
-        if layout.counted and call.texts != len(layout.counted):
-            raise NothingRecorded(
-                f"{call.texts} attentions have text among their keys, and by the model's blocks and controls there would be "
-                f"{len(layout.counted)}, so that nobody can say which are the picture's. Another node leaves out blocks of "
-                "this model. Record without that node"
-            )
-        if layout.tied and not layout.blocks:
-            raise NothingRecorded(
-                f"this text has as many columns as the picture has patches, {layout.columns}, and nothing tells the attention "
-                "to one from that to the other. Record at another size"
-            )
-        if layout.tied and call.attentions != (1 + layout.repeats) * layout.blocks:
-            raise NothingRecorded(
-                f"this text has as many columns as the picture has patches, {layout.columns}, and {call.attentions} "
-                f"attentions in {layout.blocks} blocks do not tell which is which. Record at another size"
-            )
+        if call.counted is not None:
+            call.counted.finish()
 
     def _side(self, side: Side, conds: Conds) -> Accumulator:
         accumulator = self._sides.get(side)
@@ -250,33 +218,9 @@ class AttentionRouter:
             self._concepts.clear()
 
 
-def _only(rows: Sequence[RowLayout]) -> RowLayout:
-    """The layout of pictures that have one text.
-
-    Raises:
-        NothingRecorded: their tokens stand at different places.
-    """
-    first = rows[0]
-    if any(row is not first and not _alike(row, first) for row in rows):
-        raise NothingRecorded(
-            "the pictures of this batch have texts of different lengths, and the model puts them at different places. Queue "
-            "them one by one"
-        )
-    return first
-
-
-def _alike(one: RowLayout, other: RowLayout) -> bool:
-    return (one.picture, one.text, tuple(one.columns)) == (other.picture, other.text, tuple(other.columns))
-
-
-def _check_batch(a: AttentionCall, call: Call, where: str) -> None:
-    if a.q.shape[0] != call.batch:
-        raise NothingRecorded(
-            f"another node changes the batch inside the model: {a.q.shape[0]} rows at {where}, and the model was given "
-            f"{call.batch} (attention couple, regional prompts and NAG do so). Record without that node"
-        )
-
-
-def _listed(sizes: set[tuple[int, int]]) -> str:
-    shown = [f"{n} on {keys}" for n, keys in sorted(sizes)[:4]]
-    return ", ".join(shown) + (", …" if len(sizes) > 4 else "")
+def _add_output(
+    into: Accumulator, layer: int, layout: TokenLayout, row: RowLayout, source: BatchSlice, a: AttentionCall
+) -> None:
+    keys = slice(row.text, row.text + len(row.columns))
+    picture, values = output_parts(layout, row, source.index, keys, a)
+    into.add_output(layer, layout.patches[1:], picture, values, source)

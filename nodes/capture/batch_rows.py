@@ -55,6 +55,7 @@ class Conds:
     Attributes:
         prompts: of each side, the words of each of its prompts.
         concepts: what each prompt of the prompt's side carries: concepts, a sentence that says why there are none, or nothing.
+        hooked: whether any of them has hooks, by which other weights are written into the model while it runs.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Conds:
         self._texts = texts
         self.prompts: dict[Side, list[Prompt]] = {side: [] for side in SIDES}
         self.concepts: list[ConceptTexts | str | None] = []
+        self.hooked = any(cond.get("hooks") is not None for conds in lists.values() for cond in conds or ())
         self._rows: dict[str, dict[Any, Row]] = {}
         self._default_areas = DefaultAreas(at_work)
         areas: dict[Any, Area] = {}

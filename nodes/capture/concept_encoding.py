@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ...daam_core.capture.concept_texts import ConceptTexts, texts_to_encode
 from ...daam_core.errors import BadArgument, DaamLensError, NothingRecorded
@@ -29,12 +30,15 @@ class ConceptEncoder:
 
     Args:
         concepts: what is looked for.
+        together: whether several texts are encoded at once, as chunks of one. Only CLIP's encoders take them so: others put
+            each text into a template, or cut something off it.
+        whole: whether all columns of the texts are kept, and not those of the words alone.
     """
 
     key = KEY
 
-    def __init__(self, concepts: Sequence[Concept]) -> None:
-        self._concepts = tuple(concepts)
+    def __init__(self, concepts: Sequence[Concept], together: bool = True, whole: bool = False) -> None:
+        self._concepts, self._at_once, self._whole = tuple(concepts), _BATCH if together else 1, whole
         self._first: Tensor | None = None
         self._texts: ConceptTexts | None = None
 
@@ -55,12 +59,14 @@ class ConceptEncoder:
         tokens = [_tokens(tokenizer, label, text) for label, text in zip(labels, texts, strict=True)]
         first = _states(encoder, tokens[:1])
         if self._texts is None or self._first is None or not torch.equal(first, self._first):
-            cut = [_states(encoder, tokens[i : i + _BATCH]) for i in range(0, len(tokens), _BATCH)]
-            states = torch.cat(cut)
-            prompts = [_prompt(prompts_of(one, tokenizer, encoder), states.shape[1]) for one in tokens]
-            found = ConceptTexts(self._concepts, tuple(labels), tuple(prompts), states)
-            last = 1 + max(column for _, column in found.columns())
-            self._first, self._texts = first, replace(found, states=states[:, :last].clone())
+            n = self._at_once
+            cut = [_states(encoder, tokens[i : i + n]) for i in range(0, len(tokens), n)]
+            columns = [len(row) for rows in cut for row in rows]
+            prompts = [_prompt(prompts_of(one, tokenizer, encoder), own) for one, own in zip(tokens, columns, strict=True)]
+            found = ConceptTexts(self._concepts, tuple(labels), tuple(prompts), first)
+            last = max(columns) if self._whole else 1 + max(column for _, column in found.columns())
+            padded = [pad(rows[:, :last], (0, 0, 0, max(0, last - rows.shape[1]))) for rows in cut]
+            self._first, self._texts = first, replace(found, states=torch.cat(padded))
         return self._texts
 
 

@@ -8,13 +8,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...daam_core.capture.attention_call import AttentionCall
+from ...daam_core.capture.block_streams import ConceptRow
 from ...daam_core.capture.buffers import BatchSlice
 from ...daam_core.capture.concept_texts import ConceptTexts
-from ...daam_core.capture.concepts import ConceptRecording, plain_weights
+from ...daam_core.capture.concepts import ConceptRecording
+from ...daam_core.capture.plain_weights import plain_weights
 from ...daam_core.capture.recording import Recording
 from ...daam_core.errors import NothingRecorded, UnsupportedModel
+from ...daam_core.prompt.prompt import Prompt
 from ...daam_core.types import Grid
-from .batch_rows import Conds
+from .batch_rows import Conds, Side
 
 Place = tuple[str, int, int]
 """(input, middle or output; number of the block; number of the transformer's block) of a cross-attention."""
@@ -34,6 +37,7 @@ class ConceptRouter:
         self._recording, self._network, self._images = recording, network, images
         self._projections: dict[int, nn.Module] = {}
         self._proved: set[int] = set()
+        self._own: ConceptRecording | None = None
 
     def add(
         self,
@@ -59,7 +63,7 @@ class ConceptRouter:
                 raise UnsupportedModel("another node puts a mask between picture and text")
             if context is None:
                 raise NothingRecorded("the model was given no text")
-            concepts = self._recording.concepts or self._start(conds, a.k)
+            concepts = self._own or self._start(conds, a.k)
             if layer not in self._projections:
                 self._projections[layer] = _projection(self._network, place)
             for where in wanted:
@@ -72,29 +76,30 @@ class ConceptRouter:
             self._recording.fail_concepts(error)
 
     def _start(self, conds: Conds, like: Tensor) -> ConceptRecording:
-        texts = _one(conds.concepts)
+        texts = one_encoding(conds.concepts)
 
         def project(layer: int, states: Tensor) -> Tensor:
             keys: Tensor = self._projections[layer](states[None])[0]
             return keys
 
         def weights(layer: int) -> object:
-            return plain_weights(self._projections[layer])
+            # Hooks on a conditioning write other weights into the model in the middle of a run, past PyTorch's counter.
+            return None if conds.hooked else plain_weights(self._projections[layer])
 
         first, *further = ([prompt] * self._images for prompt in conds.prompts["prompt"])
         concepts = ConceptRecording(texts, first, project, weights, like)
         for part, prompts in enumerate(further, start=1):
             concepts.add_part(part, prompts)
-        self._recording.concepts = concepts
+        self._recording.concepts = self._own = concepts
         return concepts
 
     def clear(self) -> None:
         """Let go of the model."""
-        self._network = None
+        self._network = self._own = None
         self._projections.clear()
 
 
-def _one(carried: Sequence[ConceptTexts | str | None]) -> ConceptTexts:
+def one_encoding(carried: Sequence[ConceptTexts | str | None]) -> ConceptTexts:
     """The concepts that every prompt of a run was encoded beside.
 
     Raises:
@@ -117,6 +122,21 @@ def _one(carried: Sequence[ConceptTexts | str | None]) -> ConceptTexts:
         raise NothingRecorded("there is no prompt that concepts could be held against")
     assert isinstance(carried[0], ConceptTexts)
     return carried[0]
+
+
+def concept_rows(wanted: Sequence[tuple[Side, BatchSlice]], prompts: Sequence[Prompt]) -> list[ConceptRow]:
+    """The rows of a transformer's batch that concepts are read beside: the prompt's, one a picture and part of the prompt.
+
+    Args:
+        wanted: whose rows are recorded, and where in the batch they stand.
+        prompts: what the pictures are made of.
+    """
+    return [
+        ConceptRow(row, image, tuple(prompts), batch_slice.area, batch_slice.part)
+        for side, batch_slice in wanted
+        if side == "prompt"
+        for image, row in enumerate(range(batch_slice.start, batch_slice.stop))
+    ]
 
 
 def _projection(network: Any, place: Place) -> nn.Module:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -17,14 +17,18 @@ import torch
 from comfy import patcher_extension
 from comfy.patcher_extension import WrappersMP
 
+from ...daam_core.capture.comfyui_concepts import concepts_refusal, needs_whole_texts
 from ...daam_core.capture.comfyui_families import READ_IN_COMFYUI, comfyui_model_of, comfyui_refusal
 from ...daam_core.capture.comfyui_model import is_unet
 from ...daam_core.capture.lse_capture import LseCapture
+from ...daam_core.capture.named_attention import named_attention
 from ...daam_core.errors import NothingRecorded, recording_failure
 from ...daam_core.maps.heatmaps import HeatMaps
+from ...daam_core.prompt.concepts import Concept
+from .concept_encoding import ConceptEncoder
 from .live_preview import LivePreview
-from .named_attention import named_attention
-from .recording_session import Options, RecordingSession
+from .record_options import Options
+from .recording_session import RecordingSession
 from .recording_store import RECORDINGS, Source
 
 logger = logging.getLogger("daam_lens")
@@ -43,8 +47,17 @@ def recording_model(model: Any, options: Options, source: Source) -> Any:
 
 
 def reads_concepts(model: Any) -> bool:
-    """Whether concepts are read of a MODEL: of those whose picture attends to a text in layers of a UNet."""
-    return is_unet(model.get_model_object("diffusion_model")) and _kind(model.model) not in _PICTURES_ONLY
+    """Whether concepts are read of a MODEL, so that they have to be encoded."""
+    network = model.get_model_object("diffusion_model")
+    return _kind(model.model) not in _PICTURES_ONLY if is_unet(network) else not concepts_refusal(network)
+
+
+def concept_encoder(model: Any, concepts: Sequence[Concept]) -> ConceptEncoder | None:
+    """What encodes concepts beside the prompts of a MODEL; None where there are none, or they are not read of it."""
+    if not concepts or not reads_concepts(model):
+        return None
+    network = model.get_model_object("diffusion_model")
+    return ConceptEncoder(concepts, together=is_unet(network), whole=needs_whole_texts(network))
 
 
 class RecordedSampling:
@@ -63,8 +76,7 @@ class RecordedSampling:
             return self._without(executor, args, kwargs, error)
         try:
             _safely(session, _install, session, guider.model_options)
-            module = "" if session.family is None else session.family.attention_module
-            with _compiled_apart(guider.model_options), named_attention(module, _override(session, None)):
+            with _compiled_apart(guider.model_options), _named_attention(session), session.concepts_attached():
                 output = executor(*given, **named)
             self._keep(session, output, last, guider)
             if last.live is not None:
@@ -136,6 +148,13 @@ def _kind(model: Any) -> str:
     return f"{type(model).__module__}.{type(model).__name__}"
 
 
+def _named_attention(session: RecordingSession) -> AbstractContextManager[None]:
+    """What hands its options to nobody calls its attention by a name."""
+    module = "" if session.family is None else session.family.attention_module
+    whole = f"comfy.ldm.{module}" if module else ""
+    return named_attention(whole, "optimized_attention", _override(session, None), shown_elsewhere=True)
+
+
 @contextmanager
 def _compiled_apart(model_options: dict[str, Any]) -> Iterator[None]:
     """What is compiled during a recorded run is used in recorded runs alone, and the other way round.
@@ -193,6 +212,10 @@ def _with_callback(args: tuple[Any, ...], kwargs: dict[str, Any], last: _Last) -
 
 def _install(session: RecordingSession, model_options: dict[str, Any]) -> None:
     """Put the listeners into the options of one run."""
+    if TORCH_COMPILE_KWARGS in model_options:
+        session.leave_out(
+            "of a compiled model neither the output of its attention nor its blocks are read", session.family is not None
+        )
     options = model_options.setdefault("transformer_options", {})
     for kind, wrapper in (
         (WrappersMP.PREDICT_NOISE, _predict(session)),
@@ -204,7 +227,7 @@ def _install(session: RecordingSession, model_options: dict[str, Any]) -> None:
     if session.family is not None:
         return
     patches = dict(options.get("patches", {}))
-    session.same_text = not all(map(_is_columnwise, patches.get("attn2_patch") or [None]))
+    session.layer_text.same_text = not all(map(_is_columnwise, patches.get("attn2_patch") or [None]))
     patches["attn2_patch"] = [*patches.get("attn2_patch", []), _attention_patch(session, own=False)]
     if session.options.keep.self_attention:
         patches["attn1_patch"] = [*patches.get("attn1_patch", []), _attention_patch(session, own=True)]
@@ -280,10 +303,20 @@ def _override(session: RecordingSession, below: Callable[..., Any] | None) -> Ca
         seen = None if torch.compiler.is_compiling() else LseCapture()
         with nullcontext() if seen is None else seen:
             out = func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
-        _outside_compile(session.on_attention, args, kwargs, seen)
+        _outside_compile(session.on_attention, args, kwargs, seen, out)
         return out
 
-    return unet if session.family is None else transformer
+    def unet_with_output(func: Any, *args: Any, **kwargs: Any) -> Any:
+        if session.next_call is None:
+            return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
+        session.on_attention(args, kwargs)
+        out = func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
+        session.on_output(args, kwargs, out)
+        return out
+
+    if session.family is not None:
+        return transformer
+    return unet_with_output if session.reads_output else unet
 
 
 def _attention_patch(session: RecordingSession, own: bool) -> Callable[..., Any]:
@@ -323,6 +356,8 @@ class _RecordedReplacement:
         _safely(
             self._session, lambda: _outside_compile(self._session.on_attention, (q, k, v, int(extra_options["n_heads"])), {})
         )
+        reason = "another node computes the cross-attention itself (IP-Adapter and its like do)"
+        _safely(self._session, lambda: _outside_compile(self._session.leave_out, reason))
         return self._replacement(q, k, v, extra_options, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:

@@ -73,7 +73,7 @@ class Inside:
         threading.Thread(target=self._read, daemon=True).start()
         self._answer(240)  # "ready"
 
-    def run(self, module: str, case: str, seconds: float = 180) -> Any:
+    def run(self, module: str, case: str, seconds: float = 600) -> Any:
         """The value a case returned; its failure is raised here with its own traceback."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"module": module, "case": case}) + "\n")

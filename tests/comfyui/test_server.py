@@ -19,11 +19,18 @@ import torch
 from daam_core import HeatMaps, masks
 
 from .hosts import ROOT, Server
+from .small_lora import write_lora
 from .workflows import LOADERS, blueprint_to_api, family_of, to_api, with_loader
 
 pytestmark = pytest.mark.host
 WORKFLOWS = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))
-FAMILIES = {"13 Flux.2 klein": "flux2", "14 Z-Image": "zimage", "15 Krea 2": "krea2", "16 Wan video": "wan"}
+FAMILIES = {
+    "13 Flux.2 klein": "flux2",
+    "14 Z-Image": "zimage",
+    "15 Krea 2": "krea2",
+    "16 Wan video": "wan",
+    "17 Word matrix": "zimage",
+}
 """Examples that load the files of a family: run on reduced, random models of it."""
 NEWER = ("flux2", "zimage", "krea2")
 """Families that ComfyUI 0.3.64 does not know."""
@@ -42,6 +49,8 @@ def graph_of(server: Server, name: str) -> dict[str, Any]:
     for node in graph.values():
         if node["class_type"] == "CheckpointLoaderSimple":
             node.update(class_type="DaamLensTinyModel", inputs={})
+        if node["class_type"] == "LoraLoader":
+            write_lora(server.base / "models" / "loras", node["inputs"]["lora_name"])
         if "width" in node["inputs"] and "height" in node["inputs"]:
             node["inputs"].update(width=128, height=128)
         if "length" in node["inputs"]:
@@ -117,6 +126,13 @@ def test_an_example_of_a_family_is_one_for_its_files(server: Server, name: str) 
     encoded = [node["inputs"]["text"] for node in graph.values() if node["class_type"] == "CLIPTextEncode"]
     for word in max(encoded, key=len).replace(",", " ").split():
         assert word in report, (word, report)
+
+
+def test_the_example_with_a_lora_says_what_it_moved(server: Server) -> None:
+    entry = server.queue(graph_of(server, "18 What a LoRA painted"))
+    (summary,) = [output["text"][0] for output in entry["outputs"].values() if "text" in output]
+    assert "house: " in summary and "of its heat lies elsewhere" in summary
+    assert "All 4: 0.0% of their heat" not in summary, "the LoRA did nothing"
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)

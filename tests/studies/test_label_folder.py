@@ -77,6 +77,23 @@ def test_a_folder_becomes_label_maps_and_goes_on_where_it_stopped(
     assert np.mean(ious) >= 0.85
 
 
+def test_a_picture_that_cannot_be_read_is_left_out_and_named(
+    tmp_path: Path, scenes: dict[str, BedScene], capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoiled = tmp_path / "pictures" / "one.png"
+    whole = spoiled.read_bytes()
+    asked = ["read", str(tmp_path / "pictures"), "--labels", str(tmp_path / "labels.json"), "--out", str(tmp_path / "out")]
+    spoiled.write_bytes(whole[: len(whole) // 2])
+    assert main(asked) == USER_ERROR
+    said = capsys.readouterr().err
+    assert "1 of 3 pictures are not labelled" in said and "The first is one.png: " in said and "cannot be read" in said
+    objects = json.loads((tmp_path / "out" / "annotations.json").read_text())
+    assert {image["file_name"] for image in objects["images"]} == {"below/three.webp", "two.jpg"}
+    spoiled.write_bytes(whole)
+    assert main(asked) == 0
+    assert len(json.loads((tmp_path / "out" / "annotations.json").read_text())["images"]) == 3
+
+
 def test_coco_s_own_package_reads_it(tmp_path: Path, scenes: dict[str, BedScene]) -> None:
     coco = pytest.importorskip("pycocotools.coco", reason="pycocotools is in the extra `benchmark`")
     out = tmp_path / "out"
@@ -167,3 +184,5 @@ def test_what_is_wrong_with_a_folder_is_said(tmp_path: Path, capsys: pytest.Capt
     (pictures / "One.jpg").write_bytes(b"nothing")
     (pictures / "One.jpg").rename(pictures / "two.jpg")
     assert "two.jpg is no picture" in complaint()
+    with pytest.raises(BadArgument, match=r"picture '.udcff.png' holds a broken character"):
+        label_folder.map_names(["house.png", "\udcff.png"])  # a byte of another encoding, as old archives have it

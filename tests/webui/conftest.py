@@ -18,7 +18,12 @@ from .running import Live
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-OTHERS = ("sd-webui-regional-prompter", "multidiffusion-upscaler-for-automatic1111", "sd-webui-negpip")
+OTHERS = (
+    "sd-webui-regional-prompter",
+    "multidiffusion-upscaler-for-automatic1111",
+    "sd-webui-negpip",
+    "ultimate-upscale-for-automatic1111",
+)
 HOSTS = ("a1111", "forge", "reforge", "neo", "classic")
 WITNESS = Path(__file__).with_name("witness_script.py")
 
@@ -49,7 +54,7 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         v2_checkpoint(models)
         model_inside(data)
     else:
-        full_shape_others(models)
+        full_shape_others(models, whole_depth=host.name == "classic")
         controlnet(data / "models" / "ControlNet")
     hypernetwork(data / "models" / "hypernetworks", width)
     small_files(data, width, full=host.name != "a1111")

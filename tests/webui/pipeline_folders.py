@@ -14,6 +14,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 from ..core.diffusers.transformer_pipelines import sentence_piece
@@ -43,6 +44,22 @@ def sd15(folder: Path, seed: int = 0) -> None:
     torch.manual_seed(seed)
     pipe.vae = autoencoder()
     pipe.save_pretrained(folder)
+
+
+def lora(path: Path, model: Path) -> None:
+    """A LoRA on the keys and values of every cross-attention of an SD 1.5 folder, strong enough to be seen."""
+    unet = UNet2DConditionModel.from_pretrained(model, subfolder="unet")
+    generator = torch.Generator().manual_seed(3)
+    weights: dict[str, torch.Tensor] = {}
+    for name, layer in unet.named_modules():
+        if name.endswith(("attn2.to_k", "attn2.to_v")):
+            out, into = layer.weight.shape
+            key = f"lora_unet_{name.replace('.', '_')}"
+            weights[f"{key}.lora_down.weight"] = torch.randn(2, into, generator=generator)
+            weights[f"{key}.lora_up.weight"] = torch.randn(out, 2, generator=generator)
+            weights[f"{key}.alpha"] = torch.tensor(2.0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights, path)
 
 
 def sdxl(folder: Path, seed: int = 1) -> None:

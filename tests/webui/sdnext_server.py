@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from daam_core import HeatMaps
 
 from .hosts import ROOT, Host, Server, picture
-from .pipeline_folders import flux, sd15, sdxl
+from .pipeline_folders import flux, lora, sd15, sdxl
 
 FLAGS = ("--skip-all", "--api", "--use-cpu", "all", "--no-half")
 SETTINGS = {
@@ -35,6 +35,7 @@ class SDNextServer(Server):
         models.mkdir(parents=True)
         for name, make in (("tiny", sd15), ("tiny-xl", sdxl), ("tiny-flow", flux)):
             make(models / name)
+        lora(data / "models" / "Lora" / "strong.safetensors", models / "tiny")
         (data / "extensions").mkdir()
         (data / "extensions" / "daam-lens").symlink_to(ROOT, target_is_directory=True)
         (data / "config.json").write_text(json.dumps(SETTINGS), encoding="utf-8")

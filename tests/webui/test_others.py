@@ -35,6 +35,29 @@ def beside(live: Live, extension: str, first: list[Any], **body: Any) -> Result:
     return seen
 
 
+def test_soft_inpainting_is_read(live: Live) -> None:
+    """It blends latents by a mask of shades; what the model attends to is its own."""
+    side = 2 * live.small
+    mask = np.linspace(0, 255, side * side).reshape(side, side).astype(np.uint8)
+    inpaint = {"mask": encoded(mask), "inpaint_full_res": False, "inpainting_fill": 1, "mask_blur": 0, "steps": 4}
+    seen = beside(live, "Soft Inpainting", [True], width=side, height=side, **inpaint)
+    assert seen.maps[0].words == ["a", "red", "house", "and", "a#2", "green", "tree"] and not seen.note
+
+
+def test_prompts_that_are_written_anew_are_the_ones_that_are_read(live: Live) -> None:
+    """Dynamic Prompts' way: each picture of a batch has another prompt than the one that was typed."""
+    made = []
+    asked: list[dict[str, Any] | None] = [None, {}]
+    for lens in asked:
+        live.server.get("/witness/fail?where=new%20prompts")
+        made.append(live.make(lens=lens, prompt="a {red|blue} house", batch_size=2))
+    bare, seen = made
+    assert all((a == b).all() for a, b in zip(bare.images, seen.images, strict=False)) and not seen.note
+    assert [one.words for one in seen.maps] == [["a", "red", "house"], ["a", "blue", "house"]]
+    for one in seen.maps:
+        whole(one)
+
+
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("method", ["MultiDiffusion", "Mixture of Diffusers"])
 def test_tiles_are_refused_by_their_size(live: Live, method: str, batch: int) -> None:

@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from daam_core import load_tiny
 from daam_core.diffusers.trace import trace
 from daam_core.errors import BadPrompt, NothingRecorded
 from daam_core.prompt.prompt import Prompt
-from daam_webui import gallery
+from daam_webui import gallery, live_preview
 from daam_webui.finished_image import FinishedImage
 from daam_webui.fragment_prompt import Tokens, fragment_prompt, sections_of
-from daam_webui.pipeline_session import PipelinePass, PipelineSession
+from daam_webui.pipeline_heat import PipelineHeat
+from daam_webui.pipeline_pass import PipelinePass
+from daam_webui.pipeline_session import PipelineSession
 from daam_webui.settings import Settings
 
 from ..core.diffusers.transformer_pipelines import flux
@@ -109,6 +112,8 @@ class Host:
         return rows * 1.01  # a weight changes rows, so that nobody knows them by their numbers
 
     seen: set[Tokens] | None = None
+    state: Any = None
+    stops_at, looks = -1, True
 
     def _sample(self, p: Any) -> torch.Tensor:
         for second in range(self.calls):
@@ -116,6 +121,7 @@ class Host:
             given = self.program.arguments(
                 p=p, model=self.pipe, prompts=p.prompts, negative_prompts=p.negative_prompts, num_inference_steps=2,
                 height=64, width=64, output_type="latent", generator=torch.Generator().manual_seed(3),
+                **({"callback_on_step_end": self.step_is_over} if self.state is not None else {}),
             )  # fmt: skip
             found: torch.Tensor = self.pipe(**given).images
         return found
@@ -149,6 +155,18 @@ class Host:
 
     def saves(self, p: Any) -> bool:
         return False
+
+    def preview_state(self) -> Any:
+        return self.state
+
+    def step_is_over(self, pipe: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
+        """What the host has the pipeline call: it keeps what a preview is made of."""
+        self.state.current_latent = given["latents"]
+        if self.stops_at == step:
+            raise AssertionError("Interrupted...")
+        if self.looks:
+            self.state.assign_current_image(Image.new("RGB", (16, 8)))
+        return given
 
 
 def processing(**more: Any) -> Any:
@@ -256,6 +274,78 @@ def test_words_that_are_not_in_the_prompt_are_told_and_the_others_have_their_map
     processed = SimpleNamespace(images=["picture"], infotexts=["info"], info="info", index_of_first_image=0, batch_size=2)
     shown = gallery.show(session, p, processed)
     assert len(shown.runs) == 2 and len(shown.notes) == 1 and "not read in SD.Next" in shown.notes[0]
+
+
+class State:
+    """The host's, as far as its previews go."""
+
+    current_latent: Any = None
+
+    def __init__(self) -> None:
+        self.shown: list[Image.Image] = []
+
+    def assign_current_image(self, image: Image.Image) -> None:
+        self.shown.append(image)
+
+
+def test_live_heat_is_that_of_the_steps_so_far_and_the_latents_are_the_same(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last step's heat is the finished map's, in the words of embeddings that the host made by itself."""
+    host = Host(pipe)
+    bare = run(host, None)
+    host.state, heats = State(), {}
+    honest = PipelineHeat._heat
+
+    def kept(self: PipelineHeat, image: int, size: Any) -> Any:
+        heats[image] = honest(self, image, size)
+        return heats[image]
+
+    monkeypatch.setattr(PipelineHeat, "_heat", kept)
+    monkeypatch.setattr(live_preview, "SECONDS", 0.0)
+    monkeypatch.setattr(live_preview, "SHARE", 0.0)
+    session = session_of(host, live_word="a")
+    assert torch.equal(run(host, session), bare)
+    assert vars(host.state).keys() == {"shown", "current_latent"} and not session.live_failures()
+    assert [image.size for image in host.state.shown] == [(16, 8), (512, 256)], "two side by side, once there is a heat"
+    for image, (_, maps) in enumerate(session.heat_maps()):
+        expected = maps.heat_map("a", (256, 256)) / sum(maps.num_terms.values())
+        assert torch.allclose(heats[image], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_an_interrupt_goes_through_and_leaves_the_host_s_state_alone(pipe: Any) -> None:
+    host = Host(pipe)
+    host.state, host.stops_at = State(), 0
+    with pytest.raises(AssertionError, match="Interrupted"):
+        run(host, session_of(host, live_word="house"))
+    assert "assign_current_image" not in vars(host.state)
+
+
+def test_a_failure_of_the_live_heat_leaves_picture_and_maps(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(pipe)
+    bare = run(host, None)
+    host.state = State()
+    monkeypatch.setattr(PipelineHeat, "_words", lambda *_: 1 / 0)
+    session = session_of(host, live_word="house")
+    assert torch.equal(run(host, session), bare) and session.finished
+    (reason,) = session.live_failures()
+    assert "could not be worked out" in reason and "division" not in reason
+
+
+def test_a_host_whose_state_takes_no_previews_paints_and_is_recorded(pipe: Any) -> None:
+    host = Host(pipe)
+    bare = run(host, None)
+    host.state = State()
+    session = session_of(host, live_word="house")
+    session._live = live_preview.LivePreview("house", SimpleNamespace())
+    assert torch.equal(run(host, session), bare) and session.finished and len(session.live_failures()) == 1
+
+
+def test_a_live_word_that_is_not_in_the_prompt_is_a_sentence_and_the_maps_are_there(pipe: Any) -> None:
+    host = Host(pipe)
+    host.state = State()
+    session = session_of(host, live_word="zebra")
+    run(host, session)
+    assert session.live_failures()[0].startswith("No live heat: 'zebra' is not in the prompt") and session.finished
+    assert [image.size for image in host.state.shown] == [(16, 8)] * 2
 
 
 def test_a_picture_of_another_shape_is_refused(pipe: Any) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 from PIL import Image
 
 from .checkpoints import ldm_checkpoint
-from .hosts import FLAGS, Server, find, picture
+from .hosts import FLAGS, ROOT, Server, find, picture
 from .running import PROMPT, Live
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
@@ -111,6 +114,26 @@ def test_the_model_inside_paints(live: Live) -> None:
     assert red > green + 40 and red > blue + 40
     outside = seen.images[0][~mask].mean(0)
     assert outside[0] < outside[1:].max() + 20
+
+
+def test_the_example_of_the_documents(live: Live) -> None:
+    """Line by line as it stands there: sizes and steps are such as the model inside can do, and a mask comes back."""
+    if live.name != "a1111":
+        pytest.skip(f"{live.name} knows a checkpoint by its widths, not by its yaml")
+    pytest.importorskip("requests")
+    text = (ROOT / "docs" / "webui.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0].replace("http://127.0.0.1:7860", live.server.url)
+    inside = {"sd_model_checkpoint": "daam-lens-tiny", "sd_vae_decode_method": "TAESD"}
+    live.server.post("/sdapi/v1/options", inside)
+    try:
+        told = f"{code}\nprint(len(made['images']), asked['words'], mask)"
+        environment = {**os.environ, "no_proxy": "127.0.0.1"}
+        done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, env=environment, check=True)
+    finally:
+        live.server.post("/sdapi/v1/options", {"sd_model_checkpoint": "tiny", "sd_vae_decode_method": "Full"})
+    images, rest = done.stdout.split(maxsplit=1)
+    mask = picture(rest.split()[-1])
+    assert int(images) == 5 and mask.shape == (128, 128, 3) and 0.03 < (mask > 0).mean() < 0.7
 
 
 def test_routes(live: Live) -> None:

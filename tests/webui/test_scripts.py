@@ -35,6 +35,8 @@ def _asked(live: Live, script: dict[str, Any]) -> dict[str, Any]:
         "Outpainting direction": ["left", "up"], "List of prompt inputs": "a red house\na green tree",
         "X type": axes.index("Steps") if axes else 0, "X values": "2,3", "Y type": 0, "Z type": 0,
     }  # fmt: skip
+    if script["name"] == "ultimate sd upscale":  # twice the picture's size, in tiles of its size; lists by number
+        chosen |= {"Target size type": 2, "Scale": 2, "Upscaler": 0, "Type": 0, "Tile width": live.small, "Padding": 16}
     args = [chosen.get(label, arg["value"]) for label, arg in zip(labels, script["args"], strict=True)]
     if axes:  # two components of this name: the text, then the dropdown
         args[labels.index("X values") + 1] = []

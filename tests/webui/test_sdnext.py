@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +13,8 @@ import torch
 
 from daam_core import HeatMaps
 
-from .hosts import encoded, find
+from .checked import note_checked
+from .hosts import encoded, find, picture
 from .running import whole
 from .sdnext_server import SDNextServer
 
@@ -62,6 +65,8 @@ def test_every_kind_of_model_keeps_its_picture_and_has_its_words(server: SDNextS
             assert all(float(share.min()) > 0 and float(share.max()) < 1 for share in terms.values())
         else:
             whole(one)
+    families = {"tiny": "Stable Diffusion 1", "tiny-xl": "Stable Diffusion XL", "tiny-flow": "Flux.1"}
+    note_checked("sdnext", families[model])
 
 
 @pytest.mark.parametrize(
@@ -133,3 +138,67 @@ def test_its_api_serves_the_masks_of_a_run(server: SDNextServer) -> None:
     assert server.get("/daam-lens/v1/runs")["runs"][0]["id"] == run
     masks = server.post(f"/daam-lens/v1/runs/{run}/masks", {"words": ["house"], "method": "best"})["masks"]
     assert list(masks) == ["house"]
+
+
+def test_a_lora_is_no_word_and_its_picture_stays(server: SDNextServer) -> None:
+    maps, note, _ = server.recorded(prompt="a red house and a green tree <lora:strong:1>")
+    plain, _ = server.make()
+    painted, _ = server.make(prompt="a red house and a green tree <lora:strong:1>")
+    assert (plain[0] != painted[0]).any(), "the LoRA did nothing: the test shows nothing"
+    assert not note and only(maps).words == WORDS
+
+
+def test_a_refiner_is_not_recorded_and_the_words_have_their_maps(server: SDNextServer) -> None:
+    """Its own steps are another model's; those of the model before it are there."""
+    server.options(sd_model_checkpoint="Diffusers/tiny-xl", sd_model_refiner="Diffusers/tiny-xl")
+    try:
+        refined: dict[str, Any] = {"enable_hr": True, "refiner_steps": 4, "refiner_start": 0.5, "steps": 4}
+        maps, note, _ = server.recorded(**refined)
+        assert not note and maps[0].words == WORDS and maps[0].steps <= 4
+    finally:
+        server.options(sd_model_checkpoint="Diffusers/tiny", sd_model_refiner="None")
+
+
+def test_its_plots_have_our_axes(server: SDNextServer) -> None:
+    """A cell for each word, drawn; what is not read there is no axis."""
+    infos = [one for one in server.get("/sdapi/v1/script-info") if one["name"] == "xyz grid script"]
+    labels = next(arg["choices"] for one in infos for arg in one["args"] if arg["choices"])
+    each = [label if isinstance(label, str) else label[0] for label in labels]
+    ours = [label for label in each if "DAAM Lens" in label]
+    assert ours == [f"[DAAM Lens] {name}" for name in ("words", "threshold", "mask method", "layers")]
+    nothing = ["Nothing", "", []]
+    more = [False, False, False, True, False, True, False, False, 0, False, "None", 2, True, 1, 1]
+    args = ["[DAAM Lens] words", "house, tree", [], *nothing, *nothing, *more]
+    images, _ = server.make({}, script_name="xyz grid script", script_args=args)
+    _, house, tree = images
+    assert house.shape == tree.shape and house.shape[0] > house.shape[1], "the word stands below"
+    assert (house != tree).any()
+
+
+def test_live_heat(server: SDNextServer) -> None:
+    """Over its own preview, the picture stays; a word that is not there is a sentence."""
+    server.options(show_progress_type="Simple")
+    try:
+        body: dict[str, Any] = {"steps": 40, "prompt": "a red house"}
+        bare, _ = server.make(**body)
+        previews, done = set(), threading.Event()
+
+        def look() -> None:
+            while not done.is_set():
+                previews.add(server.get("/sdapi/v1/progress").get("current_image") or "")
+                time.sleep(0.1)
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        try:
+            seen, info = server.make({"live_word": "house", "overlays": False}, **body)
+        finally:
+            done.set()
+            thread.join()
+        assert (bare[0] == seen[0]).all() and "DAAM Lens note" not in info["extra_generation_params"]
+        sizes = {picture(one).shape for one in previews if one}
+        assert any(size[1] == 512 and size[0] > 512 for size in sizes), sizes
+        _, info = server.make({"live_word": "zebra", "overlays": False})
+        assert "No live heat: 'zebra' is not in the prompt" in info["extra_generation_params"]["DAAM Lens note"]
+    finally:
+        server.options(show_progress_type="TAESD")

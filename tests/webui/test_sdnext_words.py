@@ -14,7 +14,7 @@ from daam_core.errors import NothingRecorded, UnsupportedModel
 from daam_core.prompt.emphasis import parse_weights
 from daam_webui import hosts
 from daam_webui.hosts.sdnext import SDNext
-from daam_webui.pipeline_session import PipelinePass
+from daam_webui.pipeline_pass import PipelinePass
 
 from ..core.models import tokenizer
 from .test_pipeline_session import tokenize

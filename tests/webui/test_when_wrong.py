@@ -56,6 +56,9 @@ class Finished:
     def concept_failures(self) -> list[str]:
         return []
 
+    def live_failures(self) -> list[str]:
+        return []
+
 
 def results() -> tuple[Any, Any]:
     """The host's processing object and its results: one picture."""

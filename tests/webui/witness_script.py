@@ -73,7 +73,8 @@ def _hooks() -> int:
     def ours(m: Any) -> bool:
         return "forward_wrapper" in str(getattr(vars(m).get("forward"), "__module__", ""))
 
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + ours(m) for m in unet().modules())
+    previews = "assign_current_image" in vars(shared.state)
+    return previews + sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + ours(m) for m in unet().modules())
 
 
 class Witness(scripts.Script):  # type: ignore[misc]
@@ -82,6 +83,11 @@ class Witness(scripts.Script):  # type: ignore[misc]
 
     def show(self, is_img2img: bool) -> Any:
         return scripts.AlwaysVisible
+
+    def process(self, p: Any, *args: Any) -> None:
+        """Write each picture's prompt anew, as Dynamic Prompts does."""
+        if NOTES["fail"] == "new prompts":
+            p.all_prompts = [f"a {colour} house" for colour, _ in zip(("red", "blue"), p.all_prompts, strict=True)]
 
     def process_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
         if NOTES["fail"] == "process_batch":

@@ -9,6 +9,7 @@ import { candidates, rankBox, rankPixel } from "./ranking.js";
 import { refiner } from "./refining.js";
 import { maskBlob, saveBlob } from "./saving.js";
 import { Screen } from "./screen.js";
+import { turnTo } from "./sources.js";
 import { STYLE } from "./style.js";
 import { local } from "./local.js";
 
@@ -135,6 +136,7 @@ export class DaamExplorer extends HTMLElement {
       blend: (/** @type {string} */ name) => { this.blend = name; this.screen?.draw(); },
       extras: (/** @type {boolean} */ on) => { this.extras = on; this.screen?.fillSheet(); },
       look: (/** @type {boolean} */ on) => this.look(on),
+      read: (/** @type {string} */ encoder) => this.read(encoder),
       clear: () => this.clear(),
       part: (/** @type {import("./model.js").Part} */ part) => this.choosePart(part).then(() => this.tellHost()),
       stage: {
@@ -165,31 +167,19 @@ export class DaamExplorer extends HTMLElement {
   async show(name) {
     this.view = name;
     this.screen?.turn(name);
-    if (name === "Layers") this.look(false);
+    if (name === "Layers") turnTo(this, false, "");
     if (name === "Layers" && !(await this.detail("layers"))) return;
     this.screen?.fillSheet();
   }
 
-  /** Shows where words look, or which places look at them. Masks are of the second alone. @param {boolean} on */
+  /** Shows where words look, or which places look at them. @param {boolean} on */
   look(on) {
-    const { model, ui } = this;
-    if (on === model.looking) return;
-    model.looking = on;
-    for (const button of ui.whose.children) button.setAttribute("aria-pressed", String((button.dataset.choice === "word") === on));
-    ui.panel.panel.hidden = on;
-    if (on) {
-      if (model.part) this.tellHost();
-      model.part = this.wanted = null;
-      ui.scrubber.reset();
-      this.screen?.showFrame(null);
-      this.masking = false;
-      ui.panel.shown(false);
-    }
-    this.screen?.drop();
-    this.screen?.rank(null);
-    this.screen?.draw();
-    this.screen?.prepare();
-    this.screen?.fillSheet();
+    turnTo(this, on, on ? "" : this.model.encoder);
+  }
+
+  /** Shows the tokens that one text encoder read. @param {string} encoder "" for those of all */
+  read(encoder) {
+    turnTo(this, false, encoder);
   }
 
   // -- what a person does ---------------------------------------------------------------------------------------
@@ -290,7 +280,7 @@ export class DaamExplorer extends HTMLElement {
     const wanted = (this.wanted = part);
     if (part && !(await this.detail(part.axis))) return;
     if (wanted !== this.wanted) return;
-    if (part) this.look(false);
+    if (part) turnTo(this, false, "");
     this.model.part = part;
     this.screen?.showFrame(part?.axis === "frames" ? part.frames[0] : null);
     if (!this.hovered && !this.picks.length) this.picks = [[candidates(this.model.page)[0]]];

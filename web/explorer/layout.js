@@ -32,8 +32,9 @@ export function layout(model, start, on) {
   const there = /** @type {Record<string, boolean>} */ ({ Layers: header.detail.layers, Relations: Boolean(header.relations?.text_to_text) });
   const views = VIEWS.filter((name) => there[name] ?? true);
   const tabs = views.map((name) => h("button", { type: "button", "aria-pressed": String(name === VIEWS[0]), onclick: () => on.show(name) }, local(name)));
-  const tools = toolbar(tabs, words.some((word) => word.kind !== "word" || !word.content), Boolean(model.page.looks), {
+  const tools = toolbar(tabs, words.some((word) => word.kind !== "word" || !word.content), Boolean(model.page.looks), [...model.page.encoders.keys()], {
     blend: on.blend,
+    read: on.read,
     look: (name) => on.look(name === "word"),
     tool: (name) => view.useTool(name),
     extras: (shown) => {
@@ -47,5 +48,5 @@ export function layout(model, start, on) {
   const root = h("div", { class: "root", onkeydown: (/** @type {KeyboardEvent} */ e) => e.key === "Escape" && on.clear() },
     chips.board, tools.bar, h("div", { class: "body" },
       h("div", { class: "left" }, view.frame, bar, sheet, scrub.bar), h("div", { class: "side" }, ranking, panel.panel, status, notes)));
-  return { root, chips, view, panel, scrubber: scrub, ranks, where, bar, sheet, status, tabs, views, blending: tools.blending, tool: tools.tool, whose: tools.whose };
+  return { root, chips, view, panel, scrubber: scrub, ranks, where, bar, sheet, status, tabs, views, blending: tools.blending, tool: tools.tool, whose: tools.whose, readers: tools.readers };
 }

@@ -32,6 +32,8 @@ export class Model {
     this.part = null;
     /** Whether the maps are of where a word looks, not of which places look at the word. */
     this.looking = false;
+    /** The text encoder whose tokens alone are shown, "" for all. */
+    this.encoder = "";
     /** @type {Map<string, import("./detail.js").Detail>} */
     this.details = new Map();
     const longer = Math.max(...page.size);
@@ -78,12 +80,12 @@ export class Model {
 
   /** The page whose maps are shown. @returns {import("./page_data.js").Page} */
   get source() {
-    return (this.looking && this.page.looks) || this.page;
+    return (this.looking && this.page.looks) || this.page.encoders.get(this.encoder) || this.page;
   }
 
   /** @param {number[]} members @param {[number, number]} size @param {Part} part */
   key(members, size, part) {
-    return `${this.looking ? "looks " : ""}${members}|${size}|${part ? `${part.axis}${part.frames}` : ""}`;
+    return `${this.looking ? "looks " : this.encoder}${members}|${size}|${part ? `${part.axis}${part.frames}` : ""}`;
   }
 
   /** @param {number[]} members */

@@ -33,6 +33,8 @@ export class Page {
     this.cache = new Map();
     /** The same words with the maps of where each looks, where these were recorded. @type {Page|null} */
     this.looks = null;
+    /** The same words with the maps of the tokens that one text encoder read, by its name. @type {Map<string, Page>} */
+    this.encoders = new Map();
   }
 
   /** Native levels of one word. @param {number} index @returns {Level[]} */
@@ -71,16 +73,17 @@ export async function readPage(header, bytes) {
     const atlas = await decodeGreyPng(bytes);
     checkLayout(atlas, header.atlas, header.words.length);
     const page = new Page(header, atlas);
-    if (header.relations?.looks) page.looks = await readLooks(header);
+    if (header.relations?.looks) page.looks = await otherMaps(header, header.relations.looks);
+    for (const one of header.encoders ?? []) page.encoders.set(String(one.name), await otherMaps(header, one));
     return page;
   } catch (error) {
     throw new PageError(`The heat maps of this picture cannot be read (${/** @type {Error} */ (error).message}); make the page again.`);
   }
 }
 
-/** Where each word looks (text->image). @param {any} header @returns {Promise<Page>} @throws {Error} */
-async function readLooks(header) {
-  const { words, terms, atlas, ...layout } = header.relations.looks;
+/** Other maps of the same words: where each looks (text->image), or what one encoder read. @param {any} header @param {any} other @returns {Promise<Page>} @throws {Error} */
+async function otherMaps(header, other) {
+  const { words, terms, atlas, ...layout } = other;
   const grey = await decodeGreyPng(fromBase64(atlas));
   checkLayout(grey, layout, header.words.length);
   const named = header.words.map((/** @type {Word} */ word, /** @type {number} */ i) => ({ ...word, ...words[i] }));

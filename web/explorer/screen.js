@@ -116,7 +116,7 @@ export class Screen {
     ui.view.frame.hidden = ui.bar.hidden = ui.tool.hidden = !whole;
     ui.sheet.hidden = whole;
     ui.blending.hidden = !whole || this.chosen.picks.length < 2;
-    if (ui.whose) ui.whose.hidden = name === "Layers" || name === "Relations";
+    for (const group of [ui.whose, ui.readers]) if (group) group.hidden = name === "Layers" || name === "Relations";
   }
 
   fillSheet() {

@@ -30,7 +30,7 @@ export function wordSheet(
     const word = model.page.words[index];
     return h("button", { type: "button", class: "card", "aria-pressed": String(isKept([index])), onclick: () => pick([index]) },
       tile(model, picture, table, [index], model.part),
-      h("span", { class: "name" }, h("b", {}, word.kind === "concept" ? word.text : word.label), h("span", {}, word.share === null || model.looking ? "" : percent(word.share))));
+      h("span", { class: "name" }, h("b", {}, word.kind === "concept" ? word.text : word.label), h("span", {}, word.share === null || model.looking || model.encoder ? "" : percent(word.share))));
   }));
 }
 

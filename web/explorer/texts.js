@@ -108,7 +108,9 @@ export const TEXTS = {
   "Which word leans on which": "哪个词注意哪个词",
   "of all that the word of the row attends to": "占该行的词全部注意力的比例",
   "“{0}” attends to “{1}” with {2} %": "“{0}”对“{1}”的注意力为 {2} %",
-  "A row is a word that attends, a column one that is attended to; the rest goes to the picture, start, end and padding.": "行是注意的词，列是被注意的词；其余的注意力落在图像、起始、结束和填充 token 上。"
+  "A row is a word that attends, a column one that is attended to; the rest goes to the picture, start, end and padding.": "行是注意的词，列是被注意的词；其余的注意力落在图像、起始、结束和填充 token 上。",
+  "All encoders": "全部编码器",
+  "Text encoder whose tokens are shown": "显示哪个文本编码器读到的 token"
  },
  "ja": {
   " and ": " と ",
@@ -218,7 +220,9 @@ export const TEXTS = {
   "Which word leans on which": "どの単語がどの単語に注意するか",
   "of all that the word of the row attends to": "その行の単語の注意全体に対して",
   "“{0}” attends to “{1}” with {2} %": "「{0}」の「{1}」への注意は {2} %",
-  "A row is a word that attends, a column one that is attended to; the rest goes to the picture, start, end and padding.": "行は注意する単語、列は注意される単語です。残りは画像、開始・終了・埋め草のトークンに向きます。"
+  "A row is a word that attends, a column one that is attended to; the rest goes to the picture, start, end and padding.": "行は注意する単語、列は注意される単語です。残りは画像、開始・終了・埋め草のトークンに向きます。",
+  "All encoders": "すべてのエンコーダ",
+  "Text encoder whose tokens are shown": "トークンを表示するテキストエンコーダ"
  },
  "de": {
   " and ": " und ",
@@ -328,6 +332,8 @@ export const TEXTS = {
   "Which word leans on which": "Welches Wort sich auf welches stützt",
   "of all that the word of the row attends to": "von allem, worauf das Wort der Zeile achtet",
   "“{0}” attends to “{1}” with {2} %": "„{0}“ achtet mit {2} % auf „{1}“",
-  "A row is a word that attends, a column one that is attended to; the rest goes to the picture, start, end and padding.": "Eine Zeile ist ein Wort, das achtet, eine Spalte eines, auf das geachtet wird; der Rest geht an das Bild, Start, Ende und Füllung."
+  "A row is a word that attends, a column one that is attended to; the rest goes to the picture, start, end and padding.": "Eine Zeile ist ein Wort, das achtet, eine Spalte eines, auf das geachtet wird; der Rest geht an das Bild, Start, Ende und Füllung.",
+  "All encoders": "Alle Encoder",
+  "Text encoder whose tokens are shown": "Text-Encoder, dessen Tokens gezeigt werden"
  }
 };

@@ -15,7 +15,7 @@ from cases_nodes import painted, refused, run
 from cases_patches import _lora
 from comfy.patcher_extension import WrappersMP
 from graphs import encode, ksampler, listen, runs
-from zoo import PROMPT, clip, empty, transformer, unet
+from zoo import PROMPT, clip, empty, unet
 
 import nodes as host_nodes
 
@@ -291,19 +291,6 @@ def case_an_encoder_that_fails_on_concepts_still_encodes_prompts() -> None:
         )
     finally:
         module._states = honest
-
-
-def case_transformers_are_named() -> None:
-    model, channels, width, pooled = transformer("flux")
-    positive = [[torch.randn(1, 24, width), {"pooled_output": torch.randn(1, pooled)}]]
-    latent = {"samples": torch.zeros(1, channels, 12, 20)}
-    plain = ksampler(model, positive, positive, latent, cfg=1.0, scheduler="simple")
-    heard = ksampler(
-        listen(model, None, concepts=concepts_of("moon"))[0], positive, positive, latent, cfg=1.0, scheduler="simple"
-    )
-    assert torch.equal(plain, heard)
-    assert "of this model, Flux, they are not read in ComfyUI" in runs.RECORDINGS.note(heard)
-    runs.RECORDINGS.recorded(heard[0])  # its words are there
 
 
 def _told(call: Any) -> tuple[Any, str]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from daam_core.attention import scores
-from daam_core.attention.concepts import add_fractions, fractions, output_fractions
+from daam_core.attention.concepts import Shares, add_fractions, fractions, output_fractions
 from daam_core.capture.concept_texts import Columns, ConceptTexts, texts_to_encode
 from daam_core.prompt.concepts import Concept, concepts_of, rivals_of
 from daam_core.prompt.prompt import Prompt, Token, Word
@@ -48,7 +48,7 @@ def test_every_rule_is_the_sum_written_out() -> None:
         columns = texts.columns_for(PROMPT, "cpu")
         keys = torch.cat([k[columns.kept], texts.needed_states() @ to_k])
         into = torch.zeros(2, PLACES, len(concepts))
-        add_fractions(into, q[None], keys[None], columns.numerator, columns.denominators, HEADS, SCALE)
+        add_fractions(into, q[None], keys[None], columns.shares, HEADS, SCALE)
         where, whether = written_out(rule, texts, to_k, q, k)
         assert torch.allclose(into[0].double(), where, rtol=0, atol=1e-5), rule
         assert torch.allclose(into[1].double(), whether, rtol=0, atol=1e-5), rule
@@ -99,7 +99,7 @@ def test_slices_and_large_scores_change_nothing(monkeypatch: pytest.MonkeyPatch)
 
     def sums(q: torch.Tensor) -> torch.Tensor:
         into = torch.zeros(2, len(q), 1)
-        add_fractions(into, q[None], keys[None], columns.numerator, columns.denominators, HEADS, SCALE)
+        add_fractions(into, q[None], keys[None], columns.shares, HEADS, SCALE)
         return into
 
     whole = sums(q)
@@ -110,9 +110,8 @@ def test_slices_and_large_scores_change_nothing(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_fraction_that_vanishes_is_zero() -> None:
-    s = torch.tensor([[200.0, 0.0, 0.0]])
-    n, d = torch.tensor([[0.0], [1.0], [0.0]]), torch.tensor([[0.0], [1.0], [1.0]])
-    assert fractions(s, n, [d]).tolist() == [[[0.0]]]
+    s = torch.tensor([[200.0], [0.0], [0.0]])
+    assert fractions(s, Shares.of(3, [{1}], [[{1, 2}]]))[0].tolist() == [[0.0]]
 
 
 def test_concept_attention_is_the_softmax_of_output_products() -> None:

@@ -75,8 +75,9 @@ def text_and_picture(model: nn.Module, case: Any) -> tuple[int, Tensor, Tensor]:
         other's; and for each row of its batch which keys are text and which queries are the picture.
     """
     given = case.given
-    with _clean(model, case), Witness(model, case.apart) as by_text, torch.no_grad():
-        model(**{**given, **{name: spoil(given[name], case.text_own) for name in case.text}})
+    text = {} if case.embedded else {name: spoil(given[name], case.text_own) for name in case.text}
+    with _clean(model, case), _spoiled(model, case), Witness(model, case.apart) as by_text, torch.no_grad():
+        model(**{**given, **text})
     with Witness(model, case.apart) as by_picture, torch.no_grad():
         model(**{**given, case.picture: spoil(given[case.picture], case.own)})
     for index, (t, p) in enumerate(zip(by_text.calls, by_picture.calls, strict=True)):
@@ -87,6 +88,17 @@ def text_and_picture(model: nn.Module, case: Any) -> tuple[int, Tensor, Tensor]:
             early = next(c[0] for c in by_picture.calls if c[0].shape == p[0].shape and c[0].isnan().any())
             return index, keys, early.isnan().any(-1).any(1)
     raise AssertionError("no attention of the picture to the text was found")
+
+
+@contextmanager
+def _spoiled(model: nn.Module, case: Any) -> Iterator[None]:
+    """Tokens cannot be NaN: what is made of them is."""
+    if not case.embedded:
+        yield
+        return
+    handle = model.get_submodule(case.embedded).register_forward_hook(lambda m, a, out: torch.full_like(out, torch.nan))
+    yield
+    handle.remove()
 
 
 @contextmanager

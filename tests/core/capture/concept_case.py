@@ -86,6 +86,7 @@ def recorded(
         if reader is not None:
             reader.remove()
     recording.end_step()
+    recording.recording.release()
     return recording, torch.stack(list(out)) if isinstance(out, list) else out, errors
 
 

@@ -32,6 +32,8 @@ class Case:
         text_own: the slice of the text's argument that is text.
         beside: whether the same layers also attend to the text alone.
         textless: layers that are of the kind of the others, and whose attention holds no text all the same.
+        embedded: the module that makes numbers of tokens, where the text is given as tokens.
+        rows: the texts of a call, 1 of a model that takes no batch.
         apart: the part of the model whose attention to the text is not counted, because it is a control's.
     """
 
@@ -48,6 +50,8 @@ class Case:
     text_own: Any = ...
     beside: bool = False
     textless: Sequence[str] = ()
+    embedded: str = ""
+    rows: int = BATCH
 
 
 def model_class(path: str) -> Any:

@@ -1,10 +1,14 @@
-"""Writes `docs/models-checked.md` from what the checks give: `python -m tests.core.capture.models_table`.
+"""Writes `docs/models-checked.md` from what the checks give: `python -m tests.core.capture.models_table [CASE …]`.
 
-Each family's small random model is run with and without the hooks; only what passed is written.
+Each family's small random model is run with and without the hooks; only what passed is written. With names of cases these are
+run alone, and the other rows stay.
 """
 
 from __future__ import annotations
 
+import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -80,8 +84,10 @@ def concepts(name: str) -> str:
     return f"{'stream' if name in JOINT else 'keys'} {error:.0e}" if error < 1e-5 else "NO"
 
 
-def table() -> str:
-    lines = [row(name, case) for name, case in CASES.items()]
+def table(chosen: Sequence[str] = ()) -> str:
+    """The whole document; of some cases alone the other rows are those that it holds now."""
+    kept = {} if not chosen else {_case(line): line for line in TARGET.read_text(encoding="utf-8").splitlines() if _case(line)}
+    lines = [kept[name] if chosen and name not in chosen else row(name, case) for name, case in CASES.items()]
     order = {family.name: i for i, family in enumerate(FAMILIES)}
     lines.sort(key=lambda line: order[line.split("|")[1].strip()])
     refused = "".join(f"- `{path.rsplit('.', 1)[1]}`: {reason}.\n" for path, reason in REFUSED.items())
@@ -89,5 +95,11 @@ def table() -> str:
     return f"{HEAD}{chr(10).join(lines)}\n\n{foot}\n\n{refused}"
 
 
+def _case(line: str) -> str:
+    """The name of the case that a row is of."""
+    found = re.match(r"\| [^|]+ \| `\w+` \((.+?)\) \|", line)
+    return found[1] if found else ""
+
+
 if __name__ == "__main__":
-    TARGET.write_text(table(), encoding="utf-8")
+    TARGET.write_text(table(sys.argv[1:]), encoding="utf-8")

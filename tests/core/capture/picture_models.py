@@ -67,6 +67,18 @@ def _fibo2(mask: Any, **config: Any) -> Case:
     return Case(module, maker, given, (1, 2, 3), pooled="perceiver")
 
 
+def _causal(padding: tuple[int, ...], text: int, picture: int) -> torch.Tensor:
+    """OmniGen's mask: text and time look back, the picture at everything but padding, padding at everything."""
+    mask = torch.ones(text + 1 + picture, text + 1 + picture)
+    mask[: text + 1] = mask[: text + 1].tril()
+    rows = []
+    for ahead in padding:
+        own = mask.clone()
+        own[:, :ahead], own[:ahead] = 0, 1
+        rows.append(own)
+    return torch.stack(rows)
+
+
 PICTURE_CASES: dict[str, Case] = {
     "flux": _flux("transformer_flux.FluxTransformer2DModel", POOLED, pooled_projection_dim=12),
     "flux kontext": _flux(
@@ -394,6 +406,35 @@ PICTURE_CASES: dict[str, Case] = {
     ),
     "ovis": _flux("transformer_ovis_image.OvisImageTransformer2DModel", out_channels=4),
     "longcat": _flux("transformer_longcat_image.LongCatImageTransformer2DModel", axes_dims_rope=[2, 2, 4]),
+    "omnigen": Case(
+        *make(
+            "transformer_omnigen.OmniGenTransformer2DModel",
+            in_channels=4,
+            hidden_size=16,
+            num_attention_heads=HEADS,
+            num_key_value_heads=HEADS,
+            intermediate_size=16,
+            num_layers=2,
+            pad_token_id=0,
+            vocab_size=32,
+            pos_embed_max_size=8,
+            time_step_dim=8,
+            rope_scaling={"long_factor": [1, 2, 3, 4], "short_factor": [1, 2, 3, 4]},
+        ),
+        {
+            "hidden_states": rand(BATCH, 4, 4, 6),
+            "timestep": TIMES,
+            "input_ids": torch.tensor([[3, 4, 5, 6, 7, 8, 9], [0, 0, 0, 5, 6, 3, 4]]),
+            "input_img_latents": [rand(1, 4, 2, 4)],
+            "input_image_sizes": {0: [[2, 4]]},
+            "attention_mask": _causal((0, TEXT - KEPT[1]), TEXT, 6),
+            "position_ids": torch.tensor([[*range(14)], [0, 0, 0, *range(11)]]),
+        },
+        (1, 2, 3),
+        text=("input_ids",),
+        embedded="embed_tokens",
+        order=[[0, 1, 4, 5, 6], range(TEXT)],
+    ),
     "prx": latent(
         "transformer_prx.PRXTransformer2DModel",
         given={"attention_mask": mask().bool()},

@@ -25,6 +25,7 @@ from daam_core.capture.text_rows import EncodedText
 from daam_core.capture.transformer_hooks import TransformerHooks
 from daam_core.capture.transformer_recording import TransformerRecording
 from daam_core.prompt.prompt import Prompt
+from daam_core.types import Side
 
 from .attention_witness import Witness, text_and_picture
 from .transformer_models import CASES, Case, build
@@ -37,10 +38,10 @@ def run(model: nn.Module, given: dict[str, Any]) -> Tensor:
 
 
 def recorded(model: nn.Module, case: Case) -> tuple[TransformerRecording, Tensor, list[Exception]]:
-    """One call with the hooks in: row 0 is the negative prompt's, row 1 the prompt's."""
+    """One call with the hooks in: row 0 is the negative prompt's, row 1 the prompt's; a single row is the prompt's."""
     family = family_of(model)
     rows = family.text_rows(case.given)
-    texts = [EncodedText("negative", 0, 0, rows[0]), EncodedText("prompt", 0, 0, rows[1])]
+    texts = [EncodedText(side, 0, 0, row) for side, row in zip(sides(case), rows, strict=True)]
 
     def prompt(row: EncodedText, family: Family, columns: Sequence[int]) -> Prompt:
         return Prompt.by_index(sum(columns))
@@ -51,6 +52,11 @@ def recorded(model: nn.Module, case: Case) -> tuple[TransformerRecording, Tensor
         out = run(model, case.given)
     recording.end_step()
     return recording, out, errors
+
+
+def sides(case: Case) -> tuple[Side, ...]:
+    """Whose each row of the batch is."""
+    return ("negative", "prompt") if case.rows == 2 else ("prompt",)
 
 
 @pytest.fixture(params=CASES)
@@ -85,7 +91,7 @@ def test_the_sums_are_those_of_the_equation(case: Case) -> None:
     found = text_and_picture(model, case)
     with Witness(model, case.apart) as witness:
         run(model, case.given)
-    for row, side in enumerate(("negative", "prompt")):
+    for row, side in enumerate(sides(case)):
         (group,) = (group for group in recording.recording.groups if group.side == side)
         (got,) = group.accumulator.sums.values()
         assert got.grid == case.grid[1:]
@@ -137,8 +143,8 @@ def expected(witness: Witness, found: tuple[int, Tensor, Tensor], case: Case, ro
     """Head and layer sums `[frames * h * w, columns]` of one row of the batch."""
     first, keys, queries = found
     size = witness.calls[first][0].shape[-2], witness.calls[first][1].shape[-2]
-    apart = keys.shape[0] == 1  # one call for each row
-    frames = keys.shape[0] // 2 if not apart else 1
+    apart = keys.shape[0] < case.rows  # one call for each row
+    frames = keys.shape[0] // case.rows if not apart else 1
     total = torch.zeros(prod(case.grid), columns, dtype=torch.float64)
     seen = 0
     for index in range(first, len(witness.calls)):

@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from daam_core.capture.buffers import StoreOptions
+from daam_core.capture.buffers import BatchSlice, StoreOptions
 from daam_core.capture.heat_so_far import heat_so_far, words_are_known
 from daam_core.capture.recording import Recording
-from daam_core.errors import WordNotFound
+from daam_core.capture.region import Area
+from daam_core.errors import BadArgument, WordNotFound
 from daam_core.prompt.prompt import Prompt
 
 from ..models import tokenizer
@@ -60,6 +61,28 @@ def test_every_step_s_heat_is_the_equation_s_and_the_recording_goes_on() -> None
         heat_so_far(recording, 0, "dragon", SIZE)
     final = recording.finish(1, SIZE).heat_map("house", SIZE)
     torch.testing.assert_close(final.double(), expected[1], rtol=1e-5, atol=1e-5)
+
+
+def test_words_of_numbered_columns_and_the_sums_of_one_area() -> None:
+    """Of a crop that is pasted into a picture, what its preview shows is the crop's own sums; the picture's has them at their
+    place."""
+    recording, generator = _recording(Prompt.by_index(77)), torch.Generator().manual_seed(1)
+    prompt = Prompt.from_ids(tokenizer()(TEXT, padding="max_length", max_length=77).input_ids, tokenizer(), text=TEXT)
+    area = Area(0.5, 0.5, 0.5, 0.5)
+    q, k = torch.randn(2, 24, WIDTH, generator=generator), torch.randn(2, 77, WIDTH, generator=generator)
+    layer = recording.layer(0, "0", "mid", 2, 0.5)
+    recording.groups[0].accumulator.add_cross(layer, (4, 6), q, k, 2, 0.5, BatchSlice(0, 2, 0, area))
+    recording.end_step(torch.ones(1))
+    heads_q, heads_k = (x.double().unflatten(-1, (2, -1)).transpose(1, 2) for x in (q, k))
+    shares = torch.softmax(heads_q @ heads_k.transpose(-1, -2) * 0.5, -1)[0, ..., COLUMN].mean(0).reshape(4, 6)
+    own = heat_so_far(recording, 0, "house", (4, 6), area, prompt)
+    whole = heat_so_far(recording, 0, "house", (8, 12), prompt=prompt)
+    assert own is not None and whole is not None
+    torch.testing.assert_close(own.double(), shares, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(whole[4:, 6:], own)
+    assert float(whole[:4].abs().max()) == float(whole[:, :6].abs().max()) == 0
+    with pytest.raises(BadArgument, match="columns"):
+        heat_so_far(recording, 0, "3", (4, 6), area, Prompt.by_index(50))
 
 
 def test_without_words_or_after_a_failure_there_is_none() -> None:

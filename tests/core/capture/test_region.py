@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from daam_core import HeatMaps
+from daam_core.capture.buffers import BatchSlice, StoreOptions
+from daam_core.capture.recording import Recording
 from daam_core.capture.region import WHOLE, Area
+from daam_core.errors import NothingRecorded
+from daam_core.prompt.prompt import Prompt
+
+from ..models import tokenizer
 
 
 def test_the_whole_picture_is_left_alone() -> None:
@@ -55,3 +63,38 @@ def test_height_and_width_are_not_exchanged() -> None:
     assert placed.shape == (1, 8, 12)
     assert float(placed[0, 4:, :3].min()) == 1
     assert float(placed.sum()) == 4 * 3
+
+
+def recorded(*calls: tuple[tuple[int, int], Area]) -> HeatMaps:
+    """Maps of two steps in which one layer attends once for each grid and area, heads apart."""
+    ids = tokenizer()("a red house").input_ids
+    prompt = Prompt.from_ids(ids, tokenizer(), text="a red house")
+    recording = Recording(StoreOptions(heads=True))
+    group = recording.add_group("prompt", range(2), [prompt, prompt])
+    layer, noise = recording.layer(0, "0", "mid", 2, 1.0), torch.Generator().manual_seed(0)
+    places = [(grid, BatchSlice(0, 2, 0, area)) for grid, area in calls]
+    for _ in range(2):
+        for grid, where in places:
+            q, k = torch.randn(2, grid[0] * grid[1], 8, generator=noise), torch.randn(2, len(ids), 8, generator=noise)
+            group.accumulator.add_cross(layer, grid, q, k, 2, 1.0, where)
+        recording.end_step(torch.ones(1))
+    return recording.finish(1, (64, 96))
+
+
+def test_heads_lie_where_their_prompt_does() -> None:
+    """The heads of a rectangle were those of a picture of its own, and those of a mask had none: together they are the map."""
+    mask = torch.zeros(8, 12)
+    mask[:, :6] = 1
+    left, right = Area(0.0, 0.0, 1.0, 0.5), Area(0.5, 0.5, 0.5, 0.5)
+    for calls in ([((4, 6), right)], [((8, 6), left), ((4, 6), right), ((8, 12), WHOLE)], [((8, 12), Area(mask=mask))]):
+        maps = recorded(*calls)
+        assert maps.grid == (8, 12) == maps.layers[0].grid
+        each = [maps.select(heads=[head])["house"] for head in (0, 1)]
+        torch.testing.assert_close(sum(each), maps["house"], rtol=1e-5, atol=1e-5)
+        assert float(each[0].std()) > 0
+
+
+def test_heads_of_a_layer_that_changes_its_grid_are_refused() -> None:
+    """Deep Shrink lets inner layers work on a smaller grid in the first steps."""
+    with pytest.raises(NothingRecorded, match="grids of 8x12 and of 4x6, so its heads cannot be kept apart"):
+        recorded(((8, 12), WHOLE), ((4, 6), WHOLE))

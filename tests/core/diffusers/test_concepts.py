@@ -172,11 +172,12 @@ def test_weights_that_are_written_into_make_new_keys() -> None:
 
 def test_a_word_of_the_prompt_is_no_concept_and_everything_takes_a_concept(tmp_path: Path) -> None:
     pipe = models.pipeline("small")
-    calls = []
-    pipe.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    calls: list[int] = []
+    pipe.text_encoder.register_forward_pre_hook(lambda _, args: calls.append(args[0].shape[1]))
     with trace(pipe, concepts=["house", "moon"], negative=True) as recording:
         models.paint(pipe, "a red house", negative_prompt="blurry")
-    assert len(calls) == 3  # prompt, negative prompt, all concepts
+    assert calls[:2] == [77, 77] and len(calls) == 3  # prompt, negative prompt, all concepts
+    assert calls[2] < 15  # without the padding, on which nothing ahead of it depends
     maps = recording.heat_maps()
     assert maps.concepts == ["moon"] and not maps.is_concept("house") and "moon" in maps
     assert torch.equal(maps.heat_maps(["moon", "house", "moon"])[1], maps["house"])
@@ -222,6 +223,9 @@ def test_what_cannot_be_read_is_said_and_the_words_stay() -> None:
     assert "no text encoder any more" in (recording.concept_failure or "")
     pipe = models.pipeline("small")
     with trace(pipe, concepts=["moon"]) as recording:
+        models.paint(pipe, None, prompt_embeds=embeds, negative_prompt_embeds=negative)
+    assert "those of this prompt are not known" in (recording.concept_failure or "")
+    with trace(pipe, concepts=["moon"]) as recording:
         models.paint(pipe, "")
     assert "this prompt has none" in (recording.concept_failure or "")
     with pytest.raises(BadArgument, match="no rule 'best'"):
@@ -253,9 +257,12 @@ def test_keys_of_another_text_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
 def test_rules_for_comparison_are_others() -> None:
     pipe = models.pipeline("small")
     found = {}
+    calls: list[int] = []
+    pipe.text_encoder.register_forward_pre_hook(lambda _, args: calls.append(args[0].shape[1]))
     for rule in ("prompt", "ovam", "column"):
         with trace(pipe, concepts=["moon"], concept_rule=rule) as recording:  # type: ignore[arg-type]
             models.paint(pipe, "a red house")
         found[rule] = recording.heat_maps()["moon"]
+        assert (calls[-1] == 77) == (rule == "ovam"), "OVAM's denominator is the whole text with its padding"
     assert not torch.allclose(found["prompt"], found["ovam"]) and not torch.allclose(found["prompt"], found["column"])
     assert set(RIVALS) >= {"moon"}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from daam_core import trace
 
 from .pipeline_cases import CASES, Case, paint, worst_error
+from .video_pipelines import cog_video_x
 
 KINDS = ("flux", "sd3", "pixart")
 
@@ -171,19 +172,21 @@ def test_two_traced_pipelines_in_two_threads(case: Case) -> None:
         assert (recording.heat_maps().heat_maps() - wanted).abs().max() < 1e-4
 
 
-def test_guidance_that_a_callback_switches_off() -> None:
-    """From there on the batch holds the prompt alone."""
-    case, pipe = CASES["sd3"], CASES["sd3"].make()
+@pytest.mark.parametrize("name", ["sd3", "wan"])
+def test_guidance_that_a_callback_switches_off(name: str) -> None:
+    """From there on the batch holds the prompt alone, or the model is called once a step. Flux decides before."""
+    case, pipe = CASES[name], CASES[name].make()
+    stacked = ["prompt_embeds", "pooled_prompt_embeds"] if name == "sd3" else []
 
     def off(pipe: Any, step: int, time: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if step == 0:
             pipe._guidance_scale = 0.0
-            for name in ("prompt_embeds", "pooled_prompt_embeds"):
-                tensors[name] = tensors[name].chunk(2)[1]
+            for tensor in stacked:
+                tensors[tensor] = tensors[tensor].chunk(2)[1]
         return tensors
 
-    given = {"callback_on_step_end": off, "num_inference_steps": 3}
-    given["callback_on_step_end_tensor_inputs"] = ["latents", "prompt_embeds", "pooled_prompt_embeds"]
+    given: dict[str, Any] = {"callback_on_step_end": off, "num_inference_steps": 3}
+    given["callback_on_step_end_tensor_inputs"] = ["latents", *stacked]
     before = paint(pipe, case, **given)
     with trace(pipe, negative=True) as recording:
         during = paint(pipe, case, **given)
@@ -232,4 +235,25 @@ def test_caches_that_skip_attention_mean_fewer_terms_and_it_is_said(
     assert torch.equal(during, before) and recording.failure is None
     maps = recording.heat_maps()
     assert 0 < maps.num_terms[4, 6] < 5 * 2 * 2 * case.frames and maps.words[:3] == ["a", "red", "house"]
+    assert sum("sums of fewer terms" in record.message for record in caplog.records) == 1
+
+
+def test_a_cache_of_joint_attention_through_pytorch(caplog: pytest.LogCaptureFixture) -> None:
+    """CogVideoX: Stable Diffusion 3 takes none of diffusers' caches."""
+    pipe = cog_video_x()
+    pipe.transformer.enable_cache(first_block())
+    given: dict[str, Any] = {
+        "num_frames": 9, "height": 64, "width": 96, "num_inference_steps": 4, "output_type": "latent",
+        "max_sequence_length": 20,
+    }  # fmt: skip
+
+    def film() -> Tensor:
+        return torch.as_tensor(pipe("a red house", generator=torch.Generator().manual_seed(1), **given).frames)
+
+    before = film()
+    with caplog.at_level(logging.WARNING, "daam_lens"), trace(pipe) as recording:
+        assert torch.equal(film(), before)
+    maps = recording.heat_maps()
+    heads = maps.layers[0].heads
+    assert recording.failure is None and 0 < maps.num_terms[maps.grid] < 4 * len(maps.layers) * heads * maps.num_frames
     assert sum("sums of fewer terms" in record.message for record in caplog.records) == 1

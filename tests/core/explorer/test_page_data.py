@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import io
 import json
@@ -152,3 +153,25 @@ def test_words_of_a_large_picture_are_upscaled_one_by_one(monkeypatch: pytest.Mo
     maps = heat_maps(["house", "tree"], (64, 64), ((8, 8),))
     page_data(dataclasses.replace(maps, size=(2**13, 2**14), picture=None))
     assert set(seen) == {1}
+
+
+def test_what_each_of_two_encoders_read_has_maps_of_its_own() -> None:
+    """CLIP read both words, T5 the first alone; start, end and padding are those of no encoder."""
+    made = heat_maps(["red", "house", "red"], (64, 64), ((8, 8), (4, 4)))
+    assert page_data(made).header["encoders"] == []
+    prompt = made.prompt
+    words = tuple(dataclasses.replace(w, channels=c) for w, c in zip(prompt.words, ((1, 3), (2,)), strict=False))
+    tokens = tuple(dataclasses.replace(t, encoder=e) for t, e in zip(prompt.tokens, ("CLIP", "CLIP", "T5"), strict=True))
+    maps = made.each_side(
+        lambda side: dataclasses.replace(side, prompt=dataclasses.replace(prompt, words=words, tokens=tokens))
+    )
+    header = page_data(maps).header
+    assert [one["name"] for one in header["encoders"]] == ["CLIP", "T5"]
+    for one in header["encoders"]:
+        atlas = PageData({}, base64.b64decode(one["atlas"]))
+        for i, entry in enumerate(header["words"]):
+            found = decoded(atlas, one, i, one["words"][i]["scales"], maps.size)
+            read = entry["kind"] == "word" and (one["name"] == "CLIP" or entry["label"] == "red")
+            wanted = maps.heat_map(entry["label"], maps.size, encoder=one["name"]) if read else torch.zeros(maps.size)
+            assert (found - wanted).abs().max() <= 1e-4 * max(1.0, float(wanted.max()))
+            assert one["words"][i]["peak"] == pytest.approx(float(wanted.max()), rel=1e-4, abs=1e-6)

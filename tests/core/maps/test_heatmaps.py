@@ -105,10 +105,23 @@ def test_a_missing_word_names_the_words_that_are() -> None:
         made().heat_map("zebra")
 
 
-@pytest.mark.parametrize("size", [(0, 5), (5,), (-1, 2)])
-def test_a_size_that_is_none_is_said(size: tuple[int, ...]) -> None:
-    with pytest.raises(BadArgument, match="height, width"):
-        made().heat_map("house", size)  # type: ignore[arg-type]
+@pytest.mark.parametrize("size", [(0, 5), (5,), (-1, 2), (3.5, 2), ("a", "b"), 5, (True, True), (1, 2, 3), (2**31, 1)])
+def test_a_size_that_is_none_is_said(size: Any) -> None:
+    maps = made(picture=np.zeros((64, 96, 3), np.uint8))
+    for ask in (maps.heat_map, maps.steps_of, lambda word, size: maps.mask(word, "threshold", size=size)):
+        with pytest.raises(BadArgument, match=r"height, width|has more than 134217728 pixels"):
+            ask("house", size)
+
+
+def test_more_maps_than_can_be_held_are_refused_before_they_are_made() -> None:
+    with pytest.raises(BadArgument, match="9 maps of 11000 x 11000 pixels are more than can be held at once"):
+        made().heat_maps(["house"] * 9, size=(11000, 11000))
+
+
+@pytest.mark.parametrize("name", ["layers", "steps", "heads", "grids", "frames"])
+def test_a_choice_is_a_list(name: str) -> None:
+    with pytest.raises(BadArgument, match=f"{name} takes a list"):
+        detailed().select(**{name: 0})  # type: ignore[arg-type]
 
 
 def test_content_words_leave_out_articles() -> None:

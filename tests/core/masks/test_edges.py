@@ -15,6 +15,7 @@ from torch import Tensor
 
 from daam_core import masks
 from daam_core.errors import BadArgument
+from daam_core.masks.edge_smoothing import links, surfaces
 from daam_core.masks.metrics import iou
 
 Picture = NDArray[np.uint8]
@@ -286,3 +287,49 @@ def test_the_guard_gives_the_maps_own_mask_where_the_picture_misleads() -> None:
     guarded = masks.best(heat[None], picture=picture)
     assert iou(guarded, field) < 0.35
     assert iou(guarded, plain) > iou(unguarded, plain) + 0.2
+
+
+def stemmed() -> tuple[Picture, Tensor, Tensor]:
+    """A cap with heat on stripes; the stem under it is warm at the top and cold at its end."""
+    picture = canvas(128, 128)
+    picture[:, np.arange(128) // 8 % 2 == 1] = WHITE
+    cap = paint(picture, 40, 36, 66, 92, RED)
+    stem = paint(picture, 66, 58, 110, 70, (226, 188, 138))
+    heat = heat_of(cap, (16, 16))
+    heat[8, 7:9] = 0.6
+    return picture, cap | stem, heat
+
+
+def test_the_cold_end_of_a_part_does_not_teach_the_ground_its_colour() -> None:
+    picture, exact, heat = stemmed()
+    assert masks.minmax(heat)[12:, 7].max() < masks.DEFAULT.cold  # the stem's end is as cold as the ground
+    mask = masks.best(heat[None], picture=picture)
+    assert iou(mask, exact) > 0.97
+    blind = masks.best(heat[None], picture=picture, settings=dataclasses.replace(masks.DEFAULT, part=0.0))
+    assert not blind[90:110, 58:70].any()
+
+
+def test_a_surface_that_runs_to_the_border_is_ground_however_warm_it_is() -> None:
+    picture, _, heat = stemmed()
+    paint(picture, 66, 58, 128, 70, (226, 188, 138))
+    assert not masks.best(heat[None], picture=picture)[112:, 58:70].any()
+
+
+def test_surfaces_are_those_that_a_walk_over_links_reaches() -> None:
+    rng = np.random.default_rng(9)
+    colours = rng.integers(0, 2, (12, 17, 1)).astype(np.float32) * 40
+    found = surfaces(links(colours, 10.0))
+    numbers: dict[int, int] = {}
+    for start in np.ndindex(12, 17):
+        reached, waiting = {start}, [start]
+        while waiting:
+            y, x = waiting.pop()
+            for near in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
+                inside = 0 <= near[0] < 12 and 0 <= near[1] < 17
+                if inside and near not in reached and colours[near] == colours[start]:
+                    reached.add(near)
+                    waiting.append(near)
+        assert {(int(y), int(x)) for y, x in np.argwhere(found == found[start])} == reached
+        numbers[int(found[start])] = len(reached)
+    assert min(numbers) == 1
+    assert sum(numbers.values()) == 12 * 17

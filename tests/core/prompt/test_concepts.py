@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from daam_core.errors import BadArgument
-from daam_core.prompt.concepts import RIVALS, Concept, concept_prompt, concepts_of, rivals_of
+from daam_core.prompt.concepts import RIVALS, Concept, concept_prompt, concepts_of, own_columns, rivals_of
+from daam_core.prompt.prompt import Prompt
+
+from ..models import tokenizer
 
 
 def test_labels_and_texts() -> None:
@@ -25,11 +28,25 @@ def test_labels_and_texts() -> None:
         ([""], "a {}", "word or phrase"),
         ([3], "a {}", "not 3"),
         (["sky"], "a photo", "holds {} once"),
+        (["sk\ud800y"], "a {}", "broken character"),
+        ({"sky": "a \udfff"}, "a {}", "broken character"),
     ],
 )
 def test_what_is_none_is_refused(asked: object, template: str, said: str) -> None:
     with pytest.raises(BadArgument, match=said):
         concepts_of(asked, template)  # type: ignore[arg-type]
+
+
+def test_a_concept_that_the_encoder_reads_nothing_of_is_none_and_not_its_article() -> None:
+    tok = tokenizer()
+
+    def read(text: str) -> Prompt:
+        return Prompt.from_ids(tok(text).input_ids, tok, text=text)
+
+    with pytest.raises(BadArgument, match="reads nothing of the concept"):
+        own_columns(read("a <|endoftext|>"), "<|endoftext|>")
+    assert own_columns(read("the"), "the") == (1,)
+    assert own_columns(read("a picture of a boat"), "ship") == (2, 5)
 
 
 def test_rivals_are_eleven_other_things() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import prod
 
-from ...daam_core.capture.accumulator import Accumulator
-from ...daam_core.capture.attention_call import AttentionCall
-from ...daam_core.capture.buffers import BatchSlice
-from ...daam_core.capture.picture_text import is_joint
-from ...daam_core.capture.token_layout import RowLayout, TokenLayout
+from .accumulator import Accumulator
+from .attention_call import AttentionCall
+from .buffers import BatchSlice
+from .picture_text import is_joint
+from .token_layout import RowLayout, TokenLayout
 
 
 def add_self(into: Accumulator, layout: TokenLayout, row: RowLayout, rows: slice, a: AttentionCall) -> None:
@@ -24,7 +23,7 @@ def add_self(into: Accumulator, layout: TokenLayout, row: RowLayout, rows: slice
     frames, height, width = layout.patches
     n = prod(layout.patches)
     part, keys = a.part(rows, row.picture, n, slice(row.picture, row.picture + n))
-    part = _heads_apart(part)
+    part = part.heads_apart()
     into.add_joint_self((height, width), part.q, part.k, part.heads, part.scale, keys, part.bias, part.lse, frames)
 
 
@@ -36,12 +35,4 @@ def add_text(into: Accumulator, layout: TokenLayout, row: RowLayout, source: Bat
     text = slice(row.text, row.text + len(row.columns))
     part, _ = a.part(source.index, text.start, len(row.columns), slice(0, a.keys))
     picture = slice(row.picture, row.picture + prod(layout.patches))
-    into.add_text_queries((height, width), _heads_apart(part), source, picture, text)
-
-
-def _heads_apart(a: AttentionCall) -> AttentionCall:
-    """The same with an axis of heads."""
-    if not a.packed_heads:
-        return a
-    q, k = (x.unflatten(-1, (a.packed_heads, -1)).transpose(1, 2) for x in (a.q, a.k))
-    return replace(a, q=q, k=k, packed_heads=0)
+    into.add_text_queries((height, width), part.heads_apart(), source, picture, text)

@@ -5,28 +5,31 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-Pack = Callable[[str], ModuleType]
+from daam_core.capture.named_attention import named_attention
+
+NAME = "optimized_attention"
 OPTIONS = {"optimized_attention_override": print}
 
 
 def host_attention(*args: Any, **kwargs: Any) -> str:
-    """In place of ComfyUI's."""
+    """In place of a host's."""
     return "host"
 
 
 @pytest.fixture
 def module() -> Iterator[Any]:
-    """`comfy.ldm.own`, with an attention of its own by name."""
-    names = ("comfy", "comfy.ldm", "comfy.ldm.own")
+    """`host.own`, with an attention of its own by name."""
+    names = ("host", "host.own")
     before = {name: sys.modules.get(name) for name in names}
     for name in names:
         sys.modules[name] = ModuleType(name)
-    own: Any = sys.modules["comfy.ldm.own"]
+    own: Any = sys.modules["host.own"]
     own.optimized_attention = host_attention
     yield own
     for name, was in before.items():
@@ -34,6 +37,10 @@ def module() -> Iterator[Any]:
             del sys.modules[name]
         else:
             sys.modules[name] = was
+
+
+def named(override: Any) -> AbstractContextManager[None]:
+    return named_attention("host.own", NAME, override, shown_elsewhere=True)
 
 
 def listener(heard: list[Any]) -> Callable[..., Any]:
@@ -44,37 +51,41 @@ def listener(heard: list[Any]) -> Callable[..., Any]:
     return override
 
 
-def test_calls_without_options_are_handed_on(pack: Pack, module: Any) -> None:
-    named = pack("nodes.capture.named_attention").named_attention
+def test_calls_without_options_are_handed_on(module: Any) -> None:
     heard: list[Any] = []
-    with named("own", listener(heard)):
+    with named(listener(heard)):
         assert module.optimized_attention(1, 2) == "host"
         assert module.optimized_attention(3, transformer_options=OPTIONS) == "host", "ComfyUI shows these itself"
     assert heard == [(1, 2)]
     assert module.optimized_attention is host_attention
 
 
-def test_a_family_without_such_a_module_wraps_nothing(pack: Pack, module: Any) -> None:
-    with pack("nodes.capture.named_attention").named_attention("", print):
+def test_calls_with_options_are_heard_where_nobody_else_shows_them(module: Any) -> None:
+    heard: list[Any] = []
+    with named_attention("host.own", NAME, listener(heard)):
+        assert module.optimized_attention(3, transformer_options=OPTIONS) == "host"
+    assert heard == [(3,)]
+
+
+def test_a_family_without_such_a_module_wraps_nothing(module: Any) -> None:
+    with named_attention("", NAME, print):
         assert module.optimized_attention is host_attention
 
 
-def test_a_run_that_fails_puts_the_name_back(pack: Pack, module: Any) -> None:
-    named = pack("nodes.capture.named_attention").named_attention
-    with pytest.raises(RuntimeError, match="out of memory"), named("own", print):
+def test_a_run_that_fails_puts_the_name_back(module: Any) -> None:
+    with pytest.raises(RuntimeError, match="out of memory"), named(print):
         raise RuntimeError("out of memory")
     assert module.optimized_attention is host_attention
 
 
-def test_each_run_hears_its_own_thread(pack: Pack, module: Any) -> None:
+def test_each_run_hears_its_own_thread(module: Any) -> None:
     """Two runs at once, and a third thread that records nothing."""
-    named = pack("nodes.capture.named_attention").named_attention
     here: list[Any] = []
     there: list[Any] = []
     inside, done = threading.Event(), threading.Event()
 
     def other() -> None:
-        with named("own", listener(there)):
+        with named(listener(there)):
             inside.set()
             done.wait(10)
             module.optimized_attention("there")
@@ -82,7 +93,7 @@ def test_each_run_hears_its_own_thread(pack: Pack, module: Any) -> None:
     runs = threading.Thread(target=other)
     runs.start()
     assert inside.wait(10)
-    with named("own", listener(here)):
+    with named(listener(here)):
         module.optimized_attention("here")
         stranger = threading.Thread(target=module.optimized_attention, args=("nobody",))
         stranger.start()
@@ -93,12 +104,11 @@ def test_each_run_hears_its_own_thread(pack: Pack, module: Any) -> None:
     assert module.optimized_attention is host_attention
 
 
-def test_a_run_inside_a_run_is_heard_by_the_inner_one(pack: Pack, module: Any) -> None:
-    named = pack("nodes.capture.named_attention").named_attention
+def test_a_run_inside_a_run_is_heard_by_the_inner_one(module: Any) -> None:
     outer: list[Any] = []
     inner: list[Any] = []
-    with named("own", listener(outer)):
-        with named("own", listener(inner)):
+    with named(listener(outer)):
+        with named(listener(inner)):
             module.optimized_attention(1)
         module.optimized_attention(2)
     assert (outer, inner) == ([(2,)], [(1,)])

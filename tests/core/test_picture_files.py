@@ -1,0 +1,60 @@
+"""Pictures of people in every mode that PIL opens: read as a viewer shows them, or refused by a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from daam_core.errors import BadArgument
+from daam_core.picture_files import load_picture
+from daam_core.picture_input import checked_picture, size_to_read
+
+
+def ramp(top: int) -> np.ndarray:
+    return np.linspace(0, top, 48).round().reshape(6, 8)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_grey_of_16_bits_is_not_cut_off_at_255(tmp_path: Path, ending: str) -> None:
+    """PIL's own conversion made such a picture white all over."""
+    deep = Image.fromarray(ramp(65535).astype(np.uint16))
+    deep.save(path := tmp_path / f"deep.{ending}")
+    for read in (load_picture(path), checked_picture(deep), checked_picture(Image.fromarray(ramp(65535).astype(np.int32)))):
+        assert np.abs(read[..., 0] - ramp(255)).max() <= 1 and (read == read[..., :1]).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_not_the_colour_that_lies_under_it(
+    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Image.Image, "has_transparency_data", raising=False)  # as in Pillow 9.5, which WebUIs pin
+    image = Image.new("RGBA", (4, 2), (10, 10, 10, 255))
+    image.putpixel((0, 0), (10, 10, 10, 0))
+    if mode == "P":
+        image = Image.new("P", (4, 2), 1)
+        image.putpalette([0, 0, 0, 10, 10, 10])
+        image.putpixel((0, 0), 0)
+        image.save(path := tmp_path / "clear.png", transparency=0)
+    else:
+        image.convert(mode).save(path := tmp_path / "clear.png")
+    read = load_picture(path)
+    assert read[0, 0].tolist() == [255] * 3 and read[1, 3].tolist() == [10] * 3
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [np.random.default_rng(0).random((4, 4), np.float32), np.full((4, 4), -1, np.int32), np.full((4, 4), 2**20, np.int32)],
+)
+def test_numbers_of_no_known_range_are_refused(tmp_path: Path, numbers: np.ndarray) -> None:
+    Image.fromarray(numbers).save(path := tmp_path / "numbers.tif")
+    with pytest.raises(BadArgument, match="range that is not known"):
+        load_picture(path)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (40.5, 40), "ab", 5, (8, 8, 8), (10**9, 10**9), None])
+def test_a_size_that_cannot_be_read_is_said(size: object) -> None:
+    with pytest.raises(BadArgument, match="size is"):
+        size_to_read(size)  # type: ignore[arg-type]
