@@ -96,7 +96,7 @@ def test_a_text_that_another_changes_ends_concepts_and_not_words(tmp_path_factor
     data.mkdir(exist_ok=True)
     found = results(data)["Qwen-Image"]["rewritten"]
     assert found["same"] and found["words"] == ["a", "red", "house"]
-    assert "something changes what block 0 makes of its text" in found["refused"][0]
+    assert "something changes the text between the model's blocks" in found["refused"][0]
 
 
 def test_break_is_read_as_the_model_hears_it(family: dict[str, Any]) -> None:

@@ -204,7 +204,8 @@ def prove_concepts(model: Any, name: str, images: int, behind: int = 0) -> dict[
     asked.encode_concepts(model)
     truth = None
     if name in concept_truth.WAYS:
-        grid = (SIZE[0] // 16, SIZE[1] // 16)
+        shape, patch = paint(model, images, PROMPT)[0][0].shape, 1 if family.autoencoder == "kl2" else 2
+        grid = (shape[-2] // patch, shape[-1] // patch)
         made = functools.partial(concept_truth.Stream, family, name, model, asked._concepts, images, grid, behind)
         with made() as loud:
             paint(model, images, PROMPT)
@@ -230,12 +231,13 @@ def prove_concepts(model: Any, name: str, images: int, behind: int = 0) -> dict[
 
 
 def prove_rewritten(model: Any) -> dict[str, Any]:
-    """Somebody else changes what the first block makes of the text."""
+    """Somebody else changes the text between the first block and the second."""
 
-    def louder(_block: Any, _args: Any, output: Any) -> Any:
-        return output[0] * 1.3, output[1]
+    def louder(_block: Any, args: Any, kwargs: Any) -> Any:
+        return args, {**kwargs, "encoder_hidden_states": kwargs["encoder_hidden_states"] * 1.3}
 
-    handle = model.forge_objects.unet.model.diffusion_model.transformer_blocks[0].register_forward_hook(louder)
+    block = model.forge_objects.unet.model.diffusion_model.transformer_blocks[1]
+    handle = block.register_forward_pre_hook(louder, with_kwargs=True)
     try:
         plain = paint(model, 1, PROMPT)
         latents, _, session = paint(model, 1, PROMPT, record=True, concepts=concept_truth.ASKED)
