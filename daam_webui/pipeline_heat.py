@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,9 @@ from daam_core.types import Size
 from .live_preview import LivePreview
 from .pipeline_pass import PipelineHost, PipelinePass
 
+logger = logging.getLogger("daam_lens")
 CALLBACK = "callback_on_step_end"
+FAILED = "it could not be worked out; the log says why. The picture is made, and recorded, without it."
 
 
 class PipelineHeat:
@@ -40,8 +43,11 @@ class PipelineHeat:
         embeddings = arguments.get("prompt_embeds")
         if isinstance(embeddings, Tensor) and getattr(self._painted.pipe, "unet", None) is not None:
             self._columns = int(embeddings.shape[1])
-
-        self._live.watch(self)
+        try:
+            self._live.watch(self)
+        except Exception as error:  # another release of the host
+            self._fail(error)
+            return arguments
 
         def callback_on_step_end(*args: Any, **kwargs: Any) -> Any:
             given = honest(*args, **kwargs)  # an interrupt is raised here, and goes through
@@ -51,11 +57,18 @@ class PipelineHeat:
         return {**arguments, CALLBACK: callback_on_step_end}
 
     def _after_step(self) -> None:
-        # What the host makes its preview of, one for each picture.
-        latent = getattr(self._host.preview_state(), "current_latent", None)
-        if isinstance(latent, Tensor) and latent.dim() == 4:
-            size = (int(latent.shape[-2]), int(latent.shape[-1]))
-            self._live.after_step(self._heat, len(self._painted.prompts), size, latent)
+        try:
+            # What the host makes its preview of, one for each picture.
+            latent = getattr(self._host.preview_state(), "current_latent", None)
+            if isinstance(latent, Tensor) and latent.dim() == 4:
+                size = (int(latent.shape[-2]), int(latent.shape[-1]))
+                self._live.after_step(self._heat, len(self._painted.prompts), size, latent)
+        except Exception as error:  # the pipeline would end with it
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        logger.warning("DAAM Lens: the live heat failed", exc_info=error)
+        self._live.end(FAILED)
 
     def _heat(self, image: int, size: Size) -> Tensor | None:
         found: Tensor | None = self._painted.trace.heat_so_far(self._word, size, image, self._prompt(image))

@@ -64,7 +64,7 @@ def check_frames(latent: Sequence[int]) -> None:
 
 
 class TransformerHooks:
-    """Listens to the attention of one transformer; a context manager for one prediction.
+    """Reads the attention of one transformer; a context manager for one prediction.
 
     Args:
         model: the diffusion model.

@@ -9,7 +9,6 @@ At the first call it is proved: the prompt's own text, sent the same way, has to
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,17 +20,15 @@ from torch import Tensor, nn
 
 from ..errors import UnsupportedModel
 from ..prompt.prompt import Prompt
-from .attention_call import AttentionCall, comfyui_output, from_comfyui
+from .alike import alike
+from .attention_call import AttentionCall
+from .block_arguments import Answers, Attend, of_rows, token_axis
 from .comfyui_streams import BlockStream, require_one_time
 from .concept_texts import ConceptTexts
 from .region import WHOLE, Area
 from .stream_sums import StreamSums
 from .token_layout import RowLayout, TokenLayout
 
-_TOLERANCE = 0.02
-"""How far the text, sent through a block once more, may be from what the block made of it, as a share of it."""
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""q, k, v `[rows, heads, tokens, d]` of tokens -> what they read, alike."""
 Answered = Callable[[Callable[..., Any] | None], AbstractContextManager[None]]
 """While inside, a host's models attend with this function; None is the host's own, which nobody hears then."""
 
@@ -275,7 +272,7 @@ class BlockStreams(StreamSums):
         if not kind.rotation or kind.ids is None:
             return None
         given = block.given[kind.rotation]
-        self._axis = _token_axis(given, tokens)
+        self._axis = token_axis(given, tokens)
         ids = kind.ids(self._model, columns, self._latent).to(given.device)
         made: Tensor = self._model.get_submodule(kind.embedder)(ids[None])
         made = made if self._axis == 2 else made.movedim(1, 2)
@@ -289,7 +286,7 @@ class BlockStreams(StreamSums):
         assert layout is not None
         n, beside = tokens.shape[1], 1 if kind.picture else 0
         own = slice(0, n) if where.text < where.picture else slice(beside, beside + n)
-        answers = _Answers(own, n + beside, attend)
+        answers = Answers(own, n + beside, attend)
         replaced: dict[str, Any] = dict.fromkeys(kind.without)
         options = {"transformer_options": {"optimized_attention_override": answers}} if self._answered is None else {}
         replaced[kind.text] = tokens.clone()  # some blocks write into what they are given
@@ -297,12 +294,12 @@ class BlockStreams(StreamSums):
             replaced[kind.picture] = block.given[kind.picture][:, :1][index]
         if rotation is not None:
             place = block.given[kind.rotation].narrow(self._axis, where.picture, 1)
-            beside_text = [_of_rows(place, index, layout.batch)] if kind.picture else []
+            beside_text = [of_rows(place, index, layout.batch)] if kind.picture else []
             turned = rotation.expand(beside_text[0].shape[0] if beside_text else 1, *rotation.shape[1:])
             order = [turned, *beside_text] if own.start == 0 else [*beside_text, turned]
             replaced[kind.rotation] = torch.cat(order, self._axis)
         given = {
-            name: replaced[name] if name in replaced else _of_rows(value, index, layout.batch)
+            name: replaced[name] if name in replaced else of_rows(value, index, layout.batch)
             for name, value in block.given.items()
         }
         given |= {kind.text: replaced[kind.text], **options}
@@ -346,57 +343,7 @@ class BlockStreams(StreamSums):
         block.expected = self._through(block, text, rotation, index, where, attend)
 
 
-class _Answers:
-    """What a block attends with while other tokens go through it: ComfyUI's `optimized_attention_override`.
-
-    Args:
-        own: where the tokens stand among the queries.
-        queries: how many there are.
-        attend: what the tokens read.
-    """
-
-    def __init__(self, own: slice, queries: int, attend: Attend) -> None:
-        self._own, self._queries, self._attend = own, queries, attend
-        self.asked = False
-
-    def __call__(self, _function: Any, *args: Any, **kwargs: Any) -> Tensor:
-        a = from_comfyui(args, kwargs)
-        a = comfyui_output(a, args, kwargs, a.q).heads_apart()
-        out = torch.zeros_like(a.q)
-        if not self.asked and a.queries == a.keys == self._queries:
-            self.asked = True
-            assert a.v is not None
-            k, v = (x.repeat_interleave(a.q.shape[1] // x.shape[1], 1) for x in (a.k, a.v))
-            out[:, :, self._own] = self._attend(a.q[:, :, self._own], k[:, :, self._own], v[:, :, self._own]).to(out.dtype)
-        return out if kwargs.get("skip_output_reshape") else out.transpose(1, 2).flatten(2)
-
-
-def _token_axis(positions: Tensor, tokens: int) -> int:
-    """Along which axis of positions tokens stand: `[rows, 1, tokens, …]` or `[rows, tokens, 1, …]`."""
-    for axis in (2, 1):
-        if positions.dim() > 3 and positions.shape[axis] == tokens and positions.shape[3 - axis] == 1:
-            return axis
-    raise UnsupportedModel(f"the positions of {tokens} tokens have the shape {tuple(positions.shape)}, which is not known")
-
-
-def _of_rows(value: Any, index: Tensor, batch: int) -> Any:
-    """The rows of an argument of a block: of tensors that have one for each of the batch, and what holds such."""
-    if isinstance(value, Tensor):
-        return value[index.to(value.device)] if value.dim() > 1 and len(value) == batch else value
-    if isinstance(value, (tuple, list)):
-        return type(value)(_of_rows(one, index, batch) for one in value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value)]
-        return dataclasses.replace(value, **{name: _of_rows(getattr(value, name), index, batch) for name in names})
-    return value
-
-
 def _require(found: Tensor, wanted: Tensor | None, reason: str) -> None:
     """Raises UnsupportedModel with this reason where two tensors differ by more than rounding."""
-    alike = wanted is not None and found.shape == wanted.shape
-    if (
-        not alike
-        or wanted is None
-        or not bool((found.float() - wanted.float()).abs().amax() <= _TOLERANCE * wanted.float().abs().amax() + 1e-6)
-    ):
+    if wanted is None or not alike(found, wanted):
         raise UnsupportedModel(f"{reason}, so a concept cannot be read as a word")

@@ -10,14 +10,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModel
+from .alike import alike
 from .attention_call import AttentionCall
 from .block_streams import ConceptRow
 from .comfyui_model import class_names
 from .concept_texts import ConceptTexts
 from .concepts import ConceptRecording
 from .token_layout import RowLayout, TokenLayout
-
-_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -135,9 +134,7 @@ class ComfyUICrossConcepts(ConceptRecording):
             if not self._proved and self._given is not None:
                 row = self._rows[0].index
                 again = self._kind.embed(self._model, self._given[row].to(text.device, text.dtype))
-                if again.shape != text[row].shape or not bool(
-                    (again.float() - text[row].float()).abs().amax() <= _TOLERANCE * text[row].float().abs().amax() + 1e-6
-                ):
+                if not alike(again, text[row]):
                     raise UnsupportedModel("something changes the text ahead of the model's first block")
         self._open = module, text
 

@@ -96,7 +96,7 @@ class ConceptReader:
             self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A model that is copied or written while it is listened to takes its hooks along: the copy's do nothing."""
+        """A model that is copied or written while it is recorded takes its hooks along: the copy's do nothing."""
         return _detached, ()
 
     def remove(self) -> None:

@@ -16,6 +16,7 @@ from ..errors import NothingRecorded, UnsupportedModel
 from ..maps.data import RecordedImage
 from ..prompt.prompt import Prompt
 from ..types import Grid, Layer
+from .alike import alike
 from .buffers import BatchSlice
 from .concept_sums import ConceptSums
 from .concept_texts import Columns, ConceptTexts
@@ -26,8 +27,6 @@ _SMALL = 2**16
 """Layers of at most so many numbers in their queries wait for each other until the step ends: 256 KiB each."""
 _TURNS = 8
 """In each step the keys of one of so many layers are compared with those that are held."""
-_TOLERANCE = 0.02
-"""How far the keys of the prompt, projected once more, may be from those that the layer attended with, as a share of them."""
 
 
 class ConceptRecording(ConceptSums):
@@ -173,10 +172,7 @@ class ConceptRecording(ConceptSums):
 
     def require_keys(self, name: str, number: int, context: Tensor, k: Tensor) -> None:
         """The same of a layer of that name."""
-        again = self._project(number, context)
-        if again.shape != k.shape or not bool(
-            (again.float() - k.float()).abs().amax() <= _TOLERANCE * k.float().abs().amax() + 1e-6
-        ):
+        if not alike(self._project(number, context), k):
             raise UnsupportedModel(
                 f"{name} attends to keys that are not those of the text it is given, so a concept's cannot be made; "
                 "something stands between the text encoder and this layer"

@@ -1,8 +1,9 @@
-"""Transformers of diffusers that are known and not read, and why."""
+"""Transformers and UNets of diffusers that are known and not read, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 _SOUND = "it makes sound, not pictures"
 _PART = "it is a part of UNets, which are read as a whole"
@@ -33,3 +34,23 @@ REFUSED: Mapping[str, str] = {
     ),
 }
 """`module.Class` of each behind `diffusers.models.transformers.`, with the reason."""
+
+REFUSED_UNETS: Mapping[str, str] = {
+    "I2VGenXLUNet": "its text has tokens of the picture that it starts from behind it",
+    "UNetSpatioTemporalConditionModel": "it is given a picture instead of a prompt",
+    "StableCascadeUNet": (
+        "in the prior one attention has the picture, the text and a summary of the text among its keys, a layout that is not "
+        "read, and the decoder is given the summary alone, without words"
+    ),
+}
+"""Class of each, with the reason."""
+
+
+def class_names(pipe: Any) -> list[str]:
+    """Of a pipeline's parts, as they were before they were compiled."""
+    return [type(getattr(part, "_orig_mod", part)).__name__ for part in getattr(pipe, "__dict__", {}).values()]
+
+
+def refused_unet(classes: Iterable[str]) -> str:
+    """Which of a pipeline's parts, by their classes, is a UNet that is not read, and why; empty where none is."""
+    return next((f"of its {one}, {REFUSED_UNETS[one]}" for one in classes if one in REFUSED_UNETS), "")

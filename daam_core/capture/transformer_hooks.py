@@ -122,7 +122,7 @@ class TransformerHooks:
             reset_graphs()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A model that is copied or written while it is listened to takes its hooks along: the copy's do nothing."""
+        """A model that is copied or written while it is recorded takes its hooks along: the copy's do nothing."""
         return _detached, ()
 
     def _attach(self) -> None:

@@ -63,7 +63,7 @@ class UNetOutputs:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A model that is copied or written while it is listened to takes its hooks along: the copy's do nothing."""
+        """A model that is copied or written while it is recorded takes its hooks along: the copy's do nothing."""
         return UNetOutputs, (nn.Module(),)
 
     def __exit__(self, *_: object) -> None:

@@ -117,8 +117,10 @@ def _model(name: str) -> _Line:
     except DaamLensError as error:
         return False, str(error)
     from ..capture.families import FAMILIES
-    from ..capture.refused_families import REFUSED
+    from ..capture.refused_families import REFUSED, refused_unet
 
+    if reason := refused_unet(classes.values()):
+        return False, f"{folder}: {kind} is not read: {reason}"
     if "unet" in classes:
         return True, f"{folder}: {kind} with {classes['unet']}, a UNet, which is read if it has cross-attention"
     seen = [name for part, name in classes.items() if part.startswith("transformer")]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..capture.refused_families import class_names, refused_unet
 from ..errors import MissingPackage, UnsupportedModel
 from ..packages import install_line
 from ..validate import checked_device, checked_model
@@ -38,6 +39,8 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
         if (error.name or "").startswith((__package__ or "daam_core").rpartition(".")[0]):
             raise
         raise MissingPackage(f"Making pictures needs more packages: {install_line('demo')} ({error})") from error
+    if reason := refused_unet(class_names(pipe)):
+        raise UnsupportedModel(f"{name} is a {type(pipe).__name__}, which cannot be read: {reason}.")
     if getattr(pipe, "unet", None) is None and getattr(pipe, "transformer", None) is None:
         raise UnsupportedModel(f"{name} is a {type(pipe).__name__}, which has no UNet and no transformer to read.")
     try:

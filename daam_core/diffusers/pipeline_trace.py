@@ -23,7 +23,7 @@ from .callbacks import Callbacks
 from .encoded_prompts import EncodedPrompts, Encoding
 from .encodings import add_encoding, argument_of, batches_of, rows_of, same_rows, source_of, texts_of, untemplated
 from .outputs import output_pictures, output_size
-from .videos import output_videos
+from .videos import REFERENCES, output_videos, reference_frames
 
 ENCODERS = ("encode_prompt", "encode_prompt_multiple_images")
 """What pipelines call the method that makes a prompt's embeddings."""
@@ -180,6 +180,7 @@ class PipelineTrace(AttentionTrace):
         pictures = None if call.given.get("output_type") == "latent" else output_pictures(output)
         # The whole call's arguments would keep its embeddings and pictures.
         given = {name: value for name, value in call.given.items() if isinstance(value, (int, str))}
+        given[REFERENCES] = reference_frames(call.given, self._pipe)
         made = Generation(recording, recording.num_images, pictures=pictures, given=given)
         try:
             made.size, made.videos = self._size(call, output), output_videos(output, call.given)

@@ -14,6 +14,7 @@ from ..capture.buffers import StoreOptions
 from ..capture.class_hook import Finish
 from ..capture.compile_op import output_is_fused
 from ..capture.concept_texts import ConceptTexts
+from ..capture.refused_families import class_names, refused_unet
 from ..capture.region import WHOLE
 from ..capture.text_rows import EncodedText
 from ..capture.tokenizer_hook import Tokenized
@@ -34,11 +35,6 @@ from .painted_area import painted_area
 from .pipeline_trace import PipelineCall, PipelineTrace
 from .unet_prompts import encoded_words, given_words
 
-_NOT_READ = {
-    "I2VGenXLUNet": "its text stands between tokens of the picture that it starts from",
-    "UNetSpatioTemporalConditionModel": "it is given a picture instead of a prompt",
-}
-"""Classes of UNets that are not read, and why."""
 _SHAPE = 1.02
 """So far a picture's shape may be from that of its latents: sizes are rounded to whole latents."""
 
@@ -282,11 +278,10 @@ def _require_readable(pipe: Any) -> None:
     name, unet = type(pipe).__name__, getattr(pipe, "unet", None)
     if isinstance(pipe, torch.nn.Module):
         raise UnsupportedModel(f"{name} is a model: give the pipeline that it is part of, `trace(pipe)`.")
+    if reason := refused_unet(class_names(pipe)):
+        raise UnsupportedModel(f"{name} cannot be read: {reason}.")
     if not isinstance(unet, torch.nn.Module):
         raise UnsupportedModel(f"{name} has no UNet and no transformer. DAAM Lens reads pipelines that have one of them.")
-    inner = type(getattr(unet, "_orig_mod", unet)).__name__
-    if inner in _NOT_READ:
-        raise UnsupportedModel(f"{name} cannot be read: of its {inner}, {_NOT_READ[inner]}.")
     if is_modular(pipe):
         raise UnsupportedModel(f"{name} is a modular pipeline, whose UNet is not read: use the whole pipeline of that model.")
     parameters = inspect.signature(type(pipe).__call__).parameters

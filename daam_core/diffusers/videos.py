@@ -13,11 +13,12 @@ from torch import Tensor
 from ..maps.film import LARGEST_VIDEO
 from ..maps.frames import Frames
 from ..maps.heatmaps import HeatMaps
-from ..maps.subset import over_frames
+from ..maps.subset import behind_frames, over_frames
 from ..types import Video
 from .outputs import pictures_of
 
 logger = logging.getLogger("daam_lens")
+REFERENCES = "frames of references"
 _PACKED = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_temporal_scale_factor")
 """What pipelines call the number of frames that their autoencoder packs into a latent one."""
 
@@ -40,12 +41,14 @@ def with_its_video(maps: HeatMaps, video: Video | None, given: Mapping[str, Any]
 
     Args:
         video: as `output_videos` gives it, where there is one.
-        given: the arguments of the pipeline's call.
+        given: the arguments of the pipeline's call, and under `REFERENCES` what `reference_frames` says of it.
     """
     if maps.frames is None:
         return maps
+    if ahead := int(given.get(REFERENCES, 0)):
+        maps = maps.each_side(lambda side: behind_frames(side, ahead))
     middle = None if video is None else video[len(video) // 2]
-    if not whole_video(maps.frames, video, given, pipe):
+    if maps.frames is not None and not whole_video(maps.frames, video, given, pipe):
         logger.warning(
             "DAAM Lens: the model was shown %d latent frames at a time, which are not the whole video, so there is one map of "
             "them: the mean over the frames.",
@@ -90,6 +93,15 @@ def whole_video(frames: Frames, video: Video | None, given: Mapping[str, Any], p
     if packed is None or not isinstance(asked, int):
         return True
     return -(-((asked - 1) // packed + 1) // together) == frames.latents
+
+
+def reference_frames(given: Mapping[str, Any], pipe: Any) -> int:
+    """Latent frames of references ahead of a video (VACE), which its pipeline cuts off when all steps are done."""
+    seen = given.get("reference_images")
+    if seen is None or not type(pipe).__name__.startswith("WanVACE"):
+        return 0
+    first = seen[0] if isinstance(seen, (list, tuple)) and seen and isinstance(seen[0], (list, tuple)) else seen
+    return len(first) if isinstance(first, (list, tuple)) else 1
 
 
 def _patch(model: Any) -> int:

@@ -100,6 +100,19 @@ def of_frames(image: RecordedImage, numbers: Sequence[int], alone: bool = True) 
     )
 
 
+def behind_frames(image: RecordedImage, ahead: int) -> RecordedImage:
+    """A video's side without its first latent frames, which are references and none of the video's; what was kept as the mean
+    over all of them goes. Unchanged where a frame of the maps stands for some of either."""
+    frames = image.frames
+    if frames is None or ahead not in (stop for _, stop in frames.spans):
+        return image
+    numbers = [i for i, (start, _) in enumerate(frames.spans) if start >= ahead]
+    if not numbers:
+        return image
+    spans = tuple((start - ahead, stop - ahead) for start, stop in (frames.spans[i] for i in numbers))
+    return dataclasses.replace(of_frames(image, numbers), frames=Frames(spans, frames.latents - ahead))
+
+
 def sum_frames(image: RecordedImage) -> RecordedImage:
     """A video's side as a picture's: the sum over all latent frames of those that are there, and of their terms."""
     frames = image.frames

@@ -8,14 +8,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...daam_core.capture.attention_call import AttentionCall
+from ...daam_core.capture.block_streams import ConceptRow
 from ...daam_core.capture.buffers import BatchSlice
 from ...daam_core.capture.concept_texts import ConceptTexts
 from ...daam_core.capture.concepts import ConceptRecording
 from ...daam_core.capture.plain_weights import plain_weights
 from ...daam_core.capture.recording import Recording
 from ...daam_core.errors import NothingRecorded, UnsupportedModel
+from ...daam_core.prompt.prompt import Prompt
 from ...daam_core.types import Grid
-from .batch_rows import Conds
+from .batch_rows import Conds, Side
 
 Place = tuple[str, int, int]
 """(input, middle or output; number of the block; number of the transformer's block) of a cross-attention."""
@@ -120,6 +122,21 @@ def one_encoding(carried: Sequence[ConceptTexts | str | None]) -> ConceptTexts:
         raise NothingRecorded("there is no prompt that concepts could be held against")
     assert isinstance(carried[0], ConceptTexts)
     return carried[0]
+
+
+def concept_rows(wanted: Sequence[tuple[Side, BatchSlice]], prompts: Sequence[Prompt]) -> list[ConceptRow]:
+    """The rows of a transformer's batch that concepts are read beside: the prompt's, one a picture and part of the prompt.
+
+    Args:
+        wanted: whose rows are recorded, and where in the batch they stand.
+        prompts: what the pictures are made of.
+    """
+    return [
+        ConceptRow(row, image, tuple(prompts), batch_slice.area, batch_slice.part)
+        for side, batch_slice in wanted
+        if side == "prompt"
+        for image, row in enumerate(range(batch_slice.start, batch_slice.stop))
+    ]
 
 
 def _projection(network: Any, place: Place) -> nn.Module:

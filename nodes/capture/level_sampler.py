@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...daam_core.errors import NothingRecorded, UnsupportedModel
 from ...daam_core.maps.heatmaps import HeatMaps
-from .recording_session import Options
+from .record_options import Options
 from .recording_store import Source
 from .sampler_hooks import KEY, RecordedSampling
 

@@ -72,7 +72,8 @@ def prompts_of(
         columns = [[column for token in _with_last(batch) for column in _columns_of(*token, own)] for batch in batches]
         ids, weights = [[i for i, _ in row] for row in columns], [[weight for _, weight in row] for row in columns]
         prompt = Prompt.from_ids(ids, vocabulary, weights, text)
-        found[name] = _without_template(prompt, ids[0], vocabulary) if len(ids) == 1 else prompt
+        bare = _without_template(prompt, ids[0], vocabulary) if len(ids) == 1 else prompt
+        found[name] = bare if text or bare is prompt else replace(bare, text=_own_text(bare, ids[0], vocabulary))
     return found
 
 
@@ -277,6 +278,12 @@ def _without_template(prompt: Prompt, ids: Sequence[int | str], vocabulary: _Voc
     padding = range(stop, last)
     end = tuple(column for column in marked.end if column not in padding)
     return replace(marked, end=end, padding=(*marked.padding, *padding))
+
+
+def _own_text(prompt: Prompt, ids: Sequence[int | str], vocabulary: _Vocabulary) -> str:
+    """What the tokens of a prompt say, without the template around them."""
+    own = [ids[token.column] for token in prompt.tokens]
+    return Prompt.from_ids(own, vocabulary).text if own else ""
 
 
 def _without_padding(prompt: Prompt, ids: Sequence[int | str], vocabulary: _Vocabulary) -> Prompt:

@@ -27,7 +27,8 @@ from ...daam_core.maps.heatmaps import HeatMaps
 from ...daam_core.prompt.concepts import Concept
 from .concept_encoding import ConceptEncoder
 from .live_preview import LivePreview
-from .recording_session import Options, RecordingSession
+from .record_options import Options
+from .recording_session import RecordingSession
 from .recording_store import RECORDINGS, Source
 
 logger = logging.getLogger("daam_lens")
@@ -226,7 +227,7 @@ def _install(session: RecordingSession, model_options: dict[str, Any]) -> None:
     if session.family is not None:
         return
     patches = dict(options.get("patches", {}))
-    session.same_text = not all(map(_is_columnwise, patches.get("attn2_patch") or [None]))
+    session.layer_text.same_text = not all(map(_is_columnwise, patches.get("attn2_patch") or [None]))
     patches["attn2_patch"] = [*patches.get("attn2_patch", []), _attention_patch(session, own=False)]
     if session.options.keep.self_attention:
         patches["attn1_patch"] = [*patches.get("attn1_patch", []), _attention_patch(session, own=True)]

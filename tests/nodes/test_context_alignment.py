@@ -119,7 +119,7 @@ def test_a_chat_template_has_no_words(pack: Pack) -> None:
     own = SimpleNamespace(start_token=None, end_token=None, inv_vocab=dict(enumerate(names)))
     tokens = {"qwen25_7b": [[(i, 1.0) for i in range(len(names))]]}
     tokens = pack("nodes.capture.prompt_tokens").prompts_of(tokens, SimpleNamespace(qwen25_7b=own), SimpleNamespace())
-    assert tokens["qwen25_7b"].labels == ["red", "house"]
+    assert tokens["qwen25_7b"].labels == ["red", "house"] and tokens["qwen25_7b"].text == "red house"
     cut = pack("nodes.capture.context_alignment").of_length(tokens, len(names) - 9)
     assert places(cut, "house") == [1]
 
@@ -164,7 +164,7 @@ def templated(pack: Pack, *texts: str, pad: str = "<pad>") -> Any:
 def test_templates_are_found_by_what_they_say(pack: Pack, before: list[str], behind: list[str]) -> None:
     prompt = templated(pack, *before, "red", "Ġhouse", "<pad>", "<pad>", *behind)
     n = len(before)
-    assert [word.text for word in prompt.words] == ["red", "house"]
+    assert [word.text for word in prompt.words] == ["red", "house"] and prompt.text == "red house"
     assert [token.column for token in prompt.tokens] == [n, n + 1]
     assert (prompt.start, prompt.padding) == (tuple(range(n)), (n + 2, n + 3))
     assert prompt.end == tuple(range(n + 4, n + 4 + len(behind)))

@@ -319,6 +319,26 @@ def test_an_interrupt_goes_through_and_leaves_the_host_s_state_alone(pipe: Any) 
     assert "assign_current_image" not in vars(host.state)
 
 
+def test_a_failure_of_the_live_heat_leaves_picture_and_maps(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(pipe)
+    bare = run(host, None)
+    host.state = State()
+    monkeypatch.setattr(PipelineHeat, "_words", lambda *_: 1 / 0)
+    session = session_of(host, live_word="house")
+    assert torch.equal(run(host, session), bare) and session.finished
+    (reason,) = session.live_failures()
+    assert "could not be worked out" in reason and "division" not in reason
+
+
+def test_a_host_whose_state_takes_no_previews_paints_and_is_recorded(pipe: Any) -> None:
+    host = Host(pipe)
+    bare = run(host, None)
+    host.state = State()
+    session = session_of(host, live_word="house")
+    session._live = live_preview.LivePreview("house", SimpleNamespace())
+    assert torch.equal(run(host, session), bare) and session.finished and len(session.live_failures()) == 1
+
+
 def test_a_live_word_that_is_not_in_the_prompt_is_a_sentence_and_the_maps_are_there(pipe: Any) -> None:
     host = Host(pipe)
     host.state = State()

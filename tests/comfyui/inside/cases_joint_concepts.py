@@ -84,6 +84,8 @@ def built(name: str, **changes: Any) -> tuple[Family, Any] | None:
 class Witness(truth.Calls):
     """A run without Record, whose blocks are read: what each was given, and what its attention made."""
 
+    tolerance = 1e-5
+
     def __init__(self, concepts: Any) -> None:
         super().__init__()
         self.concepts = concepts
@@ -110,7 +112,7 @@ class Witness(truth.Calls):
         self.late[image] = self.late[image] + presence * self.step**8
 
     def compare(self, found: Any, grid: tuple[int, int]) -> float:
-        """Maps and presence of every picture, to 1e-5; gives the largest difference."""
+        """Maps and presence of every picture; gives the largest difference."""
         worst = 0.0
         for image, maps in enumerate(found):
             labels = [one.label for one in self.concepts.concepts]
@@ -123,7 +125,7 @@ class Witness(truth.Calls):
             hottest = late.sort(descending=True).values[:, : max(1, int(0.03 * late.shape[1]))]
             for label, score in zip(labels, 1 - late.mean(1) / hottest.mean(1), strict=True):
                 worst = max(worst, abs(maps.presence(label).score - float(score)))
-        assert worst < 1e-5, f"off by {worst:.1e}"
+        assert worst < self.tolerance, f"off by {worst:.1e}"
         return worst
 
 

@@ -19,6 +19,8 @@ from zoo import PROMPT, clip, empty, unet
 class Outputs(truth.Calls):
     """Scores by grid, float64 `[images, n, columns]`, and affinity `[images, n, n]`, step j weighted by j squared."""
 
+    tolerance = 1e-5
+
     def __init__(self) -> None:
         super().__init__()
         self.scores: dict[Any, Any] = {}
@@ -53,7 +55,7 @@ class Outputs(truth.Calls):
             assert grid == max((g for g in self.affinity), key=lambda g: g[0] * g[1])
             true = self.affinity[grid][image] / self.weights[grid]
             worst = max(worst, float((affinity.double() - true).abs().max()))
-        assert worst < 1e-5, f"off by {worst:.1e}"
+        assert worst < self.tolerance, f"off by {worst:.1e}"
         return worst
 
 
@@ -64,8 +66,9 @@ def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, bias
     return ((scores if bias is None else scores + bias).softmax(-1) @ v).transpose(0, 1).flatten(1)
 
 
-def _of_transformer(family: Family, model: Any, sample: Any) -> Outputs:
+def _of_transformer(family: Family, model: Any, sample: Any, nth: int | None = None) -> Outputs:
     where, found, watched = family.maps, Outputs(), model.clone()
+    found.nth = nth
     assert isinstance(where, (Joint, Cross))
     watched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "truth", found.wrapper)
     of_frames = family.frames * where.grid[0] * where.grid[1]

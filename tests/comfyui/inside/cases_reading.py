@@ -13,7 +13,7 @@ from cases_nodes import refused, run
 pack = "daam-lens"
 bed = importlib.import_module(f"{pack}.daam_core.studies.mask_bed_scenes")
 level_sampler = importlib.import_module(f"{pack}.nodes.capture.level_sampler")
-Options = importlib.import_module(f"{pack}.nodes.capture.recording_session").Options
+Options = importlib.import_module(f"{pack}.nodes.capture.record_options").Options
 StoreOptions = importlib.import_module(f"{pack}.daam_core.capture.buffers").StoreOptions
 
 

@@ -1,0 +1,36 @@
+"""What a run that met no error says where it has no maps, or not all that were asked for."""
+
+from __future__ import annotations
+
+PIECES = (
+    "Another node samples the picture or video piece by piece (context windows), so that nobody can say which part of it the "
+    "attention belongs to. Record without that node."
+)
+
+
+def nothing_seen(num_steps: int, in_pieces: bool) -> str:
+    """The sentence about a run of `num_steps` recorded steps none of whose attention was seen.
+
+    Args:
+        in_pieces: whether conditionings were predicted that are not the sampler's own.
+    """
+    if in_pieces:
+        return PIECES
+    if not num_steps:
+        return (
+            "No sampling step lies between the first and last step that Record was told to keep. Set `first_step` and "
+            "`last_step` to steps that the sampler does."
+        )
+    return (
+        f"The sampler did {num_steps} steps, but none of the model's attention to the text could be seen: another node puts "
+        "its own in place of it (the samplers of ComfyUI-NAG do so), or this version of ComfyUI tells nobody of it. Record "
+        "with ComfyUI's own sampler, or a newer version."
+    )
+
+
+def no_relations(model: str) -> str:
+    """The sentence about a network, by its class's name, in which the text attends to nothing."""
+    return (
+        "What the text attends to was not recorded, the words were: in this model, "
+        f"{model}, only the picture has queries, and the text keys."
+    )
