@@ -47,11 +47,20 @@ def rgb_pixels(image: PIL.Image.Image) -> Image:
         if image.mode == "F" or not 0 <= int(grey.min()) <= int(grey.max()) < 2**16:
             raise BadArgument(f"A picture of mode {image.mode} has numbers of a range that is not known; save it with 8 bits.")
         image = PIL.Image.fromarray((grey.astype(np.float32) / 257).round().astype(np.uint8))
-    if image.has_transparency_data:
+    if _is_transparent(image):
         image = image.convert("RGBA")
         white = PIL.Image.new("RGBA", image.size, "white")
         image = PIL.Image.alpha_composite(white, image)
     return np.asarray(image.convert("RGB"))
+
+
+def _is_transparent(image: PIL.Image.Image) -> bool:
+    """PIL's own `has_transparency_data`, which Pillow 9.5 (that of AUTOMATIC1111 and Forge) does not have yet."""
+    return (
+        image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
+        or "transparency" in image.info
+        or (image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A"))
+    )
 
 
 def load_label_map(path: str | Path) -> NDArray[np.uint8]:

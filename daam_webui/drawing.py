@@ -147,8 +147,8 @@ def background_for(maps: HeatMaps) -> Background:
 
 
 def overlay_of(maps: HeatMaps, word: str | Word, opacity: float, colormap: str, ground: Background | None = None) -> Picture:
-    """The map over its picture, with a caption that says how much of a place's attention it is, of a concept how likely it is
-    in the picture: uint8 `[H, W, 3]`.
+    """The map over its picture, with the word and a bar in per cent of a place's attention below it, of a concept how likely it
+    is in the picture: uint8 `[H, W, 3]`.
 
     Args:
         ground: the picture, where it serves several words.
@@ -157,9 +157,9 @@ def overlay_of(maps: HeatMaps, word: str | Word, opacity: float, colormap: str, 
         DetailMissing: the picture is not known.
     """
     below, label = ground or background_for(maps), word if isinstance(word, str) else word.label
-    percent = maps.heat_map(word, maps.size) * (100 / max(1, sum(maps.num_terms.values())))
-    caption = caption_of(maps, word) or f"{label} · % of attention"
-    return overlay(below, percent, opacity, colormap, caption, True)  # type: ignore[arg-type]
+    share = maps.heat_map(word, maps.size) / max(1, sum(maps.num_terms.values()))
+    # The unit stands in the bar: beside the word, a picture of the model inside has no room for it.
+    return overlay(below, share, opacity, colormap, caption_of(maps, word) or label, True, unit="%")  # type: ignore[arg-type]
 
 
 def _drawn(maps: HeatMaps, words: list[str], settings: Settings, notes: list[str]) -> list[Drawn]:

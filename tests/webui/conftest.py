@@ -54,7 +54,7 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         v2_checkpoint(models)
         model_inside(data)
     else:
-        full_shape_others(models)
+        full_shape_others(models, whole_depth=host.name == "classic")
         controlnet(data / "models" / "ControlNet")
     hypernetwork(data / "models" / "hypernetworks", width)
     small_files(data, width, full=host.name != "a1111")

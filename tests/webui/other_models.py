@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,19 @@ def v2_checkpoint(folder: Path, name: str = "v2", seed: int = 3) -> Path:
     return _written(folder, name, weights, config)
 
 
-def full_shape_others(folder: Path) -> None:
+def full_shape_others(folder: Path, whole_depth: bool = False) -> None:
     """Stable Diffusion XL and 2 for hosts that know a model by its shapes, a few MB on disk: text encoders and autoencoder are
-    whole; the UNets have few levels of the least width, and XL's blocks stand as in KOALA, the smallest XL they know."""
+    whole; the UNets have few levels of the least width, and XL's blocks stand as in KOALA, the smallest XL they know.
+
+    Args:
+        whole_depth: as many levels and blocks as the real ones have, all of the least width (0.25 billion weights in memory).
+    """
     vae = {f"first_stage_model.{k}": v for k, v in vae_shapes((128, 256, 512, 512), 2).items()}
     large = Sizes(context=768, text_layers=12, vocabulary=49408)
     xl = Sizes(channels=320, levels=(1, 1, 1), depths=(0, 2, 5), context=2048, linear=True, vector=2816)
     v2 = Sizes(channels=320, levels=(1, 1), context=1024, linear=True)
+    if whole_depth:
+        xl, v2 = replace(xl, blocks=2, depths=(0, 2, 10)), replace(v2, blocks=2, levels=(1, 1, 1, 1))
     first = {f"conditioner.embedders.0.transformer.text_model.{k}": v for k, v in clip_shapes(large).items()}
     second = {f"conditioner.embedders.1.model.{k}": v for k, v in _open_clip_shapes(1280, 32, 1280).items()}
     text = {f"cond_stage_model.model.{k}": v for k, v in _open_clip_shapes(1024, 24, 1024).items()}

@@ -20,6 +20,7 @@ from daam_core.errors import BadArgument, BadPrompt, NothingRecorded, Unsupporte
 from daam_core.maps.data import LayerInfo, RecordedImage
 from daam_core.maps.prompt_report import prompt_report
 from daam_core.prompt.prompt import Prompt
+from daam_core.render import text
 from daam_webui import drawing, hosts, options
 from daam_webui.batch_rows import Label, in_chunks, in_order, runs_of, stray
 from daam_webui.crop_region import area_of
@@ -312,15 +313,33 @@ def test_a_long_prompt_shows_its_strongest_words_and_says_so() -> None:
 def test_the_caption_is_a_share_of_the_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
-    def overlay(_picture: Any, heat: torch.Tensor, _opacity: float, _colormap: str, label: str, bar: bool) -> Any:
-        seen.update(top=float(heat.max()), label=label)
+    def overlay(_picture: Any, heat: torch.Tensor, _opacity: float, _colormap: str, label: str, bar: bool, unit: str) -> Any:
+        seen.update(top=float(heat.max()), label=label, unit=unit)
         return np.zeros((8, 8, 3), np.uint8)
 
     monkeypatch.setattr(drawing, "overlay", overlay)
     maps = maps_of(words_prompt("a red house"))
     drawing.overlay_of(maps, "house", 1.0, "ember")
-    assert seen["label"] == "house · % of attention"
-    assert seen["top"] == pytest.approx(100 * float(maps.heat_map("house", maps.size).max()) / 8, rel=1e-5)  # 8 terms
+    assert (seen["label"], seen["unit"]) == ("house", "%")
+    assert seen["top"] == pytest.approx(float(maps.heat_map("house", maps.size).max()) / 8, rel=1e-5)  # 8 terms
+
+
+@pytest.mark.parametrize("shipped", [True, False], ids=["Pillow's font", "matplotlib's font"])
+def test_word_and_unit_stand_whole_below_the_smallest_picture(monkeypatch: pytest.MonkeyPatch, shipped: bool) -> None:
+    """128 pixels, as the model inside draws; hosts that pin an old Pillow have wider letters."""
+    drawn: list[str] = []
+    fit = text.fit
+
+    def noted(*args: Any) -> tuple[str, int]:
+        drawn.append(fit(*args)[0])
+        return fit(*args)
+
+    monkeypatch.setattr(text, "fit", noted)
+    if not shipped:
+        monkeypatch.setattr(text, "font", text._installed_font)
+    maps = maps_of(words_prompt("a red mushroom"))
+    drawing.overlay_of(maps.with_picture(np.zeros((128, 128, 3), np.uint8)), "mushroom", 1.0, "ember")
+    assert "mushroom" in drawn and "0 %" in drawn and not any("…" in line for line in drawn)
 
 
 def test_all_layers_have_a_name() -> None:

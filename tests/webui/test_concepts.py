@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 
 import pytest
 import torch
@@ -11,9 +12,8 @@ from torch import Tensor
 
 from daam_core import HeatMaps
 
-from .explicit import Call
 from .running import PROMPT, Live, Result
-from .test_modes import hires
+from .test_modes import at, hires
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 CONCEPT = "boat"
@@ -23,47 +23,46 @@ NOUN = 2
 """The column of the noun in each of the texts, behind the start and the article."""
 
 
-def prompt_row(live: Live, call: Call) -> int | None:
-    """The row of the prompt: A1111 puts it first, Forge tells."""
-    if not call["cond_or_uncond"]:
-        return 0
-    return call["cond_or_uncond"].index(0) if 0 in call["cond_or_uncond"] else None
-
-
-def shares(live: Live, seen: Result, columns: Sequence[int], rivals: bool, late: bool) -> dict[int, Tensor]:
-    """`exp(concept) / (exp(concept) + exp(prompt's words) [+ exp(rivals)])` summed over heads, layers and steps.
+def of_heads(seen: Result, columns: Sequence[int], rivals: bool) -> Iterator[tuple[int, Tensor]]:
+    """(step from 1 on, `exp(concept) / (exp(concept) + exp(prompt's words) [+ exp(rivals)])` of each head `[heads, n]`) of each
+    layer in each step.
 
     Args:
         columns: of the prompt's words.
         rivals: whether other things stand below the fraction, too.
-        late: whether the step's number, squared, counts.
     """
     states: Tensor = seen.encoded["states"][:, NOUN].float()
-    total: dict[int, Tensor] = {}
     step = 0
     for call in seen.calls:
-        row = prompt_row(live, call)
-        if row is None:
-            continue
-        step += 1
-        for layer in call["layers"]:
+        rows = list(at(call, []))
+        step += bool(rows)
+        for row, layer in product(rows, call["layers"]):
             heads, q = layer["heads"], layer["q"][row].float()
             own = states @ seen.encoded["to_k"][layer["name"]].float().T
             keys = torch.cat([own[: len(TEXTS) if rivals else 1], layer["k"][row].float()[list(columns)]])
             q, keys = (x.reshape(len(x), heads, -1).transpose(0, 1) for x in (q, keys))
-            share = (q @ keys.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1)[:, :, 0].sum(0)
-            total[len(share)] = total.get(len(share), torch.zeros(len(share))) + share * (step**2 if late else 1)
+            yield step, (q @ keys.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1)[:, :, 0]
+
+
+def shares(seen: Result, columns: Sequence[int]) -> dict[int, Tensor]:
+    """The concept's sums over heads, layers and steps by number of places."""
+    total: dict[int, Tensor] = {}
+    for _, share in of_heads(seen, columns, rivals=False):
+        total[share.shape[1]] = total.get(share.shape[1], 0) + share.sum(0)
     return total
 
 
-def presence(seen: dict[int, Tensor], maps: HeatMaps) -> float:
-    """`1 - mean / peak` of the sum of all resolutions at the finest."""
+def presence(seen: Result, columns: Sequence[int], maps: HeatMaps) -> float:
+    """`1 - mean / mean of the hottest 3 %` of the sum of all resolutions at the finest, where a head counts by its variance
+    over the places and a step by the eighth power of its number."""
     finest = max(maps.sums, key=lambda grid: grid[0] * grid[1])
-    sides = {grid[0] * grid[1]: grid for grid in maps.sums}
+    grids = {grid[0] * grid[1]: grid for grid in maps.sums}
     whole = torch.zeros(finest)
-    for places, x in seen.items():
-        whole += F.interpolate(x.reshape(1, 1, *sides[places]), finest, mode="bicubic")[0, 0]
-    return float(1 - whole.mean() / whole.amax())
+    for step, share in of_heads(seen, columns, rivals=True):
+        late = (share * share.var(1, correction=0, keepdim=True)).sum(0) * float(step) ** 8
+        whole += F.interpolate(late.reshape(1, 1, *grids[len(late)]), finest, mode="bicubic")[0, 0]
+    hottest = whole.clamp(min=0).flatten().sort(descending=True).values
+    return float(1 - hottest.mean() / hottest[: max(1, int(0.03 * len(hottest)))].mean())
 
 
 def test_a_concept_is_its_formula_and_the_picture_stays(live: Live) -> None:
@@ -75,13 +74,13 @@ def test_a_concept_is_its_formula_and_the_picture_stays(live: Live) -> None:
     columns = [token.column for token in maps.prompt.tokens]
     assert columns == list(range(1, 1 + len(PROMPT.split())))
     side = maps.sides["concepts"]
-    expected = shares(live, seen, columns, rivals=False, late=False)
+    expected = shares(seen, columns)
     assert len(expected) == len(side.sums) > 0
     for grid, sums in side.sums.items():
         assert torch.allclose(sums[1].flatten(), expected[grid[0] * grid[1]], rtol=1e-5, atol=1e-5), grid
     found = maps.presence(CONCEPT).score
     if live.name != "a1111":  # whose small vocabulary cuts some of the rivals into pieces
-        assert found == pytest.approx(presence(shares(live, seen, columns, rivals=True, late=True), maps), abs=1e-4)
+        assert found == pytest.approx(presence(seen, columns, maps), abs=1e-4)
     shown = [text.rsplit("DAAM Lens shows: ", 1)[1] for text in seen.info["infotexts"] if "DAAM Lens shows" in text]
     told = [text for text in shown if CONCEPT in text]
     assert len(told) == 2 and all(f"{CONCEPT}: " in text and "not in the prompt" in text for text in told)

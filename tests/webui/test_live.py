@@ -59,7 +59,7 @@ def watched(live: Live, lens: dict[str, Any] | None, **body: Any) -> tuple[Resul
 
 
 def long(live: Live) -> dict[str, Any]:
-    return {"steps": 60 if live.name == "a1111" else 12, "prompt": "a red house and a green tree"}
+    return {"steps": 60 if live.name == "a1111" else 20, "prompt": "a red house and a green tree"}
 
 
 def test_the_previews_have_the_word_s_heat_and_nothing_else_changes(live: Live) -> None:

@@ -18,7 +18,7 @@ from daam_core.tiny.scenes import scene_at
 from .explicit import word_sum
 from .hosts import encoded
 from .running import PROMPT, Live, word_at
-from .test_modes import COLUMN, prompt_row
+from .test_modes import COLUMN, at
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 SIDE = 128
@@ -53,7 +53,7 @@ def test_a_picture_is_read_at_true_levels(live: Live, tmp_path: Path) -> None:
     assert maps.picture is not None and (maps.picture == photo()).all()
     for word in ("house", "tree"):
         for places, sums in word_at(maps, word).items():
-            expected = word_sum(calls, places, lambda _, call: {prompt_row(live, call): [COLUMN[word]]})  # noqa: B023
+            expected = word_sum(calls, places, lambda _, call: at(call, [COLUMN[word]]))  # noqa: B023
             assert torch.allclose(sums, expected, rtol=2e-4, atol=1e-5), (word, places)
     # What the model was given, less the noise of its level, is the same latent at each: the levels are those of the training.
     alphas = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
