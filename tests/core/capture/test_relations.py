@@ -21,7 +21,7 @@ from daam_core.capture.transformer_hooks import TransformerHooks
 from daam_core.capture.transformer_recording import TransformerRecording
 from daam_core.errors import UnsupportedModel
 from daam_core.prompt.prompt import Prompt
-from daam_core.types import Relation
+from daam_core.types import Relation, Side
 
 from .attention_witness import Witness, text_and_picture
 from .test_families import run
@@ -47,7 +47,8 @@ def recorded(model: nn.Module, case: Case, keep: StoreOptions) -> tuple[Group, l
     """The prompt's side of one call; of two rows the first is the negative prompt's."""
     family = family_of(model)
     rows = family.text_rows(case.given)
-    sides = ("negative", "prompt")[-len(rows) :]
+    both: tuple[Side, ...] = ("negative", "prompt")
+    sides = both[-len(rows) :]
     texts = [EncodedText(side, 0, 0, row) for side, row in zip(sides, rows, strict=True)]
 
     def prompt(row: EncodedText, family: Family, columns: Sequence[int]) -> Prompt:
