@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
+_FOLDER = Path(__file__).resolve().parents[1]
+"""Where DAAM Lens lies: its files are named when an error came up in them."""
+
 
 class DaamLensError(Exception):
     """Base of everything DAAM Lens raises on purpose."""
@@ -46,10 +52,27 @@ class CannotWrite(DaamLensError, OSError):
     """A file or folder that cannot be written."""
 
 
-def recording_failure(error: Exception) -> str:
-    """The sentence for a recording that stopped while the picture was still made."""
-    reason = str(error) if isinstance(error, DaamLensError) else f"{type(error).__name__}: {error}"
+def reason_of(error: BaseException) -> str:
+    """Why something failed, as part of a sentence: what was foreseen in its own words, anything else by class and place.
+
+    A library's own text is not repeated: it means nothing to whoever paints. The log has it, with the traceback.
+
+    Example:
+        >>> reason_of(BadArgument("There is no word 'fox'."))
+        "There is no word 'fox'."
+        >>> reason_of(KeyError("transformer_options"))
+        'an error that was not foreseen (KeyError); the log has all of it, please report it'
+    """
+    if isinstance(error, DaamLensError):
+        return str(error)
     # torch names the class `OutOfMemoryError`; it is no MemoryError.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        reason = f"there was not enough memory for it ({error}). Record without detail, or at a smaller size"
-    return f"Recording stopped, the picture was still made: {reason}".rstrip(".") + "."
+        return "there was not enough memory for it. Record without detail, or at a smaller size"
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(_FOLDER)]
+    place = f" in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
+    return f"an error that was not foreseen ({type(error).__name__}{place}); the log has all of it, please report it"
+
+
+def recording_failure(error: Exception) -> str:
+    """The sentence for a recording that stopped while the picture was still made."""
+    return f"Recording stopped, the picture was still made: {reason_of(error)}".rstrip(".") + "."

@@ -6,15 +6,17 @@ The host's own text encoder reads them once, before the prompt; each layer's key
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from daam_core.capture.buffers import BatchSlice
 from daam_core.capture.concept_texts import ConceptTexts, texts_to_encode
 from daam_core.capture.concepts import ConceptRecording
+from daam_core.capture.forge_streams import forge_concepts_refusal, forge_stream_of
 from daam_core.capture.recording import Recording
 from daam_core.capture.unet_hooks import UNetAttentionHooks
 from daam_core.errors import NothingRecorded, UnsupportedModel
@@ -22,6 +24,7 @@ from daam_core.prompt.concepts import Concept
 from daam_core.prompt.prompt import Prompt
 from daam_core.types import Grid, Layer
 
+from . import engine_words
 from .hosts import WebUI
 from .tokenization import engine_of, read
 
@@ -63,6 +66,42 @@ def encode(host: WebUI, model: Any, concepts: tuple[Concept, ...]) -> ConceptTex
     return found
 
 
+def encode_for_transformer(host: WebUI, model: Any, engine: str, concepts: tuple[Concept, ...]) -> ConceptTexts:
+    """The same for a transformer, text by text, since each is told its template and has columns of its own number.
+
+    Args:
+        engine: the attribute of the checkpoint that is its text encoder.
+
+    Raises:
+        UnsupportedModel: the encoder gives out other columns than it reads, or the model is not one that concepts are read of.
+        BadArgument: a concept that the encoder reads nothing of.
+    """
+    network = host.unet(model)
+    if refusal := forge_concepts_refusal(network):
+        raise UnsupportedModel(refusal)
+    labels, texts = texts_to_encode(concepts)
+    weight = next(network.parameters())
+    with torch.no_grad(), torch.random.fork_rng([weight.device] if weight.device.type == "cuda" else []):
+        each = [host.encode_alone(model, engine, text) for text in texts]
+    prompts = tuple(
+        engine_words.read(getattr(model, engine), text, False, int(states.shape[-1]))
+        for text, states in zip(texts, each, strict=True)
+    )
+    for states, prompt in zip(each, prompts, strict=True):
+        if states.dim() != 2 or len(states) != prompt.length:
+            raise UnsupportedModel(
+                f"this checkpoint's text encoder gives out {list(states.shape)} for the concept {prompt.text!r:.60}, which "
+                f"takes {prompt.length} columns"
+            )
+    found = ConceptTexts(concepts, tuple(labels), prompts, each[0])
+    last = 1 + max(column for _, column in found.columns())  # a concept without a token is told now
+    kind = forge_stream_of(network)
+    if kind is not None and kind.whole:
+        last = max(map(len, each))
+    # T5 pads every text to hundreds of columns, which nobody reads.
+    return replace(found, states=torch.stack([pad(x[:last], (0, 0, 0, max(0, last - len(x)))) for x in each]))
+
+
 @dataclass(frozen=True)
 class _Call:
     """One call of the UNet: the text of each row, the hooks that read it."""
@@ -91,6 +130,17 @@ class BatchConcepts:
             recording.fail_concepts(texts)
         elif max(parts) > 1:
             recording.fail_concepts(UnsupportedModel(JOINED))
+
+    @property
+    def texts(self) -> ConceptTexts:
+        """The concepts, encoded.
+
+        Raises:
+            Exception: why they are not.
+        """
+        if isinstance(self._texts, Exception):
+            raise self._texts
+        return self._texts
 
     def begin_call(self, prompts: Sequence[Prompt], context: Tensor | None, hooks: UNetAttentionHooks) -> None:
         """The UNet is called with the rows of these pictures' prompts.

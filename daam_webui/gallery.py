@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from daam_core.errors import DaamLensError
+from daam_core.errors import DaamLensError, reason_of
 from daam_core.files import file_names
 from daam_core.maps.heatmaps import HeatMaps
 
@@ -99,9 +99,7 @@ def show(session: Session, p: Any, processed: Any, append: bool = True) -> Galle
         shown.notes.append(str(error))
     except Exception as error:
         logger.error("DAAM Lens could not show its maps", exc_info=error)
-        shown.notes.append(
-            f"The heat maps could not be shown ({type(error).__name__}: {error}); the picture is as it should be."
-        )
+        shown.notes.append(f"The heat maps could not be shown; the picture is as it should be. The reason: {reason_of(error)}.")
     shown.notes = list(dict.fromkeys(shown.notes))
     return shown
 

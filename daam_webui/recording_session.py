@@ -19,7 +19,7 @@ from daam_core.capture.heat_so_far import heat_so_far
 from daam_core.capture.region import Area
 from daam_core.capture.unet_forward import UNetInputs
 from daam_core.capture.unet_hooks import UNetAttentionHooks
-from daam_core.errors import DaamLensError, NothingRecorded, UnsupportedModel, recording_failure
+from daam_core.errors import DaamLensError, NothingRecorded, recording_failure
 from daam_core.maps.heatmaps import HeatMaps
 from daam_core.prompt.prompt import Prompt
 from daam_core.types import Grid, Size
@@ -27,7 +27,7 @@ from daam_core.types import Grid, Size
 from . import engine_words
 from .batch import Batch
 from .batch_rows import Side
-from .concepts import encode
+from .concepts import encode, encode_for_transformer
 from .context_proof import ContextHooks
 from .crop_region import area_of
 from .finished_image import FinishedImage
@@ -41,7 +41,6 @@ from .tokenization import engine_of, read
 from .transformer_calls import TransformerHooks, check_frames, family_of
 
 logger = logging.getLogger("daam_lens")
-NO_CONCEPTS = "in this host concepts are read of Stable Diffusion 1, 2 and XL, not of transformers"
 
 
 class Reader(Protocol):
@@ -90,9 +89,11 @@ class RecordingSession:
         """Read the concepts by a checkpoint's text encoder, once a run; what goes wrong ends them, not the words."""
         if self._concepts is None and self.settings.concepts.strip() and not self.failure:
             try:
-                if family_of(self.host.unet(model), model) is not None:
-                    raise UnsupportedModel(NO_CONCEPTS)
-                self._concepts = encode(self.host, model, self.settings.asked_concepts())
+                asked, family = self.settings.asked_concepts(), family_of(self.host.unet(model), model)
+                if family is None:
+                    self._concepts = encode(self.host, model, asked)
+                else:
+                    self._concepts = encode_for_transformer(self.host, model, family[1].engine, asked)
             except Exception as error:
                 self._concepts = error
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from daam_core.capture.attention_call import from_comfyui
+from daam_core.capture.attention_call import comfyui_output, from_comfyui
+from daam_core.capture.block_streams import ConceptRow
 from daam_core.capture.comfyui_model import ModelCall
 from daam_core.capture.compile_op import is_compiled
 from daam_core.capture.counted_call import CountedCall, add_rows, only_layout
+from daam_core.capture.forge_concepts import ForgeConcepts
 from daam_core.capture.forge_families import ATTENTION, READ_IN_FORGE, ROOM, ForgeModel, forge_model_of, is_forge_transformer
 from daam_core.capture.host_words import EXTENSIONS
 from daam_core.capture.joint_rows import add_self, add_text
@@ -22,6 +24,7 @@ from daam_core.capture.token_layout import TokenLayout
 from daam_core.errors import NothingRecorded, UnsupportedModel
 
 from .batch import Batch
+from .concepts import OTHER_MODEL, BatchConcepts
 
 _KNOWN = 64
 """So many different calls of a model are remembered with where their tokens stand."""
@@ -81,6 +84,9 @@ class TransformerHooks:
         self._layouts: dict[Any, TokenLayout] = {}
         self._batch: Batch | None = None
         self._counted: CountedCall | None = None
+        self._concepts: ForgeConcepts | None = None
+        self._answers: Callable[..., Any] | None = None
+        self._inside = False
         self._stack = ExitStack()
 
     def __enter__(self) -> TransformerHooks:
@@ -89,6 +95,8 @@ class TransformerHooks:
 
     def __exit__(self, *_: object) -> None:
         self._counted = self._batch = None
+        if self._concepts is not None:
+            self._concepts.detach()
         self._stack.close()
 
     def begin(self, batch: Batch, latent: Sequence[int], context: Tensor, given: Mapping[str, Any]) -> None:
@@ -110,6 +118,8 @@ class TransformerHooks:
             given = {**given, "ref_latents": tuple(self._references())}
         layout = self._layout(ModelCall(tuple(int(n) for n in latent), int(context.shape[1]), given))
         self._batch, self._counted = batch, CountedCall(layout, int(latent[0]), EXTENSIONS)
+        if batch.concepts is not None:
+            self._begin_concepts(batch, batch.concepts, layout, latent, context)
 
     def end(self) -> None:
         """The call of the model is over.
@@ -118,8 +128,39 @@ class TransformerHooks:
             NothingRecorded: its attentions were not those of the layout.
         """
         counted, self._counted = self._counted, None
+        if self._concepts is not None:
+            self._concepts.end()
         if counted is not None:
             counted.finish()
+
+    def _begin_concepts(
+        self, batch: Batch, concepts: BatchConcepts, layout: TokenLayout, latent: Sequence[int], context: Tensor
+    ) -> None:
+        recording = batch.recording
+        if recording.concept_failure:
+            return
+        if self._concepts is None or self._concepts.recording is not recording:
+            if recording.concepts is not None:
+                recording.fail_concepts(UnsupportedModel(OTHER_MODEL))
+                return
+            self._concepts = ForgeConcepts(recording, self._model, self._answered)
+        assert batch.call is not None
+        rows = [
+            ConceptRow(where.start + i, image, (schedule.prompt,), where.area)
+            for group, where in batch.call.slices
+            if group.side == "prompt"
+            for i, (image, schedule) in enumerate(zip(group.images, group.schedules, strict=True))
+        ]
+        self._concepts.begin(lambda: concepts.texts, rows, layout, latent, context)
+
+    @contextmanager
+    def _answered(self, answers: Callable[..., Any] | None) -> Iterator[None]:
+        """See `daam_core.capture.block_streams.Answered`."""
+        self._answers, self._inside = answers, True
+        try:
+            yield
+        finally:
+            self._answers, self._inside = None, False
 
     def _layout(self, call: ModelCall) -> TokenLayout:
         shapes = tuple(
@@ -135,20 +176,22 @@ class TransformerHooks:
         return self._layouts[key]
 
     def _override(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self._counted is None:
+        if self._inside and self._answers is not None:
+            return self._answers(function, *args, **kwargs)
+        if self._inside or self._counted is None:
             return function(*args, **kwargs)
         seen = LseCapture()
         with seen:
             out = function(*args, **kwargs)
         try:
-            self._attention(args, kwargs, seen)
+            self._attention(args, kwargs, seen, out)
         except Exception as error:
             self._counted = None
             self._fail(error)
         return out
 
     @torch.no_grad()
-    def _attention(self, args: Sequence[Any], kwargs: Mapping[str, Any], seen: LseCapture) -> None:
+    def _attention(self, args: Sequence[Any], kwargs: Mapping[str, Any], seen: LseCapture, out: Any) -> None:
         counted, batch = self._counted, self._batch
         assert counted is not None
         assert batch is not None
@@ -163,6 +206,8 @@ class TransformerHooks:
         layout, name = counted.layout, f"attention.{number}"
         grid = layout.patches[1:]
         layer = batch.recording.layer((name, grid, a.heads, a.scale), name, "mid", a.heads, a.scale)
+        if self._concepts is not None:
+            self._concepts.attention_made(layer, lambda: comfyui_output(a, args, kwargs, out), rows)
         for group, batch_slice in call.slices:
             row = only_layout(rows[batch_slice.index])
             source = group.picked(batch_slice, layout.columns, tuple(row.columns))

@@ -1,4 +1,4 @@
-"""ConceptAttention beside a joint model of ComfyUI, by the model's own blocks.
+"""ConceptAttention beside a joint model of ComfyUI or Forge, by the model's own blocks.
 
 Concepts' tokens go through a block's `forward` in place of the text, beside one token of the picture, whose result is thrown
 away. What the block attends with is answered here: the tokens read the picture's keys and values, as the model made them, and
@@ -10,7 +10,8 @@ At the first call it is proved: the prompt's own text, sent the same way, has to
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,9 @@ from .concept_texts import ConceptTexts
 from .region import WHOLE, Area
 from .stream_sums import StreamSums
 from .token_layout import RowLayout, TokenLayout
+
+Answered = Callable[[Callable[..., Any] | None], AbstractContextManager[None]]
+"""While inside, a host's models attend with this function; None is the host's own, which nobody hears then."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +73,18 @@ class _Block:
 
 
 class BlockStreams(StreamSums):
-    """The concepts' tokens while a joint model of ComfyUI makes the pictures of one side.
+    """The concepts' tokens while a joint model makes the pictures of one side.
 
     Args:
         texts: the concepts, encoded.
         kind: the way of the text through this network.
         model: the network.
+        answered: how a block is made to attend with another function; None where it takes it among its options (ComfyUI).
     """
 
-    def __init__(self, texts: ConceptTexts, kind: BlockStream, model: nn.Module) -> None:
+    def __init__(self, texts: ConceptTexts, kind: BlockStream, model: nn.Module, answered: Answered | None = None) -> None:
         super().__init__(texts)
-        self._kind, self._model = kind, model
+        self._kind, self._model, self._answered = kind, model, answered
         self.blocks = [f"{kind.blocks}.{i}" for i in range(len(model.get_submodule(kind.blocks)))]  # type: ignore[arg-type]
         self._every: dict[int, tuple[Prompt, ...]] = {}
         self._rows: Sequence[ConceptRow] = ()
@@ -223,7 +228,7 @@ class BlockStreams(StreamSums):
 
     def _begin_blocks(self, text: Tensor) -> None:
         """The first block is given its text: so are concepts."""
-        layout, kind = self._layout, self._kind
+        layout = self._layout
         assert layout is not None
         self.begin_stream(layout.patches[1:], text.device)
         states = self.texts.states.to(text.device, text.dtype)
@@ -233,18 +238,22 @@ class BlockStreams(StreamSums):
         if not self._proved:
             own = self._text_of_first_row(text)
             context = self._context[self._rows[0].index][None, : own.shape[1]].to(text.device, text.dtype)
-            again = kind.embed(self._model, context)
+            again = self._embed(context)
             _require(again, own, "something changes the text ahead of the model's first block")
 
     def _embedded(self, states: Tensor) -> Tensor:
         """`[tokens, dim]` of `[texts, columns, dim]`."""
         if not self._kind.whole:
-            return self._kind.embed(self._model, self.stream.states(states)[None])[0]
+            return self._embed(self.stream.states(states)[None])[0]
         texts: dict[int, Tensor] = {}
         for text, _ in self.stream.columns:
             if text not in texts:
-                texts[text] = self._kind.embed(self._model, states[text : text + 1, : self.texts.prompts[text].length])[0]
+                texts[text] = self._embed(states[text : text + 1, : self.texts.prompts[text].length])[0]
         return torch.stack([texts[text][column] for text, column in self.stream.columns])
+
+    def _embed(self, states: Tensor) -> Tensor:
+        with nullcontext() if self._answered is None else self._answered(None):
+            return self._kind.embed(self._model, states)
 
     def _text_of_first_row(self, x: Any) -> Any:
         """The text of the first row that counts, `[1, tokens, dim]`; None where there is none any more."""
@@ -279,7 +288,7 @@ class BlockStreams(StreamSums):
         own = slice(0, n) if where.text < where.picture else slice(beside, beside + n)
         answers = Answers(own, n + beside, attend)
         replaced: dict[str, Any] = dict.fromkeys(kind.without)
-        replaced["transformer_options"] = {"optimized_attention_override": answers}
+        options = {"transformer_options": {"optimized_attention_override": answers}} if self._answered is None else {}
         replaced[kind.text] = tokens.clone()  # some blocks write into what they are given
         if kind.picture:
             replaced[kind.picture] = block.given[kind.picture][:, :1][index]
@@ -293,15 +302,16 @@ class BlockStreams(StreamSums):
             name: replaced[name] if name in replaced else of_rows(value, index, layout.batch)
             for name, value in block.given.items()
         }
-        given |= {name: replaced[name] for name in (kind.text, "transformer_options")}
+        given |= {kind.text: replaced[kind.text], **options}
         self._inside = True
         try:
             args = [given.pop(name) for name in kind.positional]
-            output = block.module(*args, **given)
+            with nullcontext() if self._answered is None else self._answered(answers):
+                output = block.module(*args, **given)
         finally:
             self._inside = False
         if not answers.asked:
-            raise UnsupportedModel(f"block {block.number} does not attend the way ComfyUI lets others see")
+            raise UnsupportedModel(f"block {block.number} does not attend where this host lets others see it")
         return output[kind.output] if kind.picture else output
 
     # -- the proof ------------------------------------------------------------------------------------------------------

@@ -74,27 +74,33 @@ class ComfyUIConcepts:
             if context is None:
                 raise UnsupportedModel("the model was given no text")
             if self._reader is None:
-                self._reader = self._recording.concepts = self._started(texts(), context)
+                self._reader = self._recording.concepts = self.reader(texts(), context)
+            if not self._handles:
+                self._attach(self._reader)
             self._reader.begin_call(rows, layout, latent, context)
         except Exception as error:
             self._fail(error)
             return
         self._active = True
 
-    def _started(self, texts: ConceptTexts, context: Tensor) -> BlockStreams | ComfyUICrossConcepts:
-        reader: BlockStreams | ComfyUICrossConcepts
+    def reader(self, texts: ConceptTexts, context: Tensor) -> BlockStreams | ComfyUICrossConcepts:
+        """What reads these concepts from the network.
+
+        Raises:
+            UnsupportedModel: nobody does.
+        """
         if (kind := block_stream_of(self._model)) is not None:
-            reader = BlockStreams(texts, kind, self._model)
-        elif (text := cross_text_of(self._model)) is not None:
-            reader = ComfyUICrossConcepts(texts, text, self._model, context)
-        else:
-            raise UnsupportedModel(concepts_refusal(self._model))
+            return BlockStreams(texts, kind, self._model)
+        if (text := cross_text_of(self._model)) is not None:
+            return ComfyUICrossConcepts(texts, text, self._model, context)
+        raise UnsupportedModel(concepts_refusal(self._model))
+
+    def _attach(self, reader: BlockStreams | ComfyUICrossConcepts) -> None:
         for number, name in enumerate(reader.blocks):
             module = self._model.get_submodule(name)
             enter, leave = functools.partial(self._enter, number), self._leave
             self._handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
             self._handles.append(module.register_forward_hook(leave, with_kwargs=True))
-        return reader
 
     def attention(self, number: int, a: AttentionCall, rows: Sequence[RowLayout]) -> None:
         """A layer with text among its keys attended; `number` is its number in the recording."""
@@ -115,7 +121,12 @@ class ComfyUIConcepts:
 
     def clear(self) -> None:
         """Take the hooks off, and let go of the model."""
-        self._active, self._reader = False, None
+        self._reader = None
+        self.detach()
+
+    def detach(self) -> None:
+        """Take the hooks off until the model is called again."""
+        self._active = False
         while self._handles:
             self._handles.pop().remove()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +19,8 @@ from ..types import Grid, Layer
 from .accumulator import Accumulator
 from .output_sums import AFFINITY_POSITIONS, OutputSums
 from .relation_sums import RelationSums
+
+logger = logging.getLogger("daam_lens")
 
 
 def recorded_image(
@@ -38,6 +41,7 @@ def recorded_image(
     try:
         recorded = accumulator.sums
     except Exception as error:  # what waited in batches is worked off only now
+        logger.warning("DAAM Lens: what was recorded could not be added up", exc_info=error)
         raise NothingRecorded(recording_failure(error)) from error
     if accumulator.step_count == 0 or not recorded:
         raise NothingRecorded("Not one sampling step was finished, so there is no heat map. Let the sampler run on.")

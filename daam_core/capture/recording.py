@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import BadArgument, DaamLensError, NothingRecorded, recording_failure
+from ..errors import BadArgument, DaamLensError, NothingRecorded, reason_of, recording_failure
 from ..maps.data import RecordedImage
 from ..maps.heatmaps import HeatMaps
 from ..maps.succession import join_in_succession
@@ -152,8 +152,7 @@ class Recording:
     def fail_concepts(self, error: Exception) -> None:
         """Stop recording concepts; words are recorded on."""
         if not self.concept_failure:
-            reason = str(error) if isinstance(error, DaamLensError) else f"{type(error).__name__}: {error}"
-            self.concept_failure = f"There are no concepts, the words were recorded: {reason}".rstrip(".") + "."
+            self.concept_failure = f"There are no concepts, the words were recorded: {reason_of(error)}".rstrip(".") + "."
             logger.warning("DAAM Lens: %s", self.concept_failure, exc_info=None if isinstance(error, DaamLensError) else error)
         self.concepts = None
 
@@ -170,7 +169,7 @@ class Recording:
         """Stop recording what the attention gives out; words are recorded on."""
         foreseen = isinstance(error, DaamLensError)
         if not self.output_failure:
-            reason = str(error) if foreseen else f"{type(error).__name__}: {error}"
+            reason = reason_of(error)
             self.output_failure = f"The output of the attention was not recorded, the words were: {reason}".rstrip(".") + "."
             logger.warning("DAAM Lens: %s", self.output_failure, exc_info=None if foreseen else error)
         for group in self.groups:

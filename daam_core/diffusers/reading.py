@@ -226,10 +226,8 @@ def _said(pipe: Any) -> Iterator[None]:
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, DaamLensError) or "memory" in str(error):
             raise
-        text = (str(error).strip().splitlines() or [""])[0]
         raise UnsupportedModel(
-            f"{type(pipe).__name__} could not be shown a picture in place of the noise it starts from "
-            f"({type(error).__name__}: {text:.200})."
+            f"{type(pipe).__name__} could not be shown a picture in place of the noise it starts from ({type(error).__name__})."
         ) from error
 
 

@@ -54,6 +54,9 @@ class A1111(WebUI):
             found = model.get_learned_conditioning(prompt_parser.SdConditioning(list(texts)))
         return crossattn(found)
 
+    def encode_alone(self, model: Any, engine: str, text: str) -> Tensor:
+        return self.encode_texts(model, [text])[0]
+
     @contextmanager
     def _kept_notes(self, model: Any) -> Iterator[None]:
         """Whatever the encoder notes for the infotext inside the block is forgotten: it is of no prompt."""

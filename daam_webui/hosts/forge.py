@@ -24,6 +24,16 @@ class Forge(A1111):
         found: nn.Module = model.forge_objects.unet.model.diffusion_model
         return found
 
+    def encode_alone(self, model: Any, engine: str, text: str) -> Tensor:
+        from backend import memory_management
+        from modules import devices, prompt_parser
+
+        # The checkpoint's own method would also take the run's reference pictures, which are the prompt's.
+        with self._kept_notes(model), devices.autocast():
+            memory_management.load_model_gpu(model.forge_objects.clip.patcher)
+            found: Tensor = getattr(model, engine)(prompt_parser.SdConditioning([text]))[0]
+        return found[0] if found.dim() == 3 and len(found) == 1 else found
+
     def labels(self, call: UNetCall, step: SamplingStep) -> list[Label | None]:
         images = call.rows // len(call.chunks) if call.chunks else 0
 

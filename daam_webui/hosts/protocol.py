@@ -86,6 +86,10 @@ class WebUI(PageHost, Protocol):
         """Texts as the text encoder of a loaded checkpoint gives them to its UNet: `[texts, columns, width]`. The host is left
         as it was; it moves the encoder as it does for a prompt."""
 
+    def encode_alone(self, model: Any, engine: str, text: str) -> Tensor:
+        """The same of one text for a transformer: `[columns, width]`, by the text encoder that is this attribute of the
+        checkpoint."""
+
     def labels(self, call: UNetCall, step: SamplingStep) -> list[Label | None]:
         """What each row of a call stands for; None for rows that are not the sampler's own (PAG looks a second time)."""
 

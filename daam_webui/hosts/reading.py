@@ -85,7 +85,7 @@ def show(picture: Image, prompt: str, levels: Sequence[float], seed: int, sessio
 
 
 def _reading(picture: Image, prompt: str, levels: Sequence[float], seed: int, session: RecordingSession) -> Any:
-    from modules import processing, sd_samplers, sd_samplers_common, shared
+    from modules import processing, scripts, sd_samplers, sd_samplers_common, shared
 
     class Reading(processing.StableDiffusionProcessingTxt2Img):  # type: ignore[misc]
         """The host's own run, whose sampler is given a picture."""
@@ -139,6 +139,7 @@ def _reading(picture: Image, prompt: str, levels: Sequence[float], seed: int, se
         sd_model=shared.sd_model, prompt=prompt, negative_prompt="", seed=seed % 2**32, steps=len(levels), width=width,
         height=height, cfg_scale=1.0, sampler_name="Euler", do_not_save_samples=True, do_not_save_grid=True,
     )  # fmt: skip
+    p.scripts = scripts.ScriptRunner()  # of no script: reForge looks through them without asking whether there are any
     p.shown = 0
     return p
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...daam_core.capture.concept_texts import ConceptTexts, texts_to_encode
-from ...daam_core.errors import BadArgument, DaamLensError, NothingRecorded
+from ...daam_core.errors import BadArgument, NothingRecorded, reason_of
 from ...daam_core.prompt.concepts import Concept
 from ...daam_core.prompt.prompt import Prompt
 from .context_alignment import of_length
@@ -50,7 +50,7 @@ class ConceptEncoder:
         try:
             return self._encode(encoder, tokenizer)
         except Exception as error:
-            reason = str(error) if isinstance(error, DaamLensError) else f"{type(error).__name__}: {error}"
+            reason = reason_of(error)
             logger.warning("DAAM Lens: concepts could not be encoded: %s", reason, exc_info=error)
             return f"the text encoder did not encode the concepts ({reason})"
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...daam_core.defaults import DEFAULT_OPACITY
-from ...daam_core.errors import DaamLensError
+from ...daam_core.errors import DaamLensError, reason_of
 from ...daam_core.render import overlay
 from ...daam_core.types import Size
 from ..convert import GROUND
@@ -115,7 +115,7 @@ class LivePreview:
             return preview
         except Exception as error:
             logger.warning("DAAM Lens: the live heat failed", exc_info=error)
-            self.end(f"{type(error).__name__}: {error}. The picture is made, and recorded, without it.")
+            self.end(f"{reason_of(error)}. The picture is made, and recorded, without it.")
             return preview
         spent = self._clock() - start
         self._has_drawn, self._next = True, start + max(SECONDS, SHARE * spent)

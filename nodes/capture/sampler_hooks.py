@@ -22,7 +22,7 @@ from ...daam_core.capture.comfyui_families import READ_IN_COMFYUI, comfyui_model
 from ...daam_core.capture.comfyui_model import is_unet
 from ...daam_core.capture.lse_capture import LseCapture
 from ...daam_core.capture.named_attention import named_attention
-from ...daam_core.errors import NothingRecorded, recording_failure
+from ...daam_core.errors import DaamLensError, NothingRecorded, recording_failure
 from ...daam_core.maps.heatmaps import HeatMaps
 from ...daam_core.prompt.concepts import Concept
 from .concept_encoding import ConceptEncoder
@@ -94,7 +94,7 @@ class RecordedSampling:
 
     def _without(self, executor: Any, args: Any, kwargs: Any, error: Exception) -> Any:
         output = executor(*args, **kwargs)
-        self._remember([output], None, recording_failure(error))
+        self._remember([output], None, _told(error))
         return output
 
     def _keep(self, session: RecordingSession, output: Any, last: _Last, guider: Any) -> None:
@@ -105,7 +105,7 @@ class RecordedSampling:
                 latents.append(guider.model_patcher.model.process_latent_out(last.clean.cpu()))
             maps, failure, note = session.heat_maps(), "", session.note
         except Exception as error:
-            failure = str(error) if isinstance(error, NothingRecorded) else recording_failure(error)
+            failure = str(error) if isinstance(error, NothingRecorded) else _told(error)
         self._remember(latents, maps, failure, note)
 
     def _remember(self, latents: list[Any], maps: list[HeatMaps] | None, failure: str, note: str = "") -> None:
@@ -374,6 +374,13 @@ class _RecordedReplacement:
 
 
 _REQUIRED = object()
+
+
+def _told(error: Exception) -> str:
+    """The sentence for a recording that stopped; what was not foreseen has its traceback in the log."""
+    if not isinstance(error, DaamLensError):
+        logger.warning("DAAM Lens: the recording stopped", exc_info=error)
+    return recording_failure(error)
 
 
 def _argument(args: Sequence[Any], kwargs: Mapping[str, Any], index: int, name: str, default: Any = _REQUIRED) -> Any:

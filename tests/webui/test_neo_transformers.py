@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from daam_core.capture.forge_families import FORGE_FAMILIES
+from daam_core.capture.forge_streams import FORGE_CONCEPT_FAMILIES
 
 from .checked import note_checked
 from .conftest import WITNESS
@@ -72,6 +73,32 @@ def test_pictures_are_the_same_and_maps_are_the_equations(family: dict[str, Any]
     note_checked("neo", family["family"])
 
 
+@pytest.mark.parametrize("run", ["concepts", "concepts beside references"])
+def test_concepts_are_their_formula_or_refused_by_name(family: dict[str, Any], run: str) -> None:
+    """ConceptAttention in float64 from the weights, maps and presence; the picture and the words' maps as without."""
+    if run not in family:
+        assert run != "concepts"
+        return
+    found = family[run]
+    assert not found["failure"] and found["same"] and found["words"] and not found["left"]
+    if family["family"] not in FORGE_CONCEPT_FAMILIES:
+        (why,) = found["refused"]
+        assert "they are not read in this host" in why and ", ".join(FORGE_CONCEPT_FAMILIES) in why
+        assert not any(found["concepts"])
+        return
+    assert not found["refused"] and all(one == ["lamp", "sky"] for one in found["concepts"])
+    assert found["worst"] < 1e-5
+    assert found["spread"] > 2e-3, "a flat map proves nothing"
+
+
+def test_a_text_that_another_changes_ends_concepts_and_not_words(tmp_path_factory: pytest.TempPathFactory) -> None:
+    data = tmp_path_factory.getbasetemp() / "neo-inside"
+    data.mkdir(exist_ok=True)
+    found = results(data)["Qwen-Image"]["rewritten"]
+    assert found["same"] and found["words"] == ["a", "red", "house"]
+    assert "something changes the text between the model's blocks" in found["refused"][0]
+
+
 def test_break_is_read_as_the_model_hears_it(family: dict[str, Any]) -> None:
     found = family["break"]
     if family["family"] in ONE_PART:
@@ -120,6 +147,10 @@ def test_a_transformer_is_recorded_over_the_hosts_api(z_image: Live) -> None:
     assert all(maps.negative.words == ["fog"] for maps in with_maps.maps)
 
 
-def test_concepts_of_a_transformer_are_refused_and_words_are_not(z_image: Live) -> None:
-    made = z_image.make(lens={"concepts": "sky"}, prompt="a red house", width=128, height=64)
-    assert "not of transformers" in made.note and made.maps[0].words == ["a", "red", "house"]
+def test_concepts_of_a_transformer_over_the_hosts_api(z_image: Live) -> None:
+    asked: dict[str, Any] = {"prompt": "a red house", "width": 128, "height": 64}
+    plain = z_image.make(**asked)
+    made = z_image.make(lens={"concepts": "sky"}, **asked)
+    assert made.note == "" and np.array_equal(plain.images[0], made.images[0])
+    assert made.maps[0].words == ["a", "red", "house"] and made.maps[0].concepts == ["sky"]
+    assert 0 <= made.maps[0].presence("sky").score <= 1

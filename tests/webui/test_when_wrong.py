@@ -125,11 +125,11 @@ def test_a_host_that_tells_nothing_is_not_said_to_have_made_nothing(images: list
 def test_a_recorder_that_fails_is_one_sentence() -> None:
     session = RecordingSession(Settings(True), Host())
     session.take(0, 0, PICTURE, 7, "a red house")
-    session.fail(RuntimeError("the first"))
+    session.fail(KeyError("the first"))
     session.fail(RuntimeError("the second"))
     p, processed = results()
     shown = gallery.show(session, p, processed)
-    assert len(shown.notes) == 1 and "the first" in shown.notes[0]
+    assert len(shown.notes) == 1 and "KeyError" in shown.notes[0] and "the first" not in shown.notes[0]
     assert processed.images == ["picture"]
 
 

@@ -189,8 +189,8 @@ def case_a_failure_ends_the_preview_and_nothing_else() -> None:
             setattr(owner, name, honest)
         assert torch.equal(plain, heard)
         assert len(watch.pictures) == 4
-        assert any("No live heat" in text and "no ink" in text for text in watch.said)
-        assert len(runs.maps_of(heard)) == 1 if has_maps else "no ink" in refusal(heard)
+        assert any("No live heat" in text and "RuntimeError" in text for text in watch.said)
+        assert len(runs.maps_of(heard)) == 1 if has_maps else "RuntimeError" in refusal(heard)
         runs.RECORDINGS._kept.clear()
 
 

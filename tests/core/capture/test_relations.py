@@ -21,7 +21,7 @@ from daam_core.capture.transformer_hooks import TransformerHooks
 from daam_core.capture.transformer_recording import TransformerRecording
 from daam_core.errors import UnsupportedModel
 from daam_core.prompt.prompt import Prompt
-from daam_core.types import Relation
+from daam_core.types import Relation, Side
 
 from .attention_witness import Witness, text_and_picture
 from .test_families import run
@@ -44,10 +44,12 @@ TEXT: tuple[Relation, ...] = ("text->image", "text->text")
 
 
 def recorded(model: nn.Module, case: Case, keep: StoreOptions) -> tuple[Group, list[Exception]]:
-    """The prompt's side of one call; row 0 of the batch is the negative prompt, row 1 the prompt."""
+    """The prompt's side of one call; of two rows the first is the negative prompt's."""
     family = family_of(model)
     rows = family.text_rows(case.given)
-    texts = [EncodedText("negative", 0, 0, rows[0]), EncodedText("prompt", 0, 0, rows[1])]
+    both: tuple[Side, ...] = ("negative", "prompt")
+    sides = both[-len(rows) :]
+    texts = [EncodedText(side, 0, 0, row) for side, row in zip(sides, rows, strict=True)]
 
     def prompt(row: EncodedText, family: Family, columns: Sequence[int]) -> Prompt:
         return Prompt.by_index(sum(columns))
@@ -61,7 +63,7 @@ def recorded(model: nn.Module, case: Case, keep: StoreOptions) -> tuple[Group, l
     except UnsupportedModel as error:
         errors.append(error)
     groups = {group.side: group for group in recording.recording.groups}
-    assert groups["negative"].accumulator.self_attention is None
+    assert all(group.accumulator.self_attention is None for side, group in groups.items() if side == "negative")
     return groups["prompt"], errors
 
 
@@ -74,6 +76,8 @@ def joint_calls(model: nn.Module, case: Case) -> tuple[list[Tensor], int, Tensor
     q, k, *_ = witness.calls[first]
     size = q.shape[-2], k.shape[-2]
     alike = [i for i, (q, k, *_) in enumerate(witness.calls) if i >= first and (q.shape[-2], k.shape[-2]) == size]
+    if case.rows == keys.shape[0] == 1:  # the text has an attention of its own
+        return None
     if keys.shape[0] == 1:  # one call for each row: the second is the prompt's
         n, size = prod(case.grid), witness.calls[first + 1][0].shape[-2:-1]
         own = [witness.probabilities(i)[0].sum(0) for i in range(first + 1, len(witness.calls), 2)]

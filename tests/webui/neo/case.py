@@ -5,6 +5,7 @@ Run by the host's interpreter in the host's folder: `case.py REPOSITORY DATA FAM
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -18,7 +19,10 @@ FLAGS = (
     "--skip-install --disable-console-progressbars --cpu --force-fp32 --use-pytorch-cross-attention"
 )
 sys.argv = ["launch.py", *FLAGS.split(), "--data-dir", DATA]
-sys.path[:0] = [os.getcwd(), os.path.dirname(os.path.abspath(__file__)), ROOT]
+HERE = os.path.dirname(os.path.abspath(__file__))
+FORMULAS = os.path.join(ROOT, "tests", "comfyui", "inside")
+sys.path[:0] = [os.getcwd(), HERE, ROOT]
+sys.path.append(FORMULAS)
 
 from modules import initialize  # noqa: E402 - the host reads its arguments when it is imported
 from modules_forge.initialization import initialize_forge  # noqa: E402
@@ -27,6 +31,7 @@ initialize.shush()
 initialize_forge()
 initialize.imports()
 
+import concept_truth  # noqa: E402
 import models  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -47,7 +52,7 @@ script_callbacks.on_cfg_denoiser(sampler_hooks.attach, name="daam")
 script_callbacks.on_cfg_after_cfg(sampler_hooks.finish, name="daam")
 
 
-def paint(model: Any, images: int, prompt: str, record: bool = False) -> tuple[list[Any], list[Any], Any]:
+def paint(model: Any, images: int, prompt: str, record: bool = False, concepts: str = "") -> tuple[list[Any], list[Any], Any]:
     """(latents, pictures, session) of one run of the host."""
     p = processing.StableDiffusionProcessingTxt2Img(
         sd_model=model, prompt=prompt, negative_prompt=NEGATIVE, seed=7, steps=STEPS, cfg_scale=3.0, width=SIZE[1],
@@ -56,9 +61,10 @@ def paint(model: Any, images: int, prompt: str, record: bool = False) -> tuple[l
     )  # fmt: skip
     p.scripts = None
     p.cached_c, p.cached_uc = [None] * 3, [None] * 3  # else the text of the family before
-    session = RecordingSession(Settings(enabled=True, negative=True), current()) if record else None
+    session = RecordingSession(Settings(enabled=True, negative=True, concepts=concepts), current()) if record else None
     if session is not None:
         sampler_hooks.open_session(p, session)
+        session.encode_concepts(model)
     done = processing.process_images(p)
     if session is not None:
         sampler_hooks.detach()
@@ -191,6 +197,61 @@ def words_alone(model: Any, prompt: str) -> dict[str, Any]:
     return {"failure": "", "words": list(next(iter(session.heat_maps()))[1].prompt.labels)}
 
 
+def prove_concepts(model: Any, name: str, images: int, behind: int = 0) -> dict[str, Any]:
+    """One run with concepts against their formula, and others without; or why there are none."""
+    family, network = models.FAMILIES[name], model.forge_objects.unet.model.diffusion_model
+    asked = RecordingSession(Settings(enabled=True, concepts=concept_truth.ASKED), current())
+    asked.encode_concepts(model)
+    truth = None
+    if name in concept_truth.WAYS:
+        shape, patch = paint(model, images, PROMPT)[0][0].shape, 1 if family.autoencoder == "kl2" else 2
+        grid = (shape[-2] // patch, shape[-1] // patch)
+        made = functools.partial(concept_truth.Stream, family, name, model, asked._concepts, images, grid, behind)
+        with made() as loud:
+            paint(model, images, PROMPT)
+        loud.quieten()
+        truth = made()
+    hooks = _hooks(network)
+    plain = paint(model, images, PROMPT)
+    _, _, words = paint(model, images, PROMPT, record=True)
+    words = [maps[1] for maps in words.heat_maps()]
+    latents, pictures, session = paint(model, images, PROMPT, record=True, concepts=concept_truth.ASKED)
+    same = all(torch.equal(a, b) for a, b in zip(plain[0], latents, strict=True))
+    same &= all(np.array_equal(a, b) for a, b in zip(plain[1], pictures, strict=True))
+    found: dict[str, Any] = {"same": same, "left": _hooks(network) - hooks, "failure": session.failure}
+    found["refused"] = session.concept_failures()
+    maps = [maps for _, maps in session.heat_maps()]
+    found["concepts"] = [list(one.concepts) for one in maps]
+    found["words"] = all(torch.equal(a.heat_map(WORD), b.heat_map(WORD)) for a, b in zip(maps, words, strict=True))
+    if truth is None or found["refused"] or session.failure:
+        return found
+    with truth:
+        paint(model, images, PROMPT)
+    return found | truth.compare(maps)
+
+
+def prove_rewritten(model: Any) -> dict[str, Any]:
+    """Somebody else changes the text between the first block and the second."""
+
+    def louder(_block: Any, args: Any, kwargs: Any) -> Any:
+        return args, {**kwargs, "encoder_hidden_states": kwargs["encoder_hidden_states"] * 1.3}
+
+    block = model.forge_objects.unet.model.diffusion_model.transformer_blocks[1]
+    handle = block.register_forward_pre_hook(louder, with_kwargs=True)
+    try:
+        plain = paint(model, 1, PROMPT)
+        latents, _, session = paint(model, 1, PROMPT, record=True, concepts=concept_truth.ASKED)
+    finally:
+        handle.remove()
+    same = torch.equal(plain[0][0], latents[0])
+    maps = next(iter(session.heat_maps()))[1]
+    return {"same": same, "refused": session.concept_failures(), "words": list(maps.prompt.labels)}
+
+
+def _hooks(network: torch.nn.Module) -> int:
+    return sum(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in network.modules())
+
+
 def check(name: str) -> dict[str, Any]:
     """What the test asks of one family."""
     family = models.FAMILIES[name]
@@ -208,7 +269,11 @@ def check(name: str) -> dict[str, Any]:
         patches = latent.shape[-1] * latent.shape[-2] // (1 if family.autoencoder == "kl2" else 4)
         dynamic_args.kontext, dynamic_args.ref_latents, model.ref_latents = True, [latent], [latent]
         found["references"] = prove(model, family, PROMPT, 1, patches)
+        found["concepts beside references"] = prove_concepts(model, name, 1, patches)
         dynamic_args.kontext, dynamic_args.ref_latents, model.ref_latents = False, [], []
+    found["concepts"] = prove_concepts(model, name, family.images)
+    if name == "Qwen-Image":
+        found["rewritten"] = prove_rewritten(model)
     found["break"] = words_alone(model, "a red house BREAK fog")
     return found
 
