@@ -243,9 +243,17 @@ class Recording:
     def _part(self, group: Group, image: int) -> RecordedImage:
         accumulator = group.accumulator
         accumulator.release()
-        times = [float(torch.as_tensor(time).flatten()[0]) for time in self._times[: accumulator.step_count]]
+        times = _numbers(self._times[: accumulator.step_count])
         position = group.images.index(image)
         return recorded_image(accumulator, self.layers, group.prompts, position, times)
+
+
+def _numbers(times: Sequence[Any]) -> list[float]:
+    """The first number of each tensor or number; of tensors on one device together, so that the host waits for it once."""
+    firsts = [torch.as_tensor(time).flatten()[:1] for time in times]
+    if len({first.device for first in firsts}) == 1:
+        firsts = list(torch.cat(firsts).cpu().split(1))
+    return [float(first) for first in firsts]
 
 
 def prompt_selection(prompts: Sequence[Prompt]) -> Callable[[int, int], Tensor]:
