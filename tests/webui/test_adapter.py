@@ -389,6 +389,7 @@ def test_install_asks_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> No
 def test_only_the_door_and_the_page_import_the_host() -> None:
     allowed = {
         "hosts/a1111.py",
+        "hosts/forge.py",
         "hosts/reading.py",
         "hosts/sdnext.py",
         "hosts/__init__.py",
