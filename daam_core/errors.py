@@ -5,8 +5,8 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-_FOLDER = Path(__file__).resolve().parents[1]
-"""Where DAAM Lens lies: its files are named when an error came up in them."""
+_OWN = tuple(Path(__file__).resolve().parents[1] / name for name in ("daam_core", "nodes", "daam_webui"))
+"""Our own folders, whose files are named when an error came up in them. All libraries may lie beside them."""
 
 
 class DaamLensError(Exception):
@@ -68,7 +68,7 @@ def reason_of(error: BaseException) -> str:
     # torch names the class `OutOfMemoryError`; it is no MemoryError.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "there was not enough memory for it. Record without detail, or at a smaller size"
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(_FOLDER)]
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if any(map(Path(frame.filename).is_relative_to, _OWN))]
     place = f" in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
     return f"an error that was not foreseen ({type(error).__name__}{place}); the log has all of it, please report it"
 

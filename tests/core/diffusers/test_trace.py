@@ -217,7 +217,8 @@ def test_a_pipeline_that_shares_the_unet_is_not_recorded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"), [(RuntimeError("odd"), "(RuntimeError in test_trace.py"), (MemoryError("full"), "not enough memory")]
+    ("error", "said"),
+    [(RuntimeError("odd"), "(RuntimeError in layer_plan.py, line "), (MemoryError("full"), "not enough memory")],
 )
 def test_a_failing_recorder_still_gives_the_picture(
     error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
