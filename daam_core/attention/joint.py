@@ -54,24 +54,28 @@ def add_joint_steps(
 
     Args:
         into: `[sums, 1, n, channels]` float32 running sums of one picture.
-        q: the picture's queries of each step, `[1, heads, n, d]`, any float dtype.
-        k: all keys of each step, `[1, heads, keys, d]`.
+        q: the picture's queries of each step, `[layers, heads, n, d]`, any float dtype.
+        k: all keys of each step, `[layers, key heads, keys, d]`; of grouped keys, several heads read one.
         selection: `[1, text, channels]` float32, for the text columns alone.
         scale: factor on the scores.
         text: which keys are text.
         weights: `[sums, steps]` float32.
     """
-    (_, heads, n, _), keys = q[0].shape, k[0].shape[-2]
+    (layers, heads, n, _), (_, of_keys, keys, _) = q[0].shape, k[0].shape
+    each = layers * heads
+    all_q, all_k = torch.stack(list(q)).float(), torch.stack(list(k)).float()
+    all_k = all_k if of_keys == heads else all_k.repeat_interleave(heads // of_keys, 2)
+    all_q, all_k = all_q.flatten(0, 2), all_k.flatten(0, 2)
     # What fits the processor's own cache at once.
-    some = max(1, (CPU_BYTES // 8 if q[0].device.type == "cpu" else TEMPORARY_BYTES) // (4 * heads * n * keys))
-    total = torch.empty(len(q), n, text.stop - text.start, device=q[0].device)
-    with full_precision(q[0].device):
+    some = max(1, (CPU_BYTES // 8 if all_q.device.type == "cpu" else TEMPORARY_BYTES) // (4 * each * n * keys))
+    total = torch.empty(len(q), n, text.stop - text.start, device=all_q.device)
+    with full_precision(all_q.device):
         for first in range(0, len(q), some):
-            own = slice(first, first + some)
-            own_q, own_k = (torch.cat([one[0] for one in x[own]]).float() for x in (q, k))
+            own = slice(first * each, (first + some) * each)
+            own_q, own_k = all_q[own], all_k[own]
             for cut in query_slices(own_q, own_k):
-                p = probabilities(own_q[:, cut], own_k, scale)[..., text]
-                total[own, cut] = p.unflatten(0, (-1, heads)).sum(1)
+                p = probabilities(own_q[:, cut], own_k, scale)[..., text].unflatten(0, (-1, each))
+                torch.sum(p, 1, out=total[first : first + some, cut])
         weighted = (weights @ total.flatten(1)).unflatten(1, total.shape[1:])
         into.flatten(0, 1).baddbmm_(weighted, selection.expand(len(into), -1, -1))
 

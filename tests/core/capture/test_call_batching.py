@@ -33,8 +33,10 @@ def test_layers_of_one_shape_become_one_layer_of_more_heads() -> None:
     batch = watched()
     calls = [call(key_heads=1), call(7), call(key_heads=1)]
     assert all(batch.add(number, one) for number, one in enumerate(calls))
-    (first, alike), (second, other) = batch.take()
-    assert (first, second) == ([0, 2], [1])
+    found = batch.take()
+    assert [held.layers for held in found] == [(0, 2), (1,)] and [held.size for held in found] == [(5, 6), (5, 7)]
+    alike, other = (held.as_one() for held in found)
+    assert torch.equal(found[0].as_one([1]).k, calls[2].k)
     assert torch.equal(other.q, calls[1].q) and torch.equal(other.k, calls[1].k)
     part, keys = alike.part(slice(1, 2), 0, 5, slice(0, 6))
     got = (part.q.double() @ part.k.double().transpose(-1, -2) * part.scale).softmax(-1)[..., keys]
