@@ -62,20 +62,18 @@ def add_joint_steps(
         weights: `[sums, steps]` float32.
     """
     (layers, heads, n, _), (_, of_keys, keys, _) = q[0].shape, k[0].shape
-    each = layers * heads
-    all_q, all_k = torch.stack(list(q)).float(), torch.stack(list(k)).float()
-    all_k = all_k if of_keys == heads else all_k.repeat_interleave(heads // of_keys, 2)
-    all_q, all_k = all_q.flatten(0, 2), all_k.flatten(0, 2)
+    each, device = layers * heads, q[0].device
     # What fits the processor's own cache at once.
-    some = max(1, (CPU_BYTES // 8 if all_q.device.type == "cpu" else TEMPORARY_BYTES) // (4 * each * n * keys))
-    total = torch.empty(len(q), n, text.stop - text.start, device=all_q.device)
-    with full_precision(all_q.device):
+    some = max(1, (CPU_BYTES // 8 if device.type == "cpu" else TEMPORARY_BYTES) // (4 * each * n * keys))
+    total = torch.empty(len(q), n, text.stop - text.start, device=device)
+    with full_precision(device):
         for first in range(0, len(q), some):
-            own = slice(first * each, (first + some) * each)
-            own_q, own_k = all_q[own], all_k[own]
+            own = slice(first, first + some)
+            own_q, own_k = torch.stack(list(q[own])).float().flatten(0, 2), torch.stack(list(k[own])).float()
+            own_k = (own_k if of_keys == heads else own_k.repeat_interleave(heads // of_keys, 2)).flatten(0, 2)
             for cut in query_slices(own_q, own_k):
                 p = probabilities(own_q[:, cut], own_k, scale)[..., text].unflatten(0, (-1, each))
-                torch.sum(p, 1, out=total[first : first + some, cut])
+                torch.sum(p, 1, out=total[own, cut])
         weighted = (weights @ total.flatten(1)).unflatten(1, total.shape[1:])
         into.flatten(0, 1).baddbmm_(weighted, selection.expand(len(into), -1, -1))
 

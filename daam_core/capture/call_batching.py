@@ -25,6 +25,10 @@ _FEW = 4
 """A call of which fewer would fit into the budget is not worth holding."""
 _MANY = 1024
 """At most so many calls wait."""
+_KINDS = 4
+"""So many kinds of calls are remembered with memory for them."""
+_KEPT = 2**20
+"""Up to so many bytes that a step's calls of one kind take, their memory is used again."""
 _version = attrgetter("_version")
 
 
@@ -93,21 +97,23 @@ class CallPattern:
         return q, k
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class HeldCalls:
-    """Calls of one kind, side by side, in tensors of their own.
+    """Calls of one kind, side by side, in tensors of their own, which later calls are given again.
 
     Attributes:
         kind: of all of them.
         layers: their numbers.
         q: queries, `[layers, batch, n, heads, d]` where the heads are last, else `[layers, batch, heads, n, d]`.
         k: keys, likewise; grouped keys have fewer heads.
+        users: how many need them.
     """
 
     kind: CallKind
     layers: tuple[int, ...]
     q: Tensor
     k: Tensor
+    users: int = 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -140,6 +146,7 @@ class CallBatch:
         self._held: list[_Held] = []
         self._rooms: dict[tuple[torch.Size, torch.Size], int] = {}
         self._kinds: dict[tuple[object, ...], CallKind] = {}
+        self._made: dict[tuple[CallKind, tuple[int, ...]], list[HeldCalls]] = {}
         self._least = _MANY
         self.full = False
 
@@ -181,7 +188,7 @@ class CallBatch:
         return True
 
     def take(self) -> list[HeldCalls]:
-        """What waits, calls of one kind side by side.
+        """What waits, calls of one kind side by side; `users` counts those who need them, the caller first.
 
         Raises:
             NothingRecorded: somebody wrote into queries or keys that nobody wrote into before.
@@ -196,19 +203,38 @@ class CallBatch:
             return []
         if not untouched:
             raise NothingRecorded("something began to write into the model's queries or keys in the middle of the run")
-        with torch.no_grad():
-            if kinds.count(kinds[0]) == len(kinds):  # as most models have it: nothing to sort
-                return [HeldCalls(kinds[0], layers, torch.stack(q), torch.stack(k))]
-            alike: dict[CallKind, list[_Held]] = {}
-            for one in held:
-                alike.setdefault(one[-1], []).append(one)
-            return [
-                HeldCalls(kind, tuple(one[0] for one in own), *(torch.stack([one[i] for one in own]) for i in (1, 2)))  # type: ignore[misc]
-                for kind, own in alike.items()
-            ]
+        if kinds.count(kinds[0]) == len(kinds):  # as most models have it: nothing to sort
+            return [self._side_by_side(kinds[0], layers, q, k)]
+        alike: dict[CallKind, list[_Held]] = {}
+        for one in held:
+            alike.setdefault(one[-1], []).append(one)
+        return [
+            self._side_by_side(kind, *zip(*((layer, own_q, own_k) for layer, own_q, own_k, *_ in own), strict=True))
+            for kind, own in alike.items()
+        ]
+
+    def _side_by_side(self, kind: CallKind, layers: tuple[int, ...], q: tuple[Tensor, ...], k: tuple[Tensor, ...]) -> HeldCalls:
+        """In memory that was used before where nobody needs it any more: fresh memory costs as much as the copy."""
+        made = self._made.get((kind, layers))
+        if made is None:
+            if len(self._made) >= _KINDS:
+                self._made.clear()
+            made = self._made[kind, layers] = []
+        calls = next((one for one in made if not one.users), None)
+        with torch.inference_mode(False), torch.no_grad():
+            if calls is not None:
+                torch.stack(q, out=calls.q)
+                torch.stack(k, out=calls.k)
+                calls.users = 1
+                return calls
+            calls = HeldCalls(kind, layers, torch.stack(q), torch.stack(k))
+        if calls.q.nbytes + calls.k.nbytes <= _KEPT:
+            made.append(calls)
+        return calls
 
     def _kind(self, call: AttentionCall, heads_last: bool) -> CallKind:
-        key = call.q.shape, call.k.shape, call.q.dtype, call.scale, heads_last
+        q, k = call.q, call.k
+        key = q.shape, k.shape, q.dtype, k.dtype, q.device, call.scale, heads_last
         if key not in self._kinds:
             self._kinds[key] = CallKind(call.scale, heads_last)
         return self._kinds[key]

@@ -90,6 +90,7 @@ class JointBatch:
 
     def add(self, calls: HeldCalls) -> None:
         """Layers of the step that runs."""
+        calls.users += 1
         self._now.append(calls)
 
     def end_step(self, number: int) -> None:
@@ -113,6 +114,9 @@ class JointBatch:
             weights = torch.stack([torch.ones_like(numbers), numbers.square()])
             q, k = [target.queries(calls.q) for calls, _ in finished], [target.keys(calls.k) for calls, _ in finished]
             add_joint_steps(target.buffer.into.both, q, k, target.selection, target.kind.scale, target.place.text, weights)
+
+        for calls, _ in finished:
+            calls.users -= 1
 
     def close(self) -> None:
         """Nothing is to be added any more."""

@@ -181,6 +181,7 @@ class ModelRecorder:
                     text.group.accumulator.note_layers(calls.layers, current.layout.patches[1:])
                 if current.keeping_self:
                     self._add_self(text, current, calls, row, index)
+            calls.users -= 1
 
     def _waiting(self, current: RunningCall, calls: HeldCalls) -> Waiting:
         key = calls.kind, calls.layers, *current.texts
