@@ -106,6 +106,7 @@ class HeldCalls:
         layers: their numbers.
         q: queries, `[layers, batch, n, heads, d]` where the heads are last, else `[layers, batch, heads, n, d]`.
         k: keys, likewise; grouped keys have fewer heads.
+        both: where both lie, one behind the other, None where they have not one shape.
         users: how many need them.
     """
 
@@ -113,7 +114,24 @@ class HeldCalls:
     layers: tuple[int, ...]
     q: Tensor
     k: Tensor
+    both: Tensor | None = None
     users: int = 1
+
+    @staticmethod
+    def like(kind: CallKind, layers: tuple[int, ...], q: Tensor, k: Tensor) -> HeldCalls:
+        """Memory for calls of so many layers with such queries and keys."""
+        n = len(layers)
+        with torch.inference_mode(False):
+            if q.shape == k.shape and q.dtype == k.dtype:
+                both = torch.empty(2 * n, *q.shape, dtype=q.dtype, device=q.device)
+                return HeldCalls(kind, layers, both[:n], both[n:], both)
+            own_q, own_k = (torch.empty(n, *x.shape, dtype=x.dtype, device=x.device) for x in (q, k))
+            return HeldCalls(kind, layers, own_q, own_k)
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory they take."""
+        return self.q.nbytes + self.k.nbytes
 
     @property
     def size(self) -> tuple[int, int]:
@@ -180,10 +198,13 @@ class CallBatch:
 
     def add_like(self, pattern: CallPattern, q: Tensor, k: Tensor, backend: bool) -> bool:
         """The same of a call like one that waited earlier, without reading it."""
-        if self.full or not self._enabled or q.is_inference() or k.is_inference():
+        if self.full or not self._enabled:
             return False
         held = self._held
-        held.append((pattern.layer, q, k, q._version, k._version, pattern.kinds[backend]))
+        try:
+            held.append((pattern.layer, q, k, q._version, k._version, pattern.kinds[backend]))
+        except RuntimeError:  # tensors of inference mode have no version
+            return False
         self.full = len(held) >= self._least
         return True
 
@@ -221,15 +242,17 @@ class CallBatch:
                 self._made.clear()
             made = self._made[kind, layers] = []
         calls = next((one for one in made if not one.users), None)
-        with torch.inference_mode(False), torch.no_grad():
-            if calls is not None:
+        with torch.no_grad():
+            if calls is None:
+                calls = HeldCalls.like(kind, layers, q[0], k[0])
+                if calls.nbytes <= _KEPT:
+                    made.append(calls)
+            if calls.both is not None:
+                torch.stack(q + k, out=calls.both)
+            else:
                 torch.stack(q, out=calls.q)
                 torch.stack(k, out=calls.k)
-                calls.users = 1
-                return calls
-            calls = HeldCalls(kind, layers, torch.stack(q), torch.stack(k))
-        if calls.q.nbytes + calls.k.nbytes <= _KEPT:
-            made.append(calls)
+        calls.users = 1
         return calls
 
     def _kind(self, call: AttentionCall, heads_last: bool) -> CallKind:

@@ -76,8 +76,7 @@ class JointBatch:
     def __init__(self, calls: HeldCalls, target: JointSums) -> None:
         self._target = target
         budget = (CPU_BYTES if calls.q.device.type == "cpu" else BATCH_BYTES) // 4
-        held = sum(x.untyped_storage().nbytes() for x in (calls.q, calls.k))
-        self._room = min(_STEPS, budget // max(1, held))
+        self._room = min(_STEPS, budget // max(1, calls.nbytes))
         layers, heads = calls.q.shape[0], calls.q.shape[-2 if calls.kind.heads_last else -3]
         self._terms = layers * heads
         self._now: list[HeldCalls] = []

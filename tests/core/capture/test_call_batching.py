@@ -44,6 +44,26 @@ def test_layers_of_one_shape_become_one_layer_of_more_heads() -> None:
     torch.testing.assert_close(got, torch.cat(wanted, 1))
 
 
+def test_memory_is_used_again_by_later_calls_once_nobody_needs_it() -> None:
+    """What somebody still needs stays what it was; keys of another shape than the queries, and of the same."""
+    batch = watched()
+    for keys in (5, 6):
+        kept = held = None
+        for _ in range(4):
+            calls = [call(keys) for _ in range(3)]
+            assert all(batch.add(number, one) for number, one in enumerate(calls))
+            (found,) = batch.take()
+            assert torch.equal(found.q, torch.stack([one.q for one in calls]))
+            assert torch.equal(found.k, torch.stack([one.k for one in calls]))
+            if kept is None:
+                kept, held = found, found.k.clone()
+                continue
+            assert found is not kept and torch.equal(kept.k, held)
+            found.users -= 1
+            batch.begin()
+        assert len(batch._made[found.kind, found.layers]) == 2
+
+
 def test_nothing_waits_where_somebody_writes_into_queries_or_keys() -> None:
     batch = CallBatch(True)
     batch.begin()
