@@ -149,9 +149,6 @@ def _train_transformer(args: argparse.Namespace) -> int:
     from .transformer_train import TransformerSettings, train_transformer
 
     _check_device(args.device)
-    if args.scale <= 0:
-        raise BadArgument(f"--scale must be above 0, got {args.scale}.")
-    with_fast_malloc(sys.orig_argv[1:])
     settings = TransformerSettings(
         work=args.work,
         out=args.out,
@@ -162,6 +159,8 @@ def _train_transformer(args: argparse.Namespace) -> int:
         compiled=args.compile,
         pause=args.pause,
     )
+    settings.check()
+    with_fast_malloc(sys.orig_argv[1:])
     train_transformer(settings, _print_line)
     return 0
 

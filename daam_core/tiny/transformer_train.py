@@ -41,6 +41,14 @@ class TransformerSettings:
     pause: Path | None = None
     weights: Path | None = None
 
+    def check(self) -> None:
+        """Raises BadArgument where a number makes no sense."""
+        for name, number in (("images", self.images), ("scenes", self.scenes)):
+            if number is not None and number < 1:
+                raise BadArgument(f"The number of {name} must be at least 1, got {number}.")
+        if self.scale <= 0:
+            raise BadArgument(f"The scale must be above 0, got {self.scale}.")
+
 
 def train_transformer(settings: TransformerSettings, log: Log) -> Path:
     """Train until the budget of images is spent, and write the folder; returns its path.
@@ -49,10 +57,7 @@ def train_transformer(settings: TransformerSettings, log: Log) -> Path:
         BadArgument: a number makes no sense.
         CannotWrite: a folder cannot be made.
     """
-    if settings.images is not None and settings.images < 1:
-        raise BadArgument(f"The number of images must be at least 1, got {settings.images}.")
-    if settings.scenes is not None and settings.scenes < 1:
-        raise BadArgument(f"The number of scenes must be at least 1, got {settings.scenes}.")
+    settings.check()
     try:
         settings.work.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -35,7 +35,7 @@ def test_draw_writes_a_sheet_and_says_where(tmp_path: Path, capsys: pytest.Captu
         (["draw", "{tmp}/world.png", "--count", "0"], "at least 1, got 0"),
         (["train", "--work", "{tmp}", "--scale", "0"], "--scale must be above 0"),
         (["train", "--work", "{tmp}", "--device", "tpu"], "must be cpu or cuda"),
-        (["train-transformer", "--work", "{tmp}", "--scale", "0"], "--scale must be above 0"),
+        (["train-transformer", "--work", "{tmp}", "--scale", "0"], "scale must be above 0"),
         (["train-transformer", "--work", "{tmp}", "--images", "0"], "images must be at least 1, got 0"),
         (["train-transformer", "--work", "{tmp}", "--scenes", "-3"], "scenes must be at least 1, got -3"),
         (["evaluate", "--weights", "{tmp}"], "No model lies in"),
