@@ -53,7 +53,7 @@ def make_transformer() -> SD3Transformer2DModel:
     )
     for name, parameter in model.named_parameters():
         if ".norm1.linear" in name or ".norm1_context.linear" in name or name.startswith("norm_out.linear"):
-            torch.nn.init.zeros_(parameter)
+            parameter.detach().zero_()
     return model
 
 
