@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +9,13 @@ from typing import Any
 import torch
 
 from ..diffusers.quiet import quiet_libraries
-from ..errors import BadArgument, CannotWrite
+from ..errors import BadArgument
 
 with quiet_libraries():  # they warn of packages that are not installed and not needed
     from diffusers import AutoencoderTiny, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
     from transformers import CLIPTextModel, CLIPTokenizer
 
+from .package_weights import swapped, tidy_configs
 from .transformer import end_positions
 from .transformer_shape import GUIDANCE, LARGEST, SHIFT, STEPS, TOKENS
 
@@ -149,25 +146,11 @@ def save_transformer(pipe: TinyTransformerPipeline, out: Path) -> None:
     Raises:
         CannotWrite: the folder cannot be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=out))
-    except OSError as error:
-        raise CannotWrite(f"The folder {out} cannot be written: {error.strerror}.") from error
-    try:
-        new, old = part / "new", part / "old"
-        pipe.transformer.to(torch.float16).save_pretrained(new / "transformer", safe_serialization=True)
-        pipe.text_encoder.to(torch.float16).save_pretrained(new / "text_encoder", safe_serialization=True)
-        pipe.scheduler.save_pretrained(new / "scheduler")
-        for path in new.glob("*/*.json"):
-            config = json.loads(path.read_text(encoding="utf-8"))
-            config.pop("_name_or_path", None)
-            path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        if (out / FOLDER).exists():
-            os.replace(out / FOLDER, old)
-        os.replace(new, out / FOLDER)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with swapped(out, FOLDER) as folder:
+        pipe.transformer.to(torch.float16).save_pretrained(folder / "transformer", safe_serialization=True)
+        pipe.text_encoder.to(torch.float16).save_pretrained(folder / "text_encoder", safe_serialization=True)
+        pipe.scheduler.save_pretrained(folder / "scheduler")
+        tidy_configs(folder)
 
 
 def load_parts(folder: Path) -> tuple[SD3Transformer2DModel, FlowMatchEulerDiscreteScheduler, CLIPTextModel]:
