@@ -57,7 +57,7 @@ class ModelRunner:
     """The model of a study. Making one costs nothing: weights are read when `pipe` is first used.
 
     Args:
-        model: "tiny", a folder in diffusers' format, or a name on the hub.
+        model: "tiny", "tiny-transformer", a folder in diffusers' format, or a name on the hub.
         device: as in `load_pipeline`.
         aggregation: what `Sample.maps` are, a name of `AGGREGATIONS`.
         how: arguments of every call of the pipeline (num_inference_steps, guidance_scale, height, width).
