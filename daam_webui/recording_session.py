@@ -32,6 +32,7 @@ from .context_proof import ContextHooks
 from .crop_region import area_of
 from .finished_image import FinishedImage
 from .hosts import UNetCall, WebUI
+from .latent_proof import OTHER_PICTURE, shows_sampled
 from .live_preview import LivePreview
 from .prompt_schedule import PromptSchedule
 from .sampling_step import SamplingStep, columns_of, crossattn, sampling_step
@@ -134,12 +135,13 @@ class RecordingSession:
         self._attached = self._hooks_of(unet, self._batch.wants_self)
         return self._attached.attention, self._attached.context
 
-    def begin_call(self, latent: tuple[int, ...], context: Tensor | None, given: Mapping[str, Any]) -> None:
-        """The UNet or transformer is called with latents of the shape `latent` `[rows, c, …, h, w]`; `given` is what it gets by
-        name, with Forge's `transformer_options`."""
+    def begin_call(self, sample: Tensor, context: Tensor | None, given: Mapping[str, Any]) -> None:
+        """The UNet or transformer is called with the latents `sample` `[rows, c, …, h, w]`; `given` is what it gets by name,
+        with Forge's `transformer_options`."""
         batch, params = self._batch, self._params() if self._params else None
         if self.failure or batch is None or params is None or self._pass is None:
             return
+        latent = tuple(map(int, sample.shape))
         check_frames(latent)
         if self._step is None:
             self._step = sampling_step(params, *self._pass)
@@ -148,7 +150,9 @@ class RecordingSession:
         size = (latent[-2], latent[-1])
         options = given.get("transformer_options") or {}
         call = UNetCall(latent[0], size, context, tuple(options.get("cond_or_uncond", ())))
-        labels = self.host.labels(call, self._step)
+        own = size != self._step.size or shows_sampled(sample, params.x)
+        self._step.shown |= own
+        labels = self.host.labels(call, self._step) if own else [None] * call.rows
         hooks = self._attached.attention if self._attached else None
         batch.begin_call(labels, self._step, size, context, self.host.repeats_context, hooks)
         if self._transformer is not None:
@@ -168,6 +172,8 @@ class RecordingSession:
         self._params = self._step = None
         if batch is None or step is None or self.failure:
             return
+        if not step.shown:
+            raise NothingRecorded(OTHER_PICTURE)
         batch.end_step(step.sigma)
         if self._live is not None:
             self._live.after_step(partial(self._live_heat, batch, step.area), batch.num_images, step.size, step.sigma)

@@ -45,7 +45,7 @@ class _Attached:
         try:
             sample = args[0] if args else kwargs["x"]
             context = kwargs.get("context", args[2] if len(args) > 2 else None)
-            self.session.begin_call(tuple(map(int, sample.shape)), context, kwargs)
+            self.session.begin_call(sample, context, kwargs)
         except Exception as error:
             self.session.fail(error)
 

@@ -30,6 +30,7 @@ class SamplingStep:
         area: the part of the finished picture that is sampled.
         order: rows in A1111's order; `at` is the next of them.
         recorded: conditionings that were recorded in this step, in Forge's order.
+        shown: whether the model was shown the picture that is sampled.
     """
 
     texts: dict[Label, str]
@@ -41,6 +42,7 @@ class SamplingStep:
     order: list[Label]
     at: int = 0
     recorded: set[tuple[Side, int]] = field(default_factory=set)
+    shown: bool = False
 
     @property
     def columns(self) -> dict[Side, int]:

@@ -195,15 +195,16 @@ def drawn_overlays(
     count = sum(frames_shown(maps) for maps in handle) * len(names)
     bar = comfy.utils.ProgressBar(len(handle) * len(names))
     check_amount(count, *max(maps.size for maps in handle))
+    among = [_label(*side_of(name, maps), name) for maps in handle for name in names] if caption else []
 
     def one_by_one() -> Iterator[Picture]:
         for maps in handle:
             for name in names:
                 shown = edged(maps, name) if edge else maps
                 if maps.num_frames > 1:
-                    yield from video_overlays(shown, name, opacity, colour_map, caption)
+                    yield from video_overlays(shown, name, opacity, colour_map, caption, among)
                 else:
-                    yield word_overlay(shown, name, opacity, colour_map, caption)
+                    yield word_overlay(shown, name, opacity, colour_map, caption, among)
                 bar.update(1)
 
     return image_of(one_by_one(), count)
@@ -228,23 +229,30 @@ def check_amount(pictures: int, height: int, width: int) -> None:
         )
 
 
-def video_overlays(maps: HeatMaps, name: str, opacity: float, colour_map: str, caption: bool = True) -> Iterator[Picture]:
+def video_overlays(
+    maps: HeatMaps, name: str, opacity: float, colour_map: str, caption: bool = True, among: Sequence[str] = ()
+) -> Iterator[Picture]:
     """One word's heat on every frame of its video, on one scale; as `word_overlay`."""
     side, query = side_of(name, maps)
     film = grounds(maps)
     heats = side.heat_map(query, frames=len(film)) / max(1, sum(side.num_terms.values()))
     top = float(heats.max()) or None
-    label = _label(side, name, query) if caption else None
+    label = _label(side, query, name) if caption else None
+    unit = unit_of(side)
     for picture, heat in zip(film, heats, strict=True):
-        yield overlay(picture, heat, opacity, colour_map, label, caption, top=top, unit=unit_of(side))  # type: ignore[arg-type]
+        yield overlay(picture, heat, opacity, colour_map, label, caption, top=top, unit=unit, among=among)  # type: ignore[arg-type]
 
 
-def word_overlay(maps: HeatMaps, name: str, opacity: float, colour_map: str, caption: bool = True) -> Picture:
-    """One word's heat on its picture: uint8 `[H, W, 3]`, with a label and a colour bar below where there is a `caption`."""
+def word_overlay(
+    maps: HeatMaps, name: str, opacity: float, colour_map: str, caption: bool = True, among: Sequence[str] = ()
+) -> Picture:
+    """One word's heat on its picture: uint8 `[H, W, 3]`, with a label and a colour bar below where there is a `caption`, of
+    one height with those of the labels `among` which it stands."""
     side, query = side_of(name, maps)
     heat = side.heat_map(query, maps.size) / max(1, sum(side.num_terms.values()))
-    label = _label(side, name, query) if caption else None
-    return overlay(ground(maps), heat, opacity, colour_map, label, caption, unit=unit_of(side))  # type: ignore[arg-type]
+    label = _label(side, query, name) if caption else None
+    unit = unit_of(side)
+    return overlay(ground(maps), heat, opacity, colour_map, label, caption, unit=unit, among=among)  # type: ignore[arg-type]
 
 
 def unit_of(side: HeatMaps) -> str:
@@ -252,6 +260,6 @@ def unit_of(side: HeatMaps) -> str:
     return "%" if side.aggregation == "sum" else ""
 
 
-def _label(side: HeatMaps, name: str, query: str) -> str:
+def _label(side: HeatMaps, query: str, name: str) -> str:
     """A word as it was asked for; a concept with how likely it is in the picture."""
     return side.caption(query) if side.is_concept(query) else name

@@ -105,21 +105,22 @@ class CompareMaps(io.ComfyNode):
         cls, after: MapsHandle, before: MapsHandle, word: str = "", level: float = DEFAULT_TAU, opacity: float = DEFAULT_OPACITY
     ) -> io.NodeOutput:
         """Picture by picture; a shorter recording's last picture stands for the rest."""
-        drawn, masks, lines, moves = [], [], [], []
+        changes, masks, lines, moves = [], [], [], []
         for i, new in enumerate(after):
             old = before[min(i, len(before) - 1)]
             for name in words_in(word, new):
                 (side, query), (other, _) = side_of(name, new), side_of(name, old)
                 side, other = side.sum_frames(), other.sum_frames()
                 change = difference(side, other, query, new.size)
-                label = side.caption(query) if side.is_concept(query) else name
-                drawn.append(difference_overlay(ground(new), change, opacity, label, True))
+                changes.append((ground(new), change, side.caption(query) if side.is_concept(query) else name))
                 top = float(change.max())
                 masks.append((change >= level * top) & (change > 0))
                 moves.append(moved(*(mean_probability(one, [query], side.grid)[0] for one in (side, other))))
                 lines += [_summary(name, moves[-1], change.numpy()), *presence_lines(new, [name])]
         if len(moves) > 1:
             lines.append(f"All {len(moves)}: {np.mean(moves):.1%} of their heat lies elsewhere.")
+        labels = [label for _, _, label in changes]
+        drawn = [difference_overlay(base, change, opacity, label, True, among=labels) for base, change, label in changes]
         return io.NodeOutput(image_of(drawn), mask_batch(masks), "\n".join(lines))
 
 

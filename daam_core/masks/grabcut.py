@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ..errors import BadArgument
 from ..opencv import cv2
+from . import color_model as colours
+from . import edge_smoothing as smoother
 from .guided_filter import snap_guided
 from .resize import resized, working_picture
 from .threshold import minmax
@@ -21,6 +23,8 @@ GRABCUT_SIDE = 256
 _SEED = 1
 _STRONG_RIVAL = 0.75
 _APART = 2  # cells
+_WARM = 0.3
+_FOREIGN = 2e-3
 _ROUNDS = 5
 
 
@@ -92,8 +96,9 @@ def grabcut(picture: Picture, seeds: Picture, rounds: int) -> npt.NDArray[np.boo
 def grabcut_around(mask: npt.NDArray[np.bool_], heat: Array, picture: Picture) -> npt.NDArray[np.bool_]:
     """GrabCut started from a mask `[H, W]` that is right but for its edge: bool `[H, W]`.
 
-    `heat` is float32 `[words, H, W]`, 0..1, of the word and its rivals. No pixel of the mask is taken for granted (some of it
-    is ground), and nothing further from it than a cell of the map (a 16th of the picture) becomes object. What is hot for
+    `heat` is float32 `[words, H, W]`, 0..1, of the word and its rivals. Nothing further from the mask than a cell of the map (a
+    16th of the picture) becomes object, and of the mask itself only what is warm and of a colour that the ground does not
+    have is taken for granted (see `certain`): the rest may be ground. What is hot for
     a rival and less for the word is ground. A rival that stands apart has its colours left out, or an object of the same
     colour would make ground of both: the cut is made on what is near then. The mask itself where GrabCut takes it all away.
     """
@@ -103,6 +108,7 @@ def grabcut_around(mask: npt.NDArray[np.bool_], heat: Array, picture: Picture) -
     away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_C, 3)
     seeds = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     seeds[away > cell] = cv2.GC_BGD
+    seeds[certain(mask, heat, picture)] = cv2.GC_FGD
     part = (slice(None), slice(None))
     if len(heat) > 1:
         rival = heat[1:].max(0) > np.maximum(heat[0], _STRONG_RIVAL)
@@ -112,6 +118,31 @@ def grabcut_around(mask: npt.NDArray[np.bool_], heat: Array, picture: Picture) -
     cut = np.zeros_like(mask)
     cut[part] = grabcut(np.ascontiguousarray(picture[part]), np.ascontiguousarray(seeds[part]), _ROUNDS)
     return cut if cut.any() else mask
+
+
+def certain(mask: npt.NDArray[np.bool_], heat: Array, picture: Picture) -> npt.NDArray[np.bool_]:
+    """What of a mask `[H, W]` no cut may take away: bool `[H, W]`, warm, and of colours that the ground does not have.
+
+    GrabCut learns the ground's colours from what it cuts off, too, and so may give a whole colour of an object of many to
+    the ground. The ground here is what lies outside the mask and is no rival's; it is learnt once. A pixel is warm where the
+    word has `_WARM` of its peak and no rival has more. Colours of the edge are mixed of both sides: its pixels are never
+    certain.
+    """
+    lab = colours.lab(picture)
+    ground = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
+    warm = mask & (heat[0] >= _WARM)
+    if len(heat) > 1:
+        rival = heat[1:].max(0)
+        ground &= rival <= np.maximum(heat[0], 0.5)
+        warm &= heat[0] > rival
+    if not ground.any():
+        return np.zeros_like(mask)
+    share = colours.density(colours.cells(lab), ground.astype(np.float32), 5.0 + 0.5 * smoother.roughness(lab))
+    foreign = (warm & (share < _FOREIGN)).astype(np.uint8)
+    inner: npt.NDArray[np.bool_] = (
+        cv2.erode(foreign, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=1) > 0
+    )
+    return inner
 
 
 def _around(mask: npt.NDArray[np.bool_], margin: int) -> tuple[slice, slice]:

@@ -4,11 +4,12 @@ Needs NumPy, OpenCV and Pillow only; maps may be arrays or tensors.
 """
 
 from .animation import animate, step_frames
+from .caption import colour_bar
 from .colormaps import ColourMap, apply_colormap, colour_table, oklab_to_srgb, srgb_to_oklab
 from .film_sheet import film_sheet
 from .from_maps import notebook_html, report_table, word_matrix_table, word_overlay, word_sheet, word_video
 from .overlay import Background, Enlarge, Picture, as_heat, as_picture, enlarged, outline
-from .sheets import caption_background, colour_bar, contact_sheet, difference, overlay
+from .sheets import caption_background, contact_sheet, difference, overlay
 from .tables import table
 from .text import THEMES, Theme
 from .video import has_pyav, video_frames, write_video

@@ -42,10 +42,10 @@ def step_frames(
     top = max((float(v.max()) for v in values), default=0.0) if same_scale else None
     top = top if top is not None and top > 0 else None
     ground = caption_background(picture, enlarge)
+    captions = [f"{label}  {j + 1}/{len(values)}" for j in range(len(values))]
     frames = []
     for j, heat in enumerate(values):
-        caption = f"{label}  {j + 1}/{len(values)}"
-        card = overlay(ground, heat, opacity, colormap, caption, True, top=top, theme=theme)
+        card = overlay(ground, heat, opacity, colormap, captions[j], True, top=top, theme=theme, among=captions[-1:])
         frame = card.copy()
         thick = max(3, frame.shape[1] // 100)
         frame[-thick:, : round(frame.shape[1] * (j + 1) / len(values))] = theme_colors(theme).accent

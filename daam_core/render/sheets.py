@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument
-from .colormaps import ColourMap, colour_table
+from .caption import Bar, Unit, caption_layout, captioned
+from .colormaps import ColourMap
 from .overlay import (
     Background,
     Enlarge,
+    Floats,
     Heat,
     Picture,
     as_heat,
@@ -25,16 +26,17 @@ from .overlay import (
     blend_heatmap,
     enlarged,
 )
-from .text import Theme, ThemeColors, rounded, theme_colors, title_lines, width_of, write
-
-Unit = Literal["", "%"]
+from .text import Theme, ThemeColors, theme_colors, title_lines, write
 
 SMALLEST = 256
 """Pixels of the shorter side of a picture that carries a caption: letters below it could not be read."""
 CELL = 288
 """Pixels of the longer side of a picture in a contact sheet."""
+NARROWEST = 192
+"""Pixels of the narrowest card of a contact sheet: below it, a caption has no room. A narrower picture stands in the middle."""
 LARGEST_SHEET = 2**26
 """Pixels of the largest sheet that is made (8192 x 8192)."""
+_PICTURE = "picture"
 
 
 def overlay(
@@ -49,6 +51,7 @@ def overlay(
     theme: Theme = "dark",
     enlarge: Enlarge = "lanczos",
     unit: Unit = "",
+    among: Sequence[str] = (),
 ) -> Picture:
     """One heat map over one picture, with a caption below it where a label or a bar is asked for.
 
@@ -58,12 +61,14 @@ def overlay(
         heat: `[h, w]` of any size and real type, array or tensor; negative values and NaN count as no heat.
         opacity: 0 (the picture itself) .. 1.
         colormap: "ember", "lagoon" or "gray"; "tide" for a signed map (see `difference`).
-        label: the word; shrunk and cut so that it fits; any alphabet.
+        label: the word, any alphabet; where it has no room beside the bar, it takes up to four lines above it, and the
+            caption grows.
         bar: a colour bar from 0 to the map's top, in the map's own numbers (see `unit`).
         top: the heat that gets the brightest colour; None: the map's own maximum.
         theme: "dark" or "light" ground of the caption.
         enlarge: "lanczos" or "nearest": how a picture below 256 px grows (by a whole factor) to carry a caption.
         unit: "%" shows the bar's numbers as percentages, of a map of shares 0..1; "" as they are.
+        among: the labels of other pictures of a set: all captions of the set are of one height.
 
     Returns:
         uint8 `[H, W, 3]` without label and bar; `[H + caption, W, 3]` with one of them. A map that is the same
@@ -82,14 +87,12 @@ def overlay(
         if with_caption
         else background_of(picture)
     )
-    if colormap == "tide":
-        drawn = blend_difference(base, values, opacity, top=top)
-        reach = float(np.abs(values).max()) if top is None else top
-        span = (-reach, reach)
-    else:
-        drawn = blend_heatmap(base, values, opacity, colormap, top=top)
-        span = (0.0, max(0.0, float(values.max())) if top is None else top)
-    return _captioned(drawn, label or "", bar, span, colormap, ink, unit=unit) if with_caption else drawn
+    drawn, legend = _drawn(base, values, opacity, colormap, top, unit)
+    if not with_caption:
+        return drawn
+    shown = legend if bar else None
+    layout = caption_layout([label or "", *among], drawn.shape[1], shown)
+    return captioned(drawn, label or "", shown, layout, ink, False)
 
 
 def caption_background(picture: ArrayLike | Image.Image, enlarge: Enlarge = "lanczos") -> Background:
@@ -107,9 +110,10 @@ def difference(
     top: float | None = None,
     theme: Theme = "dark",
     enlarge: Enlarge = "lanczos",
+    among: Sequence[str] = (),
 ) -> Picture:
     """A signed map `[h, w]` over one picture: orange where it is above 0, blue below. Else as `overlay`."""
-    return overlay(picture, change, opacity, "tide", label, bar, top=top, theme=theme, enlarge=enlarge)
+    return overlay(picture, change, opacity, "tide", label, bar, top=top, theme=theme, enlarge=enlarge, among=among)
 
 
 def contact_sheet(
@@ -143,7 +147,9 @@ def contact_sheet(
     top = max((float(v.max()) for v in values.values()), default=0.0) if same_scale else None
     if top is not None and top <= 0:
         top = None
-    height, width = cell.shape[0] + _caption_height(cell.shape[1]), cell.shape[1]
+    width = max(cell.shape[1], NARROWEST)
+    layout = caption_layout([_PICTURE, *values], width, Bar(0.0, 0.0, colormap, unit))
+    height = cell.shape[0] + layout.height
     count = len(values) + 1
     across = _columns(count, height, width) if columns is None else min(columns, count)
     if across < 1:
@@ -165,11 +171,11 @@ def contact_sheet(
         write(sheet, (margin, margin + (i + 0.5) * size * 1.35), line, full - 2 * margin, size, ink.text)
     if values:
         write(sheet, (margin, tall - margin - small / 2), _scale(top is not None, unit), full - 2 * margin, small, ink.quiet)
-    ground = caption_background(cell, enlarge)
-    cards = [_captioned(cell, "picture", False, (0.0, 0.0), colormap, ink, quiet=True)]
-    cards += [
-        overlay(ground, heat, opacity, colormap, word, True, top=top, theme=theme, unit=unit) for word, heat in values.items()
-    ]
+    ground = background_of(cell)
+    cards = [captioned(_widened(cell, width, ink), _PICTURE, None, layout, ink, True)]
+    for word, heat in values.items():
+        drawn, legend = _drawn(ground, heat, opacity, colormap, top, unit)
+        cards.append(captioned(_widened(drawn, width, ink), word, legend, layout, ink, False))
     for i, one in enumerate(cards):
         row, column = divmod(i, across)
         sheet.paste(Image.fromarray(one), (margin + column * (width + gap), above + row * (height + gap)))
@@ -179,17 +185,26 @@ def contact_sheet(
 # -- parts -----------------------------------------------------------------------------------------------------------
 
 
-def colour_bar(width: int, height: int, colormap: ColourMap) -> NDArray[np.uint8]:
-    """uint8 `[height, width, 3]`: the colour map from left to right."""
-    at = np.rint(np.linspace(0, 255, width)).astype(np.uint8)
-    return np.broadcast_to(colour_table(colormap)[at], (height, width, 3)).copy()
+def _drawn(
+    base: Background, heat: Floats, opacity: float, colormap: ColourMap, top: float | None, unit: Unit
+) -> tuple[Picture, Bar]:
+    """A heat map over a picture, and what its colours mean."""
+    if colormap == "tide":
+        reach = float(np.abs(heat).max()) if top is None else top
+        return blend_difference(base, heat, opacity, top=top), Bar(-reach, reach, colormap, unit)
+    high = max(0.0, float(heat.max())) if top is None else top
+    return blend_heatmap(base, heat, opacity, colormap, top=top), Bar(0.0, high, colormap, unit)
 
 
-def number(value: float, unit: Unit = "") -> str:
-    """Three digits that matter, without noise: 0, 0.043, 12.5, 3.1e-07, 1.25e+06; as a percentage: 0 %, 4.3 %."""
-    if unit == "%":
-        return f"{number(float(f'{100 * value:.2g}'))} %"
-    return "0" if value == 0 else f"{value:.3g}".replace("-", "−")
+def _widened(picture: Picture, width: int, ink: ThemeColors) -> Picture:
+    """The picture in the middle of a panel of this width, where it is narrower."""
+    missing = width - picture.shape[1]
+    if missing <= 0:
+        return picture
+    wide = np.empty((picture.shape[0], width, 3), np.uint8)
+    wide[:] = ink.panel
+    wide[:, missing // 2 : missing // 2 + picture.shape[1]] = picture
+    return wide
 
 
 def _scale(shared: bool, unit: Unit) -> str:
@@ -198,58 +213,6 @@ def _scale(shared: bool, unit: Unit) -> str:
     return f"Colours: {what}; " + (
         "all words on one scale." if shared else "each word on its own scale, up to the number beside it."
     )
-
-
-def _caption_height(width: int) -> int:
-    return max(34, round(width * 0.11))
-
-
-def _captioned(
-    drawn: Picture,
-    label: str,
-    bar: bool,
-    span: tuple[float, float],
-    colormap: ColourMap,
-    ink: ThemeColors,
-    quiet: bool = False,
-    unit: Unit = "",
-) -> Picture:
-    """A picture with its caption: the word on the left, the bar with its numbers on the right."""
-    height, width = drawn.shape[:2]
-    caption = _caption_height(width)
-    pad, size = round(caption * 0.28), round(caption * 0.46)
-    result = Image.new("RGB", (width, height + caption), ink.panel)
-    result.paste(Image.fromarray(drawn), (0, 0))
-    middle = height + caption / 2
-    room = width - 2 * pad
-    if bar:
-        length, thick = round(width * 0.26), round(caption * 0.3)
-        room -= _bar(result, (width - pad, middle), length, thick, span, colormap, ink, unit) + pad
-    write(result, (pad, middle), label, room, size, ink.quiet if quiet else ink.text)
-    return np.asarray(result)
-
-
-def _bar(
-    canvas: Image.Image,
-    end: tuple[float, float],
-    length: int,
-    thick: int,
-    span: tuple[float, float],
-    colormap: ColourMap,
-    ink: ThemeColors,
-    unit: Unit = "",
-) -> float:
-    """A colour bar with a number at each side, its right end at `end`. Returns the width it took."""
-    size = max(11, round(thick * 1.15))
-    low, high = (number(v, unit) for v in span)
-    gap = round(size * 0.45)
-    # Room for four digits at least, so that the bars of a sheet stand in line.
-    room = max(width_of(high, size), width_of(number(0.0888, unit), size))
-    taken = gap + max(room, write(canvas, (end[0] - room, end[1]), high, length, size, ink.quiet))
-    left = round(end[0] - taken - length)
-    bar = Image.fromarray(colour_bar(length, thick, colormap))
-    canvas.paste(bar, (left, round(end[1] - thick / 2)), rounded(length, thick, 0.3))
-    return taken + length + gap + write(canvas, (left - gap, end[1]), low, length, size, ink.quiet, "r")
 
 
 def _cell(picture: Picture, enlarge: Enlarge) -> Picture:

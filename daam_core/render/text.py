@@ -117,7 +117,7 @@ def fit(text: str, width: float, size: int, least: int = 9) -> tuple[str, int]:
         (text, letter size); an empty text where not even an ellipsis has room.
     """
     text = clean(text)
-    smallest = min(size, max(least, round(0.7 * size)))
+    smallest = smallest_size(size, least)
     for points in range(size, smallest - 1, -1):
         if width_of(text, points) <= width:
             return text, points
@@ -130,6 +130,16 @@ def fit(text: str, width: float, size: int, least: int = 9) -> tuple[str, int]:
             too_long = middle
     cut = text[:fits].rstrip() + "…"
     return (cut if width_of(cut, smallest) <= width else ""), smallest
+
+
+def smallest_size(size: int, least: int = 9) -> int:
+    """The letter size down to which `fit` goes before it cuts."""
+    return min(size, max(least, round(0.7 * size)))
+
+
+def fits(text: str, width: float, size: int) -> bool:
+    """Whether `fit` has no need to cut the text."""
+    return width_of(clean(text), smallest_size(size)) <= width
 
 
 def write(
@@ -174,6 +184,23 @@ def wrap(text: str, width: float, size: int, most: int) -> list[str]:
         lines.append(fit(" ".join(words[:taken]), width, size)[0])
         words = words[taken:]
     return [*lines, " ".join(words)] if words else lines
+
+
+def wrap_whole(text: str, width: float, size: int) -> list[str]:
+    """As many lines as the text takes where nothing of it is cut: between words, and inside a word that is wider than a line
+    (alphabets without spaces, too). No line is empty; one of a single letter may be too wide."""
+    lines: list[str] = []
+    for word in clean(text).split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and width_of(longer, size) <= width:
+            lines[-1] = longer
+            continue
+        lines.append("")
+        for character in word:
+            if lines[-1] and width_of(lines[-1] + character, size) > width:
+                lines.append("")
+            lines[-1] += character
+    return lines
 
 
 @lru_cache(maxsize=32)

@@ -16,9 +16,10 @@ from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument, CannotWrite
 from ..files import atomic_write
 from .animation import animate
+from .caption import Unit
 from .colormaps import ColourMap
 from .overlay import Enlarge, Heat, Picture, as_heat, as_picture
-from .sheets import Unit, caption_background, overlay
+from .sheets import caption_background, overlay
 from .text import Theme, theme_colors
 
 LONGEST_SIDE = 4096

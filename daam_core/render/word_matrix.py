@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ..errors import BadArgument
+from .caption import colour_bar, number
 from .colormaps import ColourMap, apply_colormap
 from .overlay import Picture
-from .sheets import colour_bar, number
 from .text import Theme, ThemeColors, theme_colors, title_lines, width_of, wrap, write
 
 MOST_WORDS = 64

@@ -189,9 +189,16 @@ def longer_conditioning(unet: UNet, params: Params, step: int) -> None:
     plainly(unet, params, step)
 
 
+def another_picture(unet: UNet, params: Params, _step: int) -> None:
+    """The prompt, the size and the noise level are the sampler's, the latent is not."""
+    other = torch.randn(params.x.shape, generator=torch.Generator().manual_seed(5))
+    unet(other.repeat(2, 1, 1, 1), None, context=torch.cat([params.text_cond, params.text_uncond]))
+
+
 @pytest.mark.parametrize(
     ("predict", "said"),
     [
+        (another_picture, "another picture than the one that is sampled"),
         (tile_by_tile, "tiles or at another size: the model is given 2 x 4 latent positions"),
         (tiles_in_a_batch, "given 2 x 2 latent positions"),
         (another_text, "another text than the prompt"),
@@ -269,6 +276,25 @@ def noise_on_the_text(unet: UNet, params: Params, step: int) -> None:
 def a_call_for_each(unet: UNet, params: Params, _step: int) -> None:
     unet(params.x, None, context=params.text_cond)
     unet(params.x, None, context=params.text_uncond)
+
+
+def a_reference_first(unet: UNet, params: Params, step: int) -> None:
+    """ControlNet's reference_only: another picture with the prompt alone, then the sampler's own call."""
+    other = torch.randn(params.x.shape, generator=torch.Generator().manual_seed(step))
+    options = {"cond_or_uncond": [0]}
+    unet(other, None, context=params.text_cond, transformer_options=options)
+    context = torch.cat([params.text_uncond, params.text_cond])
+    unet((0.1 * params.x).repeat(2, 1, 1, 1), None, context=context, transformer_options={"cond_or_uncond": [1, 0]})
+
+
+def without_a_reference(unet: UNet, params: Params, _step: int) -> None:
+    context = torch.cat([params.text_uncond, params.text_cond])
+    unet((0.1 * params.x).repeat(2, 1, 1, 1), None, context=context, transformer_options={"cond_or_uncond": [1, 0]})
+
+
+def test_a_reference_picture_is_not_taken_for_the_one_that_is_sampled() -> None:
+    seen, expected = (maps_of_run(sample(way, ForgeLike())) for way in (a_reference_first, without_a_reference))
+    assert complete(seen) and torch.equal(seen.sums[SIDE, SIDE], expected.sums[SIDE, SIDE])
 
 
 @pytest.mark.parametrize("predict", [a_third_row, a_second_look, noise_on_the_text, a_call_for_each])
