@@ -78,9 +78,9 @@ def add_joint_steps(
                 shape = len(own_q), cut.stop - cut.start, keys
                 if scores.shape != shape:  # fresh memory for each slice would cost half as much as the softmax
                     scores = torch.empty(shape, device=device)
-                    p = scores if keys % 16 == 0 else torch.empty_like(scores)  # see `probabilities`
+                    p = scores if keys % 16 == 0 else torch.empty(shape, device=device)  # see `probabilities`
                 torch.softmax(torch.bmm(own_q[:, cut], own_k, out=scores), -1, out=p)
-                torch.sum(p[..., text].unflatten(0, (-1, each)), 1, out=total[own, cut])
+                total[own, cut] = p[..., text].unflatten(0, (-1, each)).sum(1)
         weighted = (weights @ total.flatten(1)).unflatten(1, total.shape[1:])
         into.flatten(0, 1).baddbmm_(weighted, selection.expand(len(into), -1, -1))
 
