@@ -110,7 +110,7 @@ class Accumulator:
         """
         where = batch_slice or self.batch_slice
         plan = self._plans.get((layer, where))
-        if plan is None or not plan.fits(q, k):
+        if plan is None or not plan.fits(grid, q, k):
             plan = self._plans[layer, where] = self._cross_plan(layer, grid, q, k, heads, scale, where)
         plan.add(q, k, keys)
         return plan
@@ -125,10 +125,10 @@ class Accumulator:
         selection = self._selection(k.shape[1], where.part, q.device)
         per_head = self._per_head(layer, heads, grid, where.area, selection) if self.keep.heads else None
         target = CrossSums(self._buffer(layer, grid, where.area, selection), selection, heads, scale, per_head)
-        return self._plan(("text", grid), q, k, target, where, layer)
+        return self._plan("text", grid, q, k, target, where, layer)
 
     def _plan(
-        self, what: object, q: Tensor, k: Tensor, target: CrossSums | SelfSums, where: BatchSlice, layer: int = -1
+        self, what: str, grid: Grid, q: Tensor, k: Tensor, target: CrossSums | SelfSums, where: BatchSlice, layer: int = -1
     ) -> LayerPlan:
         """The plan of a layer; layers of one kind and shape share a batch, and large ones have none."""
         if where.stop > min(q.shape[0], k.shape[0]):
@@ -138,7 +138,7 @@ class Accumulator:
             )
         batch = None
         if not (self.keep.layers or self.keep.heads):
-            key = (what, q.shape, k.shape, q.dtype, target.heads, target.scale, where)
+            key = (what, grid, q.shape, k.shape, q.dtype, target.heads, target.scale, where)
             if key not in self._batches:
                 self._batches[key] = LayerBatch(
                     q,
@@ -150,7 +150,7 @@ class Accumulator:
                     target if isinstance(target, CrossSums) else None,
                 )
             batch = self._batches[key] if self._batches[key].enabled else None
-        return LayerPlan(q.shape, k.shape, where.index, target, batch, layer)
+        return LayerPlan(q.shape, k.shape, grid, where.index, target, batch, layer)
 
     def add_joint(
         self,
@@ -310,9 +310,9 @@ class Accumulator:
         where = batch_slice or self.batch_slice
         key = (q.shape, where)
         plan = self._self_plans.get(key)
-        if plan is None or not plan.fits(q, k):
+        if plan is None or not plan.fits(grid, q, k):
             target = SelfSums(self._self_attention, heads, scale)
-            plan = self._self_plans[key] = self._plan("self", q, k, target, where)
+            plan = self._self_plans[key] = self._plan("self", grid, q, k, target, where)
         plan.add(q, k)
 
     def end_step(self) -> None:
