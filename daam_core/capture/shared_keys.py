@@ -66,7 +66,8 @@ class SharedKeys:
         self.spared: frozenset[int] = frozenset()
         self._layers: tuple[int, ...] = ()
         self._spared: list[frozenset[int]] = []
-        self._k = self._q = self._split_k = torch.empty(0)
+        self._k = self._q = self._split_k = self._stage = self._rows = torch.empty(0)
+        self._places: list[Tensor] = []
         self._given: list[tuple[int, Tensor, int]] = []
         self._scratch: Tensor | None = None
         self._apart: Tensor | None = None
@@ -103,8 +104,8 @@ class SharedKeys:
         self._turn = (self._turn + 1) % _TURNS
         self.spared = self._spared[self._turn]
         with torch.no_grad():
-            rows = stacked_rows([one[0] for one in held], self._index)
-            self._q[..., self._steps, :, :].copy_(_heads_apart(rows, self._target.heads))
+            torch.stack([one[0] for one in held], out=self._stage)  # memory that is kept, see `scores.add_step_sums`
+            self._places[self._steps].copy_(self._rows)
         self._steps += 1
         if self._steps == self._room:
             self.flush()
@@ -162,6 +163,9 @@ class SharedKeys:
             self._split_k = _heads_apart(self._k, heads).float().flatten(0, 2)
             shape = (len(layers), images, heads, self._room, n, width // heads)
             self._q = torch.empty(shape, device=q.device)
+            self._places = list(self._q.unbind(3))
+            self._stage = torch.empty(len(layers), *q.shape, dtype=q.dtype, device=q.device)
+            self._rows = _heads_apart(self._stage[:, self._index], heads)
             self._scratch = step_scratch(self._split_k, images * heads, self._room, n)
         self.keys, self._layers = keys, layers
         self._spared = [frozenset(layers) - frozenset(layers[turn::_TURNS]) for turn in range(_TURNS)]
