@@ -12,7 +12,7 @@ import gradio as gr
 import uvicorn
 
 from ..diffusers.generation import defaults
-from ..diffusers.loading import TINY, example_prompts, model_sentence
+from ..diffusers.loading import INSIDE, example_prompts, model_sentence
 from ..errors import BadArgument
 from ..lru_cache import LRUCache
 from ..maps.heatmaps import HeatMaps
@@ -34,7 +34,7 @@ def build(pipe: Any, model: str, host: str = "127.0.0.1") -> fastapi.FastAPI:
     generator = Generator(pipe, kept)
     app.include_router(routes(kept))
     app.include_router(picture_routes(pipe, kept, generator.turn))
-    opening = model == TINY  # any other model may take minutes, and nobody has asked for a picture yet
+    opening = model in INSIDE  # any other model may take minutes, and nobody has asked for a picture yet
     blocks = form(generator, model_sentence(model), defaults(pipe), example_prompts(model), opening)
     return guarded(
         gr.mount_gradio_app(

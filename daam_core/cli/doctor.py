@@ -107,9 +107,11 @@ def _host(root: Path) -> Iterator[_Line]:
 
 def _model(name: str) -> _Line:
     """Whether maps of a model in a folder would come, read from its index alone: no weights are loaded."""
+    from ..diffusers.loading import INSIDE
+
     try:
         folder = Path(checked_model(name)).expanduser()
-        if name == "tiny":
+        if name in INSIDE:
             return True, "the model inside is read"
         if not folder.is_dir():
             return None, f"{name} is a name on the hub: what it is shows when it has been loaded; give its folder to look now"

@@ -34,7 +34,8 @@ def add_model(p: argparse.ArgumentParser) -> None:
         type=model_argument,
         default="tiny",
         metavar="NAME",
-        help="tiny (the model inside, default), a folder in diffusers' format, or a name on the Hugging Face hub",
+        help="tiny (the model inside, default), tiny-transformer (the other one: words and picture in one attention), a folder "
+        "in diffusers' format, or a name on the Hugging Face hub",
     )
     p.add_argument(
         "--device", type=device_argument, metavar="NAME", help="cpu, cuda, mps (default: cuda where there is one, else cpu)"

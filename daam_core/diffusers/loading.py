@@ -1,4 +1,4 @@
-"""From a name to a pipeline: the model inside, a folder, or a name on the hub."""
+"""From a name to a pipeline: a model inside, a folder, or a name on the hub."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from ..errors import MissingPackage, UnsupportedModel
 from ..packages import install_line
 from ..validate import checked_device, checked_model
 
-TINY = "tiny"
+TINY, TINY_TRANSFORMER = "tiny", "tiny-transformer"
+INSIDE = (TINY, TINY_TRANSFORMER)
+"""The names of the models inside, which draw the same world."""
 EXAMPLES = (
     "a red house and a green tree", "a yellow sun above a blue boat", "a big orange mushroom on grass",
     "a purple fish and a pink heart",
 )  # fmt: skip
-"""Prompts of the model inside, which knows no more words than a picture book."""
+"""Prompts of the models inside, which know no more words than a picture book."""
 
 
 def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
     """A diffusers text-to-image pipeline, on its device.
 
     Args:
-        name: "tiny", a folder with a `model_index.json`, or a name on the Hugging Face hub.
+        name: "tiny", "tiny-transformer", a folder with a `model_index.json`, or a name on the Hugging Face hub.
         device: "cpu", "cuda", "mps", …; by default cuda where there is one, else the CPU.
 
     Raises:
@@ -34,7 +36,7 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
 
     where = checked_device(device) if device else ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        pipe = _tiny() if name == TINY else _from_files(name, where)
+        pipe = _inside(name) if name in INSIDE else _from_files(name, where)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith((__package__ or "daam_core").rpartition(".")[0]):
             raise
@@ -53,7 +55,7 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
 
 def model_sentence(name: str) -> str:
     """What a page says about the model of that name, Markdown."""
-    if name != TINY:
+    if name not in INSIDE:
         return f"Model: `{name}`"
     from ..tiny.scenes import COLOURS
     from ..tiny.shapes import NOUNS
@@ -64,13 +66,13 @@ def model_sentence(name: str) -> str:
 
 def example_prompts(name: str) -> tuple[str, ...]:
     """Prompts to try with the model of that name; none where we do not know what it draws."""
-    return EXAMPLES if name == TINY else ()
+    return EXAMPLES if name in INSIDE else ()
 
 
-def _tiny() -> Any:
+def _inside(name: str) -> Any:
     from ..tiny.load import load_tiny
 
-    return load_tiny()
+    return load_tiny("unet" if name == TINY else "transformer")
 
 
 def _from_files(name: str, device: str) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import masks
-from ..diffusers.loading import TINY
+from ..diffusers.loading import INSIDE
 from ..diffusers.trace import KeptAxis, trace
 from ..errors import BadPrompt
 from ..maps.heatmaps import HeatMaps
@@ -208,7 +208,7 @@ def _freezes(template: Template, prompts: Sequence[Prompt]) -> list[Freeze]:
 def _judge(template: Template, runner: ModelRunner) -> str:
     from ..tiny.shapes import NOUNS
 
-    return "segmenter" if runner.model == TINY and template.noun in NOUNS else "default mask"
+    return "segmenter" if runner.model in INSIDE and template.noun in NOUNS else "default mask"
 
 
 def _region(maps: HeatMaps, template: Template, adjective: str, runner: ModelRunner) -> Tensor | None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..diffusers.loading import TINY
+from ..diffusers.loading import INSIDE
 from ..errors import BadArgument
 from . import cohyponyms_report
 from .human_labels import read_labels
@@ -98,7 +98,7 @@ def judge(options: argparse.Namespace) -> str:
     """Who says whether both things appear: "segmenter" or "maps"."""
     if options.judge != "auto":
         return str(options.judge)
-    return SEGMENTER if options.model == TINY else MAPS
+    return SEGMENTER if options.model in INSIDE else MAPS
 
 
 def _units(pairs: list[NounPair], options: argparse.Namespace) -> list[Unit]:

@@ -31,7 +31,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         type=model_argument,
         default="tiny",
         metavar="NAME",
-        help="tiny (the model inside, default), a folder in diffusers' format, or a name on the Hugging Face hub",
+        help="tiny (the model inside, default), tiny-transformer (the other one: words and picture in one attention), a folder "
+        "in diffusers' format, or a name on the Hugging Face hub",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for report, rows and plots")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="prompts, one a line, UTF-8 (default: the study's own)")

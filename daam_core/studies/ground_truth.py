@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +30,6 @@ from .model_runner import ModelRunner, Sample
 from .prompts import SPLITS, WORLD_SEED, picture_units, study_prompts
 from .segment import segmenter
 from .study import Measured, Unit
-
-if TYPE_CHECKING:
-    pass
 
 KINDS = ("generated", "rendered", "bed")
 DEFAULT_SCENES = 100

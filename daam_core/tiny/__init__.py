@@ -1,4 +1,4 @@
-"""The embedded model: a picture-book world drawn by code and a small Stable Diffusion trained on it.
+"""The embedded models: a picture-book world drawn by code, a small Stable Diffusion and a small transformer trained on it.
 
 from . import load_tiny
 

@@ -1,4 +1,4 @@
-"""`daam-lens tiny …`: train, evaluate, export and draw the embedded model.
+"""`daam-lens tiny …`: train, evaluate, export and draw the embedded models.
 
 Only argparse is imported at the top, so that `--help` answers at once.
 """
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Subparsers) -> None:
-    """Add `train`, `evaluate`, `export` and `draw` to the subparsers of `daam-lens tiny`.
+    """Add `train`, `train-transformer`, `evaluate`, `export` and `draw` to the subparsers of `daam-lens tiny`.
 
     Each parsed namespace has `run`: a function of it that returns 0. What the user caused is raised as
     `DaamLensError`; the caller prints it and exits with 2.
     """
     _add_train(commands)
+    _add_train_transformer(commands)
     _add_evaluate(commands)
     _add_export(commands)
     _add_draw(commands)
@@ -55,6 +56,24 @@ def _add_train(commands: Subparsers) -> None:
     parser.set_defaults(run=_train)
 
 
+def _add_train_transformer(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "train-transformer",
+        help="train the transformer inside from nothing, under the UNet's text encoder and autoencoder",
+        description="Train the joint-attention transformer on the same world. May be stopped at any time: the same command "
+        "goes on where it was.",
+    )
+    parser.add_argument("--work", type=Path, required=True, help="folder for state and cache (about 250 MB)")
+    parser.add_argument("--out", type=Path, help="where the finished model goes (default: WORK/weights)")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--images", type=int, help="pictures seen in this WORK, those before a stop included (default 160000)")
+    parser.add_argument("--scenes", type=int, metavar="N", help="different scenes that it sees (default 16000)")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiply both budgets; 0.001 tries the machinery")
+    parser.add_argument("--compile", action="store_true", help="use torch.compile: minutes to begin with, a tenth faster then")
+    parser.add_argument("--pause", type=Path, metavar="FILE", help="stand still while this file exists")
+    parser.set_defaults(run=_train_transformer)
+
+
 def _add_evaluate(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "evaluate",
@@ -65,6 +84,9 @@ def _add_evaluate(commands: Subparsers) -> None:
     parser.add_argument("--out", type=Path, default=Path("tiny-evaluation"), help="folder for figures and sheets")
     parser.add_argument("--count", type=int, default=200, help="pictures a split (default 200)")
     parser.add_argument("--weights", type=Path, help="folder that 'tiny train' made (default: the embedded model)")
+    parser.add_argument(
+        "--kind", choices=("unet", "transformer"), default="unet", help="which of the two models (default unet)"
+    )
     parser.add_argument("--exact", action="store_true", help="compute in float32 also where bfloat16 is faster")
     parser.set_defaults(run=_evaluate)
 
@@ -122,6 +144,27 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
+def _train_transformer(args: argparse.Namespace) -> int:
+    from .train import with_fast_malloc
+    from .transformer_train import TransformerSettings, train_transformer
+
+    _check_device(args.device)
+    settings = TransformerSettings(
+        work=args.work,
+        out=args.out,
+        device=args.device,
+        images=args.images,
+        scenes=args.scenes,
+        scale=args.scale,
+        compiled=args.compile,
+        pause=args.pause,
+    )
+    settings.check()
+    with_fast_malloc(sys.orig_argv[1:])
+    train_transformer(settings, _print_line)
+    return 0
+
+
 def _check_device(device: str) -> None:
     import torch
 
@@ -135,7 +178,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from .evaluate import evaluate
     from .load import load_segmenter, load_tiny
 
-    pipe, judge = load_tiny(weights=args.weights), load_segmenter(weights=args.weights)
+    pipe, judge = load_tiny(args.kind, weights=args.weights), load_segmenter(weights=args.weights)
     evaluate(pipe, judge, args.out, _print_line, args.count, fast=not args.exact)
     _print_line(str(args.out.resolve()))
     return 0

@@ -1,21 +1,26 @@
-"""The embedded model as users get it: a Stable Diffusion pipeline with defaults of its own, and the segmenter."""
+"""The models inside as users get them: pipelines with defaults of their own, and the segmenter."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from safetensors.torch import load_file
 
 from ..diffusers.quiet import quiet_libraries
-from ..errors import UnsupportedModel
+from ..errors import BadArgument, UnsupportedModel
 from .package_weights import PIPELINE, SEGMENTER
 from .segmenter import Segmenter
 
 with quiet_libraries():  # they warn of packages that are not installed and not needed
     from diffusers import StableDiffusionPipeline
 
+if TYPE_CHECKING:
+    from .transformer_pipeline import TinyTransformerPipeline
+
+Kind = Literal["unet", "transformer"]
+KINDS: tuple[Kind, ...] = ("unet", "transformer")
 WEIGHTS = Path(__file__).parent / "weights"
 STEPS = 25
 GUIDANCE = 4.5
@@ -39,30 +44,71 @@ class TinyPipeline(StableDiffusionPipeline):
         return super().__call__(prompt, *args, **kwargs)
 
 
+@overload
 def load_tiny(
-    dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", weights: Path | None = None
-) -> TinyPipeline:
-    """The embedded picture-book model: 128x128 pictures, latents [4, 16, 16], 12 nouns in 7 colours.
+    kind: Literal["transformer"],
+    device: str | torch.device = "cpu",
+    weights: Path | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> TinyTransformerPipeline: ...
+@overload
+def load_tiny(
+    kind: Literal["unet"] | torch.dtype = "unet",
+    device: str | torch.device = "cpu",
+    weights: Path | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> TinyPipeline: ...
+def load_tiny(
+    kind: Kind | torch.dtype = "unet",
+    device: str | torch.device = "cpu",
+    weights: Path | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> TinyPipeline | TinyTransformerPipeline:
+    """An embedded picture-book model: 128x128 pictures, latents [4, 16, 16], 12 nouns in 7 colours.
 
-    `dtype` is float32 by default: the files are float16, which a CPU computes slowly. `weights` is a folder that
-    `daam-lens tiny train` assembled, instead of the one in the package.
+    `kind` is `"unet"`, a Stable Diffusion, or `"transformer"`, in which words and picture are one sequence as in Stable
+    Diffusion 3; a `torch.dtype` in its place is the UNet in that dtype. `dtype` is float32 by default: the files are float16,
+    which a CPU computes slowly. `weights` is a folder that `daam-lens tiny train` assembled, instead of the one in the package.
 
     Raises:
         UnsupportedModel: no model lies there.
+        BadArgument: there is no such kind.
 
     Example:
         >>> pipe = load_tiny()
         >>> pipe.unet.config.sample_size, pipe.vae_scale_factor
         (16, 8)
     """
+    if isinstance(kind, torch.dtype):
+        return load_tiny("unet", device, weights, dtype=kind)
+    if kind not in KINDS:
+        raise BadArgument(f"There is no model {kind!r} inside; there are {', '.join(KINDS)}.")
     folder = (weights or WEIGHTS) / PIPELINE
     if not (folder / "model_index.json").is_file():
         raise UnsupportedModel(f"No model lies in {folder}. A complete checkout has one; 'daam-lens tiny train' makes one.")
     with quiet_libraries():
         pipe: TinyPipeline = TinyPipeline.from_pretrained(folder, safety_checker=None, local_files_only=True)
         _load_text_encoder(pipe.text_encoder, folder / "text_encoder" / "model.safetensors")
+        chosen = pipe if kind == "unet" else _transformer(pipe, weights or WEIGHTS)
         # Exact: every part is stored in float16. (The argument for it in from_pretrained has changed its name.)
-        return pipe.to(device, dtype)
+        return chosen.to(device, dtype)
+
+
+def _transformer(shared: TinyPipeline, weights: Path) -> TinyTransformerPipeline:
+    """The transformer's pipeline, with tokenizer and autoencoder of the UNet's."""
+    from .transformer_pipeline import FOLDER, assemble_transformer, load_parts
+
+    folder = weights / FOLDER
+    if not (folder / "transformer" / "config.json").is_file():
+        raise UnsupportedModel(f"No transformer lies in {folder}. 'daam-lens tiny train-transformer' makes one.")
+    model, scheduler, encoder = load_parts(folder)
+    _load_text_encoder(encoder, folder / "text_encoder" / "model.safetensors")
+    pipe = assemble_transformer(model.eval(), encoder.eval(), shared.tokenizer, shared.vae)
+    pipe.scheduler = scheduler
+    return pipe
 
 
 def _load_text_encoder(encoder: torch.nn.Module, path: Path) -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -31,12 +33,7 @@ def assemble(
     segmenter: Segmenter | None,
 ) -> None:
     """Write `out/pipeline` and `out/segmenter.safetensors`; what was there before is replaced whole or not at all."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=out))
-    except OSError as error:
-        raise CannotWrite(f"The folder {out} cannot be written: {error.strerror}.") from error
-    try:
+    with swapped(out, PIPELINE) as folder:
         pipe = StableDiffusionPipeline(
             vae=autoencoder,
             text_encoder=text_encoder,
@@ -47,23 +44,38 @@ def assemble(
             feature_extractor=None,
             requires_safety_checker=False,
         )
-        pipe.to(torch.float16).save_pretrained(part / PIPELINE, safe_serialization=True)
+        pipe.to(torch.float16).save_pretrained(folder, safe_serialization=True)
         # transformers 5 leaves out vocab.json and merges.txt, which older versions and other hosts read.
-        build_tokenizer(part / PIPELINE / "tokenizer")
-        _tidy_configs(part / PIPELINE)
+        build_tokenizer(folder / "tokenizer")
+        tidy_configs(folder)
         if segmenter is not None:
             half = {name: t.half() if t.is_floating_point() else t for name, t in segmenter.state_dict().items()}
-            save_file({name: t.contiguous() for name, t in half.items()}, str(part / SEGMENTER))
-            os.replace(part / SEGMENTER, out / SEGMENTER)
-        old = part / "old"
-        if (out / PIPELINE).exists():
-            os.replace(out / PIPELINE, old)
-        os.replace(part / PIPELINE, out / PIPELINE)
+            save_file({name: t.contiguous() for name, t in half.items()}, str(folder.parent / SEGMENTER))
+            os.replace(folder.parent / SEGMENTER, out / SEGMENTER)
+
+
+@contextmanager
+def swapped(out: Path, name: str) -> Iterator[Path]:
+    """A folder to write into that becomes `out/name` when the block is done; an older one is replaced whole or not at all.
+
+    Raises:
+        CannotWrite: the folder cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=".part-", dir=out))
+    except OSError as error:
+        raise CannotWrite(f"The folder {out} cannot be written: {error.strerror}.") from error
+    try:
+        yield part / name
+        if (out / name).exists():
+            os.replace(out / name, part / "old")
+        os.replace(part / name, out / name)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _tidy_configs(folder: Path) -> None:
+def tidy_configs(folder: Path) -> None:
     """Take out what means nothing on another machine: source folders, and a key that AutoencoderTiny itself warns of."""
     for path in folder.glob("*/config.json"):
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Every way to sample that people use, in a real ComfyUI: the picture is untouched, the maps are the equation's.
+"""Every way to sample that people use, in a real ComfyUI 0.3.64: the picture is untouched, the maps are the equation's.
 
 The cases themselves are in `inside/`: they run in ComfyUI's own process.
 """
@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import pytest
 
-from .hosts import INSIDE, Inside, case_names
+from .hosts import Inside
+from .modes import CASES, NAMES, check
 
 pytestmark = pytest.mark.host
-CASES = [(path.stem, case) for path in sorted(INSIDE.glob("cases_*.py")) for case in case_names(path.stem)]
-NAMES = [f"{module.removeprefix('cases_')}-{case.removeprefix('case_')}" for module, case in CASES]
 
 
+@pytest.mark.parametrize("inside", ["0.3.64"], indirect=True)
 @pytest.mark.parametrize(("module", "case"), CASES, ids=NAMES)
 def test_in_comfyui(inside: Inside, module: str, case: str) -> None:
-    if inside.run(module, case) == "absent":
-        pytest.skip("this version of ComfyUI does not have the model")
+    check(inside, module, case)

@@ -10,7 +10,7 @@ from PIL import Image
 from daam_core.cli import main
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "export", "draw"])
+@pytest.mark.parametrize("command", ["train", "train-transformer", "evaluate", "export", "draw"])
 def test_help_explains(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["tiny", command, "--help"])
@@ -35,6 +35,9 @@ def test_draw_writes_a_sheet_and_says_where(tmp_path: Path, capsys: pytest.Captu
         (["draw", "{tmp}/world.png", "--count", "0"], "at least 1, got 0"),
         (["train", "--work", "{tmp}", "--scale", "0"], "--scale must be above 0"),
         (["train", "--work", "{tmp}", "--device", "tpu"], "must be cpu or cuda"),
+        (["train-transformer", "--work", "{tmp}", "--scale", "0"], "scale must be above 0"),
+        (["train-transformer", "--work", "{tmp}", "--images", "0"], "images must be at least 1, got 0"),
+        (["train-transformer", "--work", "{tmp}", "--scenes", "-3"], "scenes must be at least 1, got -3"),
         (["evaluate", "--weights", "{tmp}"], "No model lies in"),
         (["export", "{tmp}/out", "--vocab", "{tmp}/none.json"], "cannot be read"),
     ],

@@ -28,6 +28,7 @@ def browser() -> Iterator[Chromium]:
         yield one
 
 
+# `maps` is the test file's own where it has one.
 @pytest.fixture
 def page(browser: Chromium, maps: HeatMaps, tmp_path: Path) -> Iterator[Chromium]:
     browser.events.clear()

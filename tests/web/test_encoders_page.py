@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,15 +32,6 @@ def maps() -> HeatMaps:
     tokens = tuple(Token(t.column, t.text, t.channel, t.weight, "CLIP" if i < 3 else "T5") for i, t in enumerate(prompt.tokens))
     whole = dataclasses.replace(prompt, text=" ".join(WORDS), words=words, tokens=tokens)
     return made.each_side(lambda side: dataclasses.replace(side, prompt=whole))
-
-
-@pytest.fixture
-def page(browser: Chromium, maps: HeatMaps, tmp_path: Path) -> Iterator[Chromium]:
-    browser.events.clear()
-    browser.resize(1280, 960)
-    browser.open(write_explorer(maps, tmp_path / "explorer.html"))
-    yield browser
-    assert browser.errors() == []
 
 
 def native(page: Chromium, word: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

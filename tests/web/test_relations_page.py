@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +31,6 @@ def maps() -> HeatMaps:
     values = torch.rand(n, n, generator=torch.Generator().manual_seed(3)) ** 4
     relations = Relations(other.sums, values, torch.full((n,), 2.0))
     return own.each_side(lambda side: dataclasses.replace(side, relations=relations))
-
-
-@pytest.fixture
-def page(browser: Chromium, maps: HeatMaps, tmp_path: Path) -> Iterator[Chromium]:
-    browser.events.clear()
-    browser.resize(1280, 960)
-    browser.open(write_explorer(maps, tmp_path / "explorer.html"))
-    yield browser
-    assert browser.errors() == []
 
 
 def open_matrix(page: Chromium) -> None:

@@ -34,7 +34,8 @@ def _add(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for report, rows and run.json")
     parser.add_argument(
         "--model", type=model_argument, default="tiny", metavar="NAME",
-        help="tiny (the model inside, default), a folder in diffusers' format, or a name on the Hugging Face hub",
+        help="tiny (the model inside, default), tiny-transformer (the other one), a folder in diffusers' format, or a name on "
+        "the Hugging Face hub",
     )  # fmt: skip
     parser.add_argument(
         "--device", type=device_argument, metavar="NAME", help="cpu, cuda, mps (default: cuda where there is one, else cpu)"

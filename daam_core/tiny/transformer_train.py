@@ -1,0 +1,98 @@
+"""Trains the transformer inside from nothing: scenes as latents, then `transformer.TransformerStage`, then the folder.
+
+It reads what the text encoder of the UNet inside says and paints in its autoencoder's latents, so both are taken as they ship.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from ..errors import BadArgument, CannotWrite
+from . import checkpoint, latents, transformer
+from .load import load_tiny
+from .loop import Log, state_file, train_stage
+from .transformer_pipeline import assemble_transformer, save_transformer
+
+FILE = "transformer-latents.safetensors"
+SCENES = 16_000
+READ = 32  # tokens of a caption that are read; the longest of them has 27
+
+
+@dataclass(frozen=True)
+class TransformerSettings:
+    """The settings of a training run.
+
+    `work` holds state and cache and may be gone on with; `out` (default `WORK/weights`) receives `transformer/`. `images` is
+    how many pictures are seen in all, `scenes` how many different ones, `scale` multiplies both. `weights` holds the UNet whose
+    text encoder and autoencoder are taken. Training stands still while a file `pause` exists.
+    """
+
+    work: Path
+    out: Path | None = None
+    device: str = "cpu"
+    images: int | None = None
+    scenes: int | None = None
+    scale: float = 1.0
+    compiled: bool = True
+    pause: Path | None = None
+    weights: Path | None = None
+
+    def check(self) -> None:
+        """Raises BadArgument where a number makes no sense."""
+        for name, number in (("images", self.images), ("scenes", self.scenes)):
+            if number is not None and number < 1:
+                raise BadArgument(f"The number of {name} must be at least 1, got {number}.")
+        if self.scale <= 0:
+            raise BadArgument(f"The scale must be above 0, got {self.scale}.")
+
+
+def train_transformer(settings: TransformerSettings, log: Log) -> Path:
+    """Train until the budget of images is spent, and write the folder; returns its path.
+
+    Raises:
+        BadArgument: a number makes no sense.
+        CannotWrite: a folder cannot be made.
+    """
+    settings.check()
+    try:
+        settings.work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"The work folder {settings.work} cannot be made: {error.strerror}.") from error
+    device = torch.device(settings.device)
+    pipe = load_tiny(weights=settings.weights)
+    path = settings.work / FILE
+    if not path.exists():
+        count = settings.scenes or max(64, round(SCENES * settings.scale))
+        latents.write_latents(path, pipe.vae.to(device), pipe.tokenizer, device, log, count)
+    cached = load_file(str(path))
+    ids = cached["ids"].long()[:, :READ]
+    cache = latents.LatentCache(
+        cached["latents"],
+        cached["objects"],
+        latents.text_states(pipe.text_encoder, ids),
+        latents.empty_state(pipe.text_encoder, pipe.tokenizer)[:READ],
+    )
+    planned = settings.images or max(transformer.RECIPE.batch, round(transformer.RECIPE.images * settings.scale))
+    recipe = replace(transformer.RECIPE, images=planned)
+    ends = transformer.end_positions(ids, pipe.tokenizer.eos_token_id)
+    stage = transformer.TransformerStage(cache, ends, device, recipe, settings.compiled, log=log)
+    train_stage(stage, settings.work, log, pause=settings.pause)
+    out = settings.out or settings.work / "weights"
+    whole = assemble_transformer(trained_transformer(settings.work), pipe.text_encoder, pipe.tokenizer, pipe.vae.cpu())
+    save_transformer(whole, out)
+    log(f"transformer: {out}")
+    return out
+
+
+def trained_transformer(work: Path) -> torch.nn.Module:
+    """The averaged transformer of a work folder, float32."""
+    path = state_file(work, transformer.TransformerStage.name)
+    if not path.exists():
+        raise BadArgument(f"{work} holds no trained transformer; run 'daam-lens tiny train-transformer' first.")
+    model = transformer.make_transformer()
+    checkpoint.load_modules({"ema-transformer": model}, checkpoint.read_state(path)[0])
+    return model.eval().requires_grad_(False)
