@@ -1,8 +1,8 @@
 """What recording costs while a picture is made: `python -m benchmarks.step [--shapes tiny host sd15 sdxl] [--quick]`.
 
 Runs take turns (A B C A B C …: plain diffusers, ours, castorini's), so that a slow minute of the machine hits all of
-them; the figure is the median over all steps but each run's first. "Inside our code" is what a busy machine disturbs little: the
-clock runs only while our own functions do, see `inside.py`.
+them; the figure is the median over all steps but each run's first. "Inside our code" is what a busy machine disturbs
+little: the clock runs only while our own functions do, see `inside.py`.
 """
 
 from __future__ import annotations
@@ -43,18 +43,20 @@ _RUNS = 4
 
 def inside_step(pipe: Any, context: Context, steps: int, options: dict[str, Any]) -> float:
     """Seconds of a step in our own code, see `inside.py`: the mean over steps of the least that each took in any run."""
-    runs = []
-    for _ in range(_RUNS):
-        marks = []
-        with Inside([pipe.unet]) as inside, context():
-
-            def mark(_pipe: Any, _step: int, _time: Any, tensors: dict[str, Any], clock: Inside = inside) -> dict[str, Any]:
-                marks.append(clock.seconds)
-                return tensors
-
-            run(pipe, steps + 1, callback_on_step_end=mark, **options)
-        runs.append([after - before for before, after in zip(marks, marks[1:], strict=False)])
+    runs = [_inside_run(pipe, context, steps, options) for _ in range(_RUNS)]
     return statistics.mean(min(step) for step in zip(*runs, strict=True))
+
+
+def _inside_run(pipe: Any, context: Context, steps: int, options: dict[str, Any]) -> list[float]:
+    marks: list[float] = []
+
+    def mark(_pipe: Any, _step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        marks.append(inside.seconds)
+        return tensors
+
+    with Inside([pipe.unet]) as inside, context():
+        run(pipe, steps + 1, callback_on_step_end=mark, **options)
+    return [after - before for before, after in zip(marks, marks[1:], strict=False)]
 
 
 def contexts(pipe: Any) -> dict[str, Context]:
