@@ -26,7 +26,7 @@ from .layer_watch import LayerWatch, require_paired
 from .plain_weights import plain_weights
 from .projection_hooks import QKHook
 from .unet_forward import AttentionReceiver, inputs_of
-from .unet_layers import UNetLayers, spatial_transformers
+from .unet_layers import UNetLayers, columns_behind, spatial_transformers
 
 _Handle = ForwardWrapper | RemovableHandle
 _weight, _version = itemgetter("weight"), attrgetter("_version")
@@ -43,6 +43,7 @@ class UNetAttentionHooks:
     Attributes:
         thread: the thread whose forward is recorded now, 0 where none is.
         context: the text that the UNet is given in it.
+        columns_behind: how many keys each cross-attention has behind those of the text.
 
     Raises:
         UnsupportedModel: the model has no cross-attention in spatial transformers.
@@ -64,6 +65,7 @@ class UNetAttentionHooks:
         self._read: list[int] = []
         self._watch: LayerWatch | None = None
         self._owners = spatial_transformers(self._inner)
+        self.columns_behind = columns_behind(self._inner)
         if not self._owners:
             raise UnsupportedModel(
                 f"{type(self._inner).__name__} has no cross-attention that DAAM Lens can read. "

@@ -12,6 +12,8 @@ from .projection_hooks import GridHook, QKHook
 
 _TEMPORAL = ("motion_modules", "temp_attentions", "transformer_in")
 """What UNets of videos call their attention between frames, which has no text among its keys."""
+_CONTROL = "ctrl_"
+"""How the parts of a control begin that runs inside a UNet (ControlNet-XS): what it attends to is not the picture's."""
 
 
 def spatial_transformers(unet: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -20,11 +22,33 @@ def spatial_transformers(unet: nn.Module) -> list[tuple[str, nn.Module]]:
         (name, module)
         for name, module in unet.named_modules()
         if isinstance(getattr(module, "transformer_blocks", None), nn.ModuleList)
-        and not any(part in _TEMPORAL for part in name.split("."))
+        and not any(part in _TEMPORAL or part.startswith(_CONTROL) for part in name.split("."))
         and any(getattr(block, "attn2", None) is not None for block in module.transformer_blocks)  # type: ignore[union-attr]
     ]
     order = {"down": 0, "mid": 1, "up": 2}
     return sorted(found, key=lambda item: order[_block(item[0])])
+
+
+def columns_behind(unet: nn.Module) -> int:
+    """How many keys a UNet puts behind those of its text in each cross-attention, 0 where they are its text alone.
+
+    I2VGen-XL puts the picture that it starts from there: what two strided convolutions leave of a pooled square, and a few
+    tokens of its embedding.
+    """
+    if type(unet).__name__ != "I2VGenXLUNet":
+        return 0
+    height, width = (1, 1)
+    for layer in unet.image_latents_context_embedding:  # type: ignore[union-attr]
+        if isinstance(layer, nn.AdaptiveAvgPool2d):
+            height, width = _pair(layer.output_size)
+        elif isinstance(layer, nn.Conv2d) and layer.stride != (1, 1):
+            sides = zip((height, width), _pair(layer.padding), layer.kernel_size, layer.stride, strict=True)
+            height, width = ((side + 2 * padding - kernel) // stride + 1 for side, padding, kernel, stride in sides)
+    return height * width + int(unet.config.in_channels)  # type: ignore[union-attr, arg-type]
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
 class UNetLayers:

@@ -200,7 +200,7 @@ class UNetRecording:
                     if group.side == "prompt":
                         group.accumulator.add_self(grid, q, k, described.heads, described.scale, where)
             return
-        if q.shape[0] != forward.batch or k.shape[:2] != (forward.batch, forward.keys):
+        if q.shape[0] != forward.batch or k.shape[:2] != (forward.batch, forward.keys + self._hooks.columns_behind):
             raise UnsupportedModel(
                 f"{described.name} attended from {q.shape[0]} rows to {k.shape[1]} keys, where the UNet was given "
                 f"{forward.batch} rows and {forward.keys} columns of text; its attention processor changes them."
