@@ -21,6 +21,7 @@ from ..capture.tokenizer_hook import Tokenized
 from ..capture.unet_hooks import UNetAttentionHooks
 from ..capture.unet_outputs import UNetOutputs
 from ..capture.unet_recording import UNetRecording
+from ..capture.view_recording import ViewRecording, views_of
 from ..errors import BadArgument, NothingRecorded, UnsupportedModel
 from ..maps.heatmaps import Aggregation, HeatMaps
 from ..prompt.concepts import Concept
@@ -29,7 +30,6 @@ from ..types import Size
 from .encoded_concepts import encode_concepts, require_concepts
 from .encoded_prompts import Encoding, Source
 from .encoder_rows import ENCODERS, add_encoder_output
-from .modular_trace import is_modular
 from .outputs import output_pictures, output_size
 from .painted_area import painted_area
 from .pipeline_trace import PipelineCall, PipelineTrace
@@ -50,6 +50,9 @@ class UNetTrace(PipelineTrace):
     Raises:
         UnsupportedModel: the pipeline has no UNet with cross-attention, or none that is given text.
     """
+
+    _reads_encoders = True
+    """Whether the text encoders themselves are read, where the pipeline has no method that encodes its prompts."""
 
     def __init__(
         self,
@@ -77,7 +80,8 @@ class UNetTrace(PipelineTrace):
     def _attach(self) -> None:
         super()._attach()
         self._stack.callback(self._detach, True)
-        if not hasattr(type(self._pipe), "encode_prompt"):
+        self._hook(type(self._pipe), "get_views", self._begin_views)
+        if self._reads_encoders and not hasattr(type(self._pipe), "encode_prompt"):
             for encoder in filter(None, (getattr(self._pipe, name, None) for name in ENCODERS)):
                 self._hook(type(encoder), "forward", self._begin_encoder)
         if self._hooks.compiled:  # hooks are part of its graphs: they come and go with the trace, not with each call
@@ -141,7 +145,7 @@ class UNetTrace(PipelineTrace):
             failure = error
         self._words.clear()
         self._tokens = self._during.enter_context(self._tokenizers.record())
-        recording = UNetRecording(
+        recording = ViewRecording(
             self._hooks,
             lambda: call.encoded.rows,
             lambda text: self._prompt(call, text),
@@ -162,6 +166,23 @@ class UNetTrace(PipelineTrace):
             if not self._hooks.compiled:
                 self._hooks.__enter__()
         return recording
+
+    def _begin_views(self, pipe: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
+        """A pipeline cuts its picture into windows, each of which its UNet is shown by itself."""
+        call, running = self._current, self._running()
+        if pipe is not self._pipe or call is None or not isinstance(running, ViewRecording):
+            return None
+        given = inspect.signature(type(pipe).get_views).bind(pipe, *args, **kwargs).arguments
+
+        def finish(windows: Any) -> None:
+            try:
+                factor = int(pipe.vae_scale_factor)
+                total = int(given["panorama_height"]) // factor, int(given["panorama_width"]) // factor
+                running.begin_views(views_of(windows, total), int(call.given.get("view_batch_size") or 1))
+            except Exception as error:
+                self._fail(error)
+
+        return finish
 
     def _finish_call(self, output: Any) -> None:
         call = self._current
@@ -282,8 +303,6 @@ def _require_readable(pipe: Any) -> None:
         raise UnsupportedModel(f"{name} cannot be read: {reason}.")
     if not isinstance(unet, torch.nn.Module):
         raise UnsupportedModel(f"{name} has no UNet and no transformer. DAAM Lens reads pipelines that have one of them.")
-    if is_modular(pipe):
-        raise UnsupportedModel(f"{name} is a modular pipeline, whose UNet is not read: use the whole pipeline of that model.")
     parameters = inspect.signature(type(pipe).__call__).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and not {"prompt", "prompt_embeds"} & set(parameters):
         raise UnsupportedModel(f"{name} is given no prompt, so there are no words to make maps of.")
