@@ -40,6 +40,7 @@ class _Call:
         rows: of the layout, by the shapes of queries and keys that came.
         patterns: of calls that waited, by their layers, in all calls of this layout.
         attended: the layers that have attended in it so far.
+        read: those of them that have attended to the text.
     """
 
     layout: TokenLayout
@@ -48,6 +49,7 @@ class _Call:
     patterns: dict[str, CallPattern]
     rows: dict[tuple[torch.Size, torch.Size], Sequence[RowLayout] | None] = field(default_factory=dict)
     attended: set[str] = field(default_factory=set)
+    read: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,10 +147,13 @@ class ModelRecorder:
         current = self._call
         if current is None or current.keeping_self or (pattern := current.patterns.get(layer)) is None:
             return False
+        if layer in current.read:
+            return False
         found = pattern.tensors(args, kwargs, backend)
         if found is None or not self._batch.add_like(pattern, *found, backend):
             return False
         current.attended.add(layer)
+        current.read.add(layer)
         if self._batch.full:
             self._work_off(current)
         return True
@@ -171,6 +176,12 @@ class ModelRecorder:
             rows = current.rows[shapes] = current.layout.of(layer, call)
         if rows is None:
             return
+        if layer in current.read and not current.layout.rows_apart:
+            raise UnsupportedModel(
+                f"{layer} of {type(self._model).__name__} attended to the text more than once in one step, so nobody can say "
+                "which answer painted the picture; its attention processor does that."
+            )
+        current.read.add(layer)
         texts = current.texts[: len(rows)]
         place = self._numbers.get(layer)
         if place is None:
