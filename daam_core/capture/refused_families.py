@@ -36,7 +36,16 @@ REFUSED: Mapping[str, str] = {
 """`module.Class` of each behind `diffusers.models.transformers.`, with the reason."""
 
 REFUSED_UNETS: Mapping[str, str] = {
-    "I2VGenXLUNet": "its text has tokens of the picture that it starts from behind it",
+    "AudioLDM2UNet2DConditionModel": _SOUND,
+    "DreamLiteUNetModel": (
+        "it is given its latents and those of a picture to edit side by side as one, and norms its queries and keys behind "
+        "their projections"
+    ),
+    "Kandinsky3UNet": "its attention stands in blocks of its own kind, which are not read",
+    "UNetFlatConditionModel": "it makes a text and a picture of each other, which is not read",
+    "UniDiffuserModel": "it makes text and picture together in one sequence, and has no prompt apart",
+    "UVit2DModel": "it fills in tokens of a picture, and its attention stands in blocks of its own kind, which are not read",
+    "WuerstchenPrior": "its attention has the picture among its keys beside the text, a layout that is not read",
     "UNetSpatioTemporalConditionModel": "it is given a picture instead of a prompt",
     "StableCascadeUNet": (
         "in the prior one attention has the picture, the text and a summary of the text among its keys, a layout that is not "
