@@ -51,7 +51,7 @@ def test_what_is_missing_comes_with_its_line(monkeypatch: pytest.MonkeyPatch, ca
         ({"_class_name": "P", "transformer": ["x", "NobodysModel"]}, 1, "NobodysModel, which is not known"),
         ({"_class_name": "P", "vae": ["diffusers", "AutoencoderKL"]}, 1, "has no UNet and no transformer"),
         ({"_class_name": "P", "prior": ["stable_cascade", "StableCascadeUNet"]}, 1, "is not read: of its StableCascadeUNet"),
-        ({"_class_name": "P", "unet": ["diffusers", "I2VGenXLUNet"]}, 1, "is not read: of its I2VGenXLUNet"),
+        ({"_class_name": "P", "unet": ["diffusers", "Kandinsky3UNet"]}, 1, "is not read: of its Kandinsky3UNet"),
         ([1, 2], 1, "cannot be read as the index of a pipeline"),
         ("{", 1, "cannot be read as the index of a pipeline"),
     ],
