@@ -43,7 +43,6 @@ class UNetAttentionHooks:
     Attributes:
         thread: the thread whose forward is recorded now, 0 where none is.
         context: the text that the UNet is given in it.
-        columns_behind: how many keys each cross-attention has behind those of the text.
 
     Raises:
         UnsupportedModel: the model has no cross-attention in spatial transformers.
@@ -65,7 +64,6 @@ class UNetAttentionHooks:
         self._read: list[int] = []
         self._watch: LayerWatch | None = None
         self._owners = spatial_transformers(self._inner)
-        self.columns_behind = columns_behind(self._inner)
         if not self._owners:
             raise UnsupportedModel(
                 f"{type(self._inner).__name__} has no cross-attention that DAAM Lens can read. "
@@ -114,7 +112,7 @@ class UNetAttentionHooks:
                 self._detach_layers()
                 self._attach_layers()
             self._read = []
-            inputs = inputs_of(args, kwargs)
+            inputs = inputs_of(args, kwargs, columns_behind(self._inner, kwargs))
             if receiver.begin_forward(inputs):
                 self.context, self.thread = inputs.context, get_ident()
         except Exception as error:
@@ -141,6 +139,10 @@ class UNetAttentionHooks:
         except Exception as error:
             self.thread = 0
             self.receiver.fail(error)
+
+    def sees_picture(self, index: int) -> bool:
+        """Whether a layer's keys are the picture's own positions ahead of the text."""
+        return self._layers.sees_picture(index)
 
     def text_keys(self, index: int, states: Tensor) -> Tensor:
         """What a layer makes of a text that the model is not given: `[columns, dim]` -> `[columns, heads * d]`.

@@ -121,7 +121,7 @@ def _model(name: str) -> _Line:
     from ..capture.families import FAMILIES
     from ..capture.refused_families import REFUSED, refused_unet
 
-    if reason := refused_unet(classes.values()):
+    if reason := refused_unet(classes):
         return False, f"{folder}: {kind} is not read: {reason}"
     if "unet" in classes:
         return True, f"{folder}: {kind} with {classes['unet']}, a UNet, which is read if it has cross-attention"

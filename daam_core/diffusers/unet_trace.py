@@ -66,16 +66,22 @@ class UNetTrace(PipelineTrace):
         super().__init__(pipe, keep, negative, concepts, concept_rule)
         _require_readable(pipe)
         if concepts:
+            if unet_of(pipe) is not getattr(pipe, "unet", None):
+                raise UnsupportedModel(f"Concepts are not read from {type(unet_of(pipe)).__name__}: record it without them.")
             require_concepts(pipe)
         self._prompts = prompts
-        self._hooks = UNetAttentionHooks(pipe.unet, self_attention=keep.self_attention)
+        self._hooks = UNetAttentionHooks(unet_of(pipe), self_attention=keep.self_attention)
         if keep.output and self._hooks.compiled:
-            raise output_is_fused(pipe.unet)
+            raise output_is_fused(self._hooks.unet)
         self._words: dict[tuple[Any, ...], Prompt] = {}
         self._during = ExitStack()
         self._tokens: Sequence[Tokenized] = ()
         self._outside = self._calls = 0
         self._loop: PipelineCall | None = None
+
+    @property
+    def _unet(self) -> Any:
+        return unet_of(self._pipe)
 
     def _attach(self) -> None:
         super()._attach()
@@ -95,7 +101,9 @@ class UNetTrace(PipelineTrace):
 
     def _castorini_side(self) -> int:
         # That package knows two latent sizes: 64 where the model's own picture is 512 or 1024 px, else 96.
-        side = int(self._pipe.unet.config.sample_size) * int(self._pipe.vae_scale_factor)
+        if not hasattr(self._unet.config, "sample_size"):
+            raise BadArgument(f"The aggregation 'castorini' is none of {type(self._unet).__name__}.")
+        side = int(self._unet.config.sample_size) * int(self._pipe.vae_scale_factor)
         return 64 if side in (512, 1024) else 96
 
     # -- a sampling loop of one's own -------------------------------------------------------------------------------
@@ -133,9 +141,9 @@ class UNetTrace(PipelineTrace):
         failure: Exception | None = None
         area = WHOLE
         try:
-            if self._pipe.unet is not self._hooks.unet:
+            if self._unet is not self._hooks.unet:
                 self._detach(True)
-                self._hooks = UNetAttentionHooks(self._pipe.unet, self_attention=self._keep.self_attention)
+                self._hooks = UNetAttentionHooks(self._unet, self_attention=self._keep.self_attention)
                 if self._hooks.compiled:
                     self._hooks.__enter__()
             area = painted_area(self._pipe, call.given)
@@ -154,11 +162,11 @@ class UNetTrace(PipelineTrace):
             area,
             bool(call.given),
             (lambda: self._encoded_concepts) if self._concepts else None,
-            self._during.enter_context(UNetOutputs(self._pipe.unet)) if self._keep.output else None,
+            self._during.enter_context(UNetOutputs(self._unet)) if self._keep.output else None,
             call.callbacks.running,
         )
         if self._keep.output and self._hooks.compiled:  # it was exchanged for one that is
-            recording.recording.fail_outputs(output_is_fused(self._pipe.unet))
+            recording.recording.fail_outputs(output_is_fused(self._unet))
         if failure is not None:
             recording.fail(failure)
         else:
@@ -201,6 +209,8 @@ class UNetTrace(PipelineTrace):
     def _size(self, call: PipelineCall, output: Any) -> Size:
         recording = call.recording
         assert isinstance(recording, UNetRecording)
+        if self._unet is not getattr(self._pipe, "unet", None):  # a prior, whose latents are no picture's
+            return int(call.given["height"]), int(call.given["width"])
         painted = _pixels(recording.latent_size, self._pipe)
         pictures = output_pictures(output)
         if pictures is None or not len(pictures) or _shape_of(pictures) == recording.latent_size:
@@ -245,7 +255,7 @@ class UNetTrace(PipelineTrace):
         running = self._painting()
         if running is None:
             self._outside += self._current is None and scheduler is getattr(self._pipe, "scheduler", None)
-        elif self._pipe.unet is not self._hooks.unet:
+        elif self._unet is not self._hooks.unet:
             running.fail(NothingRecorded("`pipe.unet` was exchanged for another model while the pipeline ran"))
         return super()._begin_scheduler(scheduler, args, kwargs)
 
@@ -294,9 +304,15 @@ class UNetTrace(PipelineTrace):
         return self._words[key]
 
 
+def unet_of(pipe: Any) -> Any:
+    """What a pipeline paints with, None where that is no UNet; of Stable Cascade it is called the prior."""
+    prior = getattr(pipe, "prior", None)
+    return prior if type(getattr(prior, "_orig_mod", prior)).__name__ == "StableCascadeUNet" else getattr(pipe, "unet", None)
+
+
 def _require_readable(pipe: Any) -> None:
     """Raises UnsupportedModel, in a sentence, for what has no UNet that is given text."""
-    name, unet = type(pipe).__name__, getattr(pipe, "unet", None)
+    name, unet = type(pipe).__name__, unet_of(pipe)
     if isinstance(pipe, torch.nn.Module):
         raise UnsupportedModel(f"{name} is a model: give the pipeline that it is part of, `trace(pipe)`.")
     if reason := refused_unet(class_names(pipe)):
