@@ -20,7 +20,8 @@ from ..maps.frames import Frames, frames_within, same_frames
 from ..types import Grid
 from .attention_call import AttentionCall
 from .buffers import BatchSlice, GridSums, StepBuffer, StoreOptions
-from .joint_batching import JointBatch, JointSums
+from .call_batching import HeldCalls
+from .joint_batching import JointBatch, JointPlace, JointSums
 from .layer_batching import LayerBatch
 from .layer_plan import CrossSums, LayerPlan, SelfSums
 from .output_sums import OutputSums
@@ -201,29 +202,19 @@ class Accumulator:
             into = buffer.now[:, own * n : (own + 1) * n]
             add_joint(into, q[..., cut, :], k, selection, heads, scale, text, own_bias, own_lse, per_head=per_head)
 
-    def add_joint_layers(self, layers: Sequence[int], grid: Grid, part: AttentionCall, where: BatchSlice, text: slice) -> bool:
-        """Joint attention of one picture, all layers of a step side by side as one of more heads; it waits for other steps.
-
-        Args:
-            layers: their numbers.
-            part: its queries and all keys, in tensors that nobody else writes into.
-
-        Returns:
-            Whether it waits now; else nothing was added: what is kept apart, or does not fit, is for `add_joint`.
-        """
+    def joint_batch(self, grid: Grid, calls: HeldCalls, place: JointPlace, where: BatchSlice) -> JointBatch | None:
+        """Where joint attention of one picture, all layers of a step side by side, waits for other steps; None where it does
+        not: what is kept apart, or does not fit, is for `add_joint`."""
         if self.keep.layers or self.keep.steps or self.keep.heads or self.images > 1:
-            return False
-        q, k = part.q, part.k
-        key = ("joint", grid, q.shape, k.shape, q.dtype, part.scale, where, text.start, text.stop)
+            return None
+        key = grid, calls.kind, calls.layers, place.index, place.picture.start, place.text.start, place.text.stop, where
         batch = self._joint_batches.get(key)
         if batch is None:
-            selection = self._selection(text.stop - text.start, where.part, q.device)
-            buffer = self._buffer(layers[0], grid, where.area, selection)
-            batch = self._joint_batches[key] = JointBatch(q, k, JointSums(buffer, selection, part.scale, text))
-        if batch.enabled:
-            self.note_layers(layers, grid)
-            batch.add(q, k)
-        return batch.enabled
+            selection = self._selection(place.text.stop - place.text.start, where.part, calls.q.device)
+            buffer = self._buffer(calls.layers[0], grid, where.area, selection)
+            batch = self._joint_batches[key] = JointBatch(calls, JointSums(buffer, selection, calls.kind, place))
+            self.note_layers(calls.layers, grid)
+        return batch if batch.enabled else None
 
     def _per_head(self, layer: int, heads: int, grid: Grid, area: Area, selection: Tensor) -> Tensor:
         """The running sums of a layer's heads apart, `[images * heads, n, channels]`."""
@@ -350,6 +341,8 @@ class Accumulator:
             self.outputs.release()
         self._selections.clear()
         self._batches.clear()
+        for joint in self._joint_batches.values():
+            joint.close()
         self._joint_batches.clear()
         self._plans.clear()
         self._self_plans.clear()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from daam_core.capture import transformer_hooks
+from daam_core.capture import transformer_attention
 from daam_core.capture.buffers import StoreOptions
 from daam_core.capture.families import FAMILIES, family_of
 from daam_core.capture.family import Family
@@ -68,7 +68,7 @@ def case(request: Any) -> Case:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel's log-sum-exp is taken at any size, as it is where pictures are large."""
-    monkeypatch.setattr(transformer_hooks, "_SMALL", 0)
+    monkeypatch.setattr(transformer_attention, "_SMALL", 0)
 
 
 @pytest.mark.usefixtures("watched")
