@@ -58,7 +58,7 @@ def _fill(module: torch.nn.Module) -> None:
         elif weight.dim() > 1:
             weight.data = torch.randn(weight.shape, generator=generator) * (0.5 if "embed" in name else weight.shape[1] ** -0.5)
         else:
-            weight.data = torch.ones(weight.shape) if "norm" in name and "weight" in name else torch.zeros(weight.shape)
+            weight.data = torch.ones(weight.shape) if "norm" in name.lower() and "weight" in name else torch.zeros(weight.shape)
 
 
 @cache
