@@ -80,9 +80,10 @@ class InputWrapper(ForwardWrapper):
         self._on_input = on_input
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
+        module, below = self._module, self._below
         if self._attached:
-            self._on_input(self._module, args, kwargs)
-        return super()._forward(*args, **kwargs)
+            self._on_input(module, args, kwargs)
+        return type(module).forward(module, *args, **kwargs) if below is None else below(*args, **kwargs)
 
 
 _CALLBACKS = {"_on_forward", "_on_input", "_owner", "_callbacks"}

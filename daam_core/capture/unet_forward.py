@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..types import Grid
+from .layer_plan import PlannedLayers
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,9 @@ class AttentionReceiver(Protocol):
 
     def begin_forward(self, inputs: UNetInputs) -> bool:
         """The UNet is called; gives whether this forward is recorded."""
+
+    def planned(self) -> PlannedLayers | None:
+        """The layers of this forward whose way is known, so that they need not come to `on_attention`; None for none."""
 
     def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool) -> None:
         """What one layer attends with.

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from daam_core.capture import accumulator, relation_sums, transformer_attention
+from daam_core.capture import accumulator, relation_sums, self_attention_sums, transformer_attention
 from daam_core.capture.buffers import StoreOptions
 from daam_core.capture.families import FAMILIES, family_of
 from daam_core.capture.family import Family
@@ -166,7 +166,7 @@ def test_every_family_that_is_read_so_is_tested() -> None:
 
 def test_a_large_picture_of_a_cross_attention_is_cut_into_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with joint attention: 2 x 3 positions where four may be kept are (1, 2) cells."""
-    monkeypatch.setattr(accumulator, "SELF_ATTENTION_POSITIONS", 4)
+    monkeypatch.setattr(self_attention_sums, "SELF_ATTENTION_POSITIONS", 4)
     case = CASES["pixart"]
     model = build(case)
     whole = picture_to_itself(model, case, "transformer_blocks.0.attn1")[[3, 5]].unflatten(-1, (2, 3))
@@ -216,7 +216,7 @@ def test_a_large_grid_is_cut_into_cells(name: str, small: int, monkeypatch: pyte
     """2 x 3 positions where four may be kept: (1, 2) cells, the positions 3 and 5 in their middle; and the means of their keys,
     which share the middle column."""
     monkeypatch.setattr(transformer_attention, "_SMALL", small)
-    monkeypatch.setattr(accumulator, "SELF_ATTENTION_POSITIONS", 4)
+    monkeypatch.setattr(self_attention_sums, "SELF_ATTENTION_POSITIONS", 4)
     case = CASES[name]
     model = build(case)
     group, errors = recorded(model, case, StoreOptions(self_attention=True))
@@ -245,7 +245,7 @@ def never_called(*_: Any) -> Any:
 
 
 def test_nothing_is_computed_where_it_was_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accumulator, "add_joint_self", never_called)
+    monkeypatch.setattr(self_attention_sums, "add_joint_self", never_called)
     case = CASES["flux"]
     monkeypatch.setattr(relation_sums, "add_text_queries", never_called)
     group, errors = recorded(build(case), case, StoreOptions())
