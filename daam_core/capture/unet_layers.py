@@ -50,8 +50,8 @@ def columns_behind(unet: nn.Module, kwargs: Mapping[str, Any]) -> int:
         return 0
     height, width = (1, 1)
     for layer in unet.image_latents_context_embedding:  # type: ignore[union-attr]
-        if isinstance(layer, nn.AdaptiveAvgPool2d):
-            height, width = _pair(layer.output_size)
+        if (pooled := getattr(layer, "output_size", None)) is not None:
+            height, width = _pair(pooled)
         elif isinstance(layer, nn.Conv2d) and layer.stride != (1, 1):
             sides = zip((height, width), _pair(layer.padding), layer.kernel_size, layer.stride, strict=True)
             height, width = ((side + 2 * padding - kernel) // stride + 1 for side, padding, kernel, stride in sides)
