@@ -105,10 +105,13 @@ class ModelRecorder:
         current = self._call
         if current is None or (pattern := current.patterns.get(layer)) is None:
             return False
+        if layer in current.read:
+            return False
         found = pattern.tensors(args, kwargs, backend)
         if found is None or not self._batch.add_like(pattern, *found, backend):
             return False
         current.attended.add(layer)
+        current.read.add(layer)
         if self._batch.full:
             self._work_off(current)
         return True
@@ -131,6 +134,12 @@ class ModelRecorder:
             rows = current.rows[shapes] = current.layout.of(layer, call)
         if rows is None:
             return
+        if layer in current.read and not current.layout.rows_apart:
+            raise UnsupportedModel(
+                f"{layer} of {type(self._model).__name__} attended to the text more than once in one step, so nobody can say "
+                "which answer painted the picture; its attention processor does that."
+            )
+        current.read.add(layer)
         texts = current.texts[: len(rows)]
         place = self._numbers.get(layer)
         if place is None:

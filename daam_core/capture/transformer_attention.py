@@ -46,6 +46,26 @@ def _backend_tables() -> list[dict[Any, Any]]:
     return [attention_dispatch._AttentionBackendRegistry._backends]
 
 
+_modes: Callable[[], int] = getattr(torch._C, "_len_torch_function_stack", lambda: 0)
+"""How many modes (`TorchFunctionMode`) look at PyTorch's functions now, in this thread."""
+
+
+def _by_its_own_name(wrapper: Callable[..., Any], below: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Calls PyTorch's attention while it stands under its own name.
+
+    A mode is told which function is called, and may know it by that name: perturbed attention guidance of diffusers does, and
+    would leave the attention as it is.
+    """
+    functional = torch.nn.functional
+    if functional.scaled_dot_product_attention is not wrapper:
+        return below(*args, **kwargs)
+    functional.scaled_dot_product_attention = below
+    try:
+        return below(*args, **kwargs)
+    finally:
+        functional.scaled_dot_product_attention = wrapper
+
+
 def _wrap_attention(read: Read, below: Callable[..., Any]) -> Callable[..., Any]:
     """An attention function that hands its arguments to the running calls, and calls `below` with the same."""
     backend = read is _from_backend
@@ -54,19 +74,20 @@ def _wrap_attention(read: Read, below: Callable[..., Any]) -> Callable[..., Any]
     def attention(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             return _compiled(backend, below, args, kwargs)
+        run = below if backend or not _modes() else functools.partial(_by_its_own_name, attention, below)
         running = THREAD.running
         scopes = running.scopes
         if not scopes or running.inside:
-            return below(*args, **kwargs)
+            return run(*args, **kwargs)
         if len(scopes) == 1 and scopes[0].holds(args, kwargs, backend):
             running.inside += 1
             try:
-                return below(*args, **kwargs)
+                return run(*args, **kwargs)
             finally:
                 running.inside -= 1
         scopes = running.attending()
         if not scopes:
-            return below(*args, **kwargs)
+            return run(*args, **kwargs)
         call = error = None
         try:
             call = read(args, kwargs)
@@ -75,11 +96,11 @@ def _wrap_attention(read: Read, below: Callable[..., Any]) -> Callable[..., Any]
         running.inside += 1
         try:
             if call is None or call.scores <= _SMALL:
-                output = below(*args, **kwargs)
+                output = run(*args, **kwargs)
             else:
                 capture = LseCapture()
                 with capture:
-                    output = below(*args, **kwargs)
+                    output = run(*args, **kwargs)
                 call = call.with_lse(capture.of(call))
         finally:
             running.inside -= 1

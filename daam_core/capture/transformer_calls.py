@@ -57,6 +57,7 @@ class RunningCall:
         patterns: of calls that may wait, by their layers.
         rows: of the layout, by the shapes of queries and keys that came.
         attended: the layers that have attended in it so far.
+        read: those of them that have attended to the text.
     """
 
     known: KnownCall
@@ -66,6 +67,7 @@ class RunningCall:
     patterns: dict[str, CallPattern]
     rows: dict[tuple[torch.Size, torch.Size], Sequence[RowLayout] | None] = field(default_factory=dict)
     attended: set[str] = field(default_factory=set)
+    read: set[str] = field(default_factory=set)
 
 
 def identity_of(value: Any) -> Any:

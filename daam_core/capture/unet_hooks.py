@@ -29,7 +29,7 @@ from .layer_watch import LayerWatch, require_paired
 from .plain_weights import plain_weights
 from .projection_hooks import QKHook
 from .unet_forward import AttentionReceiver, inputs_of
-from .unet_layers import UNetLayers, spatial_transformers
+from .unet_layers import UNetLayers, columns_behind, spatial_transformers
 
 _Handle = ForwardWrapper | RemovableHandle
 _weight, _version = itemgetter("weight"), attrgetter("_version")
@@ -117,7 +117,7 @@ class UNetAttentionHooks:
                 self._detach_layers()
                 self._attach_layers()
             self._read = []
-            inputs = inputs_of(args, kwargs)
+            inputs = inputs_of(args, kwargs, columns_behind(self._inner, kwargs))
             if receiver.begin_forward(inputs):
                 self.planned = receiver.planned()
                 self.context, self.thread = inputs.context, get_ident()
@@ -149,6 +149,10 @@ class UNetAttentionHooks:
         except Exception as error:
             self.thread = 0
             self.receiver.fail(error)
+
+    def sees_picture(self, index: int) -> bool:
+        """Whether a layer's keys are the picture's own positions ahead of the text."""
+        return self._layers.sees_picture(index)
 
     def text_keys(self, index: int, states: Tensor) -> Tensor:
         """What a layer makes of a text that the model is not given: `[columns, dim]` -> `[columns, heads * d]`.

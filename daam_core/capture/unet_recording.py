@@ -35,6 +35,7 @@ class _Forward:
         context: the text, `[batch, keys, dim]`.
         frames: of a video, how many of those rows are one video, 0 of pictures.
         places: whose sums which rows go into.
+        behind: keys behind those of the text in each layer.
         bias: what is added to the scores of the text's columns, `[batch, 1, 1, keys]`, None where nothing is.
         planned: the layers that attended in an earlier forward like this one, and those that came in this one.
         reads_self: whether the picture's attention to itself is kept in this step, and is what its projections say.
@@ -45,6 +46,7 @@ class _Forward:
     context: Tensor
     frames: int
     places: Sequence[tuple[Group, BatchSlice]]
+    behind: int
     bias: Tensor | None
     planned: PlannedLayers
     reads_self: bool
@@ -163,6 +165,7 @@ class UNetRecording:
             context,
             frames,
             places,
+            inputs.columns_behind,
             inputs.text_bias,
             PlannedLayers(self._plans_of(context, frames, places), self._texts.keys(context, self._hooks)),
             not inputs.masks_self and self.area.whole and not frames and self.recording.keeps_self_attention,
@@ -197,7 +200,8 @@ class UNetRecording:
                     if group.side == "prompt":
                         group.accumulator.add_self(grid, q, k, described.heads, described.scale, where)
             return
-        if q.shape[0] != forward.batch or k.shape[:2] != (forward.batch, forward.keys):
+        ahead = q.shape[1] if self._hooks.sees_picture(layer) else 0
+        if q.shape[0] != forward.batch or k.shape[:2] != (forward.batch, ahead + forward.keys + forward.behind):
             raise UnsupportedModel(
                 f"{described.name} attended from {q.shape[0]} rows to {k.shape[1]} keys, where the UNet was given "
                 f"{forward.batch} rows and {forward.keys} columns of text; its attention processor changes them."
@@ -208,17 +212,16 @@ class UNetRecording:
             return
         if self._concepts is not None:
             self._add_concepts(self._concepts, layer, grid, q, k, forward, keys)
-        if forward.bias is None:
+        if forward.bias is None and not ahead and not forward.behind:
             planned.plans[layer] = [
                 group.accumulator.add_cross(layer, grid, q, k, described.heads, described.scale, where, keys)
                 for group, where in forward.places
             ]
             return
         for group, where in forward.places:
-            rows, text = where.index, slice(0, forward.keys)
-            group.accumulator.add_joint(
-                layer, grid, q[rows], k[rows], described.heads, described.scale, where, text, forward.bias[rows]
-            )
+            rows, text = where.index, slice(ahead, ahead + forward.keys)
+            bias = None if forward.bias is None else forward.bias[rows]
+            group.accumulator.add_joint(layer, grid, q[rows], k[rows], described.heads, described.scale, where, text, bias)
 
     def _add_concepts(
         self,
