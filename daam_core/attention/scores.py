@@ -139,8 +139,9 @@ def add_step_sums(
     """
     sums, images, n = into.shape[:3]
     steps, keys, each = q.shape[1], k.shape[1], images * heads
-    part = each * max(1, _step_budget(q.device) // (4 * each * steps * n * keys))
     queries, rows = q.flatten(1, 2), steps * n * keys
+    numbers = _step_budget(q.device) // 4 if scratch is None else len(scratch) // 2
+    part = each * max(1, numbers // (each * rows))
     weighted = torch.zeros(sums * images, n * keys, device=q.device)
     with full_precision(q.device):
         for first in range(0, len(q), part):
