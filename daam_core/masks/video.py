@@ -31,7 +31,7 @@ from ..types import Grid, Size
 from .figure_ground import DEFAULT, SIDE, told_apart
 from .grabcut import snap_grabcut
 from .guided_filter import snap_guided
-from .methods import EQUATION_7, Heat, MaskMethod, MaskResult, asked_method, contradicts, gave_way
+from .methods import Heat, MaskMethod, MaskResult, asked_method, gave_way
 from .propagate import propagated
 from .resize import resized, working_picture
 from .rivals import rivals
@@ -97,7 +97,7 @@ def make_video_mask(inputs: VideoInputs, method: str = "best", tau: float = DEFA
     mask = first = _mask(inputs, asked, tau)
     for chosen in (asked, *asked.simpler()):
         mask = first if chosen is asked else _mask(inputs, chosen, tau)
-        if mask is not None and (chosen == EQUATION_7 or not contradicts(_tall(mask), _tall(inputs.maps[0]))):
+        if mask is not None and chosen.believed(_tall(mask), _tall(inputs.maps[0])):
             break
     assert mask is not None  # Eq. 7 needs nothing that could be missing
     return MaskResult(mask, method) if chosen is asked else gave_way(mask, method, chosen, first is None)

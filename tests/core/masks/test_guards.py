@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from daam_core import masks
 from daam_core.masks import methods
-from daam_core.masks.methods import EQUATION_7, MASK_METHODS, MaskMethod, contradicts
+from daam_core.masks.methods import EQUATION_7, MASK_METHODS, MaskMethod, contradicts, misses
 from daam_core.masks.metrics import iou
 from daam_core.masks.propagate import propagated
 from daam_core.studies.model_runner import ModelRunner
@@ -104,3 +105,33 @@ def test_the_default_is_no_worse_than_the_plain_threshold_at_sizes_the_model_nev
     assert plain > 0.5
     for method in ("best", "walk"):
         assert iou(maps.mask("house", method), truth) >= plain - 0.05, method
+
+
+def test_crumbs_are_not_what_a_map_shows() -> None:
+    heat = torch.zeros(10, 10)
+    heat[:5] = 1
+    mask = torch.zeros(10, 10, dtype=torch.bool)
+    mask[9, :5] = True
+    assert not misses(mask, heat)  # five places where fifty are hot
+    mask[9, 0] = False
+    assert misses(mask, heat)
+    assert misses(torch.zeros_like(mask), heat)
+    assert not misses(torch.zeros_like(mask), torch.ones(10, 10))  # a map without contrast shows nothing
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (320, 192), (512, 512)])
+@pytest.mark.parametrize("share", [0.0, 0.05])
+def test_figure_and_ground_that_leave_crumbs_give_way(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], share: float
+) -> None:
+    heat = torch.full((1, 16, 16), 0.01)
+    heat[:, 4:12, 4:12] = 1.0
+    picture = np.full((*size, 3), 128, np.uint8)
+    inputs = methods.MaskInputs([heat], heat, None, picture, size)
+    crumbs = torch.zeros(size, dtype=torch.bool)
+    rows, columns = round(share**0.5 * size[0] / 2), round(share**0.5 * size[1] / 2)
+    crumbs[size[0] // 2 :, size[1] // 2 :][:rows, :columns] = True  # inside the heat, which is a quarter of the picture
+    monkeypatch.setattr(methods, "figure_mask", lambda *_, **__: crumbs)
+    found = methods.make_mask(inputs, "best")
+    assert found.method == "threshold" and "contradicted" in found.note
+    assert torch.equal(found.mask, masks.threshold(inputs.maps[0], 0.4))
