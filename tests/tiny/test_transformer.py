@@ -19,7 +19,7 @@ from daam_core.tiny.load import WEIGHTS
 from daam_core.tiny.scenes import scene_at
 from daam_core.tiny.transformer_pipeline import TinyTransformerPipeline, assemble_transformer, save_transformer
 from daam_core.tiny.transformer_shape import PATCH, SHIFT, TOKENS
-from daam_core.tiny.transformer_train import TransformerSettings, train_transformer, trained_transformer
+from daam_core.tiny.transformer_train import FILE, TransformerSettings, train_transformer, trained_transformer
 
 CPU = torch.device("cpu")
 
@@ -216,6 +216,13 @@ def test_a_run_of_the_machinery_can_be_loaded(tmp_path: Path) -> None:
         torch.testing.assert_close(made.transformer.state_dict()[name], value.half().float())
     train_transformer(settings, lines.append)  # finished already: nothing but the folder is written again
     assert lines[-3].startswith("transformer: goes on after")
+    further = replace(settings, work=tmp_path / "more", weights=out, images=2, from_shipped=True)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "work" / FILE).rename(tmp_path / "more" / FILE)
+    train_transformer(further, lines.append)
+    assert "transformer: taken as it ships" in lines
+    one, other = (trained_transformer(tmp_path / name).state_dict()["proj_out.weight"] for name in ("work", "more"))
+    torch.testing.assert_close(one, other, atol=0.02, rtol=0)  # one step on
 
 
 def test_missing_weights_are_said(tmp_path: Path) -> None:
