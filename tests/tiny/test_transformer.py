@@ -12,6 +12,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.models.attention_processor import Attention, JointAttnProcessor2_0
 
 from daam_core import trace
+from daam_core.diffusers.reading import read_picture
 from daam_core.errors import BadArgument, UnsupportedModel
 from daam_core.studies.model_runner import ModelRunner
 from daam_core.tiny import checkpoint, latents, load_tiny, loop, transformer
@@ -231,6 +232,17 @@ def test_missing_weights_are_said(tmp_path: Path) -> None:
         load_tiny("transformer", weights=tmp_path)
     with pytest.raises(BadArgument, match="no model 'flow' inside; there are unet, transformer"):
         load_tiny("flow")  # type: ignore[call-overload]
+
+
+def test_the_shipped_one_sees_where_drawn_things_are() -> None:
+    """Its pictures are poor, see its card; what its nouns say of a drawn scene is what it is there for."""
+    made = load_tiny("transformer")
+    made.set_progress_bar_config(disable=True)
+    for k in range(6):
+        scene = scene_at(660_066, k, two=0.0)
+        heat = read_picture(made, scene.image, scene.caption, noise=(700, 400)).heat_map(scene.objects[0].noun, (128, 128))
+        mask = torch.from_numpy(scene.objects[0].mask)
+        assert float(heat[mask].mean()) > 1.5 * float(heat[~mask].mean())
 
 
 def test_saving_replaces_the_folder_whole(pipe: Any, tmp_path: Path) -> None:
