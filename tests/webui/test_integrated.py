@@ -137,7 +137,7 @@ def test_controlnet_and_inpaint(live: Live, only_masked: bool) -> None:
 
 @pytest.mark.parametrize("page", ["txt2img", "img2img"])
 def test_controlnet_that_lays_the_picture_that_stays_around_what_is_painted(live: Live, page: str) -> None:
-    """*inpaint_only* gives the model the sampler's latent inside the mask, and outside the picture that stays, with new noise."""
+    """*inpaint_only* gives the model the sampler's latent inside the mask, and outside it a picture with new noise."""
     side = 2 * live.small
     mask = np.zeros((side, side), np.uint8)
     mask[side // 2 :, side // 2 :] = 255
