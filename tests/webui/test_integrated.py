@@ -143,11 +143,11 @@ def test_controlnet_that_lays_the_picture_that_stays_around_what_is_painted(live
     mask[side // 2 :, side // 2 :] = 255
     black = np.repeat(mask[..., None], 3, 2)
     more = with_units(control(live, module="inpaint_only", image=encoded(shades(side)), mask_image=encoded(black)))
-    size: dict[str, Any] = {"width": side, "height": side, "steps": 3}
+    size: dict[str, Any] = {"width": side, "height": side}
     if page == "img2img":
         inpaint = {"init_images": [encoded(shades(side))], "mask": encoded(mask), "mask_blur": 0, "inpaint_full_res": False}
         size |= {**inpaint, "denoising_strength": 0.9}
-    seen = live.compare(page, **size, **more)
+    seen = live.compare(page, steps=3, **size, **more)
     assert seen.maps and not seen.note
     if page == "txt2img":
         held_against_the_equation(live, 3, **size, **more)
