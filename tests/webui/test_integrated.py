@@ -141,8 +141,8 @@ def test_controlnet_that_lays_the_picture_that_stays_around_what_is_painted(live
     side = 2 * live.small
     mask = np.zeros((side, side), np.uint8)
     mask[side // 2 :, side // 2 :] = 255
-    black = np.repeat(mask[..., None], 3, 2)
-    more = with_units(control(live, module="inpaint_only", image=encoded(shades(side)), mask_image=encoded(black)))
+    drawn = np.repeat(mask[..., None], 3, 2)
+    more = with_units(control(live, module="inpaint_only", image=encoded(shades(side)), mask_image=encoded(drawn)))
     size: dict[str, Any] = {"width": side, "height": side}
     if page == "img2img":
         inpaint = {"init_images": [encoded(shades(side))], "mask": encoded(mask), "mask_blur": 0, "inpaint_full_res": False}
