@@ -29,8 +29,9 @@ WARM_RECIPE = Recipe(images=200_000, batch=48, peak_rate=8e-4, warm_up=40, const
 SINGLE_UNTIL = 0.15  # share of the run that shows one-object scenes only
 CAPTION_DROP = 0.1
 FINE = ("down_blocks.0.", "up_blocks.2.")  # blocks at the latent's own resolution
-FINE_DROP = 0.4  # share of pictures, at first, for which the cross-attention of those blocks is left out
-FINE_DROP_UNTIL = 0.7  # share of the run after which it is always there
+FINE_DROP = 0.5  # share of pictures, at first, for which the cross-attention of those blocks is left out
+FINE_DROP_UNTIL = 0.9  # share of the run after which it is always there
+COARSE_RATE = 5.0  # how much faster queries and keys of the other blocks learn in a warm start
 TEACHER_UNTIL = 0.5  # share of the run after which a teacher has no part in the target
 
 
@@ -112,6 +113,11 @@ class Teacher:
             return self.unet(x_t, t, context.to(x_t.device).float(), return_dict=False)[0].float()
 
 
+def _asks(name: str) -> bool:
+    """Whether a parameter makes the queries or keys of a coarse block's cross-attention."""
+    return name.endswith((".attn2.to_q.weight", ".attn2.to_k.weight")) and not name.startswith(FINE)
+
+
 class UNetStage:
     """Trains the UNet on a latent cache."""
 
@@ -137,7 +143,11 @@ class UNetStage:
         self.modules: dict[str, torch.nn.Module] = {"unet": self.unet}
         self.averaged: dict[str, torch.nn.Module] = {"unet": self.average}
         matrices, others = optim.split(self.unet, plain=("conv_in", "conv_out", "time_embedding"))
-        self.optimisers: list[torch.optim.Optimizer] = [optim.adamw(others), optim.Muon(matrices, lr=1.0)]
+        coarse = [] if teacher is None else [p for name, p in self.unet.named_parameters() if _asks(name)]
+        self.optimisers: list[torch.optim.Optimizer] = [
+            optim.adamw(others),
+            optim.Muon(matrices, lr=1.0, faster={id(p): COARSE_RATE for p in coarse}),
+        ]
         self._compiled = torch.compile(self.unet) if compiled else None
         self._checked = False
 
@@ -145,29 +155,30 @@ class UNetStage:
         """Mean squared error of the predicted velocity, unweighted.
 
         Min-SNR weighting starves the high noise that decides the class and the layout of a scene. For some pictures the
-        finest layers do not read the prompt, so that the coarser ones learn to: left alone, the finest do all of it.
+        finest layers do not read the prompt, and end and padding tell nothing of it, so that the coarser layers learn to
+        attend to words: left alone, the finest do all of it.
         """
         singles = self.teacher is None and done < SINGLE_UNTIL
         shown = self.cache.batch(generators, batch, singles, drop=CAPTION_DROP)
-        x0, context = shown.latents.to(self.device), shown.context.to(self.device)
+        drop = FINE_DROP * max(0.0, 1.0 - done / FINE_DROP_UNTIL)
+        keep = torch.rand(batch, generator=generators.torch) >= drop if drop > 0 else torch.ones(batch, dtype=torch.bool)
+        x0, context = shown.latents.to(self.device), self.cache.words_alone(shown, ~keep).to(self.device)
         t = sample_times(generators.torch, batch).to(self.device)
         noise = torch.randn(x0.shape, generator=generators.torch).to(self.device)
         x_t, target = noise_to(x0, noise, t), velocity(x0, noise, t)
         share = 0.0 if self.teacher is None else self.teacher.share_at(done)
         if self.teacher is not None and share > 0:
             target = torch.lerp(target, self.teacher.velocity(x_t, t, shown), share)
-        drop = FINE_DROP * max(0.0, 1.0 - done / FINE_DROP_UNTIL)
-        keep = (torch.rand(batch, generator=generators.torch) >= drop).float().to(self.device) if drop > 0 else None
+        keep = keep.to(self.device)
         for layer in self.fine:
-            layer.keep = keep
+            layer.keep = None if drop == 0 else keep.float()
         if not self._checked:
             self._check(x_t, t, context, target)
         error = self._error(self._compiled or self.unet, x_t, t, context, target)
-        whole = torch.ones(batch, dtype=torch.bool, device=self.device) if keep is None else keep > 0
         shown_errors = {
-            "v error": error[whole],
-            "at t >= 600": error[whole & (t >= 600)],
-            "without the finest layers": error[~whole],
+            "v error": error[keep],
+            "at t >= 600": error[keep & (t >= 600)],
+            "without the finest layers": error[~keep],
         }
         return error.mean(), {name: float(e.detach().mean()) for name, e in shown_errors.items() if len(e)}
 

@@ -168,6 +168,46 @@ def test_half_of_the_pictures_have_colours_in_colour_words_alone(cache: latents.
     assert bare.float().mean() == pytest.approx(latents.BARE, abs=0.08)
 
 
+def test_end_and_padding_of_chosen_rows_are_the_empty_caption_s(cache: latents.LatentCache) -> None:
+    shown = cache.batch(loop.Generators.of(0, 0), 3, singles=False, drop=0.0)
+    bare = replace(cache, lengths=torch.arange(len(cache.latents)) % 9 + 3)
+    rows = torch.tensor([True, False, True])
+    alone = bare.words_alone(shown, rows)
+    assert torch.equal(alone[1], shown.context[1])
+    for row in (0, 2):
+        end = int(bare.lengths[shown.pick[row]])
+        assert torch.equal(alone[row, :end], shown.context[row, :end])
+        assert torch.equal(alone[row, end:], cache.empty[end:].float())
+
+
+def test_lengths_are_counted_to_the_end_token(cache: latents.LatentCache) -> None:
+    assert cache.lengths is not None
+    assert bool((cache.lengths >= 2).all()), "a start token and a word at least"
+    assert bool((cache.lengths < 20).all())
+
+
+def test_chosen_parameters_learn_faster() -> None:
+    torch.manual_seed(0)
+    slow, fast = (torch.nn.Parameter(torch.ones(4, 4)) for _ in range(2))
+    gradient = torch.randn(4, 4)
+    slow.grad, fast.grad = gradient.clone(), gradient.clone()
+    optim.Muon([slow, fast], lr=0.1, weight_decay=0.0, faster={id(fast): 3.0}).step()
+    torch.testing.assert_close(fast - 1, 3 * (slow - 1), rtol=1e-4, atol=1e-6)
+
+
+def test_only_a_warm_start_s_coarse_queries_and_keys_learn_faster(cache: latents.LatentCache) -> None:
+    guide = unet.Teacher(unet.make_unet().eval(), cache.context, cache.empty)
+    stage = unet.UNetStage(cache, CPU, replace(unet.RECIPE, images=8, batch=4), compiled=False, teacher=guide)
+    muon = stage.optimisers[1]
+    assert isinstance(muon, optim.Muon)
+    names = {name for name, p in stage.unet.named_parameters() if id(p) in muon.faster}
+    assert len(names) == 14, "queries and keys of seven layers"
+    assert all(".attn2.to_" in name and not name.startswith(unet.FINE) for name in names)
+    plain = unet.UNetStage(cache, CPU, replace(unet.RECIPE, images=8, batch=4), compiled=False).optimisers[1]
+    assert isinstance(plain, optim.Muon)
+    assert not plain.faster
+
+
 def test_a_layer_that_is_left_out_does_not_read_the_prompt() -> None:
     torch.manual_seed(0)
     model = unet.make_unet().eval()
