@@ -201,6 +201,10 @@ class RecordingSession:
         """The UNet is called; `begin_call` looked at what it is given."""
         return True
 
+    def planned(self) -> None:
+        """Every layer comes to `on_attention`: which texts are at work may change from call to call."""
+        return None
+
     def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool = False) -> None:
         """One attention layer."""
         if self._batch is not None and self._attached is not None:

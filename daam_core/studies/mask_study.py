@@ -45,7 +45,6 @@ class MaskStudy(Study):
         if "scenes" in unit.content:
             return measured_segmenter(unit)
         seen = observe(unit, runner, options, keep=("heads",))
-        assert seen.sample.castorini is not None
         rows: list[Row] = []
         for word, truth in seen.masks.items():
             about = _about(unit, word)
@@ -59,6 +58,8 @@ class MaskStudy(Study):
                     mask = bench.mask(how, tau)
                     measured = no_scores() if mask is None else scores(mask, truth)
                     rows.append({**about, "mask": how.name, "tau": tau, **measured})
+            if seen.sample.castorini is None:  # a transformer: that rule is one of UNets
+                continue
             for level, theirs in castorini_masks(seen.sample.castorini, word, size).items():
                 rows.append({**about, "mask": CASTORINI, "tau": level, **scores(theirs, truth)})
         return Measured(rows)
@@ -73,7 +74,10 @@ class MaskStudy(Study):
         if reported.empty or not picks:
             return Report("Mask methods", [Text("Two prompts of a kind are the least: one to choose on and one to report.")])
         parts: list[Part] = [Text(_summary(scored, reported, picks, rows, options.truth))]
-        parts += [_table(reported, picks), _ceiling_table(reported, picks), _goal_table(scored, picks), _plot(reported, picks)]
+        parts += [_table(reported, picks), _ceiling_table(reported, picks)]
+        if CASTORINI in set(scored["mask"]):
+            parts.append(_goal_table(scored, picks))
+        parts.append(_plot(reported, picks))
         files = {"combinations.csv": csv_bytes(everything(scored))}
         return Report("Mask methods", parts, files, {"winner": picks[0].mask, "winner_tau": picks[0].tau})
 

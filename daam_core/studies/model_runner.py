@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..diffusers.attention_trace import AttentionTrace
 from ..diffusers.loading import load_pipeline
+from ..diffusers.reading import read_picture
 from ..diffusers.trace import KeptAxis, trace
 from ..errors import BadArgument, UnsupportedModel
 from ..maps.heatmaps import Aggregation, HeatMaps
@@ -31,7 +32,7 @@ class Sample:
     Attributes:
         image: uint8 `[H, W, 3]`.
         paper: the maps by the paper's Eq. 6.
-        castorini: the maps by the castorini package's rule; only where heads were kept.
+        castorini: the maps by the castorini package's rule; only of a UNet whose heads were kept.
         aggregation: which of `AGGREGATIONS` the study was asked for (`--aggregation`).
     """
 
@@ -156,9 +157,14 @@ class ModelRunner:
 
         Raises:
             BadArgument: the picture's sides do not fit the model.
-            UnsupportedModel: a model that is no latent diffusion of Stable Diffusion's kind.
+            UnsupportedModel: a model whose way of adding noise is not known.
         """
         pipe = self.pipe
+        if getattr(pipe, "unet", None) is None:  # the same one step at each level, by the pipeline's own call
+            maps = read_picture(
+                pipe, image, caption, noise=levels, seed=seed, keep=keep, concepts=concepts, output_space=self.output_space
+            )
+            return Sample(image, maps, None, self.aggregation, caption, seed)
         factor = int(getattr(pipe, "vae_scale_factor", 8))
         height, width = image.shape[:2]
         if image.ndim != 3 or image.shape[2] != 3 or height % factor or width % factor:
@@ -190,7 +196,7 @@ class ModelRunner:
             paper = dataclasses.replace(paper, picture=image)
         other = (
             dataclasses.replace(recording.heat_maps(aggregation="castorini"), picture=paper.picture)
-            if "heads" in keep
+            if "heads" in keep and getattr(self.pipe, "unet", None) is not None
             else None
         )
         picture = paper.picture

@@ -13,8 +13,10 @@ from diffusers.models.attention_processor import Attention, JointAttnProcessor2_
 
 from daam_core import trace
 from daam_core.errors import BadArgument, UnsupportedModel
+from daam_core.studies.model_runner import ModelRunner
 from daam_core.tiny import checkpoint, latents, load_tiny, loop, transformer
 from daam_core.tiny.load import WEIGHTS
+from daam_core.tiny.scenes import scene_at
 from daam_core.tiny.transformer_pipeline import TinyTransformerPipeline, assemble_transformer, save_transformer
 from daam_core.tiny.transformer_shape import PATCH, SHIFT, TOKENS
 from daam_core.tiny.transformer_train import TransformerSettings, train_transformer, trained_transformer
@@ -230,3 +232,14 @@ def test_saving_replaces_the_folder_whole(pipe: Any, tmp_path: Path) -> None:
     save_transformer(pipe, tmp_path)
     assert sorted(p.name for p in (tmp_path / "transformer").iterdir()) == ["scheduler", "text_encoder", "transformer"]
     assert [p.name for p in tmp_path.iterdir()] == ["transformer"]
+
+
+def test_studies_read_drawn_scenes_with_it(pipe: Any) -> None:
+    """One pass at each level of noise, the caption's words, no rule of UNets; what it is shown is proved by `read_picture`."""
+    runner = ModelRunner("tiny-transformer")
+    vars(runner)["pipe"] = pipe
+    scene = scene_at(5, 0, two=0.0)
+    sample = runner.denoised(scene.image, scene.caption, seed=1, keep=("heads",), levels=(700, 300))
+    assert sample.castorini is None and (sample.image == scene.image).all()
+    assert sample.maps.timesteps == (700.0, 300.0)
+    assert sample.maps[scene.objects[0].noun].shape == (8, 8)

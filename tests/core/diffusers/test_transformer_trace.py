@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from daam_core import trace
-from daam_core.capture import transformer_hooks
+from daam_core.capture import transformer_attention
 from daam_core.errors import BadArgument, NothingRecorded, UnsupportedModel, WordNotFound
 
 from ..capture.attention_witness import Witness
@@ -27,7 +27,7 @@ def case(request: Any) -> Case:
 @pytest.mark.parametrize("small", [0, 2**17])
 def test_pictures_are_bit_identical_and_words_are_right(case: Case, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the kernel's log-sum-exp is taken, and where the whole softmax is computed."""
-    monkeypatch.setattr(transformer_hooks, "_SMALL", small)
+    monkeypatch.setattr(transformer_attention, "_SMALL", small)
     pipe = case.make()
     before = paint(pipe, case)
     with trace(pipe, negative=True) as recording:
