@@ -170,8 +170,9 @@ class UNetStage:
         if self.teacher is not None and share > 0:
             target = torch.lerp(target, self.teacher.velocity(x_t, t, shown), share)
         keep = keep.to(self.device)
+        factors = None if drop == 0 else keep.float()
         for layer in self.fine:
-            layer.keep = None if drop == 0 else keep.float()
+            layer.keep = factors
         if not self._checked:
             self._check(x_t, t, context, target)
         error = self._error(self._compiled or self.unet, x_t, t, context, target)
