@@ -81,8 +81,7 @@ class LatentCache:
     """Latents float16 [N, 4, 16, 16], number of objects uint8 [N], text states float16 [N, 77, 128].
 
     `empty` float16 [77, 128] is what the text encoder makes of the empty prompt. `bare`, where there is one, holds the
-    states in which only colour words tell a colour; a picture is shown with either. `lengths` int64 [N], where they are
-    known: how many tokens stand before a caption's end token.
+    states in which only colour words tell a colour; a picture is shown with either.
     """
 
     latents: torch.Tensor
@@ -90,7 +89,6 @@ class LatentCache:
     context: torch.Tensor
     empty: torch.Tensor
     bare: torch.Tensor | None = None
-    lengths: torch.Tensor | None = None
 
     @classmethod
     def load(
@@ -101,18 +99,7 @@ class LatentCache:
         ids = tensors["ids"].long()
         context, empty = text_states(text_encoder, ids), empty_state(text_encoder, tokenizer)
         bare_states = None if bare is None else text_states(bare, ids)
-        lengths = (ids != tokenizer.eos_token_id).sum(1)  # it pads with the end token
-        return cls(tensors["latents"], tensors["objects"], context, empty, bare_states, lengths)
-
-    def words_alone(self, shown: Batch, rows: torch.Tensor) -> torch.Tensor:
-        """The text states of a batch where, in `rows` (bool [B]), end and padding are those of the empty caption.
-
-        Otherwise they know the whole scene, and even attention to all tokens alike reads it.
-        """
-        if self.lengths is None:
-            return shown.context
-        behind = torch.arange(shown.context.shape[1]) >= self.lengths[shown.pick][:, None]
-        return torch.where((behind & rows[:, None])[..., None], self.empty.float(), shown.context)
+        return cls(tensors["latents"], tensors["objects"], context, empty, bare_states)
 
     def batch(self, generators: Generators, count: int, singles: bool, drop: float) -> Batch:
         """`count` scenes at random.

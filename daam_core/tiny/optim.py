@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,19 +14,11 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised by Newton-Schulz iterations (Jordan et al., 2024).
 
     The update is scaled to AdamW's typical root mean square, so that one learning rate serves both. Convolution
-    kernels are taken as matrices [out, in * height * width]. `faster` multiplies the rate of single parameters, by `id`.
+    kernels are taken as matrices [out, in * height * width].
     """
 
-    def __init__(
-        self,
-        params: Iterable[Parameter],
-        lr: float,
-        momentum: float = 0.95,
-        weight_decay: float = 0.01,
-        faster: Mapping[int, float] | None = None,
-    ) -> None:
+    def __init__(self, params: Iterable[Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.01) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.faster = dict(faster or {})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -48,7 +40,7 @@ class Muon(torch.optim.Optimizer):
                 ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])
                 updates = orthogonalise(torch.stack([u.reshape(rows, columns) for u in ahead]))
                 torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-                steps = [u.reshape(p.shape) * self.faster.get(id(p), 1.0) for u, p in zip(updates, params, strict=True)]
+                steps = [u.reshape(p.shape) for u, p in zip(updates, params, strict=True)]
                 torch._foreach_add_(params, steps, alpha=-group["lr"] * 0.2 * math.sqrt(max(rows, columns)))
 
 

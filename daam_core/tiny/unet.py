@@ -28,10 +28,6 @@ RECIPE = Recipe(images=660_000, batch=48, peak_rate=1e-3, warm_up=150, constant=
 WARM_RECIPE = Recipe(images=200_000, batch=48, peak_rate=8e-4, warm_up=40, constant=0.35, ema=0.995, seed=32)
 SINGLE_UNTIL = 0.15  # share of the run that shows one-object scenes only
 CAPTION_DROP = 0.1
-FINE = ("down_blocks.0.", "up_blocks.2.")  # blocks at the latent's own resolution
-FINE_DROP = 0.5  # share of pictures, at first, for which the cross-attention of those blocks is left out
-FINE_DROP_UNTIL = 0.9  # share of the run after which it is always there
-COARSE_RATE = 5.0  # how much faster queries and keys of the other blocks learn in a warm start
 TEACHER_UNTIL = 0.5  # share of the run after which a teacher has no part in the target
 
 
@@ -56,11 +52,7 @@ class PlainAttention:
     """softmax(q k^T) v in three plain steps.
 
     For training on a CPU only: the backward pass of the fused kernel is slow there in bfloat16 (40 % of a step).
-    `keep`, float32 [B] of 0 and 1, leaves the layer out for some pictures of a batch; `None` keeps it for all.
     """
-
-    def __init__(self) -> None:
-        self.keep: torch.Tensor | None = None
 
     def __call__(
         self,
@@ -82,8 +74,7 @@ class PlainAttention:
         # Autocast would compute the softmax in float32 and write four times the memory.
         with torch.autocast(scores.device.type, enabled=False):
             weights = torch.softmax(scores, dim=-1)
-        out = attn.to_out[0](torch.matmul(weights, v).transpose(1, 2).flatten(2))
-        return out if self.keep is None else out * self.keep.to(out)[:, None, None]
+        return attn.to_out[0](torch.matmul(weights, v).transpose(1, 2).flatten(2))
 
 
 @dataclass(frozen=True)
@@ -113,11 +104,6 @@ class Teacher:
             return self.unet(x_t, t, context.to(x_t.device).float(), return_dict=False)[0].float()
 
 
-def _asks(name: str) -> bool:
-    """Whether a parameter makes the queries or keys of a coarse block's cross-attention."""
-    return name.endswith((".attn2.to_q.weight", ".attn2.to_k.weight")) and not name.startswith(FINE)
-
-
 class UNetStage:
     """Trains the UNet on a latent cache."""
 
@@ -135,53 +121,36 @@ class UNetStage:
         torch.manual_seed(recipe.seed)
         self.recipe, self.device, self.cache, self.teacher, self.log = recipe, device, cache, teacher, log
         self.unet = make_unet().to(device)
-        processors = {name: PlainAttention() for name in self.unet.attn_processors}
-        self.fine = [p for name, p in processors.items() if name.startswith(FINE) and ".attn2." in name]
-        self.unet.set_attn_processor(dict(processors))
+        self.unet.set_attn_processor(PlainAttention())
         self.average = make_unet().to(device).requires_grad_(False)
         self.average.load_state_dict(self.unet.state_dict())
         self.modules: dict[str, torch.nn.Module] = {"unet": self.unet}
         self.averaged: dict[str, torch.nn.Module] = {"unet": self.average}
         matrices, others = optim.split(self.unet, plain=("conv_in", "conv_out", "time_embedding"))
-        coarse = [] if teacher is None else [p for name, p in self.unet.named_parameters() if _asks(name)]
-        self.optimisers: list[torch.optim.Optimizer] = [
-            optim.adamw(others),
-            optim.Muon(matrices, lr=1.0, faster={id(p): COARSE_RATE for p in coarse}),
-        ]
+        self.optimisers: list[torch.optim.Optimizer] = [optim.adamw(others), optim.Muon(matrices, lr=1.0)]
         self._compiled = torch.compile(self.unet) if compiled else None
         self._checked = False
 
     def loss(self, generators: Generators, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Mean squared error of the predicted velocity, unweighted.
 
-        Min-SNR weighting starves the high noise that decides the class and the layout of a scene. For some pictures the
-        finest layers do not read the prompt, and end and padding tell nothing of it, so that the coarser layers learn to
-        attend to words: left alone, the finest do all of it.
+        Min-SNR weighting starves the high noise that decides the class and the layout of a scene.
         """
         singles = self.teacher is None and done < SINGLE_UNTIL
         shown = self.cache.batch(generators, batch, singles, drop=CAPTION_DROP)
-        drop = FINE_DROP * max(0.0, 1.0 - done / FINE_DROP_UNTIL)
-        keep = torch.rand(batch, generator=generators.torch) >= drop if drop > 0 else torch.ones(batch, dtype=torch.bool)
-        x0, context = shown.latents.to(self.device), self.cache.words_alone(shown, ~keep).to(self.device)
+        x0, context = shown.latents.to(self.device), shown.context.to(self.device)
         t = sample_times(generators.torch, batch).to(self.device)
         noise = torch.randn(x0.shape, generator=generators.torch).to(self.device)
         x_t, target = noise_to(x0, noise, t), velocity(x0, noise, t)
         share = 0.0 if self.teacher is None else self.teacher.share_at(done)
         if self.teacher is not None and share > 0:
             target = torch.lerp(target, self.teacher.velocity(x_t, t, shown), share)
-        keep = keep.to(self.device)
-        factors = None if drop == 0 else keep.float()
-        for layer in self.fine:
-            layer.keep = factors
         if not self._checked:
             self._check(x_t, t, context, target)
         error = self._error(self._compiled or self.unet, x_t, t, context, target)
-        shown_errors = {
-            "v error": error[keep],
-            "at t >= 600": error[keep & (t >= 600)],
-            "without the finest layers": error[~keep],
-        }
-        return error.mean(), {name: float(e.detach().mean()) for name, e in shown_errors.items() if len(e)}
+        loss = error.mean()
+        noisy = error[t >= 600].mean()
+        return loss, {"v error": float(loss.detach()), "at t >= 600": float(noisy.detach())}
 
     def _error(
         self, forward: Forward, x_t: torch.Tensor, t: torch.Tensor, context: torch.Tensor, target: torch.Tensor
