@@ -88,7 +88,7 @@ def test_the_maps_are_the_mean_over_the_views(name: str) -> None:
         terms += layers
     assert terms == sum(layer.heads for layer in maps.layers)
     assert maps.negative is (None if name == "without guidance" else maps.negative)
-    assert sum(maps.steps_of("house")).sum() > 0
+    assert float(sum(step.sum() for step in maps.steps_of("house"))) > 0
 
 
 def test_several_panoramas_without_guidance_are_told_apart() -> None:
