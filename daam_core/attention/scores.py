@@ -139,8 +139,9 @@ def add_step_sums(
     """
     sums, images, n = into.shape[:3]
     steps, keys, each = q.shape[1], k.shape[1], images * heads
-    part = each * max(1, _step_budget(q.device) // (4 * each * steps * n * keys))
     queries, rows = q.flatten(1, 2), steps * n * keys
+    numbers = _step_budget(q.device) // 4 if scratch is None else len(scratch) // 2
+    part = each * max(1, numbers // (each * rows))
     weighted = torch.zeros(sums * images, n * keys, device=q.device)
     with full_precision(q.device):
         for first in range(0, len(q), part):
@@ -148,11 +149,9 @@ def add_step_sums(
             size = len(own) * rows
             room = (None, None) if scratch is None else (scratch[:size], scratch[size : 2 * size])
             p = probabilities(own, k[first : first + part], scale, *room)
-            if images == 1:  # heads and layers side by side as more steps: one product sums and weighs them
-                weighted.addmm_(weights.repeat(1, len(own)), p.view(-1, n * keys))
-            else:
-                total = p.unflatten(0, (-1, images, heads)).sum((0, 2)).view(images, steps, n * keys)
-                weighted += (weights @ total).transpose(0, 1).flatten(0, 1)
+            # Summed before it is weighed: a product over all heads and layers adds them one after the other, and rounds more.
+            total = (p.sum(0) if images == 1 else p.unflatten(0, (-1, images, heads)).sum((0, 2))).view(images, steps, -1)
+            weighted += (weights @ total).transpose(0, 1).flatten(0, 1)
         into.flatten(0, 1).baddbmm_(weighted.unflatten(1, (n, keys)), selection.repeat(sums, 1, 1))
 
 
