@@ -12,6 +12,7 @@ from transformers import CLIPTextModelWithProjection
 
 from daam_core import trace
 from daam_core.errors import BadArgument, UnsupportedModel
+from daam_core.types import Side
 
 from ..models import PROMPT, text_config, tokenizer
 
@@ -78,7 +79,9 @@ def test_the_maps_are_those_of_the_equation(guidance: float) -> None:
     assert [maps.words for maps in recording] == [["a", "red", "house", "and", "a#2", "green", "tree"], ["a", "star"]]
     for number, maps in enumerate(recording):
         assert (maps.steps, maps.size, set(maps.sums)) == (2, (HEIGHT, WIDTH), set(GRIDS))
-        sides = (("prompt", number), ("negative", 2 + number)) if guidance > 1 else (("prompt", number),)
+        sides: list[tuple[Side, int]] = [("prompt", number)]
+        if guidance > 1:
+            sides.append(("negative", 2 + number))
         assert len(sides) == len(maps.sides)
         for side, row in sides:
             image = maps.sides[side]
