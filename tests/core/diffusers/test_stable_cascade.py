@@ -135,3 +135,16 @@ def test_what_is_not_read_of_it_is_told() -> None:
     assert recording.heat_maps().self_attention is None
     with pytest.raises(BadArgument, match="castorini"):
         recording.heat_maps(aggregation="castorini")
+
+
+def test_a_sampling_loop_of_ones_own_is_read() -> None:
+    """It is told no size: the picture's is that of the latents, each of which is so many pixels wide."""
+    pipe = prior()
+    latents = torch.randn(1, 4, 12, 18, generator=torch.Generator().manual_seed(1))
+    with trace(pipe) as recording, torch.no_grad():
+        text, summary, *_ = pipe.encode_prompt("cpu", 1, 1, False, prompt=[PROMPT])
+        for time in (0.9, 0.5):
+            ratio = torch.full((1,), time)
+            pipe.prior(latents, timestep_ratio=ratio, clip_text_pooled=summary, clip_text=text, clip_img=torch.zeros(1, 1, 8))
+    maps = recording.heat_maps()
+    assert (maps.steps, maps.size, maps.words[2]) == (2, (HEIGHT, WIDTH), "house")
