@@ -248,9 +248,10 @@ def _families_table() -> str:
 
 
 def _refused_table() -> str:
-    from daam_core.capture.refused_families import REFUSED
+    from daam_core.capture.refused_families import REFUSED, REFUSED_UNETS
 
-    rows = [f"| `{name.split('.')[-1]}` | {reason} |" for name, reason in sorted(REFUSED.items())]
+    named = sorted(REFUSED.items()) + sorted(REFUSED_UNETS.items())
+    rows = [f"| `{name.split('.')[-1]}` | {reason} |" for name, reason in named]
     return "\n".join(["| class in diffusers | why it is not read |", "| --- | --- |", *rows])
 
 

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from daam_core.capture import transformer_hooks
-from daam_core.capture.forward_wrapper import AroundWrapper, ForwardWrapper, InputWrapper
+from daam_core.capture import transformer_attention
+from daam_core.capture.forward_wrapper import ForwardWrapper, InputWrapper
 from daam_core.capture.transformer_hooks import TransformerHooks
+from daam_core.capture.transformer_layers import LayerWrapper
 from daam_core.capture.transformer_recording import TransformerRecording
 from daam_core.capture.unet_hooks import UNetAttentionHooks
 from daam_core.capture.unet_recording import UNetRecording
@@ -25,7 +26,7 @@ from daam_core.capture.unet_recording import UNetRecording
 OURS: tuple[tuple[type, str], ...] = (
     (ForwardWrapper, "_forward"),
     (InputWrapper, "_forward"),
-    (AroundWrapper, "_forward"),
+    (LayerWrapper, "_forward"),
     (UNetAttentionHooks, "_begin"),
     (UNetAttentionHooks, "_end"),
     (UNetRecording, "end_step"),
@@ -73,13 +74,13 @@ class Inside:
         for owner in {next(c for c in kind.__mro__ if "forward" in vars(c)) for kind in self._classes}:
             self._replace(owner, "forward", self._leaving)
         self._replace(torch.nn.functional, "scaled_dot_product_attention", self._leaving)
-        self._wrapping = transformer_hooks._wrap_attention
-        transformer_hooks._wrap_attention = self._wrap_attention  # type: ignore[assignment]
+        self._wrapping = transformer_attention._wrap_attention
+        transformer_attention._wrap_attention = self._wrap_attention  # type: ignore[assignment]
         self.reset()
         return self
 
     def __exit__(self, *_: object) -> None:
-        transformer_hooks._wrap_attention = self._wrapping
+        transformer_attention._wrap_attention = self._wrapping
         for owner, name, value, own in reversed(self._kept):
             setattr(owner, name, value) if own else delattr(owner, name)
         self._kept = []

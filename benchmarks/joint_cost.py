@@ -22,14 +22,15 @@ from .measure import Calls, peak_bytes, tensor_bytes
 from .report import table, write
 
 HEAD = [
-    "work", "with", "plain step", "inside our code", "ratio by it", "kernels a layer", "waits", "kept of a picture",
+    "with", "plain step", "inside our code", "ratio by it", "kernels a layer", "waits", "kept of a picture",
     "temporaries",
 ]  # fmt: skip
 NOTE = (
     f'{WORDS} words. "Ratio by it" is 1 + time inside our code / plain step. Kernels, waits and temporaries are those of a '
-    "step beyond a plain one's, the mean over eight steps; temporaries, of what it holds at its peak. The default keeps the "
-    "picture's attention to itself in the first, fourth, ninth, … step; words only is what others record."
+    "step beyond a plain one's, of small models the mean over eight steps; temporaries, of what it holds at its peak. The "
+    "default keeps the picture's attention to itself in the first, fourth, ninth, … step; words only is what others record."
 )
+FIRST = "Here the step is the first, which keeps the picture's attention to itself."
 PEER = "attention-map-diffusers"
 _STEPS = 8
 
@@ -103,7 +104,7 @@ def rows(work: Work, turns: int) -> list[list[str]]:
         layers = layers or sum(getattr(part, "processor", None) is not None for part in model.modules())
         seconds = least(own[name]) if name in own else None
         found.append([
-            work.name, name, _ms(least(plain)), "-" if seconds is None else _ms(seconds),
+            name, _ms(least(plain)), "-" if seconds is None else _ms(seconds),
             "-" if seconds is None else f"{1 + seconds / least(plain):.3f}", f"{(more - kernels) / layers:+.2f}",
             f"{waiting - waits:g}", _mb(kept), _mb(held - peak),
         ])  # fmt: skip
@@ -124,14 +125,13 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=0, help="runs of each; by default 6 of small models and 2 of large ones")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    found = []
-    for name in args.works:
-        work = WORKS[name]
-        found += rows(work, args.turns or (6 if work.steps > 1 else 2))
     note = NOTE
     if importlib.util.find_spec("attention_map_diffusers") is not None:
         note += " attention-map-diffusers keeps the last step only, and makes its maps afterwards, which is not counted."
-    write("Inside the recording of transformers", f"{note}\n\n{table(HEAD, found)}")
+    for name in args.works:
+        work = WORKS[name]
+        found = rows(work, args.turns or (6 if work.steps > 1 else 2))
+        write(f"Inside the recording: {work.name}", f"{note} {'' if work.steps > 1 else FIRST}\n\n{table(HEAD, found)}")
 
 
 if __name__ == "__main__":

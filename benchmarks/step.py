@@ -1,13 +1,15 @@
 """What recording costs while a picture is made: `python -m benchmarks.step [--shapes tiny host sd15 sdxl] [--quick]`.
 
 Runs take turns (A B C A B C …: plain diffusers, ours, castorini's), so that a slow minute of the machine hits all of
-them; the figure is the median over all steps but each run's first.
+them; the figure is the median over all steps but each run's first. "Inside our code" is what a busy machine disturbs
+little: the clock runs only while our own functions do, see `inside.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,9 +18,9 @@ from typing import Any
 from tqdm import tqdm
 
 from daam_core import trace
-from daam_core.capture.unet_recording import UNetRecording
 
 from . import castorini
+from .inside import Inside
 from .measure import median, run, step_times
 from .report import table, write
 from .shapes import PROMPT, build, cross_attention_layers
@@ -36,35 +38,25 @@ NAMES = {
 
 CONCEPTS = tuple(f"thing {number}" for number in range(16))
 WITH_CONCEPTS = f"DAAM Lens, and {len(CONCEPTS)} concepts"
-_OWN = ("begin_forward", "on_attention", "end_forward", "end_step")
+_RUNS = 4
 
 
-class OwnTime:
-    """Seconds spent inside our own callbacks, steps counted by the UNet's end."""
+def inside_step(pipe: Any, context: Context, steps: int, options: dict[str, Any]) -> float:
+    """Seconds of a step in our own code, see `inside.py`: the mean over steps of the least that each took in any run."""
+    runs = [_inside_run(pipe, context, steps, options) for _ in range(_RUNS)]
+    return statistics.mean(min(step) for step in zip(*runs, strict=True))
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.steps = 0
 
-    def __enter__(self) -> OwnTime:
-        self._kept = {name: getattr(UNetRecording, name) for name in _OWN}
-        for name, method in self._kept.items():
-            setattr(UNetRecording, name, self._clocked(method, name == "end_forward"))
-        return self
+def _inside_run(pipe: Any, context: Context, steps: int, options: dict[str, Any]) -> list[float]:
+    marks: list[float] = []
 
-    def __exit__(self, *_: object) -> None:
-        for name, method in self._kept.items():
-            setattr(UNetRecording, name, method)
+    def mark(_pipe: Any, _step: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        marks.append(inside.seconds)
+        return tensors
 
-    def _clocked(self, method: Callable[..., Any], ends_step: bool) -> Callable[..., Any]:
-        def clocked(*args: Any) -> Any:
-            start = time.perf_counter()
-            result = method(*args)
-            self.seconds += time.perf_counter() - start
-            self.steps += ends_step
-            return result
-
-        return clocked
+    with Inside([pipe.unet]) as inside, context():
+        run(pipe, steps + 1, callback_on_step_end=mark, **options)
+    return [after - before for before, after in zip(marks, marks[1:], strict=False)]
 
 
 def contexts(pipe: Any) -> dict[str, Context]:
@@ -94,11 +86,8 @@ def compare(kind: str, quick: bool, cpu_time: bool) -> list[list[str]]:
         for name, context in every.items():
             with context():
                 taken[name] += step_times(pipe, steps, clock, **options)
-    inside = {}
-    for name in ("DAAM Lens", WITH_CONCEPTS):
-        with OwnTime() as own, every[name]():
-            run(pipe, steps + 1, **options)
-        inside[name] = f"{1000 * own.seconds / max(1, own.steps):.2f} ms"
+    own = [name for name in every if name.startswith("DAAM Lens")]
+    inside = {name: f"{1000 * inside_step(pipe, every[name], steps, options):.2f} ms" for name in own}
     plain = median(taken["plain diffusers"])
     rows = []
     for name, times in taken.items():
@@ -131,7 +120,7 @@ def main() -> None:
         "with",
         "step, processor time" if args.cpu_time else "step, median",
         "ratio",
-        "inside our hooks",
+        "inside our code",
         "steps timed",
     ]
     for kind in args.shapes:

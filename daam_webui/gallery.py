@@ -117,8 +117,13 @@ def _append(processed: Any, drawing: Drawing, finished: FinishedImage) -> None:
 
 
 def _infotext(processed: Any, finished: FinishedImage) -> str:
-    at = int(processed.index_of_first_image) + _number(processed, finished)
-    return str(finished.info or (processed.infotexts[at] if at < len(processed.infotexts) else processed.info))
+    """What the host writes of a picture."""
+    if finished.info:
+        return str(finished.info)
+    at, seed = int(processed.index_of_first_image) + _number(processed, finished), f"Seed: {finished.seed},"
+    text = str(processed.infotexts[at] if at < len(processed.infotexts) else processed.info)
+    # SD.Next puts what a detector found among the pictures, with a text of its own.
+    return text if seed in text else next((str(other) for other in processed.infotexts if seed in str(other)), text)
 
 
 def _number(processed: Any, finished: FinishedImage) -> int:

@@ -2,6 +2,9 @@
 // Hosts load this file as a classic script: what gradio calls by name is global, everything else is inside.
 const daamLens = (() => {
   const UPLOAD = 4; // "Inpaint upload" among img2img's own tabs
+  const PAGES = "Tick “DAAM Lens” in txt2img or img2img and generate, load a record, or read a picture.";
+  const PIPELINES =
+    "Tick “DAAM Lens” in the tab Text or Image and generate, or load a record. SD.Next leaves it out of the tab Control, unless it is on the list control_extensions in installer.py.";
   /** @type {any} */ let parts = null;
   let newest = "";
   let shown = "";
@@ -82,7 +85,7 @@ const daamLens = (() => {
     parts.choice.replaceChildren(...runs.map((run) => element("option", { value: run.id, textContent: run.title })));
     parts.files.disabled = parts.record.disabled = parts.choice.disabled = !runs.length;
     if (!runs.length) {
-      say("No picture was recorded yet. Tick “DAAM Lens” in txt2img or img2img and generate, load a record, or read a picture.");
+      say(`No picture was recorded yet. ${gradioApp().getElementById("control_generate") ? PIPELINES : PAGES}`);
       return;
     }
     const gone = !runs.some((run) => run.id === shown);

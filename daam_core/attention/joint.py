@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .cells import Cells
-from .scores import CPU_BYTES, TEMPORARY_BYTES, full_precision, probabilities, query_slices, split_heads
+from .scores import CPU_BYTES, TEMPORARY_BYTES, full_precision, query_slices, split_heads
 
 
 def add_joint(
@@ -54,24 +54,33 @@ def add_joint_steps(
 
     Args:
         into: `[sums, 1, n, channels]` float32 running sums of one picture.
-        q: the picture's queries of each step, `[1, heads, n, d]`, any float dtype.
-        k: all keys of each step, `[1, heads, keys, d]`.
+        q: the picture's queries of each step, `[layers, heads, n, d]`, any float dtype.
+        k: all keys of each step, `[layers, key heads, keys, d]`; of grouped keys, several heads read one.
         selection: `[1, text, channels]` float32, for the text columns alone.
         scale: factor on the scores.
         text: which keys are text.
         weights: `[sums, steps]` float32.
     """
-    (_, heads, n, _), keys = q[0].shape, k[0].shape[-2]
-    # What fits the processor's own cache at once.
-    some = max(1, (CPU_BYTES // 8 if q[0].device.type == "cpu" else TEMPORARY_BYTES) // (4 * heads * n * keys))
-    total = torch.empty(len(q), n, text.stop - text.start, device=q[0].device)
-    with full_precision(q[0].device):
+    (layers, heads, n, _), (_, of_keys, keys, _), device = q[0].shape, k[0].shape, q[0].device
+    each, budget = layers * heads, CPU_BYTES // 8 if device.type == "cpu" else TEMPORARY_BYTES
+    some = max(1, budget // (4 * each * n * keys))  # what fits the processor's own cache at once
+    all_q, all_k = torch.stack(list(q)).float(), torch.stack(list(k)).float()
+    all_k = all_k if of_keys == heads else all_k.repeat_interleave(heads // of_keys, 2)
+    all_q, all_k = all_q.flatten(0, 2), all_k.flatten(0, 2).transpose(1, 2)
+    all_q *= scale
+    total = torch.empty(len(q), n, text.stop - text.start, device=device)
+    scores = p = torch.empty(0, device=device)
+    with full_precision(device):
         for first in range(0, len(q), some):
             own = slice(first, first + some)
-            own_q, own_k = (torch.cat([one[0] for one in x[own]]).float() for x in (q, k))
-            for cut in query_slices(own_q, own_k):
-                p = probabilities(own_q[:, cut], own_k, scale)[..., text]
-                total[own, cut] = p.unflatten(0, (-1, heads)).sum(1)
+            own_q, own_k = (x[first * each : (first + some) * each] for x in (all_q, all_k))
+            for cut in query_slices(own_q, own_k.transpose(1, 2)):
+                shape = len(own_q), cut.stop - cut.start, keys
+                if scores.shape != shape:  # fresh memory for each slice would cost half as much as the softmax
+                    scores = torch.empty(shape, device=device)
+                    p = scores if keys % 16 == 0 else torch.empty(shape, device=device)  # see `probabilities`
+                torch.softmax(torch.bmm(own_q[:, cut], own_k, out=scores), -1, out=p)
+                total[own, cut] = p[..., text].unflatten(0, (-1, each)).sum(1)
         weighted = (weights @ total.flatten(1)).unflatten(1, total.shape[1:])
         into.flatten(0, 1).baddbmm_(weighted, selection.expand(len(into), -1, -1))
 

@@ -31,17 +31,24 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.flatten(0, 1) if x.dim() == 4 else x.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
 
 
-def probabilities(q: Tensor, k: Tensor, scale: float) -> Tensor:
+def probabilities(
+    q: Tensor, k: Tensor, scale: float, scores_in: Tensor | None = None, result_in: Tensor | None = None
+) -> Tensor:
     """Attention probabilities normalised over ALL keys.
 
     Args:
         q: `[batch, n, d]` float32 queries.
         k: `[batch, keys, d]` float32 keys.
         scale: factor on the scores, `1 / sqrt(d)` in Stable Diffusion.
+        scores_in, result_in: memory of `batch * n * keys` numbers each to work in; None for fresh memory.
 
     Returns:
         `[batch, n, keys]` float32, every row sums to 1.
     """
+    if scores_in is not None and result_in is not None:
+        shape = q.shape[0], q.shape[1], k.shape[1]
+        scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale, out=scores_in.view(shape))
+        return torch.softmax(scores, -1, out=result_in.view(shape))
     scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale)
     # In place spares memory, and takes 40 % longer where rows are no multiple of a processor's vectors: 77 keys are not.
     return torch.softmax(scores, -1, out=scores) if k.shape[1] % 16 == 0 else torch.softmax(scores, -1)
@@ -107,33 +114,58 @@ def add_weighted_head_sums(
             channels[:, cut].baddbmm_(weighted, selections)
 
 
-def add_step_sums(into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float, weights: Tensor) -> None:
+def add_step_sums(
+    into: Tensor,
+    q: Tensor,
+    k: Tensor,
+    selection: Tensor,
+    heads: int,
+    scale: float,
+    weights: Tensor,
+    scratch: Tensor | None = None,
+) -> None:
     """`into[i] += sum over steps j of weights[i, j] (sum over layers and heads l of softmax(Q_jl K_l^T) S)`, in place: the keys
     are the same in every step.
 
     Args:
         into: `[sums, images, n, channels]` float32 running sums.
-        q: `[steps, layers, images, n, heads * d]`, any float dtype.
-        k: `[layers, images, keys, heads * d]`, any float dtype.
+        q: `[layers * images * heads, steps, n, d]` float32.
+        k: `[layers * images * heads, keys, d]` float32.
         weights: `[sums, steps]` float32.
+        scratch: float32, any numbers, see `step_scratch`: used again and again it spares a processor fresh memory, whose pages
+            cost as much as the softmax. None for memory of its own.
 
     The rest is as for `add_head_sum`.
     """
     sums, images, n = into.shape[:3]
-    steps, layers, keys, d = q.shape[0], q.shape[1], k.shape[2], q.shape[-1] // heads
-    queries = q.unflatten(-1, (heads, d)).permute(1, 2, 4, 0, 3, 5)
-    transposed = k.unflatten(-1, (heads, d)).permute(0, 1, 3, 4, 2)
-    budget = CPU_BYTES // 8 if q.device.type == "cpu" else TEMPORARY_BYTES
-    some = max(1, budget // (4 * images * heads * steps * n * keys))
-    total = torch.zeros(images, steps * n, keys, device=q.device)
+    steps, keys, each = q.shape[1], k.shape[1], images * heads
+    queries, rows = q.flatten(1, 2), steps * n * keys
+    numbers = _step_budget(q.device) // 4 if scratch is None else len(scratch) // 2
+    part = each * max(1, numbers // (each * rows))
+    weighted = torch.zeros(sums * images, n * keys, device=q.device)
     with full_precision(q.device):
-        for first in range(0, layers, some):
-            own_q = queries[first : first + some].float().flatten(3, 4).flatten(0, 2)
-            own_k = transposed[first : first + some].float().flatten(0, 2).transpose(1, 2)
-            p = probabilities(own_q, own_k, scale)
-            total += p.unflatten(0, (-1, images, heads)).sum((0, 2))
-        weighted = torch.einsum("sj,ijnk->sink", weights, total.unflatten(1, (-1, n)))
-        into.flatten(0, 1).baddbmm_(weighted.flatten(0, 1), selection.repeat(sums, 1, 1))
+        for first in range(0, len(q), part):
+            own = queries[first : first + part]
+            size = len(own) * rows
+            room = (None, None) if scratch is None else (scratch[:size], scratch[size : 2 * size])
+            p = probabilities(own, k[first : first + part], scale, *room)
+            # Summed before it is weighed: a product over all heads and layers adds them one after the other, and rounds more.
+            total = (p.sum(0) if images == 1 else p.unflatten(0, (-1, images, heads)).sum((0, 2))).view(images, steps, -1)
+            weighted += (weights @ total).transpose(0, 1).flatten(0, 1)
+        into.flatten(0, 1).baddbmm_(weighted.unflatten(1, (n, keys)), selection.repeat(sums, 1, 1))
+
+
+def _step_budget(device: torch.device) -> int:
+    return CPU_BYTES // 8 if device.type == "cpu" else TEMPORARY_BYTES
+
+
+def step_scratch(k: Tensor, heads: int, steps: int, n: int) -> Tensor | None:
+    """Memory for `add_step_sums` of up to so many steps, `heads` of one layer in all its pictures; None where fresh memory
+    costs nothing, as on a GPU."""
+    if k.device.type != "cpu":
+        return None
+    layer = heads * steps * n * k.shape[1]
+    return torch.empty(2 * min(len(k) // heads, max(1, _step_budget(k.device) // (4 * layer))) * layer)
 
 
 def add_self_attention(into: Tensor, q: Tensor, k: Tensor, heads: int, scale: float) -> None:

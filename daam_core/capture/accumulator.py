@@ -7,32 +7,26 @@ linear, so Eq. 6 loses nothing when heads, layers and steps are summed at native
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from ..attention.cells import Cells
-from ..attention.joint import add_joint, add_joint_self
+from ..attention.joint import add_joint
 from ..errors import NothingRecorded
 from ..maps.frames import Frames, frames_within, same_frames
 from ..types import Grid
 from .attention_call import AttentionCall
 from .buffers import BatchSlice, GridSums, StepBuffer, StoreOptions
-from .joint_batching import JointBatch, JointSums
+from .call_batching import HeldCalls
+from .joint_batching import JointBatch, JointPlace, JointSums
 from .layer_batching import LayerBatch
 from .layer_plan import CrossSums, LayerPlan, SelfSums
 from .output_sums import OutputSums
 from .region import Area
 from .relation_sums import RelationSums
-
-SELF_ATTENTION_POSITIONS = 576
-"""Self-attention is kept at the finest grid of at most this many positions (24 x 24): n x n float32, at most 1.3 MB."""
-VIDEO_SELF_ATTENTION_POSITIONS = 2000
-"""The same of all frames of a video together: at most 16 MB."""
-JOINT_SELF_ATTENTION_LAYERS = 4
-"""Of joint attention every fourth layer gives the picture's attention to itself, in each step that keeps it another fourth."""
+from .self_attention_sums import SelfAttentionSums, is_kept_in, is_turn_of
+from .step_buffers import StepBuffers
 
 
 class Accumulator:
@@ -51,12 +45,8 @@ class Accumulator:
         self.images: int = index.stop - index.start
         self.keep, self._hold = keep, hold
         self.step_count = 0
-        self._sums: dict[tuple[Grid, Area], GridSums] = {}
-        self.buffers: dict[tuple[Grid | int, Area], StepBuffer] = {}
-        self.grids: dict[int, Grid] = {}
-        self.heads: dict[tuple[int, Grid, Area], Tensor] = {}
-        self._self_attention: Tensor | None = None
-        self.self_grid: Grid | None = None
+        self._stored = StepBuffers(self.images, keep)
+        self._own = SelfAttentionSums(self.images)
         self.relations = RelationSums(keep.relations)
         self.outputs = OutputSums(self.images) if keep.output else None
         self._select = select
@@ -70,13 +60,33 @@ class Accumulator:
     def sums(self) -> dict[tuple[Grid, Area], GridSums]:
         """The sums of all finished steps."""
         self._flush()
-        return self._sums
+        return self._stored.sums
+
+    @property
+    def buffers(self) -> dict[tuple[Grid | int, Area], StepBuffer]:
+        """What was recorded in the present step, see `StepBuffers`."""
+        return self._stored.buffers
+
+    @property
+    def grids(self) -> dict[int, Grid]:
+        """(h, w) of the layers that attended, by their numbers."""
+        return self._stored.grids
+
+    @property
+    def heads(self) -> dict[tuple[int, Grid, Area], Tensor]:
+        """The sums of each head apart, see `StepBuffers`."""
+        return self._stored.heads
 
     @property
     def self_attention(self) -> Tensor | None:
         """The attention of the picture to itself, `[images, n, n]` float32 (query, key), summed over heads, layers, steps."""
         self._flush()
-        return self._self_attention
+        return self._own.maps
+
+    @property
+    def self_grid(self) -> Grid | None:
+        """The grid of `self_attention`, None before there is any."""
+        return self._own.grid
 
     def _flush(self) -> None:
         """Finished steps may still wait in batches."""
@@ -110,7 +120,7 @@ class Accumulator:
         """
         where = batch_slice or self.batch_slice
         plan = self._plans.get((layer, where))
-        if plan is None or not plan.fits(q, k):
+        if plan is None or not plan.fits(grid, q, k):
             plan = self._plans[layer, where] = self._cross_plan(layer, grid, q, k, heads, scale, where)
         plan.add(q, k, keys)
         return plan
@@ -123,12 +133,13 @@ class Accumulator:
                 f"a layer attended from {q.shape[1]} positions where the picture has {grid[0]} x {grid[1]} at its size"
             )
         selection = self._selection(k.shape[1], where.part, q.device)
-        per_head = self._per_head(layer, heads, grid, where.area, selection) if self.keep.heads else None
-        target = CrossSums(self._buffer(layer, grid, where.area, selection), selection, heads, scale, per_head)
-        return self._plan(("text", grid), q, k, target, where, layer)
+        per_head = self._stored.per_head(layer, heads, grid, where.area, selection) if self.keep.heads else None
+        buffer = self._stored.buffer(layer, grid, where.area, selection, self.step_count)
+        target = CrossSums(buffer, selection, heads, scale, per_head)
+        return self._plan("text", grid, q, k, target, where, layer)
 
     def _plan(
-        self, what: object, q: Tensor, k: Tensor, target: CrossSums | SelfSums, where: BatchSlice, layer: int = -1
+        self, what: str, grid: Grid, q: Tensor, k: Tensor, target: CrossSums | SelfSums, where: BatchSlice, layer: int = -1
     ) -> LayerPlan:
         """The plan of a layer; layers of one kind and shape share a batch, and large ones have none."""
         if where.stop > min(q.shape[0], k.shape[0]):
@@ -138,7 +149,7 @@ class Accumulator:
             )
         batch = None
         if not (self.keep.layers or self.keep.heads):
-            key = (what, q.shape, k.shape, q.dtype, target.heads, target.scale, where)
+            key = (what, grid, q.shape, k.shape, q.dtype, target.heads, target.scale, where)
             if key not in self._batches:
                 self._batches[key] = LayerBatch(
                     q,
@@ -150,7 +161,7 @@ class Accumulator:
                     target if isinstance(target, CrossSums) else None,
                 )
             batch = self._batches[key] if self._batches[key].enabled else None
-        return LayerPlan(q.shape, k.shape, where.index, target, batch, layer)
+        return LayerPlan(q.shape, k.shape, grid, where.index, target, batch, layer)
 
     def add_joint(
         self,
@@ -183,11 +194,11 @@ class Accumulator:
         kept = None
         if frames > 1:
             kept = Frames(((0, frames),), frames) if self.keep.layers else frames_within(frames, n, selection.shape[-1])
-        buffer = self._buffer(layer, grid, batch_slice.area, selection, kept)
+        buffer = self._stored.buffer(layer, grid, batch_slice.area, selection, self.step_count, kept)
         same_frames([buffer.into.frames, kept])
         # Frames are added one by one where each has a call of its own; a position sees the layer once.
         buffer.step_terms, buffer.dirty = buffer.step_terms + (heads if frame == 0 else 0), True
-        per_head = self._per_head(layer, heads, grid, batch_slice.area, selection) if self.keep.heads else None
+        per_head = self._stored.per_head(layer, heads, grid, batch_slice.area, selection) if self.keep.heads else None
         if (kept is None or len(kept) == frames) and (per_head is None or q.shape[-2] == n):
             into = buffer.now[:, frame * n : frame * n + q.shape[-2]]
             add_joint(into, q, k, selection, heads, scale, text, bias, lse, per_head=per_head)
@@ -201,42 +212,24 @@ class Accumulator:
             into = buffer.now[:, own * n : (own + 1) * n]
             add_joint(into, q[..., cut, :], k, selection, heads, scale, text, own_bias, own_lse, per_head=per_head)
 
-    def add_joint_layers(self, layers: Sequence[int], grid: Grid, part: AttentionCall, where: BatchSlice, text: slice) -> bool:
-        """Joint attention of one picture, all layers of a step side by side as one of more heads; it waits for other steps.
-
-        Args:
-            layers: their numbers.
-            part: its queries and all keys, in tensors that nobody else writes into.
-
-        Returns:
-            Whether it waits now; else nothing was added: what is kept apart, or does not fit, is for `add_joint`.
-        """
+    def joint_batch(self, grid: Grid, calls: HeldCalls, place: JointPlace, where: BatchSlice) -> JointBatch | None:
+        """Where joint attention of one picture, all layers of a step side by side, waits for other steps; None where it does
+        not: what is kept apart, or does not fit, is for `add_joint`."""
         if self.keep.layers or self.keep.steps or self.keep.heads or self.images > 1:
-            return False
-        q, k = part.q, part.k
-        key = ("joint", grid, q.shape, k.shape, q.dtype, part.scale, where, text.start, text.stop)
+            return None
+        key = grid, calls.kind, calls.layers, place.index, place.picture.start, place.text.start, place.text.stop, where
         batch = self._joint_batches.get(key)
         if batch is None:
-            selection = self._selection(text.stop - text.start, where.part, q.device)
-            buffer = self._buffer(layers[0], grid, where.area, selection)
-            batch = self._joint_batches[key] = JointBatch(q, k, JointSums(buffer, selection, part.scale, text))
-        if batch.enabled:
-            self.note_layers(layers, grid)
-            batch.add(q, k)
-        return batch.enabled
-
-    def _per_head(self, layer: int, heads: int, grid: Grid, area: Area, selection: Tensor) -> Tensor:
-        """The running sums of a layer's heads apart, `[images * heads, n, channels]`."""
-        key = layer, grid, area
-        if key not in self.heads:
-            shape = self.images * heads, grid[0] * grid[1], selection.shape[-1]
-            self.heads[key] = torch.zeros(shape, device=selection.device)
-        return self.heads[key]
+            selection = self._selection(place.text.stop - place.text.start, where.part, calls.q.device)
+            buffer = self._stored.buffer(calls.layers[0], grid, where.area, selection, self.step_count)
+            batch = self._joint_batches[key] = JointBatch(calls, JointSums(buffer, selection, calls.kind, place))
+            self.note_layers(calls.layers, grid)
+        return batch if batch.enabled else None
 
     def note_layers(self, layers: Sequence[int], grid: Grid) -> None:
         """Layers whose attention came side by side, as that of one layer; see `call_batching`."""
         for layer in layers:
-            self.grids.setdefault(layer, grid)
+            self._stored.grids.setdefault(layer, grid)
 
     def add_text_queries(self, grid: Grid, part: AttentionCall, batch_slice: BatchSlice, picture: slice, text: slice) -> None:
         """What the text attends to in one joint layer, its rows cut to `batch_slice` already; see `RelationSums`."""
@@ -251,8 +244,7 @@ class Accumulator:
 
     def wants_joint_self(self, layer: int) -> bool:
         """Whether `add_joint_self` is to be called for this layer in this step."""
-        kept_before = math.isqrt(self.step_count + 1) - 1
-        return self.keeps_self_attention and (layer - kept_before) % JOINT_SELF_ATTENTION_LAYERS == 0
+        return self.keeps_self_attention and is_turn_of(layer, self.step_count + 1)
 
     def add_joint_self(
         self,
@@ -266,22 +258,8 @@ class Accumulator:
         lse: Tensor | None = None,
         frames: int = 1,
     ) -> None:
-        """The picture's attention to itself in one joint layer; see `joint.add_joint_self`.
-
-        A grid of more than `SELF_ATTENTION_POSITIONS` is cut into as many cells: a query from the middle of each, and the
-        mean of the keys of each. Of a video, whose frames attend to each other, all frames are cut alike into
-        `VIDEO_SELF_ATTENTION_POSITIONS` in all; a cell lies in one frame.
-        """
-        if frames == 1:
-            one = cells = Cells.at_most(grid, SELF_ATTENTION_POSITIONS)
-        else:
-            one = Cells.at_most(grid, max(1, VIDEO_SELF_ATTENTION_POSITIONS // frames))
-            cells = Cells((frames * grid[0], grid[1]), (frames * one.shape[0], one.shape[1]))
-        n = cells.shape[0] * cells.shape[1]
-        if self._self_attention is None:
-            self.self_grid, self._self_attention = one.shape, torch.zeros(self.images, n, n, device=q.device)
-        if self.self_grid == one.shape and self._self_attention.shape[-1] == n:
-            add_joint_self(self._self_attention, q, k, cells, heads, scale, picture, bias, lse)
+        """The picture's attention to itself in one joint layer; see `SelfAttentionSums.add_joint`."""
+        self._own.add_joint(grid, q, k, heads, scale, picture, bias, lse, frames)
 
     @property
     def keeps_self_attention(self) -> bool:
@@ -289,14 +267,11 @@ class Accumulator:
 
         It changes slowly and is the dearest part of recording; runs of few steps need the early ones.
         """
-        number = self.step_count + 1
-        return self.keep.self_attention and math.isqrt(number) ** 2 == number
+        return self.keep.self_attention and is_kept_in(self.step_count + 1)
 
     def wants_self(self, grid: Grid) -> bool:
         """Whether `add_self` would keep self-attention of this grid in this step: only of the finest grid of bounded size."""
-        if not self.keeps_self_attention:
-            return False
-        return grid == self.self_grid if self.self_grid else grid[0] * grid[1] <= SELF_ATTENTION_POSITIONS
+        return self.keeps_self_attention and self._own.fits(grid)
 
     def add_self(
         self, grid: Grid, q: Tensor, k: Tensor, heads: int, scale: float, batch_slice: BatchSlice | None = None
@@ -304,15 +279,12 @@ class Accumulator:
         """One self-attention layer of one step, q and k `[batch, n, heads * d]`, if it is wanted (see `wants_self`)."""
         if not self.wants_self(grid):
             return
-        if self._self_attention is None:
-            n = q.shape[1]
-            self.self_grid, self._self_attention = grid, torch.zeros(self.images, n, n, device=q.device)
         where = batch_slice or self.batch_slice
         key = (q.shape, where)
         plan = self._self_plans.get(key)
-        if plan is None or not plan.fits(q, k):
-            target = SelfSums(self._self_attention, heads, scale)
-            plan = self._self_plans[key] = self._plan("self", q, k, target, where)
+        if plan is None or not plan.fits(grid, q, k):
+            target = SelfSums(self._own.of(grid, q.shape[1], q.device), heads, scale)
+            plan = self._self_plans[key] = self._plan("self", grid, q, k, target, where)
         plan.add(q, k)
 
     def end_step(self) -> None:
@@ -322,62 +294,26 @@ class Accumulator:
             batch.end_step(self.step_count)
         if self.outputs is not None:
             self.outputs.end_step(self.step_count)
-        for buffer in self.buffers.values():
-            buffer.into.num_terms, buffer.step_terms = buffer.into.num_terms + buffer.step_terms, 0
-            if buffer.total is not None:
-                buffer.total += buffer.now
-            if self.keep.steps:
-                # Channels 1..-2 are the words: the detail of start, end and padding would cost a fifth more memory.
-                buffer.steps.append(_over_frames(buffer.now[..., 1:-2], buffer.into.frames).half())
-        dirty = [buffer for buffer in self.buffers.values() if buffer.dirty]
-        # Where layers are kept apart, several buffers go into the same sums, which one launch must not do.
-        for buffers in filter(None, [[buffer] for buffer in dirty] if self.keep.layers else [dirty]):
-            now = [buffer.now for buffer in buffers]
-            torch._foreach_add_([buffer.into.total for buffer in buffers], now)
-            torch._foreach_add_([buffer.into.time_weighted for buffer in buffers], now, alpha=self.step_count**2)
-            torch._foreach_zero_(now)
-        for buffer in dirty:
-            buffer.dirty = False
+        self._stored.end_step(self.step_count)
 
     def release(self) -> None:
         """Give back what only a running sampler needs."""
         self._flush()
         for batch in self._waiting():
             batch.prove()
-        for buffer in self.buffers.values():
-            buffer.now = buffer.now.new_empty(0)
+        self._stored.release()
         if self.outputs is not None:
             self.outputs.release()
         self._selections.clear()
         self._batches.clear()
+        for joint in self._joint_batches.values():
+            joint.close()
         self._joint_batches.clear()
         self._plans.clear()
         self._self_plans.clear()
-
-    def _buffer(self, layer: int, grid: Grid, area: Area, selection: Tensor, frames: Frames | None = None) -> StepBuffer:
-        self.grids.setdefault(layer, area.canvas(grid))
-        key: tuple[Grid | int, Area] = (layer if self.keep.layers else grid, area)
-        if key not in self.buffers:
-            kept = 1 if frames is None else len(frames)
-            shape = (self.images, kept * grid[0] * grid[1], selection.shape[-1])
-            if (grid, area) not in self._sums:
-                sums = torch.zeros(2, *shape, device=selection.device)
-                self._sums[grid, area] = GridSums(grid, area, sums, frames=frames)
-            now = torch.zeros(shape, device=selection.device)
-            own = torch.zeros_like(now) if self.keep.layers and not self.keep.steps else None
-            buffer = StepBuffer(grid, area, layer if self.keep.layers else None, now, self._sums[grid, area], own)
-            if self.keep.steps:  # a prompt that comes in late was not there before
-                buffer.steps = [_over_frames(now[..., 1:-2], frames).half()] * self.step_count
-            self.buffers[key] = buffer
-        return self.buffers[key]
 
     def _selection(self, keys: int, part: int, device: torch.device) -> Tensor:
         known = (keys, part, device)
         if known not in self._selections:
             self._selections[known] = self._select(keys, part).to(device)
         return self._selections[known]
-
-
-def _over_frames(maps: Tensor, frames: Frames | None) -> Tensor:
-    """`[images, frames * n, channels]` summed over the frames, `[images, n, channels]`."""
-    return maps if frames is None else maps.unflatten(1, (len(frames), -1)).sum(1)

@@ -9,7 +9,6 @@ At the first call it is proved: the prompt's own text, sent the same way, has to
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ from torch import Tensor, nn
 
 from ..errors import UnsupportedModel
 from ..prompt.prompt import Prompt
-from .alike import alike
 from .attention_call import AttentionCall
-from .block_arguments import Answers, Attend, of_rows, token_axis
+from .block_arguments import Answers, Attend, token_axis
+from .block_calls import BlockCall, named_arguments, require_alike
 from .comfyui_streams import BlockStream, require_one_time
 from .concept_texts import ConceptTexts
 from .region import WHOLE, Area
@@ -52,26 +51,6 @@ class ConceptRow:
     part: int = 0
 
 
-@dataclass(eq=False)
-class _Block:
-    """A block that runs.
-
-    Attributes:
-        module, given: itself, and its arguments by name.
-        number: which one.
-        text: `[1, tokens, dim]` of the first row, where it is to be proved.
-        expected: what that text becomes behind the block.
-        attended: whether its attention is over.
-    """
-
-    module: nn.Module
-    given: dict[str, Any]
-    number: int
-    text: Tensor | None = None
-    expected: Tensor | None = None
-    attended: bool = False
-
-
 class BlockStreams(StreamSums):
     """The concepts' tokens while a joint model makes the pictures of one side.
 
@@ -94,7 +73,7 @@ class BlockStreams(StreamSums):
         self._tokens: Tensor | None = None
         self._rotation: Tensor | None = None
         self._index = torch.zeros(0)
-        self._block: _Block | None = None
+        self._block: BlockCall | None = None
         self._text_behind: Tensor | None = None
         self._next = self._axis = 0
         self._proved = self._inside = False
@@ -130,15 +109,15 @@ class BlockStreams(StreamSums):
                 "blocks of the model were left out, as with caches, and concepts' tokens go through all of them"
             )
         self._next += 1
-        given = self._named(module, args, kwargs)
+        given = named_arguments(self._kind, module, args, kwargs)
         require_one_time(given)
-        self._block = _Block(module, given, number)
+        self._block = BlockCall(module, given, number)
         if not number:
             self._begin_blocks(given[self._kind.text])
         if not self._proved:
             self._block.text = self._text_of_first_row(given[self._kind.text]).clone()
             if self._text_behind is not None:
-                _require(self._block.text, self._text_behind, "something changes the text between the model's blocks")
+                require_alike(self._block.text, self._text_behind, "something changes the text between the model's blocks")
 
     def attention(self, number: int, a: AttentionCall, layouts: Sequence[RowLayout]) -> None:
         """A layer with text among its keys attended; `number` is its number in the recording."""
@@ -196,7 +175,7 @@ class BlockStreams(StreamSums):
         if (block.expected is None) != (self._text_behind is None):
             raise UnsupportedModel(f"block {block.number} gives out its text in a form that is not known")
         if block.expected is not None:
-            _require(block.expected, self._text_behind, f"something changes what block {block.number} makes of its text")
+            require_alike(block.expected, self._text_behind, f"something changes what block {block.number} makes of its text")
         self._proved = self._next == len(self.blocks)
 
     def end_call(self) -> None:
@@ -220,12 +199,6 @@ class BlockStreams(StreamSums):
 
     # -- a block once more --------------------------------------------------------------------------------------------
 
-    def _named(self, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        if self._kind.positional:
-            return {**dict(zip(self._kind.positional, args, strict=True)), **kwargs}
-        bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments
-        return dict(list(bound.items())[1:])
-
     def _begin_blocks(self, text: Tensor) -> None:
         """The first block is given its text: so are concepts."""
         layout = self._layout
@@ -239,7 +212,7 @@ class BlockStreams(StreamSums):
             own = self._text_of_first_row(text)
             context = self._context[self._rows[0].index][None, : own.shape[1]].to(text.device, text.dtype)
             again = self._embed(context)
-            _require(again, own, "something changes the text ahead of the model's first block")
+            require_alike(again, own, "something changes the text ahead of the model's first block")
 
     def _embedded(self, states: Tensor) -> Tensor:
         """`[tokens, dim]` of `[texts, columns, dim]`."""
@@ -266,7 +239,7 @@ class BlockStreams(StreamSums):
         where = next(rows for rows in self._layout.rows.values() if rows)[row]
         return x[row : row + 1, where.text : where.text + len(where.columns)]
 
-    def _positions(self, columns: Sequence[int], block: _Block, tokens: int) -> Tensor | None:
+    def _positions(self, columns: Sequence[int], block: BlockCall, tokens: int) -> Tensor | None:
         """What the block turns text at these columns by, of one row."""
         kind = self._kind
         if not kind.rotation or kind.ids is None:
@@ -279,7 +252,7 @@ class BlockStreams(StreamSums):
         return made.to(given.dtype)
 
     def _through(
-        self, block: _Block, tokens: Tensor, rotation: Tensor | None, index: Tensor, where: RowLayout, attend: Attend
+        self, block: BlockCall, tokens: Tensor, rotation: Tensor | None, index: Tensor, where: RowLayout, attend: Attend
     ) -> Any:
         """What a block makes of other tokens in place of its text: `[rows, tokens, dim]`, None where it makes nothing of it."""
         kind, layout = self._kind, self._layout
@@ -287,22 +260,11 @@ class BlockStreams(StreamSums):
         n, beside = tokens.shape[1], 1 if kind.picture else 0
         own = slice(0, n) if where.text < where.picture else slice(beside, beside + n)
         answers = Answers(own, n + beside, attend)
-        replaced: dict[str, Any] = dict.fromkeys(kind.without)
         options = {"transformer_options": {"optimized_attention_override": answers}} if self._answered is None else {}
-        replaced[kind.text] = tokens.clone()  # some blocks write into what they are given
-        if kind.picture:
-            replaced[kind.picture] = block.given[kind.picture][:, :1][index]
-        if rotation is not None:
-            place = block.given[kind.rotation].narrow(self._axis, where.picture, 1)
-            beside_text = [of_rows(place, index, layout.batch)] if kind.picture else []
-            turned = rotation.expand(beside_text[0].shape[0] if beside_text else 1, *rotation.shape[1:])
-            order = [turned, *beside_text] if own.start == 0 else [*beside_text, turned]
-            replaced[kind.rotation] = torch.cat(order, self._axis)
         given = {
-            name: replaced[name] if name in replaced else of_rows(value, index, layout.batch)
-            for name, value in block.given.items()
+            **block.with_tokens(kind, tokens, rotation, self._axis, index, (where.picture, own.start == 0), layout.batch),
+            **options,
         }
-        given |= {kind.text: replaced[kind.text], **options}
         self._inside = True
         try:
             args = [given.pop(name) for name in kind.positional]
@@ -316,34 +278,15 @@ class BlockStreams(StreamSums):
 
     # -- the proof ------------------------------------------------------------------------------------------------------
 
-    def _prove_attention(self, block: _Block, a: AttentionCall, layouts: Sequence[RowLayout]) -> None:
+    def _prove_attention(self, block: BlockCall, a: AttentionCall, layouts: Sequence[RowLayout]) -> None:
         """The prompt's own text through the block once more: its keys and values are the block's; keeps what it becomes."""
         row = self._rows[0].index
         where, text = layouts[row], block.text
         assert text is not None
-        assert a.v is not None
         places = slice(where.text, where.text + text.shape[1])
         rotation = self._positions(range(text.shape[1]), block, a.queries)
-        keys, values = a.k[row : row + 1], a.v[row : row + 1]
-        bias = None if a.bias is None else a.bias[row if len(a.bias) > 1 else 0][None]
         _, height, width = self._layout.patches if self._layout is not None else (1, 0, 0)
         picture = slice(where.picture, where.picture + height * width)
-        if bias is not None and bias.shape[-1] == a.keys and bool(bias[..., picture].any()):
-            raise UnsupportedModel("something puts a mask on the picture's keys")
-        reason = f"block {block.number} attends to keys and values that are not those of the text it is given"
-
-        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            _require(k, keys[:, :, places], reason)
-            _require(v, values[:, :, places], reason)
-            own = None if bias is None else (bias[:, :, places] if bias.shape[2] > 1 else bias).to(q.dtype)
-            read: Tensor = torch._C._nn.scaled_dot_product_attention(q, keys, values, attn_mask=own, scale=a.scale)
-            return read
-
+        attend = block.proving(a, row, places, picture)
         index = torch.tensor([row], device=text.device)
         block.expected = self._through(block, text, rotation, index, where, attend)
-
-
-def _require(found: Tensor, wanted: Tensor | None, reason: str) -> None:
-    """Raises UnsupportedModel with this reason where two tensors differ by more than rounding."""
-    if wanted is None or not alike(found, wanted):
-        raise UnsupportedModel(f"{reason}, so a concept cannot be read as a word")

@@ -69,6 +69,11 @@ class GridSums:
     frames: Frames | None = None
 
     @property
+    def terms(self) -> int:
+        """The terms at one position of the picture: of views whose mean is taken, those of one."""
+        return self.num_terms if self.area.counted else 0
+
+    @property
     def total(self) -> Tensor:
         return self.both[0]
 

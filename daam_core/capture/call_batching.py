@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -24,11 +25,30 @@ _FEW = 4
 """A call of which fewer would fit into the budget is not worth holding."""
 _MANY = 1024
 """At most so many calls wait."""
+_KINDS = 4
+"""So many kinds of calls are remembered with memory for them."""
+_KEPT = 2**20
+"""Up to so many bytes that a step's calls of one kind take, their memory is used again."""
+_version = attrgetter("_version")
 
 
-_Held = tuple[int, Tensor, Tensor, int, int, float, bool]
-"""Of one layer's call: its number, queries, keys, how often these had been written to, scale, and whether queries and keys are
-`[batch, n, heads, d]` and not `[batch, heads, n, d]`. A plain tuple: each layer of each step makes one."""
+@dataclass(frozen=True, eq=False, slots=True)
+class CallKind:
+    """What calls that are worked off side by side have in common; one object for each kind.
+
+    Attributes:
+        scale: factor on the scores.
+        heads_last: whether queries and keys are `[batch, n, heads, d]`, as backends of diffusers are given them, and not
+            `[batch, heads, n, d]`.
+    """
+
+    scale: float
+    heads_last: bool
+
+
+_Held = tuple[int, Tensor, Tensor, int, int, CallKind]
+"""Of one layer's call: its number, queries, keys, how often these had been written to, and its kind. A plain tuple: each layer
+of each step makes one."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -41,6 +61,7 @@ class CallPattern:
         q_beside, k_beside: the same as backends of diffusers are given them, `[batch, n, heads, d]`.
         dtype: of both.
         scale: factor on the scores; `usual` where it is the one that is meant when none is given.
+        kinds: of calls of PyTorch's own function and of a backend.
     """
 
     layer: int
@@ -51,14 +72,7 @@ class CallPattern:
     dtype: torch.dtype
     scale: float
     usual: bool
-
-    @staticmethod
-    def of(layer: int, call: AttentionCall) -> CallPattern:
-        q, k = call.q, call.k
-        return CallPattern(
-            layer, q.shape, k.shape, q.transpose(1, 2).shape, k.transpose(1, 2).shape, q.dtype, call.scale,
-            call.scale == q.shape[-1] ** -0.5,
-        )  # fmt: skip
+    kinds: tuple[CallKind, CallKind]
 
     def tensors(self, args: Sequence[Any], kwargs: Mapping[str, Any], backend: bool) -> tuple[Tensor, Tensor] | None:
         """The queries and keys of a call like it, as the function was given them; None of any other call.
@@ -83,6 +97,60 @@ class CallPattern:
         return q, k
 
 
+@dataclass(eq=False, slots=True)
+class HeldCalls:
+    """Calls of one kind, side by side, in tensors of their own, which later calls are given again.
+
+    Attributes:
+        kind: of all of them.
+        layers: their numbers.
+        q: queries, `[layers, batch, n, heads, d]` where the heads are last, else `[layers, batch, heads, n, d]`.
+        k: keys, likewise; grouped keys have fewer heads.
+        both: where both lie, one behind the other, None where they have not one shape.
+        users: how many need them.
+    """
+
+    kind: CallKind
+    layers: tuple[int, ...]
+    q: Tensor
+    k: Tensor
+    both: Tensor | None = None
+    users: int = 1
+
+    @staticmethod
+    def like(kind: CallKind, layers: tuple[int, ...], q: Tensor, k: Tensor) -> HeldCalls:
+        """Memory for calls of so many layers with such queries and keys."""
+        n = len(layers)
+        with torch.inference_mode(False):
+            if q.shape == k.shape and q.dtype == k.dtype:
+                both = torch.empty(2 * n, *q.shape, dtype=q.dtype, device=q.device)
+                return HeldCalls(kind, layers, both[:n], both[n:], both)
+            own_q, own_k = (torch.empty(n, *x.shape, dtype=x.dtype, device=x.device) for x in (q, k))
+            return HeldCalls(kind, layers, own_q, own_k)
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory they take."""
+        return self.q.nbytes + self.k.nbytes
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(queries, keys) of each."""
+        axis = -3 if self.kind.heads_last else -2
+        return self.q.shape[axis], self.k.shape[axis]
+
+    @property
+    def batch(self) -> int:
+        return self.q.shape[1]
+
+    def as_one(self, which: Sequence[int] | None = None) -> AttentionCall:
+        """As one call of more heads: all of them, or those at some places."""
+        q, k = (self.q, self.k) if which is None else (self.q[list(which)], self.k[list(which)])
+        if self.kind.heads_last:
+            q, k = q.transpose(2, 3), k.transpose(2, 3)
+        return AttentionCall(q.transpose(0, 1).flatten(1, 2), k.transpose(0, 1).flatten(1, 2), self.kind.scale)
+
+
 class CallBatch:
     """Calls that wait.
 
@@ -95,12 +163,22 @@ class CallBatch:
         self._enabled, self._watching = enabled, True
         self._held: list[_Held] = []
         self._rooms: dict[tuple[torch.Size, torch.Size], int] = {}
+        self._kinds: dict[tuple[object, ...], CallKind] = {}
+        self._made: dict[tuple[CallKind, tuple[int, ...]], list[HeldCalls]] = {}
         self._least = _MANY
         self.full = False
 
     def begin(self) -> None:
         """The model is called; what an earlier call that failed has left is dropped."""
         self._held, self.full = [], False
+
+    def pattern(self, layer: int, call: AttentionCall) -> CallPattern:
+        """What other calls like one that waits are known by."""
+        q, k = call.q, call.k
+        return CallPattern(
+            layer, q.shape, k.shape, q.transpose(1, 2).shape, k.transpose(1, 2).shape, q.dtype, call.scale,
+            call.scale == q.shape[-1] ** -0.5, (self._kind(call, False), self._kind(call, True)),
+        )  # fmt: skip
 
     def add(self, layer: int, call: AttentionCall) -> bool:
         """Whether a layer's call waits now; else it is to be worked off at once. `full` says that there is no room for more."""
@@ -114,37 +192,75 @@ class CallBatch:
             self._least = min(self._least, room) if room else self._least
         if not room:
             return False
-        self._held.append((layer, q, k, q._version, k._version, call.scale, False))
+        self._held.append((layer, q, k, q._version, k._version, self._kind(call, False)))
         self.full = len(self._held) >= room
         return not self._watching
 
     def add_like(self, pattern: CallPattern, q: Tensor, k: Tensor, backend: bool) -> bool:
         """The same of a call like one that waited earlier, without reading it."""
-        if self.full or not self._enabled or q.is_inference() or k.is_inference():
+        if self.full or not self._enabled:
             return False
-        self._held.append((pattern.layer, q, k, q._version, k._version, pattern.scale, backend))
-        self.full = len(self._held) >= self._least
+        held = self._held
+        try:
+            held.append((pattern.layer, q, k, q._version, k._version, pattern.kinds[backend]))
+        except RuntimeError:  # tensors of inference mode have no version
+            return False
+        self.full = len(held) >= self._least
         return True
 
-    def take(self) -> list[tuple[list[int], AttentionCall]]:
-        """What waits, calls of one shape as one call of more heads, with the numbers of their layers.
+    def take(self) -> list[HeldCalls]:
+        """What waits, calls of one kind side by side; `users` counts those who need them, the caller first.
 
         Raises:
             NothingRecorded: somebody wrote into queries or keys that nobody wrote into before.
         """
         held, self._held, self.full = self._held, [], False
-        untouched = all(q._version == of_q and k._version == of_k for _, q, k, of_q, of_k, _, _ in held)
+        if not held:
+            return []
+        layers, q, k, of_q, of_k, kinds = zip(*held, strict=True)
+        untouched = tuple(map(_version, q)) == of_q and tuple(map(_version, k)) == of_k
         if self._watching:
-            if held:
-                self._watching, self._enabled = False, untouched
+            self._watching, self._enabled = False, untouched
             return []
         if not untouched:
             raise NothingRecorded("something began to write into the model's queries or keys in the middle of the run")
-        alike: dict[tuple[object, ...], list[_Held]] = {}
+        if kinds.count(kinds[0]) == len(kinds):  # as most models have it: nothing to sort
+            return [self._side_by_side(kinds[0], layers, q, k)]
+        alike: dict[CallKind, list[_Held]] = {}
         for one in held:
-            _, q, k, _, _, scale, heads_last = one
-            alike.setdefault((q.shape, k.shape, scale, q.dtype, heads_last), []).append(one)
-        return [([one[0] for one in group], _side_by_side(group)) for group in alike.values()]
+            alike.setdefault(one[-1], []).append(one)
+        return [
+            self._side_by_side(kind, *zip(*((layer, own_q, own_k) for layer, own_q, own_k, *_ in own), strict=True))
+            for kind, own in alike.items()
+        ]
+
+    def _side_by_side(self, kind: CallKind, layers: tuple[int, ...], q: tuple[Tensor, ...], k: tuple[Tensor, ...]) -> HeldCalls:
+        """In memory that was used before where nobody needs it any more: fresh memory costs as much as the copy."""
+        made = self._made.get((kind, layers))
+        if made is None:
+            if len(self._made) >= _KINDS:
+                self._made.clear()
+            made = self._made[kind, layers] = []
+        calls = next((one for one in made if not one.users), None)
+        with torch.no_grad():
+            if calls is None:
+                calls = HeldCalls.like(kind, layers, q[0], k[0])
+                if calls.nbytes <= _KEPT:
+                    made.append(calls)
+            if calls.both is not None:
+                torch.stack(q + k, out=calls.both)
+            else:
+                torch.stack(q, out=calls.q)
+                torch.stack(k, out=calls.k)
+        calls.users = 1
+        return calls
+
+    def _kind(self, call: AttentionCall, heads_last: bool) -> CallKind:
+        q, k = call.q, call.k
+        key = q.shape, k.shape, q.dtype, k.dtype, q.device, call.scale, heads_last
+        if key not in self._kinds:
+            self._kinds[key] = CallKind(call.scale, heads_last)
+        return self._kinds[key]
 
 
 def _room(call: AttentionCall) -> int:
@@ -155,13 +271,3 @@ def _room(call: AttentionCall) -> int:
     size = 4 * (q.numel() + k.numel())
     room = (CPU_BYTES if q.device.type == "cpu" else BATCH_BYTES) // size
     return room if room >= _FEW and not call.packed_heads else 0
-
-
-def _side_by_side(held: Sequence[_Held]) -> AttentionCall:
-    """Several calls as one of more heads, in tensors of its own."""
-    *_, scale, heads_last = held[0]
-    with torch.no_grad():
-        q, k = torch.stack([one[1] for one in held], 1), torch.stack([one[2] for one in held], 1)
-        if heads_last:
-            q, k = q.transpose(2, 3), k.transpose(2, 3)
-        return AttentionCall(q.flatten(1, 2), k.flatten(1, 2), scale)

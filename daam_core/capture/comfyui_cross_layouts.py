@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -76,6 +76,29 @@ def cosmos(model: Any, call: ModelCall) -> TokenLayout:
 def ltx(model: Any, call: ModelCall) -> TokenLayout:
     """LTX-Video: in each block, the video to itself and then to the text; a token is one place of the latent."""
     return _self_then_text(call, (1, 1, 1), len(model.transformer_blocks))
+
+
+def ltx_with_sound(model: Any, call: ModelCall) -> TokenLayout:
+    """LTX-2: in each block, the video to itself and to the text; its sound the same; each of them to the other.
+
+    The latent is that of the video; a voice that is given stands ahead of the sound.
+    """
+    shapes: Sequence[Sequence[int]] = call.given.get("latent_shapes") or ()
+    voice = call.given.get("ref_audio")
+    sound = int(shapes[1][2]) if len(shapes) > 1 else 0
+    sound += int(voice["tokens"].shape[1]) if sound and voice is not None else 0
+    patches = grid_of(call.latent, (1, 1, 1))
+    n = math.prod(patches)
+    if not sound:
+        return ltx(model, call)
+    silent = {(n, n), (sound, sound), (sound, call.columns), (n, sound), (sound, n)}
+    if (n, call.columns) in silent:
+        raise NothingRecorded(
+            f"this video has {n} places, its sound {sound}, and the text {call.columns} columns: attentions as large as "
+            "others cannot be told apart"
+        )
+    layout = cross(call.batch, patches, call.columns).and_without_text(*silent)
+    return with_blocks(layout, len(model.transformer_blocks))
 
 
 def pixart(model: Any, call: ModelCall) -> TokenLayout:

@@ -66,6 +66,9 @@ COMFYUI_FAMILIES: Mapping[str, ComfyUIModel] = {
     "CogVideoX": ComfyUIModel(("cogvideo.model.CogVideoXTransformer3DModel",), films.cogvideox),
     "Mochi": ComfyUIModel(("genmo.joint_model.asymm_models_joint.AsymmDiTJoint",), films.mochi),
     "LTX-Video": ComfyUIModel(("lightricks.model.LTXVModel",), crossing.ltx),
+    "LTX-2": ComfyUIModel(
+        ("lightricks.av_model.LTXAVModel",), crossing.ltx_with_sound, texts=(TextArgument(grows=True),), packed=True
+    ),
     "Kandinsky 5": ComfyUIModel(
         ("kandinsky5.model.Kandinsky5",), crossing.kandinsky5, texts=(TextArgument(encoders=("qwen25_7b",)),)
     ),
@@ -82,7 +85,6 @@ READ_IN_COMFYUI = ", ".join(["Stable Diffusion 1, 2, XL", *COMFYUI_FAMILIES])
 
 
 REFUSED_IN_COMFYUI: Mapping[str, str] = {
-    "lightricks.av_model.LTXAVModel": "between encoder and model its text is mixed anew, column by column",
     "hidream_o1.model.HiDreamO1Transformer": "its text and its picture are one text of a language model",
     "minimax.model.MiniMaxH3Model": "its text, video and sound are packed into one sequence",
     "cascade.stage_c.StageC": "its text stands beside pictures of several sizes, whose places are not known",

@@ -23,12 +23,14 @@ class TextArgument:
         encoded: its name in a conditioning, as the text encoder gave it out.
         encoders: ComfyUI's names of encoders whose tokens its columns may be; without any, of all whose number fits.
         made_anew: whether the model makes of the encoded text another with a column for each token of the encoder.
+        grows: whether the model makes of it another with further columns behind it.
     """
 
     given: str = "c_crossattn"
     encoded: str = "cross_attn"
     encoders: tuple[str, ...] = ()
     made_anew: bool = False
+    grows: bool = False
 
 
 CONTEXT = TextArgument()
@@ -70,12 +72,14 @@ class ComfyUIModel:
         layout: gives the layout of one call.
         texts: the texts that it is given, in the order in which columns are counted.
         attention_module: the module behind `comfy.ldm.` whose attention is called without options, "" where there is none.
+        packed: whether its latent may hold something else beside the picture or video.
     """
 
     classes: tuple[str, ...]
     layout: Callable[[Any, ModelCall], TokenLayout]
     texts: tuple[TextArgument, ...] = (CONTEXT,)
     attention_module: str = ""
+    packed: bool = False
 
     def call(self, latent: Sequence[int], context: Tensor | None, given: Mapping[str, Any]) -> ModelCall:
         """A call with a latent of this shape, the text that every model is given, and everything else."""

@@ -56,7 +56,7 @@ def recorded_image(
         )
         sums[grid] = sums[grid] + total if grid in sums else total
         time_weighted[grid] = time_weighted[grid] + weighted if grid in time_weighted else weighted
-        num_terms[grid] = num_terms.get(grid, 0) + part.num_terms
+        num_terms[grid] = num_terms.get(grid, 0) + part.terms
     if not all(bool(x.isfinite().all()) for x in sums.values()):
         raise NothingRecorded(
             "The model's attention was not a number (NaN) in this run, so there is no heat map. "

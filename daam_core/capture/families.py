@@ -8,7 +8,7 @@ from ..errors import UnsupportedModel
 from . import cross_layouts as crossing
 from . import picture_layouts as of
 from .family import Family
-from .refused_families import REFUSED
+from .refused_families import REFUSED, REFUSED_UNETS
 from .video_families import VIDEO_FAMILIES
 
 _DIFFUSERS = "diffusers.models.transformers."
@@ -221,7 +221,7 @@ def family_of(model: nn.Module) -> Family:
             if name.removeprefix(_DIFFUSERS) in family.classes and name.startswith(_DIFFUSERS):
                 return family
     for name in names:
-        if reason := REFUSED.get(name.removeprefix(_DIFFUSERS)):
+        if reason := REFUSED.get(name.removeprefix(_DIFFUSERS)) or REFUSED_UNETS.get(name.rpartition(".")[2]):
             raise UnsupportedModel(f"{classes[0].__name__} cannot be read: {reason}.")
     raise UnsupportedModel(
         f"{classes[0].__name__} is a model that DAAM Lens does not know. It reads "

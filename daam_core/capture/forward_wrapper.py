@@ -80,28 +80,13 @@ class InputWrapper(ForwardWrapper):
         self._on_input = on_input
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
+        module, below = self._module, self._below
         if self._attached:
-            self._on_input(self._module, args, kwargs)
-        return super()._forward(*args, **kwargs)
+            self._on_input(module, args, kwargs)
+        return type(module).forward(module, *args, **kwargs) if below is None else below(*args, **kwargs)
 
 
-class AroundWrapper(ForwardWrapper):
-    """Calls back before a module's forward and after it, the latter where it raised nothing."""
-
-    def __init__(self, module: nn.Module, before: Callable[[], None], after: Callable[[], None]) -> None:
-        super().__init__(module, _nothing)
-        self._before, self._after = before, after
-
-    def _forward(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._attached:
-            return super()._forward(*args, **kwargs)
-        self._before()
-        output = super()._forward(*args, **kwargs)
-        self._after()
-        return output
-
-
-_CALLBACKS = {"_on_forward", "_on_input", "_before", "_after"}
+_CALLBACKS = {"_on_forward", "_on_input", "_owner", "_callbacks"}
 """Attributes of wrappers that hold what belongs to a recording."""
 
 

@@ -53,7 +53,7 @@ def heat_so_far(
             own = part.area.put(own)
         grid = (own.shape[0], own.shape[1])
         levels[grid] = levels[grid] + own if grid in levels else own
-        terms += part.num_terms
+        terms += part.terms
     if not levels:
         return None
     return bicubic([level[None] for level in levels.values()], size)[0] / max(1, terms)

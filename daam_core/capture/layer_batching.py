@@ -7,16 +7,13 @@ at once, where PyTorch's version counters show that nobody wrote into them until
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from operator import attrgetter
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..attention.scores import CPU_BYTES
-from ..errors import NothingRecorded
-from .shared_keys import Held, SharedKeys, StepTarget, stacked_rows
+from .shared_keys import Held, SharedKeys, StepTarget, require_untouched, stacked_rows, untouched
 
 BATCH_BYTES = 16 * 2**20
 """Upper bound of what the layers of one shape take together: their copies and the temporaries of working them off.
@@ -24,7 +21,6 @@ On a processor it is `CPU_BYTES`."""
 _CPU_SCORES = 2**17  # a processor is busy longer with a layer of more scores than with the start of its kernels
 _FEW = 4  # fewer layers than these are not worth the copies
 _MANY = 128  # SDXL has 70
-_version = attrgetter("_version")
 
 
 class Target(Protocol):
@@ -120,7 +116,7 @@ class LayerBatch:
         self._target.count(self._added)
         self._added = 0
         if self._shared is not None and self._held and self._may_hold and self._waiting == self._finished:
-            self._require_untouched()
+            require_untouched(self._held)
             if self._shared.take(self._held, number):
                 self._held = []
                 return
@@ -147,10 +143,6 @@ class LayerBatch:
         if self._shared is not None:
             self._shared.prove()
 
-    def _require_untouched(self) -> None:
-        if not _untouched(self._held):
-            raise NothingRecorded("something began to write into the model's queries or keys in the middle of the run")
-
     def _make_room(self) -> None:
         """Work off what is finished, else what there is."""
         self._take_held()
@@ -166,12 +158,12 @@ class LayerBatch:
             NothingRecorded: somebody wrote into queries or keys that nobody wrote into before.
         """
         if self._on_trial:
-            self._on_trial, self._may_hold = False, bool(self._held) and _untouched(self._held)
+            self._on_trial, self._may_hold = False, bool(self._held) and untouched(self._held)
             self._held = []
             return
         if not self._held:
             return
-        self._require_untouched()
+        require_untouched(self._held)
         held, self._held = self._held, []
         self._q.copy_all(self._waiting, [q for q, *_ in held])
         given = [k for _, k, *_ in held if k is not None]
@@ -190,14 +182,6 @@ class LayerBatch:
             for stack in (self._q, self._k):
                 stack.shift(layers, self._waiting)
         self._waiting, self._finished = self._waiting - layers, 0
-
-
-def _untouched(held: Sequence[Held]) -> bool:
-    """Whether nobody wrote into what is held."""
-    q, k, q_versions, k_versions, _, _ = zip(*held, strict=True)
-    if tuple(map(_version, q)) != q_versions:
-        return False
-    return all(one is None or one._version == version for one, version in zip(k, k_versions, strict=True))
 
 
 class _Stack:

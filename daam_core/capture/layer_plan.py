@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from ..attention.scores import (
     add_weighted_head_sums,
     split_heads,
 )
+from ..types import Grid
 from .buffers import StepBuffer
 from .layer_batching import LayerBatch
 
@@ -46,9 +48,9 @@ class CrossSums:
         if self.per_head is not None:
             add_per_head(self.per_head, q, k, self.selection, self.heads, self.scale)
 
-    def add_steps(self, q: Tensor, k: Tensor, weights: Tensor) -> None:
+    def add_steps(self, q: Tensor, k: Tensor, weights: Tensor, scratch: Tensor | None) -> None:
         """See `shared_keys.StepTarget.add_steps`."""
-        add_step_sums(self.buffer.into.both, q, k, self.selection, self.heads, self.scale, weights)
+        add_step_sums(self.buffer.into.both, q, k, self.selection, self.heads, self.scale, weights, scratch)
 
     def count(self, layers: int) -> None:
         """So many layers more of this step."""
@@ -77,6 +79,7 @@ class LayerPlan:
 
     Attributes:
         q_shape, k_shape: queries `[batch, n, heads * d]`, keys `[batch, keys, heads * d]`.
+        grid: (h, w) of the queries.
         index: rows of the batch that are recorded.
         target: what sums it.
         batch: where small layers wait for each other, None for a large one or one that is kept apart.
@@ -85,14 +88,15 @@ class LayerPlan:
 
     q_shape: torch.Size
     k_shape: torch.Size
+    grid: Grid
     index: slice
     target: CrossSums | SelfSums
     batch: LayerBatch | None
     layer: int = -1
 
-    def fits(self, q: Tensor, k: Tensor) -> bool:
+    def fits(self, grid: Grid, q: Tensor, k: Tensor) -> bool:
         """Whether these are queries and keys of the planned shapes."""
-        return q.shape == self.q_shape and k.shape == self.k_shape
+        return q.shape == self.q_shape and k.shape == self.k_shape and grid == self.grid
 
     def add(self, q: Tensor, k: Tensor, keys: object | None = None) -> None:
         """The layer's attention of one step; `keys` tells whether its keys are those of an earlier step, see `Held`."""
@@ -102,3 +106,35 @@ class LayerPlan:
             self.target.count(1)
             heads = self.target.heads
             self.target.add(split_heads(q[self.index], heads), split_heads(k[self.index], heads), None)
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedLayers:
+    """The layers of one forward that attended in an earlier one like it: from the hook to where they wait, in one call.
+
+    Attributes:
+        plans: of each layer, by its number; one for each side that is recorded.
+        text_keys: the same object as in an earlier forward whose text and weights were the same, None where nobody knows.
+        read: the layers that came, in their order.
+    """
+
+    plans: dict[int, Sequence[LayerPlan]]
+    text_keys: object | None
+    read: list[int] = field(default_factory=list)
+
+    def take(self, layer: int, grid: Grid, q: Tensor, k: Tensor, of_context: bool) -> bool:
+        """Add a layer's attention, if it is what was planned; else nothing was done.
+
+        Args:
+            layer: its number.
+            grid, q, k: see `LayerPlan`.
+            of_context: whether the keys are a plain linear projection of the very text that the model was given.
+        """
+        plans = self.plans.get(layer)
+        if plans is None or not plans[0].fits(grid, q, k):
+            return False
+        self.read.append(layer)
+        keys = self.text_keys if of_context else None
+        for plan in plans:
+            plan.add(q, k, keys)
+        return True

@@ -12,6 +12,9 @@ from ..types import Layer
 from .processor_proof import ProcessorProof, needs_proof
 from .projection_hooks import QKHook
 
+TEXT_LAYERS = ("attn2", ".attention")
+"""How the names of layers end that attend to the text."""
+
 
 class LayerWatch:
     """Notes in one forward which cross-attention layers are entered: each must give queries and keys, and must attend with
@@ -34,7 +37,7 @@ class LayerWatch:
         self._proofs: dict[int, ProcessorProof] = {}
         for hook in hooks:
             layer = layers[hook.index]
-            if not layer.name.endswith("attn2"):
+            if not layer.name.endswith(TEXT_LAYERS):
                 continue
             self._handles.append(hook.attn.register_forward_pre_hook(lambda *_, index=hook.index: self._entered.add(index)))
             if needs_proof(hook.attn):
@@ -71,7 +74,9 @@ def require_paired(layers: Sequence[Layer], hooks: Sequence[QKHook], model: str)
     alone = [hook for hook in hooks if hook.q is not None or hook.k is not None]
     for hook in alone:
         hook.forget()
-    cross = [hook for hook in alone if hook.is_cross or (hook.is_cross is None and layers[hook.index].name.endswith("attn2"))]
+    cross = [
+        hook for hook in alone if hook.is_cross or (hook.is_cross is None and layers[hook.index].name.endswith(TEXT_LAYERS))
+    ]
     if cross:
         raise not_its_own(layers, cross[0], model)
 

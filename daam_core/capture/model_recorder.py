@@ -5,66 +5,26 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import NothingRecorded, UnsupportedModel
-from .accumulator import Accumulator
 from .attention_call import AttentionCall
 from .block_caches import may_be_cached
-from .call_batching import CallBatch, CallPattern
+from .call_batching import CallBatch, HeldCalls
 from .compile_op import is_compiled
 from .concept_reader import ConceptReader
 from .family import Family
-from .picture_text import PictureText, add_layers, add_output_row, add_picture_row, add_row, add_text_row
-from .text_rows import EncodedText, match_rows
+from .picture_text import PictureText, add_output_row, add_picture_row, add_row, add_self_row, add_text_row, waiting_batch
+from .text_rows import match_rows
 from .token_layout import RowLayout, TokenLayout
+from .transformer_calls import KnownCall, RunningCall, Waiting, identity_of, shape_of
 from .transformer_recording import TIMES, TransformerRecording
 
 logger = logging.getLogger("daam_lens")
 _KNOWN = 8
 """So many different arguments of a model are remembered with what they mean."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Call:
-    """One call of a model, as far as it is recorded.
-
-    Attributes:
-        layout: where its tokens stand.
-        texts: for each row of its batch whose it is.
-        keeping_self: those that keep the picture's attention to itself in this step.
-        rows: of the layout, by the shapes of queries and keys that came.
-        patterns: of calls that waited, by their layers, in all calls of this layout.
-        attended: the layers that have attended in it so far.
-    """
-
-    layout: TokenLayout
-    texts: Sequence[PictureText | None]
-    keeping_self: Sequence[Accumulator]
-    patterns: dict[str, CallPattern]
-    rows: dict[tuple[torch.Size, torch.Size], Sequence[RowLayout] | None] = field(default_factory=dict)
-    attended: set[str] = field(default_factory=set)
-
-
-@dataclass(frozen=True, eq=False)
-class _Known:
-    """What arguments of a model mean.
-
-    Attributes:
-        values: these arguments.
-        layout: where tokens stand.
-        rows: whose the rows of the batch may be.
-        patterns: of calls that waited, by their layers.
-    """
-
-    values: Any
-    layout: TokenLayout
-    rows: list[tuple[EncodedText, ...]]
-    patterns: dict[str, CallPattern] = field(default_factory=dict)
 
 
 class ModelRecorder:
@@ -91,8 +51,8 @@ class ModelRecorder:
         self._concepts = concepts
         self._model, self._family, self._number = getattr(model, "_orig_mod", model), family, number
         self._current, self._failed = current, failed
-        self._known: dict[tuple[Any, ...], _Known] = {}
-        self._call: _Call | None = None
+        self._known: dict[tuple[Any, ...], KnownCall] = {}
+        self._call: RunningCall | None = None
         self._recording: TransformerRecording | None = None
         modules = self._model.named_modules()
         attending = [name for name, part in modules if getattr(part, "processor", None) is not None]
@@ -113,25 +73,25 @@ class ModelRecorder:
             self._known, self._recording, self._attended, self._left_out = {}, recording, set(), False
             self._numbers, self._prompted = {}, {}
             self._batch = CallBatch(self._eager and not (keep.layers or keep.heads or keep.relations or keep.output))
-        known, own = self._read(recording, arguments)
+        known = self._read(recording, arguments)
         layout, rows = known.layout, known.rows
-        prompted = {text.image for row in rows for text in row if text.side == "prompt"}
         before = self._prompted.setdefault(len(rows), set())
         # A text of nobody's where a picture's prompt was: it was exchanged in the middle.
-        exchanged = not all(rows) and before - prompted
-        before |= prompted
+        exchanged = not all(rows) and before - known.prompted
+        before |= known.prompted
         if not any(rows) or exchanged:
             raise NothingRecorded(
                 f"The text that {type(self._model).__name__} was given is none of those that the pipeline encoded, so nobody "
                 "knows whose it is. Give the pipeline the prompt itself, or embeddings made inside the trace."
             )
-        columns = [self._family.text_columns(arguments, row, layout) for row in own]
-        texts = recording.begin_call(rows, columns, arguments, self._family)
+        texts = recording.begin_call(rows, known.columns, arguments, self._family)
         prompts = [text.group.accumulator for text in texts if text is not None and text.group.side == "prompt"]
-        self._call = _Call(layout, texts, [one for one in prompts if one.keeps_self_attention], known.patterns)
+        keeping = [one for one in prompts if one.keeps_self_attention]
+        # Where frames are rows of their own, each gives its own attention to itself.
+        self._call = RunningCall(known, layout, texts, keeping, {} if keeping and layout.frames_apart else known.patterns)
         self._batch.begin()
         if self._concepts is not None:
-            self._concepts.begin(recording, arguments, layout, texts, own[0])
+            self._concepts.begin(recording, arguments, layout, texts, known.own[0])
         return any(text is not None for text in texts)
 
     def wants(self, layer: str) -> bool:
@@ -143,12 +103,15 @@ class ModelRecorder:
 
     def hold(self, layer: str, args: Sequence[Any], kwargs: Mapping[str, Any], backend: bool) -> bool:
         current = self._call
-        if current is None or current.keeping_self or (pattern := current.patterns.get(layer)) is None:
+        if current is None or (pattern := current.patterns.get(layer)) is None:
+            return False
+        if layer in current.read:
             return False
         found = pattern.tensors(args, kwargs, backend)
         if found is None or not self._batch.add_like(pattern, *found, backend):
             return False
         current.attended.add(layer)
+        current.read.add(layer)
         if self._batch.full:
             self._work_off(current)
         return True
@@ -171,29 +134,36 @@ class ModelRecorder:
             rows = current.rows[shapes] = current.layout.of(layer, call)
         if rows is None:
             return
+        if layer in current.read and not current.layout.rows_apart:
+            raise UnsupportedModel(
+                f"{layer} of {type(self._model).__name__} attended to the text more than once in one step, so nobody can say "
+                "which answer painted the picture; its attention processor does that."
+            )
+        current.read.add(layer)
         texts = current.texts[: len(rows)]
         place = self._numbers.get(layer)
         if place is None:
             place = self._numbers[layer] = recording.layer(self._number, layer, call)
         if self._concepts is not None:
             self._concepts.attention(layer, place, call, rows)
-        keeping = current.keeping_self  # no generator for a step that keeps none, which most are
-        at_once = current.layout.rows_apart or (keeping and any(one.wants_joint_self(place) for one in keeping))
-        at_once = at_once or len(texts) < len(current.texts)
+        layout = current.layout
+        at_once = layout.rows_apart or len(texts) < len(current.texts) or (layout.frames_apart and current.keeping_self)
         if not at_once and self._batch.add(place, call):
             if self._concepts is None and not self._perturbs(layer):
-                current.patterns[layer] = CallPattern.of(place, call)
+                current.patterns[layer] = self._batch.pattern(place, call)
             if self._batch.full:
                 self._work_off(current)
             return
         for index, (row, text) in enumerate(zip(rows, texts, strict=True)):
-            if text is None or (current.layout.rows_apart and index != number):
+            if text is None or (layout.rows_apart and index != number):
                 continue
-            at = 0 if current.layout.rows_apart else index
-            add_row(text, place, current.layout, row, at, call)
-            add_text_row(text, layer, current.layout, row, at, call)
-            if text.group.accumulator.outputs is not None:
-                recording.recording.or_without_outputs(add_output_row, text, place, current.layout, row, at, call)
+            at, accumulator = 0 if layout.rows_apart else index, text.group.accumulator
+            add_row(text, place, layout, row, at, call)
+            if accumulator in current.keeping_self and accumulator.wants_joint_self(place):
+                add_self_row(text, layout, row, at, call)
+            add_text_row(text, layer, layout, row, at, call)
+            if accumulator.outputs is not None:
+                recording.recording.or_without_outputs(add_output_row, text, place, layout, row, at, call)
 
     def _perturbs(self, layer: str) -> bool:
         """Whether a layer attends a second time, for the rows behind the others, whose attention is perturbed (PAG)."""
@@ -208,12 +178,43 @@ class ModelRecorder:
             return None
         return rows[: call.batch]
 
-    def _work_off(self, current: _Call) -> None:
+    def _work_off(self, current: RunningCall) -> None:
         """The small calls that wait, each row of the batch for all layers at once."""
-        for layers, call in self._batch.take():
-            for index, (row, text) in enumerate(zip(current.layout.of("the model", call) or (), current.texts, strict=True)):
-                if text is not None:
-                    add_layers(text, layers, current.layout, row, index, call)
+        for calls in self._batch.take():
+            for index, row, text, batch in self._waiting(current, calls):
+                text.pending = True
+                if batch is not None:
+                    batch.add(calls)
+                else:
+                    add_row(text, calls.layers[0], current.layout, row, index, calls.as_one())
+                    text.group.accumulator.note_layers(calls.layers, current.layout.patches[1:])
+                if current.keeping_self:
+                    self._add_self(text, current, calls, row, index)
+            calls.users -= 1
+
+    def _waiting(self, current: RunningCall, calls: HeldCalls) -> Waiting:
+        key = calls.kind, calls.layers, *current.texts
+        found = current.known.waiting.get(key)
+        if found is None or any(batch is not None and not batch.enabled for *_, batch in found):
+            rows = current.layout.of("the model", calls.as_one()) or ()
+            found = [
+                (index, row, text, waiting_batch(text, calls, current.layout, row, index))
+                for index, (row, text) in enumerate(zip(rows, current.texts, strict=True))
+                if text is not None
+            ]
+            if len(current.known.waiting) >= _KNOWN:
+                current.known.waiting.clear()
+            current.known.waiting[key] = found
+        return found
+
+    def _add_self(self, text: PictureText, current: RunningCall, calls: HeldCalls, row: RowLayout, index: int) -> None:
+        """The picture's attention to itself, of those of these layers that are to give it."""
+        accumulator = text.group.accumulator
+        if accumulator not in current.keeping_self:
+            return
+        wanted = [place for place, layer in enumerate(calls.layers) if accumulator.wants_joint_self(layer)]
+        if wanted:
+            add_self_row(text, current.layout, row, index, calls.as_one(wanted))
 
     def unread(self, layer: str, processor: str) -> None:
         if layer in self._picture_layers:
@@ -246,41 +247,26 @@ class ModelRecorder:
             self._concepts.end()
         self._failed(error)
 
-    def _read(self, recording: TransformerRecording, arguments: Mapping[str, Any]) -> tuple[_Known, list[Tensor]]:
-        """What the arguments of a call mean, looked up where the same were given before, and its text."""
-        own = self._family.text_rows(arguments)
-        texts = recording.texts()
-        values = [arguments.get(name) for name in self._family.layout_arguments]
+    def _read(self, recording: TransformerRecording, arguments: Mapping[str, Any]) -> KnownCall:
+        """What the arguments of a call mean, looked up where the same were given before."""
+        family, texts = self._family, recording.texts()
+        text, values = arguments[family.text[0]], [arguments.get(name) for name in family.layout_arguments]
         key = (
             len(texts),
-            tuple(_identity(value) for value in (arguments[self._family.text[0]], *values)),
-            tuple((name, _shape(value)) for name, value in arguments.items() if name not in TIMES),
+            identity_of(text),
+            *map(identity_of, values),
+            *((name, shape_of(value)) for name, value in arguments.items() if name not in TIMES),
         )
         found = self._known.get(key)
         if found is None:
-            layout = self._family.layout(self._model, arguments)
+            layout, own = family.layout(self._model, arguments), family.text_rows(arguments)
             if len(own) != layout.batch:
                 raise UnsupportedModel(f"{type(self._model).__name__} was given {len(own)} texts for {layout.batch} pictures.")
-            # The values are kept, so that no other tensor can get their identity.
-            found = _Known((arguments[self._family.text[0]], values), layout, match_rows(own, texts))
+            rows = match_rows(own, texts)
+            columns = [family.text_columns(arguments, row, layout) for row in own]
+            prompted = {text.image for row in rows for text in row if text.side == "prompt"}
+            found = KnownCall((text, values), layout, rows, own, columns, prompted)
             if len(self._known) >= _KNOWN:
                 self._known.pop(next(iter(self._known)))
             self._known[key] = found
-        return found, own
-
-
-def _identity(value: Any) -> Any:
-    """What tells whether a tensor, or a list of them, is still the same one."""
-    if isinstance(value, Tensor):
-        return id(value), value._version if not value.is_inference() else 0
-    return tuple(_identity(part) for part in value) if isinstance(value, (list, tuple)) else None
-
-
-def _shape(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.shape
-    if value is None or isinstance(value, (int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return tuple(_shape(part) for part in value)
-    return type(value)
+        return found

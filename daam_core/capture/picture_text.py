@@ -14,6 +14,8 @@ from ..prompt.prompt import Prompt
 from ..types import Side
 from .attention_call import AttentionCall
 from .buffers import BatchSlice
+from .call_batching import HeldCalls
+from .joint_batching import JointBatch, JointPlace
 from .recording import Recording
 from .token_layout import RowLayout, TokenLayout
 
@@ -86,37 +88,42 @@ def add_row(text: PictureText, layer: int, layout: TokenLayout, row: RowLayout, 
     if text_keys.stop == text_keys.start:
         return
     accumulator = text.group.accumulator
-    wants_self = text.group.side == "prompt" and accumulator.wants_joint_self(layer) and is_joint(layout, row, call)
     frames, height, width = layout.patches
-    rows = [(frame, index * frames + frame) for frame in range(frames)] if layout.frames_apart else [(0, index)]
-    queries = height * width if layout.frames_apart else frames * height * width
-    for frame, at in rows:
+    for frame, at, queries in _places(layout, index):
         part, keys = call.part(slice(at, at + 1), row.picture, queries, text_keys)
         accumulator.add_joint(
             layer, (height, width), part.q, part.k, part.heads, part.scale, source, keys, part.bias, part.lse, frame, frames
         )
-        if wants_self:
-            shown = queries // (height * width)
-            part, keys = call.part(slice(at, at + 1), row.picture, queries, slice(row.picture, row.picture + queries))
-            accumulator.add_joint_self(
-                (height, width), part.q, part.k, part.heads, part.scale, keys, part.bias, part.lse, shown
-            )
 
 
-def add_layers(
-    text: PictureText, layers: Sequence[int], layout: TokenLayout, row: RowLayout, index: int, call: AttentionCall
-) -> None:
-    """The same of several layers side by side, as one of more heads, in tensors that nobody else writes into; none of them
-    gives the picture's attention to itself."""
-    accumulator, (frames, height, width) = text.group.accumulator, layout.patches
-    source, text_keys = text.source(row)
-    if frames == 1 and text_keys.stop > text_keys.start:
-        part, keys = call.part(slice(index, index + 1), row.picture, height * width, text_keys)
-        if accumulator.add_joint_layers(layers, (height, width), part, source, keys):
-            text.pending = True
-            return
-    add_row(text, layers[0], layout, row, index, call)
-    accumulator.note_layers(layers, (height, width))
+def add_self_row(text: PictureText, layout: TokenLayout, row: RowLayout, index: int, call: AttentionCall) -> None:
+    """The picture's attention to itself in the same call, where its tokens are among the keys."""
+    if not is_joint(layout, row, call) or layout.text_apart:
+        return
+    _, height, width = layout.patches
+    for _, at, queries in _places(layout, index):
+        part, keys = call.part(slice(at, at + 1), row.picture, queries, slice(row.picture, row.picture + queries))
+        part = part.heads_apart()
+        text.group.accumulator.add_joint_self(
+            (height, width), part.q, part.k, part.heads, part.scale, keys, part.bias, part.lse, queries // (height * width)
+        )
+
+
+def _places(layout: TokenLayout, index: int) -> list[tuple[int, int, int]]:
+    """(first frame, row of the attention's batch, queries) of the picture at row `index` of the model's batch."""
+    frames, height, width = layout.patches
+    if layout.frames_apart:
+        return [(frame, index * frames + frame, height * width) for frame in range(frames)]
+    return [(0, index, frames * height * width)]
+
+
+def waiting_batch(text: PictureText, calls: HeldCalls, layout: TokenLayout, row: RowLayout, index: int) -> JointBatch | None:
+    """Where several layers side by side wait for those of other steps, None where they are to be worked off at once."""
+    (frames, height, width), (source, text_keys) = layout.patches, text.source(row)
+    if frames != 1 or text_keys.stop == text_keys.start:
+        return None
+    place = JointPlace(index, slice(row.picture, row.picture + height * width), text_keys)
+    return text.group.accumulator.joint_batch((height, width), calls, place, source)
 
 
 def add_text_row(text: PictureText, layer: str, layout: TokenLayout, row: RowLayout, index: int, call: AttentionCall) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 _SOUND = "it makes sound, not pictures"
@@ -36,21 +36,35 @@ REFUSED: Mapping[str, str] = {
 """`module.Class` of each behind `diffusers.models.transformers.`, with the reason."""
 
 REFUSED_UNETS: Mapping[str, str] = {
-    "I2VGenXLUNet": "its text has tokens of the picture that it starts from behind it",
+    "AudioLDM2UNet2DConditionModel": _SOUND,
+    "DreamLiteUNetModel": (
+        "it is given its latents and those of a picture to edit side by side as one, and norms its queries and keys behind "
+        "their projections"
+    ),
+    "Kandinsky3UNet": "its attention stands in blocks of its own kind, which are not read",
+    "UNetFlatConditionModel": "it makes a text and a picture of each other, which is not read",
+    "UniDiffuserModel": "it makes text and picture together in one sequence, and has no prompt apart",
+    "UVit2DModel": "it fills in tokens of a picture, and its attention stands in blocks of its own kind, which are not read",
+    "WuerstchenPrior": "its attention has the picture among its keys beside the text, a layout that is not read",
     "UNetSpatioTemporalConditionModel": "it is given a picture instead of a prompt",
     "StableCascadeUNet": (
-        "in the prior one attention has the picture, the text and a summary of the text among its keys, a layout that is not "
-        "read, and the decoder is given the summary alone, without words"
+        "the decoder is given a summary of the text, without words; the prior is read: where a pipeline has both, "
+        "`trace(pipe.prior_pipe)`"
     ),
 }
 """Class of each, with the reason."""
 
 
-def class_names(pipe: Any) -> list[str]:
-    """Of a pipeline's parts, as they were before they were compiled."""
-    return [type(getattr(part, "_orig_mod", part)).__name__ for part in getattr(pipe, "__dict__", {}).values()]
+_READ_AS = {"StableCascadeUNet": "prior"}
+"""Classes of which one part of a pipeline is read."""
 
 
-def refused_unet(classes: Iterable[str]) -> str:
-    """Which of a pipeline's parts, by their classes, is a UNet that is not read, and why; empty where none is."""
-    return next((f"of its {one}, {REFUSED_UNETS[one]}" for one in classes if one in REFUSED_UNETS), "")
+def class_names(pipe: Any) -> dict[str, str]:
+    """Of a pipeline's parts by name, as they were before they were compiled."""
+    return {name: type(getattr(part, "_orig_mod", part)).__name__ for name, part in getattr(pipe, "__dict__", {}).items()}
+
+
+def refused_unet(classes: Mapping[str, str]) -> str:
+    """Which of a pipeline's parts, by name and class, is a UNet that is not read, and why; empty where none is."""
+    found = (one for part, one in classes.items() if one in REFUSED_UNETS and _READ_AS.get(one) != part)
+    return next((f"of its {one}, {REFUSED_UNETS[one]}" for one in found), "")

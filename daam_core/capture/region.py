@@ -19,6 +19,7 @@ class Area:
         top, left, height, width: the rectangle that the model was shown: a part of the picture (all within 0..1), or more
             than the picture (top and left <= 0, height and width >= 1), where its edges were cut off afterwards.
         mask: float `[H, W]` 0..1 over the whole picture, where the prompt counts; None is everywhere.
+        counted: whether its terms are counted; not those of a further view of what another area shows.
     """
 
     top: float = 0.0
@@ -26,6 +27,7 @@ class Area:
     height: float = 1.0
     width: float = 1.0
     mask: Tensor | None = None
+    counted: bool = True
 
     @property
     def whole(self) -> bool:

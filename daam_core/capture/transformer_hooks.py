@@ -9,85 +9,23 @@ thread is inside a traced model.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from ..errors import UnsupportedModel
 from . import transformer_ops
-from .attention_call import AttentionCall, from_dispatch, from_sdpa
 from .call_arguments import CallArguments
 from .compile_op import is_compiled, reset_graphs
-from .forward_wrapper import AroundWrapper
-from .lse_capture import LseCapture
 from .shared_wrapper import SharedWrapper
+from .transformer_attention import wrap_attention_functions
+from .transformer_layers import LayerWrapper
 from .transformer_ops import OPERATORS
-
-_SMALL = 2**17
-"""Up to so many scores the whole softmax is cheaper than watching the kernel for its log-sum-exp."""
-Read = Callable[[Sequence[Any], Mapping[str, Any]], AttentionCall]
-
-
-class AttentionCallbacks(Protocol):
-    """What `TransformerHooks` calls while a model runs. An exception of any of these ends the recording, not the picture."""
-
-    def begin(self, arguments: Mapping[str, Any]) -> bool:
-        """The model was called with these arguments, by name; gives whether anything of this call is of interest."""
-
-    def wants(self, layer: str) -> bool:
-        """Whether calls of this layer are of interest."""
-
-    def expects(self, layer: str) -> bool:
-        """Whether this wanted layer is to be read in the call that runs; else neither of the next two is called for it."""
-
-    def hold(self, layer: str, args: Sequence[Any], kwargs: Mapping[str, Any], backend: bool) -> bool:
-        """Whether a call of an attention function by a wanted layer is taken as it is, to be read when the model is done; else
-        `attention` is called for it. `backend`: whether the function is a backend of diffusers, else it is PyTorch's own."""
-
-    def attention(self, layer: str, number: int, call: AttentionCall) -> None:
-        """A wanted layer attended, for the `number`th time in this call, counted from 0."""
-
-    def unread(self, layer: str, processor: str) -> None:
-        """A wanted layer is done, and no attention call of it was read; `processor` is the class of its processor."""
-
-    def end(self) -> None:
-        """The model is done."""
-
-    def failed(self, error: Exception) -> None:
-        """One of the others raised, or an attention call could not be read; nothing else is called until the next `begin`."""
-
-
-@dataclass(eq=False)
-class _Scope:
-    """One running call of a traced model in one thread.
-
-    Attributes:
-        layers: the layers it is inside of, outermost first, each with the number of its attention calls so far.
-    """
-
-    hooks: TransformerHooks
-    model: nn.Module
-    layers: list[list[Any]] = field(default_factory=list)
-    alive: bool = True
-
-
-class _Thread(threading.local):
-    """What runs in this thread: the calls of traced models, innermost last, and how deep it is inside a wrapped function."""
-
-    def __init__(self) -> None:
-        self.scopes: list[_Scope] = []
-        self.inside = 0
-
-
-_THREAD = _Thread()
+from .transformer_scopes import THREAD, AttentionCallbacks, Scope
 
 
 class TransformerHooks:
@@ -105,7 +43,7 @@ class TransformerHooks:
         self._number = transformer_ops.number_of(self) if is_compiled(model) else None
         self._callbacks, self.outputs = callbacks, outputs
         self._arguments = CallArguments(inspect.signature(type(self.model).forward))
-        self._handles: list[RemovableHandle | SharedWrapper | AroundWrapper | _AroundGraph] = []
+        self._handles: list[RemovableHandle | SharedWrapper | LayerWrapper | _AroundGraph] = []
 
     def __enter__(self) -> TransformerHooks:
         try:
@@ -122,6 +60,7 @@ class TransformerHooks:
         for handle in reversed(self._handles):
             handle.remove()
         self._handles = []
+        THREAD.running.drop(self)
         if self._number is not None:
             reset_graphs()
 
@@ -134,8 +73,7 @@ class TransformerHooks:
         for name, module in self.model.named_modules():
             if getattr(module, "processor", None) is not None and self._callbacks.wants(name):
                 if self._number is None:  # hooks take PyTorch's slow path through a module, some 8 microseconds a layer
-                    enter, leave = functools.partial(self.enter_layer, name), functools.partial(self.leave_layer, name)
-                    add(AroundWrapper(module, enter, leave))
+                    add(LayerWrapper(module, name, self, self._callbacks))
                     continue
                 add(module.register_forward_pre_hook(functools.partial(self._enter_hook, name)))
                 add(module.register_forward_hook(functools.partial(self._leave_hook, name), always_call=True))
@@ -144,45 +82,34 @@ class TransformerHooks:
         else:
             add(self._outer.register_forward_pre_hook(self._begin, with_kwargs=True))
             add(self._outer.register_forward_hook(self._end, always_call=True))
-        add(SharedWrapper(torch.nn.functional, "scaled_dot_product_attention", functools.partial(_wrap_attention, from_sdpa)))
-        for backends in _backend_tables():
-            for name in list(backends):
-                add(SharedWrapper(backends, name, functools.partial(_wrap_attention, _from_backend)))
+        self._handles += wrap_attention_functions()
 
     # -- the model ------------------------------------------------------------------------------------------------
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not self._handles:
             return  # a copy's
-        scope = _Scope(self, self.model)
-        if not _THREAD.scopes:
-            _THREAD.inside = 0  # a graph that raised inside an attention could not count back
-        _THREAD.scopes.append(scope)
+        scope, running = Scope(self, self.model, self._callbacks, self.outputs), THREAD.running
+        running.drop(self)
+        if not running.scopes:
+            running.inside = 0  # a graph that raised inside an attention could not count back
+        running.scopes.append(scope)
         try:
             scope.alive = self._callbacks.begin(self._arguments.of(self.model, args, kwargs))
         except Exception as error:
-            self._fail(scope, error)
+            scope.fail(error)
 
     def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        scope = next((scope for scope in reversed(_THREAD.scopes) if scope.hooks is self), None)
+        scopes = THREAD.running.scopes
+        scope = next((scope for scope in reversed(scopes) if scope.owner is self), None)
         if scope is None:
             return
-        _THREAD.scopes.remove(scope)
+        scopes.remove(scope)
         # `always_call` also calls where the model raised: then it gave nothing out.
         if scope.alive and output is not None:
-            self._guard(scope, self._callbacks.end)
+            scope.guard(self._callbacks.end)
 
     # -- its layers -----------------------------------------------------------------------------------------------
-
-    def _scope(self) -> _Scope | None:
-        """This model's own running call, if it is the innermost model that runs."""
-        scopes = _THREAD.scopes
-        for scope in reversed(scopes):
-            if scope.model is not scopes[-1].model:
-                return None
-            if scope.hooks is self:
-                return scope if scope.alive else None
-        return None
 
     def _enter_hook(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
         if torch.compiler.is_compiling():
@@ -198,27 +125,17 @@ class TransformerHooks:
 
     def enter_layer(self, name: str) -> None:
         """The attention of this name begins."""
-        if (scope := self._scope()) is not None and self._callbacks.expects(name):
+        if (scope := THREAD.running.of(self)) is not None and self._callbacks.expects(name):
             scope.layers.append([name, 0])
 
     def leave_layer(self, name: str) -> None:
         """It ends."""
-        if (scope := self._scope()) is None or not scope.layers or scope.layers[-1][0] != name:
+        if (scope := THREAD.running.of(self)) is None or not scope.layers or scope.layers[-1][0] != name:
             return
         _, calls = scope.layers.pop()
         if calls == 0:
             processor = type(getattr(self.model.get_submodule(name), "processor", None)).__name__
-            self._guard(scope, functools.partial(self._callbacks.unread, name, processor))
-
-    def _guard(self, scope: _Scope, what: Callable[[], None]) -> None:
-        try:
-            what()
-        except Exception as error:
-            self._fail(scope, error)
-
-    def _fail(self, scope: _Scope, error: Exception) -> None:
-        scope.alive = False
-        self._callbacks.failed(error)
+            scope.guard(self._callbacks.unread, name, processor)
 
 
 def _detached() -> TransformerHooks:
@@ -249,135 +166,3 @@ class _AroundGraph:
         """Put the compiled call back, unless it was compiled anew since."""
         if self._module._compiled_call_impl is self._call:
             self._module._compiled_call_impl = self._below
-
-
-def _from_backend(args: Sequence[Any], kwargs: Mapping[str, Any]) -> AttentionCall:
-    return from_dispatch({**kwargs, **dict(zip(("query", "key", "value"), args, strict=False))} if args else kwargs)
-
-
-def _backend_tables() -> list[dict[Any, Any]]:
-    """The dictionaries that hold the attention kernels of diffusers by name; none in releases before 0.35."""
-    try:
-        from diffusers.models import attention_dispatch
-    except ImportError:
-        return []
-    return [attention_dispatch._AttentionBackendRegistry._backends]
-
-
-def _active_scopes() -> list[_Scope]:
-    """The running calls in this thread that are inside a layer whose attention they want."""
-    thread = _THREAD
-    scopes = thread.scopes
-    if not scopes or thread.inside:
-        return []
-    if len(scopes) == 1:
-        return scopes.copy() if scopes[0].alive and scopes[0].layers else []
-    model = scopes[-1].model
-    return [scope for scope in scopes if scope.model is model and scope.alive and scope.layers]
-
-
-def _wrap_attention(read: Read, below: Callable[..., Any]) -> Callable[..., Any]:
-    """An attention function that hands its arguments to the running calls, and calls `below` with the same."""
-    backend = read is _from_backend
-
-    @functools.wraps(below)
-    def attention(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():
-            return _compiled(backend, below, args, kwargs)
-        scopes = _active_scopes()
-        if not scopes:
-            return below(*args, **kwargs)
-        if len(scopes) == 1 and _held(scopes[0], args, kwargs, backend):
-            _THREAD.inside += 1
-            try:
-                return below(*args, **kwargs)
-            finally:
-                _THREAD.inside -= 1
-        call = error = None
-        try:
-            call = read(args, kwargs)
-        except Exception as raised:
-            error = raised
-        _THREAD.inside += 1
-        try:
-            if call is None or call.scores <= _SMALL:
-                output = below(*args, **kwargs)
-            else:
-                capture = LseCapture()
-                with capture:
-                    output = below(*args, **kwargs)
-                call = call.with_lse(capture.of(call))
-        finally:
-            _THREAD.inside -= 1
-        if call is not None and any(scope.hooks.outputs for scope in scopes):
-            # One that cannot be read is left out: words are read all the same.
-            with contextlib.suppress(UnsupportedModel):
-                v = args[2] if len(args) > 2 else kwargs.get("value")
-                call = call.with_output(v, output, heads_last=backend)
-        _dispatch_all(scopes, call, error)
-        return output
-
-    return attention
-
-
-def _held(scope: _Scope, args: Sequence[Any], kwargs: Mapping[str, Any], backend: bool) -> bool:
-    layer = scope.layers[-1]
-    try:
-        if not scope.hooks._callbacks.hold(layer[0], args, kwargs, backend):
-            return False
-    except Exception as raised:
-        scope.hooks._fail(scope, raised)
-    layer[1] += 1
-    return True
-
-
-def _dispatch_all(scopes: Sequence[_Scope], call: AttentionCall | None, error: Exception | None) -> None:
-    for scope in scopes:
-        if call is None:
-            scope.hooks._fail(scope, error or RuntimeError("an attention call could not be read"))
-            continue
-        layer = scope.layers[-1]
-        name, number = layer
-        layer[1] += 1
-        try:
-            scope.hooks._callbacks.attention(name, number, call)
-        except Exception as raised:
-            scope.hooks._fail(scope, raised)
-
-
-# -- inside the graphs of torch.compile ---------------------------------------------------------------------------------
-
-
-def _compiled(backend: bool, below: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The same from inside a graph: operators call back when the graph runs."""
-    q = args[0] if len(args) > 0 else kwargs["query"]
-    k = args[1] if len(args) > 1 else kwargs["key"]
-    mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
-    causal = args[5] if len(args) > 5 else kwargs.get("is_causal", False)
-    if not OPERATORS:
-        return below(*args, **kwargs)
-    mark = OPERATORS["mark"]
-    OPERATORS["attention"](mark, q, k, mask, kwargs.get("scale"), causal, backend)
-    OPERATORS["inside"](mark, 1)
-    output = below(*args, **kwargs)
-    OPERATORS["inside"](mark, -1)
-    return output
-
-
-def _attention_in_graph(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | None, causal: bool) -> None:
-    scopes = _active_scopes()
-    if not scopes:
-        return
-    call = error = None
-    try:
-        call = from_sdpa((q, k), {"attn_mask": mask, "scale": scale, "is_causal": causal})
-    except Exception as raised:
-        error = raised
-    _dispatch_all(scopes, call, error)
-
-
-def _depth_in_graph(by: int) -> None:
-    _THREAD.inside += by
-
-
-transformer_ops.connect(_attention_in_graph, _depth_in_graph)

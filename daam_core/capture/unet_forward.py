@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..types import Grid
+from .layer_plan import PlannedLayers
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +23,7 @@ class UNetInputs:
         context_mask: which of the text's columns count, `[batch, keys]`, or what is added to their scores, `[batch, 1, keys]`;
             None where all count alike.
         masks_self: whether the picture's attention to itself is masked.
+        columns_behind: how many keys the layers have behind those of the text.
     """
 
     sample: Tensor
@@ -29,6 +31,7 @@ class UNetInputs:
     context: Tensor | None
     context_mask: Tensor | None = None
     masks_self: bool = False
+    columns_behind: int = 0
 
     @property
     def frames(self) -> int:
@@ -53,6 +56,9 @@ class AttentionReceiver(Protocol):
     def begin_forward(self, inputs: UNetInputs) -> bool:
         """The UNet is called; gives whether this forward is recorded."""
 
+    def planned(self) -> PlannedLayers | None:
+        """The layers of this forward whose way is known, so that they need not come to `on_attention`; None for none."""
+
     def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool) -> None:
         """What one layer attends with.
 
@@ -71,11 +77,14 @@ class AttentionReceiver(Protocol):
         """One of the others raised; this forward is not recorded any further."""
 
 
-def inputs_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> UNetInputs:
-    """The arguments of a forward of diffusers' UNets, or of ldm's (`x`, `timesteps`, `context`)."""
+def inputs_of(args: tuple[Any, ...], kwargs: dict[str, Any], columns_behind: int = 0) -> UNetInputs:
+    """The arguments of a forward of diffusers' UNets (Stable Cascade's has its own names), or of ldm's (`x`, `timesteps`,
+    `context`)."""
     sample = args[0] if args else kwargs["sample"] if "sample" in kwargs else kwargs["x"]
-    timestep = args[1] if len(args) > 1 else kwargs.get("timestep", kwargs.get("timesteps"))
-    context = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else kwargs.get("context"))
+    named = next((kwargs[name] for name in ("timestep", "timesteps", "timestep_ratio") if name in kwargs), None)
+    timestep = args[1] if len(args) > 1 else named
+    text = next((kwargs[name] for name in ("context", "clip_text") if name in kwargs), None)
+    context = kwargs.get("encoder_hidden_states", args[2] if len(args) > 2 else text)
     mask = kwargs.get("encoder_attention_mask")
     return UNetInputs(
         sample,
@@ -83,6 +92,7 @@ def inputs_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> UNetInputs:
         context if isinstance(context, Tensor) else None,
         mask if isinstance(mask, Tensor) else None,
         kwargs.get("attention_mask") is not None,
+        columns_behind,
     )
 
 

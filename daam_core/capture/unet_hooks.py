@@ -4,12 +4,14 @@ Works on any UNet whose spatial transformers own `transformer_blocks` with `attn
 the WebUI forks): LoRA, hypernetworks and every attention optimisation act before, inside or after `to_q` / `to_k`, so
 what these give out is what the model attends with.
 
-The way of a query: `QKHook.on_query` keeps it until the keys of the same call come, `UNetAttentionHooks.dispatch` hands
-both to the receiver, and that adds them to its accumulators.
+The way of a query: `QKHook.on_query` keeps it until the keys of the same call come, and `UNetAttentionHooks.dispatch` hands
+both on. In the first forward the receiver's `on_attention` finds out where they belong; from then on `PlannedLayers.take` puts
+them where they wait for the others, by `LayerPlan.add`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import attrgetter, itemgetter
 from threading import get_ident
 from typing import Any
@@ -22,11 +24,12 @@ from ..errors import UnsupportedModel
 from ..types import Grid, Layer
 from . import compile_op as compiled
 from .forward_wrapper import ForwardWrapper
+from .layer_plan import PlannedLayers
 from .layer_watch import LayerWatch, require_paired
 from .plain_weights import plain_weights
 from .projection_hooks import QKHook
 from .unet_forward import AttentionReceiver, inputs_of
-from .unet_layers import UNetLayers, spatial_transformers
+from .unet_layers import UNetLayers, columns_behind, spatial_transformers
 
 _Handle = ForwardWrapper | RemovableHandle
 _weight, _version = itemgetter("weight"), attrgetter("_version")
@@ -43,6 +46,7 @@ class UNetAttentionHooks:
     Attributes:
         thread: the thread whose forward is recorded now, 0 where none is.
         context: the text that the UNet is given in it.
+        planned: those of its layers whose way to the sums is known from an earlier forward, None where none is.
 
     Raises:
         UnsupportedModel: the model has no cross-attention in spatial transformers.
@@ -52,6 +56,7 @@ class UNetAttentionHooks:
         self.receiver = receiver
         self.thread = 0
         self.context: Tensor | None = None
+        self.planned: PlannedLayers | None = None
         self.unet = unet
         self._inner: nn.Module = getattr(unet, "_orig_mod", unet)
         self._self_attention = self_attention
@@ -88,7 +93,7 @@ class UNetAttentionHooks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.thread = 0
+        self.thread, self.planned = 0, None
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -112,8 +117,9 @@ class UNetAttentionHooks:
                 self._detach_layers()
                 self._attach_layers()
             self._read = []
-            inputs = inputs_of(args, kwargs)
+            inputs = inputs_of(args, kwargs, columns_behind(self._inner, kwargs))
             if receiver.begin_forward(inputs):
+                self.planned = receiver.planned()
                 self.context, self.thread = inputs.context, get_ident()
         except Exception as error:
             receiver.fail(error)
@@ -121,10 +127,11 @@ class UNetAttentionHooks:
     def _end(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         if self.thread != get_ident() or self.receiver is None:
             return
-        self.thread, self.context = 0, None
+        planned = self.planned
+        self.thread, self.context, self.planned = 0, None, None
         try:
             if output is not None:
-                self._require_all()
+                self._require_all([] if planned is None else planned.read)
             self.receiver.end_forward(output is not None)
         except Exception as error:
             self.receiver.fail(error)
@@ -134,11 +141,18 @@ class UNetAttentionHooks:
         if self.thread != get_ident() or self.receiver is None:
             return
         try:
+            planned = self.planned
+            if planned is not None and cross and planned.take(index, grid, q, k, of_context):
+                return
             self._read.append(index)
             self.receiver.on_attention(index, grid, q, k, cross, of_context)
         except Exception as error:
             self.thread = 0
             self.receiver.fail(error)
+
+    def sees_picture(self, index: int) -> bool:
+        """Whether a layer's keys are the picture's own positions ahead of the text."""
+        return self._layers.sees_picture(index)
 
     def text_keys(self, index: int, states: Tensor) -> Tensor:
         """What a layer makes of a text that the model is not given: `[columns, dim]` -> `[columns, heads * d]`.
@@ -209,8 +223,8 @@ class UNetAttentionHooks:
             watch.remove()
         return watch
 
-    def _require_all(self) -> None:
-        """Every layer that ran gave queries and keys, once.
+    def _require_all(self, planned: Sequence[int]) -> None:
+        """Every layer that ran gave queries and keys, once; `planned` are those that were read on their known way.
 
         Raises:
             UnsupportedModel: one did not; the text names it and its processor.
@@ -218,7 +232,7 @@ class UNetAttentionHooks:
         watch = self._unwatch()
         require_paired(self.layers, self._layers.hooks, type(self._inner).__name__)
         if watch is not None:
-            watch.require_all(self._read)
+            watch.require_all([*self._read, *planned])
 
     # -- hooks on the layers ---------------------------------------------------------------------------------------
 
@@ -249,5 +263,5 @@ class UNetAttentionHooks:
 
 def _detached() -> UNetAttentionHooks:
     hooks = object.__new__(UNetAttentionHooks)
-    hooks.receiver, hooks.context, hooks.thread, hooks._handles = None, None, 0, []
+    hooks.receiver, hooks.context, hooks.planned, hooks.thread, hooks._handles = None, None, None, 0, []
     return hooks

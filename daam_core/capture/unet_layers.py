@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..types import Block, Layer
 from . import compile_op as compiled
@@ -12,19 +13,59 @@ from .projection_hooks import GridHook, QKHook
 
 _TEMPORAL = ("motion_modules", "temp_attentions", "transformer_in")
 """What UNets of videos call their attention between frames, which has no text among its keys."""
+_CONTROL = "ctrl_"
+"""How the parts of a control begin that runs inside a UNet (ControlNet-XS): what it attends to is not the picture's."""
+
+
+_CASCADE = "SDCascadeAttnBlock"
+"""Stable Cascade's block of one attention, to the picture's own positions and then to the text."""
 
 
 def spatial_transformers(unet: nn.Module) -> list[tuple[str, nn.Module]]:
-    """(path, module) of every module that owns `transformer_blocks` with an `attn2`, in the order of the forward pass."""
+    """(path, module) of every module that owns `transformer_blocks` with an `attn2`, or is Stable Cascade's own block, in the
+    order of the forward pass."""
     found = [
         (name, module)
         for name, module in unet.named_modules()
-        if isinstance(getattr(module, "transformer_blocks", None), nn.ModuleList)
-        and not any(part in _TEMPORAL for part in name.split("."))
-        and any(getattr(block, "attn2", None) is not None for block in module.transformer_blocks)  # type: ignore[union-attr]
+        if type(module).__name__ == _CASCADE or _attends_to_text(name, module)
     ]
     order = {"down": 0, "mid": 1, "up": 2}
     return sorted(found, key=lambda item: order[_block(item[0])])
+
+
+def columns_behind(unet: nn.Module, kwargs: Mapping[str, Any]) -> int:
+    """How many keys a UNet puts behind those of its text in each cross-attention, 0 where they are its text alone.
+
+    I2VGen-XL puts the picture that it starts from there: what two strided convolutions leave of a pooled square, and a few
+    tokens of its embedding. Stable Cascade puts a few tokens for the summary of the text, and for each picture prompt.
+
+    Args:
+        kwargs: what it is called with.
+    """
+    if type(unet).__name__ == "StableCascadeUNet":
+        given = [kwargs.get(name) for name in ("clip_text_pooled", "clip_img")]
+        rows = [1 if one.dim() == 2 else int(one.shape[1]) for one in given if isinstance(one, Tensor)]
+        return sum(rows) * int(unet.config.clip_seq)  # type: ignore[union-attr, arg-type]
+    if type(unet).__name__ != "I2VGenXLUNet":
+        return 0
+    height, width = (1, 1)
+    for layer in unet.image_latents_context_embedding:  # type: ignore[union-attr]
+        if (pooled := getattr(layer, "output_size", None)) is not None:
+            height, width = _pair(pooled)
+        elif isinstance(layer, nn.Conv2d) and layer.stride != (1, 1):
+            sides = zip((height, width), _pair(layer.padding), layer.kernel_size, layer.stride, strict=True)
+            height, width = ((side + 2 * padding - kernel) // stride + 1 for side, padding, kernel, stride in sides)
+    return height * width + int(unet.config.in_channels)  # type: ignore[union-attr, arg-type]
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def _attends_to_text(name: str, module: nn.Module) -> bool:
+    blocks = getattr(module, "transformer_blocks", None)
+    apart = any(part in _TEMPORAL or part.startswith(_CONTROL) for part in name.split("."))
+    return isinstance(blocks, nn.ModuleList) and not apart and any(getattr(b, "attn2", None) is not None for b in blocks)
 
 
 class UNetLayers:
@@ -55,6 +96,10 @@ class UNetLayers:
         for name, owner in owners:
             grid_hook = GridHook(dispatcher, owner)
             self.grids.append(grid_hook)
+            if type(owner).__name__ == _CASCADE:
+                self.hooks.append(QKHook(grid_hook, owner.attention, len(self.hooks), op))
+                self.described.append(_describe(owner.attention, f"{name}.attention"))
+                continue
             for number, block in enumerate(owner.transformer_blocks):  # type: ignore[union-attr, arg-type]
                 # Upscalers have blocks whose first attention is to the text, too.
                 both = self_attention or getattr(block, "only_cross_attention", False)
@@ -67,6 +112,10 @@ class UNetLayers:
         self._children = [children for children, _ in places]
         self._names = [name for _, name in places]
         self._known = self._projections()
+
+    def sees_picture(self, index: int) -> bool:
+        """Whether a layer's keys are the picture's own positions ahead of the text."""
+        return bool(getattr(self.hooks[index].grid_hook.owner, "self_attn", False))
 
     def exchanged(self) -> bool:
         """Whether a projection is another module than it was: a LoRA loaded inside the trace puts new ones there."""

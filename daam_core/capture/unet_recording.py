@@ -15,7 +15,7 @@ from ..prompt.prompt import Prompt
 from ..types import Grid, Side
 from .buffers import BatchSlice, StoreOptions
 from .concept_texts import ConceptTexts
-from .layer_plan import LayerPlan
+from .layer_plan import LayerPlan, PlannedLayers
 from .recording import Group, Recording
 from .region import WHOLE, Area
 from .text_rows import EncodedText
@@ -35,9 +35,9 @@ class _Forward:
         context: the text, `[batch, keys, dim]`.
         frames: of a video, how many of those rows are one video, 0 of pictures.
         places: whose sums which rows go into.
-        text_keys: the same object as in an earlier forward whose text and weights were the same, None in a compiled UNet.
+        behind: keys behind those of the text in each layer.
         bias: what is added to the scores of the text's columns, `[batch, 1, 1, keys]`, None where nothing is.
-        plans: of layers that attended in an earlier forward like this one, where their sums go.
+        planned: the layers that attended in an earlier forward like this one, and those that came in this one.
         reads_self: whether the picture's attention to itself is kept in this step, and is what its projections say.
     """
 
@@ -46,9 +46,9 @@ class _Forward:
     context: Tensor
     frames: int
     places: Sequence[tuple[Group, BatchSlice]]
-    text_keys: object | None
+    behind: int
     bias: Tensor | None
-    plans: dict[int, list[LayerPlan]]
+    planned: PlannedLayers
     reads_self: bool
 
 
@@ -102,14 +102,13 @@ class UNetRecording:
         self._texts = UNetTexts(texts, whole_call)
         self._concepts = None if concepts is None else UNetConcepts(self.recording, hooks, concepts)
         self._whole_call = whole_call
-        self._plans: tuple[Any, dict[int, list[LayerPlan]]] | None = None
+        self._plans: tuple[Any, dict[int, Sequence[LayerPlan]]] | None = None
         self._groups: dict[tuple[Side, int], Group] = {}
         self._slices: dict[tuple[int, int], BatchSlice] = {}
         self._forward: _Forward | None = None
         self._pending: list[Group] = []
         self._time: Any = None
         self._read: list[int] = []
-        self._layers: list[int] = []
         self._broken = False
 
     # -- steps ------------------------------------------------------------------------------------------------------
@@ -158,7 +157,7 @@ class UNetRecording:
                 self.end_step()
         self._time = inputs.timestep
         self._pending += [group for group, _ in places]
-        context, frames = inputs.context, inputs.frames
+        context, frames, bias = inputs.context, inputs.frames, inputs.text_bias
         assert context is not None
         self._forward = _Forward(
             len(inputs.sample) * max(1, frames),
@@ -166,15 +165,19 @@ class UNetRecording:
             context,
             frames,
             places,
-            self._texts.keys(context, self._hooks),
-            inputs.text_bias,
-            self._plans_of(context, frames, places),
+            inputs.columns_behind,
+            bias,
+            PlannedLayers(self._plans_of(context, frames, bias is not None, places), self._texts.keys(context, self._hooks)),
             not inputs.masks_self and self.area.whole and not frames and self.recording.keeps_self_attention,
         )
-        self._layers = []
         if self._outputs is not None:
             self._outputs.begin(self.recording, OutputForward(places, self._forward.batch, context.shape[1], frames))
         return True
+
+    def planned(self) -> PlannedLayers | None:
+        forward = self._forward
+        # What else is read of a layer is read in `on_attention`.
+        return None if forward is None or self._concepts is not None or self._outputs is not None else forward.planned
 
     def on_attention(self, layer: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool = False) -> None:
         forward = self._forward
@@ -182,12 +185,9 @@ class UNetRecording:
             return
         if cross and self._outputs is not None:
             self._outputs.attended(self._hooks.layers[layer].name, layer, grid)
-        plans = forward.plans.get(layer)
-        if plans is not None and cross and plans[0].fits(q, k):
-            self._layers.append(layer)
-            keys = forward.text_keys if of_context else None
-            for plan in plans:
-                plan.add(q, k, keys)
+        planned = forward.planned
+        keys = planned.text_keys if of_context else None
+        if cross and planned.take(layer, grid, q, k, of_context):
             if self._concepts is not None:
                 self._add_concepts(self._concepts, layer, grid, q, k, forward, keys)
             return
@@ -200,29 +200,28 @@ class UNetRecording:
                     if group.side == "prompt":
                         group.accumulator.add_self(grid, q, k, described.heads, described.scale, where)
             return
-        if q.shape[0] != forward.batch or k.shape[:2] != (forward.batch, forward.keys):
+        ahead = q.shape[1] if self._hooks.sees_picture(layer) else 0
+        if q.shape[0] != forward.batch or k.shape[:2] != (forward.batch, ahead + forward.keys + forward.behind):
             raise UnsupportedModel(
                 f"{described.name} attended from {q.shape[0]} rows to {k.shape[1]} keys, where the UNet was given "
                 f"{forward.batch} rows and {forward.keys} columns of text; its attention processor changes them."
             )
-        self._layers.append(layer)
+        planned.read.append(layer)
         if forward.frames:
             self._add_frames(layer, grid, q, k, forward)
             return
-        keys = forward.text_keys if of_context else None
         if self._concepts is not None:
             self._add_concepts(self._concepts, layer, grid, q, k, forward, keys)
-        if forward.bias is None:
-            forward.plans[layer] = [
+        if forward.bias is None and not ahead and not forward.behind:
+            planned.plans[layer] = [
                 group.accumulator.add_cross(layer, grid, q, k, described.heads, described.scale, where, keys)
                 for group, where in forward.places
             ]
             return
         for group, where in forward.places:
-            rows, text = where.index, slice(0, forward.keys)
-            group.accumulator.add_joint(
-                layer, grid, q[rows], k[rows], described.heads, described.scale, where, text, forward.bias[rows]
-            )
+            rows, text = where.index, slice(ahead, ahead + forward.keys)
+            bias = None if forward.bias is None else forward.bias[rows]
+            group.accumulator.add_joint(layer, grid, q[rows], k[rows], described.heads, described.scale, where, text, bias)
 
     def _add_concepts(
         self,
@@ -248,13 +247,13 @@ class UNetRecording:
             )
 
     def end_forward(self, finished: bool) -> None:
+        layers = [] if self._forward is None else self._forward.planned.read
         self._forward = None
         if self._outputs is not None:
             self._outputs.end(finished)
         if not finished:
             self._broken = True
             return
-        layers = self._layers
         if layers == self._read and layers:  # the same as in the last step, in the same order
             return
         if len(set(layers)) != len(layers):
@@ -297,9 +296,12 @@ class UNetRecording:
                 places.append((group, self._slices[key]))
         return places
 
-    def _plans_of(self, context: Tensor, frames: int, places: list[tuple[Group, BatchSlice]]) -> dict[int, list[LayerPlan]]:
-        """The plans of the layers, kept while the forwards' shapes and the rows that are recorded stay the same."""
-        like = (context.shape, frames, tuple(places))
+    def _plans_of(
+        self, context: Tensor, frames: int, masked: bool, places: list[tuple[Group, BatchSlice]]
+    ) -> dict[int, Sequence[LayerPlan]]:
+        """The plans of the layers, kept while the forwards' shapes and the rows that are recorded stay the same, and while
+        columns of the text are `masked` or none are: masked ones have no plan."""
+        like = (context.shape, frames, masked, tuple(places))
         if self._plans is None or self._plans[0] != like:
             self._plans = like, {}
         return self._plans[1]

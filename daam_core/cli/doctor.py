@@ -121,10 +121,11 @@ def _model(name: str) -> _Line:
     from ..capture.families import FAMILIES
     from ..capture.refused_families import REFUSED, refused_unet
 
-    if reason := refused_unet(classes.values()):
+    if reason := refused_unet(classes):
         return False, f"{folder}: {kind} is not read: {reason}"
-    if "unet" in classes:
-        return True, f"{folder}: {kind} with {classes['unet']}, a UNet, which is read if it has cross-attention"
+    unet = classes.get("unet") or (classes["prior"] if classes.get("prior") == "StableCascadeUNet" else "")
+    if unet:
+        return True, f"{folder}: {kind} with {unet}, a UNet, which is read if it has cross-attention"
     seen = [name for part, name in classes.items() if part.startswith("transformer")]
     for family in FAMILIES:
         if any(known.rpartition(".")[2] in seen for known in family.classes):

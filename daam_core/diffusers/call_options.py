@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import BadArgument
-from .modular_trace import is_modular
+from .modular_calls import is_modular
 from .settings import Settings
 
 TRUE_GUIDANCE = 4.0

@@ -123,7 +123,7 @@ class EncodedPrompts:
             # Some pipelines pad the text after it was encoded.
             behind = max(0, columns[0] - without_single_axes(text.rows).shape[family.columns_axis])
         own = [columns[0] - behind, *columns[1:]]
-        prompt = _prompt(*source, family, own) if source is not None else None
+        prompt = _prompt(*self._with_others(source), family, own) if source is not None else None
         if prompt is not None:
             padding = range(prompt.length, prompt.length + behind)
             return replace(prompt, padding=(*prompt.padding, *padding), length=prompt.length + behind)
@@ -131,6 +131,15 @@ class EncodedPrompts:
             "The prompt's words cannot be told from the model's %d columns of text: they go by number.", sum(columns)
         )
         return Prompt.by_index(sum(columns))
+
+    def _with_others(self, source: Source) -> Source:
+        """The same with what other tokenizers read of that text: some pipelines encode it by one encoder after the other, in a
+        call for each."""
+        encoding, name, index = source
+        own = {one.component for one in encoding.tokens}
+        calls = {id(other): other for other, *_ in self._sources.values() if other.texts.get(name) == encoding.texts.get(name)}
+        more = [one for other in calls.values() for one in other.tokens if one.component not in own]
+        return (replace(encoding, tokens=[*encoding.tokens, *more]) if more else encoding), name, index
 
 
 def _prompt(encoding: Encoding, name: str, index: int, family: Family, columns: Sequence[int]) -> Prompt | None:

@@ -27,7 +27,9 @@ def add_encoding(encoded: EncodedPrompts, encoding: Encoding, given: Mapping[str
     if "negative_prompt" in encoding.texts:
         if text is not None or not encoded.pass_through(first):
             encoded.add("prompt", first, encoding, "prompt", part, each)
-        second = next((batch for batch in more if _alike(batch, first)), None)
+        alike = [batch for batch in more if _alike(batch, first)]
+        # One column is a summary of a text, where there is another as wide.
+        second = next((batch for batch in alike if batch[0].shape[-2] > 1), next(iter(alike), None))
         if second is not None and (encoding.texts["negative_prompt"] is not None or not encoded.pass_through(second)):
             encoded.add("negative", second, encoding, "negative_prompt", encoded.num_parts("negative"), each)
         return

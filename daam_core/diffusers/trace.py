@@ -13,7 +13,8 @@ from ..errors import BadArgument, UnsupportedModel
 from ..prompt.concepts import concepts_of
 from ..types import Relation
 from .attention_trace import AttentionTrace
-from .modular_trace import ModularTrace, is_modular
+from .modular_calls import is_modular
+from .modular_trace import ModularTrace, ModularUNetTrace
 from .transformer_trace import MODELS, TransformerTrace
 from .unet_trace import UNetTrace
 
@@ -38,9 +39,10 @@ def trace(
     however it ends. If recording fails, the picture is still made and `recording.failure` says why there is no map.
 
     Args:
-        pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet or PAG; AnimateDiff; or a pipeline with a
-            transformer (Flux, SD3, Qwen-Image, Z-Image, Wan, …, see `docs/models.md`), also a modular one. Of a video, every
-            latent frame has its own maps; of transformers, padding behind the text is not recorded.
+        pipe: StableDiffusion or SDXL pipeline, plain, img2img, inpaint, ControlNet, PAG, modular or a panorama; AnimateDiff,
+            I2VGen-XL; or a pipeline with a transformer (Flux, SD3, Qwen-Image, Z-Image, Wan, …, see `docs/models.md`), also a
+            modular one. Of a video, every latent frame has its own maps; of transformers, padding behind the text is not
+            recorded.
         keep: any of "layers", "steps" and "heads": keep these apart (more memory); heads are kept summed over steps, and
             the aggregation "castorini" needs them.
         negative: record the negative prompt too (`maps.negative`).
@@ -100,6 +102,12 @@ def trace(
     wanted = () if concepts is None else concepts_of(concepts)
     if concept_rule not in CONCEPT_RULES:
         raise BadArgument(f"There is no rule {concept_rule!r} for concepts; there are {', '.join(CONCEPT_RULES)}.")
+    modular = is_modular(pipe)
+    if modular and wanted:
+        raise UnsupportedModel(
+            f"Concepts are not read from modular pipelines, and {type(pipe).__name__} is one: use the whole pipeline of that "
+            "model, or record it without them."
+        )
     transformers = [getattr(pipe, name, None) for name in MODELS]
     if getattr(pipe, "unet", None) is None and any(isinstance(model, torch.nn.Module) for model in transformers):
         if texts is not None:
@@ -107,12 +115,7 @@ def trace(
                 f"`prompts=` is read for UNets. For {type(pipe).__name__} call `pipe.encode_prompt` inside the trace, and give "
                 "what it returns."
             )
-        if is_modular(pipe):
-            if wanted:
-                raise UnsupportedModel(
-                    f"Concepts are not read from modular pipelines, and {type(pipe).__name__} is one: use the whole pipeline "
-                    "of that model, or record it without them."
-                )
+        if modular:
             return ModularTrace(pipe, options, negative)
         return TransformerTrace(pipe, options, negative, wanted, concept_rule)
     if of_text:
@@ -120,4 +123,6 @@ def trace(
             f"{' and '.join(of_text)} cannot be recorded of {type(pipe).__name__}: a UNet attends to its text in an attention "
             "where only the picture has queries."
         )
+    if modular:
+        return ModularUNetTrace(pipe, options, negative, texts)
     return UNetTrace(pipe, options, negative, texts, wanted, concept_rule)

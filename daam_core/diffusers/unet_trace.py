@@ -21,6 +21,7 @@ from ..capture.tokenizer_hook import Tokenized
 from ..capture.unet_hooks import UNetAttentionHooks
 from ..capture.unet_outputs import UNetOutputs
 from ..capture.unet_recording import UNetRecording
+from ..capture.view_recording import ViewRecording, views_of
 from ..errors import BadArgument, NothingRecorded, UnsupportedModel
 from ..maps.heatmaps import Aggregation, HeatMaps
 from ..prompt.concepts import Concept
@@ -29,7 +30,6 @@ from ..types import Size
 from .encoded_concepts import encode_concepts, require_concepts
 from .encoded_prompts import Encoding, Source
 from .encoder_rows import ENCODERS, add_encoder_output
-from .modular_trace import is_modular
 from .outputs import output_pictures, output_size
 from .painted_area import painted_area
 from .pipeline_trace import PipelineCall, PipelineTrace
@@ -51,6 +51,9 @@ class UNetTrace(PipelineTrace):
         UnsupportedModel: the pipeline has no UNet with cross-attention, or none that is given text.
     """
 
+    _reads_encoders = True
+    """Whether the text encoders themselves are read, where the pipeline has no method that encodes its prompts."""
+
     def __init__(
         self,
         pipe: Any,
@@ -63,21 +66,28 @@ class UNetTrace(PipelineTrace):
         super().__init__(pipe, keep, negative, concepts, concept_rule)
         _require_readable(pipe)
         if concepts:
+            if unet_of(pipe) is not getattr(pipe, "unet", None):
+                raise UnsupportedModel(f"Concepts are not read from {type(unet_of(pipe)).__name__}: record it without them.")
             require_concepts(pipe)
         self._prompts = prompts
-        self._hooks = UNetAttentionHooks(pipe.unet, self_attention=keep.self_attention)
+        self._hooks = UNetAttentionHooks(unet_of(pipe), self_attention=keep.self_attention)
         if keep.output and self._hooks.compiled:
-            raise output_is_fused(pipe.unet)
+            raise output_is_fused(self._hooks.unet)
         self._words: dict[tuple[Any, ...], Prompt] = {}
         self._during = ExitStack()
         self._tokens: Sequence[Tokenized] = ()
         self._outside = self._calls = 0
         self._loop: PipelineCall | None = None
 
+    @property
+    def _unet(self) -> Any:
+        return unet_of(self._pipe)
+
     def _attach(self) -> None:
         super()._attach()
         self._stack.callback(self._detach, True)
-        if not hasattr(type(self._pipe), "encode_prompt"):
+        self._hook(type(self._pipe), "get_views", self._begin_views)
+        if self._reads_encoders and not hasattr(type(self._pipe), "encode_prompt"):
             for encoder in filter(None, (getattr(self._pipe, name, None) for name in ENCODERS)):
                 self._hook(type(encoder), "forward", self._begin_encoder)
         if self._hooks.compiled:  # hooks are part of its graphs: they come and go with the trace, not with each call
@@ -91,7 +101,9 @@ class UNetTrace(PipelineTrace):
 
     def _castorini_side(self) -> int:
         # That package knows two latent sizes: 64 where the model's own picture is 512 or 1024 px, else 96.
-        side = int(self._pipe.unet.config.sample_size) * int(self._pipe.vae_scale_factor)
+        if not hasattr(self._unet.config, "sample_size"):
+            raise BadArgument(f"The aggregation 'castorini' is none of {type(self._unet).__name__}.")
+        side = int(self._unet.config.sample_size) * int(self._pipe.vae_scale_factor)
         return 64 if side in (512, 1024) else 96
 
     # -- a sampling loop of one's own -------------------------------------------------------------------------------
@@ -129,9 +141,9 @@ class UNetTrace(PipelineTrace):
         failure: Exception | None = None
         area = WHOLE
         try:
-            if self._pipe.unet is not self._hooks.unet:
+            if self._unet is not self._hooks.unet:
                 self._detach(True)
-                self._hooks = UNetAttentionHooks(self._pipe.unet, self_attention=self._keep.self_attention)
+                self._hooks = UNetAttentionHooks(self._unet, self_attention=self._keep.self_attention)
                 if self._hooks.compiled:
                     self._hooks.__enter__()
             area = painted_area(self._pipe, call.given)
@@ -141,7 +153,7 @@ class UNetTrace(PipelineTrace):
             failure = error
         self._words.clear()
         self._tokens = self._during.enter_context(self._tokenizers.record())
-        recording = UNetRecording(
+        recording = ViewRecording(
             self._hooks,
             lambda: call.encoded.rows,
             lambda text: self._prompt(call, text),
@@ -150,11 +162,11 @@ class UNetTrace(PipelineTrace):
             area,
             bool(call.given),
             (lambda: self._encoded_concepts) if self._concepts else None,
-            self._during.enter_context(UNetOutputs(self._pipe.unet)) if self._keep.output else None,
+            self._during.enter_context(UNetOutputs(self._unet)) if self._keep.output else None,
             call.callbacks.running,
         )
         if self._keep.output and self._hooks.compiled:  # it was exchanged for one that is
-            recording.recording.fail_outputs(output_is_fused(self._pipe.unet))
+            recording.recording.fail_outputs(output_is_fused(self._unet))
         if failure is not None:
             recording.fail(failure)
         else:
@@ -162,6 +174,25 @@ class UNetTrace(PipelineTrace):
             if not self._hooks.compiled:
                 self._hooks.__enter__()
         return recording
+
+    def _begin_views(self, pipe: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
+        """A pipeline cuts its picture into windows, each of which its UNet is shown by itself."""
+        call, running = self._current, self._running()
+        if pipe is not self._pipe or call is None or not isinstance(running, ViewRecording):
+            return None
+        given = inspect.signature(type(pipe).get_views).bind(pipe, *args, **kwargs).arguments
+        if not {"panorama_height", "panorama_width"} <= set(given):
+            return None  # a method of that name which cuts in a way that is not known: `_require_whole` says so
+
+        def finish(windows: Any) -> None:
+            try:
+                factor = int(pipe.vae_scale_factor)
+                total = int(given["panorama_height"]) // factor, int(given["panorama_width"]) // factor
+                running.begin_views(views_of(windows, total), int(call.given.get("view_batch_size") or 1))
+            except Exception as error:
+                self._fail(error)
+
+        return finish
 
     def _finish_call(self, output: Any) -> None:
         call = self._current
@@ -180,6 +211,11 @@ class UNetTrace(PipelineTrace):
     def _size(self, call: PipelineCall, output: Any) -> Size:
         recording = call.recording
         assert isinstance(recording, UNetRecording)
+        if self._unet is not getattr(self._pipe, "unet", None):  # a prior, whose latents are no picture's
+            if not call.given:  # a loop of one's own, which was told no size
+                side = float(self._pipe.config.resolution_multiple)
+                return round(side * recording.latent_size[0]), round(side * recording.latent_size[1])
+            return int(call.given["height"]), int(call.given["width"])
         painted = _pixels(recording.latent_size, self._pipe)
         pictures = output_pictures(output)
         if pictures is None or not len(pictures) or _shape_of(pictures) == recording.latent_size:
@@ -224,7 +260,7 @@ class UNetTrace(PipelineTrace):
         running = self._painting()
         if running is None:
             self._outside += self._current is None and scheduler is getattr(self._pipe, "scheduler", None)
-        elif self._pipe.unet is not self._hooks.unet:
+        elif self._unet is not self._hooks.unet:
             running.fail(NothingRecorded("`pipe.unet` was exchanged for another model while the pipeline ran"))
         return super()._begin_scheduler(scheduler, args, kwargs)
 
@@ -273,17 +309,21 @@ class UNetTrace(PipelineTrace):
         return self._words[key]
 
 
+def unet_of(pipe: Any) -> Any:
+    """What a pipeline paints with, None where that is no UNet; of Stable Cascade it is called the prior."""
+    prior = getattr(pipe, "prior", None)
+    return prior if type(getattr(prior, "_orig_mod", prior)).__name__ == "StableCascadeUNet" else getattr(pipe, "unet", None)
+
+
 def _require_readable(pipe: Any) -> None:
     """Raises UnsupportedModel, in a sentence, for what has no UNet that is given text."""
-    name, unet = type(pipe).__name__, getattr(pipe, "unet", None)
+    name, unet = type(pipe).__name__, unet_of(pipe)
     if isinstance(pipe, torch.nn.Module):
         raise UnsupportedModel(f"{name} is a model: give the pipeline that it is part of, `trace(pipe)`.")
     if reason := refused_unet(class_names(pipe)):
         raise UnsupportedModel(f"{name} cannot be read: {reason}.")
     if not isinstance(unet, torch.nn.Module):
         raise UnsupportedModel(f"{name} has no UNet and no transformer. DAAM Lens reads pipelines that have one of them.")
-    if is_modular(pipe):
-        raise UnsupportedModel(f"{name} is a modular pipeline, whose UNet is not read: use the whole pipeline of that model.")
     parameters = inspect.signature(type(pipe).__call__).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and not {"prompt", "prompt_embeds"} & set(parameters):
         raise UnsupportedModel(f"{name} is given no prompt, so there are no words to make maps of.")

@@ -19,12 +19,13 @@ from .resize import resized, working_picture
 from .threshold import minmax
 from .validate import Array, Picture, checked_maps, checked_picture, checked_share, checked_whole
 
+Mask = npt.NDArray[np.bool_]
 GRABCUT_SIDE = 256
 _SEED = 1
-_STRONG_RIVAL = 0.75
-_APART = 2  # cells
 _WARM = 0.3
 _FOREIGN = 2e-3
+_OUT_OF_SHADOW = (1.15, 1.35)
+_SQUARE = np.ones((3, 3), np.uint8)
 _ROUNDS = 5
 
 
@@ -93,14 +94,14 @@ def grabcut(picture: Picture, seeds: Picture, rounds: int) -> npt.NDArray[np.boo
     return probable if failed else (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
 
 
-def grabcut_around(mask: npt.NDArray[np.bool_], heat: Array, picture: Picture) -> npt.NDArray[np.bool_]:
+def grabcut_around(mask: Mask, others: Mask, heat: Array, picture: Picture) -> Mask:
     """GrabCut started from a mask `[H, W]` that is right but for its edge: bool `[H, W]`.
 
-    `heat` is float32 `[words, H, W]`, 0..1, of the word and its rivals. Nothing further from the mask than a cell of the map (a
-    16th of the picture) becomes object, and of the mask itself only what is warm and of a colour that the ground does not
-    have is taken for granted (see `certain`): the rest may be ground. What is hot for
-    a rival and less for the word is ground. A rival that stands apart has its colours left out, or an object of the same
-    colour would make ground of both: the cut is made on what is near then. The mask itself where GrabCut takes it all away.
+    `others` is what belongs to other words, bool `[H, W]`, and `heat` the word's own, float32 `[H, W]`, 0..1. Nothing further
+    from the mask than a cell of the map (a 16th of the picture) becomes object, and of the mask itself only what is warm and of
+    a colour that the ground does not have is taken for granted (see `certain`): the rest may be ground. Other objects are
+    painted over with the ground next to them, or one of the same colour would make ground of both, and the cut is made on what
+    is near the mask then. The mask itself where GrabCut takes it all away.
     """
     if not mask.any():
         return mask
@@ -108,41 +109,58 @@ def grabcut_around(mask: npt.NDArray[np.bool_], heat: Array, picture: Picture) -
     away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_C, 3)
     seeds = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     seeds[away > cell] = cv2.GC_BGD
-    seeds[certain(mask, heat, picture)] = cv2.GC_FGD
+    ground = ~(_grown(mask) | _grown(others))
+    seeds[certain(mask, ground, heat, picture)] = cv2.GC_FGD
     part = (slice(None), slice(None))
-    if len(heat) > 1:
-        rival = heat[1:].max(0) > np.maximum(heat[0], _STRONG_RIVAL)
-        seeds[rival] = cv2.GC_BGD
-        if not rival.any() or away[rival].min() > _APART * cell:
-            part = _around(mask, 2 * cell)
+    if others.any():
+        hidden = _grown(others) & ~mask
+        seeds[hidden] = cv2.GC_BGD
+        picture = painted_over(picture, hidden, ground)
+        part = _around(mask, 2 * cell)
     cut = np.zeros_like(mask)
     cut[part] = grabcut(np.ascontiguousarray(picture[part]), np.ascontiguousarray(seeds[part]), _ROUNDS)
     return cut if cut.any() else mask
 
 
-def certain(mask: npt.NDArray[np.bool_], heat: Array, picture: Picture) -> npt.NDArray[np.bool_]:
-    """What of a mask `[H, W]` no cut may take away: bool `[H, W]`, warm, and of colours that the ground does not have.
+def certain(mask: Mask, ground: Mask, heat: Array, picture: Picture) -> Mask:
+    """What of a mask `[H, W]` no cut may take away: bool `[H, W]`, warm (`_WARM` of the peak), and of no colour of `ground`.
 
     GrabCut learns the ground's colours from what it cuts off, too, and so may give a whole colour of an object of many to
-    the ground. The ground here is what lies outside the mask and is no rival's; it is learnt once. A pixel is warm where the
-    word has `_WARM` of its peak and no rival has more. Colours of the edge are mixed of both sides: its pixels are never
-    certain.
+    the ground. Here they are learnt once, from what is outside all objects; what would be one of them in brighter light is
+    ground in the object's shadow. Colours of the edge are mixed of both sides: its pixels are never certain. Without any
+    ground nothing is.
     """
-    lab = colours.lab(picture)
-    ground = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
-    warm = mask & (heat[0] >= _WARM)
-    if len(heat) > 1:
-        rival = heat[1:].max(0)
-        ground &= rival <= np.maximum(heat[0], 0.5)
-        warm &= heat[0] > rival
     if not ground.any():
         return np.zeros_like(mask)
-    share = colours.density(colours.cells(lab), ground.astype(np.float32), 5.0 + 0.5 * smoother.roughness(lab))
-    foreign = (warm & (share < _FOREIGN)).astype(np.uint8)
-    inner: npt.NDArray[np.bool_] = (
-        cv2.erode(foreign, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=1) > 0
-    )
+    lab = colours.lab(picture)
+    lit = [lab, *(colours.lab(cv2.convertScaleAbs(picture, alpha=light)) for light in _OUT_OF_SHADOW)]
+    cells = np.stack([colours.cells(one) for one in lit])
+    learnt = np.zeros(cells.shape, np.float32)
+    learnt[0] = ground
+    shares = colours.density(cells, learnt, 5.0 + 0.5 * smoother.roughness(lab))
+    share = shares.reshape(cells.shape).max(0)
+    foreign = (mask & (heat >= _WARM) & (share < _FOREIGN)).astype(np.uint8)
+    inner: Mask = cv2.erode(foreign, _SQUARE, borderType=cv2.BORDER_CONSTANT, borderValue=1) > 0
     return inner
+
+
+def painted_over(picture: Picture, hidden: Mask, ground: Mask) -> Picture:
+    """`picture` with the pixels of `hidden` replaced by the nearest ones of `ground`; as it is where there is no ground."""
+    if not hidden.any() or not ground.any():
+        return picture
+    kind = cv2.DIST_LABEL_PIXEL
+    _, nearest = cv2.distanceTransformWithLabels((~ground).astype(np.uint8), cv2.DIST_L2, 3, labelType=kind)
+    colour = np.zeros((int(nearest.max()) + 1, 3), np.uint8)
+    colour[nearest[ground]] = picture[ground]
+    done = picture.copy()
+    done[hidden] = colour[nearest[hidden]]
+    return done
+
+
+def _grown(mask: Mask) -> Mask:
+    """A mask and the pixels next to it."""
+    grown: Mask = cv2.dilate(mask.astype(np.uint8), _SQUARE) > 0
+    return grown
 
 
 def _around(mask: npt.NDArray[np.bool_], margin: int) -> tuple[slice, slice]:

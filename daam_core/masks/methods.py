@@ -117,9 +117,12 @@ class MaskMethod:
         maps = self._propagated(inputs)
         if maps is None:
             return None
-        chosen = maps[[0, *rivals(maps, 0)]]
         if self.decision == "figure":
-            return figure_mask(chosen, inputs.picture, inputs.size, cut=self.edge == "grabcut")
+            # Along self-attention heat runs to objects of the same colour: who competes is told by heat before it walks.
+            own = inputs.native(self.heat)
+            words = [0, *rivals(own, 0)]
+            return figure_mask(maps[words], own[words], inputs.picture, inputs.size, cut=self.edge == "grabcut")
+        chosen = maps[[0, *rivals(maps, 0)]]
         heat = resized(chosen, inputs.size)
         if inputs.picture is None or self.edge == "none":
             return self.decided(heat, tau)

@@ -154,14 +154,14 @@ def _figures(heat: Tensor, inputs: VideoInputs, method: MaskMethod) -> Tensor:
         return torch.zeros(frames, *inputs.size, dtype=torch.bool)
     working = inputs.size if inputs.pictures is None else working_picture(inputs.pictures[0], SIDE).shape[:2]
     fitted = resized(shared.flatten(0, 1), (working[0], working[1])).clamp(0, 1).unflatten(0, (words, frames)).cpu()
-    plain = _frames(compete(_tall(fitted), DEFAULT.level)[0], frames)
+    plain = _frames(compete(_tall(fitted), DEFAULT.level), frames)
     if inputs.pictures is None:
-        return plain
+        return plain[0]
     masks = torch.zeros(frames, *inputs.size, dtype=torch.bool)
     for f, picture in enumerate(inputs.pictures):
-        if bool(plain[f].any()):
-            small = working_picture(picture, SIDE)
-            mask = told_apart(fitted[:, f], plain[f].numpy(), picture, small, DEFAULT, method.edge == "grabcut")
+        if bool(plain[0, f].any()):
+            small, heat = working_picture(picture, SIDE), fitted[:, f]
+            mask = told_apart(heat, heat, [plain[:, f].numpy()], picture, small, DEFAULT, method.edge == "grabcut")
             masks[f] = mask if mask.shape == inputs.size else resized(mask[None].float(), inputs.size)[0] >= 0.5
     return without_lone_parts(masks, max(inputs.size[0] // heat.shape[-2], inputs.size[1] // heat.shape[-1]))
 

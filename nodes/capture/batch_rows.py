@@ -16,11 +16,12 @@ from torch import Tensor
 from ...daam_core.capture.comfyui_model import CONTEXT, TextArgument
 from ...daam_core.capture.concept_texts import ConceptTexts
 from ...daam_core.capture.region import WHOLE, Area
+from ...daam_core.errors import NothingRecorded
 from ...daam_core.prompt.compose import concat_encoders, pad_or_truncate
 from ...daam_core.prompt.encoders import encoder_name
 from ...daam_core.prompt.prompt import Prompt
 from .concept_encoding import KEY as CONCEPTS
-from .context_alignment import context_prompt, of_length, placed
+from .context_alignment import context_prompt, is_zeroed, of_length, placed, wordless
 from .default_cond import AtWork, DefaultAreas, area_and_weight, is_default
 from .prompt_tokens import KEY, PromptTokens
 
@@ -77,6 +78,12 @@ class Conds:
             side = _side(name)
             if side is not None and conds:
                 self._rows[name] = dict(self._resolve(side, conds, _uuids(asked.get(name)), latent, areas))
+        prompts = self.prompts["prompt"]
+        if prompts and all(len(one.padding) == one.length > 0 for one in prompts):
+            raise NothingRecorded(
+                "The positive prompt was set to zero (ConditioningZeroOut), so none of its words came to the model and there "
+                "is no map of them. Connect the prompt itself."
+            )
 
     def _resolve(
         self, side: Side, conds: Sequence[Cond], own: set[Any], latent: Sequence[int], areas: dict[Any, Area]
@@ -149,7 +156,7 @@ def _prompt(cond: Cond, texts: Sequence[TextArgument]) -> Prompt:
         return Prompt.by_index(sum(prompt.length for prompt in prompts))
     names = [next(iter(_tokens(cond, text) or text.encoders), "") for text in (main, *(text for text, _ in held))]
     whole = concat_encoders(prompts, [encoder_name(name) for name in names])
-    own = {word.label.casefold() for word in prompts[0].words}
+    own = {word.label.casefold() for word in next((one.words for one in prompts if one.words), ())}
     # ByT5 reads what is quoted inside a sentence of its own, whose words are not the user's.
     return replace(whole, words=tuple(word for word in whole.words if word.label.casefold() in own))
 
@@ -164,11 +171,15 @@ def _main_prompt(cond: Cond, text: TextArgument) -> Prompt:
         own = next(iter((tokens or {}).values()), None)
         return Prompt.by_index(given.shape[1]) if own is None else pad_or_truncate(own, given.shape[1])
     prompt = context_prompt(tokens, encoded)
+    if text.grows and isinstance(given, Tensor) and given.shape[1] >= prompt.length:
+        return pad_or_truncate(prompt, given.shape[1])
     return placed(prompt, encoded, given) if isinstance(given, Tensor) else prompt
 
 
 def _further_prompt(cond: Cond, text: TextArgument, given: Tensor) -> Prompt:
     columns, tokens = int(given.shape[-2]), _tokens(cond, text)
+    if is_zeroed(given):
+        return wordless(columns)
     return (of_length(tokens, columns) if tokens else None) or Prompt.by_index(columns)
 
 

@@ -19,9 +19,11 @@ def context_prompt(tokens: PromptTokens | None, context: Tensor) -> Prompt:
 
     `tokens` is what the conditioning carries along. Where it does not cover the columns (ConditioningConcat), what is
     remembered of the rest is put behind it; columns of which nothing is known count as padding. Without anything known
-    at all, the columns' numbers are the words.
+    at all, the columns' numbers are the words. A context of zeros (ConditioningZeroOut) has no words: all is padding.
     """
     columns = context.shape[1]
+    if is_zeroed(context):
+        return wordless(columns)
     if tokens and (whole := of_length(tokens, columns)) is not None:
         return whole
     parts: list[Prompt] = []
@@ -38,6 +40,16 @@ def context_prompt(tokens: PromptTokens | None, context: Tensor) -> Prompt:
     if not parts:
         return Prompt.by_index(columns)
     return pad_or_truncate(concat(parts), columns)
+
+
+def is_zeroed(context: Tensor) -> bool:
+    """Whether nothing of a text is left in what an encoder gave out; ConditioningZeroOut keeps its words beside it."""
+    return not bool(context.any())
+
+
+def wordless(columns: int) -> Prompt:
+    """So many columns of padding."""
+    return Prompt("", (), (), (), (), tuple(range(columns)), columns)
 
 
 def placed(prompt: Prompt, encoded: Tensor, given: Tensor) -> Prompt:

@@ -287,13 +287,17 @@ def _own_text(prompt: Prompt, ids: Sequence[int | str], vocabulary: _Vocabulary)
 
 
 def _without_padding(prompt: Prompt, ids: Sequence[int | str], vocabulary: _Vocabulary) -> Prompt:
-    """What is padded without an end token before it has padding behind its words, and no words there."""
+    """What is padded without an end token before it has padding behind its words, and no words there; what is padded ahead has
+    none ahead of its start token."""
     stop = len(ids)
     while stop and ids[stop - 1] == vocabulary.pad_token_id:
         stop -= 1
-    if not any(token.column >= stop for token in prompt.tokens):
+    first = next((i for i, token in enumerate(ids) if token != vocabulary.pad_token_id), 0)
+    if first and ids[first] == vocabulary.bos_token_id:
+        first += 1
+    if not first and not any(token.column >= stop for token in prompt.tokens):
         return prompt
-    marked = mark_template(prompt, 0, prompt.length - stop)
+    marked = mark_template(prompt, first, prompt.length - stop)
     padding = tuple(range(stop, prompt.length))
     return replace(marked, end=tuple(c for c in marked.end if c < stop), padding=(*marked.padding, *padding))
 

@@ -19,6 +19,7 @@ from ...daam_core.errors import NothingRecorded
 from ...daam_core.maps.heatmaps import HeatMaps
 from ...daam_core.maps.relabel import by_index
 from .context_alignment import words_for
+from .packed_latents import picture_of
 from .prompt_tokens import PromptTokens
 from .tensor_hash import tensor_hash
 
@@ -112,12 +113,7 @@ class RecordingStore:
             NothingRecorded: nobody recorded this latent, recording failed, or its words are not known; the text says what
                 to do.
         """
-        if getattr(samples, "is_nested", False):
-            raise NothingRecorded(
-                "This latent holds a picture and something else (sound, a camera), which are sampled as one: there are no maps "
-                "of such models."
-            )
-        return tuple(_worded(self.recorded(picture, among), tokens) for picture in samples)
+        return tuple(_worded(self.recorded(picture, among), tokens) for picture in picture_of(samples))
 
     def recorded(self, picture: Tensor, among: Sequence[RecordInGraph] = ()) -> HeatMaps:
         """The maps of one picture's latent `[c, …]` as they were recorded, with or without words. Raises NothingRecorded."""
@@ -127,7 +123,7 @@ class RecordingStore:
 
     def note(self, samples: Tensor, among: Sequence[RecordInGraph] = ()) -> str:
         """What is missing of the maps of a latent `[pictures, …]`, empty where nothing is. Raises NothingRecorded."""
-        return self._kept_of(samples[0], among).note
+        return self._kept_of(picture_of(samples)[0], among).note
 
     def _kept_of(self, picture: Tensor, among: Sequence[RecordInGraph]) -> _Kept:
         """What is kept of one picture, with maps. Raises NothingRecorded."""

@@ -27,6 +27,7 @@ from ...daam_core.maps.heatmaps import HeatMaps
 from ...daam_core.prompt.concepts import Concept
 from .concept_encoding import ConceptEncoder
 from .live_preview import LivePreview
+from .packed_latents import Shapes, is_packed, unpacked
 from .record_options import Options
 from .recording_session import RecordingSession
 from .recording_store import RECORDINGS, Source
@@ -35,7 +36,7 @@ logger = logging.getLogger("daam_lens")
 KEY = "daam_lens"
 TORCH_COMPILE_KWARGS = "torch_compile_kwargs"
 """Where ComfyUI notes in a model's options that it is compiled."""
-_CALLBACK = 5  # position of `callback` among the arguments of outer_sample
+_CALLBACK, _SHAPES = 5, 8  # positions of `callback` and `latent_shapes` among the arguments of outer_sample
 
 
 def recording_model(model: Any, options: Options, source: Source) -> Any:
@@ -69,8 +70,9 @@ class RecordedSampling:
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             guider = executor.class_obj
-            session = _open(guider, self._options, _argument(args, kwargs, 0, "noise"))
-            last = _Last(session, self._live(session, guider))
+            shapes = _argument(args, kwargs, _SHAPES, "latent_shapes", None)
+            session = _open(guider, self._options, _argument(args, kwargs, 0, "noise"), shapes)
+            last = _Last(session, self._live(session, guider), shapes)
             given, named = _with_callback(args, kwargs, last)
         except Exception as error:  # the picture comes first
             return self._without(executor, args, kwargs, error)
@@ -94,15 +96,17 @@ class RecordedSampling:
 
     def _without(self, executor: Any, args: Any, kwargs: Any, error: Exception) -> Any:
         output = executor(*args, **kwargs)
-        self._remember([output], None, _told(error))
+        shapes = _argument(args, kwargs, _SHAPES, "latent_shapes", None)
+        self._remember([unpacked(output, shapes)], None, _told(error))
         return output
 
     def _keep(self, session: RecordingSession, output: Any, last: _Last, guider: Any) -> None:
         """Remember the run under the latent that was sampled, and under the clean one that some samplers also give out."""
-        latents, maps, note = [output], None, ""
+        latents, maps, note = [unpacked(output, last.shapes)], None, ""
         try:
             if last.clean is not None and last.clean.shape == output.shape:
-                latents.append(guider.model_patcher.model.process_latent_out(last.clean.cpu()))
+                clean = guider.model_patcher.model.process_latent_out(last.clean.cpu())
+                latents.append(unpacked(clean, last.shapes))
             maps, failure, note = session.heat_maps(), "", session.note
         except Exception as error:
             failure = str(error) if isinstance(error, NothingRecorded) else _told(error)
@@ -116,7 +120,7 @@ class RecordedSampling:
             logger.warning("DAAM Lens: the recording of this picture could not be kept.", exc_info=True)
 
 
-def _open(guider: Any, options: Options, noise: Any) -> RecordingSession:
+def _open(guider: Any, options: Options, noise: Any, shapes: Shapes | None) -> RecordingSession:
     if TORCH_COMPILE_KWARGS in guider.model_options and torch.are_deterministic_algorithms_enabled():
         raise NothingRecorded(
             "a compiled model cannot be recorded while PyTorch is told to be deterministic. "
@@ -132,12 +136,18 @@ def _open(guider: Any, options: Options, noise: Any) -> RecordingSession:
             f"this model, {type(model).__name__}, is not one that DAAM Lens reads, so nothing of it was touched. "
             f"It reads {READ_IN_COMFYUI}"
         )
+    if is_packed(shapes) and (family is None or not family.packed):
+        raise NothingRecorded(
+            f"this model, {type(model).__name__}, samples something else (sound, a camera) in one latent with the picture, "
+            "which is not read of it"
+        )
     if _kind(patcher.model) in _PICTURES_ONLY:
         raise NothingRecorded(
             f"this model, {type(patcher.model).__name__}, is given a picture and no text, so there are no words to map"
         )
     scale = int(getattr(patcher.model.latent_format, "spacial_downscale_ratio", 8))
-    return RecordingSession(options, guider, noise.shape, model, family, scale)
+    latent = shapes[0] if shapes is not None and is_packed(shapes) else noise.shape
+    return RecordingSession(options, guider, latent, model, family, scale)
 
 
 _PICTURES_ONLY = {"comfy.model_base.SVD_img2vid", "comfy.model_base.SV3D_u", "comfy.model_base.SV3D_p"}
@@ -182,10 +192,10 @@ def _compiled_apart(model_options: dict[str, Any]) -> Iterator[None]:
 class _Last:
     """The sampler's callback, which also tells which step it is and what the clean latent looks like."""
 
-    def __init__(self, session: RecordingSession, live: LivePreview | None = None) -> None:
+    def __init__(self, session: RecordingSession, live: LivePreview | None = None, shapes: Shapes | None = None) -> None:
         self.clean: torch.Tensor | None = None
         self.below: Callable[..., Any] | None = None
-        self.live = live
+        self.live, self.shapes = live, shapes
         self._session = session
 
     def __call__(self, step: int, clean: Any, x: Any, total: int) -> Any:
@@ -195,7 +205,7 @@ class _Last:
             return None
         if self.live is None:
             return self.below(step, clean, x, total)
-        return self.live.during(partial(self.below, step, clean, x, total), clean)
+        return self.live.during(partial(self.below, step, clean, x, total), unpacked(clean, self.shapes))
 
 
 def _with_callback(args: tuple[Any, ...], kwargs: dict[str, Any], last: _Last) -> tuple[list[Any], dict[str, Any]]:
@@ -274,7 +284,8 @@ def _model(session: RecordingSession) -> Callable[..., Any]:
             context = _argument(args, kwargs, 3, "c_crossattn", None)
             options = _argument(args, kwargs, 5, "transformer_options", None)
             more = {name: value for name, value in kwargs.items() if name not in _MODEL_ARGUMENTS}
-            session.begin_model(_argument(args, kwargs, 0, "x"), context, options or {}, more)
+            x = unpacked(_argument(args, kwargs, 0, "x"), more.get("latent_shapes"))
+            session.begin_model(x, context, options or {}, more)
 
         _safely(session, begin)
         try:

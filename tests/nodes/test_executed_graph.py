@@ -98,7 +98,27 @@ def test_recordings_of_the_same_options_are_as_good_as_each_other(pack: Pack) ->
     assert lonely.find(other, among=[pack("nodes.capture.recording_store").RecordInGraph("77")])[0].negative is not None
 
 
-def test_a_latent_of_several_tensors_has_a_sentence(pack: Pack) -> None:
-    several = type("NestedTensor", (), {"is_nested": True})()
-    with pytest.raises(pack("daam_core.errors").NothingRecorded, match="a picture and something else"):
-        pack("nodes.capture.recording_store").RecordingStore().find(several)
+def test_a_latent_of_several_tensors_is_known_by_its_first(pack: Pack) -> None:
+    """A video and its sound: what was recorded of the video, or why nothing was, is found by both together."""
+    module = pack("nodes.capture.recording_store")
+    video, sound = torch.randn(1, 4, 2, 3, 3), torch.randn(1, 8, 5, 2)
+    several = type("NestedTensor", (), {"is_nested": True, "unbind": lambda _: [video, sound]})()
+    store = module.RecordingStore()
+    with pytest.raises(pack("daam_core.errors").NothingRecorded, match="No recording belongs to this latent"):
+        store.find(several)
+    store.keep([video], None, "it was left out")
+    with pytest.raises(pack("daam_core.errors").NothingRecorded, match="it was left out"):
+        store.find(several)
+    with pytest.raises(pack("daam_core.errors").NothingRecorded, match="it was left out"):
+        store.note(several)
+
+
+def test_what_is_packed_is_cut_to_the_picture(pack: Pack) -> None:
+    """As ComfyUI packs: the numbers of each tensor, one after the other; another latent stays as it is."""
+    packed = pack("nodes.capture.packed_latents")
+    video, sound = torch.randn(2, 4, 2, 3, 3), torch.randn(2, 8, 5, 2)
+    both = torch.cat([video.flatten(1), sound.flatten(1)], 1)[:, None]
+    shapes = [video.shape, sound.shape]
+    assert torch.equal(packed.unpacked(both, shapes), video)
+    assert packed.unpacked(video, [video.shape]) is video and packed.unpacked(video, None) is video
+    assert packed.is_packed(shapes) and not packed.is_packed([video.shape]) and not packed.is_packed(None)

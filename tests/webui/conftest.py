@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +14,9 @@ from .checkpoints import full_shape_checkpoint, ldm_checkpoint, small_files
 from .hosts import CACHE, ROOT, Server, find
 from .other_models import controlnet, full_shape_others, hypernetwork, model_inside, v2_checkpoint, xl_checkpoint
 from .running import Live
+
+if TYPE_CHECKING:
+    from .sdnext_server import SDNextServer
 
 # As a WebUI does with an extension's folder.
 if str(ROOT) not in sys.path:
@@ -68,3 +72,19 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield Live(server.wait())
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def sdnext(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SDNextServer]:
+    """A running SD.Next with small pipelines."""
+    host, why = find("sdnext")
+    if host is None:
+        pytest.skip(why)
+    from .sdnext_server import SDNextServer  # imports diffusers, which other hosts' tests need not
+
+    running = SDNextServer(host, tmp_path_factory.mktemp("sdnext"))
+    try:
+        running.wait(600)
+        yield running
+    finally:
+        running.stop()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +22,54 @@ from .pipeline_folders import flux, lora, sd15, sdxl
 FLAGS = ("--skip-all", "--api", "--use-cpu", "all", "--no-half")
 SETTINGS = {
     "sd_model_checkpoint": "Diffusers/tiny", "sd_vae": "None", "cuda_dtype": "FP32", "diffusers_offload_mode": "none",
+    "samples_format": "png",  # its pictures of the API, too: as JPEG, two might differ and look alike
     "samples_save": True, "grid_save": False, "save_to_dirs": False, "show_progress_every_n_steps": 0,
     "sdnq_dequantize_compile": False,  # asks for triton
     "diffusers_pipeline": "From the folder",  # no kind of the host's own, whose loaders fetch shared parts of models
 }  # fmt: skip
 
 
-class SDNextServer(Server):
-    """Talk to it by `post`, `get` and `make`; models lie in `data / "models/Diffusers"`."""
+BESIDE = [Path(__file__).with_name(name) for name in ("detection_script.py", "control_script.py")]
+CONTROL_LIST = "control_extensions = ["
 
-    def __init__(self, host: Host, data: Path) -> None:
+
+def listed_for_control(host: Host, data: Path) -> Path:
+    """The host's program with DAAM Lens on its list of scripts for the tab Control, as docs/webui.md tells a user to write it;
+    the host's own files stay as they are."""
+    # gradio 3 serves no page file from under a folder whose name begins with a dot: the program is copied, not linked.
+    program = data / "program"
+    shutil.copytree(host.folder, program, ignore=shutil.ignore_patterns(".*", "venv", "__pycache__"))
+    installer = program / "installer.py"
+    text = installer.read_text(encoding="utf-8")
+    assert text.count(CONTROL_LIST) == 1, "the list is not where the documentation says"
+    installer.write_text(text.replace(CONTROL_LIST, f"{CONTROL_LIST}\n    'DAAM Lens',"), encoding="utf-8")
+    return program
+
+
+class SDNextServer(Server):
+    """Talk to it by `post`, `get` and `make`; models lie in `data / "models/Diffusers"`.
+
+    Args:
+        control: whether DAAM Lens is on the list of scripts that the tab Control shows.
+        kinds: the pipelines that are there; "tiny" is loaded first.
+    """
+
+    def __init__(
+        self, host: Host, data: Path, control: bool = False, kinds: Sequence[str] = ("tiny", "tiny-xl", "tiny-flow")
+    ) -> None:
         self.host, self.data = host, data
+        folder = listed_for_control(host, data) if control else host.folder
         models = data / "models" / "Diffusers"
         models.mkdir(parents=True)
-        for name, make in (("tiny", sd15), ("tiny-xl", sdxl), ("tiny-flow", flux)):
-            make(models / name)
+        for name in kinds:
+            {"tiny": sd15, "tiny-xl": sdxl, "tiny-flow": flux}[name](models / name)
         lora(data / "models" / "Lora" / "strong.safetensors", models / "tiny")
         (data / "extensions").mkdir()
         (data / "extensions" / "daam-lens").symlink_to(ROOT, target_is_directory=True)
+        beside = data / "extensions" / "beside" / "scripts"
+        beside.mkdir(parents=True)
+        for script in BESIDE:
+            shutil.copy(script, beside)
         (data / "config.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -53,7 +85,7 @@ class SDNextServer(Server):
         command += ["--models-dir", str(data / "models"), "--extensions-dir", str(data / "extensions")]
         command += ["--log", str(data / "own.log")]
         self._log = (data / "server.log").open("w", encoding="utf-8")
-        self.process = subprocess.Popen(command, cwd=host.folder, env=environment, stdout=self._log, stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=self._log, stderr=subprocess.STDOUT)
 
     def options(self, **values: Any) -> None:
         """The host's own settings."""

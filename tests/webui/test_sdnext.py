@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from daam_core import HeatMaps
 
 from .checked import note_checked
-from .hosts import encoded, find, picture
+from .hosts import encoded, picture
 from .running import whole
 from .sdnext_server import SDNextServer
 
@@ -29,19 +28,6 @@ HIRES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SDNextServer]:
-    host, why = find("sdnext")
-    if host is None:
-        pytest.skip(why)
-    running = SDNextServer(host, tmp_path_factory.mktemp("sdnext"))
-    try:
-        running.wait(600)
-        yield running
-    finally:
-        running.stop()
-
-
 def only(maps: list[HeatMaps]) -> HeatMaps:
     (found,) = maps
     whole(found)
@@ -49,13 +35,13 @@ def only(maps: list[HeatMaps]) -> HeatMaps:
 
 
 @pytest.mark.parametrize("model", ["tiny", "tiny-xl", "tiny-flow"])
-def test_every_kind_of_model_keeps_its_picture_and_has_its_words(server: SDNextServer, model: str) -> None:
-    server.options(sd_model_checkpoint=f"Diffusers/{model}")
+def test_every_kind_of_model_keeps_its_picture_and_has_its_words(sdnext: SDNextServer, model: str) -> None:
+    sdnext.options(sd_model_checkpoint=f"Diffusers/{model}")
     try:
-        maps, note, drawn = server.recorded({"masks": True})
-        pair, note_of_pair, _ = server.recorded(batch_size=2)
+        maps, note, drawn = sdnext.recorded({"masks": True})
+        pair, note_of_pair, _ = sdnext.recorded(batch_size=2)
     finally:
-        server.options(sd_model_checkpoint="Diffusers/tiny")
+        sdnext.options(sd_model_checkpoint="Diffusers/tiny")
     assert not note and drawn == 8 and maps[0].words == WORDS
     assert maps[0].size == (128, 128) and maps[0].picture is not None
     assert not note_of_pair and [one.words for one in pair] == [WORDS, WORDS]
@@ -76,27 +62,27 @@ def test_every_kind_of_model_keeps_its_picture_and_has_its_words(server: SDNextS
         ("fixed", ["a", "(", "red", ":", "1", ".", "3", ")", "house"]),
     ],
 )  # fmt: skip
-def test_words_are_those_of_the_chosen_parser(server: SDNextServer, parser: str, words: list[str]) -> None:
-    server.options(prompt_attention=parser)
-    maps, note, _ = server.recorded({"negative": True}, prompt="a (red:1.3) house")
-    server.options(prompt_attention="native")
+def test_words_are_those_of_the_chosen_parser(sdnext: SDNextServer, parser: str, words: list[str]) -> None:
+    sdnext.options(prompt_attention=parser)
+    maps, note, _ = sdnext.recorded({"negative": True}, prompt="a (red:1.3) house")
+    sdnext.options(prompt_attention="native")
     assert not note and only(maps).words == words
     assert maps[0].negative is not None and maps[0].negative.words == ["star"]
 
 
-def test_a_weight_is_that_of_its_word(server: SDNextServer) -> None:
-    maps, _, _ = server.recorded(prompt="a (red:1.3) house BREAK a green tree")
+def test_a_weight_is_that_of_its_word(sdnext: SDNextServer) -> None:
+    maps, _, _ = sdnext.recorded(prompt="a (red:1.3) house BREAK a green tree")
     assert only(maps).words == ["a", "red", "house", "a#2", "green", "tree"]
     assert [round(token.weight, 2) for token in maps[0].prompt.tokens] == [1, 1.3, 1, 1, 1, 1]
     assert [token.column for token in maps[0].prompt.tokens] == [1, 2, 3, 78, 79, 80]
 
 
-def test_native_and_fixed_agree_where_the_prompt_has_no_syntax(server: SDNextServer) -> None:
+def test_native_and_fixed_agree_where_the_prompt_has_no_syntax(sdnext: SDNextServer) -> None:
     """Two ways to the same embeddings: one the host's, one the pipeline's own."""
-    native, _, _ = server.recorded()
-    server.options(prompt_attention="fixed")
-    fixed, _, _ = server.recorded()
-    server.options(prompt_attention="native")
+    native, _, _ = sdnext.recorded()
+    sdnext.options(prompt_attention="fixed")
+    fixed, _, _ = sdnext.recorded()
+    sdnext.options(prompt_attention="native")
     for word in WORDS:
         assert torch.allclose(native[0].heat_map(word), fixed[0].heat_map(word), rtol=1e-3, atol=1e-4)
 
@@ -113,8 +99,8 @@ def test_native_and_fixed_agree_where_the_prompt_has_no_syntax(server: SDNextSer
         ({"prompt": "a red house and a green tree, " * 20}, (128, 128), 2),
     ],
 )
-def test_ways_to_a_picture(server: SDNextServer, body: dict[str, Any], size: tuple[int, int], steps: int) -> None:
-    maps, _, _ = server.recorded(**body)
+def test_ways_to_a_picture(sdnext: SDNextServer, body: dict[str, Any], size: tuple[int, int], steps: int) -> None:
+    maps, _, _ = sdnext.recorded(**body)
     assert only(maps).words[: len(WORDS)] == WORDS and maps[0].size == size and maps[0].steps == steps
 
 
@@ -126,42 +112,42 @@ def test_ways_to_a_picture(server: SDNextServer, body: dict[str, Any], size: tup
         ({"words": "zebra"}, {}, "'zebra' is not in the prompt"),
     ],
 )
-def test_a_refusal_is_one_sentence(server: SDNextServer, lens: dict[str, Any], body: dict[str, Any], said: str) -> None:
-    _, note, drawn = server.recorded(lens, **body)
+def test_a_refusal_is_one_sentence(sdnext: SDNextServer, lens: dict[str, Any], body: dict[str, Any], said: str) -> None:
+    _, note, drawn = sdnext.recorded(lens, **body)
     assert said in note and not drawn and "No picture was finished" not in note
-    assert "Traceback" not in server.log().split("DAAM Lens")[-1]
+    assert "Traceback" not in sdnext.log().split("DAAM Lens")[-1]
 
 
-def test_its_api_serves_the_masks_of_a_run(server: SDNextServer) -> None:
-    _, info = server.make({"overlays": False})
+def test_its_api_serves_the_masks_of_a_run(sdnext: SDNextServer) -> None:
+    _, info = sdnext.make({"overlays": False})
     run = info["extra_generation_params"]["DAAM Lens runs"]
-    assert server.get("/daam-lens/v1/runs")["runs"][0]["id"] == run
-    masks = server.post(f"/daam-lens/v1/runs/{run}/masks", {"words": ["house"], "method": "best"})["masks"]
+    assert sdnext.get("/daam-lens/v1/runs")["runs"][0]["id"] == run
+    masks = sdnext.post(f"/daam-lens/v1/runs/{run}/masks", {"words": ["house"], "method": "best"})["masks"]
     assert list(masks) == ["house"]
 
 
-def test_a_lora_is_no_word_and_its_picture_stays(server: SDNextServer) -> None:
-    maps, note, _ = server.recorded(prompt="a red house and a green tree <lora:strong:1>")
-    plain, _ = server.make()
-    painted, _ = server.make(prompt="a red house and a green tree <lora:strong:1>")
+def test_a_lora_is_no_word_and_its_picture_stays(sdnext: SDNextServer) -> None:
+    maps, note, _ = sdnext.recorded(prompt="a red house and a green tree <lora:strong:1>")
+    plain, _ = sdnext.make()
+    painted, _ = sdnext.make(prompt="a red house and a green tree <lora:strong:1>")
     assert (plain[0] != painted[0]).any(), "the LoRA did nothing: the test shows nothing"
     assert not note and only(maps).words == WORDS
 
 
-def test_a_refiner_is_not_recorded_and_the_words_have_their_maps(server: SDNextServer) -> None:
+def test_a_refiner_is_not_recorded_and_the_words_have_their_maps(sdnext: SDNextServer) -> None:
     """Its own steps are another model's; those of the model before it are there."""
-    server.options(sd_model_checkpoint="Diffusers/tiny-xl", sd_model_refiner="Diffusers/tiny-xl")
+    sdnext.options(sd_model_checkpoint="Diffusers/tiny-xl", sd_model_refiner="Diffusers/tiny-xl")
     try:
         refined: dict[str, Any] = {"enable_hr": True, "refiner_steps": 4, "refiner_start": 0.5, "steps": 4}
-        maps, note, _ = server.recorded(**refined)
+        maps, note, _ = sdnext.recorded(**refined)
         assert not note and maps[0].words == WORDS and maps[0].steps <= 4
     finally:
-        server.options(sd_model_checkpoint="Diffusers/tiny", sd_model_refiner="None")
+        sdnext.options(sd_model_checkpoint="Diffusers/tiny", sd_model_refiner="None")
 
 
-def test_its_plots_have_our_axes(server: SDNextServer) -> None:
+def test_its_plots_have_our_axes(sdnext: SDNextServer) -> None:
     """A cell for each word, drawn; what is not read there is no axis."""
-    infos = [one for one in server.get("/sdapi/v1/script-info") if one["name"] == "xyz grid script"]
+    infos = [one for one in sdnext.get("/sdapi/v1/script-info") if one["name"] == "xyz grid script"]
     labels = next(arg["choices"] for one in infos for arg in one["args"] if arg["choices"])
     each = [label if isinstance(label, str) else label[0] for label in labels]
     ours = [label for label in each if "DAAM Lens" in label]
@@ -169,36 +155,36 @@ def test_its_plots_have_our_axes(server: SDNextServer) -> None:
     nothing = ["Nothing", "", []]
     more = [False, False, False, True, False, True, False, False, 0, False, "None", 2, True, 1, 1]
     args = ["[DAAM Lens] words", "house, tree", [], *nothing, *nothing, *more]
-    images, _ = server.make({}, script_name="xyz grid script", script_args=args)
+    images, _ = sdnext.make({}, script_name="xyz grid script", script_args=args)
     _, house, tree = images
     assert house.shape == tree.shape and house.shape[0] > house.shape[1], "the word stands below"
     assert (house != tree).any()
 
 
-def test_live_heat(server: SDNextServer) -> None:
+def test_live_heat(sdnext: SDNextServer) -> None:
     """Over its own preview, the picture stays; a word that is not there is a sentence."""
-    server.options(show_progress_type="Simple")
+    sdnext.options(show_progress_type="Simple")
     try:
         body: dict[str, Any] = {"steps": 40, "prompt": "a red house"}
-        bare, _ = server.make(**body)
+        bare, _ = sdnext.make(**body)
         previews, done = set(), threading.Event()
 
         def look() -> None:
             while not done.is_set():
-                previews.add(server.get("/sdapi/v1/progress").get("current_image") or "")
+                previews.add(sdnext.get("/sdapi/v1/progress").get("current_image") or "")
                 time.sleep(0.1)
 
         thread = threading.Thread(target=look)
         thread.start()
         try:
-            seen, info = server.make({"live_word": "house", "overlays": False}, **body)
+            seen, info = sdnext.make({"live_word": "house", "overlays": False}, **body)
         finally:
             done.set()
             thread.join()
         assert (bare[0] == seen[0]).all() and "DAAM Lens note" not in info["extra_generation_params"]
         sizes = {picture(one).shape for one in previews if one}
         assert any(size[1] == 512 and size[0] > 512 for size in sizes), sizes
-        _, info = server.make({"live_word": "zebra", "overlays": False})
+        _, info = sdnext.make({"live_word": "zebra", "overlays": False})
         assert "No live heat: 'zebra' is not in the prompt" in info["extra_generation_params"]["DAAM Lens note"]
     finally:
-        server.options(show_progress_type="TAESD")
+        sdnext.options(show_progress_type="TAESD")

@@ -36,13 +36,21 @@ def case_what_is_left_out_could_not_be_built() -> Any:
     return None if here else "absent"
 
 
-def case_latents_of_several_tensors_are_refused_in_a_sentence() -> Any:
-    """A latent of picture and sound (or camera) is no tensor; the map nodes say so in a sentence, not in Python's words."""
+def case_latents_of_several_tensors() -> Any:
+    """A latent of picture and sound (or camera) is no tensor: its maps, or the sentence that names the network, are found by
+    it, and by the picture that another node takes out of it."""
     here = [family for (family,) in SEVERAL_TENSORS.values() if family.name in families.of_the_host()]
     for family in here:
         model = families.build(family)
         latents = families.sampling(family, model)(graphs.listen(model, None)[0])
-        assert graphs.refusal(latents), f"{family.name}: an empty sentence"
+        picture = latents.unbind()[0]
+        if family.maps is None:
+            name = type(model.model.diffusion_model).__name__
+            assert name in graphs.refusal(latents) and name in graphs.refusal(picture), graphs.refusal(latents)
+        else:
+            assert "its words are not known" in graphs.refusal(latents) and "its words are not known" in graphs.refusal(picture)
+            maps = graphs.runs.RECORDINGS.recorded(picture[0])
+            assert (maps.num_frames, maps.size) == (family.frames, (12 * 32, 20 * 32)), (maps.num_frames, maps.size)
     return None if here else "absent"
 
 

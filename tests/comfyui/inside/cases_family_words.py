@@ -146,6 +146,26 @@ def case_ltx() -> Any:
     return _done(_check("ltx", "LTX-Video", "t5xxl"))
 
 
+def case_ltx2() -> Any:
+    """Padding ahead of the text is left out by the encoder; the network puts registers behind it, up to 1024 columns."""
+    prompt = _check("ltx2", "LTX-2", "gemma3_12b")
+    if isinstance(prompt, str):
+        return "absent"
+    network = families.build(families.GROUPS["ltxav"][0]).model.diffusion_model
+    for connector in (network.video_embeddings_connector, network.audio_embeddings_connector):
+        connector.transformer_1d_blocks = torch.nn.ModuleList()  # which mix columns, so that it cannot be seen where they stand
+        connector.learnable_registers.data.normal_()
+    text = torch.randn(1, prompt.length, 48)
+    given = network.preprocess_text_embeds(text, unprocessed=True)
+    scaled = text * (text.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+    assert given.shape[1] == 1024 and torch.allclose(given[:, : prompt.length, :48], scaled, atol=1e-3)
+    heard = graphs.encode(graphs.listen(zoo.unet("sd15"), text_encoder("ltx2"))[1], PROMPT)
+    whole = _prompt("LTX-2", heard, c_crossattn=given)
+    graphs.same_words([word.label for word in whole.words], PROMPT)
+    assert whole.length == 1024 and all(_columns(whole, word) == _columns(prompt, word) for word in ("house", "tree"))
+    return None
+
+
 def case_mochi() -> Any:
     return _done(_check("mochi", "Mochi", "t5xxl"))
 

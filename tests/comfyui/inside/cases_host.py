@@ -270,10 +270,32 @@ def case_nodes_of_a_video() -> None:
 
 
 def case_zeroed_negative() -> None:
-    """ConditioningZeroOut of the prompt itself as the negative one, as Flux and SD3 graphs have it."""
+    """ConditioningZeroOut of the prompt itself as the negative one, as Flux and SD3 graphs have it: that side has no words."""
 
     def sample(model: Any, encoder: Any) -> torch.Tensor:
         positive = encode(encoder, PROMPT)
         return ksampler(model, positive, host_nodes.ConditioningZeroOut().zero_out(positive)[0], empty(128, 128))
 
-    check(unet("sd15"), clip("sd15"), sample, PROMPT)
+    (maps,) = check(unet("sd15"), clip("sd15"), sample, PROMPT, negative=True)
+    assert maps.negative.words == [] and maps.words[2] == "house"
+
+
+def case_zeroed_prompt() -> None:
+    """As the positive one it has no words, although it carries them along; beside another prompt that one's words are left."""
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        zeros = host_nodes.ConditioningZeroOut().zero_out(encode(encoder, PROMPT))[0]
+        return ksampler(model, zeros, encode(encoder, ""), empty(128, 128))
+
+    plain = sample(unet("sd15"), clip("sd15"))
+    heard = sample(*listen(unet("sd15"), clip("sd15")))
+    assert torch.equal(plain, heard)
+    assert "The positive prompt was set to zero (ConditioningZeroOut), so none of its words" in graphs.refusal(heard)
+
+    def both(model: Any, encoder: Any) -> torch.Tensor:
+        zeros = host_nodes.ConditioningZeroOut().zero_out(encode(encoder, "a blue boat"))[0]
+        (joined,) = host_nodes.ConditioningCombine().combine(encode(encoder, PROMPT), zeros)
+        return ksampler(model, joined, encode(encoder, ""), empty(128, 128))
+
+    (maps,) = runs.maps_of(both(*listen(unet("sd15"), clip("sd15"))))
+    graphs.same_words(maps.words, PROMPT)

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import comfy.clip_model
 import comfy.sd
 import comfy.text_encoders.flux
 import comfy.text_encoders.lumina2
@@ -57,7 +58,7 @@ def _fill(module: torch.nn.Module) -> None:
         elif weight.dim() > 1:
             weight.data = torch.randn(weight.shape, generator=generator) * (0.5 if "embed" in name else weight.shape[1] ** -0.5)
         else:
-            weight.data = torch.ones(weight.shape) if "norm" in name and "weight" in name else torch.zeros(weight.shape)
+            weight.data = torch.ones(weight.shape) if "norm" in name.lower() and "weight" in name else torch.zeros(weight.shape)
 
 
 @cache
@@ -277,6 +278,18 @@ def _cogvideox() -> Any:
 def _ltx() -> Any:
     family = _absent("lt")
     return _made(family.ltxv_te(), family.LTXVT5Tokenizer, t5xxl={**_T5, "d_model": 48})
+
+
+def _ltx2() -> Any:
+    """Gemma, padded ahead; all of its layers are joined and projected."""
+    family = _absent("lt")
+    tokenizer = getattr(family, "LTXAVGemmaTokenizer", None)
+    if tokenizer is None:
+        return None
+    config = {**_LLAMA, "vocab_size": 64}
+    with mock.patch.object(comfy.clip_model, "CLIPVision", return_value=torch.nn.Identity()):  # of 400 million weights
+        unnamed = {"": config}  # as the host calls what it reads the text with
+        return _made(family.LTXAVTEModel, tokenizer, {"spiece_model": _spiece()}, **unnamed)
 
 
 def _mochi() -> Any:

@@ -115,9 +115,8 @@ def check_built(family: Family, model: Any) -> dict[str, Any]:
     heard = _same(family, model, sample)
     known = registry.comfyui_model_of(network) or registry.comfyui_refusal(network) or unets.is_unet(network)
     assert known or not family.named, f"{type(network).__name__} is neither read nor refused with a reason"
-    found: dict[str, Any] = {"class": family.name, "network": type(network).__name__, "reason": "its latent is several tensors"}
-    if len(family.shapes) < 2:
-        found |= _proved(family, model, sample, heard)
+    found: dict[str, Any] = {"class": family.name, "network": type(network).__name__, "reason": ""}
+    found |= _proved(family, model, sample, _tensors(heard)[0])
     if "off" in found and isinstance(family.maps, (Joint, Cross)) and not family.mixes_text:
         _probed(family, model)
     names = [name for name, one in registry.COMFYUI_FAMILIES.items() if one is registry.comfyui_model_of(network)]

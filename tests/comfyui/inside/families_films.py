@@ -222,7 +222,7 @@ SEVERAL_TENSORS = {
         Family("LTXAV", _LTX | {
             "audio_in_channels": 128, "audio_cross_attention_dim": 64, "audio_attention_head_dim": 32,
             "audio_num_attention_heads": 2, "connector_attention_head_dim": 16, "connector_num_attention_heads": 3,
-        }, width=96, given=ALL, shapes=((1, 128, 2, 12, 20), (1, 8, 10, 16))),
+        }, width=96, frames=2, given=ALL, shapes=((1, 128, 2, 12, 20), (1, 8, 10, 16)), maps=Cross(2 * 240, grid=(12, 20))),
     ),
     "minimax_h3": (
         Family("MiniMaxH3", {

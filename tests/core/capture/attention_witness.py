@@ -39,7 +39,12 @@ class Witness:
             scale = kwargs.get("scale") or query.shape[-1] ** -0.5
             if not self._muted:
                 self.calls.append((query.detach().clone(), k.detach().clone(), attn_mask, scale))
-            return below(query, key, value, attn_mask, *args, **kwargs)
+            # A mode that looks for PyTorch's attention (perturbed attention guidance) knows it by this name.
+            torch.nn.functional.scaled_dot_product_attention = below
+            try:
+                return below(query, key, value, attn_mask, *args, **kwargs)
+            finally:
+                torch.nn.functional.scaled_dot_product_attention = attention
 
         torch.nn.functional.scaled_dot_product_attention = attention
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -103,7 +103,23 @@ PACKED: dict[str, Any] = {"timestep": TIMES, "encoder_hidden_states": rand(BATCH
 POOLED = {"pooled_projections": rand(BATCH, 12)}
 
 
-def latent(path: str, channels: int = 4, given: dict[str, Any] | None = None, pooled: str = "", **config: Any) -> Case:
-    module, maker = make(path, **config)
-    own = {"hidden_states": rand(BATCH, channels, 4, 6), **PACKED, **(given or {})}
-    return Case(module, maker, own, (1, 2, 3), pooled=pooled)
+HEADED: dict[str, Any] = {"attention_head_dim": WIDTH, "num_attention_heads": HEADS}
+SMALL: dict[str, Any] = {"in_channels": 4, "num_layers": 2, **HEADED}
+"""What most models are made with."""
+_FIELDS = {one.name for one in fields(Case)}
+
+
+def case(path: str, given: dict[str, Any], grid: tuple[int, int, int] = (1, 2, 3), **options: Any) -> Case:
+    """The class at a path, called with `given`; options that are no fields of a case are what it is made with."""
+    own = {name: options.pop(name) for name in _FIELDS & set(options)}
+    return Case(*make(path, **options), given, grid, **own)
+
+
+def latent(path: str, channels: int = 4, given: dict[str, Any] | None = None, **options: Any) -> Case:
+    """A case of a picture `[batch, c, h, w]`."""
+    return case(path, {"hidden_states": rand(BATCH, channels, 4, 6), **PACKED, **(given or {})}, **options)
+
+
+def video(path: str, given: dict[str, Any] | None = None, **options: Any) -> Case:
+    """A case of a video `[batch, c, frames, h, w]`."""
+    return case(path, {"hidden_states": rand(BATCH, 4, 2, 4, 6), **PACKED, **(given or {})}, (2, 2, 3), **options)

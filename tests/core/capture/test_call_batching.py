@@ -33,13 +33,35 @@ def test_layers_of_one_shape_become_one_layer_of_more_heads() -> None:
     batch = watched()
     calls = [call(key_heads=1), call(7), call(key_heads=1)]
     assert all(batch.add(number, one) for number, one in enumerate(calls))
-    (first, alike), (second, other) = batch.take()
-    assert (first, second) == ([0, 2], [1])
+    found = batch.take()
+    assert [held.layers for held in found] == [(0, 2), (1,)] and [held.size for held in found] == [(5, 6), (5, 7)]
+    alike, other = (held.as_one() for held in found)
+    assert torch.equal(found[0].as_one([1]).k, calls[2].k)
     assert torch.equal(other.q, calls[1].q) and torch.equal(other.k, calls[1].k)
     part, keys = alike.part(slice(1, 2), 0, 5, slice(0, 6))
     got = (part.q.double() @ part.k.double().transpose(-1, -2) * part.scale).softmax(-1)[..., keys]
     wanted = [(c.q[1:].double() @ c.k[1:].double().transpose(-1, -2) * 0.5).softmax(-1) for c in (calls[0], calls[2])]
     torch.testing.assert_close(got, torch.cat(wanted, 1))
+
+
+def test_memory_is_used_again_by_later_calls_once_nobody_needs_it() -> None:
+    """What somebody still needs stays what it was; keys of another shape than the queries, and of the same."""
+    batch = watched()
+    for keys in (5, 6):
+        kept = held = None
+        for _ in range(4):
+            calls = [call(keys) for _ in range(3)]
+            assert all(batch.add(number, one) for number, one in enumerate(calls))
+            (found,) = batch.take()
+            assert torch.equal(found.q, torch.stack([one.q for one in calls]))
+            assert torch.equal(found.k, torch.stack([one.k for one in calls]))
+            if kept is None:
+                kept, held = found, found.k.clone()
+                continue
+            assert found is not kept and torch.equal(kept.k, held)
+            found.users -= 1
+            batch.begin()
+        assert len(batch._made[found.kind, found.layers]) == 2
 
 
 def test_nothing_waits_where_somebody_writes_into_queries_or_keys() -> None:

@@ -183,14 +183,14 @@ def test_a_class_made_from_another_is_known_by_itself() -> None:
 
 
 def test_a_network_that_is_refused_has_a_reason() -> None:
-    """Also where it is made from one that is read: LTX with sound is made from LTX."""
+    """A network that is made from one that is read is known by itself: LTX-2, which has sound, is made from LTX."""
     for name, reason in families.REFUSED_IN_COMFYUI.items():
         assert families.comfyui_model_of(model(name)) is None
         assert families.comfyui_refusal(model(name)) == reason
     base = type(model("lightricks.model.LTXVModel"))
     sound = type("LTXAVModel", (base,), {"__module__": "comfy.ldm.lightricks.av_model"})()
-    assert "mixed anew" in families.comfyui_refusal(sound)
-    assert families.comfyui_model_of(sound) is None
+    assert families.comfyui_model_of(sound) is families.COMFYUI_FAMILIES["LTX-2"]
+    assert families.comfyui_model_of(base()) is families.COMFYUI_FAMILIES["LTX-Video"]
     assert families.comfyui_refusal(base()) == "", "it is read"
     assert not {name for known in families.COMFYUI_FAMILIES.values() for name in known.classes} & set(
         families.REFUSED_IN_COMFYUI

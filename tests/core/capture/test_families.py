@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from daam_core.capture import transformer_hooks
+from daam_core.capture import transformer_attention
 from daam_core.capture.buffers import StoreOptions
 from daam_core.capture.families import FAMILIES, family_of
 from daam_core.capture.family import Family
@@ -24,6 +24,7 @@ from daam_core.capture.refused_families import REFUSED
 from daam_core.capture.text_rows import EncodedText
 from daam_core.capture.transformer_hooks import TransformerHooks
 from daam_core.capture.transformer_recording import TransformerRecording
+from daam_core.errors import UnsupportedModel
 from daam_core.prompt.prompt import Prompt
 from daam_core.types import Side
 
@@ -67,7 +68,7 @@ def case(request: Any) -> Case:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel's log-sum-exp is taken at any size, as it is where pictures are large."""
-    monkeypatch.setattr(transformer_hooks, "_SMALL", 0)
+    monkeypatch.setattr(transformer_attention, "_SMALL", 0)
 
 
 @pytest.mark.usefixtures("watched")
@@ -214,6 +215,16 @@ def test_every_transformer_of_diffusers_is_read_or_refused_by_name() -> None:
     own = {path for path in found if not path.startswith("dual_transformer_2d")}
     assert own - set(read) - set(REFUSED) == set(), "neither read nor refused"
     assert (set(read) | set(REFUSED)) - found == set(), "no class of diffusers"
+
+
+@pytest.mark.parametrize("path", REFUSED)
+def test_a_refused_class_is_named_with_its_reason(path: str) -> None:
+    """Also where it is made from one that is read, as Wan Animate 2 and AnyFlow with FAR might be."""
+    module, name = path.rsplit(".", 1)
+    kind = getattr(importlib.import_module(f"diffusers.models.transformers.{module}"), name)
+    with pytest.raises(UnsupportedModel) as refused:
+        family_of(object.__new__(kind))
+    assert str(refused.value) == f"{name} cannot be read: {REFUSED[path]}."
 
 
 def test_the_table_of_models_lists_every_family_and_every_refusal() -> None:

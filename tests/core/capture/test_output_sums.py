@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from daam_core.attention.cells import Cells
 from daam_core.attention.output import add_affinity, add_output_scores, heads_beside
-from daam_core.capture import output_sums, transformer_hooks
+from daam_core.capture import output_sums, transformer_attention
 from daam_core.capture.attention_call import AttentionCall
 from daam_core.capture.buffers import BatchSlice, StoreOptions
 from daam_core.capture.families import family_of
@@ -101,7 +101,7 @@ def expected(model: nn.Module, case: Case, row: int, columns: int) -> tuple[Tens
 @pytest.mark.parametrize(("name", "small"), [*((name, 0) for name in PICTURES), ("flux", 2**17), ("lumina 2", 2**17)])
 def test_output_space_of_every_family(name: str, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The picture untouched, scores and affinity of both rows to 1e-5, with and without the kernel's log-sum-exp."""
-    monkeypatch.setattr(transformer_hooks, "_SMALL", small)
+    monkeypatch.setattr(transformer_attention, "_SMALL", small)
     case = CASES[name]
     model = build(case)
     before = run(model, case.given)

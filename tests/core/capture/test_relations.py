@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from daam_core.capture import accumulator, relation_sums, transformer_hooks
+from daam_core.capture import accumulator, relation_sums, self_attention_sums, transformer_attention
 from daam_core.capture.buffers import StoreOptions
 from daam_core.capture.families import FAMILIES, family_of
 from daam_core.capture.family import Family
@@ -92,7 +92,7 @@ def joint_calls(model: nn.Module, case: Case) -> tuple[list[Tensor], int, Tensor
 @pytest.mark.parametrize("name", CASES)
 def test_every_relation_of_every_family(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every family whose text and picture are one sequence; the others say that their text asks nothing."""
-    monkeypatch.setattr(transformer_hooks, "_SMALL", 0)
+    monkeypatch.setattr(transformer_attention, "_SMALL", 0)
     check_relations(name)
 
 
@@ -141,7 +141,7 @@ def test_the_picture_to_itself_where_the_text_has_an_attention_of_its_own(
     name: str, small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the first such layer in the first step, with and without the kernel's log-sum-exp; the picture stays as it is."""
-    monkeypatch.setattr(transformer_hooks, "_SMALL", small)
+    monkeypatch.setattr(transformer_attention, "_SMALL", small)
     case = CASES[name]
     model = build(case)
     layers = [layer for layer, _ in model.named_modules() if family_of(model).is_picture_layer(layer)]
@@ -166,7 +166,7 @@ def test_every_family_that_is_read_so_is_tested() -> None:
 
 def test_a_large_picture_of_a_cross_attention_is_cut_into_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with joint attention: 2 x 3 positions where four may be kept are (1, 2) cells."""
-    monkeypatch.setattr(accumulator, "SELF_ATTENTION_POSITIONS", 4)
+    monkeypatch.setattr(self_attention_sums, "SELF_ATTENTION_POSITIONS", 4)
     case = CASES["pixart"]
     model = build(case)
     whole = picture_to_itself(model, case, "transformer_blocks.0.attn1")[[3, 5]].unflatten(-1, (2, 3))
@@ -215,8 +215,8 @@ def check_text(got: Any, p: Any, picture: Tensor, text: Tensor, case: Case, term
 def test_a_large_grid_is_cut_into_cells(name: str, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """2 x 3 positions where four may be kept: (1, 2) cells, the positions 3 and 5 in their middle; and the means of their keys,
     which share the middle column."""
-    monkeypatch.setattr(transformer_hooks, "_SMALL", small)
-    monkeypatch.setattr(accumulator, "SELF_ATTENTION_POSITIONS", 4)
+    monkeypatch.setattr(transformer_attention, "_SMALL", small)
+    monkeypatch.setattr(self_attention_sums, "SELF_ATTENTION_POSITIONS", 4)
     case = CASES[name]
     model = build(case)
     group, errors = recorded(model, case, StoreOptions(self_attention=True))
@@ -245,7 +245,7 @@ def never_called(*_: Any) -> Any:
 
 
 def test_nothing_is_computed_where_it_was_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accumulator, "add_joint_self", never_called)
+    monkeypatch.setattr(self_attention_sums, "add_joint_self", never_called)
     case = CASES["flux"]
     monkeypatch.setattr(relation_sums, "add_text_queries", never_called)
     group, errors = recorded(build(case), case, StoreOptions())

@@ -70,6 +70,9 @@ class _Receiver:
     def begin_forward(self, inputs: UNetInputs) -> bool:
         return True
 
+    def planned(self) -> None:
+        return None
+
     def on_attention(
         self, layer: int, grid: tuple[int, int], q: torch.Tensor, k: torch.Tensor, cross: bool, of_context: bool
     ) -> None:

@@ -7,16 +7,24 @@ from typing import Any
 
 import torch
 
-from .model_case import BATCH, HEADS, KEPT, PACKED, POOLED, TEXT, TIMES, WIDTH, Case, ids, make, mask, rand
-
-
-def _video(
-    path: str, given: dict[str, Any] | None = None, own: Any = ..., pooled: str = "", apart: str = "", **config: Any
-) -> Case:
-    module, maker = make(path, **config)
-    arguments = {"hidden_states": rand(BATCH, 4, 2, 4, 6), **PACKED, **(given or {})}
-    return Case(module, maker, arguments, (2, 2, 3), own=own, pooled=pooled, apart=apart)
-
+from .model_case import (
+    BATCH,
+    HEADED,
+    HEADS,
+    KEPT,
+    PACKED,
+    POOLED,
+    SMALL,
+    TEXT,
+    TIMES,
+    WIDTH,
+    Case,
+    case,
+    ids,
+    mask,
+    rand,
+    video,
+)
 
 _WAN: dict[str, Any] = {
     "num_attention_heads": HEADS, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4, "text_dim": 16,
@@ -30,20 +38,8 @@ _MOTIF: dict[str, Any] = {
 _MOTIF_GIVEN = {"encoder_attention_mask": mask(), "image_embeds": rand(BATCH, 3, 8)}
 
 VIDEO_CASES: dict[str, Case] = {
-    "kandinsky 5": Case(
-        *make(
-            "transformer_kandinsky.Kandinsky5Transformer3DModel",
-            in_visual_dim=4,
-            in_text_dim=16,
-            in_text_dim2=12,
-            time_dim=16,
-            out_visual_dim=4,
-            model_dim=16,
-            ff_dim=16,
-            num_text_blocks=1,
-            num_visual_blocks=2,
-            axes_dims=(2, 2, 4),
-        ),
+    "kandinsky 5": case(
+        "transformer_kandinsky.Kandinsky5Transformer3DModel",
         {
             "hidden_states": rand(BATCH, 2, 4, 6, 4),
             **PACKED,
@@ -52,9 +48,19 @@ VIDEO_CASES: dict[str, Case] = {
             "text_rope_pos": torch.arange(TEXT),
         },
         (2, 2, 3),
+        in_visual_dim=4,
+        in_text_dim=16,
+        in_text_dim2=12,
+        time_dim=16,
+        out_visual_dim=4,
+        model_dim=16,
+        ff_dim=16,
+        num_text_blocks=1,
+        num_visual_blocks=2,
+        axes_dims=(2, 2, 4),
     ),
-    "wan": _video("transformer_wan.WanTransformer3DModel", **_WAN),
-    "wan vace": _video(
+    "wan": video("transformer_wan.WanTransformer3DModel", **_WAN),
+    "wan vace": video(
         "transformer_wan_vace.WanVACETransformer3DModel",
         {"control_hidden_states": rand(BATCH, 6, 2, 4, 6)},
         apart="vace_blocks",
@@ -62,14 +68,14 @@ VIDEO_CASES: dict[str, Case] = {
         vace_in_channels=6,
         **_WAN,
     ),
-    "wan i2v 2.1": _video(
+    "wan i2v 2.1": video(
         "transformer_wan.WanTransformer3DModel",
         {"encoder_hidden_states": rand(BATCH, 512, 16), "encoder_hidden_states_image": rand(BATCH, 5, 8)},
         image_dim=8,
         added_kv_proj_dim=24,
         **_WAN,
     ),
-    "wan animate": _video(
+    "wan animate": video(
         "transformer_wan_animate.WanAnimateTransformer3DModel",
         {
             "hidden_states": rand(BATCH, 12, 3, 4, 6),
@@ -90,19 +96,10 @@ VIDEO_CASES: dict[str, Case] = {
         inject_face_latents_blocks=2,
         motion_encoder_channel_sizes={"4": 8, "8": 8, "16": 8},
     ),
-    "skyreels": _video("transformer_skyreels_v2.SkyReelsV2Transformer3DModel", **_WAN),
-    "chronoedit": _video("transformer_chronoedit.ChronoEditTransformer3DModel", **_WAN, rope_temporal_skip_len=4),
-    "ltx": Case(
-        *make(
-            "transformer_ltx.LTXVideoTransformer3DModel",
-            in_channels=4,
-            out_channels=4,
-            num_attention_heads=HEADS,
-            attention_head_dim=WIDTH,
-            cross_attention_dim=16,
-            num_layers=2,
-            caption_channels=16,
-        ),
+    "skyreels": video("transformer_skyreels_v2.SkyReelsV2Transformer3DModel", **_WAN),
+    "chronoedit": video("transformer_chronoedit.ChronoEditTransformer3DModel", **_WAN, rope_temporal_skip_len=4),
+    "ltx": case(
+        "transformer_ltx.LTXVideoTransformer3DModel",
         {
             "hidden_states": rand(BATCH, 12, 4),
             **PACKED,
@@ -112,36 +109,26 @@ VIDEO_CASES: dict[str, Case] = {
             "width": 3,
         },
         (2, 2, 3),
+        out_channels=4,
+        cross_attention_dim=16,
+        caption_channels=16,
+        **SMALL,
     ),
-    "hunyuan video": _video(
+    "hunyuan video": video(
         "transformer_hunyuan_video.HunyuanVideoTransformer3DModel",
         {"encoder_attention_mask": mask(), "guidance": TIMES, **POOLED},
         in_channels=4,
         out_channels=4,
-        num_attention_heads=HEADS,
-        attention_head_dim=WIDTH,
         num_layers=1,
         num_single_layers=1,
         num_refiner_layers=1,
         text_embed_dim=16,
         pooled_projection_dim=12,
         rope_axes_dim=(2, 2, 4),
+        **HEADED,
     ),
-    "hunyuan video 1.5": Case(
-        *make(
-            "transformer_hunyuan_video15.HunyuanVideo15Transformer3DModel",
-            in_channels=4,
-            out_channels=4,
-            num_attention_heads=HEADS,
-            attention_head_dim=WIDTH,
-            num_layers=2,
-            num_refiner_layers=1,
-            text_embed_dim=16,
-            text_embed_2_dim=12,
-            image_embed_dim=8,
-            rope_axes_dim=(2, 2, 4),
-            target_size=16,
-        ),
+    "hunyuan video 1.5": case(
+        "transformer_hunyuan_video15.HunyuanVideo15Transformer3DModel",
         {
             "hidden_states": rand(BATCH, 4, 2, 2, 3),
             **PACKED,
@@ -153,20 +140,17 @@ VIDEO_CASES: dict[str, Case] = {
         (2, 2, 3),
         text=("encoder_hidden_states", "encoder_hidden_states_2"),
         order=[[7, 8, 9, *range(kept), *[-1] * 4, *range(kept, TEXT)] for kept in KEPT],
+        out_channels=4,
+        num_refiner_layers=1,
+        text_embed_dim=16,
+        text_embed_2_dim=12,
+        image_embed_dim=8,
+        rope_axes_dim=(2, 2, 4),
+        target_size=16,
+        **SMALL,
     ),
-    "sana wm": Case(
-        *make(
-            "transformer_sana_wm.SanaWMTransformer3DModel",
-            in_channels=4,
-            num_layers=2,
-            hidden_size=32,
-            num_attention_heads=HEADS,
-            softmax_every_n=2,
-            linear_head_dim=16,
-            caption_channels=16,
-            chunk_plucker_channels=6,
-            mlp_ratio=2.0,
-        ),
+    "sana wm": case(
+        "transformer_sana_wm.SanaWMTransformer3DModel",
         {
             "hidden_states": rand(BATCH, 4, 2, 2, 3),
             "timestep": torch.full((BATCH, 1, 2), 500.0),
@@ -176,24 +160,18 @@ VIDEO_CASES: dict[str, Case] = {
             "chunk_plucker": rand(BATCH, 6, 2, 2, 3),
         },
         (2, 2, 3),
+        in_channels=4,
+        num_layers=2,
+        hidden_size=32,
+        num_attention_heads=HEADS,
+        softmax_every_n=2,
+        linear_head_dim=16,
+        caption_channels=16,
+        chunk_plucker_channels=6,
+        mlp_ratio=2.0,
     ),
-    "cosmos 3": Case(
-        *make(
-            "transformer_cosmos3.Cosmos3OmniTransformer",
-            head_dim=WIDTH,
-            hidden_size=16,
-            intermediate_size=16,
-            latent_channel=4,
-            latent_patch_size=2,
-            num_attention_heads=4,
-            num_hidden_layers=2,
-            num_key_value_heads=2,
-            patch_latent_dim=16,
-            rope_axes_dim=[2, 1, 1],
-            vocab_size=32,
-            sound_gen=True,
-            sound_dim=3,
-        ),
+    "cosmos 3": case(
+        "transformer_cosmos3.Cosmos3OmniTransformer",
         {
             "input_ids": torch.arange(3, 3 + TEXT),
             "text_indexes": torch.arange(TEXT),
@@ -218,39 +196,44 @@ VIDEO_CASES: dict[str, Case] = {
         picture="vision_tokens",
         embedded="embed_tokens",
         rows=1,
+        head_dim=WIDTH,
+        hidden_size=16,
+        intermediate_size=16,
+        latent_channel=4,
+        latent_patch_size=2,
+        num_attention_heads=4,
+        num_hidden_layers=2,
+        num_key_value_heads=2,
+        patch_latent_dim=16,
+        rope_axes_dim=[2, 1, 1],
+        vocab_size=32,
+        sound_gen=True,
+        sound_dim=3,
     ),
-    "cogvideox": Case(
-        *make(
-            "cogvideox_transformer_3d.CogVideoXTransformer3DModel",
-            num_attention_heads=HEADS,
-            attention_head_dim=WIDTH,
-            in_channels=4,
-            out_channels=4,
-            time_embed_dim=4,
-            text_embed_dim=16,
-            num_layers=2,
-            sample_width=6,
-            sample_height=4,
-            sample_frames=5,
-            max_text_seq_length=TEXT,
-        ),
+    "cogvideox": case(
+        "cogvideox_transformer_3d.CogVideoXTransformer3DModel",
         {"hidden_states": rand(BATCH, 2, 4, 4, 6), **PACKED},
         (2, 2, 3),
+        out_channels=4,
+        time_embed_dim=4,
+        text_embed_dim=16,
+        sample_width=6,
+        sample_height=4,
+        sample_frames=5,
+        max_text_seq_length=TEXT,
+        **SMALL,
     ),
-    "mochi": _video(
+    "mochi": video(
         "transformer_mochi.MochiTransformer3DModel",
         {"encoder_attention_mask": mask().bool()},
         pooled="time_embed",
-        num_attention_heads=HEADS,
-        attention_head_dim=WIDTH,
-        num_layers=2,
         pooled_projection_dim=16,
-        in_channels=4,
         text_embed_dim=16,
         time_embed_dim=4,
         max_sequence_length=TEXT,
+        **SMALL,
     ),
-    "allegro": _video(
+    "allegro": video(
         "transformer_allegro.AllegroTransformer3DModel",
         {"encoder_attention_mask": mask(), "timestep": torch.full((BATCH,), 5)},
         num_attention_heads=HEADS,
@@ -264,14 +247,10 @@ VIDEO_CASES: dict[str, Case] = {
         sample_width=6,
         sample_frames=2,
     ),
-    "latte": _video(
+    "latte": video(
         "latte_transformer_3d.LatteTransformer3DModel",
         {"timestep": torch.full((BATCH,), 5)},
-        num_attention_heads=HEADS,
-        attention_head_dim=WIDTH,
-        in_channels=4,
         out_channels=8,
-        num_layers=2,
         cross_attention_dim=16,
         sample_size=8,
         patch_size=2,
@@ -281,8 +260,9 @@ VIDEO_CASES: dict[str, Case] = {
         video_length=2,
         attention_bias=True,
         activation_fn="gelu-approximate",
+        **SMALL,
     ),
-    "sana video": _video(
+    "sana video": video(
         "transformer_sana_video.SanaVideoTransformer3DModel",
         {"encoder_attention_mask": mask()},
         in_channels=4,
@@ -297,7 +277,7 @@ VIDEO_CASES: dict[str, Case] = {
         sample_size=8,
         rope_max_seq_len=32,
     ),
-    "cosmos": _video(
+    "cosmos": video(
         "transformer_cosmos.CosmosTransformer3DModel",
         in_channels=4,
         out_channels=4,
@@ -310,14 +290,14 @@ VIDEO_CASES: dict[str, Case] = {
         concat_padding_mask=False,
         extra_pos_embed_type=None,
     ),
-    "helios": _video(
+    "helios": video(
         "transformer_helios.HeliosTransformer3DModel",
         {"timestep": torch.full((BATCH,), 5), "indices_hidden_states": torch.arange(2).expand(BATCH, -1)},
         rope_dim=(4, 4, 4),
         **_WAN_SHORT,
     ),
-    "anyflow": Case(
-        *make("transformer_anyflow.AnyFlowTransformer3DModel", **_WAN),
+    "anyflow": case(
+        "transformer_anyflow.AnyFlowTransformer3DModel",
         {
             "hidden_states": rand(BATCH, 2, 4, 4, 6),
             "timestep": torch.full((BATCH, 2), 5.0),
@@ -325,23 +305,10 @@ VIDEO_CASES: dict[str, Case] = {
             "encoder_hidden_states": rand(BATCH, TEXT, 16),
         },
         (2, 2, 3),
+        **_WAN,
     ),
-    "kandinsky 6": Case(
-        *make(
-            "transformer_kandinsky6.Kandinsky6Transformer3DModel",
-            in_visual_dim=4,
-            in_text_dim=16,
-            in_text_dim2=12,
-            time_dim=16,
-            out_visual_dim=4,
-            model_dim=16,
-            ff_dim=16,
-            num_text_blocks=1,
-            num_visual_blocks=2,
-            axes_dims=(2, 2, 4),
-            in_audio_dim=4,
-            out_audio_dim=4,
-        ),
+    "kandinsky 6": case(
+        "transformer_kandinsky6.Kandinsky6Transformer3DModel",
         {
             "hidden_states": rand(BATCH, 3, 4, 6, 9),
             **PACKED,
@@ -352,8 +319,20 @@ VIDEO_CASES: dict[str, Case] = {
         },
         (2, 2, 3),
         own=(slice(None), slice(0, 2)),
+        in_visual_dim=4,
+        in_text_dim=16,
+        in_text_dim2=12,
+        time_dim=16,
+        out_visual_dim=4,
+        model_dim=16,
+        ff_dim=16,
+        num_text_blocks=1,
+        num_visual_blocks=2,
+        axes_dims=(2, 2, 4),
+        in_audio_dim=4,
+        out_audio_dim=4,
     ),
-    "framepack": _video(
+    "framepack": video(
         "transformer_hunyuan_video_framepack.HunyuanVideoFramepackTransformer3DModel",
         {
             "encoder_attention_mask": mask(),
@@ -370,8 +349,6 @@ VIDEO_CASES: dict[str, Case] = {
         },
         in_channels=4,
         out_channels=4,
-        num_attention_heads=HEADS,
-        attention_head_dim=WIDTH,
         num_layers=1,
         num_single_layers=1,
         num_refiner_layers=1,
@@ -381,13 +358,14 @@ VIDEO_CASES: dict[str, Case] = {
         has_image_proj=True,
         image_proj_dim=8,
         has_clean_x_embedder=True,
+        **HEADED,
     ),
     "motif": replace(
-        _video("transformer_motif_video.MotifVideoTransformer3DModel", _MOTIF_GIVEN, **_MOTIF),
+        video("transformer_motif_video.MotifVideoTransformer3DModel", _MOTIF_GIVEN, **_MOTIF),
         textless=("single_transformer_blocks.1.attn",),
     ),
     "motif beside": replace(
-        _video(
+        video(
             "transformer_motif_video.MotifVideoTransformer3DModel",
             _MOTIF_GIVEN,
             enable_text_cross_attention_dual=True,
@@ -398,7 +376,7 @@ VIDEO_CASES: dict[str, Case] = {
         textless=("single_transformer_blocks.1.attn",),
     ),
     "easyanimate": replace(
-        _video(
+        video(
             "transformer_easyanimate.EasyAnimateTransformer3DModel",
             {"encoder_hidden_states_t5": rand(BATCH, 3, 12)},
             in_channels=4,
@@ -414,23 +392,8 @@ VIDEO_CASES: dict[str, Case] = {
         ),
         text=("encoder_hidden_states", "encoder_hidden_states_t5"),
     ),
-    "minimax": Case(
-        *make(
-            "transformer_minimax_h3.MiniMaxH3Transformer3DModel",
-            num_attention_heads=HEADS,
-            attention_head_dim=16,
-            hidden_size=16,
-            num_layers=2,
-            num_refiner_layers=1,
-            ffn_dim=16,
-            in_channels=1,
-            audio_in_channels=4,
-            text_dim=16,
-            freq_dim=16,
-            time_embed_hidden_dim=16,
-            time_embed_dim=16,
-            rope_freq_dim=2,
-        ),
+    "minimax": case(
+        "transformer_minimax_h3.MiniMaxH3Transformer3DModel",
         {
             "hidden_states": rand(BATCH, 16, 4),
             "audio_hidden_states": rand(BATCH, 3, 4),
@@ -447,23 +410,22 @@ VIDEO_CASES: dict[str, Case] = {
         },
         (2, 2, 3),
         own=(slice(None), slice(4, None)),
+        num_attention_heads=HEADS,
+        attention_head_dim=16,
+        hidden_size=16,
+        num_layers=2,
+        num_refiner_layers=1,
+        ffn_dim=16,
+        in_channels=1,
+        audio_in_channels=4,
+        text_dim=16,
+        freq_dim=16,
+        time_embed_hidden_dim=16,
+        time_embed_dim=16,
+        rope_freq_dim=2,
     ),
-    "ltx 2": Case(
-        *make(
-            "transformer_ltx2.LTX2VideoTransformer3DModel",
-            in_channels=4,
-            out_channels=4,
-            num_attention_heads=HEADS,
-            attention_head_dim=WIDTH,
-            cross_attention_dim=16,
-            audio_in_channels=4,
-            audio_out_channels=4,
-            audio_num_attention_heads=HEADS,
-            audio_attention_head_dim=WIDTH,
-            audio_cross_attention_dim=16,
-            num_layers=2,
-            caption_channels=16,
-        ),
+    "ltx 2": case(
+        "transformer_ltx2.LTX2VideoTransformer3DModel",
         {
             "hidden_states": rand(BATCH, 12, 4),
             "audio_hidden_states": rand(BATCH, 5, 4),
@@ -477,5 +439,14 @@ VIDEO_CASES: dict[str, Case] = {
             "audio_num_frames": 5,
         },
         (2, 2, 3),
+        out_channels=4,
+        cross_attention_dim=16,
+        audio_in_channels=4,
+        audio_out_channels=4,
+        audio_num_attention_heads=HEADS,
+        audio_attention_head_dim=WIDTH,
+        audio_cross_attention_dim=16,
+        caption_channels=16,
+        **SMALL,
     ),
 }

@@ -13,7 +13,11 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderDC,
+    DDPMScheduler,
     FlowMatchEulerDiscreteScheduler,
+    HunyuanDiT2DControlNetModel,
+    HunyuanDiT2DModel,
+    HunyuanDiTControlNetPipeline,
     SanaControlNetModel,
     SanaControlNetPipeline,
     SanaTransformer2DModel,
@@ -26,7 +30,9 @@ from torch import Tensor
 from daam_core import trace
 
 from ..capture.attention_witness import Witness
+from ..models import tokenizer as clip_tokenizer
 from .pipeline_cases import at
+from .test_transformer_tasks import autoencoder
 from .transformer_pipelines import WIDTH as EMBEDDED
 from .transformer_pipelines import TextEncoder, sentence_piece, spread
 from .video_pipelines import wan_with_autoencoder
@@ -158,3 +164,52 @@ def by_witness(pipe: Any, task: Task) -> Tensor:
     keys = at(pipe.tokenizer, PROMPT, PROMPT, "green")
     maps = [witness.probabilities(i)[task.row or 0].sum(0)[..., keys].sum(-1) for i in own]
     return torch.stack(maps).sum(0)[task.references * PATCHES :]
+
+
+def hunyuan_controlnet() -> Any:
+    """HunyuanDiT and a control of one block, which attends to both encoders' text, too."""
+    torch.manual_seed(0)
+    bert, t5 = clip_tokenizer(), sentence_piece()
+    network: dict[str, Any] = {
+        "num_attention_heads": 2, "attention_head_dim": 8, "in_channels": 4, "patch_size": 2, "sample_size": 8,
+        "hidden_size": 16, "cross_attention_dim": EMBEDDED, "cross_attention_dim_t5": EMBEDDED, "pooled_projection_dim": 8,
+    }  # fmt: skip
+    transformer = HunyuanDiT2DModel(num_layers=4, **network)
+    control = HunyuanDiT2DControlNetModel(transformer_num_layers=4, **network)
+    for layer in control.controlnet_blocks:
+        torch.nn.init.normal_(layer.weight)
+    return spread(
+        HunyuanDiTControlNetPipeline(
+            vae=autoencoder(), text_encoder=TextEncoder(len(bert)), tokenizer=bert, transformer=transformer,
+            scheduler=DDPMScheduler(), safety_checker=None, feature_extractor=None, controlnet=control.eval(),
+            text_encoder_2=TextEncoder(len(t5)), tokenizer_2=t5, requires_safety_checker=False,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("guidance", [5.0, 1.0])
+def test_hunyuan_dit_is_read_without_its_control(guidance: float) -> None:
+    """Each step: one block of the control, then four of the model; CLIP's columns and then T5's."""
+    pipe = hunyuan_controlnet()
+
+    def run() -> Tensor:
+        out = pipe(
+            PROMPT, HEIGHT, WIDTH, num_inference_steps=2, guidance_scale=guidance, control_image=picture(),
+            generator=torch.Generator().manual_seed(1), use_resolution_binning=False, output_type="latent",
+        )  # fmt: skip
+        return torch.as_tensor(out.images)
+
+    before = run()
+    with trace(pipe) as recording:
+        assert torch.equal(run(), before)
+    (maps,) = recording
+    assert recording.failure is None and maps.words == WORDS and maps.grid == (4, 6) and maps.size == (HEIGHT, WIDTH)
+    with Witness() as witness:
+        run()
+    read = [i for i, (q, k, *_) in enumerate(witness.calls) if (q.shape[-2], k.shape[-2]) == (PATCHES, 77 + 256)]
+    own = [index for number, index in enumerate(read) if number % 5]
+    assert (len(read), len(own)) == (10, 8) and maps.num_terms[4, 6] == 8 * 2
+    keys = [*at(pipe.tokenizer, PROMPT, PROMPT, "green"), *at(pipe.tokenizer_2, PROMPT, PROMPT, "green", base=77)]
+    true = sum(witness.probabilities(i)[-1].sum(0)[:, keys].sum(-1) for i in own)
+    error = maps.heat_map("green").double() - torch.as_tensor(true).view(4, 6)
+    assert error.abs().max() / maps.num_terms[4, 6] < 1e-5 and float(torch.as_tensor(true).std()) > 0

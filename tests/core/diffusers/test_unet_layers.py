@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from diffusers import ControlNetXSAdapter, StableDiffusionControlNetXSPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0, CustomDiffusionAttnProcessor
 from torch import Tensor
 
@@ -156,6 +158,23 @@ def test_masked_columns_of_the_text_have_no_attention() -> None:
     assert maps.heat_map("red").max() < 1e-6 < maps.heat_map("house").max()
 
 
+def test_columns_that_are_masked_from_a_later_step_on_have_no_attention_from_then_on() -> None:
+    """The way of a layer is known from the first step, whose text was not masked: the second is not like it."""
+    pipe = pipeline("small")
+    text, mask = text_of(pipe), torch.ones(2, 77)
+    mask[:, [2, 9]] = 0
+    steps = itertools.count()
+
+    def masked(_m: Any, args: Any, kwargs: Any) -> Any:
+        return args, {**kwargs, "encoder_attention_mask": mask if next(steps) in (1, 2) else None}
+
+    pipe.unet.register_forward_pre_hook(masked, with_kwargs=True)
+    witness = Witness(pipe.unet)
+    with trace(pipe) as recording:
+        paint(pipe, num_inference_steps=4)
+    assert_same(recording.heat_maps().sides["prompt"], witness.of(text))
+
+
 def test_attention_to_the_text_in_attn1_is_read_in_every_step() -> None:
     """Upscalers' blocks attend to the text twice, and have no attention to the picture."""
     pipe = pipeline("small")
@@ -195,3 +214,32 @@ def test_weights_that_change_in_the_middle_of_a_run(data: bool) -> None:
             recording.heat_maps()
     else:
         assert_same(recording.heat_maps().sides["prompt"], witness.of(text))
+
+
+def test_a_control_inside_the_unet_is_not_counted() -> None:
+    """ControlNet-XS makes one UNet of two: the control's own layers attend to the text, too."""
+    base = pipeline("small")
+    torch.manual_seed(4)
+    base.unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(16, 32), layers_per_block=2, norm_num_groups=8, attention_head_dim=2,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=32, use_linear_projection=True,
+    ).eval()  # fmt: skip
+    control = ControlNetXSAdapter.from_unet(base.unet, size_ratio=1.0, conditioning_embedding_out_channels=(8,) * 4).eval()
+    names = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+    parts = {name: getattr(base, name) for name in names} | {"safety_checker": None, "feature_extractor": None}
+    pipe = StableDiffusionControlNetXSPipeline(**parts, controlnet=control, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    assert type(pipe.unet).__name__ == "UNetControlNetXSModel"
+    for name, weight in pipe.unet.named_parameters():
+        if "attn2.to_k" in name or "attn2.to_q" in name:
+            weight.data *= 8
+    given = {"image": torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))}
+    before, text = paint(pipe, **given), text_of(pipe)
+    own, both = Witness(pipe.unet, but="ctrl_"), Witness(pipe.unet)
+    with trace(pipe) as recording:
+        assert torch.equal(paint(pipe, **given), before)
+    maps = recording.heat_maps()
+    assert_same(maps.sides["prompt"], own.of(text))
+    assert not any("ctrl_" in layer.name for layer in maps.layers)
+    assert all(float(both.of(text)[n].sum()) > 1.1 * float(sums.sum()) for n, sums in own.of(text).items())

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from daam_core import trace
-from daam_core.capture import accumulator
+from daam_core.capture import accumulator, self_attention_sums
 from daam_core.diffusers.videos import output_videos
 from daam_core.maps import frames as core_frames
 
@@ -97,7 +97,7 @@ def test_attention_across_frames_is_kept(name: str) -> None:
 
 
 def test_a_long_video_s_attention_is_kept_in_cells_of_one_frame_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accumulator, "VIDEO_SELF_ATTENTION_POSITIONS", LATENTS * 6)
+    monkeypatch.setattr(self_attention_sums, "VIDEO_SELF_ATTENTION_POSITIONS", LATENTS * 6)
     pipe, options = made.cog_video_x(), PIPELINES["cogvideox"][1]
     with trace(pipe) as recording:
         film(pipe, options)

@@ -22,14 +22,19 @@ class Witness:
 
     Args:
         weights: project the layer's inputs by its weights once more, instead of putting hooks on its projections.
+        behind: how many keys each layer has behind those of the text.
+        but: layers with this in their name are left out.
     """
 
-    def __init__(self, unet: Any, weights: bool = False) -> None:
+    def __init__(self, unet: Any, weights: bool = False, behind: int = 0, but: str = "?") -> None:
         self.forwards: list[Forward] = []
+        self._behind = behind
         self._q: dict[int, Tensor] = {}
         self._k: dict[int, Tensor] = {}
         unet.register_forward_pre_hook(self._begin, with_kwargs=True)
         for name, module in unet.named_modules():
+            if but in name:
+                continue
             if name.endswith("attn2") and weights:
                 module.register_forward_pre_hook(self._project, with_kwargs=True)
                 module.register_forward_hook(self._add)
@@ -56,7 +61,7 @@ class Witness:
 
     def _add(self, attn: Any, _args: Any, _output: Any) -> None:
         q, k = (x.pop(id(attn)).detach().double().unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (self._q, self._k))
-        if k.shape[2] != self.forwards[-1].texts.shape[1]:
+        if k.shape[2] != self.forwards[-1].texts.shape[1] + self._behind:
             return  # attention between the frames of a video
         scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
         scores = scores if self._mask is None else scores + self._mask
