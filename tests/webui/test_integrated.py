@@ -140,6 +140,24 @@ def test_controlnet_and_inpaint(live: Live, only_masked: bool) -> None:
     assert seen.maps and not seen.note
 
 
+@pytest.mark.parametrize("page", ["txt2img", "img2img"])
+def test_controlnet_that_lays_the_picture_that_stays_around_what_is_painted(live: Live, page: str) -> None:
+    """*inpaint_only* gives the model the sampler's latent inside the mask, and outside it a picture with new noise."""
+    side = 2 * live.small
+    mask = np.zeros((side, side), np.uint8)
+    mask[side // 2 :, side // 2 :] = 255
+    drawn = np.repeat(mask[..., None], 3, 2)
+    more = with_units(control(live, module="inpaint_only", image=encoded(shades(side)), mask_image=encoded(drawn)))
+    size: dict[str, Any] = {"width": side, "height": side}
+    if page == "img2img":
+        inpaint = {"init_images": [encoded(shades(side))], "mask": encoded(mask), "mask_blur": 0, "inpaint_full_res": False}
+        size |= {**inpaint, "denoising_strength": 0.9}
+    seen = live.compare(page, steps=3, **size, **more)
+    assert seen.maps and not seen.note
+    if page == "txt2img":
+        held_against_the_equation(live, 3, **size, **more)
+
+
 @pytest.mark.parametrize("module", ["reference_only", "reference_adain", "reference_adain+attn"])
 def test_a_reference_picture_is_not_taken_for_the_one_that_is_sampled(live: Live, module: str) -> None:
     """The model is shown the reference before each prediction: same prompt, same size, same noise level."""
