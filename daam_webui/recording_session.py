@@ -32,7 +32,7 @@ from .context_proof import ContextHooks
 from .crop_region import area_of
 from .finished_image import FinishedImage
 from .hosts import UNetCall, WebUI
-from .latent_proof import OTHER_PICTURE, shows_sampled
+from .latent_proof import OTHER_PICTURE
 from .live_preview import LivePreview
 from .prompt_schedule import PromptSchedule
 from .sampling_step import SamplingStep, columns_of, crossattn, sampling_step
@@ -150,7 +150,7 @@ class RecordingSession:
         size = (latent[-2], latent[-1])
         options = given.get("transformer_options") or {}
         call = UNetCall(latent[0], size, context, tuple(options.get("cond_or_uncond", ())))
-        own = size != self._step.size or shows_sampled(sample, params.x)
+        own = size != self._step.size or self._step.latents.holds(sample, params.x)
         self._step.shown |= own
         labels = self.host.labels(call, self._step) if own else [None] * call.rows
         hooks = self._attached.attention if self._attached else None

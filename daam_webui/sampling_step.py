@@ -13,6 +13,7 @@ from daam_core.errors import NothingRecorded
 from daam_core.types import Grid
 
 from .batch_rows import Label, Side, in_order
+from .latent_proof import LatentProof
 from .schedule import PassTexts, text_at
 
 
@@ -31,6 +32,7 @@ class SamplingStep:
         order: rows in A1111's order; `at` is the next of them.
         recorded: conditionings that were recorded in this step, in Forge's order.
         shown: whether the model was shown the picture that is sampled.
+        latents: tells which calls of the model show it.
     """
 
     texts: dict[Label, str]
@@ -43,6 +45,7 @@ class SamplingStep:
     at: int = 0
     recorded: set[tuple[Side, int]] = field(default_factory=set)
     shown: bool = False
+    latents: LatentProof = field(default_factory=LatentProof)
 
     @property
     def columns(self) -> dict[Side, int]:

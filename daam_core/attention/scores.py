@@ -149,11 +149,9 @@ def add_step_sums(
             size = len(own) * rows
             room = (None, None) if scratch is None else (scratch[:size], scratch[size : 2 * size])
             p = probabilities(own, k[first : first + part], scale, *room)
-            if images == 1:  # heads and layers side by side as more steps: one product sums and weighs them
-                weighted.addmm_(weights.repeat(1, len(own)), p.view(-1, n * keys))
-            else:
-                total = p.unflatten(0, (-1, images, heads)).sum((0, 2)).view(images, steps, n * keys)
-                weighted += (weights @ total).transpose(0, 1).flatten(0, 1)
+            # Summed before it is weighed: a product over all heads and layers adds them one after the other, and rounds more.
+            total = (p.sum(0) if images == 1 else p.unflatten(0, (-1, images, heads)).sum((0, 2))).view(images, steps, -1)
+            weighted += (weights @ total).transpose(0, 1).flatten(0, 1)
         into.flatten(0, 1).baddbmm_(weighted.unflatten(1, (n, keys)), selection.repeat(sums, 1, 1))
 
 

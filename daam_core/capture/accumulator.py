@@ -7,7 +7,8 @@ linear, so Eq. 6 loses nothing when heads, layers and steps are summed at native
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,9 @@ from .region import Area
 from .relation_sums import RelationSums
 from .self_attention_sums import SelfAttentionSums, is_kept_in, is_turn_of
 from .step_buffers import StepBuffers
+
+_BATCHES = 16
+"""Layers of at most so many shapes and places wait, each in up to `BATCH_BYTES`: a picture in many views has many places."""
 
 
 class Accumulator:
@@ -150,7 +154,7 @@ class Accumulator:
         batch = None
         if not (self.keep.layers or self.keep.heads):
             key = (what, grid, q.shape, k.shape, q.dtype, target.heads, target.scale, where)
-            if key not in self._batches:
+            if key not in self._batches and _enabled(self._batches) < _BATCHES:
                 self._batches[key] = LayerBatch(
                     q,
                     k,
@@ -160,7 +164,8 @@ class Accumulator:
                     self._hold,
                     target if isinstance(target, CrossSums) else None,
                 )
-            batch = self._batches[key] if self._batches[key].enabled else None
+            found = self._batches.get(key)
+            batch = found if found is not None and found.enabled else None
         return LayerPlan(q.shape, k.shape, grid, where.index, target, batch, layer)
 
     def add_joint(
@@ -220,6 +225,8 @@ class Accumulator:
         key = grid, calls.kind, calls.layers, place.index, place.picture.start, place.text.start, place.text.stop, where
         batch = self._joint_batches.get(key)
         if batch is None:
+            if _enabled(self._joint_batches) >= _BATCHES:
+                return None
             selection = self._selection(place.text.stop - place.text.start, where.part, calls.q.device)
             buffer = self._stored.buffer(calls.layers[0], grid, where.area, selection, self.step_count)
             batch = self._joint_batches[key] = JointBatch(calls, JointSums(buffer, selection, calls.kind, place))
@@ -317,3 +324,8 @@ class Accumulator:
         if known not in self._selections:
             self._selections[known] = self._select(keys, part).to(device)
         return self._selections[known]
+
+
+def _enabled(batches: Mapping[Any, LayerBatch] | Mapping[Any, JointBatch]) -> int:
+    """How many of them may hold anything."""
+    return sum(batch.enabled for batch in batches.values())

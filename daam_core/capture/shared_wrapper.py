@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,13 @@ class _Wrapped:
         own: what the owner itself held before, `_MISSING` where it inherited the function.
         wrapper: what stands there now.
         users: how many traces need it.
+        aside: how many calls have it taken aside for a moment, see `aside`.
     """
 
     own: Any
     wrapper: Any
     users: int = 0
+    aside: int = 0
 
 
 _WRAPPED: dict[tuple[int, Any], list[_Wrapped]] = {}
@@ -46,7 +49,7 @@ class SharedWrapper:
         with _LOCK:
             entries = _WRAPPED.setdefault((id(owner), name), [])
             current = self._get()
-            self._entry = next((entry for entry in entries if entry.wrapper is current), None)
+            self._entry = next((e for e in entries if e.wrapper is current or (e.aside and e.own is current)), None)
             if self._entry is None:  # the first, or somebody put another function in its place since
                 self._entry = _Wrapped(self._own(), wrap(current))
                 entries.append(self._entry)
@@ -87,3 +90,25 @@ class SharedWrapper:
             delattr(self._owner, self._name)
         else:
             setattr(self._owner, self._name, value)
+
+
+@contextmanager
+def aside(owner: Any, name: str, wrapper: Any) -> Iterator[None]:
+    """While the block runs, `owner.name` of a module is what stood there before its wrapper, where the wrapper stands there.
+
+    Traces may come and go meanwhile in other threads: the wrapper is put back only where one still needs it.
+    """
+    with _LOCK:
+        entry = next((one for one in _WRAPPED.get((id(owner), name), ()) if one.wrapper is wrapper), None)
+        if entry is not None:
+            entry.aside += 1
+            if getattr(owner, name) is wrapper:
+                setattr(owner, name, entry.own)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            if entry is not None:
+                entry.aside -= 1
+                if entry.users and not entry.aside and getattr(owner, name) is entry.own:
+                    setattr(owner, name, wrapper)

@@ -17,7 +17,7 @@ from ..errors import UnsupportedModel
 from . import transformer_ops
 from .attention_call import AttentionCall, from_dispatch, from_sdpa
 from .lse_capture import LseCapture
-from .shared_wrapper import SharedWrapper
+from .shared_wrapper import SharedWrapper, aside
 from .transformer_ops import OPERATORS
 from .transformer_scopes import THREAD, Scope
 
@@ -56,14 +56,8 @@ def _by_its_own_name(wrapper: Callable[..., Any], below: Callable[..., Any], *ar
     A mode is told which function is called, and may know it by that name: perturbed attention guidance of diffusers does, and
     would leave the attention as it is.
     """
-    functional = torch.nn.functional
-    if functional.scaled_dot_product_attention is not wrapper:
+    with aside(torch.nn.functional, "scaled_dot_product_attention", wrapper):
         return below(*args, **kwargs)
-    functional.scaled_dot_product_attention = below
-    try:
-        return below(*args, **kwargs)
-    finally:
-        functional.scaled_dot_product_attention = wrapper
 
 
 def _wrap_attention(read: Read, below: Callable[..., Any]) -> Callable[..., Any]:

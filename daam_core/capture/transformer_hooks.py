@@ -60,6 +60,7 @@ class TransformerHooks:
         for handle in reversed(self._handles):
             handle.remove()
         self._handles = []
+        THREAD.running.drop(self)
         if self._number is not None:
             reset_graphs()
 
@@ -89,6 +90,7 @@ class TransformerHooks:
         if not self._handles:
             return  # a copy's
         scope, running = Scope(self, self.model, self._callbacks, self.outputs), THREAD.running
+        running.drop(self)
         if not running.scopes:
             running.inside = 0  # a graph that raised inside an attention could not count back
         running.scopes.append(scope)

@@ -96,6 +96,11 @@ class Running:
         self.scopes: list[Scope] = []
         self.inside = 0
 
+    def drop(self, owner: object) -> None:
+        """Forget calls of this owner that were broken off: PyTorch calls no hook behind a forward that an interrupt left."""
+        if any(scope.owner is owner for scope in self.scopes):
+            self.scopes = [scope for scope in self.scopes if scope.owner is not owner]
+
     def of(self, owner: object) -> Scope | None:
         """A model's own running call, if it is the innermost model that runs and is still recorded."""
         scopes = self.scopes

@@ -157,7 +157,7 @@ class UNetRecording:
                 self.end_step()
         self._time = inputs.timestep
         self._pending += [group for group, _ in places]
-        context, frames = inputs.context, inputs.frames
+        context, frames, bias = inputs.context, inputs.frames, inputs.text_bias
         assert context is not None
         self._forward = _Forward(
             len(inputs.sample) * max(1, frames),
@@ -166,8 +166,8 @@ class UNetRecording:
             frames,
             places,
             inputs.columns_behind,
-            inputs.text_bias,
-            PlannedLayers(self._plans_of(context, frames, places), self._texts.keys(context, self._hooks)),
+            bias,
+            PlannedLayers(self._plans_of(context, frames, bias is not None, places), self._texts.keys(context, self._hooks)),
             not inputs.masks_self and self.area.whole and not frames and self.recording.keeps_self_attention,
         )
         if self._outputs is not None:
@@ -296,9 +296,12 @@ class UNetRecording:
                 places.append((group, self._slices[key]))
         return places
 
-    def _plans_of(self, context: Tensor, frames: int, places: list[tuple[Group, BatchSlice]]) -> dict[int, Sequence[LayerPlan]]:
-        """The plans of the layers, kept while the forwards' shapes and the rows that are recorded stay the same."""
-        like = (context.shape, frames, tuple(places))
+    def _plans_of(
+        self, context: Tensor, frames: int, masked: bool, places: list[tuple[Group, BatchSlice]]
+    ) -> dict[int, Sequence[LayerPlan]]:
+        """The plans of the layers, kept while the forwards' shapes and the rows that are recorded stay the same, and while
+        columns of the text are `masked` or none are: masked ones have no plan."""
+        like = (context.shape, frames, masked, tuple(places))
         if self._plans is None or self._plans[0] != like:
             self._plans = like, {}
         return self._plans[1]

@@ -181,6 +181,8 @@ class UNetTrace(PipelineTrace):
         if pipe is not self._pipe or call is None or not isinstance(running, ViewRecording):
             return None
         given = inspect.signature(type(pipe).get_views).bind(pipe, *args, **kwargs).arguments
+        if not {"panorama_height", "panorama_width"} <= set(given):
+            return None  # a method of that name which cuts in a way that is not known: `_require_whole` says so
 
         def finish(windows: Any) -> None:
             try:
@@ -210,6 +212,9 @@ class UNetTrace(PipelineTrace):
         recording = call.recording
         assert isinstance(recording, UNetRecording)
         if self._unet is not getattr(self._pipe, "unet", None):  # a prior, whose latents are no picture's
+            if not call.given:  # a loop of one's own, which was told no size
+                side = float(self._pipe.config.resolution_multiple)
+                return round(side * recording.latent_size[0]), round(side * recording.latent_size[1])
             return int(call.given["height"]), int(call.given["width"])
         painted = _pixels(recording.latent_size, self._pipe)
         pictures = output_pictures(output)

@@ -69,6 +69,9 @@ def _add_train_transformer(commands: Subparsers) -> None:
     parser.add_argument("--images", type=int, help="pictures seen in this WORK, those before a stop included (default 160000)")
     parser.add_argument("--scenes", type=int, metavar="N", help="different scenes that it sees (default 16000)")
     parser.add_argument("--scale", type=float, default=1.0, help="multiply both budgets; 0.001 tries the machinery")
+    parser.add_argument(
+        "--from-shipped", action="store_true", help="start an empty WORK from the transformer in the package, not from nothing"
+    )
     parser.add_argument("--compile", action="store_true", help="use torch.compile: minutes to begin with, a tenth faster then")
     parser.add_argument("--pause", type=Path, metavar="FILE", help="stand still while this file exists")
     parser.set_defaults(run=_train_transformer)
@@ -157,6 +160,7 @@ def _train_transformer(args: argparse.Namespace) -> int:
         scenes=args.scenes,
         scale=args.scale,
         compiled=args.compile,
+        from_shipped=args.from_shipped,
         pause=args.pause,
     )
     settings.check()

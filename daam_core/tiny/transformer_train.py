@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from transformers import CLIPTextModel
 
 from ..errors import BadArgument, CannotWrite
 from . import checkpoint, latents, transformer
@@ -18,6 +19,7 @@ from .loop import Log, state_file, train_stage
 from .transformer_pipeline import assemble_transformer, save_transformer
 
 FILE = "transformer-latents.safetensors"
+ENCODER = "transformer-text"
 SCENES = 16_000
 READ = 32  # tokens of a caption that are read; the longest of them has 27
 
@@ -28,7 +30,8 @@ class TransformerSettings:
 
     `work` holds state and cache and may be gone on with; `out` (default `WORK/weights`) receives `transformer/`. `images` is
     how many pictures are seen in all, `scenes` how many different ones, `scale` multiplies both. `weights` holds the UNet whose
-    text encoder and autoencoder are taken. Training stands still while a file `pause` exists.
+    text encoder and autoencoder are taken. `from_shipped` starts an empty work folder from the transformer that lies there and
+    its text encoder, with fresh optimisers and a budget of its own. Training stands still while a file `pause` exists.
     """
 
     work: Path
@@ -40,6 +43,7 @@ class TransformerSettings:
     compiled: bool = True
     pause: Path | None = None
     weights: Path | None = None
+    from_shipped: bool = False
 
     def check(self) -> None:
         """Raises BadArgument where a number makes no sense."""
@@ -68,6 +72,7 @@ def train_transformer(settings: TransformerSettings, log: Log) -> Path:
     if not path.exists():
         count = settings.scenes or max(64, round(SCENES * settings.scale))
         latents.write_latents(path, pipe.vae.to(device), pipe.tokenizer, device, log, count)
+    _start(settings, pipe.text_encoder, log)
     cached = load_file(str(path))
     ids = cached["ids"].long()[:, :READ]
     cache = latents.LatentCache(
@@ -86,6 +91,23 @@ def train_transformer(settings: TransformerSettings, log: Log) -> Path:
     save_transformer(whole, out)
     log(f"transformer: {out}")
     return out
+
+
+def _start(settings: TransformerSettings, encoder: CLIPTextModel, log: Log) -> None:
+    """Keep the text encoder that a work folder began with, and give `encoder` its weights: the package's may change."""
+    kept = state_file(settings.work, ENCODER)
+    if kept.exists():
+        checkpoint.load_modules({ENCODER: encoder}, checkpoint.read_state(kept)[0])
+        return
+    if settings.from_shipped:
+        shipped = load_tiny("transformer", weights=settings.weights)
+        encoder.load_state_dict(shipped.text_encoder.state_dict())
+        tensors = checkpoint.module_tensors({"transformer": shipped.transformer, "ema-transformer": shipped.transformer})
+        facts = {"step": 0, "images": 0, "seconds": 0.0}
+        path = state_file(settings.work, transformer.TransformerStage.name)
+        checkpoint.write_state(path, {key: t.clone() for key, t in tensors.items()}, facts)
+        log("transformer: taken as it ships")
+    checkpoint.write_state(kept, checkpoint.module_tensors({ENCODER: encoder}), {})
 
 
 def trained_transformer(work: Path) -> torch.nn.Module:

@@ -28,9 +28,6 @@ RECIPE = Recipe(images=660_000, batch=48, peak_rate=1e-3, warm_up=150, constant=
 WARM_RECIPE = Recipe(images=200_000, batch=48, peak_rate=8e-4, warm_up=40, constant=0.35, ema=0.995, seed=32)
 SINGLE_UNTIL = 0.15  # share of the run that shows one-object scenes only
 CAPTION_DROP = 0.1
-FINE = ("down_blocks.0.", "up_blocks.2.")  # blocks at the latent's own resolution
-FINE_DROP = 0.4  # share of pictures, at first, for which the cross-attention of those blocks is left out
-FINE_DROP_UNTIL = 0.7  # share of the run after which it is always there
 TEACHER_UNTIL = 0.5  # share of the run after which a teacher has no part in the target
 
 
@@ -55,11 +52,7 @@ class PlainAttention:
     """softmax(q k^T) v in three plain steps.
 
     For training on a CPU only: the backward pass of the fused kernel is slow there in bfloat16 (40 % of a step).
-    `keep`, float32 [B] of 0 and 1, leaves the layer out for some pictures of a batch; `None` keeps it for all.
     """
-
-    def __init__(self) -> None:
-        self.keep: torch.Tensor | None = None
 
     def __call__(
         self,
@@ -81,8 +74,7 @@ class PlainAttention:
         # Autocast would compute the softmax in float32 and write four times the memory.
         with torch.autocast(scores.device.type, enabled=False):
             weights = torch.softmax(scores, dim=-1)
-        out = attn.to_out[0](torch.matmul(weights, v).transpose(1, 2).flatten(2))
-        return out if self.keep is None else out * self.keep.to(out)[:, None, None]
+        return attn.to_out[0](torch.matmul(weights, v).transpose(1, 2).flatten(2))
 
 
 @dataclass(frozen=True)
@@ -129,9 +121,7 @@ class UNetStage:
         torch.manual_seed(recipe.seed)
         self.recipe, self.device, self.cache, self.teacher, self.log = recipe, device, cache, teacher, log
         self.unet = make_unet().to(device)
-        processors = {name: PlainAttention() for name in self.unet.attn_processors}
-        self.fine = [p for name, p in processors.items() if name.startswith(FINE) and ".attn2." in name]
-        self.unet.set_attn_processor(dict(processors))
+        self.unet.set_attn_processor(PlainAttention())
         self.average = make_unet().to(device).requires_grad_(False)
         self.average.load_state_dict(self.unet.state_dict())
         self.modules: dict[str, torch.nn.Module] = {"unet": self.unet}
@@ -144,8 +134,7 @@ class UNetStage:
     def loss(self, generators: Generators, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Mean squared error of the predicted velocity, unweighted.
 
-        Min-SNR weighting starves the high noise that decides the class and the layout of a scene. For some pictures the
-        finest layers do not read the prompt, so that the coarser ones learn to: left alone, the finest do all of it.
+        Min-SNR weighting starves the high noise that decides the class and the layout of a scene.
         """
         singles = self.teacher is None and done < SINGLE_UNTIL
         shown = self.cache.batch(generators, batch, singles, drop=CAPTION_DROP)
@@ -156,20 +145,12 @@ class UNetStage:
         share = 0.0 if self.teacher is None else self.teacher.share_at(done)
         if self.teacher is not None and share > 0:
             target = torch.lerp(target, self.teacher.velocity(x_t, t, shown), share)
-        drop = FINE_DROP * max(0.0, 1.0 - done / FINE_DROP_UNTIL)
-        keep = (torch.rand(batch, generator=generators.torch) >= drop).float().to(self.device) if drop > 0 else None
-        for layer in self.fine:
-            layer.keep = keep
         if not self._checked:
             self._check(x_t, t, context, target)
         error = self._error(self._compiled or self.unet, x_t, t, context, target)
-        whole = torch.ones(batch, dtype=torch.bool, device=self.device) if keep is None else keep > 0
-        shown_errors = {
-            "v error": error[whole],
-            "at t >= 600": error[whole & (t >= 600)],
-            "without the finest layers": error[~whole],
-        }
-        return error.mean(), {name: float(e.detach().mean()) for name, e in shown_errors.items() if len(e)}
+        loss = error.mean()
+        noisy = error[t >= 600].mean()
+        return loss, {"v error": float(loss.detach()), "at t >= 600": float(noisy.detach())}
 
     def _error(
         self, forward: Forward, x_t: torch.Tensor, t: torch.Tensor, context: torch.Tensor, target: torch.Tensor

@@ -168,39 +168,7 @@ def test_half_of_the_pictures_have_colours_in_colour_words_alone(cache: latents.
     assert bare.float().mean() == pytest.approx(latents.BARE, abs=0.08)
 
 
-def test_a_layer_that_is_left_out_does_not_read_the_prompt() -> None:
-    torch.manual_seed(0)
-    model = unet.make_unet().eval()
-    layer = model.down_blocks[0].attentions[0].transformer_blocks[0].attn2
-    attention = unet.PlainAttention()
-    hidden, context = torch.randn(3, 256, 64), torch.randn(3, 77, 128)
-    with torch.no_grad():
-        whole = attention(layer, hidden, context)
-        attention.keep = torch.tensor([1.0, 0.0, 1.0])
-        some = attention(layer, hidden, context)
-    assert torch.equal(some[[0, 2]], whole[[0, 2]])
-    assert not some[1].any()
-
-
-def test_the_finest_layers_are_left_out_for_some_pictures_only_early_on(cache: latents.LatentCache) -> None:
-    stage = unet.UNetStage(cache, CPU, replace(unet.RECIPE, images=64, batch=64), compiled=False)
-    fine = {name for name, p in stage.unet.attn_processors.items() if p in stage.fine}
-    assert fine == {
-        f"{place}.transformer_blocks.0.attn2.processor"
-        for place in ("down_blocks.0.attentions.0", "up_blocks.2.attentions.0", "up_blocks.2.attentions.1")
-    }
-    _, early = stage.loss(loop.Generators.of(0, 0), 64, 0.0)
-    assert early["without the finest layers"] > 0
-    kept = stage.fine[0].keep
-    assert kept is not None
-    assert kept.mean() == pytest.approx(1 - unet.FINE_DROP, abs=0.2)
-    assert all(layer.keep is kept for layer in stage.fine), "a picture loses all of them or none"
-    _, late = stage.loss(loop.Generators.of(0, 0), 64, 0.8)
-    assert "without the finest layers" not in late
-    assert all(layer.keep is None for layer in stage.fine)
-
-
-def test_a_teacher_is_half_of_the_target_and_fades(cache: latents.LatentCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_teacher_is_half_of_the_target_and_fades(cache: latents.LatentCache) -> None:
     torch.manual_seed(0)
     guide = unet.Teacher(unet.make_unet().eval(), cache.context + 1, cache.empty, share=1.0)
     recipe = replace(unet.RECIPE, images=8, batch=4)
@@ -209,7 +177,6 @@ def test_a_teacher_is_half_of_the_target_and_fades(cache: latents.LatentCache, m
     told_apart = float(stage.loss(loop.Generators.of(0, 0), 4, 0.0)[0].detach())
     same = unet.UNetStage(cache, CPU, recipe, compiled=False, teacher=replace(guide, context=cache.context))
     same.unet.load_state_dict(guide.unet.state_dict())
-    monkeypatch.setattr(unet, "FINE_DROP", 0.0)
     assert float(same.loss(loop.Generators.of(0, 0), 4, 0.0)[0].detach()) < 1e-3 < told_apart
     assert [guide.share_at(done) for done in (0.0, 0.25, 0.5, 1.0)] == [1.0, 0.5, 0.0, 0.0]
 

@@ -12,6 +12,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.models.attention_processor import Attention, JointAttnProcessor2_0
 
 from daam_core import trace
+from daam_core.diffusers.reading import read_picture
 from daam_core.errors import BadArgument, UnsupportedModel
 from daam_core.studies.model_runner import ModelRunner
 from daam_core.tiny import checkpoint, latents, load_tiny, loop, transformer
@@ -19,7 +20,7 @@ from daam_core.tiny.load import WEIGHTS
 from daam_core.tiny.scenes import scene_at
 from daam_core.tiny.transformer_pipeline import TinyTransformerPipeline, assemble_transformer, save_transformer
 from daam_core.tiny.transformer_shape import PATCH, SHIFT, TOKENS
-from daam_core.tiny.transformer_train import TransformerSettings, train_transformer, trained_transformer
+from daam_core.tiny.transformer_train import FILE, TransformerSettings, train_transformer, trained_transformer
 
 CPU = torch.device("cpu")
 
@@ -216,6 +217,13 @@ def test_a_run_of_the_machinery_can_be_loaded(tmp_path: Path) -> None:
         torch.testing.assert_close(made.transformer.state_dict()[name], value.half().float())
     train_transformer(settings, lines.append)  # finished already: nothing but the folder is written again
     assert lines[-3].startswith("transformer: goes on after")
+    further = replace(settings, work=tmp_path / "more", weights=out, images=2, from_shipped=True)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "work" / FILE).rename(tmp_path / "more" / FILE)
+    train_transformer(further, lines.append)
+    assert "transformer: taken as it ships" in lines
+    one, other = (trained_transformer(tmp_path / name).state_dict()["proj_out.weight"] for name in ("work", "more"))
+    torch.testing.assert_close(one, other, atol=0.02, rtol=0)  # one step on
 
 
 def test_missing_weights_are_said(tmp_path: Path) -> None:
@@ -224,6 +232,17 @@ def test_missing_weights_are_said(tmp_path: Path) -> None:
         load_tiny("transformer", weights=tmp_path)
     with pytest.raises(BadArgument, match="no model 'flow' inside; there are unet, transformer"):
         load_tiny("flow")  # type: ignore[call-overload]
+
+
+def test_the_shipped_one_sees_where_drawn_things_are() -> None:
+    """Its pictures are poor, see its card; what its nouns say of a drawn scene is what it is there for."""
+    made = load_tiny("transformer")
+    made.set_progress_bar_config(disable=True)
+    for k in range(6):
+        scene = scene_at(660_066, k, two=0.0)
+        heat = read_picture(made, scene.image, scene.caption, noise=(700, 400)).heat_map(scene.objects[0].noun, (128, 128))
+        mask = torch.from_numpy(scene.objects[0].mask)
+        assert float(heat[mask].mean()) > 1.5 * float(heat[~mask].mean())
 
 
 def test_saving_replaces_the_folder_whole(pipe: Any, tmp_path: Path) -> None:

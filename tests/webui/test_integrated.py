@@ -16,7 +16,7 @@ from .test_modes import COLUMN, at, check, hires
 from .test_others import TILES, beside
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
-BESIDE = {
+BESIDE: dict[str, list[Any]] = {
     "FreeU Integrated (SD 1.x, SD 2.x, SDXL)": [1.3, 1.4, 0.9, 0.2],
     "FreeU Integrated": [1.3, 1.4, 0.9, 0.2],
     "Kohya HRFix Integrated": [3, 2.0, 0.0, 1.0],
@@ -54,7 +54,7 @@ def test_an_integrated_extension_leaves_maps_that_are_right(live: Live, title: s
     side = 2 * live.small
     seen = beside(live, title, [True, *BESIDE[title]], width=side, height=side, steps=3)
     assert seen.maps and not seen.note
-    more = {"alwayson_scripts": {title: {"args": _arguments(live, title)}}}
+    more: dict[str, Any] = {"alwayson_scripts": {title: {"args": _arguments(live, title)}}}
     held_against_the_equation(live, 3, width=side, height=side, **more)
 
 
@@ -129,10 +129,33 @@ def test_controlnet_and_inpaint(live: Live, only_masked: bool) -> None:
     side = 2 * live.small
     mask = np.zeros((side, side), np.uint8)
     mask[side // 2 :, side // 2 :] = 255
-    inpaint = {"init_images": [encoded(shades(side))], "mask": encoded(mask), "inpaint_full_res": only_masked, "mask_blur": 0}
-    size = {"width": side, "height": side, "denoising_strength": 0.9, "steps": 3}
+    inpaint: dict[str, Any] = {
+        "init_images": [encoded(shades(side))],
+        "mask": encoded(mask),
+        "inpaint_full_res": only_masked,
+        "mask_blur": 0,
+    }
+    size: dict[str, Any] = {"width": side, "height": side, "denoising_strength": 0.9, "steps": 3}
     seen = live.compare("img2img", **inpaint, **size, **with_units(control(live)))
     assert seen.maps and not seen.note
+
+
+@pytest.mark.parametrize("page", ["txt2img", "img2img"])
+def test_controlnet_that_lays_the_picture_that_stays_around_what_is_painted(live: Live, page: str) -> None:
+    """*inpaint_only* gives the model the sampler's latent inside the mask, and outside it a picture with new noise."""
+    side = 2 * live.small
+    mask = np.zeros((side, side), np.uint8)
+    mask[side // 2 :, side // 2 :] = 255
+    drawn = np.repeat(mask[..., None], 3, 2)
+    more = with_units(control(live, module="inpaint_only", image=encoded(shades(side)), mask_image=encoded(drawn)))
+    size: dict[str, Any] = {"width": side, "height": side}
+    if page == "img2img":
+        inpaint = {"init_images": [encoded(shades(side))], "mask": encoded(mask), "mask_blur": 0, "inpaint_full_res": False}
+        size |= {**inpaint, "denoising_strength": 0.9}
+    seen = live.compare(page, steps=3, **size, **more)
+    assert seen.maps and not seen.note
+    if page == "txt2img":
+        held_against_the_equation(live, 3, **size, **more)
 
 
 @pytest.mark.parametrize("module", ["reference_only", "reference_adain", "reference_adain+attn"])

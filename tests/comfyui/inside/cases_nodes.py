@@ -8,6 +8,7 @@ from typing import Any
 import folder_paths
 import graphs
 import torch
+import truth
 from graphs import encode, ksampler, pack
 
 import nodes as host_nodes
@@ -220,3 +221,42 @@ def written_clip(text: str) -> torch.Tensor:
         n = linear(norm(x, f"{layer}.layer_norm2"), f"{layer}.mlp.fc1")
         x = x + linear(n * torch.sigmoid(1.702 * n), f"{layer}.mlp.fc2")
     return norm(x, "final_layer_norm")[None]
+
+
+def case_the_transformer_inside_is_recorded_as_any_other() -> None:
+    """The same latents with and without Record, its maps the equation's computed apart; a long prompt is read in two chunks."""
+    model, clip, _ = run("TinyModel", "transformer")
+    latent = {"samples": torch.zeros(2, 4, 16, 20)}
+    for text, chunks in (("a red house and a green tree", 1), ("a red house and a green tree " * 4, 2)):
+        positive, negative = encode(clip, text), encode(clip, "")
+        assert positive[0][0].shape == (1, 20 * chunks, 128)
+
+        def sample(watched: Any, told: Any, text: str = text, negative: Any = negative) -> torch.Tensor:
+            how = {"steps": 2, "cfg": 4.0, "sampler_name": "euler", "scheduler": "simple"}
+            return ksampler(watched, encode(told, text), negative, latent, **how)
+
+        plain, true = truth.transformer_maps(
+            model, lambda watched: sample(watched, clip), 20 * chunks, 20 * chunks, (8, 10), False
+        )
+        heard = sample(*run("Record", model, clip))
+        assert torch.equal(plain, heard)
+        found = graphs.runs.maps_of(heard)
+        assert len(found) == 2
+        graphs.same_words(found[0].words, text.strip())
+        graphs.equal(found, true, clip, text, ("house", "tree"))
+
+
+def case_the_transformer_inside_computes_what_diffusers_does() -> None:
+    """Eight numbers of its flow and four of its text encoder's that diffusers and transformers gave for the shipped weights."""
+    model, clip, _ = run("TinyModel", "transformer")
+    network = model.model.diffusion_model
+    context, extra = encode(clip, "a red house and a green tree")[0]
+    torch.testing.assert_close(context[0, 3, :4], torch.tensor(TRANSFORMER_READS), atol=2e-4, rtol=2e-4)
+    x = torch.linspace(-2, 2, 4 * 16 * 16).sin().view(1, 4, 16, 16) * 1.3
+    with torch.no_grad():
+        flow = network(x, torch.tensor([600.0]), context=context, y=extra["pooled_output"])
+    torch.testing.assert_close(flow[0, :, 5, 7:9].flatten(), torch.tensor(TRANSFORMER_FLOW), atol=1e-3, rtol=1e-3)
+
+
+TRANSFORMER_READS = [-0.32869, 1.55903, -1.1922, -1.27786]
+TRANSFORMER_FLOW = [-0.01217, 0.06432, -1.6378, -1.34582, 1.50406, 1.68627, 0.39908, 0.14855]

@@ -9,7 +9,7 @@ from torch import Tensor
 from daam_core.attention import scores as attention
 from daam_core.capture import layer_batching as pool
 from daam_core.capture.accumulator import Accumulator
-from daam_core.capture.buffers import StoreOptions
+from daam_core.capture.buffers import BatchSlice, StoreOptions
 from daam_core.errors import NothingRecorded
 
 LAYERS, KEYS = 12, 6
@@ -171,3 +171,20 @@ def test_a_batch_that_shrinks_is_refused_and_reads_no_foreign_memory(contiguous:
         else:
             accumulator.add_cross(0, (2, 2), q, k, 2, 0.5)
         accumulator.end_step()
+
+
+def test_batches_of_many_places_are_bounded() -> None:
+    """Forty views of one picture, each with layers of its own: sixteen have memory to wait in, and nothing is lost."""
+    accumulator = Accumulator(slice(0, 1), lambda keys, part: torch.eye(keys)[None], StoreOptions(), True)
+    places = [BatchSlice(0, 1) for _ in range(40)]
+    expected = torch.zeros(1, 4, KEYS, dtype=torch.float64)
+    for _ in range(3):
+        for where in places:
+            q, k = torch.randn(1, 4, 8), torch.randn(1, KEYS, 8)
+            accumulator.add_cross(0, (2, 2), q, k, 2, 0.5, where)
+            expected += explicit(q, k)
+        accumulator.end_step()
+    assert sum(batch.enabled for batch in accumulator._batches.values()) == 16
+    (sums,) = accumulator.sums.values()
+    assert sums.num_terms == 3 * 40 * 2
+    torch.testing.assert_close(sums.total.double(), expected, rtol=1e-6, atol=1e-5)

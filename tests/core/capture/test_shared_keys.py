@@ -148,3 +148,16 @@ def test_step_sums_equal_an_explicit_computation(steps: int, images: int, monkey
             into = torch.zeros(2, images, n, 3)
             attention.add_step_sums(into, queries, keys, selection, heads, 0.3, weights, scratch)
             torch.testing.assert_close(into.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_step_sums_of_many_layers_are_exact_to_single_precision() -> None:
+    """SDXL has 60 layers at one resolution: their sum over heads and steps is as good as float32 numbers are."""
+    layers, heads, steps, n, d, columns = 60, 4, 8, 16, 16, 77
+    q, k = torch.randn(layers * heads, steps, n, d), torch.randn(layers * heads, columns, d)
+    weights = torch.stack([torch.ones(steps), torch.arange(1.0, steps + 1).square()])
+    p = (torch.einsum("bsnd,bkd->bsnk", q.double(), k.double()) * 0.25).softmax(-1).sum(0)
+    expected = torch.einsum("js,snk->jnk", weights.double(), p)[:, None]
+    into = torch.zeros(2, 1, n, columns)
+    scratch = attention.step_scratch(k, heads, steps, n)
+    attention.add_step_sums(into, q, k, torch.eye(columns)[None], heads, 0.25, weights, scratch)
+    assert ((into.double() - expected).abs() / expected).max() < 1e-6

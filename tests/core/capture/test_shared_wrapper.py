@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 from daam_core.capture.class_hook import ClassHook, Finish
-from daam_core.capture.shared_wrapper import SharedWrapper
+from daam_core.capture.shared_wrapper import SharedWrapper, aside
 
 
 def doubled(below: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,6 +45,26 @@ def test_a_function_in_its_place_is_wrapped_anew() -> None:
     first.remove()
     second.remove()
     assert module.f() == 5
+
+
+def test_a_wrapper_that_is_taken_aside_comes_back_only_where_it_is_needed() -> None:
+    """Traces come and go meanwhile, as in other threads; and the block may be left by an error."""
+    module: Any = SimpleNamespace(f=lambda: 1)
+    own, first = module.f, SharedWrapper(module, "f", doubled)
+    wrapper = module.f
+    with contextlib.suppress(ValueError), aside(module, "f", wrapper):
+        assert module.f is own
+        raise ValueError
+    assert module.f is wrapper
+    with aside(module, "f", wrapper):
+        with aside(module, "f", wrapper):
+            second = SharedWrapper(module, "f", doubled)
+            first.remove()
+        assert module.f is own, "another call has it aside, too"
+    assert module.f is wrapper, "the second trace needs it"
+    with aside(module, "f", wrapper):
+        second.remove()
+    assert module.f is own
 
 
 class Base:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from daam_core import trace
 from daam_core.errors import UnsupportedModel
+from daam_core.types import Side
 
 from ..capture.attention_witness import Witness
 from ..models import PROMPT, pipeline
@@ -165,7 +166,8 @@ def test_a_unet_of_blocks_is_read() -> None:
     assert [len(forward.texts) for forward in witness.forwards] == [4] * 4
     for number, maps in enumerate(recording):
         assert (maps.steps, maps.size, maps.negative.words) == (2, (64, 96), [["a", "star"], []][number // 2])
-        for side, which in (("prompt", 0), ("negative", 1)):
+        sides: tuple[tuple[Side, int], ...] = (("prompt", 0), ("negative", 1))
+        for side, which in sides:
             image = maps.sides[side]
             for (h, w), channels in image.sums.items():
                 true = witness.forwards[which].sums[h * w][number] + witness.forwards[which + 2].sums[h * w][number]

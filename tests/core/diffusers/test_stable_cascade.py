@@ -12,6 +12,7 @@ from transformers import CLIPTextModelWithProjection
 
 from daam_core import trace
 from daam_core.errors import BadArgument, UnsupportedModel
+from daam_core.types import Side
 
 from ..models import PROMPT, text_config, tokenizer
 
@@ -78,7 +79,9 @@ def test_the_maps_are_those_of_the_equation(guidance: float) -> None:
     assert [maps.words for maps in recording] == [["a", "red", "house", "and", "a#2", "green", "tree"], ["a", "star"]]
     for number, maps in enumerate(recording):
         assert (maps.steps, maps.size, set(maps.sums)) == (2, (HEIGHT, WIDTH), set(GRIDS))
-        sides = (("prompt", number), ("negative", 2 + number)) if guidance > 1 else (("prompt", number),)
+        sides: list[tuple[Side, int]] = [("prompt", number)]
+        if guidance > 1:
+            sides.append(("negative", 2 + number))
         assert len(sides) == len(maps.sides)
         for side, row in sides:
             image = maps.sides[side]
@@ -132,3 +135,16 @@ def test_what_is_not_read_of_it_is_told() -> None:
     assert recording.heat_maps().self_attention is None
     with pytest.raises(BadArgument, match="castorini"):
         recording.heat_maps(aggregation="castorini")
+
+
+def test_a_sampling_loop_of_ones_own_is_read() -> None:
+    """It is told no size: the picture's is that of the latents, each of which is so many pixels wide."""
+    pipe = prior()
+    latents = torch.randn(1, 4, 12, 18, generator=torch.Generator().manual_seed(1))
+    with trace(pipe) as recording, torch.no_grad():
+        text, summary, *_ = pipe.encode_prompt("cpu", 1, 1, False, prompt=[PROMPT])
+        for time in (0.9, 0.5):
+            ratio = torch.full((1,), time)
+            pipe.prior(latents, timestep_ratio=ratio, clip_text_pooled=summary, clip_text=text, clip_img=torch.zeros(1, 1, 8))
+    maps = recording.heat_maps()
+    assert (maps.steps, maps.size, maps.words[2]) == (2, (HEIGHT, WIDTH), "house")

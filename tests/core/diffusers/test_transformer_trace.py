@@ -12,6 +12,7 @@ from torch import Tensor
 
 from daam_core import trace
 from daam_core.capture import transformer_attention
+from daam_core.capture.transformer_scopes import THREAD
 from daam_core.errors import BadArgument, NothingRecorded, UnsupportedModel, WordNotFound
 
 from ..capture.attention_witness import Witness
@@ -131,6 +132,29 @@ def test_a_call_that_fails_leaves_nothing_and_does_not_touch_the_next() -> None:
             paint(pipe, case, ["two cats"], None, callback_on_step_end=stop)
         paint(pipe, case, ["a red house"], None)
     assert recording.heat_maps().words == ["a", "red", "house"] and recording.heat_maps().steps == 2
+
+
+def test_a_call_that_is_interrupted_inside_a_layer_is_forgotten() -> None:
+    """PyTorch calls no hook behind a forward that Ctrl-C left: neither the next call nor the thread may take it for running."""
+    case, pipe = CASES["flux"], made.flux()
+    layer = pipe.transformer.transformer_blocks[0].attn.to_q
+    with trace(pipe) as alone:
+        paint(pipe, case, ["a red house"], None)
+
+    def stop(*_: Any) -> None:
+        handle.remove()
+        raise KeyboardInterrupt
+
+    with trace(pipe) as recording:
+        handle = layer.register_forward_pre_hook(stop)
+        with pytest.raises(KeyboardInterrupt):
+            paint(pipe, case, ["a red house"], None)
+        paint(pipe, case, ["a red house"], None)
+        handle = layer.register_forward_pre_hook(stop)
+        with pytest.raises(KeyboardInterrupt):
+            paint(pipe, case, ["a red house"], None)
+    assert not THREAD.running.scopes and not THREAD.running.inside
+    assert torch.equal(recording.heat_maps().heat_map("house"), alone.heat_maps().heat_map("house"))
 
 
 def test_nested_traces_both_record_and_leave_nothing_behind() -> None:

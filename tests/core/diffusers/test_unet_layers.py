@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -155,6 +156,23 @@ def test_masked_columns_of_the_text_have_no_attention() -> None:
     maps = recording.heat_maps()
     assert_same(maps.sides["prompt"], witness.of(text))
     assert maps.heat_map("red").max() < 1e-6 < maps.heat_map("house").max()
+
+
+def test_columns_that_are_masked_from_a_later_step_on_have_no_attention_from_then_on() -> None:
+    """The way of a layer is known from the first step, whose text was not masked: the second is not like it."""
+    pipe = pipeline("small")
+    text, mask = text_of(pipe), torch.ones(2, 77)
+    mask[:, [2, 9]] = 0
+    steps = itertools.count()
+
+    def masked(_m: Any, args: Any, kwargs: Any) -> Any:
+        return args, {**kwargs, "encoder_attention_mask": mask if next(steps) in (1, 2) else None}
+
+    pipe.unet.register_forward_pre_hook(masked, with_kwargs=True)
+    witness = Witness(pipe.unet)
+    with trace(pipe) as recording:
+        paint(pipe, num_inference_steps=4)
+    assert_same(recording.heat_maps().sides["prompt"], witness.of(text))
 
 
 def test_attention_to_the_text_in_attn1_is_read_in_every_step() -> None:

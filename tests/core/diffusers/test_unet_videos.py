@@ -23,6 +23,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 from daam_core import trace
 from daam_core.capture.unet_layers import columns_behind
 from daam_core.errors import NothingRecorded
+from daam_core.types import Side
 
 from ..models import PROMPT, pipeline, scheduler, tokenizer
 from .unet_witness import Witness
@@ -158,7 +159,8 @@ def test_a_video_from_a_picture_is_read_by_the_text_among_its_keys() -> None:
     for number, maps in enumerate(recording):
         assert (maps.num_frames, maps.steps, maps.size) == (FRAMES, 2, (64, 48))
         assert maps.negative is not None and maps.negative.words == ["a", ("tree", "moon")[number]]
-        for side, text in zip(("prompt", "negative"), texts, strict=True):
+        sides: tuple[Side, ...] = ("prompt", "negative")
+        for side, text in zip(sides, texts, strict=True):
             image = maps.sides[side]
             for (h, w), channels in image.sums.items():
                 true = torch.zeros(FRAMES, h * w, 77 + BEHIND, dtype=torch.float64)
@@ -181,7 +183,7 @@ def test_nan_in_the_text_of_i2vgen_finds_the_columns_that_are_read() -> None:
     with torch.no_grad():
         unet(torch.randn(1, 4, FRAMES, 8, 6), 5, encoder_hidden_states=torch.full((1, 77, 32), torch.nan), **given)
     handle.remove()
-    assert seen[0].shape[:2] == (FRAMES, 77 + BEHIND) and columns_behind(unet) == BEHIND
+    assert seen[0].shape[:2] == (FRAMES, 77 + BEHIND) and columns_behind(unet, given) == BEHIND
     assert seen[0].isnan().any(-1).tolist() == [[True] * 77 + [False] * BEHIND] * FRAMES
 
 

@@ -17,7 +17,7 @@ def discs(*places: tuple[int, int]) -> list[NDArray[np.bool_]]:
     return [(y - cy) ** 2 + (x - cx) ** 2 <= 15**2 for cy, cx in places]
 
 
-def blurred(share: Values) -> Values:
+def blurred(share: Values | NDArray[np.bool_]) -> Values:
     return cv2.GaussianBlur(share.astype(np.float32), (0, 0), 5).astype(np.float32)
 
 
