@@ -40,11 +40,12 @@ class Witness:
             if not self._muted:
                 self.calls.append((query.detach().clone(), k.detach().clone(), attn_mask, scale))
             # A mode that looks for PyTorch's attention (perturbed attention guidance) knows it by this name.
+            standing = torch.nn.functional.scaled_dot_product_attention  # ours, or a wrapper around it
             torch.nn.functional.scaled_dot_product_attention = below
             try:
                 return below(query, key, value, attn_mask, *args, **kwargs)
             finally:
-                torch.nn.functional.scaled_dot_product_attention = attention
+                torch.nn.functional.scaled_dot_product_attention = standing
 
         torch.nn.functional.scaled_dot_product_attention = attention
         return self
