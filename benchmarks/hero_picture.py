@@ -1,6 +1,6 @@
 """The README's first picture: `python -m benchmarks.hero_picture` draws it anew into assets/.
 
-The contact sheet of the model inside, of the words that stand for objects.
+The contact sheet of the model inside, of all content words: colours, too, light what they colour.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from daam_core import load_tiny, trace
-from daam_core.prompt.objects import object_words
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 PROMPT = "a red house and a green tree"
@@ -24,7 +23,7 @@ def main() -> None:
     with trace(pipe) as recording:
         pipe(PROMPT, generator=torch.Generator().manual_seed(SEED))
     maps = recording.heat_maps()
-    maps.contact_sheet(object_words(maps.prompt), columns=3).save(ASSETS / "hero.png", optimize=True)
+    maps.contact_sheet(maps.content_words, columns=5).save(ASSETS / "hero.png", optimize=True)
 
 
 if __name__ == "__main__":
