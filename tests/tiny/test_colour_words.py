@@ -91,7 +91,8 @@ def test_targets_are_the_teachers_own_vectors(pipe: Any) -> None:
 
 def test_the_students_learn(pipe: Any, tmp_path: Path) -> None:
     recipe = replace(colour_words.RECIPE, images=24 * 20, batch=24, warm_up=4)
-    stage = ColourWordStage(pipe.text_encoder, pipe.tokenizer, torch.device("cpu"), recipe)
+    teacher = load_tiny("transformer").text_encoder  # of before colour words carried anything; the UNet's is a student already
+    stage = ColourWordStage(teacher, pipe.tokenizer, torch.device("cpu"), recipe)
     first = stage.loss(loop.Generators.of(5, 0), 24, 0.0)[1]
     before = {name: x.clone() for name, x in stage.teacher.state_dict().items()}
     loop.train_stage(stage, tmp_path, lambda _: None)
