@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .cells import Cells
-from .scores import CPU_BYTES, TEMPORARY_BYTES, full_precision, query_slices, split_heads
+from .scores import full_precision, query_slices, split_heads, step_budget
 
 
 def add_joint(
@@ -62,8 +62,8 @@ def add_joint_steps(
         weights: `[sums, steps]` float32.
     """
     (layers, heads, n, _), (_, of_keys, keys, _), device = q[0].shape, k[0].shape, q[0].device
-    each, budget = layers * heads, CPU_BYTES // 8 if device.type == "cpu" else TEMPORARY_BYTES
-    some = max(1, budget // (4 * each * n * keys))  # what fits the processor's own cache at once
+    each = layers * heads
+    some = max(1, step_budget(device) // (4 * each * n * keys))
     all_q, all_k = torch.stack(list(q)).float(), torch.stack(list(k)).float()
     all_k = all_k if of_keys == heads else all_k.repeat_interleave(heads // of_keys, 2)
     all_q, all_k = all_q.flatten(0, 2), all_k.flatten(0, 2).transpose(1, 2)

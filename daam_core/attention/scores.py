@@ -140,7 +140,7 @@ def add_step_sums(
     sums, images, n = into.shape[:3]
     steps, keys, each = q.shape[1], k.shape[1], images * heads
     queries, rows = q.flatten(1, 2), steps * n * keys
-    numbers = _step_budget(q.device) // 4 if scratch is None else len(scratch) // 2
+    numbers = step_budget(q.device) // 4 if scratch is None else len(scratch) // 2
     part = each * max(1, numbers // (each * rows))
     weighted = torch.zeros(sums * images, n * keys, device=q.device)
     with full_precision(q.device):
@@ -155,7 +155,8 @@ def add_step_sums(
         into.flatten(0, 1).baddbmm_(weighted.unflatten(1, (n, keys)), selection.repeat(sums, 1, 1))
 
 
-def _step_budget(device: torch.device) -> int:
+def step_budget(device: torch.device) -> int:
+    """Bytes of scores that several steps at once may take: on a processor what fits its own cache."""
     return CPU_BYTES // 8 if device.type == "cpu" else TEMPORARY_BYTES
 
 
@@ -165,7 +166,7 @@ def step_scratch(k: Tensor, heads: int, steps: int, n: int) -> Tensor | None:
     if k.device.type != "cpu":
         return None
     layer = heads * steps * n * k.shape[1]
-    return torch.empty(2 * min(len(k) // heads, max(1, _step_budget(k.device) // (4 * layer))) * layer)
+    return torch.empty(2 * min(len(k) // heads, max(1, step_budget(k.device) // (4 * layer))) * layer)
 
 
 def add_self_attention(into: Tensor, q: Tensor, k: Tensor, heads: int, scale: float) -> None:

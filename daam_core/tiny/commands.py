@@ -38,8 +38,6 @@ def _add_train(commands: Subparsers) -> None:
         "the same command goes on where it was.",
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for states and caches (about 600 MB)")
-    parser.add_argument("--out", type=Path, help="where the finished model goes (default: WORK/weights)")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument(
         "--images", type=int, help="pictures the UNet sees in this WORK, those before a stop included (default 660000)"
     )
@@ -52,7 +50,7 @@ def _add_train(commands: Subparsers) -> None:
         help="start an empty WORK from the weights in the package; the UNet goes on from them (default 200000 images)",
     )
     parser.add_argument("--scenes", type=int, metavar="N", help="different scenes that the UNet sees (default 36000)")
-    parser.add_argument("--pause", type=Path, metavar="FILE", help="stand still while this file exists")
+    _add_where(parser)
     parser.set_defaults(run=_train)
 
 
@@ -64,8 +62,6 @@ def _add_train_transformer(commands: Subparsers) -> None:
         "goes on where it was.",
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for state and cache (about 250 MB)")
-    parser.add_argument("--out", type=Path, help="where the finished model goes (default: WORK/weights)")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--images", type=int, help="pictures seen in this WORK, those before a stop included (default 160000)")
     parser.add_argument("--scenes", type=int, metavar="N", help="different scenes that it sees (default 16000)")
     parser.add_argument("--scale", type=float, default=1.0, help="multiply both budgets; 0.001 tries the machinery")
@@ -73,8 +69,15 @@ def _add_train_transformer(commands: Subparsers) -> None:
         "--from-shipped", action="store_true", help="start an empty WORK from the transformer in the package, not from nothing"
     )
     parser.add_argument("--compile", action="store_true", help="use torch.compile: minutes to begin with, a tenth faster then")
-    parser.add_argument("--pause", type=Path, metavar="FILE", help="stand still while this file exists")
+    _add_where(parser)
     parser.set_defaults(run=_train_transformer)
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    """What a training run of either model takes."""
+    parser.add_argument("--out", type=Path, help="where the finished model goes (default: WORK/weights)")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--pause", type=Path, metavar="FILE", help="stand still while this file exists")
 
 
 def _add_evaluate(commands: Subparsers) -> None:

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from ..errors import BadArgument, CannotWrite
 from . import checkpoint, optim
 
 PAUSE_SECONDS = 2.0  # between two looks at whether a pause is over
@@ -87,6 +88,21 @@ class _Means:
 
     def text(self) -> str:
         return ", ".join(f"{name} {self.sums[name] / self.counts[name]:.4g}" for name in self.sums)
+
+
+def require_counts(**counts: int | None) -> None:
+    """Raises BadArgument where one of the named numbers is given and below 1."""
+    for name, number in counts.items():
+        if number is not None and number < 1:
+            raise BadArgument(f"The number of {name} must be at least 1, got {number}.")
+
+
+def make_work_folder(work: Path) -> None:
+    """Make the folder of states and caches; raises CannotWrite."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"The work folder {work} cannot be made: {error.strerror}.") from error
 
 
 def state_file(work: Path, name: str) -> Path:

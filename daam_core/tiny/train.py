@@ -18,11 +18,11 @@ from diffusers import AutoencoderTiny
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ..errors import BadArgument, CannotWrite
+from ..errors import BadArgument
 from . import autoencoder, checkpoint, colour_words, latents, segmenter, unet
 from . import package_weights as assemble
 from . import text_encoder as text
-from .loop import Log, Recipe, state_file, train_stage
+from .loop import Log, Recipe, make_work_folder, require_counts, state_file, train_stage
 from .tokenizer import build_tokenizer
 from .warm_start import TEACHER, start_from_shipped
 
@@ -72,14 +72,8 @@ def train(settings: Settings, log: Log) -> None:
     unknown = [name for name in settings.only if name not in STAGES]
     if unknown:
         raise BadArgument(f"There is no training stage {unknown[0]!r}; the stages are {', '.join(STAGES)}.")
-    if settings.images is not None and settings.images < 1:
-        raise BadArgument(f"The number of images must be at least 1, got {settings.images}.")
-    if settings.scenes is not None and settings.scenes < 1:
-        raise BadArgument(f"The number of scenes must be at least 1, got {settings.scenes}.")
-    try:
-        settings.work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotWrite(f"The work folder {settings.work} cannot be made: {error.strerror}.") from error
+    require_counts(images=settings.images, scenes=settings.scenes)
+    make_work_folder(settings.work)
     table: dict[str, Callable[[Settings, torch.device, Log], None]] = {
         "text": _text,
         "words": _words,

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPTextModel
 
-from ..errors import BadArgument, CannotWrite
+from ..errors import BadArgument
 from . import checkpoint, latents, transformer
 from .load import load_tiny
-from .loop import Log, state_file, train_stage
+from .loop import Log, make_work_folder, require_counts, state_file, train_stage
 from .transformer_pipeline import assemble_transformer, save_transformer
 
 FILE = "transformer-latents.safetensors"
@@ -47,9 +47,7 @@ class TransformerSettings:
 
     def check(self) -> None:
         """Raises BadArgument where a number makes no sense."""
-        for name, number in (("images", self.images), ("scenes", self.scenes)):
-            if number is not None and number < 1:
-                raise BadArgument(f"The number of {name} must be at least 1, got {number}.")
+        require_counts(images=self.images, scenes=self.scenes)
         if self.scale <= 0:
             raise BadArgument(f"The scale must be above 0, got {self.scale}.")
 
@@ -62,10 +60,7 @@ def train_transformer(settings: TransformerSettings, log: Log) -> Path:
         CannotWrite: a folder cannot be made.
     """
     settings.check()
-    try:
-        settings.work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotWrite(f"The work folder {settings.work} cannot be made: {error.strerror}.") from error
+    make_work_folder(settings.work)
     device = torch.device(settings.device)
     pipe = load_tiny(weights=settings.weights)
     path = settings.work / FILE
