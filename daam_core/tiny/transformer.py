@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import SD3Transformer2DModel
+from diffusers.models.activations import GELU
 from diffusers.models.attention_processor import Attention
 
 from . import optim
@@ -29,7 +30,7 @@ MUON_RATE = 4.0  # Muon's learning rate as a multiple of AdamW's
 CAPTION_DROP = 0.1
 POOLED_DROP = 0.5  # share of pictures whose pooled vector is zero, so that the words must tell the scene
 SINGLE_UNTIL = 0.2  # share of the run that shows one-object scenes only
-RECIPE = Recipe(images=160_000, batch=32, peak_rate=2e-3, warm_up=60, constant=0.6, ema=0.998, seed=41)
+RECIPE = Recipe(images=400_000, batch=64, peak_rate=2e-3, warm_up=60, constant=0.5, ema=0.998, seed=41)
 
 
 def make_transformer() -> SD3Transformer2DModel:
@@ -88,6 +89,16 @@ class PlainJointAttention:
         return attn.to_out[0](picture), text
 
 
+def use_exact_gelu(model: torch.nn.Module) -> None:
+    """For training on a CPU: PyTorch's exact GELU, which takes a fifth of the time of the approximation by tanh there.
+
+    The two differ by less than 0.0005, an eighth of what bfloat16 resolves.
+    """
+    for module in model.modules():
+        if isinstance(module, GELU):
+            module.approximate = "none"
+
+
 def noise_levels(generator: torch.Generator, batch: int) -> torch.Tensor:
     """Noise levels s in 0..1, float32 [batch]: stratified over the batch and shifted towards noise."""
     u = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
@@ -126,6 +137,7 @@ class TransformerStage:
         self.recipe, self.device, self.cache, self.ends, self.log = recipe, device, cache, ends, log
         self.model = make_transformer().to(device)
         self.model.set_attn_processor(PlainJointAttention())
+        use_exact_gelu(self.model)
         self.average = make_transformer().to(device).requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())
         self.modules: dict[str, torch.nn.Module] = {"transformer": self.model}

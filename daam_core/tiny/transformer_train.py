@@ -1,19 +1,21 @@
-"""Trains the transformer inside from nothing: scenes as latents, then `transformer.TransformerStage`, then the folder.
+"""Trains the transformer inside: scenes as latents, a student of the text encoder, `transformer.TransformerStage`, the folder.
 
 It reads what the text encoder of the UNet inside says and paints in its autoencoder's latents, so both are taken as they ship.
+In half of the pictures it reads the student `bare` instead (see `colour_words`), where only colour words tell a colour.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..errors import BadArgument
-from . import checkpoint, latents, transformer
+from . import checkpoint, colour_words, latents, transformer
 from .load import load_tiny
 from .loop import Log, make_work_folder, require_counts, state_file, train_stage
 from .transformer_pipeline import assemble_transformer, save_transformer
@@ -30,8 +32,8 @@ class TransformerSettings:
 
     `work` holds state and cache and may be gone on with; `out` (default `WORK/weights`) receives `transformer/`. `images` is
     how many pictures are seen in all, `scenes` how many different ones, `scale` multiplies both. `weights` holds the UNet whose
-    text encoder and autoencoder are taken. `from_shipped` starts an empty work folder from the transformer that lies there and
-    its text encoder, with fresh optimisers and a budget of its own. Training stands still while a file `pause` exists.
+    text encoder and autoencoder are taken. `from_shipped` starts an empty work folder from the transformer that lies there,
+    with fresh optimisers and a budget of its own. Training stands still while a file `pause` exists.
     """
 
     work: Path
@@ -75,6 +77,7 @@ def train_transformer(settings: TransformerSettings, log: Log) -> Path:
         cached["objects"],
         latents.text_states(pipe.text_encoder, ids),
         latents.empty_state(pipe.text_encoder, pipe.tokenizer)[:READ],
+        latents.text_states(_bare(settings, pipe.text_encoder, pipe.tokenizer, device, log), ids),
     )
     planned = settings.images or max(transformer.RECIPE.batch, round(transformer.RECIPE.images * settings.scale))
     recipe = replace(transformer.RECIPE, images=planned)
@@ -96,13 +99,23 @@ def _start(settings: TransformerSettings, encoder: CLIPTextModel, log: Log) -> N
         return
     if settings.from_shipped:
         shipped = load_tiny("transformer", weights=settings.weights)
-        encoder.load_state_dict(shipped.text_encoder.state_dict())
         tensors = checkpoint.module_tensors({"transformer": shipped.transformer, "ema-transformer": shipped.transformer})
         facts = {"step": 0, "images": 0, "seconds": 0.0}
         path = state_file(settings.work, transformer.TransformerStage.name)
         checkpoint.write_state(path, {key: t.clone() for key, t in tensors.items()}, facts)
         log("transformer: taken as it ships")
     checkpoint.write_state(kept, checkpoint.module_tensors({ENCODER: encoder}), {})
+
+
+def _bare(
+    settings: TransformerSettings, encoder: CLIPTextModel, tokenizer: CLIPTokenizer, device: torch.device, log: Log
+) -> CLIPTextModel:
+    """The student `bare` of a work folder, float32 and frozen; trained where there is none."""
+    planned = colour_words.RECIPE
+    recipe = replace(planned, images=max(planned.batch, round(planned.images * settings.scale)))
+    stage = colour_words.ColourWordStage(copy.deepcopy(encoder), tokenizer, device, recipe)
+    train_stage(stage, settings.work, log, pause=settings.pause)
+    return stage.bare.eval().requires_grad_(False)
 
 
 def trained_transformer(work: Path) -> torch.nn.Module:

@@ -100,3 +100,9 @@ def test_the_students_learn(pipe: Any, tmp_path: Path) -> None:
     assert last["named colour"] < 0.7 * first["named colour"]
     assert last["bare noun"] < 0.7 * first["bare noun"]
     assert all(torch.equal(x, stage.teacher.state_dict()[name]) for name, x in before.items())
+
+
+def test_an_encoder_that_is_a_student_already_is_known() -> None:
+    assert colour_words.carries_colours(load_tiny().text_encoder, load_tiny().tokenizer)
+    untaught = load_tiny("transformer")
+    assert not colour_words.carries_colours(untaught.text_encoder, untaught.tokenizer)

@@ -206,7 +206,7 @@ def test_maps_are_the_attention_s_own_and_the_picture_stays(pipe: Any) -> None:
 
 def test_a_run_of_the_machinery_can_be_loaded(tmp_path: Path) -> None:
     lines: list[str] = []
-    settings = TransformerSettings(tmp_path / "work", images=4, scenes=64, compiled=False)
+    settings = TransformerSettings(tmp_path / "work", images=4, scenes=64, scale=0.001, compiled=False)
     out = train_transformer(settings, lines.append)
     assert "transformer: done" in "\n".join(lines)
     (out / "pipeline").symlink_to(WEIGHTS / "pipeline")
