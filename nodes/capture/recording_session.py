@@ -1,7 +1,7 @@
 """One run of a sampler: its steps, calls of the model and attention, recorded by the core's `Recording`.
 
-`sampler_hooks` brings the calls, `model_calls` says what they are. Nothing here raises into the sampler: the first error ends
-the recording and becomes the sentence that the map nodes show.
+`sampler_listeners` brings the calls, `model_calls` says what they are. Nothing here raises into the sampler: the first error
+ends the recording and becomes the sentence that the map nodes show.
 """
 
 from __future__ import annotations
