@@ -7,6 +7,7 @@ at once, where PyTorch's version counters show that nobody wrote into them until
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -132,6 +133,15 @@ class LayerBatch:
         if self._waiting + len(self._held) == self._room:
             self._make_room()
         self._held.append(held)
+
+    def hold_all(self, held: Sequence[Held]) -> None:
+        """The same of several layers."""
+        if self._waiting + len(self._held) + len(held) > self._room:
+            for one in held:
+                self.hold(one)
+            return
+        self._added += len(held)
+        self._held += held
 
     def end_step(self, number: int) -> None:
         """All that waits belongs to step `number` (from 1) or one before it."""

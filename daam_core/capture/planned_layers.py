@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
+from operator import attrgetter, is_
 
+import torch
 from torch import Tensor
 
 from ..types import Grid
@@ -13,13 +16,51 @@ from .layer_batching import LayerBatch
 from .layer_plan import LayerPlan
 from .projection_wrapper import Note
 
+_shape = attrgetter("shape")
+
+
+@dataclass(frozen=True, eq=False)
+class _AsBefore:
+    """A forward whose noted layers were all taken: one like it is taken at once, and not layer by layer.
+
+    Attributes:
+        order: (layer, whether these are keys) of its notes, in their order: queries ahead of keys.
+        layers: their layers.
+        q_shapes: of their queries.
+        plans: of each layer.
+        batches: where layers wait, and which of them do.
+    """
+
+    order: tuple[tuple[int, ...], tuple[bool, ...]]
+    layers: tuple[int, ...]
+    q_shapes: list[torch.Size]
+    plans: list[Sequence[LayerPlan]]
+    batches: list[tuple[LayerBatch, list[int]]]
+
+    @staticmethod
+    def of(layers: tuple[int, ...], plans: LayerPlans) -> _AsBefore:
+        """Of layers that gave queries and keys one after the other."""
+        order = tuple(layer for layer in layers for _ in range(2)), (False, True) * len(layers)
+        own = [plans.get(layer) or () for layer in layers]
+        places: dict[LayerBatch, list[int]] = {}
+        for place, found in enumerate(own):
+            for plan in found:
+                if plan.batch is not None:
+                    places.setdefault(plan.batch, []).append(place)
+        return _AsBefore(order, layers, [found[0].q_shape for found in own], own, list(places.items()))
+
 
 class LayerPlans:
-    """The plans of a UNet's layers, one for each side that is recorded, while its forwards stay alike."""
+    """The plans of a UNet's layers, one for each side that is recorded, while its forwards stay alike.
+
+    Attributes:
+        before: the last forward, where all that was noted of it was taken.
+    """
 
     def __init__(self) -> None:
         self._plans: dict[int, Sequence[LayerPlan]] = {}
         self._held: frozenset[int] | None = None
+        self.before: _AsBefore | None = None
         self._sides: list[list[LayerBatch]] = []
 
     def get(self, layer: int) -> Sequence[LayerPlan] | None:
@@ -28,7 +69,7 @@ class LayerPlans:
 
     def set(self, layer: int, plans: Sequence[LayerPlan]) -> None:
         """A layer attended in a way that was not known."""
-        self._plans[layer], self._held = plans, None
+        self._plans[layer], self._held, self.before = plans, None, None
 
     def held(self) -> frozenset[int]:
         """The layers that may be looked at when the forward is over: all that they give out is held by reference anyway, and
@@ -106,6 +147,39 @@ class PlannedLayers:
             assert plan.batch is not None
             plan.batch.hold(held)
         return True
+
+    def hold_all(self, notes: Sequence[Note], context: Tensor | None, grid_of: Callable[[int], Grid]) -> bool:
+        """The same of all that was noted of a forward, if it is what was noted of the last; else nothing was done.
+
+        Args:
+            context: the text that the model was given, which all their keys are a plain linear projection of.
+            grid_of: gives (h, w) of a layer's queries in this forward.
+        """
+        before = self.plans.before
+        if before is None or context is None:
+            return False
+        layers, kinds, sources, tensors, versions = zip(*notes, strict=True)
+        if (layers, kinds) != before.order or not all(map(is_, sources[1::2], repeat(context))):
+            return False
+        q, k = tensors[::2], tensors[1::2]
+        if any(map(is_, sources[::2], repeat(context))) or list(map(_shape, q)) != before.q_shapes:
+            return False
+        for layer, keys, (plan, *_) in zip(before.layers, k, before.plans, strict=True):
+            if grid_of(layer) != plan.grid or (keys is not None and keys.shape != plan.k_shape):
+                return False
+        held = list(zip(q, k, versions[::2], versions[1::2], before.layers, repeat(self.text_keys), strict=False))
+        self.read.extend(before.layers)
+        for batch, places in before.batches:
+            batch.hold_all(held if len(places) == len(held) else [held[place] for place in places])
+        return True
+
+    def note_order(self, found: Sequence[tuple[Note, Note]], notes: Sequence[Note], context: Tensor | None) -> None:
+        """All that was noted of this forward was taken: the next may be like it."""
+        layers = tuple(q[0] for q, _ in found)
+        before = _AsBefore.of(layers, self.plans)
+        adjacent = tuple(note[:2] for note in notes) == tuple(zip(*before.order, strict=True))
+        own = all(k[2] is context for _, k in found)
+        self.plans.before = before if adjacent and own and len(set(layers)) == len(layers) else None
 
 
 def pairs(notes: Sequence[Note]) -> tuple[list[tuple[Note, Note]], list[Note]]:

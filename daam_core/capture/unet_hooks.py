@@ -154,6 +154,8 @@ class UNetAttentionHooks:
         if modes == self._modes:
             return
         self._modes = modes
+        if planned is not None:
+            planned.plans.before = None
         for hook in self._layers.hooks:
             if hook.is_cross is False:
                 hook.set_mode(READ if modes[1] else SKIP)
@@ -162,8 +164,11 @@ class UNetAttentionHooks:
 
     def _take(self, notes: Sequence[Note], planned: PlannedLayers, context: Tensor | None) -> None:
         """What was noted of the forward that is over."""
-        found, alone = pairs(notes)
         hooks = self._layers.hooks
+        if planned.hold_all(notes, context, lambda index: hooks[index].grid_hook.grid):
+            return
+        found, alone = pairs(notes)
+        taken = len(planned.read) + len(found)
         for (index, _, source, q, q_version), (_, _, text, k, k_version) in found:
             hook = hooks[index]
             grid = hook.grid_hook.grid
@@ -181,6 +186,8 @@ class UNetAttentionHooks:
             self.receiver.on_attention(index, grid, q, k, cross, of_context)
         for note in alone:
             hooks[note[0]].keep(note)
+        if taken == len(planned.read) and not alone and all(hooks[note[0]].key_weights is not None for note in notes):
+            planned.note_order(found, notes, context)
 
     def dispatch(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool = False) -> None:
         """Hand one layer's projections on; an exception ends the recording of this forward, never the picture."""
