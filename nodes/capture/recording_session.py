@@ -87,7 +87,6 @@ class RecordingSession:
 
     @property
     def latent_size(self) -> Size:
-        """(height, width) of the latent."""
         return self._latent[-2], self._latent[-1]
 
     # -- the sampler ------------------------------------------------------------------------------------------------
@@ -103,7 +102,6 @@ class RecordingSession:
         self._step, self._opened_by_batch = sigma, False
 
     def end_step(self) -> None:
-        """The prediction is there."""
         self._close_step()
 
     def _close_step(self) -> None:
@@ -144,6 +142,11 @@ class RecordingSession:
         if concepts is not None and conds is not None:
             rows = concept_rows(call.wanted, conds.prompts["prompt"])
             concepts.begin(lambda: one_encoding(conds.concepts), rows, layout, tuple(x.shape), call.context)
+
+    def begin_network(self) -> None:
+        """The network itself begins, inside other nodes' wrappers around it."""
+        if self._call is not None:
+            self._call.enter(type(self._model).__name__)
 
     def end_model(self) -> None:
         """The call of the diffusion model is over."""

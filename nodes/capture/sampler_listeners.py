@@ -17,6 +17,7 @@ from ...daam_core.capture.lse_capture import LseCapture
 from ...daam_core.errors import NothingRecorded
 from .packed_latents import unpacked
 from .recording_session import RecordingSession
+from .replaced_attention import RecordedReplacement
 
 KEY = "daam_lens"
 TORCH_COMPILE_KWARGS = "torch_compile_kwargs"
@@ -36,6 +37,9 @@ def install(session: RecordingSession, model_options: dict[str, Any]) -> None:
         (WrappersMP.APPLY_MODEL, _model(session)),
     ):
         patcher_extension.add_wrapper_with_key(kind, KEY, wrapper, model_options, is_model_options=True)
+    if TORCH_COMPILE_KWARGS not in model_options:  # it would be compiled with the network
+        network = _network(session)
+        patcher_extension.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, network, model_options, is_model_options=True)
     options["optimized_attention_override"] = attention_override(session, options.get("optimized_attention_override"))
     if session.family is not None:
         return
@@ -47,7 +51,7 @@ def install(session: RecordingSession, model_options: dict[str, Any]) -> None:
     options["patches"] = patches
     replaced = options.get("patches_replace", {}).get("attn2", {})
     if replaced:
-        wrapped = {block: _RecordedReplacement(session, replacement) for block, replacement in replaced.items()}
+        wrapped = {block: RecordedReplacement(session, replacement) for block, replacement in replaced.items()}
         options["patches_replace"] = {**options["patches_replace"], "attn2": wrapped}
 
 
@@ -97,6 +101,14 @@ def _model(session: RecordingSession) -> Callable[..., Any]:
             safely(session, session.end_model)
 
     return model
+
+
+def _network(session: RecordingSession) -> Callable[..., Any]:
+    def network(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        safely(session, session.begin_network)
+        return executor(*args, **kwargs)
+
+    return network
 
 
 _MODEL_ARGUMENTS = ("x", "t", "c_concat", "c_crossattn", "control", "transformer_options")
@@ -155,36 +167,6 @@ def _outside_compile(call: Callable[..., None], *args: Any) -> None:
         torch.compiler.disable(call)(*args)
     else:
         call(*args)
-
-
-class _RecordedReplacement:
-    """Another pack's replacement of a cross-attention (IP-Adapter and its like), recorded before it does its work.
-
-    Such replacements call attention in ways an override does not see. Everything else about them shows through.
-    """
-
-    def __init__(self, session: RecordingSession, replacement: Any) -> None:
-        self._session, self._replacement = session, replacement
-
-    def __call__(self, q: Any, k: Any, v: Any, extra_options: Any, *args: Any, **kwargs: Any) -> Any:
-        safely(
-            self._session, lambda: _outside_compile(self._session.on_attention, (q, k, v, int(extra_options["n_heads"])), {})
-        )
-        reason = "another node computes the cross-attention itself (IP-Adapter and its like do)"
-        safely(self._session, lambda: _outside_compile(self._session.leave_out, reason))
-        return self._replacement(q, k, v, extra_options, *args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        found = getattr(self._replacement, name)
-        if name != "to":
-            return found
-
-        def to(*args: Any, **kwargs: Any) -> _RecordedReplacement:  # ComfyUI puts what `to` gives out in our place
-            return _RecordedReplacement(self._session, found(*args, **kwargs))
-
-        return to
 
 
 @contextmanager
