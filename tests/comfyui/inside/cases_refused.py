@@ -78,7 +78,7 @@ def case_a_network_that_runs_on_a_reference_first() -> None:
         changed.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "another", twice)
         return changed
 
-    for said in (_unet(change), _transformer("flux", change), _transformer("lumina2", change), _transformer("wan", change)):
+    for said in (_unet(change), _transformer("flux", change), _transformer("qwen", change), _transformer("wan", change)):
         assert "runs the model several times for one prediction" in said, said
 
 
