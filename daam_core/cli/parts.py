@@ -72,7 +72,9 @@ def write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpar
     if "explorer" in args.save:
         from ..explorer.standalone import write_explorer
 
-        done.paths.append(write_explorer(maps, folder / "explorer.html"))
+        done.paths.append(
+            write_explorer(maps, folder / "explorer.html", "record.safetensors" if "record" in args.save else None)
+        )
     settings = _settings(maps, args)
     if "report" in args.save:
         done.paths += _write_report(maps, words, folder, settings, done.paths)

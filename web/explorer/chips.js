@@ -114,13 +114,13 @@ function lines(/** @type {import("./page_data.js").Page} */ page, /** @type {(in
   const of = (/** @type {string} */ kind) => page.words.map((w, i) => i).filter((i) => page.words[i].kind === kind);
   const found = [h("p", { class: "line" }, ...typed(page, page.header.prompt, of("word"), chip))];
   const concepts = of("concept");
-  if (concepts.length) found.push(h("p", { class: "line" }, h("span", { class: "tag" }, "beside"), ...concepts.map(chip)));
+  if (concepts.length) found.push(h("p", { class: "line" }, h("span", { class: "tag" }, local("Not in the prompt")), ...concepts.map(chip)));
   const negative = of("negative");
   if (negative.length) {
-    found.push(h("p", { class: "line extra" }, h("span", { class: "tag" }, "not"), ...typed(page, page.header.negative, negative, chip)));
+    found.push(h("p", { class: "line extra" }, h("span", { class: "tag" }, local("Negative prompt")), ...typed(page, page.header.negative, negative, chip)));
   }
   const special = of("special");
-  if (special.length) found.push(h("p", { class: "line extra" }, h("span", { class: "tag" }, "frame"), ...special.map(chip)));
+  if (special.length) found.push(h("p", { class: "line extra" }, h("span", { class: "tag" }, local("Start, end, padding")), ...special.map(chip)));
   return found;
 }
 
