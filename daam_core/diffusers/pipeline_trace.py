@@ -21,7 +21,17 @@ from ..types import Side, Size
 from .attention_trace import AttentionTrace, Generation
 from .callbacks import Callbacks
 from .encoded_prompts import EncodedPrompts, Encoding
-from .encodings import add_encoding, argument_of, batches_of, rows_of, same_rows, source_of, texts_of, untemplated
+from .encodings import (
+    add_encoding,
+    argument_of,
+    batches_of,
+    copied,
+    rows_of,
+    same_rows,
+    source_of,
+    texts_of,
+    untemplated,
+)
 from .outputs import output_pictures, output_size
 from .videos import REFERENCES, output_videos, reference_frames
 
@@ -157,7 +167,7 @@ class PipelineTrace(AttentionTrace):
         """Embeddings that come as arguments; what they were made of, where the trace saw that."""
         sides: tuple[tuple[Side, str], ...] = (("prompt", "prompt_embeds"), ("negative", "negative_prompt_embeds"))
         for side, name in sides:
-            rows = rows_of(call.given.get(name))
+            rows = copied(rows_of(call.given.get(name)))
             if rows:
                 known = next((e for e in self._earlier if any(same_rows(rows, batch) for batch in e.outputs)), None)
                 if known is None:
@@ -243,7 +253,8 @@ class PipelineTrace(AttentionTrace):
                 self._encoding = False
                 return  # it raised
             try:
-                self._on_encoding(Encoding(*read(output, tokens), tokens))
+                texts, batches = read(output, tokens)
+                self._on_encoding(Encoding(texts, [copied(batch) for batch in batches], tokens))
                 then()
             except Exception as error:
                 self._fail(error)
@@ -263,7 +274,7 @@ class PipelineTrace(AttentionTrace):
 
         def finish(output: Any) -> None:
             try:
-                encoded.connect(before, batches_of(output)[0] if output is not None else [], known)
+                encoded.connect(before, copied(batches_of(output)[0]) if output is not None else [], known)
             except Exception as error:
                 self._fail(error)
 

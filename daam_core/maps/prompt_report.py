@@ -19,7 +19,7 @@ from ..defaults import DEFAULT_TAU
 from ..masks import minmax, threshold
 from ..prompt.objects import object_words
 from .statistics import mean_probability
-from .word_maps import default_words
+from .word_maps import default_words, each_once
 
 if TYPE_CHECKING:
     from .heatmaps import HeatMaps
@@ -125,7 +125,7 @@ def prompt_report(
         ()
     """
     maps = maps.sum_frames()
-    names = list(words) if words is not None else default_words(maps)
+    names = each_once(maps, words) if words is not None else default_words(maps)
     if not names:
         return PromptReport((), (), ())
     limits = thresholds or ReportThresholds()
@@ -156,10 +156,18 @@ def prompt_report(
 
 
 def objects_among(maps: HeatMaps, names: Sequence[str]) -> list[int]:
-    """Which of `names` are words for objects, or phrases that hold one: their indices."""
+    """Which of `names` are words for objects, or phrases that hold one: their indices. Of names that share a word ("house",
+    "red house") the shortest stands for the object, and is not held against the others."""
     found = [set(maps.prompt.find(label).channels) for label in object_words(maps.prompt)]
     own = [set(maps.prompt.find(name).channels) for name in names]
-    return [i for i, channels in enumerate(own) if any(one <= channels for one in found)]
+    held = [i for i, channels in enumerate(own) if any(one <= channels for one in found)]
+    chosen: list[int] = []
+    taken: set[int] = set()
+    for i in sorted(held, key=lambda i: len(own[i])):
+        if taken.isdisjoint(own[i]):
+            chosen.append(i)
+            taken |= own[i]
+    return sorted(chosen)
 
 
 def late_maps(maps: HeatMaps, names: Sequence[str]) -> Tensor:

@@ -82,6 +82,15 @@ def test_a_phrase_that_holds_a_noun_stands_for_its_object() -> None:
     assert report.neglected == ("tree",)
 
 
+@pytest.mark.parametrize("names", [["house", "house", "tree"], ["House", "house", "tree"], ["tree", "red house", "house"]])
+def test_two_names_of_one_object_do_not_lose_to_each_other(names: list[str]) -> None:
+    """Each object has its half of the picture; asked for under two names it is still one object, and nothing is missing."""
+    report = prompt_report(drawn(house=left(), red=left(), tree=right()), names)
+    assert report.notes() == []
+    assert {row.strongest for row in report.words if row.word == "tree"} == {"house" if "House" not in names else "House"}
+    assert len({row.word.lower() for row in report.words}) == len(report.words)
+
+
 def test_won_places_and_separation_by_hand() -> None:
     late = torch.tensor([[[4.0, 3.0, 0.0]], [[0.0, 2.5, 2.0]], [[0.0, 0.0, 0.5]]])
     # margin 0.25 x 4 = 1: the first leads by 4 and 0.5 and not at all, the second by 1.5 at the last place.
