@@ -54,6 +54,23 @@ def rgb_pixels(image: PIL.Image.Image) -> Image:
     return np.asarray(image.convert("RGB"))
 
 
+def mask_pixels(image: PIL.Image.Image) -> NDArray[np.bool_]:
+    """A picture of any mode of PIL's as a mask, bool `[H, W]`: where it is opaque, if it has transparency, else where it is
+    brighter than half.
+
+    Raises:
+        BadArgument: its numbers have no range that is known.
+    """
+    if _is_transparent(image):
+        return np.asarray(image.convert("RGBA").getchannel("A")) > 0
+    return np.asarray(PIL.Image.fromarray(rgb_pixels(image)).convert("L")) > 127
+
+
+def load_mask(path: str | Path) -> NDArray[np.uint8]:
+    """A picture file as a mask, uint8 0 or 1 `[H, W]`, turned as its camera says; see `mask_pixels`. Raises BadArgument."""
+    return _opened(path, lambda file: mask_pixels(PIL.ImageOps.exif_transpose(file)).astype(np.uint8))
+
+
 def _is_transparent(image: PIL.Image.Image) -> bool:
     """PIL's own `has_transparency_data`, which Pillow 9.5 (that of AUTOMATIC1111 and Forge) does not have yet."""
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 import webbrowser
@@ -69,6 +70,8 @@ def _check_free(host: str, port: int) -> None:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BadArgument(f"Cannot listen on {host}, port {port}: {reason}. Give another --port.") from None
+    except (socket.gaierror, ValueError, TypeError):
+        raise BadArgument(f"{host!r:.80} is no address to listen on; give --host 127.0.0.1 for this machine alone.") from None
+    except OSError as error:
+        other = "--host" if error.errno == errno.EADDRNOTAVAIL else "--port"
+        raise BadArgument(f"Cannot listen on {host}, port {port}: {error.strerror or error}. Give another {other}.") from None
