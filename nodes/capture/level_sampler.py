@@ -16,7 +16,8 @@ from ...daam_core.errors import NothingRecorded, UnsupportedModel
 from ...daam_core.maps.heatmaps import HeatMaps
 from .record_options import Options
 from .recording_store import Source
-from .sampler_hooks import KEY, RecordedSampling
+from .sampler_hooks import RecordedSampling
+from .sampler_listeners import KEY
 
 _READ_ALONE = Source("read picture")
 """Its recordings are handed over at once; no latent finds them."""

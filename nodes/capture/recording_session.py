@@ -1,7 +1,7 @@
 """One run of a sampler: its steps, calls of the model and attention, recorded by the core's `Recording`.
 
-`sampler_hooks` brings the calls, `model_calls` says what they are. Nothing here raises into the sampler: the first error ends
-the recording and becomes the sentence that the map nodes show.
+`sampler_listeners` brings the calls, `model_calls` says what they are. Nothing here raises into the sampler: the first error
+ends the recording and becomes the sentence that the map nodes show.
 """
 
 from __future__ import annotations
@@ -87,7 +87,6 @@ class RecordingSession:
 
     @property
     def latent_size(self) -> Size:
-        """(height, width) of the latent."""
         return self._latent[-2], self._latent[-1]
 
     # -- the sampler ------------------------------------------------------------------------------------------------
@@ -103,7 +102,6 @@ class RecordingSession:
         self._step, self._opened_by_batch = sigma, False
 
     def end_step(self) -> None:
-        """The prediction is there."""
         self._close_step()
 
     def _close_step(self) -> None:
@@ -144,6 +142,11 @@ class RecordingSession:
         if concepts is not None and conds is not None:
             rows = concept_rows(call.wanted, conds.prompts["prompt"])
             concepts.begin(lambda: one_encoding(conds.concepts), rows, layout, tuple(x.shape), call.context)
+
+    def begin_network(self) -> None:
+        """The network itself begins, inside other nodes' wrappers around it."""
+        if self._call is not None:
+            self._call.enter(type(self._model).__name__)
 
     def end_model(self) -> None:
         """The call of the diffusion model is over."""
