@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import sys
 import tempfile
 import time
@@ -25,6 +24,8 @@ from tests.comfyui.hosts import ROOT, Server
 from tests.comfyui.hosts import find as find_host
 from tests.comfyui.page import ComfyPage
 from tests.web.chromium import Chromium, find
+
+from .workflow_pictures import example_picture
 
 PICTURES = ROOT / "web" / "docs" / "images"
 MARGIN, TITLE = 14, 30
@@ -144,7 +145,7 @@ def main(wanted: list[str]) -> None:
     with tempfile.TemporaryDirectory() as base:
         server = Server(host, Path(base))
         try:
-            shutil.copy(ROOT / "assets" / "hero.png", server.base / "input" / "example.png")
+            example_picture(server.base / "input" / "example.png")
             names = [name for name in server.get("/object_info") if name.startswith("DaamLens")]
             with Chromium(chromium, (1500, 1100), timeout=180) as browser:
                 page = ComfyPage(browser, server)
