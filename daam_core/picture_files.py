@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 
 from .errors import BadArgument
 from .types import Image
+
+# Some of its complaints are logged, and where nobody listens Python prints them.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """What is decoded; other formats of PIL's (EPS starts another program) are not."""
@@ -81,7 +85,7 @@ def _is_transparent(image: PIL.Image.Image) -> bool:
 
 
 def load_label_map(path: str | Path) -> NDArray[np.uint8]:
-    """A picture whose numbers are classes (a palette, or grey) as uint8 `[H, W]`. Raises BadArgument."""
+    """A picture file whose numbers are classes (a palette, or grey) as uint8 `[H, W]`. Raises BadArgument."""
 
     def numbers(file: PIL.Image.Image) -> NDArray[np.uint8]:
         if file.mode not in ("P", "L", "1"):
@@ -94,9 +98,9 @@ def load_label_map(path: str | Path) -> NDArray[np.uint8]:
 def _opened(source: str | Path | BinaryIO, read: Callable[[PIL.Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     what = f"The picture {source}" if isinstance(source, (str, Path)) else "The picture"
     try:
-        # PIL warns of large pictures on stderr; the bound here is our own.
+        # PIL warns of large and of damaged pictures on stderr; the bound and the sentences here are our own.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")
             with PIL.Image.open(source, formats=FORMATS) as file:
                 checked_pixels(file.width, file.height, what)
                 return np.ascontiguousarray(read(file))

@@ -1,4 +1,4 @@
-"""Record: listens to a sampler through the model it samples with."""
+"""Record Attention: records a sampler through the model it samples with."""
 
 from __future__ import annotations
 

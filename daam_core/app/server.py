@@ -58,7 +58,8 @@ def serve(pipe: Any, model: str, host: str, port: int, open_browser: bool) -> No
         BadArgument: the address cannot be listened on.
     """
     _check_free(host, port)
-    address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    shown = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{port}"
     print(f"DAAM Lens: {address} (Ctrl-C ends it)", flush=True)
     if open_browser:
         threading.Timer(1.5, webbrowser.open, [address]).start()

@@ -125,7 +125,7 @@ class ModelRecorder:
                     add_picture_row(text, self._picture_layers[layer], current.layout, index, call)
             return
         current.attended.add(layer)
-        if number and self._perturbs(layer):
+        if number and (self._perturbs(layer) or self._adapts(layer)):
             return
         shapes = call.q.shape, call.k.shape
         if shapes in current.rows:
@@ -164,6 +164,11 @@ class ModelRecorder:
             add_text_row(text, layer, layout, row, at, call)
             if accumulator.outputs is not None:
                 recording.recording.or_without_outputs(add_output_row, text, place, layout, row, at, call)
+
+    def _adapts(self, layer: str) -> bool:
+        """Whether a layer attends to picture prompts apart, behind its attention to the text (diffusers' IP-Adapters)."""
+        kind = type(getattr(self._model.get_submodule(layer), "processor", None))
+        return "IPAdapter" in kind.__name__ and kind.__module__.startswith("diffusers.")
 
     def _perturbs(self, layer: str) -> bool:
         """Whether a layer attends a second time, for the rows behind the others, whose attention is perturbed (PAG)."""

@@ -24,6 +24,12 @@ from .word_maps import default_words, each_once
 if TYPE_CHECKING:
     from .heatmaps import HeatMaps
 
+COLUMNS = (
+    "share: part of the attention of these words. peak: part of the attention at the word's hottest place.",
+    "spread: part of the picture where the word has 0.4 of its peak or more; the last column is how far two words' places",
+    "are the same ones (IoU: 0 none, 1 all).",
+)
+"""What the columns of the report are, in lines of text."""
 MOST_PAIRS = 100
 """Pairs that a report names; a long prompt may have thousands."""
 
@@ -84,8 +90,10 @@ class PromptReport:
         out = [f"{'word':16s} {'share':>6s} {'peak':>6s} {'spread':>7s}  overlaps most with"]
         for w in self.words:
             near = f"{w.closest[0]} ({w.closest[1]:.2f})" if w.closest else "-"
-            out.append(f"{w.word[:16]:16s} {w.share:6.1%} {w.peak:6.3f} {w.spread:7.1%}  {near}")
-        return out + self.notes()
+            out.append(f"{w.word[:16]:16s} {w.share:6.1%} {w.peak:6.1%} {w.spread:7.1%}  {near}")
+        explained = ["", *COLUMNS] if self.words else []
+        notes = self.notes()
+        return [*out, *explained, *([""] if notes else []), *notes]
 
     def notes(self) -> list[str]:
         """A sentence for each object that may be missing, and for each pair that shares its places."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +60,26 @@ def test_numbers_of_no_known_range_are_refused(tmp_path: Path, numbers: np.ndarr
 def test_a_size_that_cannot_be_read_is_said(size: object) -> None:
     with pytest.raises(BadArgument, match="size is"):
         size_to_read(size)  # type: ignore[arg-type]
+
+
+def test_what_a_decoder_says_of_damage_is_not_printed(tmp_path: Path) -> None:
+    """Files with a few spoiled bytes are opened or refused by one sentence, and nothing of PIL's own goes to a terminal."""
+    whole = {}
+    for ending in ("png", "jpg", "webp", "bmp", "tif", "gif"):
+        Image.fromarray(np.arange(6 * 9 * 3, dtype=np.uint8).reshape(6, 9, 3)).save(path := tmp_path / f"whole.{ending}")
+        whole[ending] = path.read_bytes()
+    draw = np.random.default_rng(0)
+    for i in range(60):
+        for ending, content in whole.items():
+            spoiled = bytearray(content)
+            for at in draw.integers(0, len(content), 3):
+                spoiled[at] = draw.integers(0, 256)
+            (tmp_path / f"{i}.{ending}").write_bytes(spoiled if i % 2 else spoiled[: draw.integers(0, len(content))])
+    code = (
+        "import sys, pathlib\nfrom daam_core.errors import BadArgument\nfrom daam_core.picture_files import *\nrefused = 0\n"
+        "for path in pathlib.Path(sys.argv[1]).iterdir():\n"
+        "    try:\n        assert load_picture(path).ndim == 3 and load_mask(path).ndim == 2\n"
+        "    except BadArgument as error:\n        refused += 20 < len(str(error)) < 300\nprint(refused)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stderr == "" and int(done.stdout) > 100
