@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from .errors import CannotWrite
+from .errors import BadArgument, CannotWrite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +37,30 @@ def writable_folder(path: str | Path) -> Path:
     except OSError as error:
         raise CannotWrite(f"Cannot write into {folder}: {error.strerror or error}. Choose another folder.") from None
     return folder
+
+
+def bounded_bytes(path: str | Path, most: int, what: str) -> bytes:
+    """All of a file of at most `most` bytes. What is larger, or has no end (a device, a pipe), is read no further.
+
+    Args:
+        path: the file.
+        most: bytes.
+        what: what it is taken for, for the sentence: "file of labels".
+
+    Raises:
+        BadArgument: it is larger.
+        OSError: it cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise BadArgument(f"{path} has more than {most} bytes: that is no {what}.")
+    return content
+
+
+def bounded_text(path: str | Path, most: int, what: str, encoding: str = "utf-8") -> str:
+    """`bounded_bytes` as text, every end of a line as "\\n". Raises UnicodeDecodeError, too."""
+    return io.TextIOWrapper(io.BytesIO(bounded_bytes(path, most, what)), encoding).read()
 
 
 def file_name(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 
 from .errors import BadArgument
 from .types import Image
+
+# Some of its complaints are logged, and where nobody listens Python prints them.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """What is decoded; other formats of PIL's (EPS starts another program) are not."""
@@ -54,6 +58,41 @@ def rgb_pixels(image: PIL.Image.Image) -> Image:
     return np.asarray(image.convert("RGB"))
 
 
+def picture_pixels(picture: object) -> Image:
+    """Whatever is a picture in memory, PIL's or uint8 numbers, as uint8 `[H, W, 3]`.
+
+    Raises:
+        BadArgument: it is none.
+    """
+    if isinstance(picture, PIL.Image.Image):
+        return rgb_pixels(picture)
+    try:
+        pixels = np.asarray(picture)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError):  # such as rows of different length
+        pixels = np.asarray(None)
+    if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size:
+        return pixels
+    seen = f"{pixels.dtype} {list(pixels.shape)}" if pixels.ndim and pixels.dtype.kind in "biuf" else type(picture).__name__
+    raise BadArgument(f"A picture is a PIL image or uint8 [height, width, 3] (RGB), not {seen}.")
+
+
+def mask_pixels(image: PIL.Image.Image) -> NDArray[np.bool_]:
+    """A picture of any mode of PIL's as a mask, bool `[H, W]`: where it is opaque, if it has transparency, else where it is
+    brighter than half.
+
+    Raises:
+        BadArgument: its numbers have no range that is known.
+    """
+    if _is_transparent(image):
+        return np.asarray(image.convert("RGBA").getchannel("A")) > 0
+    return np.asarray(PIL.Image.fromarray(rgb_pixels(image)).convert("L")) > 127
+
+
+def load_mask(path: str | Path) -> NDArray[np.uint8]:
+    """A picture file as a mask, uint8 0 or 1 `[H, W]`, turned as its camera says; see `mask_pixels`. Raises BadArgument."""
+    return _opened(path, lambda file: mask_pixels(PIL.ImageOps.exif_transpose(file)).astype(np.uint8))
+
+
 def _is_transparent(image: PIL.Image.Image) -> bool:
     """PIL's own `has_transparency_data`, which Pillow 9.5 (that of AUTOMATIC1111 and Forge) does not have yet."""
     return (
@@ -64,7 +103,7 @@ def _is_transparent(image: PIL.Image.Image) -> bool:
 
 
 def load_label_map(path: str | Path) -> NDArray[np.uint8]:
-    """A picture whose numbers are classes (a palette, or grey) as uint8 `[H, W]`. Raises BadArgument."""
+    """A picture file whose numbers are classes (a palette, or grey) as uint8 `[H, W]`. Raises BadArgument."""
 
     def numbers(file: PIL.Image.Image) -> NDArray[np.uint8]:
         if file.mode not in ("P", "L", "1"):
@@ -77,9 +116,9 @@ def load_label_map(path: str | Path) -> NDArray[np.uint8]:
 def _opened(source: str | Path | BinaryIO, read: Callable[[PIL.Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     what = f"The picture {source}" if isinstance(source, (str, Path)) else "The picture"
     try:
-        # PIL warns of large pictures on stderr; the bound here is our own.
+        # PIL warns of large and of damaged pictures on stderr; the bound and the sentences here are our own.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")
             with PIL.Image.open(source, formats=FORMATS) as file:
                 checked_pixels(file.width, file.height, what)
                 return np.ascontiguousarray(read(file))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import json
 from html import escape
@@ -61,11 +60,14 @@ def send_drawn(message: str) -> Sent:
     """A mask that was drawn in the explorer: JSON of the run's id and the mask as base64 PNG."""
     try:
         asked = json.loads(message)
-        run = RECORDINGS.find(str(asked["run"]))
-        if run is None:
-            return _nothing("This picture was dropped for newer ones; make it again, or load its record.")
-        return _sent(run, _mask_image(str(asked["mask"]), run))
-    except (DaamLensError, ValueError, KeyError, TypeError) as error:
+        run, mask = RECORDINGS.find(str(asked["run"])), str(asked["mask"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return _nothing("The mask could not be read: it is not what the explorer sends. Load the page again.")
+    if run is None:
+        return _nothing("This picture was dropped for newer ones; make it again, or load its record.")
+    try:
+        return _sent(run, _mask_image(mask, run))
+    except DaamLensError as error:
         return _nothing(f"The mask could not be read ({error}).")
 
 
@@ -79,7 +81,9 @@ def _mask_image(encoded: str, run: StoredRecording) -> Image.Image:
         if image.size != (width, height):
             raise BadArgument(f"it has {image.size[0]} x {image.size[1]} pixels, the picture {width} x {height}")
         return image.convert("L")
-    except (OSError, binascii.Error) as error:
+    except BadArgument:
+        raise
+    except (OSError, ValueError, SyntaxError, ArithmeticError, LookupError) as error:  # what PIL raises for damaged files
         raise BadArgument("it is no PNG") from error
 
 
@@ -121,7 +125,7 @@ def _word(run: StoredRecording, name: str) -> str:
 def _params(info: str) -> dict[str, Any]:
     try:
         found = json.loads(info or "{}").get("extra_generation_params")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -17,8 +17,8 @@ from ..daam_core.errors import BadArgument
 from ..daam_core.maps.crop import cut_back
 from ..daam_core.validate import checked_levels, checked_prompt
 from .capture.level_sampler import read_latent
-from .capture.prompt_tokens import recording_clip
 from .capture.record_options import Options
+from .capture.recording_encoder import recording_clip
 from .capture.sampler_hooks import concept_encoder
 from .concepts import CONCEPTS, ConceptList, say_presence
 from .convert import MAPS, hidden, pictures_of

@@ -1,4 +1,4 @@
-"""Record: listens to a sampler through the model it samples with."""
+"""Record Attention: records a sampler through the model it samples with."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from comfy_api.latest import io
 from ..daam_core.capture.buffers import StoreOptions
 from ..daam_core.errors import BadArgument
 from ..daam_core.types import Relation
-from .capture.prompt_tokens import recording_clip
 from .capture.record_options import Options
+from .capture.recording_encoder import recording_clip
 from .capture.recording_store import Source
 from .capture.sampler_hooks import concept_encoder, recording_model
 from .concepts import CONCEPTS, CONCEPTS_HELP, ConceptList

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -102,6 +103,36 @@ def test_what_the_site_describes_is_there() -> None:
     for name in names:
         module, _, attribute = name.rpartition(".")
         assert hasattr(importlib.import_module(module), attribute), name
+
+
+_DEFINED = re.compile(r"^ *(?:async )?(?:def|class) (\w+)", re.M)
+
+
+def test_functions_of_the_equation_are_in_the_files_beside_them() -> None:
+    """Every row of a table on docs/equation.md that names files and functions; a method's class may be in another of them."""
+    rows = re.findall(
+        r"^\|[^|]+\|[^|]+\|(.*\.py.*)\|(.*)\|$", (ROOT / "docs" / "equation.md").read_text(encoding="utf-8"), re.M
+    )
+    assert len(rows) > 10
+    for files, functions in rows:
+        places = [ROOT / "daam_core" / name.removeprefix("daam_core/") for name in re.findall(r"`([\w/]+\.py)`", files)]
+        defined = {name for place in places for name in _DEFINED.findall(place.read_text(encoding="utf-8"))}
+        named = {part for name in re.findall(r"`([\w.]+)`", functions) for part in name.split(".")}
+        assert named and named <= defined, (files, named - defined)
+
+
+@pytest.mark.parametrize("page", ["add-a-family.md", "equation.md"])
+def test_files_that_a_guide_names_are_there(page: str) -> None:
+    names = re.findall(r"`((?:daam_core|tests)/[\w/]+\.(?:py|md))`", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+    assert len(names) > 5 and not [name for name in names if not (ROOT / name).is_file()]
+
+
+def test_what_a_family_s_guide_asks_for_are_fields_of_a_family() -> None:
+    from daam_core.capture.family import Family
+
+    asked = (ROOT / "docs" / "add-a-family.md").read_text(encoding="utf-8").split("## 1.")[1].split("## 2.")[0]
+    fields = {name for row in re.findall(r"^\|[^|]+\|([^|]+)\|$", asked, re.M) for name in re.findall(r"`(\w+)`", row)}
+    assert len(fields) > 7 and fields <= {one.name for one in dataclasses.fields(Family)}
 
 
 def test_webuis_stand_beside_families_that_there_are() -> None:

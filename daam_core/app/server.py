@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 import webbrowser
@@ -57,7 +58,8 @@ def serve(pipe: Any, model: str, host: str, port: int, open_browser: bool) -> No
         BadArgument: the address cannot be listened on.
     """
     _check_free(host, port)
-    address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    shown = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{port}"
     print(f"DAAM Lens: {address} (Ctrl-C ends it)", flush=True)
     if open_browser:
         threading.Timer(1.5, webbrowser.open, [address]).start()
@@ -69,6 +71,8 @@ def _check_free(host: str, port: int) -> None:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BadArgument(f"Cannot listen on {host}, port {port}: {reason}. Give another --port.") from None
+    except (socket.gaierror, ValueError, TypeError):
+        raise BadArgument(f"{host!r:.80} is no address to listen on; give --host 127.0.0.1 for this machine alone.") from None
+    except OSError as error:
+        other = "--host" if error.errno == errno.EADDRNOTAVAIL else "--port"
+        raise BadArgument(f"Cannot listen on {host}, port {port}: {error.strerror or error}. Give another {other}.") from None

@@ -17,7 +17,7 @@ from .compile_op import is_compiled
 from .concept_reader import ConceptReader
 from .family import Family
 from .picture_text import PictureText, add_output_row, add_picture_row, add_row, add_self_row, add_text_row, waiting_batch
-from .text_rows import match_rows
+from .text_rows import Snapshot, match_rows
 from .token_layout import RowLayout, TokenLayout
 from .transformer_calls import KnownCall, RunningCall, Waiting, identity_of, shape_of
 from .transformer_recording import TIMES, TransformerRecording
@@ -125,7 +125,7 @@ class ModelRecorder:
                     add_picture_row(text, self._picture_layers[layer], current.layout, index, call)
             return
         current.attended.add(layer)
-        if number and self._perturbs(layer):
+        if number and (self._perturbs(layer) or self._adapts(layer)):
             return
         shapes = call.q.shape, call.k.shape
         if shapes in current.rows:
@@ -164,6 +164,11 @@ class ModelRecorder:
             add_text_row(text, layer, layout, row, at, call)
             if accumulator.outputs is not None:
                 recording.recording.or_without_outputs(add_output_row, text, place, layout, row, at, call)
+
+    def _adapts(self, layer: str) -> bool:
+        """Whether a layer attends to picture prompts apart, behind its attention to the text (diffusers' IP-Adapters)."""
+        kind = type(getattr(self._model.get_submodule(layer), "processor", None))
+        return "IPAdapter" in kind.__name__ and kind.__module__.startswith("diffusers.")
 
     def _perturbs(self, layer: str) -> bool:
         """Whether a layer attends a second time, for the rows behind the others, whose attention is perturbed (PAG)."""
@@ -258,14 +263,14 @@ class ModelRecorder:
             *((name, shape_of(value)) for name, value in arguments.items() if name not in TIMES),
         )
         found = self._known.get(key)
-        if found is None:
+        if found is None or not found.values.holds():
             layout, own = family.layout(self._model, arguments), family.text_rows(arguments)
             if len(own) != layout.batch:
                 raise UnsupportedModel(f"{type(self._model).__name__} was given {len(own)} texts for {layout.batch} pictures.")
             rows = match_rows(own, texts)
             columns = [family.text_columns(arguments, row, layout) for row in own]
             prompted = {text.image for row in rows for text in row if text.side == "prompt"}
-            found = KnownCall((text, values), layout, rows, own, columns, prompted)
+            found = KnownCall(Snapshot(text, values), layout, rows, own, columns, prompted)
             if len(self._known) >= _KNOWN:
                 self._known.pop(next(iter(self._known)))
             self._known[key] = found

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import CellType
 from typing import Any
 
 _LOCK = threading.RLock()
@@ -33,7 +34,7 @@ _WRAPPED: dict[tuple[int, Any], list[_Wrapped]] = {}
 
 
 class SharedWrapper:
-    """Wraps `owner[name]` of a dictionary, or `owner.name` of a module or class, until `remove`.
+    """Wraps `owner[name]` of a dictionary, or `owner.name` of a module, class or cell of a closure, until `remove`.
 
     All traces share one wrapper, so it must find out by itself whom to call. Traces may leave in any order. Where
     somebody else put a function of their own over the wrapper, it stays below, and must do nothing when no trace needs it.
@@ -79,9 +80,9 @@ class SharedWrapper:
         return getattr(self._owner, self._name)
 
     def _own(self) -> Any:
-        return (
-            self._owner[self._name] if isinstance(self._owner, MutableMapping) else vars(self._owner).get(self._name, _MISSING)
-        )
+        if isinstance(self._owner, (MutableMapping, CellType)):
+            return self._get()
+        return vars(self._owner).get(self._name, _MISSING)
 
     def _set(self, value: Any) -> None:
         if isinstance(self._owner, MutableMapping):

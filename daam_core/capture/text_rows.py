@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,28 @@ class EncodedText:
     image: int
     part: int
     rows: Tensor
+
+
+class Snapshot:
+    """Arguments of a model as they were, kept so that no other tensor can get their identity.
+
+    PyTorch counts how often a tensor was written into, but not of those that are made in inference mode: of them the numbers
+    are kept.
+    """
+
+    def __init__(self, *values: Any) -> None:
+        self._tensors = _tensors(values)
+        self._uncounted = [(x, x.clone()) for x in self._tensors if x.is_inference()]
+
+    def holds(self) -> bool:
+        """Whether the tensors whose writes nobody counts are what they were."""
+        return all(torch.equal(now, before) for now, before in self._uncounted)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, (list, tuple)):
+        return [found for part in value for found in _tensors(part)]
+    return [value] if isinstance(value, Tensor) else []
 
 
 def match_rows(given: Sequence[Tensor], known: Sequence[EncodedText]) -> list[tuple[EncodedText, ...]]:

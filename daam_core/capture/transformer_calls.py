@@ -13,7 +13,7 @@ from .accumulator import Accumulator
 from .call_batching import CallPattern
 from .joint_batching import JointBatch
 from .picture_text import PictureText
-from .text_rows import EncodedText
+from .text_rows import EncodedText, Snapshot
 from .token_layout import RowLayout, TokenLayout
 
 Waiting = list[tuple[int, RowLayout, PictureText, JointBatch | None]]
@@ -25,7 +25,7 @@ class KnownCall:
     """What arguments of a model mean.
 
     Attributes:
-        values: these arguments, kept so that no other tensor can get their identity.
+        values: these arguments.
         layout: where tokens stand.
         rows: whose the rows of the batch may be.
         own: the text of each row.
@@ -35,7 +35,7 @@ class KnownCall:
         waiting: for calls that waited side by side, by their kind, layers and texts.
     """
 
-    values: Any
+    values: Snapshot
     layout: TokenLayout
     rows: list[tuple[EncodedText, ...]]
     own: list[Tensor]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import NothingRecorded
 from ..types import Side
-from .text_rows import EncodedText, match_blocks
+from .text_rows import EncodedText, Snapshot, match_blocks, match_rows
 from .unet_hooks import UNetAttentionHooks
 
 _KNOWN = 8
@@ -29,8 +29,8 @@ class UNetTexts:
     def __init__(self, encoded: Callable[[], Sequence[EncodedText]], whole_call: bool) -> None:
         self._encoded, self._whole_call = encoded, whole_call
         self._made_of: tuple[Tensor, int, bool, list[int], list[Tensor | None], object] | None = None
-        self._repeated: tuple[tuple[int, int, int], Tensor, Tensor] | None = None
-        self._known: dict[tuple[Any, ...], tuple[Tensor, dict[tuple[Side, int], slice]]] = {}
+        self._repeated: tuple[tuple[int, int, int], Snapshot, Tensor] | None = None
+        self._known: dict[tuple[Any, ...], tuple[Snapshot, dict[tuple[Side, int], slice]]] = {}
         self._prompted: set[int] = set()  # rows of batches that held the prompt's text
 
     def clear(self) -> None:
@@ -52,17 +52,25 @@ class UNetTexts:
         texts = self._encoded()
         key = (id(context), 0 if context.is_inference() else context._version, context.shape, len(texts))
         known = self._known.get(key)
-        if known is None:
+        if known is None or not known[0].holds():
             found = match_blocks(list(context), texts)
-            if not found and self._whole_call:
-                raise NothingRecorded(
-                    "The text that the UNet was given is none of those that the pipeline encoded, so nobody knows whose it is. "
-                    "Give the pipeline the prompt itself, or embeddings made inside the trace by `pipe.encode_prompt`."
-                )
+            lacking = not found and self._whole_call
             read = sum(rows.stop - rows.start for rows in found.values())
             if "prompt" in {side for side, _ in found}:
                 self._prompted.add(len(context))
             elif read < len(context) in self._prompted and self._whole_call:
+                lacking = True
+            if lacking and all(match_rows(list(context), texts)):
+                raise NothingRecorded(
+                    "The texts that the UNet was given are those of some of the pictures, or of all in another order, so "
+                    "nobody knows which row is whose picture's. Change neither number nor order of the pictures in a callback."
+                )
+            if not found and lacking:
+                raise NothingRecorded(
+                    "The text that the UNet was given is none of those that the pipeline encoded, so nobody knows whose it is. "
+                    "Give the pipeline the prompt itself, or embeddings made inside the trace by `pipe.encode_prompt`."
+                )
+            if lacking:
                 raise NothingRecorded(
                     "In the middle of the run the text that the UNet was given for the prompt became another one that the "
                     "pipeline did not encode, so nobody knows which words are whose. Encode it inside the trace, by "
@@ -75,7 +83,7 @@ class UNetTexts:
                 )
             if len(self._known) >= _KNOWN:
                 self._known.pop(next(iter(self._known)))
-            known = self._known[key] = context, found  # kept, so that no other tensor can get its identity
+            known = self._known[key] = Snapshot(context), found
         return known[1]
 
     def of_videos(self, context: Tensor, frames: int) -> Tensor:
@@ -85,11 +93,11 @@ class UNetTexts:
             NothingRecorded: the frames of a video have different texts.
         """
         key = (id(context), 0 if context.is_inference() else context._version, frames)
-        if self._repeated is None or self._repeated[0] != key:
+        if self._repeated is None or self._repeated[0] != key or not self._repeated[1].holds():
             own = context[::frames]
             if not torch.equal(own.repeat_interleave(frames, 0), context):
                 raise NothingRecorded("the frames of one video were given different texts, so there is no map of its prompt")
-            self._repeated = key, context, own
+            self._repeated = key, Snapshot(context), own
         return self._repeated[2]
 
     def keys(self, context: Tensor, hooks: UNetAttentionHooks) -> object | None:

@@ -13,14 +13,15 @@ RELATIONS = ("image->text", "text->image", "text->text", "image->image")
 """Those of `types.Relation`, which would import NumPy."""
 
 
-def whole_argument(least: int) -> Callable[[str], int]:
+def whole_argument(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if not least <= value < 2**63:
-            raise argparse.ArgumentTypeError(f"{value} is not a number from {least} up to 2^63")
+        if not least <= value <= most:
+            upper = "2^63 - 1" if most == 2**63 - 1 else most
+            raise argparse.ArgumentTypeError(f"{text[:40]} is not a whole number from {least} to {upper}")
         return value
 
     return parse
@@ -33,7 +34,8 @@ def number_argument(least: float, most: float = float("inf")) -> Callable[[str],
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
         if not least <= value <= most or value == float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not between {least} and {most}")
+            wanted = f"between {least:g} and {most:g}" if most < float("inf") else f"a number from {least:g} on"
+            raise argparse.ArgumentTypeError(f"{text} is not {wanted}")
         return value
 
     return parse

@@ -152,7 +152,7 @@ def explore(args: argparse.Namespace) -> None:
     maps = load(args)
     path = Path(args.out) if args.out else Path(args.record).parent / "explorer.html"
     writable_folder(path.parent)
-    print(shown(write_explorer(maps, path)))
+    print(shown(write_explorer(maps, path, Path(args.record).name)))
 
 
 def app(args: argparse.Namespace) -> None:

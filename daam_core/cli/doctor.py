@@ -145,7 +145,7 @@ def _classes(index: Path) -> tuple[str, Mapping[str, str]]:
         told: Any = json.loads(index.read_text(encoding="utf-8"))
         parts = {str(k): str(v[1]) for k, v in told.items() if isinstance(v, list) and len(v) == 2 and v[1]}
         return str(told.get("_class_name", "a pipeline")), parts
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UnsupportedModel(f"{index} cannot be read as the index of a pipeline.") from error
 
 

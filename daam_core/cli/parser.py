@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from ..errors import BadArgument, DaamLensError
-from .output import any_terminal, drop, flush, is_about_output
+from .output import any_terminal, drop, flush, is_about_output, only_printable, printable
 from .subcommands import add_subcommands
 
 USER_ERROR = 2
@@ -44,6 +44,9 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose complaint is one sentence and passes through the same door as every other error."""
 
     def error(self, message: str) -> NoReturn:
+        if message.endswith("expected one argument"):
+            option = message.removeprefix("argument ").partition(":")[0].split("/")[-1]
+            message += f" (a value that begins with a hyphen is written {option}=-1)"
         raise BadArgument(f"{message[:1].upper()}{message[1:]}; `{self.prog} --help` explains the arguments.")
 
 
@@ -78,7 +81,8 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         args = build_parser(arguments).parse_args(arguments)
         run: Callable[[argparse.Namespace], int | None] = args.run
-        return run(args) or 0
+        with only_printable():
+            return run(args) or 0
     except DaamLensError as error:
         return _complain(str(error), USER_ERROR)
     except KeyboardInterrupt:
@@ -131,7 +135,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 def _complain(sentence: str, code: int) -> int:
     with contextlib.suppress(OSError):  # a closed or full stderr
-        print(f"daam-lens: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
+        print(f"daam-lens: {printable(' '.join(sentence.split()))}", file=sys.stderr, flush=True)
     return code
 
 

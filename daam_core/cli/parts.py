@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CannotWrite
-from ..files import file_names, write_png, write_text
+from ..files import bounded_text, file_names, write_png, write_text
 from .relation_parts import relation_entries, relation_notes, write_relations
 from .video_parts import mask_of_frames, write_frame_masks, write_video_overlay
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ..maps.heatmaps import HeatMaps
 
 REPORT = "report.json"
+LARGEST_REPORT = 2**26
+"""Bytes of a report of an earlier call that is read."""
 EVEN = 0.98
 """Part of the picture above which a mask tells no place apart."""
 _OF_A_WORD = re.compile(r"(overlay|mask|steps|looks)_.+\.(png|gif|mp4|webp)|word_matrix\.png")
@@ -70,7 +72,9 @@ def write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpar
     if "explorer" in args.save:
         from ..explorer.standalone import write_explorer
 
-        done.paths.append(write_explorer(maps, folder / "explorer.html"))
+        done.paths.append(
+            write_explorer(maps, folder / "explorer.html", "record.safetensors" if "record" in args.save else None)
+        )
     settings = _settings(maps, args)
     if "report" in args.save:
         done.paths += _write_report(maps, words, folder, settings, done.paths)
@@ -179,8 +183,8 @@ def _picture(maps: HeatMaps) -> Any:
 
 def _last_report(folder: Path) -> dict[str, Any]:
     """The report that lies there; empty where none does, or something else of that name."""
-    with suppress(OSError, ValueError, RecursionError):
-        data = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, RecursionError):  # a BadArgument is a ValueError, too
+        data = json.loads(bounded_text(folder / REPORT, LARGEST_REPORT, "report"))
         if isinstance(data, dict):
             return data
     return {}

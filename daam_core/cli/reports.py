@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadArgument
-from ..files import shown, write_text
+from ..errors import BadArgument, WordNotFound
+from ..files import bounded_text, shown, writable_folder, write_text
 
 if TYPE_CHECKING:
     from ..maps.prompt_report import ReportThresholds
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 COLUMNS = ("record", "word", "present")
 _YES = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 MOST_LINES = 100_000
+LARGEST_THRESHOLDS = 2**16
+"""Bytes of a file of thresholds."""
 
 
 def report(args: argparse.Namespace) -> None:
@@ -25,7 +27,7 @@ def report(args: argparse.Namespace) -> None:
     from ..maps.prompt_report import prompt_report
     from .commands import load
 
-    limits = read_thresholds(Path(args.thresholds)) if args.thresholds else None
+    limits = read_thresholds(Path(args.thresholds)) if args.thresholds is not None else None
     print("\n".join(prompt_report(load(args), args.words, limits).lines()))
 
 
@@ -36,7 +38,14 @@ def fit_report(args: argparse.Namespace) -> None:
 
     path = Path(args.annotations)
     told = read_annotations(path)
-    found = fit([measure(HeatMaps.load(path.parent / record), words) for record, words in told.items()], args.most_false)
+    writable_folder(Path(args.out).parent)
+    measured = []
+    for record, words in told.items():
+        try:
+            measured.append(measure(HeatMaps.load(path.parent / record), words))
+        except (BadArgument, WordNotFound) as error:
+            raise BadArgument(f"{path}, record {record}: {error}") from None
+    found = fit(measured, args.most_false)
     limits = {name: round(value, 6) for name, value in vars(found.thresholds).items()}
     print(f"{len(told)} pictures: chosen on one half, counted on the other.")
     print("\n".join(found.lines()))
@@ -61,7 +70,9 @@ def read_annotations(path: Path) -> dict[str, dict[str, bool]]:
                 record, word, present = ((line[name] or "").strip() for name in COLUMNS)
                 if not record or not word or present.lower() not in _YES:
                     raise BadArgument(f"{path}, line {number}: a record, a word, and yes or no are needed; got {_cut(line)}.")
-                told.setdefault(record, {})[word] = _YES[present.lower()]
+                seen = _YES[present.lower()]
+                if told.setdefault(record, {}).setdefault(word, seen) != seen:
+                    raise BadArgument(f"{path}, line {number}: it says yes and no of {word!r:.60} in {record}.")
     except OSError as error:
         raise BadArgument(f"The annotations {path} cannot be read: {error.strerror or error}.") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -78,10 +89,12 @@ def read_thresholds(path: Path) -> ReportThresholds:
     from ..maps.prompt_report import ReportThresholds
 
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(bounded_text(path, LARGEST_THRESHOLDS, "file of thresholds"))
+    except BadArgument:
+        raise
     except OSError as error:
         raise BadArgument(f"The thresholds {path} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadArgument(f"{path} is no JSON file.") from error
     names = set(vars(ReportThresholds()))
     if not isinstance(values, dict) or set(values) != names or not all(_is_ratio(value) for value in values.values()):

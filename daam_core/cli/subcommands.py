@@ -137,10 +137,12 @@ def _add_mask(commands: Any) -> None:
         "--smallest", type=area_argument, default=(0.0, ""), metavar="AREA",
         help="drop parts smaller than this: per cent of the picture (0.5), or pixels with their unit (20px)",
     )  # fmt: skip
-    p.add_argument("--grow", type=number_argument(0), default=0.0, metavar="PX", help="make the mask larger all around")
-    p.add_argument("--shrink", type=number_argument(0), default=0.0, metavar="PX", help="make the mask smaller all around")
+    p.add_argument("--grow", type=number_argument(0, 65536), default=0.0, metavar="PX", help="make the mask larger all around")
+    p.add_argument(
+        "--shrink", type=number_argument(0, 65536), default=0.0, metavar="PX", help="make the mask smaller all around"
+    )
     p.add_argument("--invert", action="store_true", help="everything but the word")
-    p.add_argument("--feather", type=number_argument(0), default=0.0, metavar="PX", help="soft edges of this width")
+    p.add_argument("--feather", type=number_argument(0, 65536), default=0.0, metavar="PX", help="soft edges of this width")
     p.set_defaults(run=command("mask"))
 
 
@@ -259,7 +261,7 @@ def _add_app(commands: Any) -> None:
     )
     add_model(p)
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine alone)")
-    p.add_argument("--port", type=whole_argument(1), default=7866, help="port (default: %(default)s)")
+    p.add_argument("--port", type=whole_argument(1, 65535), default=7866, help="port (default: %(default)s)")
     p.add_argument("--open", action="store_true", help="open the page in the browser")
     p.set_defaults(run=command("app"))
 

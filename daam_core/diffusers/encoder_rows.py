@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..capture.tokenizer_hook import Tokenized
 from .encoded_prompts import EncodedPrompts, Encoding
+from .encodings import copied
 
 ENCODERS = ("text_encoder", "bert")
 """The names that such pipelines know their text encoders by."""
@@ -34,13 +35,14 @@ def add_encoder_output(
         return
     found = [token for token in read if token is not None]
     texts = [token.text for token in found]
+    own = copied(list(rows))
     each = max(1, int(given.get("num_images_per_prompt") or 1))
     prompts, negatives = _list(given.get("prompt")), _list(given.get("negative_prompt")) or [""]
     if texts == prompts and not encoded.num_parts("prompt"):
-        encoded.add("prompt", list(rows), Encoding({"prompt": texts}, [list(rows)], found), "prompt", 0, each)
+        encoded.add("prompt", own, Encoding({"prompt": texts}, [own], found), "prompt", 0, each)
     elif set(texts) <= set(negatives) and not encoded.num_parts("negative"):
-        encoding = Encoding({"negative_prompt": texts}, [list(rows)], found)
-        encoded.add("negative", list(rows), encoding, "negative_prompt", 0, each)
+        encoding = Encoding({"negative_prompt": texts}, [own], found)
+        encoded.add("negative", own, encoding, "negative_prompt", 0, each)
 
 
 def _list(value: Any) -> list[str]:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from ..attention.concepts import ConceptRule
@@ -21,7 +22,17 @@ from ..types import Side, Size
 from .attention_trace import AttentionTrace, Generation
 from .callbacks import Callbacks
 from .encoded_prompts import EncodedPrompts, Encoding
-from .encodings import add_encoding, argument_of, batches_of, rows_of, same_rows, source_of, texts_of, untemplated
+from .encodings import (
+    add_encoding,
+    argument_of,
+    batches_of,
+    copied,
+    rows_of,
+    same_rows,
+    source_of,
+    texts_of,
+    untemplated,
+)
 from .outputs import output_pictures, output_size
 from .videos import REFERENCES, output_videos, reference_frames
 
@@ -83,6 +94,7 @@ class PipelineTrace(AttentionTrace):
         self._current: PipelineCall | None = None
         self._earlier: list[Encoding] = []
         self._encoding = False
+        self._outside = 0  # steps of its scheduler that were no call's
 
     def _running_recording(self) -> Recording | None:
         running = self._running()
@@ -94,7 +106,15 @@ class PipelineTrace(AttentionTrace):
         self._stack.callback(self._tokenizers.remove)
         self._hook(type(pipe), "__call__", self._begin)
         self._attach_encoders()
-        self._hook(type(getattr(pipe, "scheduler", None)), "step", self._begin_scheduler)
+        self._schedulers: set[type] = set()
+        self._attach_scheduler()
+
+    def _attach_scheduler(self) -> None:
+        """Put a hook on what ends a step; a pipeline may be given another scheduler between two calls."""
+        kind = type(getattr(self._pipe, "scheduler", None))
+        if kind not in self._schedulers:
+            self._schedulers.add(kind)
+            self._hook(kind, "step", self._begin_scheduler)
 
     def _record(self, call: PipelineCall) -> CallRecording:
         """What is to be recorded of a call that begins."""
@@ -135,6 +155,7 @@ class PipelineTrace(AttentionTrace):
         given = self._arguments(args, kwargs)
         if given is None:
             return None  # the pipeline will say what is wrong with its arguments
+        self._attach_scheduler()
         # Copied: some pipelines write into the lists they are given.
         given = {name: list(x) if isinstance(x, list) else x for name, x in given.items()}
         self._current = PipelineCall(given, self._record)
@@ -157,7 +178,7 @@ class PipelineTrace(AttentionTrace):
         """Embeddings that come as arguments; what they were made of, where the trace saw that."""
         sides: tuple[tuple[Side, str], ...] = (("prompt", "prompt_embeds"), ("negative", "negative_prompt_embeds"))
         for side, name in sides:
-            rows = rows_of(call.given.get(name))
+            rows = copied(rows_of(call.given.get(name)))
             if rows:
                 known = next((e for e in self._earlier if any(same_rows(rows, batch) for batch in e.outputs)), None)
                 if known is None:
@@ -195,6 +216,7 @@ class PipelineTrace(AttentionTrace):
     def _begin_scheduler(self, scheduler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
         running = self._painting()
         if running is None:
+            self._outside += self._current is None and scheduler is getattr(self._pipe, "scheduler", None)
             return None
         timestep = kwargs.get("timestep", args[1] if len(args) > 1 else None)
 
@@ -243,7 +265,8 @@ class PipelineTrace(AttentionTrace):
                 self._encoding = False
                 return  # it raised
             try:
-                self._on_encoding(Encoding(*read(output, tokens), tokens))
+                texts, batches = read(output, tokens)
+                self._on_encoding(Encoding(texts, [copied(batch) for batch in batches], tokens))
                 then()
             except Exception as error:
                 self._fail(error)
@@ -263,7 +286,7 @@ class PipelineTrace(AttentionTrace):
 
         def finish(output: Any) -> None:
             try:
-                encoded.connect(before, batches_of(output)[0] if output is not None else [], known)
+                encoded.connect(before, copied(batches_of(output)[0]) if output is not None else [], known)
             except Exception as error:
                 self._fail(error)
 
@@ -279,7 +302,8 @@ class PipelineTrace(AttentionTrace):
             return
         self._encoded_concepts, self._encoded_in = None, call
         try:
-            self._encoded_concepts = self._encode_concepts(given)
+            with torch.no_grad():  # a call that is made for a gradient would keep the encoder's whole graph
+                self._encoded_concepts = self._encode_concepts(given)
         except Exception as error:
             if call is not None:
                 call.recording.recording.fail_concepts(error)

@@ -19,7 +19,7 @@ from ..capture.model_recorder import ModelRecorder
 from ..capture.text_streams import TEXT_STREAMS
 from ..capture.transformer_hooks import TransformerHooks
 from ..capture.transformer_recording import TransformerRecording
-from ..errors import BadArgument, UnsupportedModel
+from ..errors import BadArgument, NothingRecorded, UnsupportedModel
 from ..maps.heatmaps import Aggregation, HeatMaps
 from ..prompt.concepts import Concept
 from .encoded_concepts import encode_transformer_concepts
@@ -56,8 +56,7 @@ class TransformerTrace(PipelineTrace):
         for start, reason in _NOT_READ.items():
             if name.startswith(start):
                 raise UnsupportedModel(f"{name} cannot be read: {reason}.")
-        models = [getattr(pipe, part, None) for part in MODELS]
-        self._models = [model for model in models if isinstance(model, torch.nn.Module)]
+        self._models = _models_of(pipe)
         self._families = [family_of(model) for model in self._models]
         for model in self._models:
             if keep.output and is_compiled(model):
@@ -129,6 +128,40 @@ class TransformerTrace(PipelineTrace):
             )
         return recording
 
+    def _begin_scheduler(self, scheduler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
+        running = self._painting()
+        if running is not None and self._exchanged():
+            running.fail(_exchanged(self._pipe))
+        return super()._begin_scheduler(scheduler, args, kwargs)
+
+    def _finish_call(self, output: Any) -> None:
+        call = self._current
+        if call is not None and output is not None and not call.recording.recording.failure:
+            if self._exchanged():
+                call.recording.fail(_exchanged(self._pipe))
+            elif not call.recording.recording.groups:
+                call.recording.fail(
+                    NothingRecorded(
+                        f"{type(self._pipe).__name__} ran, but its transformer was not asked for a step that can be read: it "
+                        "took none, or the model that painted is another"
+                    )
+                )
+        super()._finish_call(output)
+
+    def _exchanged(self) -> bool:
+        """Whether the pipeline has other transformers than when the trace began."""
+        return _models_of(self._pipe) != self._models
+
+    def _nothing(self) -> str:
+        if self._outside:
+            name = type(self._pipe).__name__
+            return (
+                f"{self._outside} sampling steps ran inside the trace, but not in a call of {name} itself: of a pipeline with "
+                "a transformer its own call is read, and neither a sampling loop of one's own nor "
+                f"`{name}.__call__.__wrapped__`."
+            )
+        return super()._nothing()
+
     def _painting(self) -> TransformerRecording | None:
         running = super()._painting()
         return running if isinstance(running, TransformerRecording) else None
@@ -137,6 +170,18 @@ class TransformerTrace(PipelineTrace):
         return encode_transformer_concepts(
             self._pipe, given, self._concepts, self._concept_rule, self._tokenizers, self._families[0]
         )
+
+
+def _models_of(pipe: Any) -> list[torch.nn.Module]:
+    models = [getattr(pipe, part, None) for part in MODELS]
+    return [model for model in models if isinstance(model, torch.nn.Module)]
+
+
+def _exchanged(pipe: Any) -> NothingRecorded:
+    return NothingRecorded(
+        f"the transformer of {type(pipe).__name__} was exchanged for another inside the trace: begin a new `trace(pipe)` with "
+        "that"
+    )
 
 
 def text_encoders(pipe: Any) -> tuple[str, ...]:

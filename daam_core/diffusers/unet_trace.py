@@ -76,7 +76,7 @@ class UNetTrace(PipelineTrace):
         self._words: dict[tuple[Any, ...], Prompt] = {}
         self._during = ExitStack()
         self._tokens: Sequence[Tokenized] = ()
-        self._outside = self._calls = 0
+        self._calls = 0
         self._loop: PipelineCall | None = None
 
     @property
@@ -258,9 +258,7 @@ class UNetTrace(PipelineTrace):
 
     def _begin_scheduler(self, scheduler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
         running = self._painting()
-        if running is None:
-            self._outside += self._current is None and scheduler is getattr(self._pipe, "scheduler", None)
-        elif self._unet is not self._hooks.unet:
+        if running is not None and self._unet is not self._hooks.unet:
             running.fail(NothingRecorded("`pipe.unet` was exchanged for another model while the pipeline ran"))
         return super()._begin_scheduler(scheduler, args, kwargs)
 

@@ -34,6 +34,8 @@ TOPS = (65535, 8191, 2047, 255)
 """How finely maps may be stepped; the finest that the budget allows is taken, so that a page's masks are the core's."""
 _MATRIX_WORDS = 64
 """Words of the matrix of which leans on which: 64 x 64 numbers are some 30 kB."""
+MOST_PARTS = 1000
+"""Steps, layers or frames that a page shows apart: models are trained on as many steps, and each takes milliseconds."""
 _PIXELS_AT_ONCE = 2**23
 """Of all words that are upscaled together: some 30 MB, or one word where the picture is larger."""
 
@@ -83,9 +85,9 @@ def page_data(maps: HeatMaps, budget: int = BUDGET) -> PageData:
         "layers": [{"name": x.name, "place": x.block, "grid": list(x.grid)} for x in maps.layers],
         "frames": frames,
         "detail": {
-            "steps": detail is not None and detail.by_step,
-            "layers": detail is not None and bool(detail.layers),
-            "frames": frames > 1,
+            "steps": detail is not None and detail.by_step and maps.steps <= MOST_PARTS,
+            "layers": detail is not None and bool(detail.layers) and len(maps.layers) <= MOST_PARTS,
+            "frames": 1 < frames <= MOST_PARTS,
         },
         "relations": _relations(maps, [(entry["kind"], entry["label"]) for entry in entries], budget),
         "encoders": _encoders(maps, [(entry["kind"], entry["label"]) for entry in entries], budget),
@@ -99,13 +101,15 @@ def detail_data(maps: HeatMaps, axis: Axis, words: Sequence[str] | None = None) 
     """Steps, layers or the frames of a video apart, one byte a value: tile `frame * words + word` (content words by default).
 
     Raises:
-        DetailMissing: they were not kept apart.
+        DetailMissing: they were not kept apart, or are more than a page shows.
         WordNotFound: no such word.
     """
     names = list(words) if words is not None else detail_words(maps)
     count = {"steps": maps.steps, "layers": len(maps.layers), "frames": maps.num_frames}[axis]
     if not names:
         raise DetailMissing("The prompt has no words to show by step or layer.")
+    if count > MOST_PARTS:
+        raise DetailMissing(f"The page shows up to {MOST_PARTS} {axis} apart, and this recording has {count}.")
     levels: dict[tuple[int, int], list[Tensor]] = {grid: [] for grid in maps.sums}
     for i in range(count):
         part = part_of(maps, axis, [i]).sum_frames()

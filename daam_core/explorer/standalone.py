@@ -78,29 +78,30 @@ def script() -> str:
     return "\n".join(_EXPORT.sub("", _IMPORT.sub("", part)) for part in parts)
 
 
-def explorer_html(maps: HeatMaps, masks_from: str | None = None) -> str:
+def explorer_html(maps: HeatMaps, masks_from: str | None = None, record: str | None = None) -> str:
     """The whole file as text.
 
     Args:
         maps: one picture's.
         masks_from: where a server that serves this page takes a choice (JSON, POST) and gives the mask of its words before
             clean-up (8-bit grey PNG); a file on disk has none.
+        record: the name of the file that holds these maps, where there is one: the page then says how to make masks from it.
     """
     page = page_data(maps)
     details = {axis: data.as_json() for axis, data in _details(maps, page).items()}
     for axis in ("steps", "layers", "frames"):
         page.header["detail"][axis] = axis in details
     film = _film_addresses(maps) if "frames" in details else []
-    data = {**page.as_json(), "picture": _picture_address(maps), "film": film, "details": details}
+    data = {**page.as_json(), "picture": _picture_address(maps), "film": film, "details": details, "record": record}
     if masks_from is not None:
         data["server"] = {"methods": server_methods(maps), "masks": masks_from}
     policy = _POLICY.format(connect="" if masks_from is None else "; connect-src 'self'")
     return _PAGE.format(policy=policy, data=_safe_json(data), script=script())
 
 
-def write_explorer(maps: HeatMaps, path: Path) -> Path:
-    """Raises CannotWrite."""
-    return write_text(path, explorer_html(maps))
+def write_explorer(maps: HeatMaps, path: Path, record: str | None = None) -> Path:
+    """The page as a file; `record` is the name of the maps' own file. Raises CannotWrite."""
+    return write_text(path, explorer_html(maps, record=record))
 
 
 def _details(maps: HeatMaps, page: PageData) -> dict[Axis, PageData]:

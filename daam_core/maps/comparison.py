@@ -12,7 +12,7 @@ from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument
 from ..types import Size
 from .statistics import difference, mean_probability
-from .word_maps import default_words
+from .word_maps import default_words, each_once
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -117,7 +117,7 @@ def compare(after: HeatMaps, before: HeatMaps, words: Sequence[str] | None = Non
         words = [word for word in default_words(after) if word in before]
     if not words:
         raise BadArgument("The two prompts share no word to compare. Name words that stand in both.")
-    return Comparison(after, before, tuple(_change(after, before, word) for word in words))
+    return Comparison(after, before, tuple(_change(after, before, word) for word in each_once(after, words)))
 
 
 def _alike(one: Size, other: Size) -> bool:

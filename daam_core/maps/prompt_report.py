@@ -19,11 +19,17 @@ from ..defaults import DEFAULT_TAU
 from ..masks import minmax, threshold
 from ..prompt.objects import object_words
 from .statistics import mean_probability
-from .word_maps import default_words
+from .word_maps import default_words, each_once
 
 if TYPE_CHECKING:
     from .heatmaps import HeatMaps
 
+COLUMNS = (
+    "share: part of the attention of these words. peak: part of the attention at the word's hottest place.",
+    "spread: part of the picture where the word has 0.4 of its peak or more; the last column is how far two words' places",
+    "are the same ones (IoU: 0 none, 1 all).",
+)
+"""What the columns of the report are, in lines of text."""
 MOST_PAIRS = 100
 """Pairs that a report names; a long prompt may have thousands."""
 
@@ -84,8 +90,10 @@ class PromptReport:
         out = [f"{'word':16s} {'share':>6s} {'peak':>6s} {'spread':>7s}  overlaps most with"]
         for w in self.words:
             near = f"{w.closest[0]} ({w.closest[1]:.2f})" if w.closest else "-"
-            out.append(f"{w.word[:16]:16s} {w.share:6.1%} {w.peak:6.3f} {w.spread:7.1%}  {near}")
-        return out + self.notes()
+            out.append(f"{w.word[:16]:16s} {w.share:6.1%} {w.peak:6.1%} {w.spread:7.1%}  {near}")
+        explained = ["", *COLUMNS] if self.words else []
+        notes = self.notes()
+        return [*out, *explained, *([""] if notes else []), *notes]
 
     def notes(self) -> list[str]:
         """A sentence for each object that may be missing, and for each pair that shares its places."""
@@ -117,7 +125,7 @@ def prompt_report(
         ()
     """
     maps = maps.sum_frames()
-    names = list(words) if words is not None else default_words(maps)
+    names = each_once(maps, words) if words is not None else default_words(maps)
     if not names:
         return PromptReport((), (), ())
     limits = thresholds or ReportThresholds()
@@ -148,10 +156,18 @@ def prompt_report(
 
 
 def objects_among(maps: HeatMaps, names: Sequence[str]) -> list[int]:
-    """Which of `names` are words for objects, or phrases that hold one: their indices."""
+    """Which of `names` are words for objects, or phrases that hold one: their indices. Of names that share a word ("house",
+    "red house") the shortest stands for the object, and is not held against the others."""
     found = [set(maps.prompt.find(label).channels) for label in object_words(maps.prompt)]
     own = [set(maps.prompt.find(name).channels) for name in names]
-    return [i for i, channels in enumerate(own) if any(one <= channels for one in found)]
+    held = [i for i, channels in enumerate(own) if any(one <= channels for one in found)]
+    chosen: list[int] = []
+    taken: set[int] = set()
+    for i in sorted(held, key=lambda i: len(own[i])):
+        if taken.isdisjoint(own[i]):
+            chosen.append(i)
+            taken |= own[i]
+    return sorted(chosen)
 
 
 def late_maps(maps: HeatMaps, names: Sequence[str]) -> Tensor:

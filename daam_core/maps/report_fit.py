@@ -63,12 +63,17 @@ def measure(maps: HeatMaps, present: Mapping[str, bool], margin: float = ReportT
     """What the rules look at in one picture; `present` tells of each word for an object whether the picture shows it.
 
     Raises:
-        BadArgument: fewer than two words: one object alone has nothing to lose to.
+        BadArgument: fewer than two words (one object alone has nothing to lose to), or two names of one object.
         WordNotFound: the prompt has no such word.
     """
     names = list(present)
     if len(names) < 2:
         raise BadArgument(f"The report compares objects: a picture needs at least two words, not {len(names)}.")
+    own = [set(maps.prompt.find(name).channels) for name in names]
+    shared = [(a, b) for b in range(len(names)) for a in range(b) if own[a] & own[b]]
+    if shared:
+        first, second = (names[i] for i in shared[0])
+        raise BadArgument(f"{first!r:.60} and {second!r:.60} are names of one object; tell of it once.")
     late = late_maps(maps, names)
     won = tuple(zip(won_places(late, margin), present.values(), strict=True))
     apart = separation(late)

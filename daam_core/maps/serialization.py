@@ -111,6 +111,8 @@ def unpack(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Unpacked
     if header.get("concepts") is not None:
         beside = {n.removeprefix("concepts/"): x for n, x in tensors.items() if n.startswith("concepts/")}
         sides["concepts"] = _unpack_concepts(beside, values.inside("concepts"))
+        if any(side.num_frames > 1 for side in (sides["prompt"], sides["concepts"])):
+            raise BadRecord("This record has concepts of a video, of which they are not read; record the video again.")
     video = None
     if header.get("video") is not None:
         video = from_jpegs(tensors, values.whole("video", 1, MOST_FRAMES), (height, width))

@@ -97,6 +97,18 @@ def step_maps(image: RecordedImage, word: Word, size: Size) -> Tensor:
     return bicubic(levels, size)
 
 
+def each_once(maps: WordQueries, names: Sequence[str]) -> list[str]:
+    """The names, each word once, under the name that it has first: "HOUSE" and "house" are one word.
+
+    Raises:
+        WordNotFound: no such word.
+    """
+    found: dict[object, str] = {}
+    for name in names:
+        found.setdefault(name if maps.is_concept(name) else maps.prompt.find(name).channels, name)
+    return list(found.values())
+
+
 def default_words(maps: WordQueries, most: int | None = None) -> list[str]:
     """The words that are shown where nobody chose any: the content words, or all words where there are none of these.
 

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from ..diffusers.trace import KeptAxis
 from ..errors import BadArgument
 from ..opencv import cv2
+from ..picture_files import load_mask, load_picture
 from .files import read_prompts
 from .model_runner import ModelRunner, Sample
 from .study import Unit
@@ -82,7 +82,7 @@ def observe(
 ) -> tuple[Sample, dict[str, Tensor], float | None]:
     """The recorded picture, masks by word at its size, and how far it is from the stored picture (0..255, mean)."""
     folder = Path(content["folder"])
-    stored = None if content["picture"] is None else read_picture(folder / content["picture"])
+    stored = None if content["picture"] is None else load_picture(folder / content["picture"])
     difference = None
     if content["route"] == "painted":
         sample = runner.picture(content["prompt"], content["seed"], keep=keep, noise_from=options.noise_from)
@@ -95,24 +95,9 @@ def observe(
     return sample, masks, difference
 
 
-def read_picture(path: Path) -> Pixels:
-    """uint8 `[H, W, 3]`. Raises BadArgument for a file that is no picture."""
-    try:
-        with Image.open(path) as file:
-            return np.asarray(file.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise BadArgument(f"The picture {path} cannot be read: {error}.") from None
-
-
 def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
-    """bool `[H, W]` of `size`: opaque pixels of a mask that has transparency, else those brighter than half."""
-    try:
-        with Image.open(path) as file:
-            clear = "A" in file.getbands()
-            plane = np.asarray(file.getchannel("A") if clear else file.convert("L"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise BadArgument(f"The mask {path} cannot be read: {error}.") from None
-    mask = (plane > (0 if clear else 127)).astype(np.uint8)
+    """bool `[H, W]` of `size`: where a mask with transparency is opaque, else where it is bright. Raises BadArgument."""
+    mask = load_mask(path)
     if mask.shape != size:
         mask = cv2.resize(mask, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
     return torch.from_numpy(mask.astype(bool))

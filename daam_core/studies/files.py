@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import BadPrompt
-from ..files import atomic_write
+from ..files import atomic_write, bounded_bytes
 
 LONGEST_PROMPT = 2000
+LARGEST_PROMPTS = 2**26
+"""Bytes of a file of prompts."""
 
 
 KEPT = "What was measured before is kept: the same command goes on."
@@ -26,7 +28,7 @@ def read_prompts(path: Path) -> list[str]:
         BadPrompt: no such file, another encoding, no prompt, an empty line between prompts, or a prompt that is a pasted file.
     """
     try:
-        content = path.read_bytes()
+        content = bounded_bytes(path, LARGEST_PROMPTS, "list of prompts")
     except OSError as error:
         raise BadPrompt(f"The prompts file {path} cannot be read: {error.strerror or error}.") from None
     try:

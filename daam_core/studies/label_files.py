@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadArgument
+from ..files import bounded_text
 
 LARGEST_FILE = 2**26
 """Bytes of a file of labels."""
@@ -48,8 +49,9 @@ def numbers_of(labels: Mapping[str, Sequence[str]]) -> dict[str, int]:
 
 
 def _by_picture(path: Path, pictures: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    text = _text(path)
     try:
-        content = json.loads(_text(path))
+        content = json.loads(text)
     except (ValueError, RecursionError):
         raise BadArgument(f"{path} is no JSON.") from None
     if not isinstance(content, dict) or not all(isinstance(group, list) for group in content.values()):
@@ -77,9 +79,7 @@ def _checked(labels: Sequence[Any], where: str) -> tuple[str, ...]:
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise BadArgument(f"{path} has more than {LARGEST_FILE} bytes: that is no file of labels.")
-        return path.read_text(encoding="utf-8-sig")
+        return bounded_text(path, LARGEST_FILE, "file of labels", "utf-8-sig")
     except OSError as error:
         reason = error.strerror or str(error)
         raise BadArgument(f"The labels in {path} cannot be read: {reason[:1].lower()}{reason[1:]}.") from None

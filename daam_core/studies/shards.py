@@ -118,7 +118,7 @@ def _whole_lines(path: Path) -> list[bytes]:
 def _parsed(line: bytes) -> dict[str, Any]:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     whole = isinstance(entry, dict) and {"unit", "content", "rows", "pictures", "cost"} <= entry.keys()
     return entry if whole else {}

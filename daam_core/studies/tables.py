@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BadArgument
+from ..files import bounded_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,9 +58,7 @@ def read_rows(path: Path, columns: Sequence[str], what: str) -> Iterator[tuple[s
         BadArgument: it cannot be read, is too large or no UTF-8, lacks a column, or has a field that no table has.
     """
     try:
-        if path.stat().st_size > LARGEST_TABLE:
-            raise BadArgument(f"{path} is larger than {LARGEST_TABLE // 1_000_000} MB: that is no {what} file.")
-        text = path.read_text(encoding="utf-8-sig")
+        text = bounded_text(path, LARGEST_TABLE, f"{what} file", "utf-8-sig")
     except OSError as error:
         raise BadArgument(f"The {what} file {path} cannot be read: {error.strerror or error}.") from None
     except UnicodeDecodeError:

@@ -93,6 +93,7 @@ def _add_evaluate(commands: Subparsers) -> None:
     parser.add_argument(
         "--kind", choices=("unet", "transformer"), default="unet", help="which of the two models (default unet)"
     )
+    parser.add_argument("--side", type=int, default=128, help="pictures' side in pixels, 128 (default) or 256")
     parser.add_argument("--exact", action="store_true", help="compute in float32 also where bfloat16 is faster")
     parser.set_defaults(run=_evaluate)
 
@@ -186,7 +187,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from .load import load_segmenter, load_tiny
 
     pipe, judge = load_tiny(args.kind, weights=args.weights), load_segmenter(weights=args.weights)
-    evaluate(pipe, judge, args.out, _print_line, args.count, fast=not args.exact)
+    evaluate(pipe, judge, args.out, _print_line, args.count, fast=not args.exact, side=args.side)
     _print_line(str(args.out.resolve()))
     return 0
 

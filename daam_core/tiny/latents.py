@@ -1,4 +1,4 @@
-"""The training set of the UNet: scenes as latents and token ids, computed once and kept in one safetensors file."""
+"""The training set of the UNet: scenes as latents and token ids, computed once and kept in one safetensors file a size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from .autoencoder import to_signed
 from .checkpoint import write_state
 from .loop import Generators, Log, autocast
-from .scenes import scene_at
+from .scenes import SIZE, scene_at
 from .text_encoder import with_filler
 from .tokenizer import LENGTH
 
@@ -25,6 +25,9 @@ TWO = 0.65  # share of scenes with two objects: those are what takes long to lea
 FILLER = 0.04  # share of captions with words that mean nothing here
 BARE = 0.5  # share of pictures whose colours only the colour words tell
 FILE = "latents.safetensors"
+LARGE = 256  # pixels, the other size of pictures
+LARGE_FILE = "latents-256.safetensors"
+PIXELS = 8  # of a latent, each way
 
 
 def write_latents(
@@ -35,13 +38,14 @@ def write_latents(
     log: Log,
     count: int = SCENES,
     batch: int = 64,
+    side: int = SIZE,
 ) -> None:
-    """Render scenes 0 … count - 1 of the training world (no unreal pair among them) and encode them."""
-    latents = torch.empty(count, 4, 16, 16, dtype=torch.float16)
+    """Render scenes 0 … count - 1 of the training world (no unreal pair among them), `side` pixels each way; encode them."""
+    latents = torch.empty(count, 4, side // PIXELS, side // PIXELS, dtype=torch.float16)
     ids = torch.empty(count, LENGTH, dtype=torch.int16)
     objects = torch.empty(count, dtype=torch.uint8)
     for start in range(0, count, batch):
-        scenes = [scene_at(SEED, k, two=TWO) for k in range(start, min(start + batch, count))]
+        scenes = [scene_at(SEED, k, two=TWO, side=side) for k in range(start, min(start + batch, count))]
         end = start + len(scenes)
         images = torch.stack([torch.from_numpy(s.image).permute(2, 0, 1) for s in scenes])
         with torch.no_grad(), autocast(device):
@@ -53,11 +57,11 @@ def write_latents(
         ids[start:end] = tokens.to(torch.int16)
         objects[start:end] = torch.tensor([len(s.objects) for s in scenes], dtype=torch.uint8)
         if end % (batch * 40) == 0:
-            log(f"latents: {end:,} / {count:,} scenes")
+            log(f"latents: {end:,} / {count:,} scenes of {side} px")
     spread = latents[:8192].float()
     mean, std = spread.mean((0, 2, 3)).tolist(), spread.std((0, 2, 3)).tolist()
     write_state(path, {"latents": latents, "ids": ids, "objects": objects}, {"mean": mean, "std": std})
-    log(f"latents: {count:,} scenes, channel means {_short(mean)}, deviations {_short(std)}")
+    log(f"latents: {count:,} scenes of {side} px, channel means {_short(mean)}, deviations {_short(std)}")
 
 
 def _short(values: list[float]) -> str:
@@ -65,7 +69,7 @@ def _short(values: list[float]) -> str:
 
 
 class Batch(NamedTuple):
-    """Scenes of one step: clean latents float32 [B, 4, 16, 16], text states float32 [B, 77, 128].
+    """Scenes of one step: clean latents float32 [B, 4, h, w], text states float32 [B, 77, 128].
 
     `pick` int64 [B] are the scenes' numbers in the cache; `dropped` bool [B] tells whose caption is the empty one.
     """
@@ -78,7 +82,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class LatentCache:
-    """Latents float16 [N, 4, 16, 16], number of objects uint8 [N], text states float16 [N, 77, 128].
+    """Latents float16 [N, 4, h, w], h = w = 16 of 128 px, 32 of 256; objects uint8 [N]; text states float16 [N, 77, 128].
 
     `empty` float16 [77, 128] is what the text encoder makes of the empty prompt. `bare`, where there is one, holds the
     states in which only colour words tell a colour; a picture is shown with either.

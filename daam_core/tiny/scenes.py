@@ -1,7 +1,7 @@
-"""The picture-book world: 128x128 scenes drawn by code, each with its caption, exact masks and grammar tree.
+"""The picture-book world: scenes of 128x128 (or 256x256) drawn by code, with caption, exact masks and grammar tree.
 
 A scene is a pure function of `(seed, index)`: the same numbers give the same picture on every machine. Objects are
-polygons (see `shapes`) filled at four times the size and averaged down.
+polygons (see `shapes`) filled at 512x512 and averaged down.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ _GROUND: dict[Background, RGB] = {
 class SceneObject:
     """One drawn object.
 
-    `centre` is (x, y) and `size` the side of its unit frame, both in pixels; `mask` is bool [128, 128], true
-    where at least half of a pixel shows the object.
+    `centre` is (x, y) and `size` the side of its unit frame, both in pixels of the picture; `mask` is bool [128, 128]
+    (or [side, side]), true where at least half of a pixel shows the object.
     """
 
     noun: str
@@ -65,7 +65,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture (`image`, uint8 [128, 128, 3], RGB) and everything that is true about it.
+    """A picture (`image`, uint8 [side, side, 3], RGB) and everything that is true about it.
 
     `objects` are in the order in which the caption names them.
     """
@@ -103,13 +103,18 @@ def draw(
     relation: Relation = "and",
     style: Style = "flat",
     wording: Literal["full", "random"] = "full",
+    side: int = SIZE,
 ) -> Scene:
     """Draw one or two (colour, noun) pairs, placed at random as `relation` says.
 
     `style="shaded"` draws the very same geometry with light, shadow, gradients and noise; the masks are the same.
     `wording="full"` names every colour and the place; `"random"` leaves some of it out, as training captions do.
+    `side` is the picture's in pixels, 64, 128, 256 or 512: the same scene, drawn larger or smaller.
+
+    Raises:
+        DaamLensError: the world has no such object, or no picture of that size.
     """
-    _check(pairs)
+    _check(pairs, side)
     placed = _place(rng, pairs, relation)
     canvas = _draw_background(rng, background)
     masks: list[Image] = []
@@ -127,35 +132,35 @@ def draw(
     )
     if style == "shaded":
         canvas = _shade(np.random.default_rng(rng.integers(0, 2**63)), canvas, masks)
-    objects = tuple(
-        SceneObject(one.pair[1], one.pair[0], one.centre, one.size, _shrink(mask) > 127)
-        for one, mask in zip(placed, masks, strict=True)
-    )
-    return _scene(_shrink(canvas), described, objects, background, relation)
+    objects = tuple(_object(one, _shrink(mask, side) > 127, side / SIZE) for one, mask in zip(placed, masks, strict=True))
+    return _scene(_shrink(canvas, side), described, objects, background, relation)
 
 
-def scene_at(seed: int, index: int, two: float = 0.4, held_out: bool = False, style: Style = "flat") -> Scene:
+def scene_at(seed: int, index: int, two: float = 0.4, held_out: bool = False, style: Style = "flat", side: int = SIZE) -> Scene:
     """Scene `index` of the endless world `seed`.
 
     `two` is the share of two-object scenes; `held_out` makes the first object an unreal pair, which the training
-    world never shows. The same numbers with `style="shaded"` give the same scene in another technique.
+    world never shows. The same numbers with `style="shaded"` give the same scene in another technique, with another
+    `side` (see `draw`) in another size.
     """
     rng = np.random.default_rng([seed, index])
     pairs = random_pairs(rng, 2 if rng.random() < two else 1, held_out)
     background = BACKGROUNDS[int(rng.choice(5, p=[0.36, 0.16, 0.16, 0.16, 0.16]))]
     relation = RELATIONS[int(rng.choice(4, p=[0.55, 0.15, 0.15, 0.15]))]
-    return draw(rng, pairs, background, relation, style, wording="random")
+    return draw(rng, pairs, background, relation, style, "random", side)
 
 
 def mask_picture(scene: Scene) -> Image:
-    """The exact masks as a picture, uint8 [128, 128, 3]: each object in the RGB of its colour's name, on dark grey."""
-    picture = np.full((SIZE, SIZE, 3), 40, np.uint8)
+    """The exact masks as a picture, uint8 [side, side, 3]: each object in the RGB of its colour's name, on dark grey."""
+    picture = np.full(scene.image.shape, 40, np.uint8)
     for one in scene.objects:
         picture[one.mask] = COLOURS[one.colour]
     return picture
 
 
-def _check(pairs: list[tuple[str, str]]) -> None:
+def _check(pairs: list[tuple[str, str]], side: int) -> None:
+    if side not in (64, 128, 256, 512):
+        raise DaamLensError(f"Scenes are drawn with a side of 64, 128, 256 or 512 pixels, not {side}.")
     if len(pairs) not in (1, 2):
         raise DaamLensError(f"A scene shows one or two objects; {len(pairs)} were asked for.")
     for colour, noun in pairs:
@@ -169,8 +174,13 @@ def _scene(image: Image, text: Caption, objects: tuple[SceneObject, ...], backgr
     return Scene(image, text.text, text.tree, text.nouns, objects, background, relation)
 
 
-def _shrink(canvas: Image) -> Image:
-    return cv2.resize(canvas, (SIZE, SIZE), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+def _object(one: _Placed, mask: Mask, scale: float) -> SceneObject:
+    x, y = one.centre
+    return SceneObject(one.pair[1], one.pair[0], (x * scale, y * scale), one.size * scale, mask)
+
+
+def _shrink(canvas: Image, side: int) -> Image:
+    return cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def _fill(canvas: Image, points: npt.NDArray[np.float64], fill: RGB | int) -> None:

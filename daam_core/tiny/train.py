@@ -23,6 +23,7 @@ from . import autoencoder, checkpoint, colour_words, latents, segmenter, unet
 from . import package_weights as assemble
 from . import text_encoder as text
 from .loop import Log, Recipe, make_work_folder, require_counts, state_file, train_stage
+from .scenes import SIZE
 from .tokenizer import build_tokenizer
 from .warm_start import TEACHER, start_from_shipped
 
@@ -181,12 +182,12 @@ def _autoencoder(settings: Settings, device: torch.device, log: Log) -> None:
 
 
 def _latents(settings: Settings, device: torch.device, log: Log) -> None:
-    path = settings.work / latents.FILE
-    if path.exists():
-        return
-    model = load_autoencoder(settings.work, finished_decoder=False).to(device)
     count = settings.scenes or settings.count(latents.SCENES)
-    latents.write_latents(path, model, load_tokenizer(settings.work), device, log, count)
+    for name, side, scenes in ((latents.FILE, SIZE, count), (latents.LARGE_FILE, latents.LARGE, max(64, count // 4))):
+        path = settings.work / name
+        if not path.exists():
+            model = load_autoencoder(settings.work, finished_decoder=False).to(device)
+            latents.write_latents(path, model, load_tokenizer(settings.work), device, log, scenes, 64 * SIZE // side, side)
 
 
 def _unet(settings: Settings, device: torch.device, log: Log) -> None:
@@ -200,8 +201,11 @@ def _unet(settings: Settings, device: torch.device, log: Log) -> None:
     tokenizer = load_tokenizer(work)
     named, bare = (load_text_encoder(work, tokenizer, name).to(device) for name in ("named", "bare"))
     cache = latents.LatentCache.load(work / latents.FILE, named, tokenizer, bare)
+    large = work / latents.LARGE_FILE  # work folders of before 0.7 have none
+    larger = latents.LatentCache.load(large, named, tokenizer, bare) if large.exists() else None
     teacher = _teacher(work, tokenizer, device) if warm else None
-    train_stage(unet.UNetStage(cache, device, recipe, settings.compiled, teacher, log), work, log, pause=settings.pause)
+    stage = unet.UNetStage(cache, device, recipe, settings.compiled, teacher, log, larger)
+    train_stage(stage, work, log, pause=settings.pause)
 
 
 def _teacher(work: Path, tokenizer: CLIPTokenizer, device: torch.device) -> unet.Teacher:

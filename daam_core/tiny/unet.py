@@ -17,10 +17,11 @@ from diffusers.models.attention_processor import Attention
 from . import optim
 from .diffusion import noise_to, sample_times, velocity
 from .gradient_check import Forward, gradients, lost_gradients
-from .latents import Batch, LatentCache
+from .latents import LARGE, Batch, LatentCache
 from .loop import Generators, Log, Recipe, autocast
 from .text_encoder import WIDTH
 
+LATENT = 16  # side of the latents of a 128 px picture
 CHANNELS = (64, 128, 128)
 HEADS = (2, 4, 4)
 RECIPE = Recipe(images=660_000, batch=48, peak_rate=1e-3, warm_up=150, constant=0.35, ema=0.998, seed=31)
@@ -28,6 +29,7 @@ RECIPE = Recipe(images=660_000, batch=48, peak_rate=1e-3, warm_up=150, constant=
 WARM_RECIPE = Recipe(images=200_000, batch=48, peak_rate=8e-4, warm_up=40, constant=0.35, ema=0.995, seed=32)
 SINGLE_UNTIL = 0.15  # share of the run that shows one-object scenes only
 CAPTION_DROP = 0.1
+LARGE_SHARE = 1 / 3  # of the steps that show pictures of 256 px, a quarter as many each
 TEACHER_UNTIL = 0.5  # share of the run after which a teacher has no part in the target
 
 
@@ -35,7 +37,7 @@ def make_unet() -> UNet2DConditionModel:
     """The UNet with random weights: 7 million parameters, latents 4x16x16."""
     levels = len(CHANNELS)
     return UNet2DConditionModel(
-        sample_size=16,
+        sample_size=LATENT,
         in_channels=4,
         out_channels=4,
         layers_per_block=1,
@@ -117,8 +119,11 @@ class UNetStage:
         compiled: bool = True,
         teacher: Teacher | None = None,
         log: Log = print,
+        large: LatentCache | None = None,
     ) -> None:
+        """`large` holds pictures of 256 px, which a third of the steps show; the teacher has never seen such."""
         torch.manual_seed(recipe.seed)
+        self.large = large
         self.recipe, self.device, self.cache, self.teacher, self.log = recipe, device, cache, teacher, log
         self.unet = make_unet().to(device)
         self.unet.set_attn_processor(PlainAttention())
@@ -136,20 +141,26 @@ class UNetStage:
 
         Min-SNR weighting starves the high noise that decides the class and the layout of a scene.
         """
-        singles = self.teacher is None and done < SINGLE_UNTIL
-        shown = self.cache.batch(generators, batch, singles, drop=CAPTION_DROP)
+        large, teacher = self.large, self.teacher
+        if large is not None and generators.numpy.random() < LARGE_SHARE:
+            shown, teacher = large.batch(generators, batch // 4, False, drop=CAPTION_DROP), None
+        else:
+            shown = self.cache.batch(generators, batch, teacher is None and done < SINGLE_UNTIL, drop=CAPTION_DROP)
         x0, context = shown.latents.to(self.device), shown.context.to(self.device)
+        batch = len(x0)
         t = sample_times(generators.torch, batch).to(self.device)
         noise = torch.randn(x0.shape, generator=generators.torch).to(self.device)
         x_t, target = noise_to(x0, noise, t), velocity(x0, noise, t)
-        share = 0.0 if self.teacher is None else self.teacher.share_at(done)
-        if self.teacher is not None and share > 0:
-            target = torch.lerp(target, self.teacher.velocity(x_t, t, shown), share)
+        share = 0.0 if teacher is None else teacher.share_at(done)
+        if teacher is not None and share > 0:
+            target = torch.lerp(target, teacher.velocity(x_t, t, shown), share)
         if not self._checked:
             self._check(x_t, t, context, target)
         error = self._error(self._compiled or self.unet, x_t, t, context, target)
         loss = error.mean()
         noisy = error[t >= 600].mean()
+        if x0.shape[-1] > LATENT:
+            return loss, {f"at {LARGE} px": float(loss.detach())}
         return loss, {"v error": float(loss.detach()), "at t >= 600": float(noisy.detach())}
 
     def _error(

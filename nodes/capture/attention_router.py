@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...daam_core.attention.output import heads_beside
 from ...daam_core.capture.accumulator import Accumulator
-from ...daam_core.capture.attention_call import AttentionCall
+from ...daam_core.capture.attention_call import AttentionCall, comfyui_output
 from ...daam_core.capture.buffers import BatchSlice
 from ...daam_core.capture.comfyui_concepts import ComfyUIConcepts
 from ...daam_core.capture.counted_call import CountedCall, add_rows, check_batch, only_layout
@@ -43,6 +43,7 @@ class Call:
         proved: the text at a layer that was last held against it.
         counted: the attentions of a transformer.
         attended: (layer, grid, queries and keys) of a UNet's attention to the text whose output is read and still to come.
+        entered: what has run already, see `enter`.
         whole_video: whether it was shown all latent frames of a video: those of a part of it are summed.
     """
 
@@ -55,10 +56,24 @@ class Call:
     proved: Tensor | None = field(default=None, init=False)
     counted: CountedCall | None = field(default=None, init=False)
     attended: tuple[int, Grid, AttentionCall] | None = field(default=None, init=False)
+    entered: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         if self.layout is not None:
             self.counted = CountedCall(self.layout, self.batch)
+
+    def enter(self, part: str) -> None:
+        """A part of the model runs: its network, or a UNet's layer by its path.
+
+        Raises:
+            NothingRecorded: it ran before in this call.
+        """
+        if part in self.entered:
+            raise NothingRecorded(
+                f"another node runs the model several times for one prediction (a reference picture does): {part} ran twice, "
+                "and nobody can say which time it was the picture's. Record without that node"
+            )
+        self.entered.add(part)
 
 
 def own_slice(rows: Sequence[Row | None], slices: Sequence[BatchSlice]) -> BatchSlice | None:
@@ -115,6 +130,7 @@ class AttentionRouter:
         index = block.get("block_index", 0)
         path = f"{name}_blocks.{number}.transformer_blocks.{index}"
         check_batch(a, call.batch, path)
+        call.enter(path)
         if not places:
             raise NothingRecorded(
                 f"another node changed the cross-attention of {path}: {a.queries} positions where the picture has "
@@ -224,3 +240,11 @@ def _add_output(
     keys = slice(row.text, row.text + len(row.columns))
     picture, values = output_parts(layout, row, source.index, keys, a)
     into.add_output(layer, layout.patches[1:], picture, values, source)
+
+
+def with_output(call: AttentionCall, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> AttentionCall:
+    """A call with what it gave out; without, where that cannot be read: words need none of it."""
+    try:
+        return comfyui_output(call, args, kwargs, output)
+    except Exception:  # its readers say that it is missing
+        return call

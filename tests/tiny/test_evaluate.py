@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from daam_core.errors import BadArgument
 from daam_core.tiny import load_segmenter, load_tiny
 from daam_core.tiny.captions import HELD_OUT
-from daam_core.tiny.evaluate import SPLITS, Prompt, evaluate, prompts, verdict
+from daam_core.tiny.evaluate import SPLITS, Prompt, evaluate, prompts, repeats, verdict
+from daam_core.tiny.scenes import scene_at
 from daam_core.tiny.segmenter import Found
 
 ASKED = Prompt("a red house and a green tree", (("red", "house"), ("green", "tree")), "and", "plain")
@@ -60,3 +62,31 @@ def test_no_picture_and_no_split_are_refused() -> None:
         evaluate(load_tiny(), load_segmenter(), None, print, count=0)
     with pytest.raises(BadArgument, match="no split 'three'"):
         prompts("three", 1)
+
+
+def test_pictures_of_256_pixels_are_judged() -> None:
+    lines: list[str] = []
+    result = evaluate(load_tiny(), load_segmenter(), None, lines.append, count=1, scenes=8, side=256)
+    assert result.side == 256 and "1 pictures of 256 px" in result.lines()[0]
+    with pytest.raises(BadArgument, match="128 or 256 pixels, not 200"):
+        evaluate(load_tiny(), load_segmenter(), None, print, count=1, side=200)
+
+
+def test_an_object_in_two_places_is_a_repeated_one() -> None:
+    mask = torch.zeros(128, 128, dtype=torch.bool)
+    mask[10:40, 10:40] = True
+    once = {"house": Found("house", "red", mask.clone())}
+    mask[80:82, 80:82] = True  # a speck is none
+    specked = {"house": Found("house", "red", mask.clone())}
+    mask[80:110, 80:110] = True
+    assert [repeats(found) for found in (once, specked, {"house": Found("house", "red", mask)}, {})] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+
+
+def test_drawn_scenes_repeat_nothing() -> None:
+    pictures = [Image.fromarray(scene_at(77, k, two=0.5, side=256).image).reduce(2) for k in range(40)]
+    assert not any(repeats(found) for found in load_segmenter().find(pictures))

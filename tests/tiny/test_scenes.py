@@ -124,3 +124,21 @@ def test_unknown_words_are_refused_with_the_list() -> None:
         draw(rng, [("beige", "car")])
     with pytest.raises(DaamLensError, match="one or two"):
         draw(rng, [])
+
+
+@pytest.mark.parametrize("side", [64, 256, 512])
+def test_a_scene_in_another_size_is_the_same_scene(side: int) -> None:
+    usual, other = scene_at(5, 3, two=1.0), scene_at(5, 3, two=1.0, side=side)
+    assert other.image.shape == (side, side, 3) and other.caption == usual.caption
+    small = cv2.resize(other.image, (64, 64), interpolation=cv2.INTER_AREA).astype(int)
+    assert np.abs(small - cv2.resize(usual.image, (64, 64), interpolation=cv2.INTER_AREA)).max() <= 3
+    for one, same in zip(other.objects, usual.objects, strict=True):
+        assert one.size * 128 / side == pytest.approx(same.size)
+        assert one.centre[0] * 128 / side == pytest.approx(same.centre[0])
+        assert one.mask.shape == (side, side)
+        assert one.mask.mean() == pytest.approx(same.mask.mean(), abs=0.01)
+
+
+def test_a_scene_of_no_such_size_is_refused() -> None:
+    with pytest.raises(DaamLensError, match="64, 128, 256 or 512 pixels, not 100"):
+        scene_at(5, 3, side=100)

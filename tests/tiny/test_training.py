@@ -308,3 +308,34 @@ def test_training_goes_on_from_the_weights_that_ship(tmp_path: Path) -> None:
 def empty_cache() -> latents.LatentCache:
     states = torch.zeros(1, 77, 128, dtype=torch.float16)
     return latents.LatentCache(torch.zeros(1, 4, 16, 16), torch.ones(1, dtype=torch.uint8), states, states[0])
+
+
+def test_a_third_of_the_steps_shows_large_pictures_and_those_without_the_teacher(
+    cache: latents.LatentCache, tmp_path: Path
+) -> None:
+    path = tmp_path / latents.LARGE_FILE
+    tokenizer = build_tokenizer(tmp_path / "tokenizer")
+    latents.write_latents(path, autoencoder.make_autoencoder(8), tokenizer, CPU, print, count=4, batch=4, side=latents.LARGE)
+    large = latents.LatentCache.load(path, text.make_text_encoder(tokenizer), tokenizer)
+    assert large.latents.shape == (4, 4, 32, 32)
+    seen: list[int] = []
+    asked: list[int] = []
+
+    class Watched(unet.Teacher):
+        def velocity(self, x_t: torch.Tensor, t: torch.Tensor, batch: latents.Batch) -> torch.Tensor:
+            asked.append(x_t.shape[-1])
+            return x_t
+
+    guide = Watched(unet.make_unet(), cache.context, cache.empty, share=1.0)
+    stage = unet.UNetStage(cache, CPU, replace(unet.RECIPE, images=8, batch=8), compiled=False, teacher=guide, large=large)
+
+    def error(forward: Any, x_t: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen.append(x_t.shape[-1])
+        assert len(x_t) == (2 if x_t.shape[-1] == 32 else 8)
+        return torch.zeros(len(x_t), requires_grad=True) + 0
+
+    stage._error, stage._checked = error, True  # type: ignore[method-assign]
+    for step in range(90):
+        stage.loss(loop.Generators.of(0, step), 8, 0.0)
+    assert 20 <= seen.count(32) <= 40
+    assert asked == [16] * seen.count(16)

@@ -144,7 +144,7 @@ def test_the_server_s_mask_is_drawn_cleaned_and_stored(page: Chromium, maps: Hea
     both = maps.mask("house", "best") | maps.mask("tree", "best")
     serve(page, {"best word:house": png(maps.mask("house", "best")), "best word:house+word:tree": png(both)})
     page.js(f"{ROOT}.querySelector('[data-method=best]').click()")
-    assert page.js(f"{ROOT}.querySelector('[role=status]').textContent") == "Keep a word first."
+    assert page.js(f"{ROOT}.querySelector('[role=status]').textContent") == "Click a word first."
     page.click(*middle(page, "[data-word='2']"))
     page.js(f"{ROOT}.querySelector('[data-method=best]').click()")
     page.until(f"{ROOT}.querySelector('[data-method=best]').getAttribute('aria-pressed') === 'true'")

@@ -135,7 +135,9 @@ def test_the_tab_shows_the_newest_picture(page: Chromium) -> None:
     explorer(page)
     # What is off says why, beside itself.
     assert page.js(f"{EXPLORER}.querySelector('.mask .main').disabled")
-    assert page.js(f"{EXPLORER}.querySelector('.mask .why').textContent") == "“Send mask to inpaint” is off: keep a word first."
+    assert (
+        page.js(f"{EXPLORER}.querySelector('.mask .why').textContent") == "“Send mask to inpaint” is off: click a word first."
+    )
     assert PROMPT in page.js("document.querySelector('.daam-lens-bar select').selectedOptions[0].textContent")
     point(page, "house")
 

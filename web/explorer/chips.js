@@ -95,7 +95,8 @@ export function chipBoard(page, on) {
       anchor = null;
       return;
     }
-    const moves = /** @type {Record<string, number>} */ ({ ArrowRight: here + 1, ArrowDown: here + 1, ArrowLeft: here - 1,
+    const right = getComputedStyle(/** @type {HTMLElement} */ (visible[here][1].parentElement)).direction === "rtl" ? -1 : 1;
+    const moves = /** @type {Record<string, number>} */ ({ ArrowRight: here + right, ArrowDown: here + 1, ArrowLeft: here - right,
       ArrowUp: here - 1, Home: 0, End: visible.length - 1 });
     if (!(event.key in moves)) return;
     event.preventDefault();
@@ -112,15 +113,16 @@ export function chipBoard(page, on) {
 /** The typed prompt, then what stands behind the switch: the negative prompt, start, end and padding. */
 function lines(/** @type {import("./page_data.js").Page} */ page, /** @type {(index: number) => HTMLElement} */ chip) {
   const of = (/** @type {string} */ kind) => page.words.map((w, i) => i).filter((i) => page.words[i].kind === kind);
-  const found = [h("p", { class: "line" }, ...typed(page, page.header.prompt, of("word"), chip))];
+  // A prompt in Hebrew or Arabic stands as it was typed, from the right.
+  const found = [h("p", { class: "line", dir: "auto" }, ...typed(page, page.header.prompt, of("word"), chip))];
   const concepts = of("concept");
-  if (concepts.length) found.push(h("p", { class: "line" }, h("span", { class: "tag" }, "beside"), ...concepts.map(chip)));
+  if (concepts.length) found.push(h("p", { class: "line" }, h("span", { class: "tag" }, local("Not in the prompt")), ...concepts.map(chip)));
   const negative = of("negative");
   if (negative.length) {
-    found.push(h("p", { class: "line extra" }, h("span", { class: "tag" }, "not"), ...typed(page, page.header.negative, negative, chip)));
+    found.push(h("p", { class: "line extra" }, h("span", { class: "tag" }, local("Negative prompt")), h("bdi", {}, ...typed(page, page.header.negative, negative, chip))));
   }
   const special = of("special");
-  if (special.length) found.push(h("p", { class: "line extra" }, h("span", { class: "tag" }, "frame"), ...special.map(chip)));
+  if (special.length) found.push(h("p", { class: "line extra" }, h("span", { class: "tag" }, local("Start, end, padding")), ...special.map(chip)));
   return found;
 }
 

@@ -17,12 +17,12 @@ import { local } from "./local.js";
  * @typedef {{header: any, atlas: Uint8Array, picture?: string|null, film?: string[], colourMap?: string, use?: string,
  *   choice?: Choice|null,
  *   detail?: (axis: "steps"|"layers"|"frames") => Promise<{header: any, atlas: Uint8Array}>,
- *   refine?: {methods: string[], run: (request: object) => Promise<string|{mask: Uint8Array}|void>}}} Data
+ *   refine?: {methods: string[], run: (request: object) => Promise<string|{mask: Uint8Array}|void>}, record?: string|null}} Data
  * @typedef {import("./choice.js").Choice} Choice
  * `film` are the addresses of a video's frames, one for each of its maps; `detail` gives a further atlas when it is asked for;
  * `refine.run` does on the host's server what a page cannot: it answers
  * with the words' mask before clean-up (an 8-bit grey PNG of the picture's size), or with a sentence to show; `use` is the
- * text of the button; `choice` is what an earlier `daam-change` told.
+ * text of the button; `choice` is what an earlier `daam-change` told; `record` is the name of the file with these maps.
  */
 export class DaamExplorer extends HTMLElement {
   constructor() {
@@ -127,7 +127,7 @@ export class DaamExplorer extends HTMLElement {
     const { model } = this;
     const start = {
       picture: this.data?.picture ?? null, film: this.data?.film ?? [], settings: this.settings, masking: this.masking,
-      methods: this.data?.refine?.methods ?? [], use: this.data?.use ?? local("Save mask as PNG"),
+      methods: this.data?.refine?.methods ?? [], record: this.data?.record ?? null, use: this.data?.use ?? local("Save mask as PNG"),
     };
     this.ui = layout(model, start, {
       hover: (/** @type {number[]|null} */ members) => this.hover(members),
@@ -253,7 +253,7 @@ export class DaamExplorer extends HTMLElement {
   async refine(method) {
     const settings = { ...this.settings, method: this.settings.method === method ? "" : method };
     if (settings.method) {
-      if (!this.picks.length) return this.tell(local("Keep a word first."));
+      if (!this.picks.length) return this.tell(local("Click a word first."));
       this.server.again();
       if (!(await this.refined(settings))) return;
     }

@@ -13,7 +13,7 @@ export const VIEWS = ["Picture", "Words", "Compare", "Layers", "Relations"];
 
 /**
  * @param {import("./model.js").Model} model
- * @param {{picture: string|null, film: string[], settings: import("./model.js").Settings, methods: string[], use: string, masking: boolean}} start
+ * @param {{picture: string|null, film: string[], settings: import("./model.js").Settings, methods: string[], record: string|null, use: string, masking: boolean}} start
  * @param {any} on handlers, named as in explorer.js
  */
 export function layout(model, start, on) {
@@ -21,7 +21,7 @@ export function layout(model, start, on) {
   const chips = chipBoard(model.page, { hover: on.hover, toggle: on.toggle });
   chips.board.classList.add("bare");
   const view = stage(model, start.picture, start.film, on.stage);
-  const host = { methods: start.methods, use: start.use, shown: start.masking };
+  const host = { methods: start.methods, use: start.use, shown: start.masking, record: start.record };
   const panel = maskPanel(start.settings, host, on.mask);
   const scrub = scrubber(header, on.part);
   const ranks = h("ol", { class: "ranks", style: `--rows:${Math.min(LISTED, candidates(model.page).length)}` });

@@ -40,7 +40,7 @@ function tidy(value) {
 /** @param {import("./ranking.js").Ranked[]|null} rows strongest first @returns {HTMLElement[]} list entries */
 export function rankRows(rows) {
   if (!rows) {
-    return [h("li", { class: "across" }, h("p", { class: "hint" }, local("Point at the picture; drag for a region. A click keeps the top word.")))];
+    return [h("li", { class: "across" }, h("p", { class: "hint" }, local("Point at the picture; drag for a region. A click chooses the strongest word.")))];
   }
   const top = Math.max(rows[0]?.score ?? 0, 1e-9);
   return rows.slice(0, LISTED).map(({ label, score, lift }) =>

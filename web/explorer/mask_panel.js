@@ -12,7 +12,7 @@ const METHOD_TITLES = {
 /**
  * @typedef {import("./model.js").Settings} Settings
  * @param {Settings} settings what it starts with
- * @param {{methods: string[], use: string, shown: boolean}} host
+ * @param {{methods: string[], use: string, shown: boolean, record: string|null}} host `record`: the name of the record's file
  * @param {{change: (settings: Settings) => void, show: (on: boolean) => void, use: () => void, refine: (method: string) => void}} on
  */
 export function maskPanel(settings, host, on) {
@@ -61,7 +61,11 @@ export function maskPanel(settings, host, on) {
   };
   const refine = host.methods.length
     ? h("div", { class: "row methods" }, h("span", { class: "hint" }, local("On the server:")), h("span", { class: "group" }, ...methods))
-    : h("p", { class: "hint" }, local("A mask that follows the picture's edges is made from the record:"), " ", h("code", {}, "daam-lens mask RECORD --word …"));
+    : null;
+  const command = h("code", {}, "");
+  const typed = host.record && !host.methods.length
+    ? h("p", { class: "hint typed" }, local("For a mask that follows the picture's edges, type this in the folder of the record:"), " ", command)
+    : null;
   greyed();
   const panel = h(
     "section",
@@ -72,10 +76,11 @@ export function maskPanel(settings, host, on) {
     h("details", { class: "hint", "aria-label": local("What Level, Soft and Compete do") }, h("summary", {}, local("What these do")),
       h("p", {}, h("b", {}, local("Level")), " ", local("keeps the places where the word has at least this part of its peak: 0.4 is the paper's.")),
       h("p", {}, h("b", {}, local("Soft")), " ", local("fades out around the level: grey edges instead of a hard step.")),
-      h("p", {}, h("b", {}, local("Compete")), " ", local("takes only the places where this word is hotter than the prompt's other things."))),
+      h("p", {}, h("b", {}, local("Compete")), " ", local("takes only the places where this word is hotter than the prompt's other things.")),
+      ...host.methods.filter((name) => METHOD_TITLES[name]).map((name) => h("p", {}, h("b", {}, name), ": ", local(METHOD_TITLES[name])))),
     growing,
     softening,
-    refine,
+    ...[refine ?? typed].filter((part) => part !== null),
     use,
     why,
   );
@@ -86,6 +91,11 @@ export function maskPanel(settings, host, on) {
       area.textContent = text;
       use.disabled = !usable;
       why.textContent = usable ? "" : local("“{0}” is off: {1}.", host.use, text);
+    },
+    /** @param {string[]} words those that are chosen */
+    command(words) {
+      const asked = (words.length ? words : ["…"]).map((word) => (/^[\p{L}\p{N}…]+$/u.test(word) ? word : `"${word.replace(/["\\$`]/g, "\\$&")}"`));
+      command.textContent = `daam-lens mask ${host.record} ${asked.map((word) => `--word ${word}`).join(" ")}`;
     },
     /** @param {string} method "" for none */
     method(method) {

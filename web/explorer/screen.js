@@ -75,8 +75,9 @@ export class Screen {
     overlay.use(masked ? model.drawn : size);
     if (quick) this.sharpen(together);
     markChips(ui.chips.chips, picks, hovered);
+    ui.panel.command(picks.map((members) => model.label(members)));
     if (masked) ui.panel.say(local("{0} of the picture", percent(drawKeptMask(overlay.pixels, model, picks, settings))), true);
-    else ui.panel.say(picks.length ? "" : local("keep a word first"), picks.length > 0);
+    else ui.panel.say(picks.length ? "" : local("click a word first"), picks.length > 0);
     if (!masked && apart) drawApart(overlay.pixels, model, shown, settings.tau);
     if (!masked && !apart && shown.length) drawHeat(overlay.pixels, model.heat(together, size).bytes, this.table);
     if (shown.length) overlay.show();

@@ -26,12 +26,15 @@ export function wordSheet(
   /** @type {import("./model.js").Model} */ model, /** @type {string|null} */ picture, /** @type {Uint32Array} */ table,
   /** @type {number[]} */ words, /** @type {(members: number[]) => void} */ pick, /** @type {(members: number[]) => boolean} */ isKept,
 ) {
-  return h("div", { class: "sheet" }, ...words.map((index) => {
+  const shares = !model.looking && !model.encoder;
+  const scale = shares ? local("Each word on a scale of its own; the number is its share of the attention.") : local("Each word on a scale of its own.");
+  const cards = words.map((index) => {
     const word = model.page.words[index];
     return h("button", { type: "button", class: "card", "aria-pressed": String(isKept([index])), onclick: () => pick([index]) },
       tile(model, picture, table, [index], model.part),
-      h("span", { class: "name" }, h("b", {}, word.kind === "concept" ? word.text : word.label), h("span", {}, word.share === null || model.looking || model.encoder ? "" : percent(word.share))));
-  }));
+      h("span", { class: "name" }, h("b", {}, word.kind === "concept" ? word.text : word.label), h("span", {}, shares && word.share !== null ? percent(word.share) : "")));
+  });
+  return h("div", {}, h("p", { class: "hint said" }, scale), h("div", { class: "sheet" }, ...cards));
 }
 
 /** The same word in every layer. */
@@ -52,14 +55,14 @@ export function pair(
   /** @type {import("./model.js").Model} */ model, /** @type {string|null} */ picture, /** @type {Uint32Array} */ table,
   /** @type {number[][]} */ picks, /** @type {number} */ tau,
 ) {
-  if (picks.length < 2) return h("p", { class: "empty" }, local("Keep two words (click their chips) to lay them side by side."));
+  if (picks.length < 2) return h("p", { class: "empty" }, local("Click two words to lay them side by side."));
   const two = picks.slice(-2);
   const [first, second] = two.map((members) => threshold(model.map(members), tau));
   const overlap = iou(first, second);
   const side = (/** @type {number[]} */ members) =>
     h("figure", {}, tile(model, picture, table, members, model.part, 512), h("figcaption", {}, model.label(members)));
   return h("div", { class: "pair" }, side(two[0]),
-    h("div", { class: "iou" }, h("b", {}, Number.isNaN(overlap) ? "–" : overlap.toFixed(2)), h("span", {}, "IoU"),
-      h("span", { class: "hint" }, local("at τ {0}", tau.toFixed(2)))),
+    h("div", { class: "iou" }, h("b", {}, Number.isNaN(overlap) ? "–" : overlap.toFixed(2)), h("span", {}, local("overlap (IoU)")),
+      h("span", { class: "hint" }, local("of the masks at level {0}", tau.toFixed(2)))),
     side(two[1]));
 }

@@ -12,7 +12,7 @@ export function start(page) {
     return { header, atlas: fromBase64(atlas) };
   };
   const refine = parts.server && { methods: parts.server.methods, run: (/** @type {object} */ asked) => maskFrom(parts.server.masks, asked) };
-  const explorer = mount(page.body, { header: parts.header, atlas: fromBase64(parts.atlas), picture: parts.picture, film: parts.film, detail, refine });
+  const explorer = mount(page.body, { header: parts.header, atlas: fromBase64(parts.atlas), picture: parts.picture, film: parts.film, detail, refine, record: parts.record });
   if (!parts.server) return;
   page.body.style.height = "100vh"; // it stands in a frame of the server's page
   explorer.setAttribute("fit", "");

@@ -24,7 +24,7 @@ button { background: var(--surface); border: 1px solid var(--line); border-radiu
 button:hover:not(:disabled) { border-color: var(--accent); }
 button:disabled { opacity: .5; cursor: default; }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-.prompt { font-size: 17px; touch-action: pan-y; user-select: none; max-height: 14em; overflow: auto; padding: 2px; }
+.prompt { font-size: 17px; touch-action: pan-y; user-select: none; max-height: 14em; overflow: auto; padding: 4px; }
 .line { margin: 0; line-height: 2.15; overflow-wrap: anywhere; white-space: pre-wrap; }
 .line.extra { font-size: 14px; color: var(--muted); }
 .prompt.bare .extra { display: none; }
@@ -63,7 +63,7 @@ button:disabled { opacity: .5; cursor: default; }
 .ramp { height: 10px; border-radius: 5px; border: 1px solid var(--line); }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 14px; font-size: 13px; justify-content: center; }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 6px; background: var(--mine); }
-.panel { background: var(--surface); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px; display: grid; gap: 9px; min-width: 0; }
+.panel { background: var(--surface); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px; display: grid; gap: 9px; min-width: 0; grid-template-columns: minmax(0, 1fr); }
 h2 { font-size: 14px; font-weight: 600; margin: 0; display: flex; justify-content: space-between; align-items: center; gap: 8px; }
 h2 output, h2 span { font-weight: 400; color: var(--muted); font-variant-numeric: tabular-nums; }
 .ranks { list-style: none; margin: 0; padding: 0; display: grid; gap: 4px; min-height: calc(28px * var(--rows) - 4px); align-content: start; }
@@ -88,7 +88,7 @@ h2 output, h2 span { font-weight: 400; color: var(--muted); font-variant-numeric
 .main { background: var(--accent); border-color: var(--accent); color: var(--on-accent); font-weight: 600; min-height: 36px; }
 .hint, .empty { color: var(--muted); font-size: 13px; margin: 0; }
 .hint summary { cursor: pointer; }
-.hint p { margin: 6px 0 0; }
+.hint p { margin: 6px 0 0; } .said { margin-bottom: 10px; } .typed code { display: block; margin-top: 4px; overflow-wrap: anywhere; user-select: all; }
 .empty { padding: 40px 16px; text-align: center; }
 .across { grid-column: 1 / -1; } .bar .across { text-align: center; } .ranks li.across { display: block; height: auto; }
 code { font-size: 12px; }
@@ -102,7 +102,8 @@ code { font-size: 12px; }
 .name b { font-weight: 500; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; } .name span { color: var(--muted); font-variant-numeric: tabular-nums; white-space: nowrap; }
 .pair { display: grid; grid-template-columns: minmax(0, 1fr) auto minmax(0, 1fr); gap: 14px; align-items: center; width: 100%; }
 .pair figure { margin: 0; text-align: center; } figcaption { margin-top: 6px; font-weight: 500; overflow-wrap: anywhere; }
-.iou { display: grid; justify-items: center; } .iou b { font-size: 28px; font-weight: 600; font-variant-numeric: tabular-nums; }
+.iou { display: grid; justify-items: center; text-align: center; max-width: 130px; } .iou b { font-size: 28px; font-weight: 600; font-variant-numeric: tabular-nums; }
+@container (max-width: 560px) { .pair { grid-template-columns: repeat(2, minmax(0, 1fr)); } .iou { grid-column: 1 / -1; order: 1; max-width: none; } }
 .relations { display: grid; gap: 10px; justify-items: center; width: 100%; } .scroll { overflow: auto; max-width: 100%; padding: 3px; }
 .matrix { border-collapse: separate; border-spacing: 2px; font-size: 13px; font-variant-numeric: tabular-nums; }
 .matrix td[data-pair] { min-width: 40px; height: 34px; text-align: center; border-radius: 5px; padding: 0 4px; }

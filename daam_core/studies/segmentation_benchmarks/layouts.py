@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BadArgument
+from ...files import bounded_text
 from ...picture_files import checked_pixels, load_label_map
 from ..coco_outlines import mask_of
 
@@ -169,9 +170,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > LARGEST_LIST:
-            raise BadArgument(f"{path} has more than {LARGEST_LIST} bytes: that is no list of pictures.")
-        return path.read_text(encoding="utf-8")
+        return bounded_text(path, LARGEST_LIST, "list of pictures")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise BadArgument(
@@ -180,8 +179,9 @@ def _text(path: Path) -> str:
 
 
 def _json(path: Path) -> Mapping[str, Any]:
+    text = _text(path)
     try:
-        content = json.loads(_text(path))
+        content = json.loads(text)
     except (ValueError, RecursionError):
         raise BadArgument(f"{path} is no JSON.") from None
     if not isinstance(content, dict):

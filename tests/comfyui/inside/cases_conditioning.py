@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.sdxl_clip
 import graphs
 import torch
 import truth
@@ -224,6 +225,27 @@ def case_an_encoder_node_that_drops_the_dictionary() -> None:
         return ksampler(model, [[cond, {"pooled_output": pooled}]], encode(encoder, ""), empty(128, 128))
 
     same_words(check(unet("sd15"), clip("sd15"), sample, PROMPT)[0].words, PROMPT)
+
+
+def case_an_encoder_node_that_asks_for_the_model() -> None:
+    """ADV_CLIP_emb and its copies ask the encoder's class, and encode SDXL's two texts one by one."""
+
+    def encoded(told: Any, text: str) -> Any:
+        tokens = told.tokenize(text)
+        if not isinstance(told.cond_stage_model, comfy.sdxl_clip.SDXLClipModel):
+            return [[torch.zeros(1, 77, 128), {"pooled_output": torch.zeros(1, 64)}]]
+        told.load_model()
+        low, _ = told.cond_stage_model.clip_l.encode_token_weights(tokens["l"])
+        high, pooled = told.cond_stage_model.clip_g.encode_token_weights(tokens["g"])
+        return [[torch.cat([low, high], -1), {"pooled_output": pooled}]]
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        return ksampler(model, encoded(encoder, PROMPT), encoded(encoder, ""), empty(128, 128))
+
+    plain = sample(unet("sdxl"), clip("sdxl"))
+    heard = sample(*listen(unet("sdxl"), clip("sdxl")))
+    assert torch.equal(plain, heard), "recording changed the picture"
+    assert "its words are not known" in graphs.refusal(heard)
 
 
 def case_without_clip_the_words_are_told_afterwards() -> None:

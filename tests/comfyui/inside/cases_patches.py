@@ -123,47 +123,6 @@ def case_another_attention_override() -> None:
     assert calls
 
 
-def case_ip_adapter_like_replacement() -> None:
-    """A replaced cross-attention that calls attention without telling anybody, and carries attributes of its own."""
-
-    class Replacement:
-        scale = 0.4
-        seen = 0
-
-        def __call__(self, q: Any, k: Any, v: Any, extra: Any) -> Any:
-            Replacement.seen += 1
-            out = host_attention.optimized_attention(q, k, v, extra["n_heads"])
-            more = host_attention.optimized_attention(q, k.flip(1), v.flip(1), extra["n_heads"])
-            return out + self.scale * more
-
-    def with_adapter(model: Any) -> Any:
-        changed = model.clone()
-        for block in (("input", 1), ("middle", 0)):
-            changed.set_model_attn2_replace(Replacement(), *block)
-        return changed
-
-    check(unet("sd15"), clip("sd15"), _sample(with_adapter), PROMPT)
-    assert Replacement.seen > 0
-
-
-def case_replacement_with_a_to_method() -> None:
-    """ComfyUI moves replacements to the device by `to` and puts the answer in their place: ours must stay."""
-
-    class Moving:
-        def to(self, _where: Any) -> Any:
-            return self
-
-        def __call__(self, q: Any, k: Any, v: Any, extra: Any) -> Any:
-            return host_attention.optimized_attention(q, k, v, extra["n_heads"])
-
-    def with_moving(model: Any) -> Any:
-        changed = model.clone()
-        changed.set_model_attn2_replace(Moving(), "middle", 0)
-        return changed
-
-    check(unet("sd15"), clip("sd15"), _sample(with_moving), PROMPT)
-
-
 def case_another_attn2_patch() -> None:
     """Another pack changes what cross-attention looks at: the maps show what the model really looked at."""
 

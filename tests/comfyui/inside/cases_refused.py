@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import comfy.hooks
 import graphs
 import torch
 import zoo
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from graphs import encode, ksampler, listen, refusal
 from zoo import PROMPT, TEXT, clip, empty, transformer, unet
 
@@ -58,6 +60,69 @@ def case_tiles_one_by_one() -> None:
     said = _unet(change)
     assert "cuts the picture into parts" in said, said
     assert "2 latent(s) of 16 x 8" in said, said
+
+
+def _reference(x: torch.Tensor) -> torch.Tensor:
+    """Another picture than the one that is sampled, of its shape."""
+    return torch.randn(x.shape, generator=torch.Generator().manual_seed(9))
+
+
+def case_another_text_by_a_hook() -> None:
+    """A conditioning whose hooks exchange the text in the layers, behind or before the patches of the run."""
+    texts: dict[str, torch.Tensor] = {}
+
+    def exchange(n: Any, context: Any, value: Any, extra: Any) -> Any:
+        other = texts["other"].to(context).expand(context.shape[0], -1, -1)
+        return n, other, other
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        texts["other"] = encode(encoder, "a blue boat on the sea")[0][0]
+        hook = comfy.hooks.TransformerOptionsHook(
+            {"patches": {"attn2_patch": [exchange]}}, hook_scope=comfy.hooks.EnumHookScope.HookedOnly
+        )
+        group = comfy.hooks.HookGroup()
+        group.add(hook)
+        positive = comfy.hooks.set_hooks_for_conditioning(encode(encoder, PROMPT), hooks=group)
+        return ksampler(model, positive, encode(encoder, "blurry"), empty(128, 128))
+
+    said = _same(sample(unet("sd15"), clip("sd15")), sample(*listen(unet("sd15"), clip("sd15"))))
+    assert "the words at a layer are not those of the prompt" in said, said
+
+
+def case_a_network_that_runs_on_a_reference_first() -> None:
+    """Reference ControlNet and its like show the network another picture first: its attention is not the picture's."""
+
+    def change(model: Any) -> Any:
+        def twice(executor: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+            executor(_reference(x), *args, **kwargs)
+            return executor(x, *args, **kwargs)
+
+        changed = model.clone()
+        changed.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "another", twice)
+        return changed
+
+    for said in (_unet(change), _transformer("flux", change), _transformer("qwen", change), _transformer("wan", change)):
+        assert "runs the model several times for one prediction" in said, said
+
+
+def case_a_wrapper_that_comes_while_sampling() -> None:
+    """The same by a wrapper that stands inside of ours."""
+
+    def change(model: Any) -> Any:
+        def twice(executor: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+            executor(_reference(x), *args, **kwargs)
+            return executor(x, *args, **kwargs)
+
+        def late(executor: Any, *args: Any, **kwargs: Any) -> Any:
+            add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "late", twice, args[2]["model_options"], is_model_options=True)
+            return executor(*args, **kwargs)
+
+        changed = model.clone()
+        changed.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, "another", late)
+        return changed
+
+    said = _unet(change)
+    assert "runs the model several times for one prediction" in said, said
 
 
 def case_another_text_inside_the_model() -> None:

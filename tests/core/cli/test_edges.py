@@ -22,6 +22,7 @@ from daam_core.cli.parser import PIPE_CLOSED, USER_ERROR, main
 from daam_core.cli.parts import EVEN, says_nothing
 from daam_core.diffusers import loading
 from daam_core.errors import UnsupportedModel
+from daam_core.maps import safetensors_file as records
 from daam_core.maps.aggregation import AGGREGATIONS
 from daam_core.studies.registry import STUDIES, load_study
 from daam_core.tiny.load import WEIGHTS
@@ -131,6 +132,33 @@ def test_every_terminal_prints_the_report(record: Path, monkeypatch: pytest.Monk
     assert sys.stdout.errors == "strict", "what it was before"
 
 
+def test_nothing_of_a_record_is_obeyed_by_a_terminal(
+    record: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A stranger's prompt may hold what sets a window's title, clears the screen or writes into the clipboard."""
+    tensors, header = records.read(record)
+    hostile = "a \x1b]52;c;ZXZpbA==\x07\x1b[2Jred\x9b31m\rhouse\ttree\x7f"
+    header["prompt"]["text"] = hostile
+    header["prompt"]["truncated"] = [hostile]
+    for word in header["prompt"]["words"]:
+        word.update(label=f"{hostile}{word['label']}", text=hostile)
+    path = records.write(tmp_path / "hostile", tensors, header)
+    before = sys.stdout
+    for arguments in (
+        ["show", str(path)],
+        ["report", str(path)],
+        ["words", str(path), "--region", "0,0,9,9"],
+        ["mask", str(path), "--word", f"{hostile}house", "--method", "threshold"],
+        ["mask", str(path), "--word", "\x1b[2Jdragon"],
+        ["compare", str(path), str(path)],
+        ["explore", str(path), "--out", str(tmp_path / "\x1b[2J.html")],
+    ):
+        main(arguments)
+        said = "".join(capsys.readouterr())
+        assert said and not [c for c in said if c not in "\n\t" and (ord(c) < 32 or 127 <= ord(c) < 160)], arguments
+    assert sys.stdout is before
+
+
 # -- what was typed --------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +197,9 @@ def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         ([PROMPT, "--aggregation", "mean"], "no aggregation"),
         ([PROMPT, "--colormap", "rainbows"], "no colour map"),
         ([PROMPT, "--opacity", "2"], "--opacity"),
+        ([PROMPT, "--guidance", "-1"], "-1 is not a number from 0 on"),
+        ([PROMPT, "--steps", "9" * 30], "is not a whole number from 1 to 2^63 - 1"),
+        ([PROMPT, "--words", "-red"], "written --words=-1"),
     ],
 )
 def test_what_is_wrong_is_said_before_a_model_is_loaded(

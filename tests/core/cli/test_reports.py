@@ -74,8 +74,42 @@ def test_thresholds_are_checked(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(BadArgument, match="must hold apart, margin, won"):
         read_thresholds(path)
-    path.write_text("{")
-    with pytest.raises(BadArgument, match="no JSON"):
+    for broken in ("{", "[" * 60_000, '{"a":' * 12_000, "1" * 5000):
+        path.write_text(broken)
+        with pytest.raises(BadArgument, match="no JSON"):
+            read_thresholds(path)
+    path.write_bytes(b" " * 70_000)
+    with pytest.raises(BadArgument, match="no file of thresholds"):
         read_thresholds(path)
     path.write_text(json.dumps(vars(ReportThresholds())))
     assert read_thresholds(path) == ReportThresholds()
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ("0.safetensors,house,yes\n0.safetensors,tree,yes\n0.safetensors,house,no\n", "line 4: it says yes and no of 'house'"),
+        (
+            "0.safetensors,house,yes\n0.safetensors,House,yes\n",
+            "record 0.safetensors: 'house' and 'House' are names of one object",
+        ),
+        ("0.safetensors,red house,yes\n0.safetensors,house,yes\n", "'red house' and 'house' are names of one object"),
+        ("0.safetensors,house,yes\n", "record 0.safetensors: The report compares objects"),
+        ("0.safetensors,house,yes\n0.safetensors,dragon,no\n", "record 0.safetensors: 'dragon' is not in the prompt"),
+    ],
+)
+def test_what_is_wrong_with_an_annotation_names_its_record(
+    records: Path, capsys: pytest.CaptureFixture[str], lines: str, sentence: str
+) -> None:
+    (records / "odd.csv").write_text("record,word,present\n" + lines)
+    assert main(["fit-report", str(records / "odd.csv"), "--out", str(records / "limits.json")]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_records_are_read(
+    records: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daam_core.maps.report_fit.measure", lambda *_: pytest.fail("a record was measured"))
+    out = records / "seen.csv" / "limits.json"
+    assert main(["fit-report", str(records / "seen.csv"), "--out", str(out)]) == 2
+    assert "Cannot write into" in capsys.readouterr().err

@@ -208,3 +208,45 @@ def test_an_error_of_a_recordings_own_never_reaches_the_caller(monkeypatch: pyte
             with recording:
                 assert torch.equal(paint_unet(pipe), untouched), name
     assert "forward" not in vars(pipe.unet)
+
+
+def overwritten(_pipe: Any, step: int, _time: Any, given: Given) -> Given:
+    """Another text, written into the tensors that the model is given."""
+    embeds = given["prompt_embeds"]
+    for row in embeds if isinstance(embeds, (list, tuple)) else [embeds[-1]]:
+        if step == 0:
+            row.mul_(-1.5)
+    return given
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", ["unet", "unet with guidance", "flux", "z-image", "sd3"])
+def test_a_text_that_is_written_into_is_another_text(name: str, mode: Callable[[], Any]) -> None:
+    """The recording held the pipeline's own tensors, so it took what was written into them for the prompt: its words had the
+    map of another text. In inference mode nobody counts what is written into a tensor."""
+    options = {"num_inference_steps": 3, "callback_on_step_end": overwritten}
+    options["callback_on_step_end_tensor_inputs"] = ["prompt_embeds"]
+    if name.startswith("unet"):
+        pipe = pipeline("small")
+        paint = functools.partial(paint_unet, pipe, guidance_scale=5.0 if "with" in name else 1.0, **options)
+    else:
+        pipe = CASES[name].make()
+        paint = functools.partial(paint_transformer, pipe, CASES[name], "two cats", None, **{**CASES[name].off, **options})
+    with mode():
+        before = paint()
+        with trace(pipe) as recording:
+            assert torch.equal(paint(), before)
+    with pytest.raises(NothingRecorded, match="encode"):
+        recording.heat_maps()
+
+
+def test_embeddings_that_are_written_into_before_the_call_are_nobodys() -> None:
+    pipe = pipeline("small")
+    with trace(pipe) as recording:
+        embeds, negative = pipe.encode_prompt(PROMPT, "cpu", 1, True)
+        same = embeds.clone()
+        paint_unet(pipe, None, prompt_embeds=same, negative_prompt_embeds=negative)
+        embeds.mul_(-1.5)
+        paint_unet(pipe, None, prompt_embeds=embeds, negative_prompt_embeds=negative)
+    assert recording.heat_maps(generation=0).words[:3] == ["a", "red", "house"]
+    assert recording.heat_maps(generation=1).words[:3] == ["0", "1", "2"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -132,6 +133,36 @@ def test_a_call_that_fails_leaves_nothing_and_does_not_touch_the_next() -> None:
             paint(pipe, case, ["two cats"], None, callback_on_step_end=stop)
         paint(pipe, case, ["a red house"], None)
     assert recording.heat_maps().words == ["a", "red", "house"] and recording.heat_maps().steps == 2
+
+
+def test_an_exchanged_transformer_is_told() -> None:
+    """The call had no maps of its own, so those of the call before it came, under its number."""
+    case, pipe, other = CASES["flux"], made.flux(), made.flux().transformer
+    first = pipe.transformer
+
+    def back(pipe: Any, step: int, time: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        pipe.transformer = other
+        return tensors
+
+    with trace(pipe) as recording:
+        paint(pipe, case, ["two cats"], None)
+        pipe.transformer = other
+        paint(pipe, case, ["a red house"], None)
+        pipe.transformer = first
+        paint(pipe, case, ["a green tree"], None, callback_on_step_end=back)
+    assert recording.num_generations == 3 and recording.heat_maps(generation=0).words == ["two", "cats"]
+    for generation in (1, 2):
+        with pytest.raises(NothingRecorded, match="transformer of FluxPipeline was exchanged for another inside the trace"):
+            recording.heat_maps(generation=generation)
+
+
+def test_a_call_around_the_traced_one_is_told() -> None:
+    """`__wrapped__` is what training with gradients calls: it was said that the pipeline was not called."""
+    pipe = made.flux()
+    with trace(pipe) as recording, torch.no_grad():
+        inspect.unwrap(type(pipe).__call__)(pipe, "two cats", num_inference_steps=2, height=64, width=96, output_type="latent")
+    with pytest.raises(NothingRecorded, match="2 sampling steps ran inside the trace, but not in a call of FluxPipeline"):
+        recording.heat_maps()
 
 
 def test_a_call_that_is_interrupted_inside_a_layer_is_forgotten() -> None:

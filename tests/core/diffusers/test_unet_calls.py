@@ -7,6 +7,7 @@ import io
 import threading
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from diffusers import (
@@ -283,6 +284,29 @@ def test_what_is_no_call_of_the_pipeline_is_told() -> None:
         loop(pipe, embeds)
     with pytest.raises(NothingRecorded, match="2 sampling steps ran inside the trace, but not in a call of StableDiffusionP"):
         recording.heat_maps()
+
+
+@pytest.mark.parametrize("name", ["HeunDiscreteScheduler", "KDPM2DiscreteScheduler"])
+def test_a_scheduler_that_is_exchanged_inside_the_trace_ends_its_steps(name: str) -> None:
+    """These look at one timestep twice: the second look was taken for a repetition of the first, and left out."""
+    pipe = pipeline("small")
+    text = pipe.encode_prompt(PROMPT, "cpu", 1, False)[0][0]
+    with trace(pipe) as recording:
+        paint(pipe)
+        pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
+        witness = Witness(pipe.unet)
+        paint(pipe, num_inference_steps=3)
+    assert len(witness.forwards) == 5 == recording.heat_maps().steps
+    assert_same(recording.heat_maps().sides["prompt"], witness.of(text))
+
+
+def test_concepts_of_a_loop_that_is_made_for_gradients_keep_no_graph() -> None:
+    pipe = pipeline("small")
+    with trace(pipe, concepts=["sky"]) as recording, torch.enable_grad():
+        embeds = pipe.encode_prompt(PROMPT, "cpu", 1, False)[0]
+        with_gradients(pipe, embeds)
+    assert recording.heat_maps().concepts == ["sky"] and embeds.requires_grad
+    assert not vars(recording)["_encoded_concepts"].states.requires_grad
 
 
 def test_an_exchanged_unet_is_read_from_the_next_call_on_and_told_in_the_middle_of_one() -> None:

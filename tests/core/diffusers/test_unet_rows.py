@@ -145,3 +145,22 @@ def test_prompt_and_negative_prompt_alike_do_not_mix_pictures() -> None:
     true = {n: first[n][3] + second[n][3] for n in first}
     assert_same(recording.heat_maps(1).sides["prompt"], true)
     assert recording.heat_maps(0).words == []
+
+
+@pytest.mark.parametrize("rows", [[0, 2], [0, 1, 3, 2]])
+def test_pictures_that_a_callback_leaves_out_or_exchanges_are_told(rows: list[int]) -> None:
+    """Of [negative, negative, "a star", PROMPT]: it was said that the pipeline had not encoded them."""
+    pipe = pipeline("small")
+
+    def callback(_pipe: Any, step: int, _time: Any, given: dict[str, Any]) -> dict[str, Any]:
+        if step == 0:
+            given["prompt_embeds"] = given["prompt_embeds"][rows]
+            given["latents"] = given["latents"][: len(rows) // 2]
+        return given
+
+    options = {"callback_on_step_end": callback, "callback_on_step_end_tensor_inputs": ["latents", "prompt_embeds"]}
+    before = paint(pipe, [OTHER, PROMPT], **options)
+    with trace(pipe) as recording:
+        assert torch.equal(paint(pipe, [OTHER, PROMPT], **options), before)
+    with pytest.raises(NothingRecorded, match="those of some of the pictures, or of all in another order"):
+        recording.heat_maps()

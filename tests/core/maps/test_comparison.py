@@ -105,5 +105,9 @@ def test_the_command_prints_draws_and_writes(
     assert {path.name for path in (tmp_path / "told").iterdir()} == {"change_house.png", "change_tree.png", "comparison.json"}
     numbers = json.loads((tmp_path / "told" / "comparison.json").read_text(encoding="utf-8"))
     assert numbers["moved"] == pytest.approx(maps["one"].compare(maps["none"], ["house", "tree"]).moved, abs=0.01)
+    again = maps["one"].compare(maps["none"], ["house", "House", "tree", "house"])
+    assert [change.word for change in again.changes] == ["house", "tree"] and again.moved == pytest.approx(
+        numbers["moved"], abs=0.01
+    )
     assert main(["compare", *records]) == 0
     assert len(list(tmp_path.iterdir())) == 3, "without --out nothing is written"

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from daam_core import MASK_METHODS, HeatMaps
-from daam_core.errors import BadRecord, DaamLensError
+from daam_core.errors import BadRecord, DaamLensError, DetailMissing
 from daam_core.explorer.page_data import detail_data, page_data
 from daam_core.explorer.standalone import explorer_html
 from daam_core.maps import safetensors_file as records
@@ -282,3 +282,54 @@ def test_whatever_fits_together_can_be_used(tmp_path: Path, data: st.DataObject)
         for grid in side["terms"]:
             side["terms"][grid] = data.draw(st.sampled_from([1, 3, 2**53]))
     used(HeatMaps.load(records.write(tmp_path / "fits", tensors, header)))
+
+
+# -- what version 0.1.0 did not have: frames, concepts, many parts ---------------------------------------------------
+
+
+def of_frames(part: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Maps of one picture as those of so many frames."""
+    return {name: x[None].repeat(count, 1, 1, 1) if count > 1 else x for name, x in part.items()}
+
+
+def frames_of(count: int) -> dict[str, Any]:
+    """What a header tells of them."""
+    return {"frames": {"spans": [[i, i + 1] for i in range(count)], "latents": count}} if count > 1 else {}
+
+
+@pytest.mark.parametrize(("whole", "concepts"), [(1, 1), (3, 1), (1, 3), (3, 2), (3, 3)])
+def test_concepts_of_a_video_are_refused(whole: int, concepts: int, tmp_path: Path) -> None:
+    """They are never recorded; were the prompt's maps and theirs of different frames, nothing could be made of both."""
+    tensors, header = parts()
+    maps = {name: x for name, x in tensors.items() if name.startswith(("sums/", "late/"))}
+    shared = {name: header[name] for name in ("prompt", "size", "steps", "timesteps", "terms", "layers")}
+    count = len(header["prompt"]["tokens"])
+    side = copy.deepcopy({**shared, "detail": None, "presence": [0.5] * count, **frames_of(concepts)})
+    side["prompt"]["words"] = [{"label": f"w{i}", "text": f"w{i}", "weight": 1, "rows": [i]} for i in range(1, count + 1)]
+    header = {**shared, "detail": None, "negative": None, "concepts": side, **frames_of(whole)}
+    tensors = {**of_frames(maps, whole), **{f"concepts/{name}": x for name, x in of_frames(maps, concepts).items()}}
+    path = records.write(tmp_path / "spoiled", tensors, header)
+    if whole == concepts == 1:
+        assert HeatMaps.load(path).heat_maps(["w1", "house"]).isfinite().all()
+        return
+    with pytest.raises(BadRecord, match="concepts of a video"):
+        HeatMaps.load(path)
+
+
+@pytest.mark.parametrize("axis", ["steps", "layers"])
+def test_parts_without_end_are_not_shown_apart(axis: Literal["steps", "layers"], tmp_path: Path) -> None:
+    """A record of a megabyte may have a hundred thousand steps of one place: each takes milliseconds."""
+    tensors, header = parts()
+    channels = tensors["sums/4x8"].shape[0]
+    count = 20_000
+    steps, layers = (count, 1) if axis == "steps" else (1, count)
+    tensors = {"sums/1x1": torch.ones(channels, 1, 1), "late/1x1": torch.ones(channels, 1, 1)}
+    tensors["detail/1x1"] = torch.ones(steps, layers, channels - 3, 1, 1, dtype=torch.float16)
+    header.update(terms={"1x1": 1}, steps=steps, timesteps=[0] * steps, negative=None)
+    header["layers"] = [{"name": "a", "grid": [1, 1], "heads": 1, "place": "up"}] * layers
+    header["detail"] = {"by_step": axis == "steps", "layers": {"1x1": list(range(layers))}}
+    maps = HeatMaps.load(records.write(tmp_path / "spoiled", tensors, header))
+    assert page_data(maps).header["detail"] == {"steps": False, "layers": axis == "steps", "frames": False}
+    assert "daam-data" in explorer_html(maps)
+    with pytest.raises(DetailMissing, match="up to 1000"):
+        detail_data(maps, axis)

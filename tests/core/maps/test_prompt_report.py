@@ -50,6 +50,15 @@ def test_the_figures_of_a_word() -> None:
     assert sum(r.share for r in report.words) == pytest.approx(1.0)
 
 
+def test_the_text_explains_its_columns_and_speaks_in_per_cent() -> None:
+    """Someone who opens report.txt has nothing else to read beside it; every number is a part, the last one from 0 to 1."""
+    lines = prompt_report(drawn(red=left(), house=left(), tree=right())).lines()
+    assert next(line for line in lines if line.startswith("house")).split()[2:] == ["25.0%", "50.0%", "red", "(1.00)"]
+    explained = " ".join(lines[4:])
+    assert all(f"{column}: " in explained for column in ("share", "peak", "spread")) and "IoU" in explained
+    assert prompt_report(made("")).lines() == lines[:1], "where there are no words, nothing is explained"
+
+
 def test_nouns_at_the_same_places_share_them() -> None:
     both = drawn(house=left(), tree=left())
     report = prompt_report(both, thresholds=ReportThresholds(won=0.0))
@@ -71,6 +80,15 @@ def test_one_object_has_nothing_to_lose_to() -> None:
 def test_a_phrase_that_holds_a_noun_stands_for_its_object() -> None:
     report = prompt_report(drawn(house=left(), red=left(), tree=0.1 * left()), ["red house", "tree"])
     assert report.neglected == ("tree",)
+
+
+@pytest.mark.parametrize("names", [["house", "house", "tree"], ["House", "house", "tree"], ["tree", "red house", "house"]])
+def test_two_names_of_one_object_do_not_lose_to_each_other(names: list[str]) -> None:
+    """Each object has its half of the picture; asked for under two names it is still one object, and nothing is missing."""
+    report = prompt_report(drawn(house=left(), red=left(), tree=right()), names)
+    assert report.notes() == []
+    assert {row.strongest for row in report.words if row.word == "tree"} == {"house" if "House" not in names else "House"}
+    assert len({row.word.lower() for row in report.words}) == len(report.words)
 
 
 def test_won_places_and_separation_by_hand() -> None:
