@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import sys
 import tempfile
 import time
@@ -25,6 +24,8 @@ from tests.comfyui.hosts import ROOT, Server
 from tests.comfyui.hosts import find as find_host
 from tests.comfyui.page import ComfyPage
 from tests.web.chromium import Chromium, find
+
+from .workflow_pictures import example_picture
 
 PICTURES = ROOT / "web" / "docs" / "images"
 MARGIN, TITLE = 14, 30
@@ -107,7 +108,8 @@ def pictures_of(page: ComfyPage, images: list[dict[str, str]], most: int = 3) ->
     for i in dict.fromkeys(np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int).tolist()):
         one = images[i]
         picture = Image.open(page.server.base / one["type"] / one["subfolder"] / one["filename"]).convert("RGB")
-        factor = 2.0 if picture.height < 200 and picture.width < 200 else min(1.0, 640 / picture.width)
+        widest = 640 if picture.width > 2 * picture.height else 288  # a table needs room for its letters
+        factor = 2.0 if picture.height < 200 and picture.width < 200 else min(1.0, widest / picture.width)
         found.append(picture.resize((round(picture.width * factor), round(picture.height * factor)), Image.Resampling.LANCZOS))
     return found
 
@@ -144,7 +146,7 @@ def main(wanted: list[str]) -> None:
     with tempfile.TemporaryDirectory() as base:
         server = Server(host, Path(base))
         try:
-            shutil.copy(ROOT / "assets" / "hero.png", server.base / "input" / "example.png")
+            example_picture(server.base / "input" / "example.png")
             names = [name for name in server.get("/object_info") if name.startswith("DaamLens")]
             with Chromium(chromium, (1500, 1100), timeout=180) as browser:
                 page = ComfyPage(browser, server)

@@ -8,7 +8,6 @@ inside does not have, the family by a small random model.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from daam_core.tiny.scenes import draw
 from tests.comfyui.hosts import ROOT, Server, find
 from tests.comfyui.small_lora import write_lora
 from tests.comfyui.workflows import family_of, on_the_model_inside, to_api, with_loader
@@ -27,9 +27,15 @@ GAP = 6
 EXAMPLES = ROOT / "example_workflows"
 
 
+def example_picture(path: Path) -> None:
+    """A drawn red house and a green tree on grass: what examples that begin with a picture are given."""
+    scene = draw(np.random.default_rng(3), [("red", "house"), ("green", "tree")], "grass", "and", "shaded", side=512)
+    cv2.imwrite(str(path), scene.image[..., ::-1])
+
+
 def made(server: Server, workflow: Path) -> list[NDArray[np.uint8]]:
     """The pictures that an example makes, uint8 `[H, W, 3]` BGR; a checkpoint is replaced by the model inside."""
-    shutil.copy(ROOT / "assets" / "hero.png", server.base / "input" / "example.png")
+    example_picture(server.base / "input" / "example.png")
     graph = to_api(json.loads(workflow.read_text(encoding="utf-8")), server.get("/object_info"))
     kinds = {node["class_type"] for node in graph.values()}
     if "DaamLensWordMatrix" in kinds:

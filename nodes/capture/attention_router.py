@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...daam_core.attention.output import heads_beside
 from ...daam_core.capture.accumulator import Accumulator
-from ...daam_core.capture.attention_call import AttentionCall
+from ...daam_core.capture.attention_call import AttentionCall, comfyui_output
 from ...daam_core.capture.buffers import BatchSlice
 from ...daam_core.capture.comfyui_concepts import ComfyUIConcepts
 from ...daam_core.capture.counted_call import CountedCall, add_rows, check_batch, only_layout
@@ -240,3 +240,11 @@ def _add_output(
     keys = slice(row.text, row.text + len(row.columns))
     picture, values = output_parts(layout, row, source.index, keys, a)
     into.add_output(layer, layout.patches[1:], picture, values, source)
+
+
+def with_output(call: AttentionCall, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> AttentionCall:
+    """A call with what it gave out; without, where that cannot be read: words need none of it."""
+    try:
+        return comfyui_output(call, args, kwargs, output)
+    except Exception:  # its readers say that it is missing
+        return call

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 PIECES = (
     "Another node samples the picture or video piece by piece (context windows), so that nobody can say which part of it the "
     "attention belongs to. Record without that node."
@@ -33,4 +36,13 @@ def no_relations(model: str) -> str:
     return (
         "What the text attends to was not recorded, the words were: in this model, "
         f"{model}, only the picture has queries, and the text keys."
+    )
+
+
+def unseen_attention(block: Mapping[str, Any]) -> str:
+    """The sentence about a UNet's layer, as ComfyUI tells its patches of it, whose attention to the text nobody was shown."""
+    name, number = block.get("block") or ("middle", 0)
+    return (
+        f"another node computes the cross-attention of {name}_blocks.{number}.transformer_blocks.{block.get('block_index', 0)} "
+        "in a way of its own, which is shown to nobody. Maps without it would lack a part. Record without that node"
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...daam_core.capture.attention_call import AttentionCall, comfyui_output, from_comfyui
+from ...daam_core.capture.attention_call import from_comfyui
 from ...daam_core.capture.comfyui_concepts import ComfyUIConcepts, concepts_refusal
 from ...daam_core.capture.comfyui_model import ComfyUIModel
 from ...daam_core.capture.heat_so_far import heat_so_far, words_are_known
@@ -23,10 +23,10 @@ from ...daam_core.capture.token_layout import TokenLayout
 from ...daam_core.errors import BadPrompt, NothingRecorded, UnsupportedModel, WordNotFound
 from ...daam_core.maps.heatmaps import HeatMaps
 from ...daam_core.types import Size
-from .attention_router import AttentionRouter, Call, grid_of_block
+from .attention_router import AttentionRouter, Call, grid_of_block, with_output
 from .concept_router import ConceptRouter, concept_rows, one_encoding
 from .layer_text import LayerText
-from .missing_maps import no_relations, nothing_seen
+from .missing_maps import no_relations, nothing_seen, unseen_attention
 from .model_calls import ModelCalls
 from .record_options import Options
 
@@ -151,6 +151,8 @@ class RecordingSession:
     def end_model(self) -> None:
         """The call of the diffusion model is over."""
         call = self._call
+        if call is not None and call.layout is None:
+            self._check_seen()
         self._drop_call()
         if call is not None and not self.failure:
             if self._block_concepts is not None:
@@ -164,9 +166,10 @@ class RecordingSession:
 
     def set_next_call(self, block: Mapping[str, Any], own: bool, context: Any = None) -> None:
         """A UNet's transformer block says that its next attention call is cross-attention (or the picture's own)."""
-        self.next_call = None
         call = self._call
         try:
+            self._check_seen()
+            self.next_call = None
             if call is None or (own and not (self._records_self and self._recording.wants_self(grid_of_block(block)))):
                 return
             if not own:
@@ -174,6 +177,11 @@ class RecordingSession:
             self.next_call = block, own
         except Exception as error:
             self.fail(error)
+
+    def _check_seen(self) -> None:
+        """Raises NothingRecorded: the cross-attention that was announced last came by a way on which nobody sees it."""
+        if self.next_call is not None and not self.next_call[1]:
+            raise NothingRecorded(unseen_attention(self.next_call[0]))
 
     @property
     def reads_output(self) -> bool:
@@ -188,7 +196,7 @@ class RecordingSession:
         if call is None or conds is None or call.attended is None:
             return
         (layer, grid, attention), call.attended = call.attended, None
-        self._router.add_unet_output(conds, call, _with_output(attention, args, kwargs, output), layer, grid)
+        self._router.add_unet_output(conds, call, with_output(attention, args, kwargs, output), layer, grid)
 
     def leave_out(self, reason: str, concepts: bool = True) -> None:
         """Words alone are recorded of this run, or words and concepts."""
@@ -211,7 +219,7 @@ class RecordingSession:
             if call.layout is not None:
                 attention = attention.with_lse(None if seen is None else seen.of(attention))
                 if self.reads_output:
-                    attention = _with_output(attention, args, kwargs, output)
+                    attention = with_output(attention, args, kwargs, output)
                 self._router.add_transformer(self._calls.conds, call, kwargs.get("transformer_options") or {}, attention)
             else:
                 self.next_call = None
@@ -290,11 +298,3 @@ class RecordingSession:
         if self._block_concepts is not None:
             self._block_concepts.clear()
         self._recording.clear()
-
-
-def _with_output(call: AttentionCall, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any) -> AttentionCall:
-    """A call with what it gave out; without, where that cannot be read: words need none of it."""
-    try:
-        return comfyui_output(call, args, kwargs, output)
-    except Exception:  # its readers say that it is missing
-        return call

@@ -31,10 +31,11 @@ def install(session: RecordingSession, model_options: dict[str, Any]) -> None:
             "of a compiled model neither the output of its attention nor its blocks are read", session.family is not None
         )
     options = model_options.setdefault("transformer_options", {})
+    of_text = _attention_patch(session, own=False)
     for kind, wrapper in (
         (WrappersMP.PREDICT_NOISE, _predict(session)),
         (WrappersMP.CALC_COND_BATCH, _batch(session)),
-        (WrappersMP.APPLY_MODEL, _model(session)),
+        (WrappersMP.APPLY_MODEL, _model(session, of_text)),
     ):
         patcher_extension.add_wrapper_with_key(kind, KEY, wrapper, model_options, is_model_options=True)
     if TORCH_COMPILE_KWARGS not in model_options:  # it would be compiled with the network
@@ -45,7 +46,7 @@ def install(session: RecordingSession, model_options: dict[str, Any]) -> None:
         return
     patches = dict(options.get("patches", {}))
     session.layer_text.same_text = not all(map(_is_columnwise, patches.get("attn2_patch") or [None]))
-    patches["attn2_patch"] = [*patches.get("attn2_patch", []), _attention_patch(session, own=False)]
+    patches["attn2_patch"] = [*patches.get("attn2_patch", []), of_text]
     if session.options.keep.self_attention:
         patches["attn1_patch"] = [*patches.get("attn1_patch", []), _attention_patch(session, own=True)]
     options["patches"] = patches
@@ -85,11 +86,21 @@ def _batch(session: RecordingSession) -> Callable[..., Any]:
     return batch
 
 
-def _model(session: RecordingSession) -> Callable[..., Any]:
+def _put_last(options: Any, ours: Callable[..., Any]) -> None:
+    """The hooks of a conditioning bring patches of their own, which ComfyUI 0.3 puts behind a run's: what they exchange has to
+    be there when ours looks at it."""
+    patches = options.get("patches") if isinstance(options, dict) else None
+    given = (patches or {}).get("attn2_patch") or [ours]
+    if given[-1] is not ours and ours in given:
+        options["patches"] = {**patches, "attn2_patch": [*(patch for patch in given if patch is not ours), ours]}
+
+
+def _model(session: RecordingSession, of_text: Callable[..., Any]) -> Callable[..., Any]:
     def model(executor: Any, *args: Any, **kwargs: Any) -> Any:
         def begin() -> None:
             context = argument(args, kwargs, 3, "c_crossattn", None)
             options = argument(args, kwargs, 5, "transformer_options", None)
+            _put_last(options, of_text)
             more = {name: value for name, value in kwargs.items() if name not in _MODEL_ARGUMENTS}
             x = unpacked(argument(args, kwargs, 0, "x"), more.get("latent_shapes"))
             session.begin_model(x, context, options or {}, more)

@@ -75,3 +75,14 @@ def test_two_words_can_be_compared_on_a_phone(page: Chromium) -> None:
     assert width > 0.4 * 390
     number = box(page, ".pair .iou")
     assert number[1] >= top + height and number[0] >= left, "the number stands below the pictures"
+
+
+def test_nothing_stands_outside_its_panel_on_the_narrowest_phone(page: Chromium) -> None:
+    """Steps and layers are there, too; an app's frame leaves the page as little as this."""
+    page.resize(320, 800)
+    outside = page.js(
+        f"[...{ROOT}.querySelectorAll('.panel *')].filter(e => e.offsetParent && e.getBoundingClientRect().right >"
+        " e.closest('.panel').getBoundingClientRect().right).map(e => e.className + ' ' + e.textContent)"
+    )
+    assert outside == []
+    assert page.js("document.documentElement.scrollWidth") == 320

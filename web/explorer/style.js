@@ -63,7 +63,7 @@ button:disabled { opacity: .5; cursor: default; }
 .ramp { height: 10px; border-radius: 5px; border: 1px solid var(--line); }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 14px; font-size: 13px; justify-content: center; }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 6px; background: var(--mine); }
-.panel { background: var(--surface); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px; display: grid; gap: 9px; min-width: 0; }
+.panel { background: var(--surface); border: 1px solid var(--line); border-radius: 10px; padding: 12px 14px; display: grid; gap: 9px; min-width: 0; grid-template-columns: minmax(0, 1fr); }
 h2 { font-size: 14px; font-weight: 600; margin: 0; display: flex; justify-content: space-between; align-items: center; gap: 8px; }
 h2 output, h2 span { font-weight: 400; color: var(--muted); font-variant-numeric: tabular-nums; }
 .ranks { list-style: none; margin: 0; padding: 0; display: grid; gap: 4px; min-height: calc(28px * var(--rows) - 4px); align-content: start; }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import comfy.hooks
 import graphs
 import torch
 import zoo
@@ -64,6 +65,28 @@ def case_tiles_one_by_one() -> None:
 def _reference(x: torch.Tensor) -> torch.Tensor:
     """Another picture than the one that is sampled, of its shape."""
     return torch.randn(x.shape, generator=torch.Generator().manual_seed(9))
+
+
+def case_another_text_by_a_hook() -> None:
+    """A conditioning whose hooks exchange the text in the layers, behind or before the patches of the run."""
+    texts: dict[str, torch.Tensor] = {}
+
+    def exchange(n: Any, context: Any, value: Any, extra: Any) -> Any:
+        other = texts["other"].to(context).expand(context.shape[0], -1, -1)
+        return n, other, other
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        texts["other"] = encode(encoder, "a blue boat on the sea")[0][0]
+        hook = comfy.hooks.TransformerOptionsHook(
+            {"patches": {"attn2_patch": [exchange]}}, hook_scope=comfy.hooks.EnumHookScope.HookedOnly
+        )
+        group = comfy.hooks.HookGroup()
+        group.add(hook)
+        positive = comfy.hooks.set_hooks_for_conditioning(encode(encoder, PROMPT), hooks=group)
+        return ksampler(model, positive, encode(encoder, "blurry"), empty(128, 128))
+
+    said = _same(sample(unet("sd15"), clip("sd15")), sample(*listen(unet("sd15"), clip("sd15"))))
+    assert "the words at a layer are not those of the prompt" in said, said
 
 
 def case_a_network_that_runs_on_a_reference_first() -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.hooks
 import comfy.ldm.modules.attention as host_attention
 import graphs
 import torch
 import truth
 from cases_patches import _sample
 from comfy.patcher_extension import WrappersMP
-from graphs import check, listen, runs
-from zoo import PROMPT, clip, unet
+from graphs import check, encode, ksampler, listen, runs
+from zoo import PROMPT, clip, empty, unet
 
 
 def case_ip_adapter_like_replacement() -> None:
@@ -98,6 +99,36 @@ def case_replacements_that_attend_in_their_own_way_are_refused() -> None:
         assert "computes the cross-attention in a way of its own" in graphs.refusal(heard)
         after = [cell.cell_contents for cell in host_attention.optimized_attention.__closure__]
         assert all(map(lambda a, b: a is b, before, after)), "the host's attention was left wrapped"
+
+
+def case_one_layer_that_nobody_is_shown() -> None:
+    """A layer whose attention is exchanged behind the host's back would be missing in the sum, without a word."""
+
+    def by_its_forward(model: Any) -> Any:
+        layer = model.model.diffusion_model.middle_block[1].transformer_blocks[0].attn2
+
+        def forward(x: Any, context: Any = None, value: Any = None, mask: Any = None, transformer_options: Any = None) -> Any:
+            q, k, v = layer.to_q(x), layer.to_k(context), layer.to_v(context if value is None else value)
+            return layer.to_out(_no_softmax_of_the_model(q, k, v, {"n_heads": layer.heads}))
+
+        changed = model.clone()
+        changed.add_object_patch("diffusion_model.middle_block.1.transformer_blocks.0.attn2.forward", forward)
+        return changed
+
+    def of_a_conditioning(model: Any, encoder: Any) -> torch.Tensor:
+        replaced = {"patches_replace": {"attn2": {("input", 1): _no_softmax_of_the_model}}}
+        hook = comfy.hooks.TransformerOptionsHook(replaced, hook_scope=comfy.hooks.EnumHookScope.HookedOnly)
+        group = comfy.hooks.HookGroup()
+        group.add(hook)
+        positive = comfy.hooks.set_hooks_for_conditioning(encode(encoder, PROMPT), hooks=group)
+        return ksampler(model, positive, encode(encoder, "blurry"), empty(128, 128))
+
+    for sample in (_sample(by_its_forward), of_a_conditioning):
+        plain = sample(unet("sd15"), clip("sd15"))
+        runs.RECORDINGS._kept.clear()
+        heard = sample(*listen(unet("sd15"), clip("sd15")))
+        assert torch.equal(plain, heard)
+        assert "in a way of its own, which is shown to nobody" in graphs.refusal(heard)
 
 
 def case_replacements_that_call_pytorch_are_recorded_as_they_attend() -> None:
