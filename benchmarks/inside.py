@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from daam_core.capture import transformer_attention
-from daam_core.capture.forward_wrapper import ForwardWrapper, InputWrapper
+from daam_core.capture.forward_wrapper import ForwardWrapper
+from daam_core.capture.projection_wrapper import GridWrapper, ProjectionWrapper
 from daam_core.capture.transformer_hooks import TransformerHooks
 from daam_core.capture.transformer_layers import LayerWrapper
 from daam_core.capture.transformer_recording import TransformerRecording
@@ -25,7 +26,8 @@ from daam_core.capture.unet_recording import UNetRecording
 
 OURS: tuple[tuple[type, str], ...] = (
     (ForwardWrapper, "_forward"),
-    (InputWrapper, "_forward"),
+    (GridWrapper, "_forward"),
+    (ProjectionWrapper, "_forward"),
     (LayerWrapper, "_forward"),
     (UNetAttentionHooks, "_begin"),
     (UNetAttentionHooks, "_end"),

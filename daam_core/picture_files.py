@@ -58,6 +58,24 @@ def rgb_pixels(image: PIL.Image.Image) -> Image:
     return np.asarray(image.convert("RGB"))
 
 
+def picture_pixels(picture: object) -> Image:
+    """Whatever is a picture in memory, PIL's or uint8 numbers, as uint8 `[H, W, 3]`.
+
+    Raises:
+        BadArgument: it is none.
+    """
+    if isinstance(picture, PIL.Image.Image):
+        return rgb_pixels(picture)
+    try:
+        pixels = np.asarray(picture)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError):  # such as rows of different length
+        pixels = np.asarray(None)
+    if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size:
+        return pixels
+    seen = f"{pixels.dtype} {list(pixels.shape)}" if pixels.ndim and pixels.dtype.kind in "biuf" else type(picture).__name__
+    raise BadArgument(f"A picture is a PIL image or uint8 [height, width, 3] (RGB), not {seen}.")
+
+
 def mask_pixels(image: PIL.Image.Image) -> NDArray[np.bool_]:
     """A picture of any mode of PIL's as a mask, bool `[H, W]`: where it is opaque, if it has transparency, else where it is
     brighter than half.

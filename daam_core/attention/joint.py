@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .cells import Cells
-from .scores import full_precision, query_slices, split_heads, step_budget
+from .scores import full_precision, probabilities, query_slices, split_heads, step_budget
 
 
 def add_joint(
@@ -66,21 +66,19 @@ def add_joint_steps(
     some = max(1, step_budget(device) // (4 * each * n * keys))
     all_q, all_k = torch.stack(list(q)).float(), torch.stack(list(k)).float()
     all_k = all_k if of_keys == heads else all_k.repeat_interleave(heads // of_keys, 2)
-    all_q, all_k = all_q.flatten(0, 2), all_k.flatten(0, 2).transpose(1, 2)
-    all_q *= scale
+    all_q, all_k = all_q.flatten(0, 2), all_k.flatten(0, 2)
     total = torch.empty(len(q), n, text.stop - text.start, device=device)
-    scores = p = torch.empty(0, device=device)
+    room = torch.empty(0, device=device)
     with full_precision(device):
         for first in range(0, len(q), some):
             own = slice(first, first + some)
             own_q, own_k = (x[first * each : (first + some) * each] for x in (all_q, all_k))
-            for cut in query_slices(own_q, own_k.transpose(1, 2)):
-                shape = len(own_q), cut.stop - cut.start, keys
-                if scores.shape != shape:  # fresh memory for each slice would cost half as much as the softmax
-                    scores = torch.empty(shape, device=device)
-                    p = scores if keys % 16 == 0 else torch.empty(shape, device=device)  # see `probabilities`
-                torch.softmax(torch.bmm(own_q[:, cut], own_k, out=scores), -1, out=p)
-                total[own, cut] = p[..., text].unflatten(0, (-1, each)).sum(1)
+            for cut in query_slices(own_q, own_k):
+                size = len(own_q) * (cut.stop - cut.start) * keys
+                if len(room) < size:  # fresh memory for each slice would cost as much as the exponentials
+                    room = torch.empty(size, device=device)
+                p = probabilities(own_q[:, cut], own_k, scale, room[:size], text)
+                total[own, cut] = p.unflatten(0, (-1, each)).sum(1)
         weighted = (weights @ total.flatten(1)).unflatten(1, total.shape[1:])
         into.flatten(0, 1).baddbmm_(weighted, selection.expand(len(into), -1, -1))
 

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+_EVERY = slice(None)
 TEMPORARY_BYTES = 64 * 2**20
 """Upper bound of the temporaries of one call; longer query sequences are worked off in slices."""
 CPU_BYTES = 8 * 2**20
@@ -31,27 +32,40 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.flatten(0, 1) if x.dim() == 4 else x.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
 
 
-def probabilities(
-    q: Tensor, k: Tensor, scale: float, scores_in: Tensor | None = None, result_in: Tensor | None = None
-) -> Tensor:
+def probabilities(q: Tensor, k: Tensor, scale: float, room: Tensor | None = None, wanted: slice = _EVERY) -> Tensor:
     """Attention probabilities normalised over ALL keys.
+
+    On a processor exponentials are taken of the scores as they are: PyTorch's softmax, which takes off each row's largest
+    first, takes four times as long. Where a row's sum shows that they were too large or too small for that, it is used.
 
     Args:
         q: `[batch, n, d]` float32 queries.
         k: `[batch, keys, d]` float32 keys.
         scale: factor on the scores, `1 / sqrt(d)` in Stable Diffusion.
-        scores_in, result_in: memory of `batch * n * keys` numbers each to work in; None for fresh memory.
+        room: memory of `batch * n * keys` numbers to work in; None for fresh memory.
+        wanted: which keys are asked for.
 
     Returns:
-        `[batch, n, keys]` float32, every row sums to 1.
+        `[batch, n, wanted]` float32; over all keys every row sums to 1.
     """
-    if scores_in is not None and result_in is not None:
-        shape = q.shape[0], q.shape[1], k.shape[1]
-        scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale, out=scores_in.view(shape))
-        return torch.softmax(scores, -1, out=result_in.view(shape))
-    scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale)
-    # In place spares memory, and takes 40 % longer where rows are no multiple of a processor's vectors: 77 keys are not.
-    return torch.softmax(scores, -1, out=scores) if k.shape[1] % 16 == 0 else torch.softmax(scores, -1)
+    given = {} if room is None else {"out": room.view(q.shape[0], q.shape[1], k.shape[1])}
+
+    def scores() -> Tensor:
+        return torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale, **given)
+
+    if q.device.type == "cpu":
+        p = scores().exp_()
+        total = p.sum(-1, keepdim=True)
+        if _are_exact(total):
+            return p[..., wanted].div_(total)
+    result = scores()
+    return torch.softmax(result, -1, out=result)[..., wanted]
+
+
+def _are_exact(totals: Tensor) -> bool:
+    """Whether sums of exponentials are far from where numbers overflow or lose digits; there and where they are none, False."""
+    sums = totals.numpy()  # on a processor nothing waits for it
+    return bool(sums.min(initial=1.0) > 1e-25 and sums.max(initial=1.0) < 1e30)
 
 
 def temporary_bytes(device: torch.device) -> int:
@@ -140,15 +154,14 @@ def add_step_sums(
     sums, images, n = into.shape[:3]
     steps, keys, each = q.shape[1], k.shape[1], images * heads
     queries, rows = q.flatten(1, 2), steps * n * keys
-    numbers = step_budget(q.device) // 4 if scratch is None else len(scratch) // 2
+    numbers = step_budget(q.device) // 4 if scratch is None else len(scratch)
     part = each * max(1, numbers // (each * rows))
     weighted = torch.zeros(sums * images, n * keys, device=q.device)
     with full_precision(q.device):
         for first in range(0, len(q), part):
             own = queries[first : first + part]
-            size = len(own) * rows
-            room = (None, None) if scratch is None else (scratch[:size], scratch[size : 2 * size])
-            p = probabilities(own, k[first : first + part], scale, *room)
+            room = None if scratch is None else scratch[: len(own) * rows]
+            p = probabilities(own, k[first : first + part], scale, room)
             # Summed before it is weighed: a product over all heads and layers adds them one after the other, and rounds more.
             total = (p.sum(0) if images == 1 else p.unflatten(0, (-1, images, heads)).sum((0, 2))).view(images, steps, -1)
             weighted += (weights @ total).transpose(0, 1).flatten(0, 1)
@@ -166,7 +179,7 @@ def step_scratch(k: Tensor, heads: int, steps: int, n: int) -> Tensor | None:
     if k.device.type != "cpu":
         return None
     layer = heads * steps * n * k.shape[1]
-    return torch.empty(2 * min(len(k) // heads, max(1, step_budget(k.device) // (4 * layer))) * layer)
+    return torch.empty(min(len(k) // heads, max(1, step_budget(k.device) // (4 * layer))) * layer)
 
 
 def add_self_attention(into: Tensor, q: Tensor, k: Tensor, heads: int, scale: float) -> None:

@@ -10,7 +10,7 @@ import itertools
 import weakref
 from collections.abc import Callable
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,14 @@ class Dispatcher(Protocol):
     Attributes:
         thread: the thread whose forward is recorded now, 0 where none is.
         context: the text that this forward is given.
+        notes: of what projections gave out in it, see `projection_wrapper.Note`.
+        spared: the layers whose keys of that text are held already.
     """
 
     thread: int
-
     context: Tensor | None
+    notes: list[tuple[int, bool, Any, Tensor | None, int]]
+    spared: frozenset[int]
 
     def dispatch(self, index: int, grid: tuple[int, int], q: Tensor, k: Tensor, cross: bool, of_context: bool = False) -> None:
         """Take the projections of layer `index`; `of_context`: the keys are a plain projection of `context`."""

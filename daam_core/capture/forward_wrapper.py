@@ -15,10 +15,6 @@ OnForward = Callable[[nn.Module, tuple[Any, ...], Tensor], None]
 """Takes a module, the positional arguments of its call and what it gave out, as a forward hook does. It must not raise."""
 
 
-OnInput = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]
-"""Takes a module and the arguments of its call. It must not raise."""
-
-
 class ForwardWrapper:
     """Wraps one module's `forward` until `remove`; a handle like that of a forward hook.
 
@@ -42,7 +38,12 @@ class ForwardWrapper:
 
     def __getstate__(self) -> dict[str, Any]:
         """A model that is copied or written while it is wrapped takes its wrappers along: the copy's call nobody back."""
-        return {**vars(self), "_attached": False, **dict.fromkeys(_CALLBACKS & vars(self).keys(), _nothing)}
+        return {**vars(self), "_attached": False, **dict.fromkeys(_CALLBACKS & vars(self).keys(), nothing)}
+
+    @property
+    def attached(self) -> bool:
+        """Whether it was not removed."""
+        return self._attached
 
     @property
     def in_place(self) -> bool:
@@ -72,33 +73,12 @@ class ForwardWrapper:
             own["forward"] = top
 
 
-class InputWrapper(ForwardWrapper):
-    """The same for what a module is given: called before its forward, as a forward pre-hook with keywords is."""
-
-    def __init__(self, module: nn.Module, on_input: OnInput) -> None:
-        super().__init__(module, _nothing)
-        self._on_input = on_input
-
-    def _forward(self, *args: Any, **kwargs: Any) -> Any:
-        module, below = self._module, self._below
-        if self._attached:
-            self._on_input(module, args, kwargs)
-        return type(module).forward(module, *args, **kwargs) if below is None else below(*args, **kwargs)
-
-
-_CALLBACKS = {"_on_forward", "_on_input", "_owner", "_callbacks"}
+_CALLBACKS = {"_on_forward", "_owner", "_callbacks"}
 """Attributes of wrappers that hold what belongs to a recording."""
 
 
-def _nothing(*_: Any) -> None:
+def nothing(*_: Any) -> None:
     """Nothing is done around the forward."""
-
-
-def wrap_input(module: nn.Module, on_input: OnInput, by_hook: bool = False) -> ForwardWrapper | RemovableHandle:
-    """Call `on_input` before a module's forward: by wrapping it, or by a hook where asked for or where others' hooks are."""
-    if by_hook or module._forward_hooks or module._forward_pre_hooks:
-        return module.register_forward_pre_hook(on_input, with_kwargs=True)
-    return InputWrapper(module, on_input)
 
 
 def wrap_forward(module: nn.Module, on_forward: OnForward, by_hook: bool = False) -> ForwardWrapper | RemovableHandle:

@@ -7,6 +7,7 @@ at once, where PyTorch's version counters show that nobody wrote into them until
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -110,6 +111,37 @@ class LayerBatch:
         self._waiting += 1
         if self._on_trial:
             self._held.append((q, k, q._version, k._version, layer, keys))
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether what is added is held by reference until the step ends; None while that is not known."""
+        return None if self._on_trial else self._may_hold
+
+    @property
+    def room(self) -> int:
+        """How many layers may wait."""
+        return self._room
+
+    def spared(self, keys: object) -> frozenset[int]:
+        """The layers that `hold` takes without their keys, if these are `keys`; see `SharedKeys`."""
+        shared = self._shared
+        return shared.spared if shared is not None and shared.keys is keys else frozenset()
+
+    def hold(self, held: Held) -> None:
+        """Let a layer wait where `holds` says that this is by reference; without its keys if it is one of the `spared`."""
+        self._added += 1
+        if self._waiting + len(self._held) == self._room:
+            self._make_room()
+        self._held.append(held)
+
+    def hold_all(self, held: Sequence[Held]) -> None:
+        """The same of several layers."""
+        if self._waiting + len(self._held) + len(held) > self._room:
+            for one in held:
+                self.hold(one)
+            return
+        self._added += len(held)
+        self._held += held
 
     def end_step(self, number: int) -> None:
         """All that waits belongs to step `number` (from 1) or one before it."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -106,35 +105,3 @@ class LayerPlan:
             self.target.count(1)
             heads = self.target.heads
             self.target.add(split_heads(q[self.index], heads), split_heads(k[self.index], heads), None)
-
-
-@dataclass(frozen=True, eq=False)
-class PlannedLayers:
-    """The layers of one forward that attended in an earlier one like it: from the hook to where they wait, in one call.
-
-    Attributes:
-        plans: of each layer, by its number; one for each side that is recorded.
-        text_keys: the same object as in an earlier forward whose text and weights were the same, None where nobody knows.
-        read: the layers that came, in their order.
-    """
-
-    plans: dict[int, Sequence[LayerPlan]]
-    text_keys: object | None
-    read: list[int] = field(default_factory=list)
-
-    def take(self, layer: int, grid: Grid, q: Tensor, k: Tensor, of_context: bool) -> bool:
-        """Add a layer's attention, if it is what was planned; else nothing was done.
-
-        Args:
-            layer: its number.
-            grid, q, k: see `LayerPlan`.
-            of_context: whether the keys are a plain linear projection of the very text that the model was given.
-        """
-        plans = self.plans.get(layer)
-        if plans is None or not plans[0].fits(grid, q, k):
-            return False
-        self.read.append(layer)
-        keys = self.text_keys if of_context else None
-        for plan in plans:
-            plan.add(q, k, keys)
-        return True

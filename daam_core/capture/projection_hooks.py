@@ -11,7 +11,8 @@ from torch.utils.hooks import RemovableHandle
 
 from ..types import Grid
 from . import compile_op as compiled
-from .forward_wrapper import ForwardWrapper, OnForward, wrap_forward, wrap_input
+from .forward_wrapper import ForwardWrapper, OnForward, wrap_forward
+from .projection_wrapper import GridWrapper, Note, ProjectionWrapper
 
 
 class GridHook:
@@ -19,19 +20,29 @@ class GridHook:
 
     def __init__(self, dispatcher: compiled.Dispatcher, owner: nn.Module) -> None:
         self.dispatcher, self.owner = dispatcher, owner
-        self.grid: Grid = (0, 0)
+        self._wrapper: GridWrapper | None = None
+        self._grid: Grid = (0, 0)
+
+    @property
+    def grid(self) -> Grid:
+        """(h, w) of the owner's last call."""
+        return self._grid if self._wrapper is None else self._wrapper.grid
 
     def attach(self, by_hook: bool) -> ForwardWrapper | RemovableHandle:
-        """Put it on the spatial transformer."""
-        return wrap_input(self.owner, self.on_input, by_hook)
+        """Put it on the spatial transformer: as a hook where asked for, or where others' hooks may change its input."""
+        if by_hook or self.owner._forward_hooks or self.owner._forward_pre_hooks:
+            self._wrapper = None
+            return self.owner.register_forward_pre_hook(self._on_input, with_kwargs=True)
+        self._wrapper = GridWrapper(self.owner, self.dispatcher)
+        return self._wrapper
 
-    def on_input(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _on_input(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # A compiled graph is traced with a hook that always reads: its operator asks for the thread.
         if not torch.compiler.is_compiling() and self.dispatcher.thread != get_ident():
             return
         hidden = args[0] if args else kwargs.get("hidden_states", kwargs.get("x"))
         if hidden is not None and hidden.dim() == 4:
-            self.grid = (hidden.shape[2], hidden.shape[3])
+            self._grid = (hidden.shape[2], hidden.shape[3])
 
 
 class QKHook:
@@ -42,16 +53,19 @@ class QKHook:
         key_weights: the parameters of `to_k` where that is a linear layer and nothing else makes keys, so that the same text
             gives the same keys; else None.
         q, k: what it gave out in this forward while the other has not come.
+        can_note: whether it has one projection of each, and both may be noted.
     """
 
     def __init__(self, grid_hook: GridHook, attn: Any, index: int, op: compiled.HookOp | None) -> None:
         self.attn, self.index, self.grid_hook = attn, index, grid_hook
         self.is_cross: bool | None = None
+        self.can_note = False
         self._dispatcher, self._op = grid_hook.dispatcher, op
         self.q: Tensor | None = None
         self.k: Tensor | None = None
         self._source: Any = None
         self.key_weights: dict[str, Tensor | None] | None = None
+        self._wrappers: list[ProjectionWrapper] = []
 
     def projections(self) -> list[tuple[nn.Module, str, OnForward]]:
         """(owner, name, hook) of each projection that the layer has now.
@@ -76,10 +90,21 @@ class QKHook:
         A compiled graph has its hooks baked in, and knows nothing of a `forward` set later.
         """
         self.key_weights = self._plain_key_weights()
-        return [
-            wrap_forward(getattr(owner, name), on_forward, self._op is not None)
-            for owner, name, on_forward in self.projections()
-        ]
+        handles = [self._wrap(getattr(owner, name), name, on_forward) for owner, name, on_forward in self.projections()]
+        self._wrappers = [handle for handle in handles if isinstance(handle, ProjectionWrapper)]
+        self.can_note = len(handles) == len(self._wrappers) == 2
+        return handles
+
+    def _wrap(self, projection: nn.Module, name: str, on_forward: OnForward) -> ForwardWrapper | RemovableHandle:
+        if self._op is not None or projection._forward_hooks:
+            return wrap_forward(projection, on_forward, by_hook=True)
+        return ProjectionWrapper(projection, on_forward, self._dispatcher, self.index, name == "to_k")
+
+    def set_mode(self, mode: int) -> None:
+        """What becomes from now on of what the layer's projections give out, see `ProjectionWrapper`."""
+        for wrapper in self._wrappers:
+            if wrapper.attached:
+                wrapper.mode = mode
 
     def _plain_key_weights(self) -> dict[str, Tensor | None] | None:
         if len(self.projections()) != 2:
@@ -95,6 +120,14 @@ class QKHook:
     def forget(self) -> None:
         """Let go of queries or keys without a partner."""
         self.q = self.k = self._source = None
+
+    def keep(self, note: Note) -> None:
+        """Queries or keys whose partner did not come in this forward."""
+        _, is_key, source, output, _ = note
+        if is_key:
+            self.k = source if output is None else output
+        else:
+            self.q = output
 
     def on_query(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         if self._dispatcher.thread != get_ident() if self._op is None else self._skips():

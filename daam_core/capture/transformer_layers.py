@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from .forward_wrapper import ForwardWrapper
+from .forward_wrapper import ForwardWrapper, nothing
 from .transformer_scopes import THREAD, AttentionCallbacks
 
 
@@ -22,7 +22,7 @@ class LayerWrapper(ForwardWrapper):
     """
 
     def __init__(self, module: nn.Module, name: str, owner: object, callbacks: AttentionCallbacks) -> None:
-        super().__init__(module, _nothing)
+        super().__init__(module, nothing)
         self._name, self._owner, self._callbacks = name, owner, callbacks
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -46,7 +46,3 @@ class LayerWrapper(ForwardWrapper):
             if not layer[1]:
                 scope.guard(self._callbacks.unread, self._name, type(getattr(module, "processor", None)).__name__)
         return output
-
-
-def _nothing(*_: Any) -> None:
-    """Nothing is done behind the forward alone."""

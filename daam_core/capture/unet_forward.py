@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..types import Grid
-from .layer_plan import PlannedLayers
+from .planned_layers import PlannedLayers
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,10 +24,11 @@ from ..errors import UnsupportedModel
 from ..types import Grid, Layer
 from . import compile_op as compiled
 from .forward_wrapper import ForwardWrapper
-from .layer_plan import PlannedLayers
 from .layer_watch import LayerWatch, require_paired
 from .plain_weights import plain_weights
+from .planned_layers import PlannedLayers, pairs
 from .projection_hooks import QKHook
+from .projection_wrapper import NOTE, READ, SKIP, Note
 from .unet_forward import AttentionReceiver, inputs_of
 from .unet_layers import UNetLayers, columns_behind, spatial_transformers
 
@@ -47,6 +48,8 @@ class UNetAttentionHooks:
         thread: the thread whose forward is recorded now, 0 where none is.
         context: the text that the UNet is given in it.
         planned: those of its layers whose way to the sums is known from an earlier forward, None where none is.
+        notes: of what projections of such layers gave out in it.
+        spared: those whose keys are held already.
 
     Raises:
         UnsupportedModel: the model has no cross-attention in spatial transformers.
@@ -57,6 +60,9 @@ class UNetAttentionHooks:
         self.thread = 0
         self.context: Tensor | None = None
         self.planned: PlannedLayers | None = None
+        self.notes: list[Note] = []
+        self.spared: frozenset[int] = frozenset()
+        self._modes: tuple[frozenset[int], bool] = frozenset(), True
         self.unet = unet
         self._inner: nn.Module = getattr(unet, "_orig_mod", unet)
         self._self_attention = self_attention
@@ -120,6 +126,7 @@ class UNetAttentionHooks:
             inputs = inputs_of(args, kwargs, columns_behind(self._inner, kwargs))
             if receiver.begin_forward(inputs):
                 self.planned = receiver.planned()
+                self._set_modes(self.planned)
                 self.context, self.thread = inputs.context, get_ident()
         except Exception as error:
             receiver.fail(error)
@@ -127,14 +134,60 @@ class UNetAttentionHooks:
     def _end(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         if self.thread != get_ident() or self.receiver is None:
             return
-        planned = self.planned
-        self.thread, self.context, self.planned = 0, None, None
+        planned, context, notes = self.planned, self.context, self.notes
+        self.thread, self.context, self.planned, self.notes = 0, None, None, []
         try:
             if output is not None:
+                if planned is not None and notes:
+                    self._take(notes, planned, context)
                 self._require_all([] if planned is None else planned.read)
             self.receiver.end_forward(output is not None)
         except Exception as error:
             self.receiver.fail(error)
+
+    def _set_modes(self, planned: PlannedLayers | None) -> None:
+        """Which layers are only noted in the forward that begins, and of which nothing is read."""
+        self.notes = []
+        noted = frozenset() if planned is None else planned.plans.held()
+        self.spared = frozenset() if planned is None else planned.plans.spared(planned.text_keys)
+        modes = noted, planned is None or planned.reads_self
+        if modes == self._modes:
+            return
+        self._modes = modes
+        if planned is not None:
+            planned.plans.before = None
+        for hook in self._layers.hooks:
+            if hook.is_cross is False:
+                hook.set_mode(READ if modes[1] else SKIP)
+            else:
+                hook.set_mode(NOTE if hook.can_note and hook.index in noted else READ)
+
+    def _take(self, notes: Sequence[Note], planned: PlannedLayers, context: Tensor | None) -> None:
+        """What was noted of the forward that is over."""
+        hooks = self._layers.hooks
+        if planned.hold_all(notes, context, lambda index: hooks[index].grid_hook.grid):
+            return
+        found, alone = pairs(notes)
+        taken = len(planned.read) + len(found)
+        for (index, _, source, q, q_version), (_, _, text, k, k_version) in found:
+            hook = hooks[index]
+            grid = hook.grid_hook.grid
+            cross, of_context = source is None or source is not text, hook.key_weights is not None and text is context
+            assert q is not None
+            known = cross and (of_context or k is not None)
+            if known and planned.hold(index, grid, q, k, q_version, k_version, of_context):
+                continue
+            if k is None:
+                with torch.no_grad():
+                    k = hook.attn.to_k(text)  # as it was: the same weights on the same text
+            hook.is_cross = cross
+            self._read.append(index)
+            assert self.receiver is not None
+            self.receiver.on_attention(index, grid, q, k, cross, of_context)
+        for note in alone:
+            hooks[note[0]].keep(note)
+        if taken == len(planned.read) and not alone and all(hooks[note[0]].key_weights is not None for note in notes):
+            planned.note_order(found, notes, context)
 
     def dispatch(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool = False) -> None:
         """Hand one layer's projections on; an exception ends the recording of this forward, never the picture."""
@@ -242,7 +295,7 @@ class UNetAttentionHooks:
     def _attach_layers(self) -> None:
         if self._layers.exchanged():
             self._layers = self._found_layers()
-        self._self_detached = False
+        self._self_detached, self._modes = False, (frozenset(), True)
         for grid_hook in self._layers.grids:
             self._layer_handles.append(grid_hook.attach(self._op is not None))
         for hook in self._layers.hooks:
@@ -264,4 +317,5 @@ class UNetAttentionHooks:
 def _detached() -> UNetAttentionHooks:
     hooks = object.__new__(UNetAttentionHooks)
     hooks.receiver, hooks.context, hooks.planned, hooks.thread, hooks._handles = None, None, None, 0, []
+    hooks.notes, hooks.spared = [], frozenset()
     return hooks

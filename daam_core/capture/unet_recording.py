@@ -15,7 +15,7 @@ from ..prompt.prompt import Prompt
 from ..types import Grid, Side
 from .buffers import BatchSlice, StoreOptions
 from .concept_texts import ConceptTexts
-from .layer_plan import LayerPlan, PlannedLayers
+from .planned_layers import LayerPlans, PlannedLayers
 from .recording import Group, Recording
 from .region import WHOLE, Area
 from .text_rows import EncodedText
@@ -38,7 +38,6 @@ class _Forward:
         behind: keys behind those of the text in each layer.
         bias: what is added to the scores of the text's columns, `[batch, 1, 1, keys]`, None where nothing is.
         planned: the layers that attended in an earlier forward like this one, and those that came in this one.
-        reads_self: whether the picture's attention to itself is kept in this step, and is what its projections say.
     """
 
     batch: int
@@ -49,7 +48,6 @@ class _Forward:
     behind: int
     bias: Tensor | None
     planned: PlannedLayers
-    reads_self: bool
 
 
 class UNetRecording:
@@ -102,7 +100,7 @@ class UNetRecording:
         self._texts = UNetTexts(texts, whole_call)
         self._concepts = None if concepts is None else UNetConcepts(self.recording, hooks, concepts)
         self._whole_call = whole_call
-        self._plans: tuple[Any, dict[int, Sequence[LayerPlan]]] | None = None
+        self._plans: tuple[Any, LayerPlans] | None = None
         self._groups: dict[tuple[Side, int], Group] = {}
         self._slices: dict[tuple[int, int], BatchSlice] = {}
         self._forward: _Forward | None = None
@@ -167,8 +165,11 @@ class UNetRecording:
             places,
             inputs.columns_behind,
             bias,
-            PlannedLayers(self._plans_of(context, frames, bias is not None, places), self._texts.keys(context, self._hooks)),
-            not inputs.masks_self and self.area.whole and not frames and self.recording.keeps_self_attention,
+            PlannedLayers(
+                self._plans_of(context, frames, bias is not None, places),
+                self._texts.keys(context, self._hooks),
+                not inputs.masks_self and self.area.whole and not frames and self.recording.keeps_self_attention,
+            ),
         )
         if self._outputs is not None:
             self._outputs.begin(self.recording, OutputForward(places, self._forward.batch, context.shape[1], frames))
@@ -191,7 +192,7 @@ class UNetRecording:
             if self._concepts is not None:
                 self._add_concepts(self._concepts, layer, grid, q, k, forward, keys)
             return
-        if not cross and not forward.reads_self:
+        if not cross and not planned.reads_self:
             return
         described = self._hooks.layers[layer]
         if not cross:
@@ -213,10 +214,13 @@ class UNetRecording:
         if self._concepts is not None:
             self._add_concepts(self._concepts, layer, grid, q, k, forward, keys)
         if forward.bias is None and not ahead and not forward.behind:
-            planned.plans[layer] = [
-                group.accumulator.add_cross(layer, grid, q, k, described.heads, described.scale, where, keys)
-                for group, where in forward.places
-            ]
+            planned.plans.set(
+                layer,
+                [
+                    group.accumulator.add_cross(layer, grid, q, k, described.heads, described.scale, where, keys)
+                    for group, where in forward.places
+                ],
+            )
             return
         for group, where in forward.places:
             rows, text = where.index, slice(ahead, ahead + forward.keys)
@@ -296,14 +300,12 @@ class UNetRecording:
                 places.append((group, self._slices[key]))
         return places
 
-    def _plans_of(
-        self, context: Tensor, frames: int, masked: bool, places: list[tuple[Group, BatchSlice]]
-    ) -> dict[int, Sequence[LayerPlan]]:
+    def _plans_of(self, context: Tensor, frames: int, masked: bool, places: list[tuple[Group, BatchSlice]]) -> LayerPlans:
         """The plans of the layers, kept while the forwards' shapes and the rows that are recorded stay the same, and while
         columns of the text are `masked` or none are: masked ones have no plan."""
         like = (context.shape, frames, masked, tuple(places))
         if self._plans is None or self._plans[0] != like:
-            self._plans = like, {}
+            self._plans = like, LayerPlans()
         return self._plans[1]
 
     def _start(self, side: Side, part: int, inputs: UNetInputs, context: Tensor) -> Group:

@@ -17,6 +17,7 @@ from ..capture.heat_so_far import heat_so_far
 from ..capture.recording import Group, Recording
 from ..errors import BadArgument, DaamLensError, DetailMissing, NothingRecorded
 from ..maps.heatmaps import Aggregation, HeatMaps
+from ..picture_files import rgb_pixels
 from ..prompt.prompt import Prompt
 from ..types import Size, Video
 from .videos import with_its_video
@@ -179,8 +180,10 @@ def _picture(pictures: Any, image: int) -> NDArray[np.uint8] | None:
         return None
     one = pictures[image]
     if isinstance(one, Image.Image):
-        return np.asarray(one.convert("RGB"))
+        return None if one.mode.startswith(("I", "F")) else rgb_pixels(one)
     values = one.detach().float().cpu().permute(1, 2, 0).numpy() if isinstance(one, Tensor) else np.asarray(one)
     if values.ndim != 3 or values.shape[-1] != 3:
         return None  # output_type="latent"
+    if values.dtype == np.uint8:
+        return values.copy()
     return (np.nan_to_num(values).clip(0, 1) * 255).round().astype(np.uint8)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import PIL.Image
 
 from ..errors import BadArgument
+from ..picture_files import picture_pixels
 from ..types import Image, Video
 from .word_maps import MOST_FRAMES
 
@@ -28,7 +28,7 @@ def checked_video(video: Video | Sequence[Image | PIL.Image.Image]) -> Video:
     shape = (first.height, first.width) if isinstance(first, PIL.Image.Image) else np.asarray(first).shape[:2]
     if len(shape) == 2:
         _check_size(len(video), *shape)
-    frames: list[Any] = [np.asarray(one.convert("RGB") if isinstance(one, PIL.Image.Image) else one) for one in video]
+    frames = [picture_pixels(one) for one in video]
     if len({frame.shape for frame in frames}) != 1:
         raise BadArgument("The frames of a video are pictures of one size, and these are not.")
     return _checked(np.stack(frames))

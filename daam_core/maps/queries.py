@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -206,7 +207,7 @@ class WordQueries(PictureSides):
             True
         """
         tokens = self.prompt.tokens
-        if not isinstance(index, int) or not -len(tokens) <= index < len(tokens):
+        if not isinstance(index, (int, np.integer)) or not -len(tokens) <= index < len(tokens):
             raise BadArgument(f"There is no token {index!r}: the prompt has {len(tokens)}, counted from 0.")
         token = tokens[index]
         return self.heat_map(Word(f"token {index}", token.text, (token.channel,)), size)

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TypeVar
 
-import numpy as np
 import PIL.Image
 
 from ..errors import BadArgument, DetailMissing
+from ..picture_files import picture_pixels
 from ..prompt.encoders import of_encoder
 from ..prompt.prompt import Prompt
 from ..types import Grid, Image, Side, Video
@@ -220,9 +220,7 @@ class Verbs(PictureSides):
             >>> maps.with_picture(np.zeros((48, 96, 3), np.uint8)).mask("house").shape
             torch.Size([48, 96])
         """
-        pixels = np.asarray(picture.convert("RGB") if isinstance(picture, PIL.Image.Image) else picture)
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-            raise BadArgument(f"A picture is uint8 [height, width, 3], not {pixels.dtype} {list(pixels.shape)}.")
+        pixels = picture_pixels(picture)
         size = (pixels.shape[0], pixels.shape[1])
         return dataclasses.replace(self, picture=pixels, size=size, video=self.video if size == self.size else None)
 

@@ -70,14 +70,14 @@ def _phrases(prompt: Prompt, keys: Sequence[str], key: str, cuts: Set[int]) -> l
 def _missing(prompt: Prompt, keys: Sequence[str], query: str, key: str, cuts: Set[int]) -> str:
     if _was_cut_off(prompt, keys, key, cuts):
         return (
-            f"{query!r} was cut off: the text encoder reads {len(prompt.tokens)} tokens of this prompt. "
+            f"{query!r:.200} was cut off: the text encoder reads {len(prompt.tokens)} tokens of this prompt. "
             f"Words it read: {_listing(prompt)}."
         )
     if not prompt.words:
-        return f"{query!r} is not in the prompt: it has no words."
+        return f"{query!r:.200} is not in the prompt: it has no words."
     near = difflib.get_close_matches(key, list(prompt.by_key), n=1)
     hint = f" Did you mean {prompt.by_key[near[0]].label!r}?" if near else ""
-    return f"{query!r} is not in the prompt. Its words are: {_listing(prompt)}.{hint}"
+    return f"{query!r:.200} is not in the prompt. Its words are: {_listing(prompt)}.{hint}"
 
 
 def _was_cut_off(prompt: Prompt, keys: Sequence[str], key: str, cuts: Set[int]) -> bool:

@@ -16,6 +16,7 @@ from PIL import Image
 from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument
 from ..opencv import cv2
+from ..picture_files import rgb_pixels
 from .colormaps import ColourMap, apply_colormap
 
 Picture = NDArray[np.uint8]
@@ -162,7 +163,7 @@ def enlarged(picture: ArrayLike | Image.Image, least: int, how: Enlarge = "lancz
 def as_picture(picture: ArrayLike | Image.Image) -> Picture:
     """Anything that is a picture -> uint8 `[H, W, 3]`. Raises BadArgument."""
     if isinstance(picture, Image.Image):
-        picture = np.asarray(picture.convert("RGB"))
+        picture = rgb_pixels(picture)
     found = np.asarray(picture)
     if found.ndim == 2:
         found = np.repeat(found[..., None], 3, axis=2)

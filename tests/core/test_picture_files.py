@@ -8,11 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from daam_core.errors import BadArgument
 from daam_core.picture_files import load_picture
 from daam_core.picture_input import checked_picture, size_to_read
+from daam_core.render.overlay import as_picture
+
+from .maps.test_heatmaps import made
+from .maps.videos import LATENTS, random_video
 
 
 def ramp(top: int) -> np.ndarray:
@@ -60,6 +65,37 @@ def test_numbers_of_no_known_range_are_refused(tmp_path: Path, numbers: np.ndarr
 def test_a_size_that_cannot_be_read_is_said(size: object) -> None:
     with pytest.raises(BadArgument, match="size is"):
         size_to_read(size)  # type: ignore[arg-type]
+
+
+def test_pictures_that_maps_are_laid_over_are_read_alike() -> None:
+    """`with_picture`, overlays and frames of a video made 16 bits white, and showed the colour under what is transparent."""
+    maps, video = made(), random_video()
+    deep = Image.fromarray(ramp(65535).astype(np.uint16))
+    clear = Image.new("RGBA", (8, 6), (10, 10, 10, 0))
+    for picture, expected in ((deep, ramp(255)), (clear, np.full((6, 8), 255.0))):
+        frames = video.with_video([picture] * LATENTS).video
+        assert frames is not None
+        for read in (maps.with_picture(picture).picture, as_picture(picture), frames[0]):
+            assert read is not None and np.abs(read[..., 0] - expected).max() <= 1
+    with pytest.raises(BadArgument, match="range that is not known"):
+        maps.with_picture(Image.new("F", (8, 6), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [
+        ("house.png", "not str"),
+        (None, "not NoneType"),
+        ([[1], [1, 2]], "not list"),
+        (np.zeros((4, 4, 4), np.uint8), "uint8 .4, 4, 4."),
+        (torch.zeros(3, 4, 4, requires_grad=True), "not Tensor"),
+        (np.zeros((4, 4, 3)), "float64 .4, 4, 3."),
+    ],
+)
+def test_what_is_no_picture_is_named(what: object, named: str) -> None:
+    """By its type or shape; never by NumPy's own text."""
+    with pytest.raises(BadArgument, match=named):
+        made().with_picture(what)  # type: ignore[arg-type]
 
 
 def test_what_a_decoder_says_of_damage_is_not_printed(tmp_path: Path) -> None:

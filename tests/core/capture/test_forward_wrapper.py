@@ -9,7 +9,7 @@ import torch
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from torch import Tensor, nn
 
-from daam_core.capture.forward_wrapper import ForwardWrapper, wrap_forward, wrap_input
+from daam_core.capture.forward_wrapper import ForwardWrapper, wrap_forward
 
 
 class Seen:
@@ -106,32 +106,3 @@ def test_others_hooks_have_their_say_first() -> None:
     assert torch.equal(module(x), seen.outputs[0])
     heard.remove()
     assert len(module._forward_hooks) == 1
-
-
-def test_input_of_a_forward() -> None:
-    """What is called before it; below another's wrapper nothing is called any more once it is removed, and the module gives
-    the same."""
-    layer, x = nn.Linear(2, 2), torch.randn(1, 2)
-    seen: list[Any] = []
-    expected = layer(x)
-    given = wrap_input(layer, lambda module, args, kwargs: seen.append((module, args, kwargs)))
-    assert torch.equal(layer(x), expected)
-    assert seen == [(layer, (x,), {})]
-    theirs = layer.forward
-    layer.forward = lambda *args: theirs(*args) * 2  # type: ignore[method-assign, assignment]
-    given.remove()
-    seen.clear()
-    assert torch.equal(layer(x), expected * 2) and not seen
-    del layer.forward
-    assert torch.equal(layer(x), expected)
-
-
-def test_the_input_of_a_module_that_others_hook_is_read_by_a_hook() -> None:
-    layer, seen = nn.Linear(2, 2), []
-    layer.register_forward_pre_hook(lambda module, args: (args[0] + 1,))
-    handle = wrap_input(layer, lambda module, args, kwargs: seen.append(args[0]))
-    x = torch.zeros(1, 2)
-    layer(x)
-    handle.remove()
-    layer(x)
-    assert len(seen) == 1 and torch.equal(seen[0], x + 1) and "forward" not in vars(layer)

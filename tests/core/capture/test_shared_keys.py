@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -67,9 +68,9 @@ def test_keys_are_copied_once_and_several_steps_are_one_softmax(monkeypatch: pyt
     calls: list[tuple[int, ...]] = []
     original = attention.probabilities
 
-    def counted(q: Tensor, k: Tensor, scale: float, *room: Tensor | None) -> Tensor:
+    def counted(q: Tensor, k: Tensor, scale: float, *rest: Any) -> Tensor:
         calls.append((*q.shape[:2], k.shape[0]))
-        return original(q, k, scale, *room)
+        return original(q, k, scale, *rest)
 
     monkeypatch.setattr(attention, "probabilities", counted)
     accumulator, keys, k = recorder(), object(), torch.randn(LAYERS, 2, KEYS, 8)
