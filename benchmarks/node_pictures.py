@@ -108,7 +108,8 @@ def pictures_of(page: ComfyPage, images: list[dict[str, str]], most: int = 3) ->
     for i in dict.fromkeys(np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int).tolist()):
         one = images[i]
         picture = Image.open(page.server.base / one["type"] / one["subfolder"] / one["filename"]).convert("RGB")
-        factor = 2.0 if picture.height < 200 and picture.width < 200 else min(1.0, 640 / picture.width)
+        widest = 640 if picture.width > 2 * picture.height else 288  # a table needs room for its letters
+        factor = 2.0 if picture.height < 200 and picture.width < 200 else min(1.0, widest / picture.width)
         found.append(picture.resize((round(picture.width * factor), round(picture.height * factor)), Image.Resampling.LANCZOS))
     return found
 

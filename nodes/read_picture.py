@@ -15,6 +15,7 @@ from ..daam_core.capture.buffers import StoreOptions
 from ..daam_core.defaults import DEFAULT_NOISE
 from ..daam_core.errors import BadArgument
 from ..daam_core.maps.crop import cut_back
+from ..daam_core.masks.validate import checked_number
 from ..daam_core.validate import checked_levels, checked_prompt
 from .capture.level_sampler import read_latent
 from .capture.record_options import Options
@@ -25,6 +26,7 @@ from .convert import MAPS, hidden, pictures_of
 from .record import DETAILS
 
 LEVELS = ", ".join(map(str, DEFAULT_NOISE))
+MOST_MEGAPIXELS = 4.0
 MOST_PIXELS = 2**22
 """Pixels at which pictures are read, all of a batch together: 4 of 1024 x 1024."""
 
@@ -63,7 +65,7 @@ class ReadPicture(io.ComfyNode):
                     "megapixels",
                     default=0.0,
                     min=0.0,
-                    max=4.0,
+                    max=MOST_MEGAPIXELS,
                     step=0.01,
                     tooltip="At how many million pixels the model reads; its own number is best (SD 1.5 0.26, SDXL and most "
                     "newer ones 1.05). 0 is the picture's own size.",
@@ -137,9 +139,9 @@ def levels_of(text: str) -> list[float]:
 
 
 def reading_size(size: tuple[int, int], count: int, megapixels: float) -> tuple[int, int]:
-    """(height, width) at which pictures are read. Raises BadArgument for more pixels than are read at once."""
+    """(height, width) at which pictures are read. Raises BadArgument for more pixels than are read at once, or no number."""
     height, width = size
-    if megapixels > 0:
+    if checked_number(megapixels, "megapixels", 0, MOST_MEGAPIXELS):
         scale = math.sqrt(megapixels * 1e6 / (height * width))
         height, width = max(8, round(height * scale)), max(8, round(width * scale))
     if count * height * width > MOST_PIXELS:

@@ -9,6 +9,7 @@ from ..daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
 from ..daam_core.maps.comparison import moved
 from ..daam_core.maps.prompt_report import prompt_report
 from ..daam_core.maps.statistics import difference, mean_probability
+from ..daam_core.masks.validate import checked_number
 from ..daam_core.render import difference as difference_overlay
 from ..daam_core.render import report_table
 from .concepts import presence_lines
@@ -104,7 +105,12 @@ class CompareMaps(io.ComfyNode):
     def execute(
         cls, after: MapsHandle, before: MapsHandle, word: str = "", level: float = DEFAULT_TAU, opacity: float = DEFAULT_OPACITY
     ) -> io.NodeOutput:
-        """Picture by picture; a shorter recording's last picture stands for the rest."""
+        """Picture by picture; a shorter recording's last picture stands for the rest.
+
+        Raises:
+            BadArgument: a level or an opacity that is no number from 0 to 1.
+        """
+        checked_number(level, "level", 0, 1)
         changes, masks, lines, moves = [], [], [], []
         for i, new in enumerate(after):
             old = before[min(i, len(before) - 1)]

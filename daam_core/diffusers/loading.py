@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..capture.refused_families import class_names, refused_unet
 from ..errors import MissingPackage, UnsupportedModel
+from ..files import bounded_text
 from ..packages import install_line
 from ..validate import checked_device, checked_model
 
 TINY, TINY_TRANSFORMER = "tiny", "tiny-transformer"
 INSIDE = (TINY, TINY_TRANSFORMER)
 """The names of the models inside, which draw the same world."""
+INDEX = "model_index.json"
+LARGEST_INDEX = 2**20
+"""Bytes of an index of a pipeline."""
 EXAMPLES = (
     "a red house and a green tree", "a yellow sun above a blue boat", "a big orange mushroom on grass",
     "a purple fish and a pink heart",
@@ -83,6 +88,8 @@ def _from_files(name: str, device: str) -> Any:
 
     folder = Path(checked_model(name)).expanduser()
     where = str(folder) if folder.exists() else name
+    if (folder / INDEX).is_file():
+        _check_parts(diffusers, folder)
     try:
         return _loaded(diffusers, where, device)
     except ImportError:
@@ -90,6 +97,30 @@ def _from_files(name: str, device: str) -> Any:
     except Exception as error:
         kind = "The folder" if folder.exists() else "There is no such folder, and on the hub the name"
         raise UnsupportedModel(f"{kind} {name!r} could not be loaded as a pipeline: {_first_line(error)}") from error
+
+
+def _check_parts(diffusers: Any, folder: Path) -> None:
+    """A library says of a missing part what it tried last, or goes on without it and fails while it paints.
+
+    Raises:
+        UnsupportedModel: the index cannot be read, is of a pipeline that is not known, or names a part that is not there.
+    """
+    try:
+        told = json.loads(bounded_text(folder / INDEX, LARGEST_INDEX, "index of a pipeline"))
+    except (OSError, ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        raise UnsupportedModel(f"{folder / INDEX} cannot be read as the index of a pipeline; copy the model again.")
+    kind = told.get("_class_name")
+    if isinstance(kind, str) and not hasattr(diffusers, kind):
+        seen = getattr(diffusers, "__version__", "")
+        raise UnsupportedModel(f"{folder} is a {kind:.60}, and diffusers {seen} has no such pipeline; a newer one may.")
+    parts = [name for name, part in told.items() if isinstance(part, list) and part and all(isinstance(x, str) for x in part)]
+    for name in parts:
+        if name.startswith("_"):
+            continue
+        if Path(name).name != name or not (folder / name).is_dir() or not any((folder / name).iterdir()):
+            raise UnsupportedModel(f"{folder} has no {name[:60]!r}, which its {INDEX} names as a part; copy the model again.")
 
 
 def _loaded(diffusers: Any, where: str, device: str) -> Any:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..opencv import cv2
+from .validate import checked_number
 
 Point = tuple[int, int]
 """(x, y) in pixels of the picture, the centre of a pixel."""
@@ -83,9 +84,9 @@ def negative_points(heat: Tensor, mask: Tensor, others: Sequence[Tensor], most: 
 
 def boxes(mask: Tensor, smallest: float = 0.0) -> list[Box]:
     """A box around each connected part of a mask `[H, W]`, the largest part first; parts below `smallest` per cent of the
-    picture are left out."""
+    picture are left out. Raises BadArgument where `smallest` is no number from 0 to 100."""
     found = _parts(mask)
-    least = smallest / 100 * mask.numel()
+    least = checked_number(smallest, "smallest", 0, 100) / 100 * mask.numel()
     found = sorted((part for part in found if part.sum() >= least), key=lambda part: -int(part.sum()))
     return [Box(*(int(v) for v in cv2.boundingRect(part.astype(np.uint8)))) for part in found]
 
