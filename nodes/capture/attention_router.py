@@ -115,8 +115,8 @@ class AttentionRouter:
         self._sources: dict[tuple[BatchSlice, RowLayout, int], BatchSlice] = {}
         self._picked: list[tuple[int, int, tuple[int, ...]]] = []  # (prompt, columns of the text, which of them are keys)
 
-    def add_unet(self, conds: Conds, call: Call, block: Mapping[str, Any], own: bool, a: AttentionCall) -> None:
-        """One attention of a UNet: the picture's to itself where `own`, else to the text.
+    def add_unet(self, conds: Conds, call: Call, block: Mapping[str, Any], own: bool, a: AttentionCall) -> bool:
+        """One attention of a UNet: the picture's to itself where `own`, else to the text. Whether it was added.
 
         `block` is what ComfyUI tells its patches: "block" (name, number), "block_index", "activations_shape".
         """
@@ -125,7 +125,8 @@ class AttentionRouter:
         if own:  # where another node merges or cuts it, it is not the whole picture's
             if places and a.q.shape[0] == call.batch and call.own is not None and a.q.shape == a.k.shape and a.packed_heads:
                 self._side("prompt", conds).add_self(grid, a.q, a.k, a.heads, a.scale, call.own)
-            return
+                return True
+            return False
         name, number = block.get("block") or ("middle", 0)
         index = block.get("block_index", 0)
         path = f"{name}_blocks.{number}.transformer_blocks.{index}"
@@ -144,10 +145,11 @@ class AttentionRouter:
         if a.bias is None and a.packed_heads:
             for side, batch_slice in call.wanted:
                 self._side(side, conds).add_cross(layer, grid, a.q, a.k, a.heads, a.scale, batch_slice)
-            return
+            return True
         for side, batch_slice in call.wanted:
             part, keys = a.part(batch_slice.index, 0, a.queries, slice(0, a.keys))
             self._side(side, conds).add_joint(layer, grid, part.q, part.k, a.heads, a.scale, batch_slice, keys, part.bias)
+        return True
 
     def add_unet_output(self, conds: Conds, call: Call, a: AttentionCall, layer: int, grid: Grid) -> None:
         """What the attention of a UNet to the text gave out; whatever goes wrong ends the output and not the words."""
@@ -161,15 +163,15 @@ class AttentionRouter:
             rows = batch_slice.index
             self._side(side, conds).add_output(layer, grid, output[rows], values[rows], batch_slice)
 
-    def add_transformer(self, conds: Conds, call: Call, options: Mapping[str, Any], a: AttentionCall) -> None:
-        """One attention of a transformer, if the text is among its keys; `options` is what ComfyUI tells of it, as far as it
-        does."""
+    def add_transformer(self, conds: Conds, call: Call, options: Mapping[str, Any], a: AttentionCall) -> int | None:
+        """One attention of a transformer, if the text is among its keys: its number, None where it is not. `options` is what
+        ComfyUI tells of it, as far as it does."""
         layout = call.layout
         assert layout is not None
         assert call.counted is not None
         found = call.counted.take(a, options)
         if found is None:
-            return
+            return None
         number, rows = found
         layer = self._recording.layer(number, f"attention.{number}", "mid", a.heads, a.scale)
         if self._block_concepts is not None:
@@ -187,6 +189,7 @@ class AttentionRouter:
                 add_self(into, layout, row, batch_slice.index, a)
             if into.relations.wanted:
                 add_text(into, layout, row, source, a)
+        return number
 
     def _source(self, batch_slice: BatchSlice, row: RowLayout, columns: int) -> BatchSlice:
         """What the accumulator is to select by, for the columns that the text keys of a row are."""

@@ -25,6 +25,7 @@ from ...daam_core.maps.heatmaps import HeatMaps
 from ...daam_core.types import Size
 from .attention_router import AttentionRouter, Call, grid_of_block, with_output
 from .concept_router import ConceptRouter, concept_rows, one_encoding
+from .foreign_override import ForeignOverride, layer_of
 from .layer_text import LayerText
 from .missing_maps import no_relations, nothing_seen, unseen_attention
 from .model_calls import ModelCalls
@@ -46,6 +47,7 @@ class RecordingSession:
         next_call: what the next attention call is, None where it is not recorded: what ComfyUI tells a UNet's block of
             itself, and whether it is the picture's attention to itself. A transformer says nothing about its calls.
         layer_text: the proof that a UNet's layers attend to the model's text.
+        override: another pack's attention override, through which this run's attention goes; None where there is none.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class RecordingSession:
         self.next_call: tuple[Mapping[str, Any], bool] | None = None
         self.sampling_step = 0
         self.layer_text = LayerText()
+        self.override: ForeignOverride | None = None
         self._recording = Recording(options.keep)
         self._model = model
         self._latent, self._scale = tuple(int(n) for n in latent), scale
@@ -220,10 +223,16 @@ class RecordingSession:
                 attention = attention.with_lse(None if seen is None else seen.of(attention))
                 if self.reads_output:
                     attention = with_output(attention, args, kwargs, output)
-                self._router.add_transformer(self._calls.conds, call, kwargs.get("transformer_options") or {}, attention)
+                options = kwargs.get("transformer_options") or {}
+                number = self._router.add_transformer(self._calls.conds, call, options, attention)
+                if self.override is not None and number is not None:
+                    self.override.expect(call, number, False, attention, args, kwargs)
+                    self.override.compare(output)
             else:
                 self.next_call = None
-                self._router.add_unet(self._calls.conds, call, *next_call, attention)
+                added = self._router.add_unet(self._calls.conds, call, *next_call, attention)
+                if self.override is not None and added:
+                    self.override.expect(call, layer_of(*next_call), next_call[1], attention, args, kwargs)
         except Exception as error:
             self.fail(error)
 
@@ -246,7 +255,7 @@ class RecordingSession:
             NothingRecorded: nothing was recorded; the text says why.
         """
         self._close_step()
-        self._prove_text()
+        self._prove_layers()
         if not self.failure and not any(group.accumulator.buffers for group in self._recording.groups):
             raise NothingRecorded(nothing_seen(self._recording.num_steps, self._calls.in_pieces))
         relations = [group.accumulator.relations for group in self._recording.groups]
@@ -265,7 +274,7 @@ class RecordingSession:
             BadPrompt: the prompt's words are not known.
             WordNotFound: the prompt has no such word; the text lists those it has.
         """
-        self._prove_text()
+        self._prove_layers()
         if self.failure:
             raise NothingRecorded(self.failure)
         if not words_are_known(self._recording, 0):
@@ -280,11 +289,13 @@ class RecordingSession:
             self.fail(error)
             raise NothingRecorded(self.failure) from error
 
-    def _prove_text(self) -> None:
-        """The text at the layers is the model's, or recording ends; waits for the device."""
+    def _prove_layers(self) -> None:
+        """Text and attention at the layers are the model's, or recording ends; waits for the device."""
         if not self.failure:
             try:
                 self.layer_text.require()
+                if self.override is not None:
+                    self.override.require()
             except NothingRecorded as error:
                 self.fail(error)
 
@@ -293,6 +304,7 @@ class RecordingSession:
         self._model = None
         self._calls.clear()
         self.layer_text.clear()
+        self.override = None
         self._drop_call()
         self._router.clear()
         if self._block_concepts is not None:

@@ -15,6 +15,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ...daam_core.capture.lse_capture import LseCapture
 from ...daam_core.errors import NothingRecorded
+from .foreign_override import ForeignOverride
 from .packed_latents import unpacked
 from .recording_session import RecordingSession
 from .replaced_attention import RecordedReplacement
@@ -41,7 +42,9 @@ def install(session: RecordingSession, model_options: dict[str, Any]) -> None:
     if TORCH_COMPILE_KWARGS not in model_options:  # it would be compiled with the network
         network = _network(session)
         patcher_extension.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, network, model_options, is_model_options=True)
-    options["optimized_attention_override"] = attention_override(session, options.get("optimized_attention_override"))
+    another = options.get("optimized_attention_override")
+    session.override = None if another is None else ForeignOverride(another)
+    options["optimized_attention_override"] = attention_override(session, another)
     if session.family is not None:
         return
     patches = dict(options.get("patches", {}))
@@ -130,9 +133,15 @@ def attention_override(session: RecordingSession, below: Callable[..., Any] | No
     """An attention override that calls what was there before, or the function itself, and only listens."""
 
     def unet(func: Any, *args: Any, **kwargs: Any) -> Any:
-        if session.next_call is not None:  # before the function, which may do with its arguments what it likes
-            _outside_compile(session.on_attention, args, kwargs)
-        return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
+        if session.next_call is None:
+            return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
+        # before the function, which may do with its arguments what it likes
+        _outside_compile(session.on_attention, args, kwargs)
+        if session.override is None:
+            return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
+        out = func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
+        _outside_compile(safely, session, session.override.compare, out)
+        return out
 
     def transformer(func: Any, *args: Any, **kwargs: Any) -> Any:
         if session.next_call is None:
@@ -148,6 +157,8 @@ def attention_override(session: RecordingSession, below: Callable[..., Any] | No
             return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
         session.on_attention(args, kwargs)
         out = func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
+        if session.override is not None:
+            safely(session, session.override.compare, out)
         session.on_output(args, kwargs, out)
         return out
 
