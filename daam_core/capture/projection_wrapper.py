@@ -1,7 +1,8 @@
 """What stands in for the forward of a layer's projections, and of the module that owns the layer, while a UNet is recorded.
 
 The large layers around it leave nothing of a hook in the processor's caches, so what a hook touches costs more than what it
-computes. Where a layer's way is known, its projections are only noted, and everything else is done when the model is through.
+computes. Where a layer's way is known, its projections are only noted, and everything else is done when the model is through:
+see `noted_layers`.
 """
 
 from __future__ import annotations

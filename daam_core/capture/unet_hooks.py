@@ -25,8 +25,9 @@ from ..types import Grid, Layer
 from . import compile_op as compiled
 from .forward_wrapper import ForwardWrapper
 from .layer_watch import LayerWatch, require_paired
+from .noted_layers import take_notes
 from .plain_weights import plain_weights
-from .planned_layers import PlannedLayers, pairs
+from .planned_layers import PlannedLayers
 from .projection_hooks import QKHook
 from .projection_wrapper import NOTE, READ, SKIP, Note
 from .unet_forward import AttentionReceiver, inputs_of
@@ -139,7 +140,7 @@ class UNetAttentionHooks:
         try:
             if output is not None:
                 if planned is not None and notes:
-                    self._take(notes, planned, context)
+                    take_notes(notes, planned, context, self._layers.hooks, self._hand_on)
                 self._require_all([] if planned is None else planned.read)
             self.receiver.end_forward(output is not None)
         except Exception as error:
@@ -162,32 +163,10 @@ class UNetAttentionHooks:
             else:
                 hook.set_mode(NOTE if hook.can_note and hook.index in noted else READ)
 
-    def _take(self, notes: Sequence[Note], planned: PlannedLayers, context: Tensor | None) -> None:
-        """What was noted of the forward that is over."""
-        hooks = self._layers.hooks
-        if planned.hold_all(notes, context, lambda index: hooks[index].grid_hook.grid):
-            return
-        found, alone = pairs(notes)
-        taken = len(planned.read) + len(found)
-        for (index, _, source, q, q_version), (_, _, text, k, k_version) in found:
-            hook = hooks[index]
-            grid = hook.grid_hook.grid
-            cross, of_context = source is None or source is not text, hook.key_weights is not None and text is context
-            assert q is not None
-            known = cross and (of_context or k is not None)
-            if known and planned.hold(index, grid, q, k, q_version, k_version, of_context):
-                continue
-            if k is None:
-                with torch.no_grad():
-                    k = hook.attn.to_k(text)  # as it was: the same weights on the same text
-            hook.is_cross = cross
-            self._read.append(index)
-            assert self.receiver is not None
+    def _hand_on(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool) -> None:
+        self._read.append(index)
+        if self.receiver is not None:
             self.receiver.on_attention(index, grid, q, k, cross, of_context)
-        for note in alone:
-            hooks[note[0]].keep(note)
-        if taken == len(planned.read) and not alone and all(hooks[note[0]].key_weights is not None for note in notes):
-            planned.note_order(found, notes, context)
 
     def dispatch(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool = False) -> None:
         """Hand one layer's projections on; an exception ends the recording of this forward, never the picture."""
@@ -197,8 +176,7 @@ class UNetAttentionHooks:
             planned = self.planned
             if planned is not None and cross and planned.take(index, grid, q, k, of_context):
                 return
-            self._read.append(index)
-            self.receiver.on_attention(index, grid, q, k, cross, of_context)
+            self._hand_on(index, grid, q, k, cross, of_context)
         except Exception as error:
             self.thread = 0
             self.receiver.fail(error)

@@ -7,14 +7,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import torch
-
 from ..attention.concepts import ConceptRule
 from ..capture.buffers import StoreOptions
 from ..capture.class_hook import Finish
 from ..capture.compile_op import output_is_fused
 from ..capture.concept_texts import ConceptTexts
-from ..capture.refused_families import class_names, refused_unet
 from ..capture.region import WHOLE
 from ..capture.text_rows import EncodedText
 from ..capture.tokenizer_hook import Tokenized
@@ -33,10 +30,8 @@ from .encoder_rows import ENCODERS, add_encoder_output
 from .outputs import output_pictures, output_size
 from .painted_area import painted_area
 from .pipeline_trace import PipelineCall, PipelineTrace
+from .unet_pictures import pixels, require_readable, require_whole, shape_of, unet_of
 from .unet_prompts import encoded_words, given_words
-
-_SHAPE = 1.02
-"""So far a picture's shape may be from that of its latents: sizes are rounded to whole latents."""
 
 
 class UNetTrace(PipelineTrace):
@@ -64,7 +59,7 @@ class UNetTrace(PipelineTrace):
         concept_rule: ConceptRule = "prompt",
     ) -> None:
         super().__init__(pipe, keep, negative, concepts, concept_rule)
-        _require_readable(pipe)
+        require_readable(pipe)
         if concepts:
             if unet_of(pipe) is not getattr(pipe, "unet", None):
                 raise UnsupportedModel(f"Concepts are not read from {type(unet_of(pipe)).__name__}: record it without them.")
@@ -182,7 +177,7 @@ class UNetTrace(PipelineTrace):
             return None
         given = inspect.signature(type(pipe).get_views).bind(pipe, *args, **kwargs).arguments
         if not {"panorama_height", "panorama_width"} <= set(given):
-            return None  # a method of that name which cuts in a way that is not known: `_require_whole` says so
+            return None  # a method of that name which cuts in a way that is not known: `require_whole` says so
 
         def finish(windows: Any) -> None:
             try:
@@ -203,7 +198,7 @@ class UNetTrace(PipelineTrace):
             assert isinstance(recording, UNetRecording)
             try:
                 recording.end_step()
-                self._require_whole(recording, output)
+                require_whole(self._pipe, recording, output)
             except Exception as error:
                 recording.fail(error)
         super()._finish_call(output)
@@ -216,45 +211,11 @@ class UNetTrace(PipelineTrace):
                 side = float(self._pipe.config.resolution_multiple)
                 return round(side * recording.latent_size[0]), round(side * recording.latent_size[1])
             return int(call.given["height"]), int(call.given["width"])
-        painted = _pixels(recording.latent_size, self._pipe)
+        painted = pixels(recording.latent_size, self._pipe)
         pictures = output_pictures(output)
-        if pictures is None or not len(pictures) or _shape_of(pictures) == recording.latent_size:
+        if pictures is None or not len(pictures) or shape_of(pictures) == recording.latent_size:
             return painted
         return output_size(output, call.given, self._pipe, recording.recording)
-
-    def _require_whole(self, recording: UNetRecording, output: Any) -> None:
-        """The pipeline took steps, and its UNet saw the whole picture in one piece.
-
-        Raises:
-            NothingRecorded, UnsupportedModel: it did not.
-        """
-        name = type(self._pipe).__name__
-        if not recording.recording.num_steps and recording.for_gradients:
-            raise NothingRecorded(
-                f"{name} asked its UNet for gradients of the latents alone, so nobody can tell which answer painted the picture"
-            )
-        if not recording.recording.num_steps:
-            raise NothingRecorded(
-                f"{name} ran, but its UNet was not asked for a step that can be read: it took none, or the model that painted "
-                "is another than `pipe.unet`"
-            )
-        latent = recording.latent_size
-        (height, width), area = _pixels(latent, self._pipe), recording.area
-        pictures = output_pictures(output)
-        if pictures is None or not len(pictures) or not area.whole:
-            return
-        images = recording.recording.num_images
-        if len(pictures) != images:
-            raise UnsupportedModel(f"{name} made {len(pictures)} pictures of {images} prompts in a way that is not known")
-        seen = _shape_of(pictures)
-        if seen in ((height, width), latent):
-            return
-        skewed = not 1 / _SHAPE < (seen[0] * width) / (seen[1] * height) < _SHAPE
-        if skewed or (recording.repeats and seen[0] * seen[1] > height * width):
-            raise UnsupportedModel(
-                f"{name} paints its picture in several views: its UNet saw {width} x {height} pixels of {seen[1]} x {seen[0]}. "
-                f"Only one view is read; paint at {width} x {height}"
-            )
 
     def _begin_scheduler(self, scheduler: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
         running = self._painting()
@@ -305,37 +266,3 @@ class UNetTrace(PipelineTrace):
         if key not in self._words:
             self._words[key] = encoded_words(self._pipe, source, columns)
         return self._words[key]
-
-
-def unet_of(pipe: Any) -> Any:
-    """What a pipeline paints with, None where that is no UNet; of Stable Cascade it is called the prior."""
-    prior = getattr(pipe, "prior", None)
-    return prior if type(getattr(prior, "_orig_mod", prior)).__name__ == "StableCascadeUNet" else getattr(pipe, "unet", None)
-
-
-def _require_readable(pipe: Any) -> None:
-    """Raises UnsupportedModel, in a sentence, for what has no UNet that is given text."""
-    name, unet = type(pipe).__name__, unet_of(pipe)
-    if isinstance(pipe, torch.nn.Module):
-        raise UnsupportedModel(f"{name} is a model: give the pipeline that it is part of, `trace(pipe)`.")
-    if reason := refused_unet(class_names(pipe)):
-        raise UnsupportedModel(f"{name} cannot be read: {reason}.")
-    if not isinstance(unet, torch.nn.Module):
-        raise UnsupportedModel(f"{name} has no UNet and no transformer. DAAM Lens reads pipelines that have one of them.")
-    parameters = inspect.signature(type(pipe).__call__).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and not {"prompt", "prompt_embeds"} & set(parameters):
-        raise UnsupportedModel(f"{name} is given no prompt, so there are no words to make maps of.")
-
-
-def _pixels(latent: Size, pipe: Any) -> Size:
-    factor = int(getattr(pipe, "vae_scale_factor", 8))
-    return latent[0] * factor, latent[1] * factor
-
-
-def _shape_of(pictures: Any) -> Size:
-    """(height, width) of the first of some pictures, or of their latents."""
-    one = pictures[0]
-    if hasattr(one, "height"):
-        return int(one.height), int(one.width)
-    shape = tuple(one.shape)
-    return (int(shape[0]), int(shape[1])) if not isinstance(one, torch.Tensor) else (int(shape[-2]), int(shape[-1]))
