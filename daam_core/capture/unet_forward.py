@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ..types import Grid
+from .buffers import BatchSlice
 from .planned_layers import PlannedLayers
+from .recording import Group
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,30 @@ class UNetInputs:
         if mask is None:
             return None
         return ((1 - mask.to(self.sample.dtype)) * -10000.0 if mask.dim() == 2 else mask[:, 0]).float()[:, None, None]
+
+
+@dataclass(frozen=True, eq=False)
+class RunningForward:
+    """One forward of the UNet, as far as it is recorded.
+
+    Attributes:
+        batch, keys: rows of its layers' batch, columns of its text.
+        context: the text, `[batch, keys, dim]`.
+        frames: of a video, how many of those rows are one video, 0 of pictures.
+        places: whose sums which rows go into.
+        behind: keys behind those of the text in each layer.
+        bias: what is added to the scores of the text's columns, `[batch, 1, 1, keys]`, None where nothing is.
+        planned: the layers that attended in an earlier forward like this one, and those that came in this one.
+    """
+
+    batch: int
+    keys: int
+    context: Tensor
+    frames: int
+    places: Sequence[tuple[Group, BatchSlice]]
+    behind: int
+    bias: Tensor | None
+    planned: PlannedLayers
 
 
 class AttentionReceiver(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,34 +19,10 @@ from .recording import Group, Recording
 from .region import WHOLE, Area
 from .text_rows import EncodedText
 from .unet_concepts import UNetConcepts
-from .unet_forward import UNetInputs, same_time
+from .unet_forward import RunningForward, UNetInputs, same_time
 from .unet_hooks import UNetAttentionHooks
 from .unet_outputs import OutputForward, UNetOutputs
 from .unet_texts import UNetTexts
-
-
-@dataclass(frozen=True, eq=False)
-class _Forward:
-    """One forward of the UNet, as far as it is recorded.
-
-    Attributes:
-        batch, keys: rows of its layers' batch, columns of its text.
-        context: the text, `[batch, keys, dim]`.
-        frames: of a video, how many of those rows are one video, 0 of pictures.
-        places: whose sums which rows go into.
-        behind: keys behind those of the text in each layer.
-        bias: what is added to the scores of the text's columns, `[batch, 1, 1, keys]`, None where nothing is.
-        planned: the layers that attended in an earlier forward like this one, and those that came in this one.
-    """
-
-    batch: int
-    keys: int
-    context: Tensor
-    frames: int
-    places: Sequence[tuple[Group, BatchSlice]]
-    behind: int
-    bias: Tensor | None
-    planned: PlannedLayers
 
 
 class UNetRecording:
@@ -103,7 +78,7 @@ class UNetRecording:
         self._plans: tuple[Any, LayerPlans] | None = None
         self._groups: dict[tuple[Side, int], Group] = {}
         self._slices: dict[tuple[int, int], BatchSlice] = {}
-        self._forward: _Forward | None = None
+        self._forward: RunningForward | None = None
         self._pending: list[Group] = []
         self._time: Any = None
         self._read: list[int] = []
@@ -157,7 +132,7 @@ class UNetRecording:
         self._pending += [group for group, _ in places]
         context, frames, bias = inputs.context, inputs.frames, inputs.text_bias
         assert context is not None
-        self._forward = _Forward(
+        self._forward = RunningForward(
             len(inputs.sample) * max(1, frames),
             context.shape[1],
             context,
@@ -234,13 +209,13 @@ class UNetRecording:
         grid: Grid,
         q: Tensor,
         k: Tensor,
-        forward: _Forward,
+        forward: RunningForward,
         keys: object | None,
     ) -> None:
         own = [where for group, where in forward.places if group.side == "prompt"]
         concepts.add(self._hooks.layers[layer], layer, grid, q, k, forward.context, own, keys)
 
-    def _add_frames(self, layer: int, grid: Grid, q: Tensor, k: Tensor, forward: _Forward) -> None:
+    def _add_frames(self, layer: int, grid: Grid, q: Tensor, k: Tensor, forward: RunningForward) -> None:
         """A layer whose batch holds the frames of each video one after the other, all with that video's text."""
         described, frames, text = self._hooks.layers[layer], forward.frames, slice(0, forward.keys)
         for group, where in forward.places:

@@ -79,7 +79,9 @@ def encode_transformer_concepts(
     optional = set(getattr(pipe, "_optional_components", ()))
     for tokenizer in family.tokenizers:
         encoder = tokenizer.replace("tokenizer", "text_encoder")
-        if hasattr(pipe, encoder) and getattr(pipe, encoder) is None and encoder not in optional:
+        # One that never was, as in the model inside or in Stable Diffusion 3 without its T5, has no tokenizer either.
+        freed = getattr(pipe, encoder, True) is None and getattr(pipe, tokenizer, None) is not None
+        if freed and encoder not in optional:
             raise _freed(name)
     labels, texts = texts_to_encode(concepts)
     output, tokens = _encoded(pipe, given, texts, tokenizers)

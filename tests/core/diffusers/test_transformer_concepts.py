@@ -10,6 +10,7 @@ from torch import nn
 
 from daam_core import HeatMaps, trace
 from daam_core.errors import BadArgument, UnsupportedModel
+from daam_core.tiny import load_tiny
 
 from . import detour_pipelines as detour
 from . import transformer_pipelines as made
@@ -87,6 +88,18 @@ def test_an_encoder_that_is_gone_and_keys_of_another_text_end_the_concepts_alone
         paint(pipe, CASES["pixart"])
     assert recording.failure is None and "not those of the text it is given" in (recording.concept_failure or "")
     assert recording.heat_maps().words[0] == "a"
+
+
+def test_an_encoder_that_never_was_is_not_called_gone() -> None:
+    """The transformer inside has one text encoder of the three of its pipeline's class: concepts are read as a prompt."""
+    pipe = load_tiny("transformer")
+    assert pipe.text_encoder_3 is None and pipe.tokenizer_3 is None
+    arguments = {"num_inference_steps": 2, "output_type": "np"}
+    with trace(pipe, concepts=["moon"]) as recording:
+        pipe("a red house", generator=torch.Generator().manual_seed(3), **arguments)
+    assert recording.failure is None and recording.concept_failure is None
+    heat = recording.heat_maps()["moon"]
+    assert heat.shape == (8, 8) and float(heat.max()) > float(heat.min()) >= 0
 
 
 def test_a_model_in_training_mode_keeps_its_random_numbers() -> None:
