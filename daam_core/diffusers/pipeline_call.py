@@ -1,0 +1,92 @@
+"""One call of a pipeline: what it was given by name, and the time of each step that its scheduler takes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from ..capture.recording import Recording
+from ..types import Side
+from .callbacks import Callbacks
+from .encoded_prompts import EncodedPrompts, Encoding
+from .encodings import argument_of, copied, rows_of, same_rows, source_of
+
+
+class CallRecording(Protocol):
+    """What is recorded of one call of a pipeline.
+
+    Attributes:
+        thread: the thread that makes the call.
+        recording: groups, layers and steps.
+    """
+
+    thread: int
+    recording: Recording
+
+    def end_step(self, timestep: Any = None) -> None:
+        """A step is over, if anything of it was recorded."""
+
+    def fail(self, error: Exception) -> None:
+        """Stop recording; the pipeline goes on."""
+
+
+class PipelineCall:
+    """One call of the pipeline while it runs.
+
+    Attributes:
+        given: its arguments by name, as they were before it.
+        encoded: what was encoded in it, and before it.
+        callbacks: the user's own functions that it calls, in which models may run for something else than its picture.
+        recording: what is recorded of it.
+    """
+
+    def __init__(self, given: Mapping[str, Any], record: Callable[[PipelineCall], CallRecording]) -> None:
+        self.given, self.encoded, self.callbacks = given, EncodedPrompts(), Callbacks(given)
+        self.recording = record(self)
+
+
+def call_arguments(pipe: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The arguments of a pipeline's call by name, defaults too; None where it does not take them.
+
+    Lists are copied: some pipelines write into those that they are given.
+    """
+    try:
+        bound = inspect.signature(type(pipe).__call__).bind(pipe, *args, **kwargs)
+    except TypeError:
+        return None
+    bound.apply_defaults()
+    return {name: list(x) if isinstance(x, list) else x for name, x in bound.arguments.items()}
+
+
+def add_given_embeddings(call: PipelineCall, earlier: Sequence[Encoding]) -> None:
+    """Add the embeddings that come as arguments of a call to what was encoded; what they were made of, where that is one of
+    the `earlier` encodings."""
+    sides: tuple[tuple[Side, str], ...] = (("prompt", "prompt_embeds"), ("negative", "negative_prompt_embeds"))
+    for side, name in sides:
+        rows = copied(rows_of(call.given.get(name)))
+        if rows:
+            known = next((e for e in earlier if any(same_rows(rows, batch) for batch in e.outputs)), None)
+            if known is None:
+                call.encoded.add_rows(side, rows, [source_of(row, earlier) for row in rows])
+            else:
+                call.encoded.add(side, rows, known, argument_of(known, rows))
+
+
+def timestep_of(scheduler: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The timestep that a scheduler's `step` was given; None where it is given none, or under another name.
+
+    CogVideoX's DPM solver takes its last prediction ahead of it, Karras' VE scheduler two noise levels in its place.
+    """
+    if "timestep" in kwargs:
+        return kwargs["timestep"]
+    position = _position_of_timestep(scheduler)
+    return args[position] if position is not None and position < len(args) else None
+
+
+@functools.lru_cache(maxsize=64)
+def _position_of_timestep(scheduler: type) -> int | None:
+    """Where `timestep` stands among the arguments of `step` behind the scheduler itself."""
+    names = list(inspect.signature(scheduler.step).parameters)  # type: ignore[attr-defined]
+    return names.index("timestep") - 1 if "timestep" in names else None
