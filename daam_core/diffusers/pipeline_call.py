@@ -1,8 +1,7 @@
-"""One call of a pipeline: what it was given by name, and the time of each step that its scheduler takes."""
+"""One call of a pipeline: what it was given by name, and what is recorded of it."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -20,10 +19,12 @@ class CallRecording(Protocol):
     Attributes:
         thread: the thread that makes the call.
         recording: groups, layers and steps.
+        repeats: whether a step had more forwards of the model than were read.
     """
 
     thread: int
     recording: Recording
+    repeats: bool
 
     def end_step(self, timestep: Any = None) -> None:
         """A step is over, if anything of it was recorded."""
@@ -40,7 +41,10 @@ class PipelineCall:
         encoded: what was encoded in it, and before it.
         callbacks: the user's own functions that it calls, in which models may run for something else than its picture.
         recording: what is recorded of it.
+        stepped: whether a step of its scheduler was seen.
     """
+
+    stepped = False
 
     def __init__(self, given: Mapping[str, Any], record: Callable[[PipelineCall], CallRecording]) -> None:
         self.given, self.encoded, self.callbacks = given, EncodedPrompts(), Callbacks(given)
@@ -72,21 +76,3 @@ def add_given_embeddings(call: PipelineCall, earlier: Sequence[Encoding]) -> Non
                 call.encoded.add_rows(side, rows, [source_of(row, earlier) for row in rows])
             else:
                 call.encoded.add(side, rows, known, argument_of(known, rows))
-
-
-def timestep_of(scheduler: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The timestep that a scheduler's `step` was given; None where it is given none, or under another name.
-
-    CogVideoX's DPM solver takes its last prediction ahead of it, Karras' VE scheduler two noise levels in its place.
-    """
-    if "timestep" in kwargs:
-        return kwargs["timestep"]
-    position = _position_of_timestep(scheduler)
-    return args[position] if position is not None and position < len(args) else None
-
-
-@functools.lru_cache(maxsize=64)
-def _position_of_timestep(scheduler: type) -> int | None:
-    """Where `timestep` stands among the arguments of `step` behind the scheduler itself."""
-    names = list(inspect.signature(scheduler.step).parameters)  # type: ignore[attr-defined]
-    return names.index("timestep") - 1 if "timestep" in names else None

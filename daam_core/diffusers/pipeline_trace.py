@@ -30,7 +30,8 @@ from .encodings import (
     untemplated,
 )
 from .outputs import output_pictures, output_size
-from .pipeline_call import CallRecording, PipelineCall, add_given_embeddings, call_arguments, timestep_of
+from .pipeline_call import CallRecording, PipelineCall, add_given_embeddings, call_arguments
+from .scheduler_steps import class_that_steps, steps_are_unknown, timestep_of
 from .videos import REFERENCES, output_videos, reference_frames
 
 ENCODERS = ("encode_prompt", "encode_prompt_multiple_images")
@@ -75,10 +76,15 @@ class PipelineTrace(AttentionTrace):
 
     def _attach_scheduler(self) -> None:
         """Put a hook on what ends a step; a pipeline may be given another scheduler between two calls."""
-        kind = type(getattr(self._pipe, "scheduler", None))
+        scheduler = getattr(self._pipe, "scheduler", None)
+        kind = class_that_steps(scheduler) or type(scheduler)
         if kind not in self._schedulers:
             self._schedulers.add(kind)
             self._hook(kind, "step", self._begin_scheduler)
+
+    def _steps_are_told(self, call: PipelineCall) -> bool:
+        """Whether every step of a call's scheduler was seen, so that a second look at one time was none of them."""
+        return call.stepped and class_that_steps(getattr(self._pipe, "scheduler", None)) in self._schedulers
 
     def _record(self, call: PipelineCall) -> CallRecording:
         """What is to be recorded of a call that begins."""
@@ -134,6 +140,8 @@ class PipelineTrace(AttentionTrace):
         recording: Recording = call.recording.recording
         try:
             call.recording.end_step()
+            if call.recording.repeats and not recording.failure and not self._steps_are_told(call):
+                raise steps_are_unknown(getattr(self._pipe, "scheduler", None))
             recording.release()
         except Exception as error:
             recording.fail(error)
@@ -159,6 +167,8 @@ class PipelineTrace(AttentionTrace):
         if running is None:
             self._outside += self._current is None and scheduler is getattr(self._pipe, "scheduler", None)
             return None
+        if self._current is not None:
+            self._current.stepped = True
         timestep = timestep_of(type(scheduler), args, kwargs)
 
         def finish(output: Any) -> None:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import diffusers
 import pytest
 import torch
-from diffusers import CogVideoXDPMScheduler, FlowMatchHeunDiscreteScheduler, KarrasVeScheduler, PNDMScheduler
+from diffusers import (
+    CogVideoXDPMScheduler,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    HeunDiscreteScheduler,
+    KarrasVeScheduler,
+    PNDMScheduler,
+)
 
 from daam_core import trace
-from daam_core.diffusers.pipeline_call import timestep_of
+from daam_core.diffusers.scheduler_steps import timestep_of
+from daam_core.errors import NothingRecorded
 
 from ..models import PROMPT, paint, pipeline
 from . import video_pipelines as made
@@ -94,3 +105,71 @@ def test_a_scheduler_that_is_given_no_time_has_the_model_s() -> None:
     assert timestep_of(PNDMScheduler, ("output", 7, "sample"), {}) == 7
     assert timestep_of(CogVideoXDPMScheduler, ("output", "old", 7, 3, "sample"), {}) == 7
     assert timestep_of(CogVideoXDPMScheduler, ("output",), {"timestep": 7}) == 7 and timestep_of(PNDMScheduler, (), {}) is None
+
+
+class PassesOn:
+    """A scheduler inside another object."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def test_a_wrapper_that_passes_steps_on_is_seen_through() -> None:
+    """Heun's second look at one time is a step of its own, and counted, whoever passes it on."""
+    pipe = pipeline("small")
+    pipe.scheduler = PassesOn(HeunDiscreteScheduler.from_config(pipe.scheduler.config))
+    before = paint(pipe, num_inference_steps=3)
+    with trace(pipe) as recording:
+        assert torch.equal(paint(pipe, num_inference_steps=3), before)
+    maps, witness = recording.heat_maps(), Witness(pipe.unet)
+    paint(pipe, num_inference_steps=3)
+    assert maps.steps == len(witness.forwards) == 5
+    assert_same(maps.positive, witness.of(pipe.encode_prompt(PROMPT, "cpu", 1, False)[0][0]))
+
+
+@pytest.mark.parametrize("kind", ["unet", "transformer"])
+def test_a_second_look_behind_a_step_that_nobody_sees_is_refused(kind: str) -> None:
+    """A function that stands on the scheduler in place of `step`: half of Heun's looks would be left out without a word. Those
+    of a scheduler that looks once are told by their times."""
+    pipe, case = (pipeline("small"), None) if kind == "unet" else (CASES["sd3"].make(), CASES["sd3"])
+    solvers: tuple[Any, ...] = (HeunDiscreteScheduler, DDIMScheduler)
+    if case is not None:
+        solvers = FlowMatchHeunDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+    for solver, failure in zip(solvers, ("whether a step lay between is not known", None), strict=True):
+        pipe.scheduler = solver.from_config(pipe.scheduler.config)
+        own = pipe.scheduler.step
+        pipe.scheduler.step = functools.partial(lambda below, *args, **kwargs: below(*args, **kwargs), own)
+
+        def run() -> torch.Tensor:
+            if case is None:
+                return paint(pipe, num_inference_steps=3)
+            return paint_transformer(pipe, case, num_inference_steps=3)
+
+        before = run()
+        with trace(pipe) as recording:
+            assert torch.equal(run(), before)
+        assert recording.failure is None if failure is None else failure in str(recording.failure)
+        if failure is None:
+            assert recording.heat_maps().steps == 3
+
+
+@pytest.mark.parametrize("solver", [HeunDiscreteScheduler, EulerDiscreteScheduler])
+def test_a_loop_with_a_scheduler_of_its_own(solver: Any) -> None:
+    """A sampling loop of one's own whose scheduler is not the pipeline's: steps are told by their times, or nothing is."""
+    pipe = pipeline("small")
+    own = solver.from_config(pipe.scheduler.config)
+    with torch.no_grad(), trace(pipe) as recording:
+        embeds = pipe.encode_prompt(PROMPT, "cpu", 1, False)[0]
+        own.set_timesteps(3)
+        latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1)) * own.init_noise_sigma
+        for t in own.timesteps:
+            answer = pipe.unet(own.scale_model_input(latents, t), t, encoder_hidden_states=embeds).sample
+            latents = own.step(answer, t, latents).prev_sample
+    if solver is EulerDiscreteScheduler:
+        assert recording.heat_maps().steps == 3
+    else:
+        with pytest.raises(NothingRecorded, match="whether a step lay between is not known"):
+            recording.heat_maps()
