@@ -52,16 +52,13 @@ class PipelineCall:
 
 
 def call_arguments(pipe: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The arguments of a pipeline's call by name, defaults too; None where it does not take them.
-
-    Lists are copied: some pipelines write into those that they are given.
-    """
+    """The arguments of a pipeline's call by name, defaults too; None where it does not take them."""
     try:
         bound = inspect.signature(type(pipe).__call__).bind(pipe, *args, **kwargs)
     except TypeError:
         return None
     bound.apply_defaults()
-    return {name: list(x) if isinstance(x, list) else x for name, x in bound.arguments.items()}
+    return dict(bound.arguments)
 
 
 def add_given_embeddings(call: PipelineCall, earlier: Sequence[Encoding]) -> None:

@@ -122,16 +122,22 @@ class PipelineTrace(AttentionTrace):
     def _begin(self, pipe: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
         if pipe is not self._pipe or self._current is not None:
             return None  # another pipeline; inside another call of this one, or in another thread
-        given = call_arguments(pipe, args, kwargs)
+        given = self._arguments(args, kwargs)
         if given is None:
             return None  # the pipeline will say what is wrong with its arguments
         self._attach_scheduler()
+        # Copied: some pipelines write into the lists they are given.
+        given = {name: list(x) if isinstance(x, list) else x for name, x in given.items()}
         self._current = PipelineCall(given, self._record)
         try:
             add_given_embeddings(self._current, self._earlier)
         except Exception as error:
             self._fail(error)
         return self._finish_call
+
+    def _arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The arguments of the pipeline's call by name, defaults too; None where it does not take them."""
+        return call_arguments(self._pipe, args, kwargs)
 
     def _finish_call(self, output: Any) -> None:
         call, self._current = self._current, None
