@@ -6,7 +6,6 @@ import http.client
 import json
 import socket
 import time
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -71,23 +70,15 @@ def test_a_record_of_a_name_that_no_file_can_have(server: Server, length: int) -
     assert "There is no record 'xxx" in said and not any(word in said for word in MISREAD), said
 
 
-def test_a_record_s_name_out_of_another_node(server: Server) -> None:
-    """Read as if it were typed; of one that is no record the sentence comes when it is known."""
-    if server.version == "0.3.64":
-        pytest.skip("ComfyUI 0.3.64 takes no text of another node for a list of names")
-    path = Path(saved(server, "daam/linked")["outputs"]["save"]["text"][0])
-    name = path.relative_to(server.base / "output").as_posix()
+def test_a_record_s_name_out_of_a_node_of_text(server: Server) -> None:
+    """ComfyUI links no text to a list of names, and says so; our check of the name, which is not known yet, adds nothing."""
     graph = {
-        "name": node("PrimitiveString", value=name),
+        "name": node("PrimitiveString", value="daam/maps_00001_.safetensors"),
         "load": node("DaamLensLoadMaps", record=["name", 0]),
         "report": node("DaamLensPromptReport", maps=["load", 0], words="house"),
     }
-    assert "house" in server.queue(graph)["outputs"]["report"]["text"][0]
-    graph["name"]["inputs"]["value"] = "../../secret.safetensors"
-    assert "leads out of" in failed(server.queue(graph))
-    graph["name"]["inputs"]["value"] = name
-    path.unlink()
-    assert f"There is no record {name!r}" in failed(server.queue(graph)), "a file that is gone is not taken from the cache"
+    errors = server.post("/prompt", {"prompt": graph})["node_errors"]["load"]["errors"]
+    assert [error["type"] for error in errors] == ["return_type_mismatch"], errors
 
 
 def test_an_explorer_s_choice_out_of_another_node(server: Server) -> None:
@@ -142,3 +133,18 @@ def test_a_prompt_of_thousands_of_words(server: Server) -> None:
     said = failed(entry)
     assert said.startswith("Recording stopped, the picture was still made: the prompt is too long to be recorded"), said
     assert "some 8192 are the most; shorten it." in said
+
+
+def test_the_concepts_of_a_picture_are_changed(server: Server) -> None:
+    """The same seed with other concepts, then with the first ones again, then without: each run has its own."""
+    for text in ("sky", "cloud\nroad", "sky", ""):
+        graph = recorded()
+        if text:
+            graph["concepts"] = node("DaamLensConcepts", concepts=text, template="{}")
+            graph["record"]["inputs"]["concepts"] = ["concepts", 0]
+        graph["maps"]["inputs"]["words"] = ""
+        graph["report"] = node("DaamLensPromptReport", maps=["maps", 0], words="*")
+        entry = server.queue(graph)
+        assert entry["status"]["status_str"] == "success", json.dumps(entry["status"], indent=1)
+        (report,) = entry["outputs"]["report"]["text"]
+        assert {word for word in ("sky", "cloud", "road") if word in report} == set(text.split()), report
