@@ -116,20 +116,17 @@ def test_a_prompt_of_thousands_of_words(server: Server) -> None:
     graph = recorded()
     graph["text"]["inputs"]["text"] = "red house " * 4500
     graph["sampler"]["inputs"]["steps"] = 1
+    maps = graph.pop("maps")
+    graph["picture"] = node("VAEDecode", samples=["sampler", 0], vae=["tiny", 2])
+    graph["shown"] = node("SaveImage", images=["picture", 0], filename_prefix="long")
     plain = {**graph, "text": node("CLIPTextEncode", clip=["tiny", 1], text="red house " * 4500)}
     plain["sampler"] = node("KSampler", **{**graph["sampler"]["inputs"], "model": ["tiny", 0]})
-    del plain["maps"]
     pictures = []
     for one in (plain, graph):
-        one["picture"] = node("VAEDecode", samples=["sampler", 0], vae=["tiny", 2])
-        one["shown"] = node("SaveImage", images=["picture", 0], filename_prefix="long")
-        if one is graph:
-            one["report"] = node("DaamLensPromptReport", maps=["maps", 0], words="")
-        entry = server.queue(one)
-        image = entry.get("outputs", {}).get("shown", {}).get("images", [None])[0]
-        assert image is not None, json.dumps(entry["status"], indent=1)
+        (image,) = server.queue(one)["outputs"]["shown"]["images"]
         pictures.append(cv2.imread(str(server.base / image["type"] / image["subfolder"] / image["filename"])))
-    assert np.array_equal(*pictures)
+    assert pictures[0] is not None and np.array_equal(*pictures)
+    entry = server.queue({**graph, "maps": maps, "report": node("DaamLensPromptReport", maps=["maps", 0], words="")})
     said = failed(entry)
     assert said.startswith("Recording stopped, the picture was still made: the prompt is too long to be recorded"), said
     assert "some 8192 are the most; shorten it." in said
