@@ -38,16 +38,16 @@ class _InFloat64(TorchDispatchMode):
     """Computes this thread's products of float32 matrices in float64, without autocast."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._autocast = torch.autocast("cpu", enabled=False)
 
     def __enter__(self) -> _InFloat64:
         self._autocast.__enter__()  # type: ignore[no-untyped-call]
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._autocast.__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(
