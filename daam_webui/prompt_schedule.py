@@ -15,6 +15,7 @@ from torch import Tensor
 
 from daam_core.errors import BadPrompt
 from daam_core.prompt.compose import concat, concat_encoders
+from daam_core.prompt.context import one_hot
 from daam_core.prompt.prompt import Prompt
 
 MOST_COLUMNS = 77 * 64
@@ -69,7 +70,7 @@ class PromptSchedule:
         own = _padded(own, base, padding)
         if repeated and keys % base == 0:
             own = own.repeat(keys // base)
-        return F.one_hot(_padded(own, keys, padding)[:keys], self.prompt.num_channels).float()
+        return one_hot(_padded(own, keys, padding)[:keys].tolist(), self.prompt.num_channels)
 
 
 def _one(prompts: Sequence[Prompt]) -> Prompt:

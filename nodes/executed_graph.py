@@ -5,6 +5,8 @@ The graph is ComfyUI's own: `{node id: {"class_type": …, "inputs": {name: valu
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 from .capture.recording_store import RecordInGraph
 
 Graph = Mapping[str, Any]
+UNSET: Mapping[str, Any] = {"concepts": (), "relations": "image->text", "output_space": False}
+"""What Record takes for inputs that a graph leaves out."""
 RECORD = "DaamLensRecord"
 MODEL = 0
 """Position of its MODEL among Record's outputs."""
@@ -42,10 +46,39 @@ def records_before(graph: Graph | None, node: str | None, wanted: str) -> list[R
         if graph[name].get("class_type") != RECORD:
             ahead.extend((source, number) for _, source, number in links(graph[name]))
         elif output == MODEL:
-            linked = {key for key, _, _ in links(graph[name])}
-            inputs = {key: value for key, value in graph[name].get("inputs", {}).items() if key not in linked}
-            found.setdefault(name, RecordInGraph(name, inputs))
+            linked = digests(graph, name)
+            inputs = {**UNSET, **graph[name].get("inputs", {})}
+            typed = {key: value for key, value in inputs.items() if key not in linked}
+            found.setdefault(name, RecordInGraph(name, typed, linked))
     return list(found.values())
+
+
+def digests(graph: Graph | None, node: str | None) -> dict[str, str]:
+    """For each connected input of a node a digest of all that stands before it: two are the same where classes, typed values
+    and links are, whatever the ids of the nodes. So an input is known to be what it was, although its value is not."""
+    if not graph or node is None or node not in graph:
+        return {}
+    known: dict[str, str] = {}
+    return {name: f"{_digest(graph, source, known)}:{output}" for name, source, output in links(graph[node])}
+
+
+def _digest(graph: Graph, node: str, known: dict[str, str]) -> str:
+    """One node's, after those before it; without recursion, since graphs may be long. A loop ends where it began."""
+    ahead = [node]
+    while ahead:
+        name = ahead[-1]
+        before = [source for _, source, _ in links(graph.get(name, {}))]
+        if name not in known:
+            known[name] = ""  # under way
+            ahead += [source for source in before if source not in known]
+            continue
+        ahead.pop()
+        if not known[name]:
+            own = graph.get(name, {})
+            linked = {key: [known.get(source, ""), output] for key, source, output in links(own)}
+            told = [own.get("class_type"), {**own.get("inputs", {}), **linked}]
+            known[name] = hashlib.sha1(json.dumps(told, sort_keys=True, default=repr).encode()).hexdigest()
+    return known[node]
 
 
 def is_connected(graph: Graph | None, node: str | None, output: int) -> bool:

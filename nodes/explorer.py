@@ -60,10 +60,10 @@ class Explorer(io.ComfyNode):
         return io.NodeOutput(mask_batch(made), image_of(previews), ui={"daam_lens": (shown,)})
 
     @classmethod
-    def validate_inputs(cls, choice: str) -> bool | str:
-        """A choice that cannot be read is said before the run."""
+    def validate_inputs(cls, choice: str | None = None) -> bool | str:
+        """A choice that cannot be read is said before the run; one that another node gives is None here."""
         try:
-            read_choice(choice)
+            read_choice(choice or "")
         except ValueError as error:
             return str(error)
         return True

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 from comfy_api.latest import io
 
-from ..daam_core.errors import BadArgument, BadRecord
+from ..daam_core.errors import BadArgument, BadRecord, CannotWrite
+from ..daam_core.files import writable_folder
 from ..daam_core.maps.heatmaps import HeatMaps
+from ..daam_core.types import Size
 from .convert import MAPS, MapsHandle
 from .safe_paths import SUFFIX, inside, records_in
 
@@ -43,9 +44,8 @@ class SaveMaps(io.ComfyNode):
         root = Path(folder_paths.get_output_directory())
         inside(root, filename_prefix)
         height, width = maps[0].size
-        folder, name, counter, _, _ = folder_paths.get_save_image_path(filename_prefix, str(root), width, height)
-        os.makedirs(folder, exist_ok=True)
-        paths = [one.save(Path(folder, f"{name}_{counter + i:05}_{SUFFIX}")) for i, one in enumerate(maps)]
+        folder, name, counter = _next_file(root, filename_prefix, (height, width))
+        paths = [one.save(folder / f"{name}_{counter + i:05}_{SUFFIX}") for i, one in enumerate(maps)]
         text = "\n".join(str(path) for path in paths)
         return io.NodeOutput(text, ui={"text": (text,)})
 
@@ -77,17 +77,23 @@ class LoadMaps(io.ComfyNode):
         return io.NodeOutput((HeatMaps.load(_path(record)),))
 
     @classmethod
-    def validate_inputs(cls, record: str) -> bool | str:
-        """A file written since the list was made is as good as one in it; what cannot be read is said before the run."""
+    def validate_inputs(cls, record: str | None = None) -> bool | str:
+        """A file written since the list was made is as good as one in it; what cannot be read is said before the run.
+
+        A name that another node gives is None here: it is not known before that node has run.
+        """
         try:
-            _path(record)
+            if record is not None:
+                _path(record)
         except (BadArgument, BadRecord) as error:
             return str(error)
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, record: str) -> Any:
-        """Another file under the same name is read again."""
+    def fingerprint_inputs(cls, record: str | None = None) -> Any:
+        """Another file under the same name is read again; of a name that another node gives, whatever it is, each time."""
+        if record is None:
+            return float("nan")
         try:
             seen = _path(record).stat()
         except (BadArgument, BadRecord, OSError):
@@ -95,11 +101,31 @@ class LoadMaps(io.ComfyNode):
         return seen.st_mtime_ns, seen.st_size
 
 
+def _next_file(root: Path, prefix: str, size: Size) -> tuple[Path, str, int]:
+    """(folder, name, number) of the next file of a prefix, as the host counts them; the folder is there and can be written.
+
+    Raises:
+        CannotWrite: a file stands where a folder should, or the folder may not be read or written.
+    """
+    height, width = size
+    try:
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, str(root), width, height)
+    except OSError as error:  # the host makes the folder, too
+        raise CannotWrite(
+            f"Cannot write {prefix!r} into {root}: {error.strerror or error}. Choose another filename_prefix."
+        ) from None
+    return writable_folder(folder), name, counter
+
+
 def _path(record: str) -> Path:
     name, _, kind = record.removesuffix("]").rpartition(" [")
     if kind not in _FOLDERS:
         name, kind = record, "output"
     path = inside(Path(_FOLDERS[kind]()), name)
-    if not path.is_file():
-        raise BadRecord(f"There is no record {name!r} in the {kind} folder. Save Maps writes one.")
+    try:
+        found = path.is_file()
+    except OSError:  # longer than any file's name
+        found = False
+    if not found:
+        raise BadRecord(f"There is no record {name!r:.120} in the {kind} folder. Save Heat Maps writes one.")
     return path

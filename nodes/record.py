@@ -15,6 +15,7 @@ from .capture.recording_store import Source
 from .capture.sampler_hooks import concept_encoder, recording_model
 from .concepts import CONCEPTS, CONCEPTS_HELP, ConceptList
 from .convert import hidden
+from .executed_graph import digests
 
 DETAILS = ["off", "layers", "steps", "layers + steps"]
 RELATIONS: dict[str, tuple[Relation, ...]] = {
@@ -47,7 +48,7 @@ class Record(io.ComfyNode):
             category="DAAM Lens",
             description="Records which word painted where, while any sampler runs. The picture does not change.",
             not_idempotent=True,
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The model that will be sampled; put Record last, right before the sampler."),
                 io.Clip.Input(
@@ -121,6 +122,8 @@ class Record(io.ComfyNode):
         asked = {"negative": negative, "detail": detail, "heads": heads, "self_attention": self_attention}
         asked |= {"first_step": first_step, "last_step": last_step, "concepts": concepts, "relations": relations}
         asked |= {"output_space": output_space}
-        source = Source(hidden(cls, "unique_id") or "", tuple(asked.items()))
+        own = hidden(cls, "unique_id") or ""
+        linked = {name: told for name, told in digests(hidden(cls, "prompt"), own).items() if name in asked}
+        source = Source(own, tuple(asked.items()), tuple(linked.items()))
         beside = concept_encoder(model, concepts)
         return io.NodeOutput(recording_model(model, options, source), None if clip is None else recording_clip(clip, beside))

@@ -54,9 +54,12 @@ def _answering(work: Callable[[str, int, Any], web.Response]) -> Handler:
 
 async def _body(request: web.Request) -> str:
     """The text of a request; one that is longer than any choice is not read on. Raises BadArgument."""
-    read = await request.content.read(MOST_BODY + 1)
-    while len(read) <= MOST_BODY and (more := await request.content.read(MOST_BODY + 1 - len(read))):
-        read += more
+    read = b""
+    try:
+        while len(read) <= MOST_BODY and (more := await request.content.read(MOST_BODY + 1 - len(read))):
+            read += more
+    except (web.RequestPayloadError, OSError):  # compressed as it does not say, or the page was closed meanwhile
+        raise BadArgument("The choice did not arrive whole. Send it again, as plain text.") from None
     if len(read) > MOST_BODY:
         raise BadArgument(f"A choice of more than {MOST_BODY // 1024} kB is not read.")
     return read.decode("utf-8", "replace")

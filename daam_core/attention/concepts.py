@@ -19,7 +19,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .scores import full_precision, query_slices, split_heads, temporary_bytes
+from .precision import full_precision
+from .scores import query_slices, split_heads, temporary_bytes
 
 ConceptRule = Literal["prompt", "ovam", "column"]
 CONCEPT_RULES: tuple[ConceptRule, ...] = ("prompt", "ovam", "column")

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .cells import Cells
-from .scores import full_precision, probabilities, query_slices, split_heads, step_budget
+from .precision import full_precision
+from .scores import probabilities, query_slices, split_heads, step_budget
 
 
 def add_joint(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .cells import Cells
-from .scores import full_precision, temporary_bytes
+from .precision import full_precision
+from .scores import temporary_bytes
 
 
 def heads_beside(x: Tensor) -> Tensor:

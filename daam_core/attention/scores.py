@@ -7,23 +7,17 @@ tokens, no synchronisation with the device. All maths is float32, whatever the m
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+
+from .precision import full_precision
 
 _EVERY = slice(None)
 TEMPORARY_BYTES = 64 * 2**20
 """Upper bound of the temporaries of one call; longer query sequences are worked off in slices."""
 CPU_BYTES = 8 * 2**20
 """The same on a processor: what fits its cache and its allocator's own memory is worked off up to twice as fast."""
-
-
-def full_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Autocast would silently run our float32 matmuls in half precision."""
-    if torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

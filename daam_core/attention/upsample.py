@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import BadArgument
+from .precision import full_precision
 
 BAND = 128
 """Output rows written by one matrix product: small enough that few input rows are needed, large enough to be quick."""
@@ -38,7 +39,7 @@ def bicubic(levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         BadArgument: no level, a level of another shape, or a size below one pixel.
     """
     _check(levels, size)
-    with torch.autocast(levels[0].device.type, enabled=False):
+    with full_precision(levels[0].device), torch.autocast(levels[0].device.type, enabled=False):
         exact = [level.float() for level in levels]
         if _worth_splitting(exact, size):
             return _in_bands(exact, size)

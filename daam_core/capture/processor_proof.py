@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..attention.scores import full_precision
+from ..attention.precision import full_precision
 
 _POSITIONS = 256
 """At most so many of a layer's positions are computed once more."""

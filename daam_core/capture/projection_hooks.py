@@ -53,7 +53,8 @@ class QKHook:
         key_weights: the parameters of `to_k` where that is a linear layer and nothing else makes keys, so that the same text
             gives the same keys; else None.
         q, k: what it gave out in this forward while the other has not come.
-        can_note: whether it has one projection of each, and both may be noted.
+        can_note: whether it has one projection of each, and both may be noted: nobody writes into what the first of them gave
+            out before the other comes, as processors do that scale their queries in place.
     """
 
     def __init__(self, grid_hook: GridHook, attn: Any, index: int, op: compiled.HookOp | None) -> None:
@@ -64,6 +65,7 @@ class QKHook:
         self.q: Tensor | None = None
         self.k: Tensor | None = None
         self._source: Any = None
+        self._version = 0
         self.key_weights: dict[str, Tensor | None] | None = None
         self._wrappers: list[ProjectionWrapper] = []
 
@@ -135,8 +137,9 @@ class QKHook:
         source = args[0] if args else None
         k = self.k
         if k is None:
-            self.q, self._source = output, source
+            self.q, self._source, self._version = output, source, self._version_of(output)
         else:
+            self._look_for_writes(k)
             self._pair(output, k, source, self._source)
 
     def on_key(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
@@ -145,8 +148,9 @@ class QKHook:
         source = args[0] if args else None
         q = self.q
         if q is None:
-            self.k, self._source = output, source
+            self.k, self._source, self._version = output, source, self._version_of(output)
         else:
+            self._look_for_writes(q)
             self._pair(q, output, self._source, source)
 
     def on_fused_key_value(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
@@ -167,6 +171,14 @@ class QKHook:
         else:
             keys = attn.to_k(text)
         return keys[0].detach()
+
+    def _version_of(self, output: Tensor) -> int:
+        """How often it was written to, 0 where nobody counts or the compiler looks."""
+        return 0 if self._op is not None or output.is_inference() else output._version
+
+    def _look_for_writes(self, first: Tensor) -> None:
+        if self._version_of(first) != self._version:
+            self.can_note = False
 
     def _skips(self) -> bool:
         """Whether this forward is not the one that is recorded. What is being compiled is told by its operator later."""

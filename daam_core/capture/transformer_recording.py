@@ -29,6 +29,7 @@ class TransformerRecording:
 
     Attributes:
         recording: groups, layers and steps; a group for each text of each picture.
+        repeats: whether a step had more calls of the model than were read.
 
     Args:
         texts: gives what the pipeline has encoded so far.
@@ -53,6 +54,7 @@ class TransformerRecording:
         self._prompt = prompt
         self._own: dict[tuple[Side, int, int], PictureText] = {}
         self._time: Any = None
+        self.repeats = False
 
     def end_step(self, timestep: Any = None) -> None:
         """A step is over, if anything of it was recorded.
@@ -91,6 +93,7 @@ class TransformerRecording:
         time = next((given[name] for name in TIMES if given.get(name) is not None), None)
         if any(text is not None and text.pending for text in found):
             if _same_time(time, self._time):
+                self.repeats = True
                 # The same step once more: another guidance, with something of the model left out.
                 return [None if text is None or text.pending else text for text in found]
             self.end_step()

@@ -161,7 +161,8 @@ class UNetAttentionHooks:
             if hook.is_cross is False:
                 hook.set_mode(READ if modes[1] else SKIP)
             else:
-                hook.set_mode(NOTE if hook.can_note and hook.index in noted else READ)
+                # One that was never read may be of those whose queries are written to, see `QKHook.can_note`.
+                hook.set_mode(NOTE if hook.can_note and hook.is_cross and hook.index in noted else READ)
 
     def _hand_on(self, index: int, grid: Grid, q: Tensor, k: Tensor, cross: bool, of_context: bool) -> None:
         self._read.append(index)
@@ -178,7 +179,8 @@ class UNetAttentionHooks:
                 return
             self._hand_on(index, grid, q, k, cross, of_context)
         except Exception as error:
-            self.thread = 0
+            # `_end` does not come here any more: nothing of this forward may be held on to.
+            self.thread, self.context, self.planned, self.notes = 0, None, None, []
             self.receiver.fail(error)
 
     def sees_picture(self, index: int) -> bool:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,59 +20,24 @@ from ..capture.tokenizer_hook import Tokenized, TokenizerHook
 from ..prompt.concepts import Concept
 from ..types import Side, Size
 from .attention_trace import AttentionTrace, Generation
-from .callbacks import Callbacks
-from .encoded_prompts import EncodedPrompts, Encoding
+from .encoded_prompts import Encoding
 from .encodings import (
     add_encoding,
-    argument_of,
     batches_of,
     copied,
     rows_of,
-    same_rows,
-    source_of,
     texts_of,
     untemplated,
 )
 from .outputs import output_pictures, output_size
+from .pipeline_call import CallRecording, PipelineCall, add_given_embeddings, call_arguments
+from .scheduler_steps import class_that_steps, steps_are_unknown, timestep_of
 from .videos import REFERENCES, output_videos, reference_frames
 
 ENCODERS = ("encode_prompt", "encode_prompt_multiple_images")
 """What pipelines call the method that makes a prompt's embeddings."""
 _EARLIER = 8
 """So many calls of `encode_prompt` are remembered, for embeddings that come back as `prompt_embeds`."""
-
-
-class CallRecording(Protocol):
-    """What is recorded of one call of a pipeline.
-
-    Attributes:
-        thread: the thread that makes the call.
-        recording: groups, layers and steps.
-    """
-
-    thread: int
-    recording: Recording
-
-    def end_step(self, timestep: Any = None) -> None:
-        """A step is over, if anything of it was recorded."""
-
-    def fail(self, error: Exception) -> None:
-        """Stop recording; the pipeline goes on."""
-
-
-class PipelineCall:
-    """One call of the pipeline while it runs.
-
-    Attributes:
-        given: its arguments by name, as they were before it.
-        encoded: what was encoded in it, and before it.
-        callbacks: the user's own functions that it calls, in which models may run for something else than its picture.
-        recording: what is recorded of it.
-    """
-
-    def __init__(self, given: Mapping[str, Any], record: Callable[[PipelineCall], CallRecording]) -> None:
-        self.given, self.encoded, self.callbacks = given, EncodedPrompts(), Callbacks(given)
-        self.recording = record(self)
 
 
 class PipelineTrace(AttentionTrace):
@@ -111,10 +76,15 @@ class PipelineTrace(AttentionTrace):
 
     def _attach_scheduler(self) -> None:
         """Put a hook on what ends a step; a pipeline may be given another scheduler between two calls."""
-        kind = type(getattr(self._pipe, "scheduler", None))
+        scheduler = getattr(self._pipe, "scheduler", None)
+        kind = class_that_steps(scheduler) or type(scheduler)
         if kind not in self._schedulers:
             self._schedulers.add(kind)
             self._hook(kind, "step", self._begin_scheduler)
+
+    def _steps_are_told(self, call: PipelineCall) -> bool:
+        """Whether every step of a call's scheduler was seen, so that a second look at one time was none of them."""
+        return call.stepped and class_that_steps(getattr(self._pipe, "scheduler", None)) in self._schedulers
 
     def _record(self, call: PipelineCall) -> CallRecording:
         """What is to be recorded of a call that begins."""
@@ -160,31 +130,14 @@ class PipelineTrace(AttentionTrace):
         given = {name: list(x) if isinstance(x, list) else x for name, x in given.items()}
         self._current = PipelineCall(given, self._record)
         try:
-            self._take_embeddings(self._current)
+            add_given_embeddings(self._current, self._earlier)
         except Exception as error:
             self._fail(error)
         return self._finish_call
 
     def _arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
         """The arguments of the pipeline's call by name, defaults too; None where it does not take them."""
-        try:
-            bound = inspect.signature(type(self._pipe).__call__).bind(self._pipe, *args, **kwargs)
-        except TypeError:
-            return None
-        bound.apply_defaults()
-        return dict(bound.arguments)
-
-    def _take_embeddings(self, call: PipelineCall) -> None:
-        """Embeddings that come as arguments; what they were made of, where the trace saw that."""
-        sides: tuple[tuple[Side, str], ...] = (("prompt", "prompt_embeds"), ("negative", "negative_prompt_embeds"))
-        for side, name in sides:
-            rows = copied(rows_of(call.given.get(name)))
-            if rows:
-                known = next((e for e in self._earlier if any(same_rows(rows, batch) for batch in e.outputs)), None)
-                if known is None:
-                    call.encoded.add_rows(side, rows, [source_of(row, self._earlier) for row in rows])
-                else:
-                    call.encoded.add(side, rows, known, argument_of(known, rows))
+        return call_arguments(self._pipe, args, kwargs)
 
     def _finish_call(self, output: Any) -> None:
         call, self._current = self._current, None
@@ -193,6 +146,8 @@ class PipelineTrace(AttentionTrace):
         recording: Recording = call.recording.recording
         try:
             call.recording.end_step()
+            if call.recording.repeats and not recording.failure and not self._steps_are_told(call):
+                raise steps_are_unknown(getattr(self._pipe, "scheduler", None))
             recording.release()
         except Exception as error:
             recording.fail(error)
@@ -218,7 +173,9 @@ class PipelineTrace(AttentionTrace):
         if running is None:
             self._outside += self._current is None and scheduler is getattr(self._pipe, "scheduler", None)
             return None
-        timestep = kwargs.get("timestep", args[1] if len(args) > 1 else None)
+        if self._current is not None:
+            self._current.stepped = True
+        timestep = timestep_of(type(scheduler), args, kwargs)
 
         def finish(output: Any) -> None:
             try:

@@ -23,7 +23,8 @@ from ..errors import BadArgument, NothingRecorded, UnsupportedModel
 from ..maps.heatmaps import Aggregation, HeatMaps
 from ..prompt.concepts import Concept
 from .encoded_concepts import encode_transformer_concepts
-from .pipeline_trace import PipelineCall, PipelineTrace
+from .pipeline_call import PipelineCall
+from .pipeline_trace import PipelineTrace
 from .token_prompts import TOKEN_MAKERS, TokenMaker
 
 MODELS = ("transformer", "transformer_2", "transformer_ref")

@@ -29,7 +29,8 @@ from .encoded_prompts import Encoding, Source
 from .encoder_rows import ENCODERS, add_encoder_output
 from .outputs import output_pictures, output_size
 from .painted_area import painted_area
-from .pipeline_trace import PipelineCall, PipelineTrace
+from .pipeline_call import PipelineCall
+from .pipeline_trace import PipelineTrace
 from .unet_pictures import pixels, require_readable, require_whole, shape_of, unet_of
 from .unet_prompts import encoded_words, given_words
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..attention.precision import full_precision
 from ..errors import BadArgument
 from ..types import Grid, Image, Size
 from .data import Detail, RecordedImage
@@ -60,7 +61,8 @@ def _cut_output(output: OutputSpace, share: tuple[float, float]) -> OutputSpace:
     affinity = {}
     for (h, w), x in output.affinity.items():
         frame = torch.kron(mixture(h, share[0]), mixture(w, share[1]))
-        mixed = frame @ x @ frame.T
+        with full_precision(x.device):
+            mixed = frame @ x @ frame.T
         length = mixed.diagonal().clamp_min(1e-12).sqrt()
         affinity[h, w] = mixed / length / length[:, None]
     return dataclasses.replace(output, scores=_cut_maps(output.scores, share), affinity=affinity)
@@ -73,7 +75,8 @@ def _cut_maps(maps: Mapping[Grid, Tensor], share: tuple[float, float]) -> dict[G
 def _cut(x: Tensor, share: tuple[float, float]) -> Tensor:
     """Maps `[..., h, w]` of the whole as maps `[..., h, w]` of the part, in their own dtype."""
     rows, columns = (mixture(side, part) for side, part in zip(x.shape[-2:], share, strict=True))
-    return (rows @ x.float() @ columns.T).to(x.dtype)
+    with full_precision(x.device):
+        return (rows @ x.float() @ columns.T).to(x.dtype)
 
 
 def _cut_self(attention: Mapping[Grid, Tensor], share: tuple[float, float]) -> dict[Grid, Tensor]:
@@ -82,7 +85,8 @@ def _cut_self(attention: Mapping[Grid, Tensor], share: tuple[float, float]) -> d
     for (h, w), x in attention.items():
         frame = torch.kron(mixture(h, share[0]), mixture(w, share[1]))
         both = torch.kron(torch.eye(len(x) // (h * w)), frame)  # of a video, its frames one after the other
-        mixed = both @ x @ both.T
+        with full_precision(x.device):
+            mixed = both @ x @ both.T
         cut[(h, w)] = mixed / mixed.sum(-1, keepdim=True).clamp_min(1e-12)
     return cut
 

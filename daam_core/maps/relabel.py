@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from ..attention.precision import full_precision
 from ..errors import BadArgument
 from ..prompt.prompt import Prompt
 from .data import Detail, RecordedImage
@@ -41,7 +42,8 @@ def relabel(image: RecordedImage, prompt: Prompt) -> RecordedImage:
 
     def merged_columns(x: Tensor) -> Tensor:
         """`[..., columns, h, w]` -> `[..., channels, h, w]`."""
-        return (x.float().movedim(-3, -1) @ selection).movedim(-1, -3).contiguous()
+        with full_precision(x.device):
+            return (x.float().movedim(-3, -1) @ selection).movedim(-1, -3).contiguous()
 
     def detailed(x: Tensor) -> Tensor:
         """`[steps, layers, columns, h, w]` float16 -> the same of the prompt's own tokens."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..attention.precision import full_precision
 from ..errors import DetailMissing
 from ..prompt.prompt import Word
 from ..types import Grid
@@ -59,8 +60,9 @@ def matrix(relations: Relations | None, words: Sequence[Word]) -> Tensor:
     select = torch.zeros(len(words), len(relations.num_queries))
     for i, word in enumerate(words):
         select[i, list(word.channels)] = 1
-    counts = select @ relations.num_queries
-    return select @ relations.text_to_text @ select.T / counts.clamp(min=1)[:, None]
+    with full_precision(select.device):
+        counts = select @ relations.num_queries
+        return select @ relations.text_to_text @ select.T / counts.clamp(min=1)[:, None]
 
 
 @dataclass(frozen=True)
@@ -134,11 +136,12 @@ def moved(relations: Relations, places: Tensor) -> Relations:
     Args:
         places: float32 `[channels, new channels]` of zeros and ones: where each channel goes.
     """
-    return Relations(
-        {grid: torch.einsum("chw,cd->dhw", x, places).contiguous() for grid, x in relations.text_to_image.items()},
-        None if relations.text_to_text is None else places.T @ relations.text_to_text @ places,
-        relations.num_queries @ places,
-    )
+    with full_precision(places.device):
+        return Relations(
+            {grid: torch.einsum("chw,cd->dhw", x, places).contiguous() for grid, x in relations.text_to_image.items()},
+            None if relations.text_to_text is None else places.T @ relations.text_to_text @ places,
+            relations.num_queries @ places,
+        )
 
 
 def in_succession(parts: Sequence[Relations | None]) -> Relations | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ..attention.precision import full_precision
 from ..attention.upsample import bicubic
 from ..errors import BadArgument, DetailMissing
 from ..prompt.prompt import Word
@@ -51,7 +52,8 @@ def _merged(channels: Tensor, words: Sequence[Word], aggregation: Aggregation) -
     merge = channels.new_zeros(len(words), channels.shape[0])
     for i, word in enumerate(words):
         merge[i, list(word.channels)] = token_weight(aggregation, len(word.channels))
-    return (merge @ channels.flatten(1)).unflatten(1, channels.shape[1:])
+    with full_precision(channels.device):
+        return (merge @ channels.flatten(1)).unflatten(1, channels.shape[1:])
 
 
 def upscaled(levels: Sequence[Tensor], size: Size, frames: Frames | None, count: int | None = None) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..attention.precision import full_precision
 from ..errors import BadArgument
 from ..types import Grid
 from .validate import checked_maps, checked_positive, checked_whole
@@ -46,8 +47,9 @@ def walk(maps: Tensor, self_attention: Tensor, steps: int = 1, power: float = 2.
     stay = torch.eye(h * w, device=attention.device)
     attention = torch.where(total > 0, attention / total.clamp(min=torch.finfo(torch.float32).tiny), stay)
     heat = maps.flatten(-2)
-    for _ in range(steps):
-        heat = heat @ attention.transpose(-1, -2)
+    with full_precision(heat.device):
+        for _ in range(steps):
+            heat = heat @ attention.transpose(-1, -2)
     return heat.reshape(*heat.shape[:-1], h, w)
 
 

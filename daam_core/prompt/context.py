@@ -10,6 +10,7 @@ length. There are three ways to it, and a host uses one or two of them:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -17,13 +18,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import BadArgument
+from ..errors import BadArgument, BadPrompt
 
 if TYPE_CHECKING:
     from .prompt import Prompt
 
 Fit = Literal["repeat", "pad"]
 """How a prompt of fewer columns came to fill a longer context."""
+MOST_BYTES = 256 * 2**20
+"""Of one prompt's selection, which grows with the square of its tokens, as does the time of every step: 8192 tokens."""
 
 
 def context_channels(own: Sequence[int], keys: int, padding: int, fit: Fit = "repeat", longest: int = 0) -> list[int]:
@@ -62,8 +65,19 @@ def context_channels(own: Sequence[int], keys: int, padding: int, fit: Fit = "re
 
 
 def one_hot(channels: Sequence[int], num_channels: int) -> Tensor:
-    """float32 `[columns, channels]` of zeros and ones: probabilities `[..., columns]` @ it sum the columns of a channel."""
-    return F.one_hot(torch.tensor(channels, dtype=torch.long), num_channels).float()
+    """float32 `[columns, channels]` of zeros and ones: probabilities `[..., columns]` @ it sum the columns of a channel.
+
+    Raises:
+        BadPrompt: it would be larger than `MOST_BYTES`.
+    """
+    if len(channels) * num_channels * 4 > MOST_BYTES:
+        raise BadPrompt(
+            f"the prompt is too long to be recorded: {num_channels} tokens in a context of {len(channels)}, where some "
+            f"{math.isqrt(MOST_BYTES // 4)} are the most; shorten it"
+        )
+    # Not by `F.one_hot`, which makes whole numbers of twice this size first.
+    columns = torch.tensor(channels, dtype=torch.long)[:, None]
+    return torch.zeros(len(channels), num_channels).scatter_(1, columns, 1.0)
 
 
 def selection(prompt: Prompt, keys: int, fit: Fit = "repeat", longest: int = 0) -> Tensor:

@@ -34,22 +34,32 @@ class Source:
     Attributes:
         node: id of the Record node in its graph, empty where it is not known.
         inputs: what it was asked for, (name, value) each.
+        linked: for each of these that another node gave, what stood before it in the graph, (name, `executed_graph.digest`).
     """
 
     node: str = ""
     inputs: tuple[tuple[str, Hashable], ...] = ()
+    linked: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class RecordInGraph:
-    """A Record node as it stands in a graph; inputs that come from another node are not known."""
+    """A Record node as it stands in a graph.
+
+    Attributes:
+        inputs: those that are typed in; what another node gives is known once it has run.
+        linked: what stands before those that another node gives, see `Source`.
+    """
 
     node: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    linked: Mapping[str, str] = field(default_factory=dict)
 
     def made(self, source: Source) -> bool:
         """Whether a recording is this node's, as it is set now."""
-        return source.node == self.node and all(self.inputs.get(name, value) == value for name, value in source.inputs)
+        given, before = dict(source.inputs), dict(source.linked)
+        same = all(self.inputs.get(name, value) == value for name, value in given.items())
+        return source.node == self.node and same and before == {k: v for k, v in self.linked.items() if k in given}
 
 
 @dataclass(frozen=True)

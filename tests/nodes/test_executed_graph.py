@@ -30,7 +30,9 @@ def graph(**changes: Any) -> dict[str, Any]:
 def test_records_are_found_behind_the_sampler(pack: Pack) -> None:
     found = pack("nodes.executed_graph").records_before(graph(), "7", "latent")
     assert [record.node for record in found] == ["3", "4:2"]
-    assert found[0].inputs == {"negative": False}, "what comes from another node is not known"
+    unset = {"concepts": (), "relations": "image->text", "output_space": False}
+    assert found[0].inputs == {"negative": False, **unset}, "what comes from another node is not known"
+    assert set(found[0].linked) == {"model", "detail"}
     alone = graph(**{"7": {"class_type": "DaamLensHeatMaps", "inputs": {"latent": ["5", 0]}}})
     assert [record.node for record in pack("nodes.executed_graph").records_before(alone, "7", "latent")] == ["4:2"]
 
@@ -89,6 +91,45 @@ def test_one_record_that_was_set_anew(pack: Pack) -> None:
     store, latent = stored(pack, ("3", True), ("3", False))
     assert store.find(latent, among=[own.RecordInGraph("3", {"negative": True})])[0].negative is not None
     assert store.find(latent, among=[own.RecordInGraph("3", {"negative": False})])[0].negative is None
+
+
+def concepts(text: str, key: str = "20") -> dict[str, Any]:
+    """Record 3 with concepts that stand two nodes before it."""
+    inputs = {"model": ["1", 0], "concepts": [key, 0]}
+    return graph(
+        **{
+            "3": {"class_type": "DaamLensRecord", "inputs": inputs},
+            key: {"class_type": "DaamLensConcepts", "inputs": {"concepts": ["21", 0], "template": "{}"}},
+            "21": {"class_type": "PrimitiveString", "inputs": {"value": text}},
+        }
+    )
+
+
+def test_one_record_whose_linked_input_was_changed(pack: Pack) -> None:
+    """Other concepts of the same picture: each is found again, the later and the earlier, and what was recorded without any."""
+    own, graphs = pack("nodes.capture.recording_store"), pack("nodes.executed_graph")
+    store, latent, made = own.RecordingStore(), torch.rand(1, 4, 2, 2), {}
+    plain = graph(**{"3": {"class_type": "DaamLensRecord", "inputs": {"model": ["1", 0]}}})
+    for text, nodes in (("sky", concepts("sky")), ("dog", concepts("dog")), ("", plain)):
+        linked = {name: told for name, told in graphs.digests(nodes, "3").items() if name == "concepts"}
+        (made[text],) = [maps(pack)]
+        source = own.Source("3", (("concepts", (text,) if text else ()),), tuple(linked.items()))
+        store.keep([latent], [made[text]], source=source)
+    for text, nodes in (("sky", concepts("sky")), ("dog", concepts("dog", "77")), ("", plain)):
+        among = graphs.records_before(nodes, "7", "latent")
+        assert store.find(latent, among=among)[0] is made[text], text
+    with pytest.raises(pack("daam_core.errors").NothingRecorded, match="3 recordings"):
+        store.find(latent, among=graphs.records_before(concepts("nobody's"), "7", "latent"))
+
+
+def test_digests_of_loops_and_long_graphs_end(pack: Pack) -> None:
+    digests = pack("nodes.executed_graph").digests
+    looped = {"1": {"class_type": "A", "inputs": {"x": ["2", 0]}}, "2": {"class_type": "B", "inputs": {"x": ["1", 0]}}}
+    assert set(digests(looped, "1")) == {"x"}
+    long = {str(i): {"class_type": "A", "inputs": {"x": [str(i + 1), 0], "y": [str(i + 1), 1]}} for i in range(20_000)}
+    changed = {**long, "20000": {"class_type": "A", "inputs": {"z": 1}}}
+    assert digests(long, "0") == digests(dict(long), "0") != digests(changed, "0")
+    assert digests(None, "0") == digests(long, None) == digests(long, "gone") == {}
 
 
 def test_recordings_of_the_same_options_are_as_good_as_each_other(pack: Pack) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -243,3 +245,74 @@ def test_a_control_inside_the_unet_is_not_counted() -> None:
     assert_same(maps.sides["prompt"], own.of(text))
     assert not any("ctrl_" in layer.name for layer in maps.layers)
     assert all(float(both.of(text)[n].sum()) > 1.1 * float(sums.sum()) for n, sums in own.of(text).items())
+
+
+class InPlace(Own):
+    """Scales in place what the first projection gave out, before the other is called."""
+
+    def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Any = None, *_: Any, **__: Any) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        if self.keys_first:
+            k = attn.to_k(context).mul_(1.5)
+            q = attn.to_q(hidden_states)
+        else:
+            q = attn.to_q(hidden_states).mul_(1.5)
+            k = attn.to_k(context)
+        q, k, v = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, attn.to_v(context)))
+        p = torch.softmax(q @ k.transpose(-1, -2) * attn.scale, -1)
+        return attn.to_out[0]((p @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class ScaledWitness(Witness):
+    def q(self, attn: Any, queries: Tensor) -> None:
+        super().q(attn, 1.5 * queries)
+
+
+@pytest.mark.parametrize("keys_first", [False, True])
+def test_a_processor_that_scales_in_place_between_its_projections_is_read_in_every_step(keys_first: bool) -> None:
+    """It attends with what was written, from the first step on. Noted before the write, it was refused in the middle."""
+    pipe = pipeline("small")
+    pipe.unet.set_attn_processor(InPlace(keys_first))
+    text, witness = text_of(pipe), ScaledWitness(pipe.unet, weights=True)
+    with trace(pipe) as recording:
+        paint(pipe, num_inference_steps=4)
+    assert recording.heat_maps().steps == 4
+    assert_same(recording.heat_maps().sides["prompt"], witness.of(text))
+
+
+class Watched(Own):
+    """Keeps weak references to the queries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries: list[weakref.ref[Tensor]] = []
+
+    def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Any = None, *_: Any, **__: Any) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        given = attn.to_q(hidden_states)
+        self.queries.append(weakref.ref(given))
+        q, k, v = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (given, attn.to_k(context), attn.to_v(context)))
+        p = torch.softmax(q @ k.transpose(-1, -2) * attn.scale, -1)
+        return attn.to_out[0]((p @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def test_a_forward_whose_recording_ends_in_its_middle_holds_nothing() -> None:
+    """Its earlier layers were only noted; their queries would stay for as long as the trace does."""
+    pipe = pipeline("small")
+    names = [name for name, _ in pipe.unet.named_modules() if name.endswith("attn2")]
+    last, watched = pipe.unet.get_submodule(names[-1]), Watched()
+    pipe.unet.set_attn_processor(watched)
+    cut = [False]
+    for projection in (last.to_k, last.to_v):  # of hooked projections nothing is noted
+        projection.register_forward_hook(lambda m, a, out: out[:, :-1] if cut[0] else out)
+
+    def later(_pipe: Any, step: int, _time: Any, given: dict[str, Any]) -> dict[str, Any]:
+        cut[0] = step >= 2
+        return given
+
+    with trace(pipe) as recording:
+        paint(pipe, num_inference_steps=5, callback_on_step_end=later)
+        gc.collect()
+        assert len(watched.queries) and not any(one() is not None for one in watched.queries)
+    with pytest.raises(NothingRecorded, match="its attention processor changes them"):
+        recording.heat_maps()

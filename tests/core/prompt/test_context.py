@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from daam_core.errors import BadArgument
+from daam_core.errors import BadArgument, BadPrompt
 from daam_core.prompt.context import batch_selection, context_channels, selection
 from daam_core.prompt.prompt import Prompt, Token, Word
 
@@ -50,3 +50,11 @@ def test_pictures_side_by_side_have_their_own_words() -> None:
     assert both.shape == (2, 7, 6)
     assert torch.equal(both[0], selection(prompt(3, 7), 7))
     assert torch.equal(both[1, :, :4], selection(prompt(1, 7), 7)) and not both[1, :, 4:].any()
+
+
+def test_a_selection_of_more_tokens_than_are_recorded_is_refused() -> None:
+    """It grows with the square of the prompt: 20,000 tokens would take 1.6 GB, and minutes of every step. A short prompt in the
+    same context, which a long negative prompt asks for, is small."""
+    with pytest.raises(BadPrompt, match="too long to be recorded: 8293 tokens in a context of 8300, where some 8192 are the"):
+        selection(prompt(8290, 8300), 8300)
+    assert selection(prompt(4, 70), 21_000).sum(0).tolist() == [300.0] * 6 + [64 * 300.0]

@@ -1,0 +1,46 @@
+"""What a scheduler's `step` tells: whose it is, and the time of the step."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import UnsupportedModel
+
+
+def class_that_steps(scheduler: Any) -> type | None:
+    """The class whose `step` runs where a scheduler's is called: another object's, where a wrapper passes it on. None where
+    that cannot be told: it has none, or a function was set on the object in its place."""
+    if "step" in getattr(scheduler, "__dict__", {}):
+        return None
+    owner = type(getattr(getattr(scheduler, "step", None), "__self__", scheduler))
+    return owner if callable(getattr(owner, "step", None)) else None
+
+
+def steps_are_unknown(scheduler: Any) -> UnsupportedModel:
+    """The model looked twice at one time, and whether a step was between them is not known."""
+    return UnsupportedModel(
+        f"the model was run twice at one time, and whether a step lay between is not known: the `step` of the pipeline's "
+        f"{type(scheduler).__name__} was not the one that ran, or is not its class's own. Give the pipeline its scheduler "
+        "with the `step` of its class before it is called"
+    )
+
+
+def timestep_of(scheduler: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The timestep that a scheduler's `step` was given; None where it is given none, or under another name.
+
+    CogVideoX's DPM solver takes its last prediction ahead of it, Karras' VE scheduler two noise levels in its place.
+    """
+    if "timestep" in kwargs:
+        return kwargs["timestep"]
+    position = _position_of_timestep(scheduler)
+    return args[position] if position is not None and position < len(args) else None
+
+
+@functools.lru_cache(maxsize=64)
+def _position_of_timestep(scheduler: type) -> int | None:
+    """Where `timestep` stands among the arguments of `step` behind the scheduler itself."""
+    names = list(inspect.signature(scheduler.step).parameters)  # type: ignore[attr-defined]
+    return names.index("timestep") - 1 if "timestep" in names else None
