@@ -62,8 +62,8 @@ def _add_train_transformer(commands: Subparsers) -> None:
         "goes on where it was.",
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for state and cache (about 250 MB)")
-    parser.add_argument("--images", type=int, help="pictures seen in this WORK, those before a stop included (default 160000)")
-    parser.add_argument("--scenes", type=int, metavar="N", help="different scenes that it sees (default 16000)")
+    parser.add_argument("--images", type=int, help="pictures seen in this WORK, those before a stop included (default 400000)")
+    parser.add_argument("--scenes", type=int, metavar="N", help="different scenes that it sees (default 24000)")
     parser.add_argument("--scale", type=float, default=1.0, help="multiply both budgets; 0.001 tries the machinery")
     parser.add_argument(
         "--from-shipped", action="store_true", help="start an empty WORK from the transformer in the package, not from nothing"

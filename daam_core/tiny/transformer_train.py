@@ -22,7 +22,7 @@ from .transformer_pipeline import assemble_transformer, save_transformer
 
 FILE = "transformer-latents.safetensors"
 ENCODER = "transformer-text"
-SCENES = 16_000
+SCENES = 24_000
 READ = 32  # tokens of a caption that are read; the longest of them has 27
 
 

@@ -12,6 +12,7 @@ import torch
 from daam_core.tiny import colour_words, loop
 from daam_core.tiny.colour_words import COLOUR, NOUN, RELATION, STRENGTH, CaptionTokens, ColourWordStage, directions
 from daam_core.tiny.load import load_tiny
+from daam_core.tiny.text_encoder import make_text_encoder
 
 CAPTION = "a red house above an orange car at night"
 WORDS = CAPTION.split()
@@ -91,7 +92,8 @@ def test_targets_are_the_teachers_own_vectors(pipe: Any) -> None:
 
 def test_the_students_learn(pipe: Any, tmp_path: Path) -> None:
     recipe = replace(colour_words.RECIPE, images=24 * 20, batch=24, warm_up=4)
-    teacher = load_tiny("transformer").text_encoder  # of before colour words carried anything; the UNet's is a student already
+    torch.manual_seed(0)
+    teacher = make_text_encoder(pipe.tokenizer)  # what ships is a student already
     stage = ColourWordStage(teacher, pipe.tokenizer, torch.device("cpu"), recipe)
     first = stage.loss(loop.Generators.of(5, 0), 24, 0.0)[1]
     before = {name: x.clone() for name, x in stage.teacher.state_dict().items()}
@@ -103,6 +105,25 @@ def test_the_students_learn(pipe: Any, tmp_path: Path) -> None:
 
 
 def test_an_encoder_that_is_a_student_already_is_known() -> None:
-    assert colour_words.carries_colours(load_tiny().text_encoder, load_tiny().tokenizer)
-    untaught = load_tiny("transformer")
-    assert not colour_words.carries_colours(untaught.text_encoder, untaught.tokenizer)
+    for pipe in (load_tiny(), load_tiny("transformer")):
+        assert colour_words.carries_colours(pipe.text_encoder, pipe.tokenizer)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        assert not colour_words.carries_colours(make_text_encoder(pipe.tokenizer).eval(), pipe.tokenizer)
+
+
+def test_a_student_is_not_taught_again(pipe: Any, tmp_path: Path) -> None:
+    """Its own states stay as they are, and the one that learns keeps its directions once, not twice."""
+    stage = ColourWordStage(
+        pipe.text_encoder, pipe.tokenizer, torch.device("cpu"), replace(colour_words.RECIPE, images=48, batch=24)
+    )
+    loop.train_stage(stage, tmp_path, lambda _: None)
+    shipped = load_tiny().text_encoder.state_dict()
+    assert all(torch.equal(x, shipped[name]) for name, x in stage.named.state_dict().items())
+    ids = ids_of(pipe, CAPTION)
+    named, bare = colour_words.targets(pipe.text_encoder, ids, CaptionTokens(pipe.tokenizer).read(ids), taught=True)
+    states = pipe.text_encoder(ids).last_hidden_state
+    torch.testing.assert_close(named, states)
+    torch.testing.assert_close(bare[0, place("red")], states[0, place("red")])
+    plain = pipe.text_encoder(ids_of(pipe, "a house above a car at night")).last_hidden_state
+    torch.testing.assert_close(bare[0, place("above")], plain[0, place("above") - 1])
