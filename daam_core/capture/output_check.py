@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attention.scores import full_precision, temporary_bytes
+from ..attention.precision import full_precision
+from ..attention.scores import temporary_bytes
 from .attention_call import AttentionCall
 
 QUERIES = 16

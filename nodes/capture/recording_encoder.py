@@ -47,7 +47,7 @@ class _RecordingEncoder:
         object.__setattr__(self, "_tokenizer", tokenizer)
         object.__setattr__(self, "_beside", beside)
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         return type(object.__getattribute__(self, "_encoder"))
 

@@ -93,7 +93,9 @@ def _put_last(options: Any, ours: Callable[..., Any]) -> None:
     """The hooks of a conditioning bring patches of their own, which ComfyUI 0.3 puts behind a run's: what they exchange has to
     be there when ours looks at it."""
     patches = options.get("patches") if isinstance(options, dict) else None
-    given = (patches or {}).get("attn2_patch") or [ours]
+    if not patches:
+        return
+    given = patches.get("attn2_patch") or [ours]
     if given[-1] is not ours and ours in given:
         options["patches"] = {**patches, "attn2_patch": [*(patch for patch in given if patch is not ours), ours]}
 
