@@ -89,16 +89,17 @@ def case_another_text_by_a_hook() -> None:
     assert "the words at a layer are not those of the prompt" in said, said
 
 
+def _twice(executor: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+    executor(_reference(x), *args, **kwargs)
+    return executor(x, *args, **kwargs)
+
+
 def case_a_network_that_runs_on_a_reference_first() -> None:
     """Reference ControlNet and its like show the network another picture first: its attention is not the picture's."""
 
     def change(model: Any) -> Any:
-        def twice(executor: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
-            executor(_reference(x), *args, **kwargs)
-            return executor(x, *args, **kwargs)
-
         changed = model.clone()
-        changed.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "another", twice)
+        changed.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "another", _twice)
         return changed
 
     for said in (_unet(change), _transformer("flux", change), _transformer("qwen", change), _transformer("wan", change)):
@@ -109,12 +110,8 @@ def case_a_wrapper_that_comes_while_sampling() -> None:
     """The same by a wrapper that stands inside of ours."""
 
     def change(model: Any) -> Any:
-        def twice(executor: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
-            executor(_reference(x), *args, **kwargs)
-            return executor(x, *args, **kwargs)
-
         def late(executor: Any, *args: Any, **kwargs: Any) -> Any:
-            add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "late", twice, args[2]["model_options"], is_model_options=True)
+            add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "late", _twice, args[2]["model_options"], is_model_options=True)
             return executor(*args, **kwargs)
 
         changed = model.clone()

@@ -40,6 +40,10 @@ def _host(name: str, settings: dict[str, Any], dtype: torch.dtype = torch.float3
     return host
 
 
+UNSET = {"MiniMaxH3": ("rope.inv_freq", "adaln_t_table")}
+"""Buffers that hold whatever was in memory until a checkpoint fills them."""
+
+
 def build(family: Family, dtype: torch.dtype = torch.float32) -> Any:
     """MODEL of a class, with random weights; `dtype` is that of the weights of its linear layers."""
     settings = family.settings if family.params is None else zoo._known(*family.params, family.settings)
@@ -49,6 +53,9 @@ def build(family: Family, dtype: torch.dtype = torch.float32) -> Any:
     for name, weight in patcher.model.diffusion_model.named_parameters():
         if "register_tokens" in name:  # large, so that maps of them in place of the text are far off
             weight.data *= 50
+    for name, buffer in patcher.model.diffusion_model.named_buffers():
+        if name in UNSET.get(family.name, ()):
+            buffer.data.copy_(_random(tuple(buffer.shape), 5))
     for module in patcher.model.diffusion_model.modules():
         if isinstance(module, torch.nn.Linear):
             module.weight.data = module.weight.data.to(dtype)
