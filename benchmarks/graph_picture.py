@@ -6,17 +6,15 @@ It shows the first example workflow after it ran.
 from __future__ import annotations
 
 import io
-import sys
-import tempfile
 import time
 from pathlib import Path
 
 from PIL import Image
 
-from tests.comfyui.hosts import ROOT, Server
-from tests.comfyui.hosts import find as find_host
+from tests.comfyui.hosts import ROOT
 from tests.comfyui.page import ComfyPage
-from tests.web.chromium import Chromium, find
+
+from .comfyui_page import comfyui_page
 
 EXAMPLE = ROOT / "example_workflows" / "01 Heat map of each word.json"
 PICTURE = ROOT / "assets" / "comfyui.jpg"
@@ -58,16 +56,8 @@ def photograph(page: ComfyPage, folder: Path) -> Image.Image:
 
 def main() -> None:
     """Write the picture; it says where the host or the browser was looked for, where there is none."""
-    host, chromium = find_host("0.33"), find()
-    if isinstance(host, str) or chromium is None:
-        sys.exit(host if isinstance(host, str) else "There is no Chromium.")
-    with tempfile.TemporaryDirectory() as base:
-        server = Server(host, Path(base))
-        try:
-            with Chromium(chromium, WINDOW, timeout=180) as browser:
-                photograph(ComfyPage(browser, server), Path(base)).save(PICTURE, quality=88)
-        finally:
-            server.close()
+    with comfyui_page(WINDOW) as (page, folder):
+        photograph(page, folder).save(PICTURE, quality=88)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,10 @@ from PIL import Image
 
 from daam_core import load_tiny, trace
 from daam_core.render import report_table
-from tests.comfyui.hosts import ROOT, Server
-from tests.comfyui.hosts import find as find_host
+from tests.comfyui.hosts import ROOT
 from tests.comfyui.page import ComfyPage
-from tests.web.chromium import Chromium, find
 
-from .workflow_pictures import example_picture
+from .comfyui_page import comfyui_page
 
 PICTURES = ROOT / "web" / "docs" / "images"
 MARGIN, TITLE = 14, 30
@@ -140,23 +137,13 @@ def beside(pictures: list[Image.Image]) -> Image.Image:
 
 def main(wanted: list[str]) -> None:
     """Write `web/docs/images/*.jpg`, of all nodes or of those that are named."""
-    host, chromium = find_host("0.33"), find()
-    if isinstance(host, str) or chromium is None:
-        sys.exit(host if isinstance(host, str) else "There is no Chromium.")
-    with tempfile.TemporaryDirectory() as base:
-        server = Server(host, Path(base))
-        try:
-            example_picture(server.base / "input" / "example.png")
-            names = [name for name in server.get("/object_info") if name.startswith("DaamLens")]
-            with Chromium(chromium, (1500, 1100), timeout=180) as browser:
-                page = ComfyPage(browser, server)
-                for name in wanted or names:
-                    shot, previewed = photograph(page, name, Path(base))
-                    result = result_of(name)
-                    picture = beside([shot, *previewed, *([] if result is None else [result])])
-                    picture.save(PICTURES / f"{name}.jpg", quality=88)
-        finally:
-            server.close()
+    with comfyui_page((1500, 1100), example=True) as (page, folder):
+        names = [name for name in page.server.get("/object_info") if name.startswith("DaamLens")]
+        for name in wanted or names:
+            shot, previewed = photograph(page, name, folder)
+            result = result_of(name)
+            picture = beside([shot, *previewed, *([] if result is None else [result])])
+            picture.save(PICTURES / f"{name}.jpg", quality=88)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def bicubic(levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         BadArgument: no level, a level of another shape, or a size below one pixel.
     """
     _check(levels, size)
-    with full_precision(levels[0].device), torch.autocast(levels[0].device.type, enabled=False):
+    with full_precision(levels[0].device):
         exact = [level.float() for level in levels]
         if _worth_splitting(exact, size):
             return _in_bands(exact, size)

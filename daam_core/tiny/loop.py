@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -48,6 +48,10 @@ class Recipe:
     constant: float = 0.35
     ema: float = 0.0
     seed: int = 0
+
+    def scaled(self, scale: float) -> Recipe:
+        """The same with `scale` times as many images, one batch at least."""
+        return replace(self, images=max(self.batch, round(self.images * scale)))
 
 
 class Stage(Protocol):

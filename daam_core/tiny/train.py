@@ -61,7 +61,7 @@ class Settings:
 
     def recipe(self, planned: Recipe) -> Recipe:
         """The recipe of a stage under this run's scale."""
-        return replace(planned, images=max(planned.batch, round(planned.images * self.scale)))
+        return planned.scaled(self.scale)
 
     def count(self, planned: int, least: int = 64) -> int:
         """A number of scenes under this run's scale."""

@@ -79,8 +79,9 @@ def train_transformer(settings: TransformerSettings, log: Log) -> Path:
         latents.empty_state(pipe.text_encoder, pipe.tokenizer)[:READ],
         latents.text_states(_bare(settings, pipe.text_encoder, pipe.tokenizer, device, log), ids),
     )
-    planned = settings.images or max(transformer.RECIPE.batch, round(transformer.RECIPE.images * settings.scale))
-    recipe = replace(transformer.RECIPE, images=planned)
+    recipe = transformer.RECIPE.scaled(settings.scale)
+    if settings.images is not None:
+        recipe = replace(recipe, images=settings.images)
     ends = transformer.end_positions(ids, pipe.tokenizer.eos_token_id)
     stage = transformer.TransformerStage(cache, ends, device, recipe, settings.compiled, log=log)
     train_stage(stage, settings.work, log, pause=settings.pause)
@@ -111,8 +112,7 @@ def _bare(
     settings: TransformerSettings, encoder: CLIPTextModel, tokenizer: CLIPTokenizer, device: torch.device, log: Log
 ) -> CLIPTextModel:
     """The student `bare` of a work folder, float32 and frozen; trained where there is none."""
-    planned = colour_words.RECIPE
-    recipe = replace(planned, images=max(planned.batch, round(planned.images * settings.scale)))
+    recipe = colour_words.RECIPE.scaled(settings.scale)
     stage = colour_words.ColourWordStage(copy.deepcopy(encoder), tokenizer, device, recipe)
     train_stage(stage, settings.work, log, pause=settings.pause)
     return stage.bare.eval().requires_grad_(False)
