@@ -131,10 +131,15 @@ class TransformerStage:
         recipe: Recipe = RECIPE,
         compiled: bool = True,
         log: Log = print,
+        single_until: float = SINGLE_UNTIL,
     ) -> None:
-        """`ends` int64 [N] are the positions of the end tokens in the cache's text states."""
+        """`ends` int64 [N] are the positions of the end tokens in the cache's text states.
+
+        The first `single_until` of the run shows scenes of one object only: 0 where the weights know them already.
+        """
         torch.manual_seed(recipe.seed)
         self.recipe, self.device, self.cache, self.ends, self.log = recipe, device, cache, ends, log
+        self.single_until = single_until
         self.model = make_transformer().to(device)
         self.model.set_attn_processor(PlainJointAttention())
         use_exact_gelu(self.model)
@@ -151,7 +156,7 @@ class TransformerStage:
     def loss(self, generators: Generators, batch: int, done: float) -> tuple[torch.Tensor, dict[str, float]]:
         """Mean squared error of the predicted flow, unweighted."""
         optim.set_rate([self.muon], MUON_RATE * self.muon.param_groups[0]["lr"])  # the loop gave it AdamW's
-        shown = self.cache.batch(generators, batch, done < SINGLE_UNTIL, drop=CAPTION_DROP)
+        shown = self.cache.batch(generators, batch, done < self.single_until, drop=CAPTION_DROP)
         x0 = shown.latents.to(self.device)
         ends = torch.where(shown.dropped, 1, self.ends[shown.pick])
         pooled = shown.context[torch.arange(batch), ends]

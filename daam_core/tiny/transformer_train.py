@@ -83,7 +83,8 @@ def train_transformer(settings: TransformerSettings, log: Log) -> Path:
     if settings.images is not None:
         recipe = replace(recipe, images=settings.images)
     ends = transformer.end_positions(ids, pipe.tokenizer.eos_token_id)
-    stage = transformer.TransformerStage(cache, ends, device, recipe, settings.compiled, log=log)
+    singles = 0.0 if settings.from_shipped else transformer.SINGLE_UNTIL  # shipped weights know one object
+    stage = transformer.TransformerStage(cache, ends, device, recipe, settings.compiled, log, singles)
     train_stage(stage, settings.work, log, pause=settings.pause)
     out = settings.out or settings.work / "weights"
     whole = assemble_transformer(trained_transformer(settings.work), pipe.text_encoder, pipe.tokenizer, pipe.vae.cpu())

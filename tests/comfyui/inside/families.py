@@ -40,22 +40,34 @@ def _host(name: str, settings: dict[str, Any], dtype: torch.dtype = torch.float3
     return host
 
 
-UNSET = {"MiniMaxH3": ("rope.inv_freq", "adaln_t_table")}
-"""Buffers that hold whatever was in memory until a checkpoint fills them."""
+@contextmanager
+def _unset_memory_shows() -> Iterator[None]:
+    """PyTorch fills memory that nobody has written to with NaN, so that what waits for a checkpoint can be told."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def _fill_tables(network: torch.nn.Module) -> None:
+    """Random numbers in the buffers that only a checkpoint would fill."""
+    for buffer in network.buffers():
+        if buffer.is_floating_point() and not bool(buffer.isfinite().all()):
+            buffer.data.copy_(_random(tuple(buffer.shape), 5))
 
 
 def build(family: Family, dtype: torch.dtype = torch.float32) -> Any:
     """MODEL of a class, with random weights; `dtype` is that of the weights of its linear layers."""
     settings = family.settings if family.params is None else zoo._known(*family.params, family.settings)
     weights = {name: _random(shape, 3) for name, shape in family.weights.items()}
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), _unset_memory_shows():
         patcher = zoo._patcher(_host(family.name, settings, dtype).get_model(weights, ""))
     for name, weight in patcher.model.diffusion_model.named_parameters():
         if "register_tokens" in name:  # large, so that maps of them in place of the text are far off
             weight.data *= 50
-    for name, buffer in patcher.model.diffusion_model.named_buffers():
-        if name in UNSET.get(family.name, ()):
-            buffer.data.copy_(_random(tuple(buffer.shape), 5))
+    _fill_tables(patcher.model.diffusion_model)
     for module in patcher.model.diffusion_model.modules():
         if isinstance(module, torch.nn.Linear):
             module.weight.data = module.weight.data.to(dtype)
