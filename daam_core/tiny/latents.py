@@ -85,7 +85,8 @@ class LatentCache:
     """Latents float16 [N, 4, h, w], h = w = 16 of 128 px, 32 of 256; objects uint8 [N]; text states float16 [N, 77, 128].
 
     `empty` float16 [77, 128] is what the text encoder makes of the empty prompt. `bare`, where there is one, holds the
-    states in which only colour words tell a colour; a picture is shown with either.
+    states in which only colour words tell a colour; a picture is shown with either. `weights`, where there are any, float
+    [N], say how often a scene is shown beside the others.
     """
 
     latents: torch.Tensor
@@ -93,6 +94,7 @@ class LatentCache:
     context: torch.Tensor
     empty: torch.Tensor
     bare: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
 
     @classmethod
     def load(
@@ -112,7 +114,11 @@ class LatentCache:
         classifier-free guidance needs. Half of the others have the `bare` states, where there are any.
         """
         pool = torch.nonzero(self.objects == 1)[:, 0] if singles else torch.arange(len(self.latents))
-        pick = pool[torch.randint(0, len(pool), (count,), generator=generators.torch)]
+        if self.weights is None:
+            drawn = torch.randint(0, len(pool), (count,), generator=generators.torch)
+        else:
+            drawn = torch.multinomial(self.weights[pool], count, replacement=True, generator=generators.torch)
+        pick = pool[drawn]
         context = self.context[pick]
         dropped = torch.rand(count, generator=generators.torch) < drop
         if self.bare is not None:
@@ -120,6 +126,12 @@ class LatentCache:
             context[colourless] = self.bare[pick[colourless]]
         context[dropped] = self.empty
         return Batch(self.latents[pick].float(), context.float(), pick, dropped)
+
+
+def placed(ids: torch.Tensor, tokenizer: CLIPTokenizer) -> torch.Tensor:
+    """Whether each caption says where its things lie: bool [N] of token ids [N, tokens]."""
+    words = [tokenizer(word).input_ids[1] for word in ("next", "above", "below")]
+    return torch.isin(ids, torch.tensor(words)).any(1)
 
 
 def empty_state(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> torch.Tensor:

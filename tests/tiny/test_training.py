@@ -148,6 +148,21 @@ def test_training_attention_equals_the_pipelines(cache: latents.LatentCache) -> 
     torch.testing.assert_close(plain, usual, rtol=1e-4, atol=1e-4)
 
 
+def test_the_cache_shows_scenes_as_often_as_their_weights_say(cache: latents.LatentCache) -> None:
+    weights = torch.zeros(len(cache.latents))
+    weights[3], weights[5] = 1.0, 3.0
+    shown = replace(cache, weights=weights).batch(loop.Generators.of(1, 1), 400, singles=False, drop=0.0).pick
+    assert set(shown.tolist()) == {3, 5}
+    assert 270 < int((shown == 5).sum()) < 330
+
+
+def test_captions_that_place_their_things_are_found() -> None:
+    tokenizer = load_tiny().tokenizer
+    texts = ["a red house above a green tree", "a car next to a sun", "a star below a fish", "a red house and a tree", "a moon"]
+    ids = tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
+    assert latents.placed(ids, tokenizer).tolist() == [True, True, True, False, False]
+
+
 def test_the_cache_drops_captions_and_picks_single_objects(cache: latents.LatentCache) -> None:
     all_dropped = cache.batch(loop.Generators.of(0, 0), 4, singles=True, drop=1.0)
     assert torch.equal(all_dropped.context[0], all_dropped.context[3])
