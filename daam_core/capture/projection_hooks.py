@@ -40,7 +40,7 @@ class GridHook:
         if not compiled.is_compiling() and self.dispatcher.thread != get_ident():
             return
         hidden = args[0] if args else kwargs.get("hidden_states", kwargs.get("x"))
-        if hidden is not None and hidden.dim() == 4:
+        if isinstance(hidden, Tensor) and hidden.dim() == 4:
             self._grid = (hidden.shape[2], hidden.shape[3])
 
 
@@ -97,8 +97,13 @@ class QKHook:
         return handles
 
     def _wrap(self, projection: nn.Module, name: str, on_forward: OnForward) -> ForwardWrapper | RemovableHandle:
-        if self._op is not None or projection._forward_hooks:
+        if self._op is not None:
             return wrap_forward(projection, on_forward, by_hook=True)
+        if projection._forward_hooks:
+            return projection.register_forward_hook(
+                lambda module, args, kwargs, output: on_forward(module, args or tuple(kwargs.values()), output),
+                with_kwargs=True,
+            )
         return ProjectionWrapper(projection, on_forward, self._dispatcher, self.index, name == "to_k")
 
     def set_mode(self, mode: int) -> None:
@@ -130,8 +135,10 @@ class QKHook:
         else:
             self.q = output
 
-    def on_query(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def on_query(self, _module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._dispatcher.thread != get_ident() if self._op is None else self._skips():
+            return
+        if not isinstance(output, Tensor):  # such a layer is named as one whose projections are not its own
             return
         source = args[0] if args else None
         k = self.k
@@ -141,8 +148,10 @@ class QKHook:
             self._look_for_writes(k)
             self._pair(output, k, source, self._source)
 
-    def on_key(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def on_key(self, _module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._dispatcher.thread != get_ident() if self._op is None else self._skips():
+            return
+        if not isinstance(output, Tensor):
             return
         source = args[0] if args else None
         q = self.q
@@ -152,10 +161,13 @@ class QKHook:
             self._look_for_writes(q)
             self._pair(q, output, self._source, source)
 
-    def on_fused_key_value(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        self.on_key(module, args, output.chunk(2, dim=-1)[0])
+    def on_fused_key_value(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor):
+            self.on_key(module, args, output.chunk(2, dim=-1)[0])
 
-    def on_fused(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def on_fused(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if not isinstance(output, Tensor):
+            return
         q, k, _ = output.chunk(3, dim=-1)
         self.on_query(module, args, q)
         self.on_key(module, args, k)
