@@ -166,7 +166,7 @@ class Accumulator:
                 )
             found = self._batches.get(key)
             batch = found if found is not None and found.enabled else None
-        return LayerPlan(q.shape, k.shape, grid, where.index, target, batch, layer)
+        return LayerPlan(q.shape, k.shape, q.dtype, grid, where.index, target, batch, layer)
 
     def add_joint(
         self,

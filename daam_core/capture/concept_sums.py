@@ -126,7 +126,7 @@ class ConceptSums:
         terms: dict[Grid, int] = {}
         for one in self.sums[image].values():
             grid = one.area.canvas(one.grid)
-            total, weighted = (one.area.put(_planes(x[:, :, concepts], one.grid)) for x in (one.total, one.late))
+            total, weighted = (one.area.put(_planes(x[:, :, concepts], one.grid), image) for x in (one.total, one.late))
             sums[grid] = sums.get(grid, 0) + _with_specials(total[0])
             late[grid] = late.get(grid, 0) + _with_specials(weighted[0])
             presence[grid] = presence.get(grid, 0) + weighted[1]

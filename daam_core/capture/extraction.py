@@ -52,7 +52,7 @@ def recorded_image(
     for part in recorded.values():
         grid = part.area.canvas(part.grid)
         total, weighted = (
-            part.area.put(_planes(x[image], part.grid, channels, part.frames)) for x in (part.total, part.time_weighted)
+            part.area.put(_planes(x[image], part.grid, channels, part.frames), image) for x in (part.total, part.time_weighted)
         )
         sums[grid] = sums[grid] + total if grid in sums else total
         time_weighted[grid] = time_weighted[grid] + weighted if grid in time_weighted else weighted
@@ -104,7 +104,7 @@ def _heads(accumulator: Accumulator, image: int, channels: int, frames: Frames |
     """
     found: dict[int, Tensor] = {}
     for (layer, grid, area), x in accumulator.heads.items():
-        own = area.put(_planes(x.unflatten(0, (accumulator.images, -1))[image], grid, channels))
+        own = area.put(_planes(x.unflatten(0, (accumulator.images, -1))[image], grid, channels), image)
         own = own / (1 if frames is None else frames.latents)
         if own.shape[-2:] != accumulator.grids[layer]:
             first, second = ("x".join(map(str, side)) for side in (accumulator.grids[layer], own.shape[-2:]))
@@ -129,7 +129,7 @@ def _detail(accumulator: Accumulator, image: int, channels: int, position: dict[
         if buffer.into.frames is not None:  # summed over the frames: their mean, as of a frame that stands for several
             steps = [x / buffer.into.frames.latents for x in steps]
         # Layer sums over many steps pass float16's range of whole numbers, not its range: 3 digits stay.
-        stacked = torch.stack([buffer.area.put(_planes(x.half(), buffer.grid, tokens)) for x in steps])
+        stacked = torch.stack([buffer.area.put(_planes(x.half(), buffer.grid, tokens), image) for x in steps])
         grid, number = buffer.area.canvas(buffer.grid), -1 if buffer.layer is None else position[buffer.layer]
         same = kept.setdefault(grid, {})
         same[number] = same[number] + stacked if number in same else stacked
@@ -171,7 +171,7 @@ def _output(sums: OutputSums | None, image: int, channels: int) -> OutputSpace |
         return None
     scores: dict[Grid, Tensor] = {}
     for (grid, area), x in sums.scores.items():
-        maps = area.put(_planes(x[image], grid, channels))
+        maps = area.put(_planes(x[image], grid, channels), image)
         canvas = area.canvas(grid)
         scores[canvas] = scores[canvas] + maps if canvas in scores else maps
     affinity: dict[Grid, Tensor] = {}

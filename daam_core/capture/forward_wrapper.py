@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-OnForward = Callable[[nn.Module, tuple[Any, ...], Tensor], None]
+OnForward = Callable[[nn.Module, tuple[Any, ...], Any], None]
 """Takes a module, the positional arguments of its call and what it gave out, as a forward hook does. It must not raise."""
 
 

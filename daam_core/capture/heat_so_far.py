@@ -50,7 +50,7 @@ def heat_so_far(
             continue
         own = _word_sums(part, position, channels)
         if area.whole:
-            own = part.area.put(own)
+            own = part.area.put(own, position)
         grid = (own.shape[0], own.shape[1])
         levels[grid] = levels[grid] + own if grid in levels else own
         terms += part.terms

@@ -78,6 +78,7 @@ class LayerPlan:
 
     Attributes:
         q_shape, k_shape: queries `[batch, n, heads * d]`, keys `[batch, keys, heads * d]`.
+        dtype: of the queries.
         grid: (h, w) of the queries.
         index: rows of the batch that are recorded.
         target: what sums it.
@@ -87,6 +88,7 @@ class LayerPlan:
 
     q_shape: torch.Size
     k_shape: torch.Size
+    dtype: torch.dtype
     grid: Grid
     index: slice
     target: CrossSums | SelfSums
@@ -94,8 +96,8 @@ class LayerPlan:
     layer: int = -1
 
     def fits(self, grid: Grid, q: Tensor, k: Tensor) -> bool:
-        """Whether these are queries and keys of the planned shapes."""
-        return q.shape == self.q_shape and k.shape == self.k_shape and grid == self.grid
+        """Whether these are queries and keys of the planned shapes and precision."""
+        return q.shape == self.q_shape and k.shape == self.k_shape and grid == self.grid and q.dtype == self.dtype
 
     def add(self, q: Tensor, k: Tensor, keys: object | None = None) -> None:
         """The layer's attention of one step; `keys` tells whether its keys are those of an earlier step, see `Held`."""

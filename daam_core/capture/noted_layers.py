@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..errors import NothingRecorded
 from ..types import Grid
 from .planned_layers import PlannedLayers, pairs
 from .projection_hooks import QKHook
 from .projection_wrapper import Note
+from .shared_keys import WRITTEN
 
 Read = Callable[[int, Grid, Tensor, Tensor, bool, bool], None]
 """Takes a layer that is not as it was planned, see `AttentionReceiver.on_attention`."""
@@ -26,6 +28,9 @@ def take_notes(
         context: the text that the UNet was given.
         hooks: on its layers, by their numbers.
         read: takes the others.
+
+    Raises:
+        NothingRecorded: somebody wrote into what one of the others gave out, behind its projection.
     """
     if planned.hold_all(notes, context, lambda index: hooks[index].grid_hook.grid):
         return
@@ -39,6 +44,8 @@ def take_notes(
         known = cross and (of_context or k is not None)
         if known and planned.hold(index, grid, q, k, q_version, k_version, of_context):
             continue
+        if q._version != q_version or (k is not None and k._version != k_version):
+            raise NothingRecorded(WRITTEN)
         if k is None:
             with torch.no_grad():
                 k = hook.attn.to_k(text)  # as it was: the same weights on the same text

@@ -16,7 +16,7 @@ from .layer_batching import LayerBatch
 from .layer_plan import LayerPlan
 from .projection_wrapper import Note
 
-_shape = attrgetter("shape")
+_shape, _dtype = attrgetter("shape"), attrgetter("dtype")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class _AsBefore:
     Attributes:
         order: (layer, whether these are keys) of its notes, in their order: queries ahead of keys.
         layers: their layers.
-        q_shapes: of their queries.
+        q_shapes, q_dtypes: of their queries.
         plans: of each layer.
         batches: where layers wait, and which of them do.
     """
@@ -34,6 +34,7 @@ class _AsBefore:
     order: tuple[tuple[int, ...], tuple[bool, ...]]
     layers: tuple[int, ...]
     q_shapes: list[torch.Size]
+    q_dtypes: list[torch.dtype]
     plans: list[Sequence[LayerPlan]]
     batches: list[tuple[LayerBatch, list[int]]]
 
@@ -47,7 +48,8 @@ class _AsBefore:
             for plan in found:
                 if plan.batch is not None:
                     places.setdefault(plan.batch, []).append(place)
-        return _AsBefore(order, layers, [found[0].q_shape for found in own], own, list(places.items()))
+        shapes, dtypes = [one.q_shape for one, *_ in own], [one.dtype for one, *_ in own]
+        return _AsBefore(order, layers, shapes, dtypes, own, list(places.items()))
 
 
 class LayerPlans:
@@ -141,6 +143,8 @@ class PlannedLayers:
         first = plans[0]
         if q.shape != first.q_shape or grid != first.grid or (k is not None and k.shape != first.k_shape):
             return False
+        if q.dtype != first.dtype:
+            return False
         self.read.append(layer)
         held = q, k, q_version, k_version, layer, self.text_keys if of_context else None
         for plan in plans:
@@ -163,6 +167,8 @@ class PlannedLayers:
             return False
         q, k = tensors[::2], tensors[1::2]
         if any(map(is_, sources[::2], repeat(context))) or list(map(_shape, q)) != before.q_shapes:
+            return False
+        if list(map(_dtype, q)) != before.q_dtypes:
             return False
         for layer, keys, (plan, *_) in zip(before.layers, k, before.plans, strict=True):
             if grid_of(layer) != plan.grid or (keys is not None and keys.shape != plan.k_shape):

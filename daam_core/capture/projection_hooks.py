@@ -5,7 +5,6 @@ from __future__ import annotations
 from threading import get_ident
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -38,10 +37,10 @@ class GridHook:
 
     def _on_input(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # A compiled graph is traced with a hook that always reads: its operator asks for the thread.
-        if not torch.compiler.is_compiling() and self.dispatcher.thread != get_ident():
+        if not compiled.is_compiling() and self.dispatcher.thread != get_ident():
             return
         hidden = args[0] if args else kwargs.get("hidden_states", kwargs.get("x"))
-        if hidden is not None and hidden.dim() == 4:
+        if isinstance(hidden, Tensor) and hidden.dim() == 4:
             self._grid = (hidden.shape[2], hidden.shape[3])
 
 
@@ -98,8 +97,13 @@ class QKHook:
         return handles
 
     def _wrap(self, projection: nn.Module, name: str, on_forward: OnForward) -> ForwardWrapper | RemovableHandle:
-        if self._op is not None or projection._forward_hooks:
+        if self._op is not None:
             return wrap_forward(projection, on_forward, by_hook=True)
+        if projection._forward_hooks:
+            return projection.register_forward_hook(
+                lambda module, args, kwargs, output: on_forward(module, args or tuple(kwargs.values()), output),
+                with_kwargs=True,
+            )
         return ProjectionWrapper(projection, on_forward, self._dispatcher, self.index, name == "to_k")
 
     def set_mode(self, mode: int) -> None:
@@ -131,8 +135,10 @@ class QKHook:
         else:
             self.q = output
 
-    def on_query(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def on_query(self, _module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._dispatcher.thread != get_ident() if self._op is None else self._skips():
+            return
+        if not isinstance(output, Tensor):  # such a layer is named as one whose projections are not its own
             return
         source = args[0] if args else None
         k = self.k
@@ -142,8 +148,10 @@ class QKHook:
             self._look_for_writes(k)
             self._pair(output, k, source, self._source)
 
-    def on_key(self, _module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def on_key(self, _module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._dispatcher.thread != get_ident() if self._op is None else self._skips():
+            return
+        if not isinstance(output, Tensor):
             return
         source = args[0] if args else None
         q = self.q
@@ -153,10 +161,13 @@ class QKHook:
             self._look_for_writes(q)
             self._pair(q, output, self._source, source)
 
-    def on_fused_key_value(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        self.on_key(module, args, output.chunk(2, dim=-1)[0])
+    def on_fused_key_value(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor):
+            self.on_key(module, args, output.chunk(2, dim=-1)[0])
 
-    def on_fused(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def on_fused(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if not isinstance(output, Tensor):
+            return
         q, k, _ = output.chunk(3, dim=-1)
         self.on_query(module, args, q)
         self.on_key(module, args, k)
@@ -182,7 +193,7 @@ class QKHook:
 
     def _skips(self) -> bool:
         """Whether this forward is not the one that is recorded. What is being compiled is told by its operator later."""
-        if torch.compiler.is_compiling():
+        if compiled.is_compiling():
             return False
         return self._dispatcher.thread != get_ident()
 
@@ -190,7 +201,7 @@ class QKHook:
         """Queries and keys of one call, and what they were made of: different inputs where the keys are text."""
         cross = source is None or source is not context
         self.q = self.k = self._source = None
-        if self._op is not None and torch.compiler.is_compiling():
+        if self._op is not None and compiled.is_compiling():
             self._op.call(q, k, self.index, self.grid_hook.grid, cross)
         else:
             self.is_cross = cross

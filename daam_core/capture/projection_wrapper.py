@@ -52,7 +52,9 @@ class ProjectionWrapper(ForwardWrapper):
         mode, dispatcher = self.mode, self._dispatcher
         if mode == SKIP or dispatcher.thread != get_ident():
             return output
-        if mode == NOTE:
+        if not args:
+            args = tuple(kwargs.values())  # a processor may name what it gives
+        if mode == NOTE and isinstance(output, Tensor):
             source = args[0] if args else None
             if self._is_key and source is dispatcher.context and self._layer in dispatcher.spared:
                 dispatcher.notes.append((self._layer, True, source, None, 0))
@@ -94,7 +96,6 @@ class GridWrapper(ForwardWrapper):
         module, below = self._module, self._below
         if self._dispatcher.thread == get_ident():
             hidden = args[0] if args else kwargs.get("hidden_states", kwargs.get("x"))
-            shape: tuple[int, ...] = () if hidden is None else hidden.shape
-            if len(shape) == 4:
+            if isinstance(hidden, Tensor) and len(shape := hidden.shape) == 4:
                 self.grid = (shape[2], shape[3])
         return type(module).forward(module, *args, **kwargs) if below is None else below(*args, **kwargs)

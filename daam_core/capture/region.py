@@ -18,7 +18,8 @@ class Area:
     Attributes:
         top, left, height, width: the rectangle that the model was shown: a part of the picture (all within 0..1), or more
             than the picture (top and left <= 0, height and width >= 1), where its edges were cut off afterwards.
-        mask: float `[H, W]` 0..1 over the whole picture, where the prompt counts; None is everywhere.
+        mask: float `[H, W]` 0..1 over the whole picture, where the prompt counts; None is everywhere. `[masks, H, W]` are those
+            of a batch's pictures, from the first again where there are fewer.
         counted: whether its terms are counted; not those of a further view of what another area shows.
     """
 
@@ -38,17 +39,18 @@ class Area:
         """The grid of the whole picture at the density of `grid` inside the rectangle."""
         return _along(grid[0], self.height), _along(grid[1], self.width)
 
-    def put(self, maps: Tensor) -> Tensor:
+    def put(self, maps: Tensor, picture: int = 0) -> Tensor:
         """Maps `[..., h, w]` of the rectangle -> `[..., H, W]` of the whole picture, 0 elsewhere, mask applied.
 
-        What lies outside the picture is left out."""
+        What lies outside the picture is left out; `picture` is its number in the batch."""
         h, w = maps.shape[-2:]
         height, width = self.canvas((h, w))
         y, x = _offset(self.top, h, height), _offset(self.left, w, width)
         placed = maps if self.whole else F.pad(maps, (x, width - w - x, y, height - h - y))
         if self.mask is None:
             return placed
-        mask = self.mask.detach().float().cpu()
+        mask = self.mask if self.mask.dim() == 2 else self.mask[picture % len(self.mask)]
+        mask = mask.detach().float().cpu()
         return placed * torch.nn.functional.adaptive_avg_pool2d(mask[None, None], (height, width))[0, 0].to(placed.dtype)
 
 

@@ -22,6 +22,7 @@ class Tokenized:
         text: what it was given, a chat template's text included.
         ids: the tokens.
         mask: for each of them whether it is a token, not padding.
+        may_cut: whether it was asked to cut off what is longer than it may be.
     """
 
     component: str
@@ -29,6 +30,7 @@ class Tokenized:
     text: str
     ids: tuple[int, ...]
     mask: tuple[bool, ...]
+    may_cut: bool = False
 
 
 class _Thread(threading.local):
@@ -90,13 +92,13 @@ def _wrap_call(below: Callable[..., Any]) -> Callable[..., Any]:
         result = below(self, *args, **kwargs)
         for names, found in _THREAD.records:
             if (name := names.get(id(self))) is not None:
-                found += _read(name, self, args[0] if args else kwargs.get("text"), result)
+                found += _read(name, self, args[0] if args else kwargs.get("text"), result, bool(kwargs.get("truncation")))
         return result
 
     return call
 
 
-def _read(name: str, tokenizer: Any, text: Any, result: Any) -> list[Tokenized]:
+def _read(name: str, tokenizer: Any, text: Any, result: Any, may_cut: bool) -> list[Tokenized]:
     """What one call read; nothing where its form is not that of texts in and ids out."""
     texts = [text] if isinstance(text, str) else list(text) if isinstance(text, (list, tuple)) else []
     try:
@@ -106,10 +108,8 @@ def _read(name: str, tokenizer: Any, text: Any, result: Any) -> list[Tokenized]:
     rows, masks = _rows(ids), _rows(mask)
     if len(rows) != len(texts) or not all(isinstance(t, str) for t in texts):
         return []
-    return [
-        Tokenized(name, tokenizer, t, tuple(row), tuple(bool(x) for x in masks[i]) if i < len(masks) else (True,) * len(row))
-        for i, (t, row) in enumerate(zip(texts, rows, strict=True))
-    ]
+    kept = [tuple(map(bool, mask)) for mask in masks] or [(True,) * len(row) for row in rows]
+    return [Tokenized(name, tokenizer, *one, may_cut) for one in zip(texts, map(tuple, rows), kept, strict=False)]
 
 
 def _rows(values: Any) -> list[Sequence[int]]:

@@ -143,17 +143,19 @@ class _LayerHook:
         ]
         return [(module, on) for module, on in found if isinstance(module, nn.Module)]
 
-    def _on_value(self, _module: nn.Module, _args: tuple[Any, ...], values: Tensor) -> None:
-        if self._outputs.thread == get_ident():
+    def _on_value(self, _module: nn.Module, _args: tuple[Any, ...], values: Any) -> None:
+        if self._outputs.thread == get_ident() and isinstance(values, Tensor):
             self._values = values
 
-    def _on_key_value(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        self._on_value(module, args, output.chunk(2, dim=-1)[1])
+    def _on_key_value(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor):
+            self._on_value(module, args, output.chunk(2, dim=-1)[1])
 
-    def _on_fused(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        self._on_value(module, args, output.chunk(3, dim=-1)[2])
+    def _on_fused(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor):
+            self._on_value(module, args, output.chunk(3, dim=-1)[2])
 
-    def _on_output(self, _module: nn.Module, args: tuple[Any, ...], _output: Tensor) -> None:
+    def _on_output(self, _module: nn.Module, args: tuple[Any, ...], _output: Any) -> None:
         values, self._values = self._values, None
-        if values is not None and args and self._outputs.thread == get_ident():
+        if values is not None and args and isinstance(args[0], Tensor) and self._outputs.thread == get_ident():
             self._outputs.on_output(self, values, args[0])

@@ -182,18 +182,26 @@ def _part(encoding: Encoding, component: str, name: str, index: int, size: int, 
         return _quoted(rows, text, size, family)
     fitting = []
     for row in [_with_suffix(row, rows[-1]) for row in rows[:-1]] if family.suffix else rows:
-        if _solid(text) not in _solid(row.text):
+        own = _solid(text) in _solid(row.text)
+        if not own and not (row.may_cut and _is_cut(row, text, rows)):
             continue
         kept = [i for i, on in enumerate(row.mask) if on]
         columns = columns_of(len(row.ids), kept, size, family.keeps)
         if columns is not None:
-            fitting.append((len(row.text), row, columns))
+            fitting.append(((not own, len(row.text)), row, columns))
+    # What may not be cut is read beside what is encoded, to tell how much of a long text is lost.
+    fitting = [entry for entry in fitting if entry[1].may_cut] or fitting
     for _, row, columns in sorted(fitting, key=lambda entry: entry[0]):
         bare = _solid(row.text) == _solid(text)
         prompt = templated_prompt(row.ids, row.mask, columns, row.tokenizer, text, bare and family.keeps != "first and tail")
         if prompt is not None:
             return prompt
     return None
+
+
+def _is_cut(row: Tokenized, text: str, rows: Sequence[Tokenized]) -> bool:
+    """Whether a row is the beginning of a longer one that has the whole text: some pipelines cut it themselves, too."""
+    return any(other.text.startswith(row.text) and _solid(text) in _solid(other.text) for other in rows)
 
 
 def _quoted(rows: Sequence[Tokenized], text: str, size: int, family: Family) -> Prompt | None:

@@ -22,12 +22,14 @@ from ...daam_core.prompt.encoders import encoder_name
 from ...daam_core.prompt.prompt import Prompt
 from .concept_encoding import KEY as CONCEPTS
 from .context_alignment import context_prompt, is_zeroed, of_length, placed, wordless
-from .default_cond import AtWork, DefaultAreas, area_and_weight, is_default
+from .default_cond import AtWork, DefaultAreas, area_and_weight, is_default, of_pictures
 from .prompt_tokens import KEY, PromptTokens
 
 Side = Literal["prompt", "negative"]
 Cond = dict[str, Any]
 SIDES: tuple[Side, ...] = ("prompt", "negative")
+_ALL = 2**31
+"""More than a latent has along any axis: ComfyUI cuts an area down to what is there."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Conds:
             side = _side(name)
             if side is not None and conds:
                 self._rows[name] = dict(self._resolve(side, conds, _uuids(asked.get(name)), latent, areas))
+        _check_frames([row for rows in self._rows.values() for row in rows.values()], latent)
         prompts = self.prompts["prompt"]
         if prompts and all(len(one.padding) == one.length > 0 for one in prompts):
             raise NothingRecorded(
@@ -101,7 +104,7 @@ class Conds:
             if part is not None:
                 yield (
                     cond["uuid"],
-                    Row(side, part, areas.setdefault(_area_id(cond), _area(cond, latent[-2:])), _size(cond, latent)),
+                    Row(side, part, areas.setdefault(_area_id(cond), _area(cond, latent)), _size(cond, latent)),
                 )
 
     def begin(self, names: Iterable[str], lists: Mapping[str, Any], x: Tensor, timestep: Tensor) -> None:
@@ -122,6 +125,15 @@ class Conds:
     def rows(self, names: Mapping[int, str], indices: Sequence[int], uuids: Sequence[Any]) -> list[Row | None]:
         """What the row groups of one call are; `names` says which list stands at which position of the call."""
         return [self._rows.get(names.get(i, ""), {}).get(uuid) for i, uuid in zip(indices, uuids, strict=True)]
+
+
+def _check_frames(rows: Sequence[Row], latent: Sequence[int]) -> None:
+    """Raises NothingRecorded: prompts of some frames stand beside prompts of all, and maps have all frames or their sum."""
+    if len(latent) == 5 and len({row.size[0] == latent[2] for row in rows if row.side == "prompt"}) > 1:
+        raise NothingRecorded(
+            "one prompt is for some frames of the video and another one for all of it, so their maps have no common frames. "
+            "Give every prompt all frames, or each of them a part"
+        )
 
 
 def names_of(lists: Sequence[Any], known: Mapping[str, Any]) -> dict[int, str]:
@@ -196,20 +208,33 @@ def _area_id(cond: Cond) -> Any:
     return (tuple(cond["area"]) if cond.get("area") is not None else None, None if mask is None else id(mask))
 
 
+def _box(cond: Cond, dims: int) -> list[int] | None:
+    """The area of a conditioning as ComfyUI cuts it out of a latent of so many axes: sizes, then where they begin; None where
+    there is none. An area of fewer axes ((height, width, top, left) of a video) holds all frames."""
+    if cond.get("area") is None:
+        return None
+    box = [int(n) for n in cond["area"]]
+    while len(box) // 2 < dims:
+        box = [_ALL, *box[: len(box) // 2], 0, *box[len(box) // 2 :]]
+    return box[:dims] + box[len(box) // 2 : len(box) // 2 + dims]
+
+
 def _size(cond: Cond, latent: Sequence[int]) -> tuple[int, ...]:
     """What ComfyUI cuts out of the latent for a conditioning."""
-    box = cond.get("area") or ()
-    dims = len(box) // 2
-    return tuple(min(int(box[i]), n - int(box[dims + i])) if i < dims else n for i, n in enumerate(map(int, latent[2:])))
+    whole = tuple(int(n) for n in latent[2:])
+    box = _box(cond, len(whole))
+    if box is None:
+        return whole
+    return tuple(min(size, n - start) for size, start, n in zip(box, box[len(whole) :], whole, strict=False))
 
 
-def _area(cond: Cond, size: Sequence[int]) -> Area:
-    """`area` is (height, width, top, left) in latent positions, or (frames, height, width, first frame, top, left)."""
-    box, mask = cond.get("area"), cond.get("mask")
-    if mask is not None:
-        mask = mask if mask.dim() == 2 else mask.flatten(0, -3).mean(0)
+def _area(cond: Cond, latent: Sequence[int]) -> Area:
+    """Where in the picture a conditioning is at work."""
+    whole, mask = latent[2:], cond.get("mask")
+    box = _box(cond, len(whole))
+    mask = None if mask is None else of_pictures(mask)
     if box is None:
         return WHOLE if mask is None else Area(mask=mask)
-    dims = len(box) // 2
-    (h, w), (top, left) = box[dims - 2 : dims], box[-2:]
-    return Area(top / size[0], left / size[1], min(1.0, h / size[0]), min(1.0, w / size[1]), mask)
+    (h, w), (top, left) = box[len(whole) - 2 : len(whole)], box[-2:]
+    height, width = whole[-2:]
+    return Area(top / height, left / width, min(1.0, h / height), min(1.0, w / width), mask)

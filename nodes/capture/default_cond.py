@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...daam_core.capture.region import Area
+from ...daam_core.errors import NothingRecorded
 
 Cond = Mapping[str, Any]
 AtWork = Callable[[Cond, Tensor, Tensor], Any]
@@ -55,7 +56,7 @@ class DefaultAreas:
 
 
 def _left_over(found: Sequence[Any], x: Tensor) -> Tensor:
-    """1 less the weights of what was found, not below 0: `[h, w]`, frames and pictures averaged."""
+    """1 less the weights of what was found, not below 0: `[pictures, h, w]`; the weights of all channels are the same."""
     left = torch.ones_like(x)
     for one in found:
         part = left
@@ -64,4 +65,18 @@ def _left_over(found: Sequence[Any], x: Tensor) -> Tensor:
             for i in range(dims):
                 part = part.narrow(i + 2, one.area[dims + i], one.area[i])
         part -= one.mult
-    return left.relu_().flatten(0, -3).mean(0)
+    return of_pictures(left.relu_()[:, 0])
+
+
+def of_pictures(mask: Tensor) -> Tensor:
+    """A mask `[h, w]` or `[masks, (frames,) h, w]` as `Area` has it, without frames.
+
+    Raises:
+        NothingRecorded: the frames of a video have different masks.
+    """
+    if mask.dim() == 4 and not bool((mask == mask[:, :1]).all()):
+        raise NothingRecorded(
+            "a prompt has a mask for each frame of the video, and its words are not read frame by frame. Give it one mask "
+            "for all frames (ConditioningSetMask with a single mask)"
+        )
+    return mask[:, 0] if mask.dim() == 4 else mask

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -10,8 +12,10 @@ from torch import Tensor
 
 from daam_core.capture.accumulator import Accumulator
 from daam_core.capture.buffers import StoreOptions
+from daam_core.capture.noted_layers import take_notes
 from daam_core.capture.planned_layers import LayerPlans, PlannedLayers, pairs
 from daam_core.capture.projection_wrapper import Note
+from daam_core.errors import NothingRecorded
 
 LAYERS, KEYS, GRID = 12, 6, (2, 2)
 CONTEXT = torch.randn(2, KEYS, 5)
@@ -96,13 +100,28 @@ def _of_another_size(notes: list[Note]) -> list[Note]:
     return [*notes[:4], (layer, is_key, source, torch.randn(2, 9, 8), version), *notes[5:]]
 
 
+def _of_another_precision(notes: list[Note]) -> list[Note]:
+    layer, key, source, q, version = notes[-2]
+    assert q is not None
+    return [*notes[:-2], (layer, key, source, q.bfloat16(), version), notes[-1]]
+
+
 def _of_more_columns(notes: list[Note]) -> list[Note]:
     layer, is_key, source, _, version = notes[5]
     return [*notes[:5], (layer, is_key, source, torch.randn(2, KEYS + 1, 8), version), *notes[6:]]
 
 
 @pytest.mark.parametrize(
-    "change", [_without_a_layer, _in_another_order, _of_another_text, _of_itself, _of_another_size, _of_more_columns]
+    "change",
+    [
+        _without_a_layer,
+        _in_another_order,
+        _of_another_text,
+        _of_itself,
+        _of_another_size,
+        _of_another_precision,
+        _of_more_columns,
+    ],
 )
 def test_another_forward_is_looked_at_layer_by_layer(change: Callable[[list[Note]], list[Note]]) -> None:
     k, into, keys = torch.randn(LAYERS, 2, KEYS, 8), accumulator(), object()
@@ -116,3 +135,34 @@ def test_another_forward_is_looked_at_layer_by_layer(change: Callable[[list[Note
     assert not planned.hold_all(notes, CONTEXT, lambda layer: GRID if layer < 7 else (1, 4))
     assert planned.read == []
     assert planned.hold_all(notes, CONTEXT, lambda layer: GRID)
+
+
+class Hook:
+    """A layer's hook, as far as what was noted needs it."""
+
+    def __init__(self) -> None:
+        self.grid_hook, self.key_weights, self.is_cross = SimpleNamespace(grid=GRID), None, True
+
+
+@pytest.mark.parametrize("which", [-2, -1])
+def test_what_was_written_into_behind_its_note_is_not_read_as_it_was(which: int) -> None:
+    """A layer that is not as it was planned is read anew when the model is through: of what stands there then."""
+    k, into = torch.randn(LAYERS, 2, KEYS, 8), accumulator()
+    plans = planned_after_a_step(into, k, object())
+    notes = [
+        (layer, is_key, source, None if x is None else x.clone(), 0)
+        for layer, is_key, source, x, _ in _of_another_size(notes_of(torch.randn(LAYERS, 2, 4, 8), k))
+    ]
+    read: list[int] = []
+
+    def reads(layer: int, *_: Any) -> None:
+        read.append(layer)
+
+    hooks = cast(Any, [Hook() for _ in range(LAYERS)])
+    take_notes(notes, PlannedLayers(plans, object(), False), CONTEXT, hooks, reads)
+    assert read == [2]
+    written = notes[4:6][which][3]
+    assert written is not None
+    written.mul_(2)
+    with pytest.raises(NothingRecorded, match="began to write"):
+        take_notes(notes, PlannedLayers(plans, object(), False), CONTEXT, hooks, reads)

@@ -147,3 +147,35 @@ def test_the_grid_of_a_module_that_others_hook_is_read_by_a_hook() -> None:
     handle.remove()
     owner(torch.randn(1, 2, 8, 8))
     assert hook.grid == (3, 1)
+
+
+@pytest.mark.parametrize("mode", [READ, NOTE])
+def test_what_is_no_tensor_is_handed_on_as_it_is(mode: int) -> None:
+    """A projection may give out its bias apart, an owner may be given two things: both are the model's own business."""
+
+    class Apart(nn.Linear):
+        def forward(self, input: Tensor) -> Any:
+            return super().forward(input), None
+
+    layer, forward, read = Apart(2, 3), Forward(), []
+    wrapper = ProjectionWrapper(layer, lambda module, args, output: read.append((args, output)), forward, 7, False)
+    wrapper.mode = mode
+    x = torch.randn(1, 2)
+    given = layer(input=x)
+    assert given[1] is None and not forward.notes
+    assert [(args[0] is x, output is given) for args, output in read] == [(True, True)]
+
+
+def test_an_owner_that_is_given_a_tuple_has_the_grid_it_had() -> None:
+    class Both(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x
+
+    for by_hook in (False, True):
+        owner = Both()
+        hook = GridHook(Forward(), owner)
+        handle = hook.attach(by_hook)
+        owner(torch.zeros(1, 2, 3, 5))
+        pair = (torch.zeros(1, 2, 7, 7), None)
+        assert owner(pair) is pair and hook.grid == (3, 5)
+        handle.remove()
