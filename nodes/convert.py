@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from ..daam_core.errors import BadArgument
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.opencv import cv2
 
+T = TypeVar("T")
 Picture = NDArray[np.uint8]
 MapsHandle = tuple[HeatMaps, ...]
 """One recording: the maps of each picture of a batch."""
@@ -67,21 +68,27 @@ def _of_several_sizes(out: Tensor, others: Sequence[tuple[int, Picture]]) -> Ten
     return whole
 
 
-def with_pictures(handle: MapsHandle, image: Tensor | None) -> MapsHandle:
-    """The same maps, knowing the finished pictures (and their size); a shorter batch is repeated. Of videos the batch holds the
+def with_pictures(handle: MapsHandle, image: Tensor | None, of_video: bool = False) -> MapsHandle:
+    """The same maps, knowing the finished pictures (and their size); a single picture serves all. Of videos the batch holds the
     frames, those of one video after those of the other.
 
+    Args:
+        of_video: the maps are of a video, though they may have no frames; its frame in the middle is their picture then.
+
     Raises:
-        BadArgument: the frames are not those that a video of so many latent frames has.
+        BadArgument: there are neither one nor as many pictures, or the frames are not those that a video of so many latent
+            frames has.
     """
     if image is None:
         return handle
     if len(image) > len(handle) and any(maps.num_frames > 1 for maps in handle):
         return _with_videos(handle, image)
-    pictures = pictures_of(image)
+    if of_video and len(image) > len(handle) and len(image) % len(handle) == 0:
+        each = len(image) // len(handle)
+        image = image[each // 2 :: each]
     return tuple(
         dataclasses.replace(maps, picture=picture, size=(picture.shape[0], picture.shape[1]))
-        for maps, picture in zip(handle, _as_many(pictures, len(handle)), strict=True)
+        for maps, picture in zip(handle, as_many(pictures_of(image), len(handle), "picture(s)"), strict=True)
     )
 
 
@@ -126,5 +133,16 @@ def resized(mask: Tensor, size: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(cv2.resize(values, (size[1], size[0]), interpolation=cv2.INTER_LINEAR))
 
 
-def _as_many(pictures: list[Any], count: int) -> list[Any]:
-    return [pictures[min(i, len(pictures) - 1)] for i in range(count)]
+def as_many(given: Sequence[T], count: int, what: str) -> Sequence[T]:
+    """One of `given` for each of `count` recordings; a single one serves all.
+
+    Raises:
+        BadArgument: there are others, and nobody can say which belong together.
+    """
+    if len(given) not in (1, count):
+        raise BadArgument(
+            f"{len(given)} {what} and {count} recorded picture(s): nobody can say which belong together. Connect those of the "
+            "same latent, as many as it has, or a single one for all. Latent From Batch and Image From Batch take the same out "
+            "of both."
+        )
+    return list(given) * count if len(given) == 1 else given

@@ -7,9 +7,10 @@ from typing import Any
 import comfy.utils
 from comfy_api.latest import io
 
-from ..daam_core.explorer.selection import choice_mask, missing, read_choice
+from ..daam_core.explorer.selection import missing, read_choice
 from ..daam_core.render import outline
 from .convert import MAPS, MapsHandle, ground, image_of, mask_batch, with_pictures
+from .explorer_choice import mask_of
 from .explorer_store import EXPLORED
 
 
@@ -50,7 +51,7 @@ class Explorer(io.ComfyNode):
         bar = comfy.utils.ProgressBar(len(handle))
         made = []
         for one in handle:
-            made.append(choice_mask(one, chosen).float())
+            made.append(mask_of(one, chosen).float())
             bar.update(1)
         previews = [
             outline(ground(one), mask.numpy(), dim=0.45) if chosen.picks else ground(one)

@@ -18,6 +18,7 @@ from ..daam_core.maps.data import Aggregation
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.masks import minmax
 from ..daam_core.render import outline, overlay
+from .capture.packed_latents import picture_of
 from .capture.prompt_tokens import prompt_tokens
 from .capture.recording_store import RECORDINGS, maps_of
 from .concepts import say_presence
@@ -147,7 +148,7 @@ class HeatMapsNode(io.ComfyNode):
         graph, own = hidden(cls, "prompt"), hidden(cls, "unique_id")
         tokens = prompt_tokens(clip, text) if clip is not None and text is not None else None
         among = records_before(graph, own, "latent")
-        whole = with_pictures(maps_of(latent["samples"], tokens, among), image)
+        whole = with_pictures(maps_of(latent["samples"], tokens, among), image, _is_video(latent["samples"]))
         told = RECORDINGS.note(latent["samples"], among)
         try:
             picked = (of_relation(of_frames(chosen(maps, layers, steps, heads), frames), relation) for maps in whole)
@@ -167,6 +168,12 @@ class HeatMapsNode(io.ComfyNode):
         draws, masks = is_connected(graph, own, OVERLAYS), is_connected(graph, own, MASKS)
         drawn = drawn_overlays(handle, names, opacity, colour_map, caption) if draws else NOTHING
         return io.NodeOutput(handle, drawn, _soft_masks(handle, names) if masks else NOTHING[..., 0], names)
+
+
+def _is_video(samples: Any) -> bool:
+    """Whether a latent has several frames: `[videos, c, frames, h, w]`."""
+    picture = picture_of(samples)
+    return picture.dim() == 5 and picture.shape[2] > 1
 
 
 def _soft_masks(handle: MapsHandle, names: Sequence[str]) -> Tensor:

@@ -148,7 +148,10 @@ def word_masks(maps: HeatMaps, words: list[str], method: str, tau: float, agains
         try:
             parts.append(side.mask(query, method, tau=tau, image=picture, competitors=against, size=maps.size, frames=count))
         except DetailMissing as error:
-            raise DetailMissing(_what_to_do(method)) from error
+            told = method_needs(method)
+            if not told:
+                raise BadArgument(f"The method {method!r} needs something that was not recorded.") from error
+            raise DetailMissing(told) from error
     return parts
 
 
@@ -161,7 +164,8 @@ def _frames_of(mask: Tensor) -> Tensor:
     return mask if mask.dim() == 3 else mask[None]
 
 
-def _what_to_do(method: str) -> str:
+def method_needs(method: str) -> str:
+    """What to do where a method lacks what it needs, empty where it needs nothing but maps."""
     if method == "walk":
         return (
             "This method follows self-attention, which was not recorded. Switch `self_attention` on in the Record Attention "
@@ -169,4 +173,4 @@ def _what_to_do(method: str) -> str:
         )
     if method in ("guided", "grabcut"):
         return "This method snaps to the picture, which is not known. Connect `image` here or in Word Heat Maps."
-    raise BadArgument(f"The method {method!r} needs something that was not recorded.")
+    return ""

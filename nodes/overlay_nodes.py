@@ -6,9 +6,11 @@ from typing import Any
 
 import comfy.utils
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..daam_core.defaults import DEFAULT_OPACITY
 from ..daam_core.errors import DetailMissing
+from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.render import step_frames
 from .concepts import say_presence
 from .convert import MAPS, MapsHandle, ground, hidden, image_of, with_pictures
@@ -104,7 +106,16 @@ class Timeline(io.ComfyNode):
             side, query = side_of(words_in(word, one)[0], one)
             if side.is_concept(query):
                 raise DetailMissing(f"The steps of a concept ({query}) are not kept apart; those of the prompt's words are.")
-            heats = [side.select(steps=range(step + 1) if cumulative else [step]).heat_map(query) for step in range(one.steps)]
-            frames += step_frames(ground(one), heats, query, opacity, colour_map)  # type: ignore[arg-type]
+            heats = _heats_of_steps(side, query, cumulative)
+            frames += step_frames(ground(one), heats, query, opacity, colour_map, unit="%")  # type: ignore[arg-type]
             bar.update(1)
         return io.NodeOutput(image_of(frames))
+
+
+def _heats_of_steps(side: HeatMaps, query: str, cumulative: bool) -> list[Tensor]:
+    """Shares of attention 0..1 `[h, w]`: of each step, or what the steps until then add to that of all."""
+    terms = max(1, sum(side.num_terms.values()))
+    if cumulative:
+        return [side.select(steps=range(step + 1)).heat_map(query) / terms for step in range(side.steps)]
+    parts = [side.select(steps=[step]) for step in range(side.steps)]
+    return [part.heat_map(query) / max(1, sum(part.num_terms.values())) for part in parts]

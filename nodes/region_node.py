@@ -9,7 +9,7 @@ from ..daam_core.errors import BadArgument
 from ..daam_core.maps.statistics import rank_region
 from ..daam_core.render import table
 from .concepts import presence_lines
-from .convert import MAPS, MapsHandle, image_of, resized
+from .convert import MAPS, MapsHandle, as_many, image_of, resized
 from .parse_inputs import SOME_WORDS_HELP, words_in
 
 
@@ -41,9 +41,10 @@ class WordsInRegion(io.ComfyNode):
         if region.numel() == 0 or float(region.max()) <= 0:
             raise BadArgument("The region is empty: paint a part of the picture.")
         masks = region.reshape(-1, *region.shape[-2:])
+        each = as_many(masks, len(maps), "region(s)")  # type: ignore[arg-type]
         texts, tables = [], []
         for i, one in enumerate(maps):
-            mask = resized(masks[min(i, len(masks) - 1)], one.size)
+            mask = resized(each[i], one.size)
             ranked = rank_region(one, mask, names := words_in(words, one))
             lines = [f"{row.word}  {row.score:.1%}  (x{row.lift:.2f})" for row in ranked]
             texts.append("\n".join([*lines, *(notes := presence_lines(one, names))]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from comfy_api.latest import io
 
@@ -13,7 +15,8 @@ from ..daam_core.masks.validate import checked_number
 from ..daam_core.render import difference as difference_overlay
 from ..daam_core.render import report_table
 from .concepts import presence_lines
-from .convert import MAPS, MapsHandle, ground, image_of, mask_batch
+from .convert import MAPS, MapsHandle, as_many, ground, image_of, mask_batch
+from .heat_maps import unit_of
 from .parse_inputs import SOME_WORDS_HELP, negative, side_of, words_in
 
 _WORD_HELP = "A word or phrase that stands in both prompts. Empty: every word that can be seen."
@@ -105,15 +108,16 @@ class CompareMaps(io.ComfyNode):
     def execute(
         cls, after: MapsHandle, before: MapsHandle, word: str = "", level: float = DEFAULT_TAU, opacity: float = DEFAULT_OPACITY
     ) -> io.NodeOutput:
-        """Picture by picture; a shorter recording's last picture stands for the rest.
+        """Picture by picture; a recording of one picture is compared with all.
 
         Raises:
-            BadArgument: a level or an opacity that is no number from 0 to 1.
+            BadArgument: recordings of different numbers of pictures, or a level or an opacity that is no number from 0 to 1.
         """
         checked_number(level, "level", 0, 1)
+        each = as_many(before, len(after), "recording(s) before")
         changes, masks, lines, moves = [], [], [], []
         for i, new in enumerate(after):
-            old = before[min(i, len(before) - 1)]
+            old = each[i]
             for name in words_in(word, new):
                 (side, query), (other, _) = side_of(name, new), side_of(name, old)
                 side, other = side.sum_frames(), other.sum_frames()
@@ -125,8 +129,8 @@ class CompareMaps(io.ComfyNode):
                 lines += [_summary(name, moves[-1], change.numpy()), *presence_lines(new, [name])]
         if len(moves) > 1:
             lines.append(f"All {len(moves)}: {np.mean(moves):.1%} of their heat lies elsewhere.")
-        labels = [label for _, _, label in changes]
-        drawn = [difference_overlay(base, change, opacity, label, True, among=labels) for base, change, label in changes]
+        how: dict[str, Any] = {"unit": unit_of(after[0]), "among": [label for _, _, label in changes]}
+        drawn = [difference_overlay(base, change, opacity, label, True, **how) for base, change, label in changes]
         return io.NodeOutput(image_of(drawn), mask_batch(masks), "\n".join(lines))
 
 

@@ -12,9 +12,9 @@ from aiohttp import web
 from numpy.typing import NDArray
 
 from ..daam_core.errors import BadArgument, DaamLensError, NothingRecorded
-from ..daam_core.explorer.page_data import detail_data
-from ..daam_core.explorer.selection import server_methods, united_pixels
+from ..daam_core.explorer.selection import server_methods
 from ..daam_core.files import png_bytes
+from .explorer_choice import detail_of, pixels_of
 from .explorer_store import EXPLORED
 from .server import server
 
@@ -80,13 +80,13 @@ def _picture(run: str, picture: int, _: None) -> web.Response:
 
 def _detail(run: str, picture: int, axis: str) -> web.Response:
     if axis not in ("steps", "layers", "frames"):
-        raise BadArgument("There are steps and layers.")
-    return web.json_response(detail_data(EXPLORED.maps(run, picture), axis).as_json())  # type: ignore[arg-type]
+        raise BadArgument("There are steps, layers and frames.")
+    return web.json_response(detail_of(EXPLORED.maps(run, picture), axis).as_json())  # type: ignore[arg-type]
 
 
 def _mask(run: str, picture: int, body: str) -> web.Response:
     """The union of the words' masks by the asked method, before clean-up (the page does that itself, live)."""
-    return _png(united_pixels(EXPLORED.maps(run, picture), body))
+    return _png(pixels_of(EXPLORED.maps(run, picture), body))
 
 
 def _png(pixels: NDArray[np.uint8]) -> web.Response:

@@ -60,8 +60,9 @@ class View(Area):
             )
         return self.total[0] // factors[0], self.total[1] // factors[1]
 
-    def put(self, maps: Tensor) -> Tensor:
-        """Maps `[..., h, w]` of the window -> their share of the mean, `[..., H, W]` of the whole picture, 0 elsewhere."""
+    def put(self, maps: Tensor, picture: int = 0) -> Tensor:
+        """Maps `[..., h, w]` of the window -> their share of the mean, `[..., H, W]` of the whole picture, 0 elsewhere;
+        alike for every picture."""
         h, w = maps.shape[-2:]
         height, width = self.canvas((h, w))
         step_y, step_x = len(self.rows) // h, len(self.columns) // w

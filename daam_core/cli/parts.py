@@ -132,10 +132,11 @@ def _write_overlay(maps: HeatMaps, word: str, path: Path, args: argparse.Namespa
 
 
 def _write_animation(maps: HeatMaps, word: str, path: Path, args: argparse.Namespace) -> Path:
+    from ..maps.statistics import mean_probability
     from ..render import animate, step_frames
 
-    heats = [maps.select(steps=[step]).heat_map(word, maps.size) for step in range(maps.steps)]
-    return animate(step_frames(_picture(maps), heats, word, args.opacity, args.colormap), path)
+    heats = [mean_probability(maps.select(steps=[step]), [word], maps.size)[0] for step in range(maps.steps)]
+    return animate(step_frames(_picture(maps), heats, word, args.opacity, args.colormap, unit="%"), path)
 
 
 def _settings(maps: HeatMaps, args: argparse.Namespace) -> dict[str, Any]:

@@ -259,10 +259,12 @@ def _settings(data: Any) -> Settings:
             raise BadArgument(f"{name} is a number from {least:g} to {most:g}, not {value!a:.40}")
         values[name] = float(value)
     for name in ("soft", "compete", "invert"):
-        values[name] = bool(data.get(name, False))
-    values["method"] = data.get("method") or ""
-    if values["method"] and values["method"] not in list(MASK_METHODS):
-        raise BadArgument(f"there is no mask method {values['method']!r:.40}; there are {', '.join(MASK_METHODS)}")
+        values[name] = data.get(name, False)
+        if not isinstance(values[name], bool):
+            raise BadArgument(f"{name} is true or false, not {values[name]!a:.40}")
+    values["method"] = "" if data.get("method") is None else data["method"]
+    if values["method"] not in ("", *MASK_METHODS):
+        raise BadArgument(f"there is no mask method {values['method']!a:.40}; there are {', '.join(MASK_METHODS)}")
     return Settings(**values)
 
 

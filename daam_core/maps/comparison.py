@@ -95,7 +95,8 @@ class Comparison:
 
         if self.after.picture is None:
             raise BadArgument("The recording holds no picture to draw on; give it one with `maps.with_picture(picture)`.")
-        return PIL.Image.fromarray(drawn(self.after.picture, self.difference(word, self.after.size), opacity, word, True))
+        change = self.difference(word, self.after.size)
+        return PIL.Image.fromarray(drawn(self.after.picture, change, opacity, word, True, unit="%"))
 
 
 def compare(after: HeatMaps, before: HeatMaps, words: Sequence[str] | None = None) -> Comparison:

@@ -13,6 +13,7 @@ from PIL import Image
 from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument
 from ..files import atomic_write
+from .caption import Unit
 from .colormaps import ColourMap
 from .overlay import Enlarge, Heat, Picture, as_heat, as_picture
 from .sheets import caption_background, overlay
@@ -31,11 +32,13 @@ def step_frames(
     same_scale: bool = True,
     theme: Theme = "dark",
     enlarge: Enlarge = "lanczos",
+    unit: Unit = "",
 ) -> list[Picture]:
     """One card for each step, with a line below that grows with the steps.
 
     Args:
         heats: the word's map `[h, w]` of each step, in order.
+        unit: "%" for maps of shares 0..1; see `overlay`.
         same_scale: all frames share the largest value; else each has its own top.
     """
     values = [as_heat(heat) for heat in heats]
@@ -45,7 +48,7 @@ def step_frames(
     captions = [f"{label}  {j + 1}/{len(values)}" for j in range(len(values))]
     frames = []
     for j, heat in enumerate(values):
-        card = overlay(ground, heat, opacity, colormap, captions[j], True, top=top, theme=theme, among=captions[-1:])
+        card = overlay(ground, heat, opacity, colormap, captions[j], True, top=top, theme=theme, unit=unit, among=captions[-1:])
         frame = card.copy()
         thick = max(3, frame.shape[1] // 100)
         frame[-thick:, : round(frame.shape[1] * (j + 1) / len(values))] = theme_colors(theme).accent

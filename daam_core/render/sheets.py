@@ -110,10 +110,11 @@ def difference(
     top: float | None = None,
     theme: Theme = "dark",
     enlarge: Enlarge = "lanczos",
+    unit: Unit = "",
     among: Sequence[str] = (),
 ) -> Picture:
     """A signed map `[h, w]` over one picture: orange where it is above 0, blue below. Else as `overlay`."""
-    return overlay(picture, change, opacity, "tide", label, bar, top=top, theme=theme, enlarge=enlarge, among=among)
+    return overlay(picture, change, opacity, "tide", label, bar, top=top, theme=theme, enlarge=enlarge, unit=unit, among=among)
 
 
 def contact_sheet(

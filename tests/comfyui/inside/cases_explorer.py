@@ -59,3 +59,36 @@ def case_explorer_s_mask_joins_an_image() -> None:
     assert float((same - image).abs().max()) < 1 / 254
     assert NODES["DaamLensExplorer"].validate_inputs(choice="") is True
     assert "Choose again" in NODES["DaamLensExplorer"].validate_inputs(choice="{")
+
+
+def _refusal(call: Any, *args: Any) -> str:
+    try:
+        call(*args)
+    except graphs.errors.DaamLensError as error:
+        return str(error)
+    raise AssertionError("it was answered")
+
+
+def case_what_the_page_asks_for_and_is_missing_names_a_node() -> None:
+    """No advice in Python, wherever the question comes from: steps, layers, masks of them, masks by a method."""
+    routes = importlib.import_module(f"{pack.__name__}.nodes.routes")
+    latent, _ = painted()
+    maps = run("HeatMaps", latent, None)[0]
+    name = shown.EXPLORED.keep(maps)
+
+    def choice(method: str = "", axis: str = "") -> str:
+        part = {"part": {"axis": axis, "frames": [0]}} if axis else {}
+        return json.dumps({"words": [["word:house"]], "settings": {"method": method}, **part})
+
+    for axis in ("steps", "layers"):
+        asked = [(routes._detail, name, 0, axis), (routes._mask, name, 0, choice(axis=axis))]
+        for told in (*(_refusal(*one) for one in asked), _refusal(run, "Explorer", maps, None, choice(axis=axis))):
+            assert (
+                told
+                == f"The {axis} were not kept apart. Set `detail` to '{axis}' in the Record Attention node and queue again."
+            )
+    for told in (_refusal(routes._mask, name, 0, choice("guided")), _refusal(run, "Explorer", maps, None, choice("guided"))):
+        assert "Connect `image`" in told
+        assert "image=" not in told
+    assert "of a video" in _refusal(routes._detail, name, 0, "frames")
+    assert "frames" in _refusal(routes._detail, name, 0, "heads")

@@ -82,6 +82,28 @@ def case_sentences_of_heat_maps() -> None:
     assert "straight from the sampler" in refused("HeatMaps", {"samples": torch.rand(1, 4, 16, 16)}, image, "")
 
 
+def case_batches_of_other_lengths_are_refused() -> None:
+    """One picture, region or recording serves all; others belong to nobody knows which."""
+    latent, image = painted(images=3, detail="steps")
+    maps = run("HeatMaps", latent, image, "house")[0]
+    for pictures in (image[:2], torch.cat([image, image[:1]])):
+        for told in (
+            refused("HeatMaps", latent, pictures, "house"), refused("Overlay", maps, pictures, "house"),
+            refused("Mask", maps, "house", image=pictures), refused("Timeline", maps, "house", pictures),
+            refused("Explorer", maps, pictures), refused("WordsInRegion", maps, pictures[..., 0]),
+        ):  # fmt: skip
+            assert f"{len(pictures)} " in told
+            assert "and 3 recorded picture(s)" in told
+            assert "Image From Batch" in told
+    assert "2 recording(s) before and 3" in refused("CompareMaps", maps, maps[:2], "house")
+    taken = run("HeatMaps", {"samples": latent["samples"][1:2]}, image[1:2], "house")[0]
+    assert torch.equal(torch.from_numpy(taken[0].picture), torch.from_numpy(maps[1].picture))
+    assert "3 picture(s) and 1 recorded" in refused("Overlay", taken, image, "house")
+    assert run("Overlay", maps, image[:1], "house")[0].shape[0] == 3
+    assert run("WordsInRegion", maps, torch.ones(1, 128, 160))[0].count("house") == 3
+    assert run("CompareMaps", maps, taken, "house")[0].shape[0] == 3
+
+
 def case_mask_for_every_method() -> None:
     latent, image = painted()
     maps = run("HeatMaps", latent, image, "")[0]

@@ -56,6 +56,14 @@ def test_a_mask_weighs_the_map() -> None:
     torch.testing.assert_close(placed[0], torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(4, 4))
 
 
+def test_each_picture_of_a_batch_has_its_own_mask() -> None:
+    """Two masks for three pictures: the third has the first again."""
+    masks = torch.zeros(2, 8, 8)
+    masks[0, :4], masks[1, 4:] = 1, 1
+    rows = [Area(mask=masks).put(torch.ones(1, 4, 4), picture)[0, :, 0].tolist() for picture in range(3)]
+    assert rows == [[1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0]]
+
+
 def test_height_and_width_are_not_exchanged() -> None:
     """A low, wide rectangle in the lower left: half the height, a quarter of the width."""
     area = Area(top=0.5, left=0.0, height=0.5, width=0.25)

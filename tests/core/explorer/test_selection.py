@@ -114,6 +114,10 @@ def test_words_that_are_not_there_are_left_out(maps: HeatMaps) -> None:
         '{"words": [], "settings": {"grow": NaN}}', '{"words": [], "settings": {"method": "magic"}}',
         '{"words": [], "settings": {"feather": true}}', '{"words": [], "part": {"axis": "heads", "frames": [1]}}',
         '{"words": [], "part": {"axis": "steps", "frames": [-1]}}', '{"words": [], "settings": {"method": ["best"]}}',
+        '{"words": [], "settings": {"method": {}}}', '{"words": [], "settings": {"method": []}}',
+        '{"words": [], "settings": {"method": 0}}', '{"words": [], "settings": {"method": false}}',
+        '{"words": [], "settings": {"soft": "false"}}', '{"words": [], "settings": {"invert": {}}}',
+        '{"words": [], "settings": {"compete": null}}',
     ],
 )  # fmt: skip
 def test_what_no_page_tells_is_refused(text: str) -> None:
