@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import nn
 
+from daam_core.capture.forward_end import register_forward_end
+
 from . import live_preview
 from .recording_session import RecordingSession
 
@@ -34,7 +36,7 @@ class _Attached:
         with contextlib.ExitStack() as stack:
             # Ours first: it reads which rows are whose, and the others need that.
             stack.callback(unet.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
-            stack.callback(unet.register_forward_hook(self._end, always_call=True).remove)
+            stack.callback(register_forward_end(unet, self._end).remove)
             for one in hooks:
                 stack.enter_context(one)
             self._stack = stack.pop_all()

@@ -22,9 +22,19 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """
     if device.type == "cpu" and _are_lowered():
         return _InFloat64()
-    if torch.is_autocast_enabled(device.type):
+    if is_autocast(device):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
+
+
+def is_autocast(device: torch.device) -> bool:
+    """Whether this thread computes in half precision on such a device. WebUIs bring PyTorch 2.1 and 2.3, where each kind of
+    device has a function of its own."""
+    try:
+        return torch.is_autocast_enabled(device.type)
+    except TypeError:
+        of_kind = {"cuda": torch.is_autocast_enabled, "cpu": torch.is_autocast_cpu_enabled}
+        return device.type in of_kind and of_kind[device.type]()
 
 
 def _are_lowered() -> bool:

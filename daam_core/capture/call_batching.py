@@ -131,7 +131,7 @@ class HeldCalls:
     @property
     def nbytes(self) -> int:
         """How much memory they take."""
-        return self.q.nbytes + self.k.nbytes
+        return sum(x.numel() * x.element_size() for x in (self.q, self.k))
 
     @property
     def size(self) -> tuple[int, int]:

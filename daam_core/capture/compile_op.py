@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from ..errors import UnsupportedModel
 
+is_compiling: Callable[[], bool] = getattr(getattr(torch, "compiler", None), "is_compiling", lambda: False)
+"""Whether a graph is being traced; WebUIs bring PyTorch that cannot tell, and under which compiled UNets are refused."""
+
 
 class Dispatcher(Protocol):
     """Takes a layer's projections: `UNetAttentionHooks`.

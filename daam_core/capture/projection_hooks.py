@@ -5,7 +5,6 @@ from __future__ import annotations
 from threading import get_ident
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -38,7 +37,7 @@ class GridHook:
 
     def _on_input(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # A compiled graph is traced with a hook that always reads: its operator asks for the thread.
-        if not torch.compiler.is_compiling() and self.dispatcher.thread != get_ident():
+        if not compiled.is_compiling() and self.dispatcher.thread != get_ident():
             return
         hidden = args[0] if args else kwargs.get("hidden_states", kwargs.get("x"))
         if isinstance(hidden, Tensor) and hidden.dim() == 4:
@@ -194,7 +193,7 @@ class QKHook:
 
     def _skips(self) -> bool:
         """Whether this forward is not the one that is recorded. What is being compiled is told by its operator later."""
-        if torch.compiler.is_compiling():
+        if compiled.is_compiling():
             return False
         return self._dispatcher.thread != get_ident()
 
@@ -202,7 +201,7 @@ class QKHook:
         """Queries and keys of one call, and what they were made of: different inputs where the keys are text."""
         cross = source is None or source is not context
         self.q = self.k = self._source = None
-        if self._op is not None and torch.compiler.is_compiling():
+        if self._op is not None and compiled.is_compiling():
             self._op.call(q, k, self.index, self.grid_hook.grid, cross)
         else:
             self.is_cross = cross

@@ -23,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 from ..errors import UnsupportedModel
 from ..types import Grid, Layer
 from . import compile_op as compiled
+from .forward_end import register_forward_end
 from .forward_wrapper import ForwardWrapper
 from .layer_watch import LayerWatch, require_paired
 from .noted_layers import take_notes
@@ -93,7 +94,7 @@ class UNetAttentionHooks:
             compiled.reset_graphs()
         self._handles = [
             self.unet.register_forward_pre_hook(self._begin, with_kwargs=True),
-            self.unet.register_forward_hook(self._end, always_call=True),
+            register_forward_end(self.unet, self._end),
         ]
         self._layers = self._found_layers()
         self._attach_layers()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..attention.precision import is_autocast
 from ..errors import NothingRecorded
 from ..types import Side
 from .text_rows import EncodedText, Snapshot, match_blocks, match_rows
@@ -108,7 +109,7 @@ class UNetTexts:
         if hooks.compiled or context.is_inference():
             return None
         weights, versions = hooks.key_versions()
-        autocast = torch.is_autocast_enabled(context.device.type)
+        autocast = is_autocast(context.device)
         known = self._made_of
         same = (
             known is not None

@@ -104,7 +104,8 @@ class RecordedImage:
         detail = None if self.detail is None else self.detail.values
         groups = (self.sums, self.time_weighted, self.heads, self.self_attention, detail)
         more = [x for one in (self.relations, self.output) if one is not None for x in one.tensors()]
-        return sum(int(x.nbytes) for group in groups if group for x in group.values()) + sum(int(x.nbytes) for x in more)
+        tensors = [*more, *(x for group in groups if group for x in group.values())]
+        return sum(x.numel() * x.element_size() for x in tensors)  # `nbytes` is not in PyTorch 2.0, which old WebUIs bring
 
 
 class PromptSide:
