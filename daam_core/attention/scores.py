@@ -18,6 +18,10 @@ TEMPORARY_BYTES = 64 * 2**20
 """Upper bound of the temporaries of one call; longer query sequences are worked off in slices."""
 CPU_BYTES = 8 * 2**20
 """The same on a processor: what fits its cache and its allocator's own memory is worked off up to twice as fast."""
+_TOGETHER = 24
+"""So many heads are summed by one product: it adds them one after the other, and of more of them it would round more."""
+_NAIVE = 400
+"""PyTorch sends products of fewer multiplications than these to a plain loop, which is slow over a transposed matrix."""
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -42,18 +46,46 @@ def probabilities(q: Tensor, k: Tensor, scale: float, room: Tensor | None = None
     Returns:
         `[batch, n, wanted]` float32; over all keys every row sums to 1.
     """
-    given = {} if room is None else {"out": room.view(q.shape[0], q.shape[1], k.shape[1])}
-
-    def scores() -> Tensor:
-        return torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale, **given)
-
     if q.device.type == "cpu":
-        p = scores().exp_()
+        p = _scores(q, k, scale, room).exp_()
         total = p.sum(-1, keepdim=True)
         if _are_exact(total):
             return p[..., wanted].div_(total)
-    result = scores()
+    result = _scores(q, k, scale, room)
     return torch.softmax(result, -1, out=result)[..., wanted]
+
+
+def _scores(q: Tensor, k: Tensor, scale: float, room: Tensor | None) -> Tensor:
+    given = {} if room is None else {"out": room.view(q.shape[0], q.shape[1], k.shape[1])}
+    return torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=scale, **given)
+
+
+def _head_sums(q: Tensor, k: Tensor, scale: float, images: int, heads: int, room: Tensor | None = None) -> Tensor:
+    """`probabilities` summed over layers and heads, `[images, n, keys]`; arguments as for `add_head_sum`, but of one picture
+    `q` and `k` may be of any number of heads.
+
+    Of one picture, on a processor, a product divides each head by its sums and adds the heads up: dividing and adding are two
+    passes over memory, and take as long as scores and exponentials.
+    """
+    if images == 1 and q.device.type == "cpu" and min(len(q), _TOGETHER) * k.shape[1] >= _NAIVE:
+        p = _scores(q, k, scale, room).exp_()
+        total = p.sum(-1)
+        if _are_exact(total):
+            shares, of_position = total.reciprocal_(), p.transpose(0, 1)
+            part = _even_part(len(q))
+            sums = [
+                # The product is several times slower where this one is not contiguous.
+                shares[i : i + part].t().contiguous()[:, None] @ of_position[:, i : i + part]
+                for i in range(0, len(q), part)
+            ]
+            return sum(sums[1:], sums[0]).transpose(0, 1)
+    found = probabilities(q, k, scale, room)
+    return found.sum(0, keepdim=True) if images == 1 else found.unflatten(0, (-1, images, heads)).sum((0, 2))
+
+
+def _even_part(heads: int) -> int:
+    """How many of so many heads are summed by one product, in parts that are nearly alike."""
+    return -(-heads // -(-heads // _TOGETHER))
 
 
 def _are_exact(totals: Tensor) -> bool:
@@ -92,10 +124,9 @@ def add_head_sum(into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: i
         heads: attention heads of one layer.
         scale: factor on the scores.
     """
-    each = (-1, len(into), heads)
     with full_precision(q.device):
-        for cut, p in _in_slices(q, k, scale):
-            into[:, cut].baddbmm_(p.unflatten(0, each).sum((0, 2)), selection)
+        for cut in query_slices(q, k):
+            into[:, cut].baddbmm_(_head_sums(q[:, cut], k, scale, len(into), heads), selection)
 
 
 def add_weighted_head_sums(
@@ -147,18 +178,20 @@ def add_step_sums(
     """
     sums, images, n = into.shape[:3]
     steps, keys, each = q.shape[1], k.shape[1], images * heads
-    queries, rows = q.flatten(1, 2), steps * n * keys
+    queries = q.flatten(1, 2)
+    part = _even_part(len(q)) if images == 1 else each * max(1, _TOGETHER // each)
     numbers = step_budget(q.device) // 4 if scratch is None else len(scratch)
-    part = each * max(1, numbers // (each * rows))
-    weighted = torch.zeros(sums * images, n * keys, device=q.device)
+    rows = max(1, numbers // (part * keys))
+    total = torch.zeros(images, steps * n, keys, device=q.device)
     with full_precision(q.device):
         for first in range(0, len(q), part):
-            own = queries[first : first + part]
-            room = None if scratch is None else scratch[: len(own) * rows]
-            p = probabilities(own, k[first : first + part], scale, room)
-            # Summed before it is weighed: a product over all heads and layers adds them one after the other, and rounds more.
-            total = (p.sum(0) if images == 1 else p.unflatten(0, (-1, images, heads)).sum((0, 2))).view(images, steps, -1)
-            weighted += (weights @ total).transpose(0, 1).flatten(0, 1)
+            own_k = k[first : first + part]
+            for start in range(0, steps * n, rows):
+                own = queries[first : first + part, start : start + rows]
+                room = None if scratch is None else scratch[: own.shape[0] * own.shape[1] * keys]
+                total[:, start : start + rows] += _head_sums(own, own_k, scale, images, heads, room)
+        # Summed before it is weighed: a product over all heads, layers and steps rounds more.
+        weighted = (weights @ total.view(images, steps, -1)).transpose(0, 1).flatten(0, 1)
         into.flatten(0, 1).baddbmm_(weighted.unflatten(1, (n, keys)), selection.repeat(sums, 1, 1))
 
 
@@ -172,8 +205,8 @@ def step_scratch(k: Tensor, heads: int, steps: int, n: int) -> Tensor | None:
     costs nothing, as on a GPU."""
     if k.device.type != "cpu":
         return None
-    layer = heads * steps * n * k.shape[1]
-    return torch.empty(min(len(k) // heads, max(1, step_budget(k.device) // (4 * layer))) * layer)
+    together = min(len(k), max(heads, _TOGETHER))
+    return torch.empty(together * k.shape[1] * max(1, min(steps * n, step_budget(k.device) // (4 * together * k.shape[1]))))
 
 
 def add_self_attention(into: Tensor, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
@@ -181,10 +214,9 @@ def add_self_attention(into: Tensor, q: Tensor, k: Tensor, heads: int, scale: fl
 
     The rest is as for `add_head_sum`.
     """
-    each = (-1, len(into), heads)
     with full_precision(q.device):
-        for cut, p in _in_slices(q, k, scale):
-            into[:, cut] += p.unflatten(0, each).sum((0, 2))
+        for cut in query_slices(q, k):
+            into[:, cut] += _head_sums(q[:, cut], k, scale, len(into), heads)
 
 
 def add_per_head(into: Tensor, q: Tensor, k: Tensor, selection: Tensor, heads: int, scale: float) -> None:

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from daam_core.attention.joint import add_joint
-from daam_core.attention.scores import add_head_sum, add_per_head, add_self_attention, add_weighted_head_sums, split_heads
+from daam_core.attention.scores import (
+    add_head_sum,
+    add_per_head,
+    add_self_attention,
+    add_step_sums,
+    add_weighted_head_sums,
+    split_heads,
+)
 
 HEADS, N, KEYS, D = 2, 6, 5, 8
 Add = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -65,3 +72,18 @@ def test_heads_are_split_as_the_model_joined_them() -> None:
     split = split_heads(x, HEADS)
     assert split.shape == (3 * HEADS, N, D)
     assert torch.equal(split[2 * HEADS + 1], x[2, :, D:])
+
+
+@pytest.mark.parametrize("heads", [1, 5, 6, 24, 25, 60])
+@pytest.mark.parametrize("factor", [1.0, 300.0])
+def test_heads_of_any_number_are_summed_to_single_precision(heads: int, factor: float) -> None:
+    """Few heads, as many as one product adds up, one more; scores whose exponentials a number holds, and others."""
+    torch.manual_seed(heads)
+    q, k = torch.randn(heads, N, D) * factor, torch.randn(heads, 77, D)
+    sums, own, steps = torch.zeros(1, N, 77), torch.zeros(1, N, N), torch.zeros(1, 1, N, 77)
+    add_head_sum(sums, q, k, torch.eye(77)[None], heads, 0.4)
+    add_step_sums(steps, q[:, None], k, torch.eye(77)[None], heads, 0.4, torch.ones(1, 1))
+    add_self_attention(own, q, q, heads, 0.4)
+    tolerance = 1e-6 if factor == 1 else 2e-4  # float32 scores of some thousands have four digits behind the point
+    for found, expected in [(sums[0], _explicit(q, k)), (steps[0, 0], _explicit(q, k)), (own[0], _explicit(q, q))]:
+        torch.testing.assert_close(found.double(), expected.sum(0), rtol=tolerance, atol=tolerance)
