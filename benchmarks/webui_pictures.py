@@ -51,6 +51,7 @@ def load(page: Chromium, server: Server, theme: str) -> None:
     page.until("!!document.querySelector('#daam_lens_explorer .daam-lens-bar')")
     for selector, value in FIELDS.items():
         put(page, selector, value)
+    click(page, "#txt2img_token_button")  # the host counts tokens after a key press, and nobody pressed one
 
 
 def generate(page: Chromium) -> None:

@@ -6,6 +6,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ..capture.tokenizer_hook import Tokenized
 from ..errors import BadArgument
 from ..prompt.compose import share_columns
@@ -69,6 +72,26 @@ def _words(text: str, row: Tokenized) -> Prompt | None:
     if row.ids[0] == getattr(row.tokenizer, "bos_token_id", None):
         return Prompt.from_ids(row.ids, row.tokenizer, text=text)
     return templated_prompt(row.ids, row.mask, range(len(row.ids)), row.tokenizer, text)
+
+
+def given_text(texts: Sequence[str], rows: Sequence[Tensor], image: int) -> str:
+    """Which of the texts given as `prompts=` a picture's embeddings were made of: one is all pictures', several are those of
+    as many prompts, of each of which pictures were made one after the other.
+
+    Args:
+        rows: the embeddings of every picture.
+        image: the picture's number.
+
+    Raises:
+        BadArgument: they are neither, or pictures that would share a text have different embeddings.
+    """
+    each, rest = divmod(len(rows), len(texts))
+    if len(texts) > 1 and (rest or not all(torch.equal(row, rows[i - i % each]) for i, row in enumerate(rows))):
+        raise BadArgument(
+            f"`prompts=` are {len(texts)} texts, and the embeddings are those of {len(rows)} pictures: give one text for all "
+            "of them, or one for each prompt that they were made of."
+        )
+    return texts[image // each]
 
 
 def given_words(pipe: Any, text: str, columns: int) -> Prompt:

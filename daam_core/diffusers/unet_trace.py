@@ -32,7 +32,7 @@ from .painted_area import painted_area
 from .pipeline_call import PipelineCall
 from .pipeline_trace import PipelineTrace
 from .unet_pictures import pixels, require_readable, require_whole, shape_of, unet_of
-from .unet_prompts import encoded_words, given_words
+from .unet_prompts import encoded_words, given_text, given_words
 
 
 class UNetTrace(PipelineTrace):
@@ -74,6 +74,7 @@ class UNetTrace(PipelineTrace):
         self._tokens: Sequence[Tokenized] = ()
         self._calls = 0
         self._loop: PipelineCall | None = None
+        self._masking = False
 
     @property
     def _unet(self) -> Any:
@@ -83,6 +84,7 @@ class UNetTrace(PipelineTrace):
         super()._attach()
         self._stack.callback(self._detach, True)
         self._hook(type(self._pipe), "get_views", self._begin_views)
+        self._hook(type(self._pipe), "generate_mask", self._begin_mask)
         if self._reads_encoders and not hasattr(type(self._pipe), "encode_prompt"):
             for encoder in filter(None, (getattr(self._pipe, name, None) for name in ENCODERS)):
                 self._hook(type(encoder), "forward", self._begin_encoder)
@@ -120,11 +122,25 @@ class UNetTrace(PipelineTrace):
     def _on_encoding(self, encoding: Encoding) -> None:
         """A prompt that is encoded outside a call may be for a sampling loop of one's own: the UNet is listened to from then
         on, until the pipeline is called, another prompt is encoded after steps were taken, or maps are asked for."""
+        if self._masking:
+            return
         if self._loop is not None and self._loop.recording.recording.groups:
             self._end_loop()
         if self._current is None and encoding.outputs:
             self._current = self._loop = PipelineCall({}, self._record)
         super()._on_encoding(encoding)
+
+    def _begin_mask(self, pipe: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Finish | None:
+        """DiffEdit's mask is what two prompts make of a picture, side by side in one batch: no picture is painted there."""
+        if pipe is not self._pipe or self._current is not self._loop:
+            return None
+        self._end_loop()
+        self._masking = True
+
+        def finish(_: Any) -> None:
+            self._masking = False
+
+        return finish
 
     def _end_loop(self) -> None:
         if self._loop is not None and self._current is self._loop:
@@ -261,8 +277,8 @@ class UNetTrace(PipelineTrace):
         if source is None:
             if self._prompts is None or text.side == "negative":
                 return Prompt.by_index(columns)
-            texts = self._prompts
-            return given_words(self._pipe, texts[min(text.image, len(texts) - 1)], columns)
+            rows = [own.rows for own in call.encoded.rows if (own.side, own.part) == (text.side, text.part)]
+            return given_words(self._pipe, given_text(self._prompts, rows, text.image), columns)
         key = (id(source[0]), source[1], source[2], columns)
         if key not in self._words:
             self._words[key] = encoded_words(self._pipe, source, columns)

@@ -46,3 +46,13 @@ def unseen_attention(block: Mapping[str, Any]) -> str:
         f"another node computes the cross-attention of {name}_blocks.{number}.transformer_blocks.{block.get('block_index', 0)} "
         "in a way of its own, which is shown to nobody. Maps without it would lack a part. Record without that node"
     )
+
+
+def several_passes(passes: int) -> str:
+    """That maps are of several passes of the sampler, empty for one."""
+    if passes < 2:
+        return ""
+    return (
+        f"Another node ran the sampler {passes} times for this picture (iterations of AnimateDiff do so): the maps are of all "
+        "these passes together, and steps are counted on from one to the next."
+    )

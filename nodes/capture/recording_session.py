@@ -27,7 +27,7 @@ from .attention_router import AttentionRouter, Call, grid_of_block, with_output
 from .concept_router import ConceptRouter, concept_rows, one_encoding
 from .foreign_override import ForeignOverride, layer_of
 from .layer_text import LayerText
-from .missing_maps import no_relations, nothing_seen, unseen_attention
+from .missing_maps import no_relations, nothing_seen, several_passes, unseen_attention
 from .model_calls import ModelCalls
 from .record_options import Options
 
@@ -75,6 +75,7 @@ class RecordingSession:
         self._step: Tensor | None = None  # noise level of the step that is open
         self._opened_by_batch = False
         self._missing = ""
+        self._passes = 0
         self._thread = threading.get_ident()
 
     @property
@@ -86,7 +87,8 @@ class RecordingSession:
     def note(self) -> str:
         """What is missing although there are maps, empty where nothing is."""
         recording = self._recording
-        return " ".join(filter(None, (recording.concept_failure, recording.output_failure, self._missing)))
+        told = recording.concept_failure, recording.output_failure, self._missing, several_passes(self._passes)
+        return " ".join(filter(None, told))
 
     @property
     def latent_size(self) -> Size:
@@ -97,6 +99,11 @@ class RecordingSession:
     @property
     def live(self) -> bool:
         return not self.failure and self.options.first_step <= self.sampling_step <= self.options.last_step
+
+    def begin_pass(self) -> None:
+        """The sampler begins, from its first noise level on."""
+        self._close_step()
+        self._passes, self.sampling_step = self._passes + 1, 0
 
     def begin_step(self, sigma: Tensor) -> None:
         """The sampler wants a prediction."""

@@ -34,6 +34,7 @@ def install(session: RecordingSession, model_options: dict[str, Any]) -> None:
     options = model_options.setdefault("transformer_options", {})
     of_text = _attention_patch(session, own=False)
     for kind, wrapper in (
+        (WrappersMP.SAMPLER_SAMPLE, _sampler(session)),
         (WrappersMP.PREDICT_NOISE, _predict(session)),
         (WrappersMP.CALC_COND_BATCH, _batch(session)),
         (WrappersMP.APPLY_MODEL, _model(session, of_text)),
@@ -65,6 +66,14 @@ def _is_columnwise(patch: Any) -> bool:
     return type(patch).__module__.endswith("nodes_hypernetwork") or getattr(patch, "__module__", "").endswith(
         "nodes_hypernetwork"
     )
+
+
+def _sampler(session: RecordingSession) -> Callable[..., Any]:
+    def sampler(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        safely(session, session.begin_pass)
+        return executor(*args, **kwargs)
+
+    return sampler
 
 
 def _predict(session: RecordingSession) -> Callable[..., Any]:

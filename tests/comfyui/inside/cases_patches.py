@@ -226,3 +226,26 @@ def case_the_zoo_is_random_enough() -> None:
     a, b = maps.heat_map("house"), maps.heat_map("tree")
     assert float((a - b).abs().max() / a.max()) > 0.05
     assert zoo.TEXT > 0
+
+
+def case_several_passes_of_the_sampler_for_one_picture() -> None:
+    """As AnimateDiff-Evolved's iterations: the maps are of all of them, and a sentence says so."""
+
+    def three_times(executor: Any, noise: Any, latent: Any, *args: Any, **kwargs: Any) -> Any:
+        for _ in range(3):
+            latent = executor(noise, latent, *args, **kwargs)
+        return latent
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        repeated = model.clone()
+        repeated.add_wrapper_with_key("outer_sample", "iterations", three_times)
+        return ksampler(repeated, encode(encoder, PROMPT), encode(encoder, ""), empty(64, 64))
+
+    (found,) = check(unet("sd15"), clip("sd15"), sample, PROMPT)
+    assert found.steps == 6
+    heard = sample(*listen(unet("sd15"), clip("sd15"), first_step=1, last_step=1))
+    assert runs.maps_of(heard)[0].steps == 3, "the second step of each pass"
+    assert "ran the sampler 3 times" in runs.RECORDINGS.note(heard)
+    model, encoder = listen(unet("sd15"), clip("sd15"))
+    once = ksampler(model, encode(encoder, PROMPT), encode(encoder, ""), empty(64, 64))
+    assert runs.RECORDINGS.note(once) == ""

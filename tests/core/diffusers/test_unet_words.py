@@ -65,6 +65,24 @@ def test_embeddings_made_elsewhere_have_the_words_that_are_given_for_them() -> N
         recording.heat_maps()
 
 
+def test_texts_given_for_embeddings_are_those_of_the_pictures_made_of_each() -> None:
+    """Two texts for four pictures, two of each: the second picture, of the first text, had the second text's words."""
+    pipe, texts = pipeline("small"), ["a red house", "two green cats"]
+    embeds = pipe.encode_prompt(texts, "cpu", 1, False)[0]
+    options = {"guidance_scale": 1.0, "output_type": "latent"}
+    with trace(pipe, prompts=texts) as recording:
+        paint(pipe, None, prompt_embeds=embeds, num_images_per_prompt=2, **options)
+    assert [maps.words for maps in recording] == [["a", "red", "house"]] * 2 + [["two", "green", "cats"]] * 2
+    with trace(pipe, prompts=[*texts, "a tree"]) as recording:
+        paint(pipe, None, prompt_embeds=embeds, num_images_per_prompt=2, **options)
+    with pytest.raises(NothingRecorded, match=r"`prompts=` are 3 texts, and the embeddings are those of 4 pictures"):
+        recording.heat_maps()
+    with trace(pipe, prompts=texts) as recording:
+        paint(pipe, None, prompt_embeds=torch.cat([embeds, embeds]), **options)
+    with pytest.raises(NothingRecorded, match=r"`prompts=` are 2 texts, and the embeddings are those of 4 pictures"):
+        recording.heat_maps()
+
+
 def test_both_prompts_of_sdxl_give_their_words() -> None:
     """Two encoders' features of one column stand side by side: a word of either is that column."""
     pipe = pipeline("sdxl")
