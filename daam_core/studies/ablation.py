@@ -45,7 +45,6 @@ class AblationStudy(Study):
 
     def measure(self, unit: Unit, runner: ModelRunner, options: argparse.Namespace) -> Measured:
         seen = observe(unit, runner, options, keep=("layers", "steps", "heads"))
-        assert seen.sample.castorini is not None
         rows: list[Row] = []
         content = unit.content
         for word, truth in seen.masks.items():

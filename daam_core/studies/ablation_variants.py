@@ -21,12 +21,12 @@ MOST_LAYERS = 40
 Mode = Literal["nearest", "bilinear", "bicubic", "area"]
 
 
-def variants(maps: HeatMaps, castorini: HeatMaps, word: str, size: Size) -> Iterator[tuple[str, str, Tensor]]:
+def variants(maps: HeatMaps, castorini: HeatMaps | None, word: str, size: Size) -> Iterator[tuple[str, str, Tensor]]:
     """Family, variant and heat map float32 `[H, W]`, for every variant that this recording has.
 
     Args:
         maps: recorded with layers, steps and heads apart.
-        castorini: the same picture by that package's rule.
+        castorini: the same picture by that package's rule, of UNets alone; None of a transformer.
 
     Raises:
         WordNotFound, DetailMissing.
@@ -79,11 +79,12 @@ def interpolated(maps: HeatMaps, word: str, size: Size, mode: Mode) -> Tensor:
     return total
 
 
-def _aggregations(maps: HeatMaps, castorini: HeatMaps, word: str, size: Size) -> Iterator[tuple[str, str, Tensor]]:
+def _aggregations(maps: HeatMaps, castorini: HeatMaps | None, word: str, size: Size) -> Iterator[tuple[str, str, Tensor]]:
     family = "aggregation"
     yield family, "sum (Eq. 6)", maps.heat_map(word, size)
     yield family, "late steps (j²)", maps.weighted_by_time().heat_map(word, size)
-    yield family, "castorini's rule", castorini.heat_map(word, size)
+    if castorini is not None:
+        yield family, "castorini's rule", castorini.heat_map(word, size)
     yield family, "equal resolutions", equal_resolutions(maps, word, size)
     yield family, "geometric mean", geometric_mean(maps, word, size)
     yield (

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import masks
 from ..diffusers.loading import INSIDE
 from ..diffusers.trace import KeptAxis, trace
-from ..errors import BadPrompt
+from ..errors import BadPrompt, UnsupportedModel
 from ..maps.heatmaps import HeatMaps
 from ..masks import metrics as overlap
 from ..prompt.prompt import Prompt
@@ -126,6 +126,11 @@ def side_by_side(template: Template, seed: int, runner: ModelRunner) -> list[Hea
     (what is recorded there is the attention before it was frozen)."""
     prompts = [template.prompt(adjective) for adjective in _adjectives(template)]
     pipe = runner.pipe
+    if getattr(pipe, "unet", None) is None:
+        raise UnsupportedModel(
+            "This study freezes the attention of single words, which is done in UNets; "
+            f"{type(pipe).__name__} has a transformer. Give a UNet's pipeline as --model."
+        )
     freezes = _freezes(template, _read(pipe, prompts))
     generators = [torch.Generator("cpu").manual_seed(seed) for _ in prompts]
     with warnings.catch_warnings(), freezing(pipe.unet, len(prompts), freezes):

@@ -186,6 +186,10 @@ class ModelRunner:
         return trace(self.pipe, keep=keep, concepts=concepts, output_space=self.output_space)
 
     def _kept(self, keep: Sequence[KeptAxis]) -> Sequence[KeptAxis]:
+        if self.aggregation == "castorini" and getattr(self.pipe, "unet", None) is None:
+            raise BadArgument(
+                f"castorini's rule is one of UNets; {self.model} has a transformer. Leave out --aggregation castorini."
+            )
         return keep if self.aggregation != "castorini" or "heads" in keep else (*keep, "heads")
 
     def _sample(

@@ -88,10 +88,11 @@ def _about(unit: Unit, word: str, seen: Observed) -> Row:
 def _masks(seen: Observed, unit: Unit, word: str, size: tuple[int, int]) -> dict[tuple[str, float | None], Tensor]:
     """Every mask of one word by name and threshold. Raises WordNotFound."""
     sample = seen.sample
-    assert sample.castorini is not None
     masks: dict[tuple[str, float | None], Tensor] = {}
     masks |= {("paper", tau): mask for tau, mask in baselines.paper_masks(sample.paper, word, size).items()}
-    masks |= {("castorini", tau): mask for tau, mask in baselines.castorini_masks(sample.castorini, word, size).items()}
+    if sample.castorini is not None:  # a rule of UNets
+        theirs = baselines.castorini_masks(sample.castorini, word, size)
+        masks |= {("castorini", tau): mask for tau, mask in theirs.items()}
     masks["default", None] = sample.maps.mask(word, size=size)
     masks |= {(name, None): mask for name, mask in baselines.blind(size, f"{unit.key}/{word}").items()}
     if seen.segmented is not None:
