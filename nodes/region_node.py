@@ -37,13 +37,18 @@ class WordsInRegion(io.ComfyNode):
 
     @classmethod
     def execute(cls, maps: MapsHandle, region: Tensor, words: str = "") -> io.NodeOutput:
-        """One ranking a picture; a single mask serves all."""
+        """One ranking a picture; a single mask serves all pictures, and of a single picture each mask has its own.
+
+        Raises:
+            BadArgument: nothing is painted, or masks and pictures of other numbers.
+        """
         if region.numel() == 0 or float(region.max()) <= 0:
             raise BadArgument("The region is empty: paint a part of the picture.")
         masks = region.reshape(-1, *region.shape[-2:])
-        each = as_many(masks, len(maps), "region(s)")  # type: ignore[arg-type]
+        handle = maps * len(masks) if len(maps) == 1 else maps
+        each = as_many(masks, len(handle), "region(s)")  # type: ignore[arg-type]
         texts, tables = [], []
-        for i, one in enumerate(maps):
+        for i, one in enumerate(handle):
             mask = resized(each[i], one.size)
             ranked = rank_region(one, mask, names := words_in(words, one))
             lines = [f"{row.word}  {row.score:.1%}  (x{row.lift:.2f})" for row in ranked]

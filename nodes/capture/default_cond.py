@@ -69,7 +69,7 @@ def _left_over(found: Sequence[Any], x: Tensor) -> Tensor:
 
 
 def of_pictures(mask: Tensor) -> Tensor:
-    """A mask `[h, w]` or `[masks, (frames,) h, w]` as `Area` has it, without frames.
+    """A mask `[h, w]` or `[masks, (frames,) h, w]` as `Area` has it: without frames, and a single one without the others' axis.
 
     Raises:
         NothingRecorded: the frames of a video have different masks.
@@ -79,4 +79,5 @@ def of_pictures(mask: Tensor) -> Tensor:
             "a prompt has a mask for each frame of the video, and its words are not read frame by frame. Give it one mask "
             "for all frames (ConditioningSetMask with a single mask)"
         )
-    return mask[:, 0] if mask.dim() == 4 else mask
+    mask = mask[:, 0] if mask.dim() == 4 else mask
+    return mask[0] if mask.dim() == 3 and len(mask) == 1 else mask

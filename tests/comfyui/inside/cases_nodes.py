@@ -102,6 +102,10 @@ def case_batches_of_other_lengths_are_refused() -> None:
     assert run("Overlay", maps, image[:1], "house")[0].shape[0] == 3
     assert run("WordsInRegion", maps, torch.ones(1, 128, 160))[0].count("house") == 3
     assert run("CompareMaps", maps, taken, "house")[0].shape[0] == 3
+    words = run("HeatMaps", {"samples": latent["samples"][1:2]}, image[1:2], "house, tree")[2]
+    ranking, tables = run("WordsInRegion", taken, words)
+    assert len(tables) == 2, "a ranking for each word's mask"
+    assert ranking.split("\n\n") == [run("WordsInRegion", taken, word[None])[0] for word in words]
 
 
 def case_mask_for_every_method() -> None:
