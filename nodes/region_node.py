@@ -46,7 +46,7 @@ class WordsInRegion(io.ComfyNode):
             raise BadArgument("The region is empty: paint a part of the picture.")
         masks = region.reshape(-1, *region.shape[-2:])
         handle = maps * len(masks) if len(maps) == 1 else maps
-        each = as_many(masks, len(handle), "region(s)")  # type: ignore[arg-type]
+        each = as_many(list(masks), len(handle), "region(s)")
         texts, tables = [], []
         for i, one in enumerate(handle):
             mask = resized(each[i], one.size)
