@@ -357,7 +357,7 @@ def test_the_explorer_s_routes(server: Server) -> None:
         mask = cv2.imdecode(np.frombuffer(answer.read(), np.uint8), cv2.IMREAD_GRAYSCALE)
     assert np.array_equal(mask > 127, maps[1].mask("house", "guided").numpy())
     assert "cannot be read" in server.post(f"{place}/mask", {"words": 3})["error"]
-    assert "steps and layers" in refused(server, f"{place}/detail/heads")
+    assert "There are steps, layers and frames." in refused(server, f"{place}/detail/heads")
     for other in ("nobody/0", f"{said['run']}/4", f"{said['run']}/999999"):
         assert "Queue the graph again" in refused(server, f"/daam-lens/explorer/{other}")
 

@@ -50,7 +50,7 @@ def test_the_call_that_paints_is_read_and_the_mask_is_no_picture(caplog: pytest.
     witness = Witness(pipe.unet)
     with caplog.at_level(logging.WARNING, "daam_lens"), trace(pipe) as recording:
         assert torch.equal(edit(pipe), before)
-    assert not caplog.records
+    assert not [line for line in caplog.records if line.name.startswith("daam")]  # diffusers has warnings of its own
     assert all(generation.recording.failure == "" for generation in vars(recording)["_generations"])
     maps = recording.heat_maps()
     painted = len(witness.forwards) - 2
