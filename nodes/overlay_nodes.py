@@ -11,6 +11,7 @@ from torch import Tensor
 from ..daam_core.defaults import DEFAULT_OPACITY
 from ..daam_core.errors import DetailMissing
 from ..daam_core.maps.heatmaps import HeatMaps
+from ..daam_core.maps.statistics import mean_probability
 from ..daam_core.render import step_frames
 from .concepts import say_presence
 from .convert import MAPS, MapsHandle, ground, hidden, image_of, with_pictures
@@ -114,8 +115,7 @@ class Timeline(io.ComfyNode):
 
 def _heats_of_steps(side: HeatMaps, query: str, cumulative: bool) -> list[Tensor]:
     """Shares of attention 0..1 `[h, w]`: of each step, or what the steps until then add to that of all."""
-    terms = max(1, sum(side.num_terms.values()))
     if cumulative:
+        terms = max(1, sum(side.num_terms.values()))
         return [side.select(steps=range(step + 1)).heat_map(query) / terms for step in range(side.steps)]
-    parts = [side.select(steps=[step]) for step in range(side.steps)]
-    return [part.heat_map(query) / max(1, sum(part.num_terms.values())) for part in parts]
+    return [mean_probability(side.select(steps=[step]), [query])[0] for step in range(side.steps)]
