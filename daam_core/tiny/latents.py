@@ -23,6 +23,7 @@ SEED = 1
 SCENES = 36_000
 TWO = 0.65  # share of scenes with two objects: those are what takes long to learn
 FILLER = 0.04  # share of captions with words that mean nothing here
+PLACED = 3.0  # times as often as others, scenes are shown whose caption says where things lie: they are a quarter
 BARE = 0.5  # share of pictures whose colours only the colour words tell
 FILE = "latents.safetensors"
 LARGE = 256  # pixels, the other size of pictures
@@ -100,12 +101,15 @@ class LatentCache:
     def load(
         cls, path: Path, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, bare: CLIPTextModel | None = None
     ) -> LatentCache:
-        """Read what `write_latents` wrote; each text encoder reads all captions once, where it lies."""
+        """Read what `write_latents` wrote; each text encoder reads all captions once, where it lies.
+
+        Scenes whose caption says where things lie weigh `PLACED`.
+        """
         tensors = load_file(str(path))
         ids = tensors["ids"].long()
         context, empty = text_states(text_encoder, ids), empty_state(text_encoder, tokenizer)
         bare_states = None if bare is None else text_states(bare, ids)
-        return cls(tensors["latents"], tensors["objects"], context, empty, bare_states)
+        return cls(tensors["latents"], tensors["objects"], context, empty, bare_states, scene_weights(ids, tokenizer))
 
     def batch(self, generators: Generators, count: int, singles: bool, drop: float) -> Batch:
         """`count` scenes at random.
@@ -132,6 +136,11 @@ def placed(ids: torch.Tensor, tokenizer: CLIPTokenizer) -> torch.Tensor:
     """Whether each caption says where its things lie: bool [N] of token ids [N, tokens]."""
     words = [tokenizer(word).input_ids[1] for word in ("next", "above", "below")]
     return torch.isin(ids, torch.tensor(words)).any(1)
+
+
+def scene_weights(ids: torch.Tensor, tokenizer: CLIPTokenizer) -> torch.Tensor:
+    """How often each scene is shown beside the others: float32 [N] of token ids [N, tokens], 1 or `PLACED`."""
+    return 1.0 + (PLACED - 1.0) * placed(ids, tokenizer).float()
 
 
 def empty_state(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> torch.Tensor:

@@ -203,8 +203,12 @@ def _unet(settings: Settings, device: torch.device, log: Log) -> None:
     cache = latents.LatentCache.load(work / latents.FILE, named, tokenizer, bare)
     large = work / latents.LARGE_FILE  # work folders of before 0.7 have none
     larger = latents.LatentCache.load(large, named, tokenizer, bare) if large.exists() else None
-    teacher = _teacher(work, tokenizer, device) if warm else None
-    stage = unet.UNetStage(cache, device, recipe, settings.compiled, teacher, log, larger)
+    # Weights that have read such an encoder already have no need of a teacher, and learn what it could not do.
+    encoder = load_text_encoder(work, tokenizer, student="")
+    learnt = warm and colour_words.carries_colours(encoder, tokenizer)
+    teacher = _teacher(work, tokenizer, device) if warm and not learnt else None
+    singles = 0.0 if warm else unet.SINGLE_UNTIL  # shipped weights know one object
+    stage = unet.UNetStage(cache, device, recipe, settings.compiled, teacher, log, larger, singles)
     train_stage(stage, work, log, pause=settings.pause)
 
 

@@ -29,7 +29,6 @@ from .transformer_shape import BLOCKS, HEAD, LARGEST, PATCH, SHIFT, SIDE, TOKENS
 MUON_RATE = 4.0  # Muon's learning rate as a multiple of AdamW's
 CAPTION_DROP = 0.1
 POOLED_DROP = 0.5  # share of pictures whose pooled vector is zero, so that the words must tell the scene
-PLACED = 3.0  # times as often as others, scenes are shown whose caption says where things lie: they are a quarter
 SINGLE_UNTIL = 0.2  # share of the run that shows one-object scenes only
 RECIPE = Recipe(images=400_000, batch=64, peak_rate=2e-3, warm_up=60, constant=0.5, ema=0.998, seed=41)
 

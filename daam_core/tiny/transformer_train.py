@@ -78,7 +78,7 @@ def train_transformer(settings: TransformerSettings, log: Log) -> Path:
         latents.text_states(pipe.text_encoder, ids),
         latents.empty_state(pipe.text_encoder, pipe.tokenizer)[:READ],
         latents.text_states(_bare(settings, pipe.text_encoder, pipe.tokenizer, device, log), ids),
-        1.0 + (transformer.PLACED - 1.0) * latents.placed(ids, pipe.tokenizer).float(),
+        latents.scene_weights(ids, pipe.tokenizer),
     )
     recipe = transformer.RECIPE.scaled(settings.scale)
     if settings.images is not None:

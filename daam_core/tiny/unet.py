@@ -120,10 +120,14 @@ class UNetStage:
         teacher: Teacher | None = None,
         log: Log = print,
         large: LatentCache | None = None,
+        singles: float = SINGLE_UNTIL,
     ) -> None:
-        """`large` holds pictures of 256 px, which a third of the steps show; the teacher has never seen such."""
+        """`large` holds pictures of 256 px, which `LARGE_SHARE` of the steps show; the teacher has never seen such.
+
+        One-object scenes alone are shown until `singles` (0..1) of the run are over.
+        """
         torch.manual_seed(recipe.seed)
-        self.large = large
+        self.large, self.singles = large, singles
         self.recipe, self.device, self.cache, self.teacher, self.log = recipe, device, cache, teacher, log
         self.unet = make_unet().to(device)
         self.unet.set_attn_processor(PlainAttention())
@@ -145,7 +149,7 @@ class UNetStage:
         if large is not None and generators.numpy.random() < LARGE_SHARE:
             shown, teacher = large.batch(generators, batch // 4, False, drop=CAPTION_DROP), None
         else:
-            shown = self.cache.batch(generators, batch, teacher is None and done < SINGLE_UNTIL, drop=CAPTION_DROP)
+            shown = self.cache.batch(generators, batch, done < self.singles, drop=CAPTION_DROP)
         x0, context = shown.latents.to(self.device), shown.context.to(self.device)
         batch = len(x0)
         t = sample_times(generators.torch, batch).to(self.device)
