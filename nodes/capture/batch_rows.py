@@ -23,7 +23,7 @@ from ...daam_core.prompt.prompt import Prompt
 from .concept_encoding import KEY as CONCEPTS
 from .context_alignment import context_prompt, is_zeroed, of_length, placed, wordless
 from .default_cond import AtWork, DefaultAreas, area_and_weight, is_default, of_pictures
-from .prompt_tokens import KEY, PromptTokens
+from .prompt_tokens import COLUMNS, KEY, PromptTokens
 
 Side = Literal["prompt", "negative"]
 Cond = dict[str, Any]
@@ -182,7 +182,7 @@ def _main_prompt(cond: Cond, text: TextArgument) -> Prompt:
     if text.made_anew and isinstance(given, Tensor):
         own = next(iter((tokens or {}).values()), None)
         return Prompt.by_index(given.shape[1]) if own is None else pad_or_truncate(own, given.shape[1])
-    prompt = context_prompt(tokens, encoded)
+    prompt = context_prompt(tokens, encoded, cond.get(COLUMNS))
     if text.grows and isinstance(given, Tensor) and given.shape[1] >= prompt.length:
         return pad_or_truncate(prompt, given.shape[1])
     return placed(prompt, encoded, given) if isinstance(given, Tensor) else prompt
