@@ -59,6 +59,7 @@ class Conds:
         prompts: of each side, the words of each of its prompts.
         concepts: what each prompt of the prompt's side carries: concepts, a sentence that says why there are none, or nothing.
         hooked: whether any of them has hooks, by which other weights are written into the model while it runs.
+        travelling: the sides on which a conditioning holds another text for each picture of the batch.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Conds:
         self.prompts: dict[Side, list[Prompt]] = {side: [] for side in SIDES}
         self.concepts: list[ConceptTexts | str | None] = []
         self.hooked = any(cond.get("hooks") is not None for conds in lists.values() for cond in conds or ())
+        self.travelling: set[Side] = set()
         self._rows: dict[str, dict[Any, Row]] = {}
         self._default_areas = DefaultAreas(at_work)
         areas: dict[Any, Area] = {}
@@ -97,6 +99,8 @@ class Conds:
                 parts.setdefault(_text_id(cond), len(self.prompts[side]))
                 if parts[_text_id(cond)] == len(self.prompts[side]):
                     self.prompts[side].append(_prompt(cond, self._texts))
+                    if _is_several(cond.get(self._texts[0].encoded)):
+                        self.travelling.add(side)
                     if side == "prompt":
                         self.concepts.append(cond.get(CONCEPTS))
         for cond in conds:
@@ -155,6 +159,11 @@ def _text_id(cond: Cond) -> int:
     """Conditionings that ComfyUI adds for an area share the text of the one they were made from."""
     text = cond.get("model_conds", {}).get("c_crossattn")
     return id(text) if text is not None else id(cond)
+
+
+def _is_several(encoded: Any) -> bool:
+    """Whether an encoding `[texts, columns, d]` holds different texts, which ComfyUI deals out to the pictures of the batch."""
+    return isinstance(encoded, Tensor) and encoded.dim() > 2 and bool((encoded[1:] != encoded[:1]).any())
 
 
 def _prompt(cond: Cond, texts: Sequence[TextArgument]) -> Prompt:

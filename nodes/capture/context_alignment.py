@@ -25,12 +25,12 @@ def context_prompt(tokens: PromptTokens | None, context: Tensor, encoded: int | 
     columns = context.shape[1]
     if is_zeroed(context):
         return wordless(columns)
-    grown = encoded is not None and encoded < columns
-    if tokens and not grown and (whole := of_length(tokens, columns)) is not None:
+    grown = encoded if encoded is not None and encoded < columns else None
+    if tokens and grown is None and (whole := of_length(tokens, columns)) is not None:
         return whole
     parts: list[Prompt] = []
     at = 0
-    if tokens and (first := of_length(tokens, encoded) if grown else _shorter(tokens, columns)) is not None:
+    if tokens and (first := of_length(tokens, grown) if grown else _shorter(tokens, columns)) is not None:
         parts, at = [first], first.length
     while at < columns and (found := ENCODINGS.find(context, at)) is not None:
         length, more = found
