@@ -87,7 +87,7 @@ def test_a_forward_in_the_place_of_a_layers_own_is_proved(change: Any) -> None:
     with trace(pipe) as recording:
         paint(pipe)
     if change is not None:
-        with pytest.raises(NothingRecorded, match="its `forward` was replaced by test_a_forward.*lambda.*Take that off"):
+        with pytest.raises(NothingRecorded, match=r"its `forward` was replaced by test_a_forward.*lambda.*Take that off"):
             recording.heat_maps()
     else:
         assert_same(recording.heat_maps().sides["prompt"], witness.of(text))
