@@ -24,7 +24,7 @@ SCENES = 36_000
 TWO = 0.65  # share of scenes with two objects: those are what takes long to learn
 FILLER = 0.04  # share of captions with words that mean nothing here
 PLACED = 3.0  # times as often as others, scenes are shown whose caption says where things lie: they are a quarter
-BARE = 0.5  # share of pictures whose colours only the colour words tell
+BARE = 0.6  # share of pictures whose colours only the colour words tell
 FILE = "latents.safetensors"
 LARGE = 256  # pixels, the other size of pictures
 LARGE_FILE = "latents-256.safetensors"
@@ -115,7 +115,7 @@ class LatentCache:
         """`count` scenes at random.
 
         `singles` takes one-object scenes only; `drop` is the share of captions replaced by the empty one, which
-        classifier-free guidance needs. Half of the others have the `bare` states, where there are any.
+        classifier-free guidance needs. Of the others, `BARE` have the `bare` states, where there are any.
         """
         pool = torch.nonzero(self.objects == 1)[:, 0] if singles else torch.arange(len(self.latents))
         if self.weights is None:

@@ -24,6 +24,7 @@ from . import package_weights as assemble
 from . import text_encoder as text
 from .loop import Log, Recipe, make_work_folder, require_counts, state_file, train_stage
 from .scenes import SIZE
+from .start_token import rest_on_start
 from .tokenizer import build_tokenizer
 from .warm_start import TEACHER, start_from_shipped
 
@@ -209,6 +210,10 @@ def _unet(settings: Settings, device: torch.device, log: Log) -> None:
     teacher = _teacher(work, tokenizer, device) if warm and not learnt else None
     singles = 0.0 if warm else unet.SINGLE_UNTIL  # shipped weights know one object
     stage = unet.UNetStage(cache, device, recipe, settings.compiled, teacher, log, larger, singles)
+    if not state_file(work, "unet").exists():
+        ids = load_file(str(work / latents.FILE))["ids"].long()[:600]
+        rest_on_start(stage.unet, ids, tokenizer.eos_token_id, [latents.text_states(one, ids) for one in (named, bare)])
+        stage.average.load_state_dict(stage.unet.state_dict())
     train_stage(stage, work, log, pause=settings.pause)
 
 

@@ -1,7 +1,8 @@
 """The UNet and its training: v-prediction on cached latents under the frozen text encoder.
 
 The shape is LDM-compatible (group norm of 32, at least 64 channels, cross-attention at every level), so that ComfyUI
-and the WebUIs load it. Attention is never supervised: nothing in the loss looks at a map.
+and the WebUIs load it. Attention is never supervised: nothing in the loss looks at a map. Where the coarse cross-attention
+looks is set before training, see `start_token`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .diffusion import noise_to, sample_times, velocity
 from .gradient_check import Forward, gradients, lost_gradients
 from .latents import LARGE, Batch, LatentCache
 from .loop import Generators, Log, Recipe, autocast
+from .start_token import freeze_coarse_attention
 from .text_encoder import WIDTH
 
 LATENT = 16  # side of the latents of a 128 px picture
@@ -29,7 +31,7 @@ RECIPE = Recipe(images=660_000, batch=48, peak_rate=1e-3, warm_up=150, constant=
 WARM_RECIPE = Recipe(images=200_000, batch=48, peak_rate=8e-4, warm_up=40, constant=0.35, ema=0.995, seed=32)
 SINGLE_UNTIL = 0.15  # share of the run that shows one-object scenes only
 CAPTION_DROP = 0.1
-LARGE_SHARE = 1 / 3  # of the steps that show pictures of 256 px, a quarter as many each
+LARGE_SHARE = 1 / 4  # of the steps that show pictures of 256 px, a quarter as many each
 TEACHER_UNTIL = 0.5  # share of the run after which a teacher has no part in the target
 
 
@@ -131,6 +133,7 @@ class UNetStage:
         self.recipe, self.device, self.cache, self.teacher, self.log = recipe, device, cache, teacher, log
         self.unet = make_unet().to(device)
         self.unet.set_attn_processor(PlainAttention())
+        freeze_coarse_attention(self.unet)
         self.average = make_unet().to(device).requires_grad_(False)
         self.average.load_state_dict(self.unet.state_dict())
         self.modules: dict[str, torch.nn.Module] = {"unet": self.unet}
