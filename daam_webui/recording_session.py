@@ -227,9 +227,7 @@ class RecordingSession:
 
     # -- pictures ---------------------------------------------------------------------------------------------------
 
-    def take(
-        self, iteration: int, image: int, picture: NDArray[np.uint8], seed: int, prompt: str, saved: bool = True
-    ) -> None:
+    def take(self, iteration: int, image: int, picture: NDArray[np.uint8], seed: int, prompt: str, saved: bool = True) -> None:
         """The host finished a picture, uint8 `[H, W, 3]`, which it is about to write to a file or not."""
         if batch := self._batches.get(iteration):
             batch.pictures[image] = picture
