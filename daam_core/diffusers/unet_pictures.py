@@ -20,7 +20,8 @@ _FINISHED = (
 _NOT_READ = {
     "LEditsPP": f"it is told what to change, by several texts at once, and not what the picture shows. {_FINISHED}",
     "StableDiffusionPix2PixZero": (
-        f"it paints twice, and the second time from a text that it has changed as numbers, which nobody has words for. {_FINISHED}"
+        "it paints twice, and the second time from a text that it has changed as numbers, which nobody has words for. "
+        f"{_FINISHED}"
     ),
 }
 """How the names of pipelines begin whose UNet could be read, and why they are not."""
@@ -54,8 +55,8 @@ def require_own_texts(pipe: Any) -> None:
     """Raises UnsupportedModel where a pipeline gives its UNet other texts than it encoded, before a call of it."""
     if getattr(pipe, "free_noise_enabled", False):
         raise UnsupportedModel(
-            "FreeNoise blends the texts of a video from frame to frame, those of one prompt, too, so that there is no map of the "
-            "prompt's words. Paint without it, by `pipe.disable_free_noise()`"
+            "FreeNoise blends the texts of a video from frame to frame, those of one prompt, too, so that there is no map of "
+            "the prompt's words. Paint without it, by `pipe.disable_free_noise()`"
         )
 
 
