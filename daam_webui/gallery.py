@@ -74,6 +74,9 @@ INNER = (
 )
 
 
+NOT_GIVEN = "The model was not given the negative prompt (hosts leave it out at a CFG scale of 1), so it has no heat maps."
+
+
 def show(session: Session, p: Any, processed: Any, append: bool = True) -> GalleryResult:
     """Draw and save what was asked for, and `append` it to the host's results. Never raises: what goes wrong becomes a note."""
     shown = GalleryResult()
@@ -83,9 +86,11 @@ def show(session: Session, p: Any, processed: Any, append: bool = True) -> Galle
             shown.notes += drawing.notes
             if append:
                 _append(processed, drawing, finished)
-            if session.host.saves(p):
+            if finished.saved:
                 shown.notes += _save(session, p, drawing, maps, finished, _infotext(processed, finished))
             prompt, negative = (str(texts[_number(processed, finished)]) for texts in (p.all_prompts, p.all_negative_prompts))
+            if session.settings.negative and maps.negative is None and negative.strip():
+                shown.notes.append(NOT_GIVEN)
             kept = RECORDINGS.keep(
                 maps, session.settings, drawing.words, finished.seed, prompt, negative, report=drawing.report
             )
@@ -108,12 +113,13 @@ def _append(processed: Any, drawing: Drawing, finished: FinishedImage) -> None:
     info = _infotext(processed, finished)
     while len(processed.infotexts) < len(processed.images):  # masks that the host appended without a text
         processed.infotexts.append(processed.info)
+    # What another script shows behind all pictures (`extra_images`) has its texts behind theirs.
     for drawn in drawing.drawn:
         image = Image.fromarray(drawn.pixels).convert("RGB")  # hosts write into all three channels
         text = f"{info}, DAAM Lens shows: {_quoted(f'{drawn.kind} {drawn.shows}')}"
         image.info["parameters"] = text
+        processed.infotexts.insert(len(processed.images), text)
         processed.images.append(image)
-        processed.infotexts.append(text)
 
 
 def _infotext(processed: Any, finished: FinishedImage) -> str:
