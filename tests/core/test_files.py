@@ -40,6 +40,11 @@ def test_what_fails_half_way_leaves_the_older_file_and_nothing_beside_it(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_name_that_no_folder_can_have_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CannotWrite, match="Cannot write into .*Choose another folder"):
+        files.writable_folder(f"{tmp_path}/a\0b")
+
+
 def test_no_folder_and_a_folder_in_the_way_are_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(CannotWrite, match=r"Cannot write .*x: no such file or directory\. Choose\.$"):
         atomic_write(tmp_path / "none" / "x", b"", advice="Choose.")
