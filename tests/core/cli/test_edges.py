@@ -407,8 +407,9 @@ def test_weights_that_could_run_a_program_are_refused(tmp_path: Path) -> None:
     [
         ["generate", PROMPT, "--out", ""], ["generate", PROMPT, "--out="], ["generate", PROMPT, "--model", " "],
         ["mask", "RECORD", "--word", "house", "--out", ""], ["show", "RECORD", "--out", ""], ["show", ""],
-        ["explore", "RECORD", "--out", ""], ["compare", "RECORD", "RECORD", "--out", ""], ["report", "RECORD", "--thresholds", ""],
-        ["doctor", "--model", ""], ["doctor", "--record="], ["app", "--host", ""], ["fit-report", ""], ["read", "", "--prompt", "x"],
+        ["explore", "RECORD", "--out", ""], ["compare", "RECORD", "RECORD", "--out", ""],
+        ["report", "RECORD", "--thresholds", ""], ["read", "", "--prompt", "x"],
+        ["doctor", "--model", ""], ["doctor", "--record="], ["app", "--host", ""], ["fit-report", ""],
         ["study", "segmentation", "--out", ""], ["tiny", "train", "--work", ""], ["generate", PROMPT, "--o", ""],
     ],
 )  # fmt: skip

@@ -81,9 +81,7 @@ def test_what_stops_a_pipeline_while_it_paints_is_a_sentence(monkeypatch: pytest
             raise error
 
         monkeypatch.setattr(type(pipe), "__call__", fails)
-        with pytest.raises(
-            UnsupportedModel, match=r"stopped while it painted \(\w+Error\), with these settings: steps 2"
-        ) as told:
+        with pytest.raises(UnsupportedModel, match=r"stopped while it painted \(\w+Error\), with .*: steps 2") as told:
             generate_recorded(pipe, "a red house", Settings(steps=2))
         assert str(error) not in str(told.value) and told.value.__cause__ is error
     error = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
