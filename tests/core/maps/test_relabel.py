@@ -55,9 +55,9 @@ def test_words_fit_or_are_refused() -> None:
 
 def test_concepts_keep_their_own_words() -> None:
     pipe = pipeline("sd15")
-    sides = {"concepts": recorded(pipe, False, concepts=["sun"]).sides["concepts"]}
+    sun = recorded(pipe, False, concepts=["sun"]).sides["concepts"]
     blind = recorded(pipe, True)
-    blind = dataclasses.replace(blind, sides={**blind.sides, **sides})
+    blind = dataclasses.replace(blind, sides={**blind.sides, "concepts": sun})
     ids = tokenizer()(PROMPT, padding="max_length", max_length=77).input_ids
     told = blind.with_prompt(Prompt.from_ids(ids, tokenizer(), text=PROMPT))
     assert told.concepts == ["sun"] and "house" in told.words
