@@ -252,7 +252,7 @@ def _numbers(times: Sequence[Any]) -> list[float]:
     """The first number of each tensor or number; of tensors on one device together, so that the host waits for it once."""
     firsts = [torch.as_tensor(time).flatten()[:1] for time in times]
     if len({first.device for first in firsts}) == 1:
-        firsts = list(torch.cat(firsts).cpu().split(1))
+        return [float(number) for number in torch.cat(firsts).tolist()]
     return [float(first) for first in firsts]
 
 
