@@ -71,6 +71,8 @@ def fault_of(folder: Path) -> str:
             if path.name in CONFIGS or path.name.endswith(".index.json"):
                 if fault := _fault_of_json(path):
                     return fault
+                if absent := [name for name in _named_in(path) if not (part / name).is_file()]:
+                    return f"{part} has no {absent[0]:.60}, which its index names. {_AGAIN}"
             elif path.suffix == ".safetensors" and (fault := _fault_of_weights(path)):
                 return fault
         if (part / "config.json").is_file() and not any(path.suffix == ".safetensors" for path in files):
@@ -87,22 +89,23 @@ def fault_of(folder: Path) -> str:
 
 
 def check_weight_indexes(folder: Path) -> None:
-    """Raises UnsupportedModel where weights in several files are named that lie elsewhere, are pickles or are not there."""
+    """Raises UnsupportedModel where weights in several files are said to lie elsewhere or to be pickles."""
     for path in sorted(folder.glob("*/*.index.json")):
-        if not path.is_file() or (fault := _fault_of_json(path)):
-            raise UnsupportedModel(fault if path.is_file() else f"{path} leads nowhere. {_AGAIN}")
-        if path.name.endswith(".bin.index.json"):
-            continue  # of pickles beside the safetensors, which nobody reads
-        told = json.loads(bounded_text(path, LARGEST_CONFIG, "index of weights"))
-        named = told.get("weight_map")
-        for name in sorted({str(x) for x in named.values()}) if isinstance(named, dict) else ():
+        for name in _named_in(path):
             if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
                 raise UnsupportedModel(
                     f"{path} names {name!r:.80} as weights: only safetensors that lie beside it are loaded, no pickle and "
                     "nothing from elsewhere."
                 )
-            if not (path.parent / name).is_file():
-                raise UnsupportedModel(f"{path.parent} has no {name:.80}, which its index names. {_AGAIN}")
+
+
+def _named_in(path: Path) -> list[str]:
+    """The files that an index of weights names; none of an index of pickles beside the safetensors, which nobody reads, or of
+    one that cannot be read."""
+    if path.name.endswith(".bin.index.json") or not path.is_file() or _fault_of_json(path):
+        return []
+    named = json.loads(bounded_text(path, LARGEST_CONFIG, "index of weights")).get("weight_map")
+    return sorted({str(name) for name in named.values()}) if isinstance(named, dict) else []
 
 
 def _fault_of_json(path: Path) -> str:

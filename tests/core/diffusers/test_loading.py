@@ -157,6 +157,8 @@ def test_an_index_of_weights_names_safetensors_beside_it_alone(
     said = "which its index names" if named.startswith("missing") else "no pickle and nothing from elsewhere"
     with pytest.raises(UnsupportedModel, match=said):
         load_pipeline(str(folder), "cpu")
+    if named.startswith("missing"):
+        return
     with pytest.raises(UnsupportedModel, match=said):  # nor from a folder that `daam-lens tiny evaluate --weights` names
         load_tiny(weights=_weights(folder, tmp_path))
     if named == "x.bin":  # the same from the hub, where the index is not looked at before
