@@ -65,12 +65,24 @@ def reason_of(error: BaseException) -> str:
     """
     if isinstance(error, DaamLensError):
         return str(error)
-    # torch names the class `OutOfMemoryError`; it is no MemoryError.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if out_of_memory(error):
         return "there was not enough memory for it. Record without detail, or at a smaller size"
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if any(map(Path(frame.filename).is_relative_to, _OWN))]
     place = f" in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
     return f"an error that was not foreseen ({type(error).__name__}{place}); the log has all of it, please report it"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice.
+
+    Example:
+        >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("CUDA out of memory")), out_of_memory(KeyError("memory"))
+        (True, True, False)
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    # torch's own is a RuntimeError; on a processor only the text tells.
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in ("out of memory", "allocate memory"))
 
 
 def recording_failure(error: Exception) -> str:

@@ -34,8 +34,9 @@ def writable_folder(path: str | Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise CannotWrite(f"Cannot write into {folder}: {error.strerror or error}. Choose another folder.") from None
+    except (OSError, ValueError) as error:  # a ValueError for a name that no folder can have
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CannotWrite(f"Cannot write into {folder}: {reason}. Choose another folder.") from None
     return folder
 
 

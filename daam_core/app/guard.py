@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from typing import Any
 
 import fastapi
@@ -46,10 +47,10 @@ def guarded(app: fastapi.FastAPI, host: str) -> fastapi.FastAPI:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is this machine alone."""
-    if host.lower() == "localhost":
-        return True
+    """Whether an address to listen on is this machine alone, however it is written: `127.1` and other names of it, too."""
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
+        found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host.strip("[]") or "0.0.0.0", None)}
+    except (OSError, ValueError):
         return False
+    addresses = [ipaddress.ip_address(one) for one in found]
+    return bool(addresses) and all((getattr(one, "ipv4_mapped", None) or one).is_loopback for one in addresses)

@@ -19,6 +19,7 @@ from ..maps.queries import PRESENCE_NOTE
 from ..prompt.concepts import concepts_of
 from ..validate import checked_negative, checked_prompt, checked_size
 from . import drop
+from .routes import unforeseen
 
 PROMPT = "a red house and a green tree"
 LARGEST_SEED = 2**32 - 1
@@ -107,8 +108,9 @@ def form(generate: Generator, about: str, usual: Settings, examples: Sequence[st
         def run(*values: Any, bar: gr.Progress = gr.Progress()) -> tuple[str, str]:  # noqa: B008 (gradio reads the default)
             try:
                 address, said = generate(values[0] or "", _settings(*values[1:]), bar)
-            except DaamLensError as error:
-                raise gr.Error(str(error), duration=None, print_exception=False) from None
+            except Exception as error:
+                sentence = str(error) if isinstance(error, DaamLensError) else unforeseen(error)
+                raise gr.Error(sentence, duration=None, print_exception=False) from None
             return explorer_frame(address), said or about
 
         boxes = [prompt, seed, negative, steps_box, guidance_box, width, height, detail, concepts]

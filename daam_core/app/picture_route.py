@@ -10,9 +10,10 @@ from typing import Any
 import cv2
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
 
 from ..diffusers.reading import read_picture
-from ..errors import BadArgument, DaamLensError
+from ..errors import BadArgument
 from ..lru_cache import LRUCache
 from ..maps.heatmaps import HeatMaps
 from ..picture_files import load_picture
@@ -46,7 +47,9 @@ def picture_routes(pipe: Any, kept: LRUCache[HeatMaps], turn: threading.Lock) ->
             seed = _seed(request.query_params.get("seed", "0"))
             body = await read_body(request, LARGEST_FILE, f"A picture file has at most {LARGEST_FILE // 2**20} MB.")
             maps = await asyncio.to_thread(_read, pipe, body, prompt, seed, turn)
-        except DaamLensError as error:
+        except ClientDisconnect:  # nobody is there to be told
+            raise
+        except Exception as error:
             return complaint(error)
         return JSONResponse({"explorer": f"explorer/{kept.keep(maps)}"})
 
@@ -65,8 +68,8 @@ def shrunk(picture: Image, most: int = MOST_PIXELS) -> Image:
 
 
 def _read(pipe: Any, body: bytes, prompt: str, seed: int, turn: threading.Lock) -> HeatMaps:
-    picture = shrunk(load_picture(io.BytesIO(body)))
-    with turn:
+    with turn:  # for decoding, too: several pictures of the most pixels at once would fill the memory
+        picture = shrunk(load_picture(io.BytesIO(body)))
         return read_picture(pipe, picture, prompt, seed=seed, keep=("steps", "layers"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-from ..errors import BadArgument, DaamLensError, NothingRecorded
+from ..errors import BadArgument, DaamLensError, NothingRecorded, out_of_memory, reason_of
 from ..explorer.selection import LONGEST, united_pixels
 from ..explorer.standalone import explorer_html
 from ..files import png_bytes
@@ -19,6 +20,7 @@ from ..maps.heatmaps import HeatMaps
 
 LARGEST_BODY = 4 * LONGEST
 """Bytes of a request: a choice of the most characters that are read, each of four bytes."""
+_LOG = logging.getLogger("daam_lens")
 _LOOK_EVERY = 0.25
 """Seconds between two looks whether the page still waits for its mask."""
 
@@ -75,15 +77,25 @@ async def _answer(request: Request, work: Callable[[Callable[[], bool]], Respons
             if not task.done() and await request.is_disconnected():
                 gone.set()
         return task.result()
-    except DaamLensError as error:
+    except Exception as error:
         return complaint(error)
     finally:
         gone.set()
 
 
-def complaint(error: DaamLensError) -> Response:
-    """An error's sentence as an answer: 404 for what is not there any more, else 400."""
-    return JSONResponse({"error": str(error)}, status_code=404 if isinstance(error, NothingRecorded) else 400)
+def complaint(error: Exception) -> Response:
+    """An error as a sentence: 404 for what is not there any more, 400 for what was asked, 500 for what was not foreseen."""
+    if isinstance(error, DaamLensError):
+        return JSONResponse({"error": str(error)}, status_code=404 if isinstance(error, NothingRecorded) else 400)
+    return JSONResponse({"error": unforeseen(error)}, status_code=500)
+
+
+def unforeseen(error: Exception) -> str:
+    """The sentence for an error of a library or of ours; the log has all of it."""
+    if not out_of_memory(error):
+        _LOG.error("DAAM Lens: an error in the app.", exc_info=error)
+    reason = reason_of(error)
+    return f"{reason[:1].upper()}{reason[1:]}."
 
 
 def _find(kept: LRUCache[HeatMaps], name: Any) -> HeatMaps:

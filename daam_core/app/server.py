@@ -67,6 +67,8 @@ def serve(pipe: Any, model: str, host: str, port: int, open_browser: bool) -> No
 
 
 def _check_free(host: str, port: int) -> None:
+    if not host.strip():  # it would be every address of the machine
+        raise BadArgument("--host is empty; give 127.0.0.1 for this machine alone, or 0.0.0.0 for every address of it.")
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

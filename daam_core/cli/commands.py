@@ -73,15 +73,20 @@ def mask(args: argparse.Namespace) -> None:
     results = [maps.mask_result(word, args.method, tau=args.tau, competitors=args.competitors) for word in args.words]
     if args.smallest[0] and not args.smallest[1]:
         print(f"--smallest {args.smallest[0]:g} is per cent of the picture; for pixels write {args.smallest[0]:g}px.")
-    for word, name, one in zip(args.words, file_names(args.words), results, strict=True):
-        print(shown(write_png(folder / f"mask_{name}.png", grey(_clean(one.mask, args)))))
+    cleaned = [_clean(one.mask, args) for one in results]
+    for word, name, one, clean in zip(args.words, file_names(args.words), results, cleaned, strict=True):
+        print(shown(write_png(folder / f"mask_{name}.png", grey(clean))))
         if maps.is_concept(word):
             print(maps.caption(word))
         if one.note:
             print(one.note)
-    for word, one in zip(args.words, results, strict=True):
+    for word, one, clean in zip(args.words, results, cleaned, strict=True):
         if empty := says_nothing(one.mask):
             print(f"The mask of “{word}” says nothing: {empty}.")
+        elif not clean.any():
+            print(f"Nothing is left of the mask of “{word}”: the cleanup took all of it.")
+        elif bool((clean == 1).all()):
+            print(f"The mask of “{word}” covers all of the picture: the cleanup made it that large.")
 
 
 def _masks_of_a_video(maps: HeatMaps, folder: Path, args: argparse.Namespace) -> None:
@@ -96,6 +101,8 @@ def _masks_of_a_video(maps: HeatMaps, folder: Path, args: argparse.Namespace) ->
             print(result.note)
         if not result.mask.any():
             print(f"The mask of “{word}” says nothing: it is empty in every frame.")
+        elif not any(one.any() for one in cleaned):
+            print(f"Nothing is left of the mask of “{word}” in any frame: the cleanup took all of it.")
 
 
 def words(args: argparse.Namespace) -> None:

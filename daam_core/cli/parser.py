@@ -13,13 +13,15 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NoReturn
 
-from ..errors import BadArgument, DaamLensError
+from ..errors import BadArgument, DaamLensError, out_of_memory
 from .output import any_terminal, drop, flush, is_about_output, only_printable, printable
 from .subcommands import add_subcommands
 
 USER_ERROR = 2
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 PIPE_CLOSED = 141  # what a shell reports for a reader that left
+_SAY_IT_THEMSELVES = ("--negative", "--prompt", "--words", "--word", "--concepts")
+"""Options that say themselves what is wrong with an empty text, or to which it means nothing."""
 
 _DESCRIPTION = """\
 Which pixels did each word of a prompt paint?
@@ -79,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
+        _check_filled(arguments)
         args = build_parser(arguments).parse_args(arguments)
         run: Callable[[argparse.Namespace], int | None] = args.run
         with only_printable():
@@ -88,9 +91,23 @@ def _run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _complain("stopped.", INTERRUPTED)
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         return _complain("There was not enough memory; try a smaller --size, or fewer --detail.", USER_ERROR)
+
+
+def _check_filled(arguments: Sequence[str]) -> None:
+    """Raises BadArgument for an empty argument where a name belongs.
+
+    What an empty variable of a shell gives would otherwise be the folder that one stands in, or every address of the machine.
+    """
+    for before, one in zip(["", *arguments], arguments, strict=False):
+        option, equals, value = one.partition("=") if one.startswith("--") else ("", "", "")
+        name, text = (option, value) if equals else (before if before.startswith("--") else "", one)
+        own = any(known.startswith(name) for known in _SAY_IT_THEMSELVES) if name else arguments[0] == "generate"
+        if not text.strip() and not own:
+            where = f"After {name} stands" if name else "There is"
+            raise BadArgument(f"{where} an empty argument; give a value, or leave the argument out.")
 
 
 def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -137,11 +154,6 @@ def _complain(sentence: str, code: int) -> int:
     with contextlib.suppress(OSError):  # a closed or full stderr
         print(f"daam-lens: {printable(' '.join(sentence.split()))}", file=sys.stderr, flush=True)
     return code
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    # torch's own class is a RuntimeError on a card; on the CPU only the text tells.
-    return isinstance(error, MemoryError) or any(sign in str(error) for sign in ("out of memory", "allocate memory"))
 
 
 def _version() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 COLUMNS = ("record", "word", "present")
 _YES = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 MOST_LINES = 100_000
+LARGEST_ANNOTATIONS = 2**24
+"""Bytes of the annotations."""
 LARGEST_THRESHOLDS = 2**16
 """Bytes of a file of thresholds."""
 
@@ -59,20 +62,19 @@ def read_annotations(path: Path) -> dict[str, dict[str, bool]]:
         BadArgument: not such a file; the sentence names the line.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if set(COLUMNS) - set(reader.fieldnames or ()):
-                raise BadArgument(f"{path} needs a first line with the columns {', '.join(COLUMNS)}.")
-            told: dict[str, dict[str, bool]] = {}
-            for number, line in enumerate(reader, start=2):
-                if number > MOST_LINES:
-                    raise BadArgument(f"{path} has more than {MOST_LINES:,} lines.")
-                record, word, present = ((line[name] or "").strip() for name in COLUMNS)
-                if not record or not word or present.lower() not in _YES:
-                    raise BadArgument(f"{path}, line {number}: a record, a word, and yes or no are needed; got {_cut(line)}.")
-                seen = _YES[present.lower()]
-                if told.setdefault(record, {}).setdefault(word, seen) != seen:
-                    raise BadArgument(f"{path}, line {number}: it says yes and no of {word!r:.60} in {record}.")
+        reader = csv.DictReader(io.StringIO(bounded_text(path, LARGEST_ANNOTATIONS, "file of annotations", "utf-8-sig")))
+        if set(COLUMNS) - set(reader.fieldnames or ()):
+            raise BadArgument(f"{path} needs a first line with the columns {', '.join(COLUMNS)}.")
+        told: dict[str, dict[str, bool]] = {}
+        for number, line in enumerate(reader, start=2):
+            if number > MOST_LINES:
+                raise BadArgument(f"{path} has more than {MOST_LINES:,} lines.")
+            record, word, present = ((line[name] or "").strip() for name in COLUMNS)
+            if not record or not word or present.lower() not in _YES:
+                raise BadArgument(f"{path}, line {number}: a record, a word, and yes or no are needed; got {_cut(line)}.")
+            seen = _YES[present.lower()]
+            if told.setdefault(record, {}).setdefault(word, seen) != seen:
+                raise BadArgument(f"{path}, line {number}: it says yes and no of {word!r:.60} in {record}.")
     except OSError as error:
         raise BadArgument(f"The annotations {path} cannot be read: {error.strerror or error}.") from error
     except (UnicodeDecodeError, csv.Error) as error:

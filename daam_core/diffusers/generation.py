@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import BadArgument, UnsupportedModel
+from ..errors import BadArgument, DaamLensError, UnsupportedModel, out_of_memory
 from .attention_trace import AttentionTrace
 from .call_options import arguments_of, call_options
 from .outputs import output_pictures, pictures_of
@@ -54,8 +54,17 @@ def generate_recorded(
     with recording:
         try:
             output = pipe(prompt=prompt, **options)
+        except DaamLensError:
+            raise
         except ValueError as error:
             raise BadArgument(f"{type(pipe).__name__} refused these settings: {_shown(settings)}. {_ADVICE}") from error
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            raise UnsupportedModel(
+                f"{type(pipe).__name__} stopped while it painted ({type(error).__name__}), with these settings: "
+                f"{_shown(settings)}. Where others do not help, its files are damaged or of different models."
+            ) from error
     return _one_picture(pipe, output), recording
 
 

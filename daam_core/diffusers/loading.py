@@ -12,6 +12,15 @@ from ..errors import MissingPackage, UnsupportedModel
 from ..files import bounded_text
 from ..packages import install_line
 from ..validate import checked_device, checked_model
+from .model_folder import (
+    check_weight_indexes,
+    package_of,
+    parts_of,
+    reason_in_files,
+    reason_on_hub,
+    refusal_within,
+    safetensors_only,
+)
 
 TINY, TINY_TRANSFORMER = "tiny", "tiny-transformer"
 INSIDE = (TINY, TINY_TRANSFORMER)
@@ -46,6 +55,16 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
         if (error.name or "").startswith((__package__ or "daam_core").rpartition(".")[0]):
             raise
         raise MissingPackage(f"Making pictures needs more packages: {install_line('demo')} ({error})") from error
+    except (ImportError, RuntimeError) as error:
+        # A RuntimeError is how both libraries say that a package of theirs cannot be imported.
+        if isinstance(error, RuntimeError) and not str(error).startswith("Failed to import"):
+            raise
+        raise MissingPackage(
+            f"{name} needs {package_of(error)}, which is missing here, broken, or of a version that does not fit the others. "
+            f"What is known to fit together: {install_line('demo')}"
+        ) from error
+    if bare := _without_weights(pipe):
+        raise UnsupportedModel(f"{name} has no weights for {bare}: the file is of another model, or not whole. Copy it again.")
     if reason := refused_unet(class_names(pipe)):
         raise UnsupportedModel(f"{name} is a {type(pipe).__name__}, which cannot be read: {reason}.")
     if getattr(pipe, "unet", None) is None and getattr(pipe, "transformer", None) is None:
@@ -55,7 +74,10 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
     except (RuntimeError, AssertionError) as error:
         if "memory" in str(error):
             raise
-        raise UnsupportedModel(f"The model cannot run on {where!r}: {_first_line(error)}") from error
+        raise UnsupportedModel(
+            f"The model cannot run on {where!r}: this PyTorch ({torch.__version__}) finds no such device here. Leave --device "
+            "out to take what there is."
+        ) from error
 
 
 def model_sentence(name: str) -> str:
@@ -90,13 +112,21 @@ def _from_files(name: str, device: str) -> Any:
     where = str(folder) if folder.exists() else name
     if (folder / INDEX).is_file():
         _check_parts(diffusers, folder)
+    if folder.exists():
+        check_weight_indexes(folder)
     try:
-        return _loaded(diffusers, where, device)
+        with safetensors_only():
+            return _loaded(diffusers, where, device)
     except ImportError:
         raise
     except Exception as error:
-        kind = "The folder" if folder.exists() else "There is no such folder, and on the hub the name"
-        raise UnsupportedModel(f"{kind} {name!r} could not be loaded as a pipeline: {_first_line(error)}") from error
+        if refusal := refusal_within(error):
+            raise refusal from None
+        if folder.exists():
+            told = f"The folder {name!r} could not be loaded as a pipeline. {reason_in_files(folder, error)}"
+        else:
+            told = f"There is no folder {name!r}, and from the hub it could not be loaded. {reason_on_hub(error)}"
+        raise UnsupportedModel(told) from error
 
 
 def _check_parts(diffusers: Any, folder: Path) -> None:
@@ -115,10 +145,14 @@ def _check_parts(diffusers: Any, folder: Path) -> None:
     if isinstance(kind, str) and not hasattr(diffusers, kind):
         seen = getattr(diffusers, "__version__", "")
         raise UnsupportedModel(f"{folder} is a {kind:.60}, and diffusers {seen} has no such pipeline; a newer one may.")
-    parts = [name for name, part in told.items() if isinstance(part, list) and part and all(isinstance(x, str) for x in part)]
-    for name in parts:
-        if name.startswith("_"):
-            continue
+    pipeline = getattr(diffusers, kind, None) if isinstance(kind, str) else None
+    placeholder = hasattr(pipeline, "_backends")  # for a class whose packages are missing; it tells which when it is loaded
+    if not placeholder and not (isinstance(pipeline, type) and issubclass(pipeline, diffusers.DiffusionPipeline)):
+        raise UnsupportedModel(
+            f"{folder / INDEX} names {kind!r:.60} as what it is, which is no pipeline of diffusers; code that lies beside a "
+            "model is not run."
+        )
+    for name in parts_of(told):
         if Path(name).name != name or not (folder / name).is_dir() or not any((folder / name).iterdir()):
             raise UnsupportedModel(f"{folder} has no {name[:60]!r}, which its {INDEX} names as a part; copy the model again.")
 
@@ -142,6 +176,16 @@ def _loaded(diffusers: Any, where: str, device: str) -> Any:
     return kind.from_pretrained(where, torch_dtype=dtype, use_safetensors=True)
 
 
+def _without_weights(pipe: Any) -> str:
+    """Which part of a pipeline has tensors that no file filled; empty where all have one."""
+    import torch
+
+    for name, part in getattr(pipe, "components", {}).items():
+        if isinstance(part, torch.nn.Module) and (bare := [x for x, value in part.named_parameters() if value.is_meta]):
+            return f"{len(bare)} tensors of its part {name!r}, such as {bare[0]:.80}"
+    return ""
+
+
 def _is_modular(where: str) -> bool:
     folder = Path(where)
     return (folder / "modular_model_index.json").is_file() and not (folder / "model_index.json").is_file()
@@ -154,9 +198,3 @@ def _paints_from_text(parts: Mapping[str, Any]) -> bool:
     name = parts.get("_class_name")
     models = {model for tasks in known.SUPPORTED_TASKS_MAPPINGS for model, one in tasks.items() if one.__name__ == name}
     return not models.isdisjoint(known.AUTO_TEXT2IMAGE_PIPELINES_MAPPING)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "…"

@@ -155,7 +155,8 @@ def of_grids(image: RecordedImage, grids: Sequence[Grid]) -> RecordedImage:
     Raises:
         BadArgument: none was chosen, or one that was not recorded.
     """
-    if not grids or (missing := [grid for grid in grids if grid not in image.sums]):
+    grids = [(grid[0], grid[1]) if isinstance(grid, list) and len(grid) == 2 else grid for grid in grids]  # as JSON has them
+    if not grids or (missing := [grid for grid in grids if not isinstance(grid, tuple) or grid not in image.sums]):
         seen = f"of size {missing[0]} was recorded" if grids else "is left by this choice"
         raise BadArgument(f"No attention {seen}; there is {sorted(image.sums)}.")
     return dataclasses.replace(

@@ -204,7 +204,7 @@ class Verbs(PictureSides):
         """
         given: dict[Side, Prompt | None] = {"prompt": prompt, "negative": negative}
         return dataclasses.replace(
-            self, sides={n: relabel(side, words) if (words := given[n]) else side for n, side in self.sides.items()}
+            self, sides={n: relabel(side, words) if (words := given.get(n)) else side for n, side in self.sides.items()}
         )
 
     def with_picture(self: M, picture: Image | PIL.Image.Image) -> M:

@@ -48,7 +48,9 @@ def film_sheet(
     """
     if not len(video) or any(len(maps) != len(video) for maps in heats.values()):
         raise BadArgument(f"A video of {len(video)} frames takes as many maps of each word.")
-    across = min(len(video), MOST_COLUMNS if columns is None else columns)
+    if columns is not None and not isinstance(columns, (int, np.integer)):
+        raise BadArgument(f"A film strip needs a whole number of columns, not {columns!r:.40}.")
+    across = min(len(video), MOST_COLUMNS if columns is None else int(columns))
     if across < 1:
         raise BadArgument(f"A film strip needs at least one column, not {columns}.")
     shown = sorted({round(i * (len(video) - 1) / max(1, across - 1)) for i in range(across)})

@@ -6,7 +6,9 @@ the picture's own light and shade. So the eye finds the word at once and still k
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, Protocol
 
 import numpy as np
@@ -201,6 +203,8 @@ def relative(heat: Floats, top: float | None = None) -> Floats:
     """Heat as a share 0..1 of the top; all zero where the map is the same everywhere or there is no heat."""
     low, high = float(heat.min()), float(heat.max())
     even = high - low <= 1e-6 * max(abs(high), abs(low))
+    if top is not None and not (isinstance(top, Real) and math.isfinite(top)):
+        raise BadArgument(f"top is the heat of the brightest colour, a number, not {top!r:.40}.")
     top = high if top is None else top
     if top <= 0 or (even and top <= high):
         return np.zeros_like(heat)
@@ -208,8 +212,8 @@ def relative(heat: Floats, top: float | None = None) -> Floats:
 
 
 def checked_opacity(opacity: float) -> float:
-    if not 0 <= opacity <= 1:
-        raise BadArgument(f"An opacity lies between 0 and 1, not at {opacity}.")
+    if not isinstance(opacity, Real) or not 0 <= opacity <= 1:
+        raise BadArgument(f"An opacity lies between 0 and 1, not at {opacity!r:.40}.")
     return float(opacity)
 
 

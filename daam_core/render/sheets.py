@@ -152,9 +152,9 @@ def contact_sheet(
     layout = caption_layout([_PICTURE, *values], width, Bar(0.0, 0.0, colormap, unit))
     height = cell.shape[0] + layout.height
     count = len(values) + 1
-    across = _columns(count, height, width) if columns is None else min(columns, count)
-    if across < 1:
-        raise BadArgument(f"A contact sheet needs at least one column, not {columns}.")
+    if columns is not None and (not isinstance(columns, (int, np.integer)) or columns < 1):
+        raise BadArgument(f"A contact sheet needs at least one column, not {columns!r:.40}.")
+    across = _columns(count, height, width) if columns is None else min(int(columns), count)
     down = math.ceil(count / across)
     gap = max(12, round(width / 18))
     margin = round(1.6 * gap)

@@ -10,11 +10,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadArgument, CannotWrite
+from ..errors import BadArgument
+from ..files import writing
 
 if TYPE_CHECKING:
     # Any: the caller's parser class
     Subparsers = argparse._SubParsersAction[Any]
+
+MOST_DRAWN = 400
+"""Scenes on one sheet."""
 
 
 def add_commands(commands: Subparsers) -> None:
@@ -203,17 +207,20 @@ def _export(args: argparse.Namespace) -> int:
 def _draw(args: argparse.Namespace) -> int:
     from PIL import Image
 
+    from ..picture_files import ENDINGS
     from ..render.captioned_sheet import captioned_sheet
     from .scenes import mask_picture, scene_at
 
-    if args.count < 1:
-        raise BadArgument(f"--count must be at least 1, got {args.count}.")
+    if not 1 <= args.count <= MOST_DRAWN:
+        raise BadArgument(f"--count must be a number from 1 to {MOST_DRAWN}, got {args.count}.")
+    if args.seed < 0:
+        raise BadArgument(f"--seed must be at least 0, got {args.seed}.")
+    if args.out.suffix.lower() not in ENDINGS:
+        raise BadArgument(f"{args.out} is no name of a picture; give one that ends with {', '.join(ENDINGS)}.")
     scenes = [scene_at(args.seed, k, style=args.style) for k in range(args.count)]
     pictures = [Image.fromarray(mask_picture(s) if args.masks else s.image) for s in scenes]
-    try:
+    with writing(args.out):
         args.out.parent.mkdir(parents=True, exist_ok=True)
         captioned_sheet(pictures, [s.caption for s in scenes]).save(args.out)
-    except (OSError, ValueError) as error:  # Pillow says ValueError for an unknown file type
-        raise CannotWrite(f"The picture {args.out} cannot be written: {error}.") from error
     _print_line(str(args.out.resolve()))
     return 0

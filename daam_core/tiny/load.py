@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 from safetensors.torch import load_file
 
+from ..diffusers.model_folder import check_weight_indexes
 from ..diffusers.quiet import quiet_libraries
 from ..errors import BadArgument, UnsupportedModel
 from .package_weights import PIPELINE, SEGMENTER
@@ -89,8 +90,11 @@ def load_tiny(
     folder = (weights or WEIGHTS) / PIPELINE
     if not (folder / "model_index.json").is_file():
         raise UnsupportedModel(f"No model lies in {folder}. A complete checkout has one; 'daam-lens tiny train' makes one.")
+    check_weight_indexes(folder)
     with quiet_libraries():
-        pipe: TinyPipeline = TinyPipeline.from_pretrained(folder, safety_checker=None, local_files_only=True)
+        pipe: TinyPipeline = TinyPipeline.from_pretrained(
+            folder, safety_checker=None, local_files_only=True, use_safetensors=True
+        )
         _load_text_encoder(pipe.text_encoder, folder / "text_encoder" / "model.safetensors")
         chosen = pipe if kind == "unet" else _transformer(pipe, weights or WEIGHTS)
         # Exact: every part is stored in float16. (The argument for it in from_pretrained has changed its name.)

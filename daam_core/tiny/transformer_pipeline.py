@@ -155,7 +155,7 @@ def save_transformer(pipe: TinyTransformerPipeline, out: Path) -> None:
 
 def load_parts(folder: Path) -> tuple[SD3Transformer2DModel, FlowMatchEulerDiscreteScheduler, CLIPTextModel]:
     """Model, sampler and text encoder of a folder that `save_transformer` wrote, the encoder's weights still to be loaded."""
-    model = SD3Transformer2DModel.from_pretrained(folder / "transformer", local_files_only=True)
+    model = SD3Transformer2DModel.from_pretrained(folder / "transformer", local_files_only=True, use_safetensors=True)
     scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
-    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True)
+    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True, use_safetensors=True)
     return model, scheduler, encoder

@@ -137,7 +137,14 @@ def test_a_taken_port_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    "address", [["--host", "a..b"], ["--host", "x" * 300], ["--host", "\0"], ["--host", "192.0.2.1"], ["--port", "65536"]]
+    "address",
+    [
+        ["--host", "a..b"],
+        ["--host", "x" * 300],
+        ["--host", "\0"],
+        ["--host", "192.0.2.1"],
+        ["--port", "65536"],
+    ],
 )
 def test_an_address_that_cannot_be_is_one_sentence(capsys: pytest.CaptureFixture[str], address: list[str]) -> None:
     assert main(["app", *address]) == 2
@@ -265,9 +272,13 @@ def test_on_loopback_only_this_machine_s_names_are_answered(monkeypatch: pytest.
         assert client.get("/explorer/unknown", headers={"Host": name}).status_code == 400
     everywhere, _ = served(monkeypatch, "0.0.0.0")
     assert everywhere.get("/explorer/unknown", headers={"Host": "my-machine.local"}).status_code == 404
-    assert [is_loopback(host) for host in ("127.0.0.1", "127.0.0.9", "::1", "localhost", "0.0.0.0", "box")] == [True] * 4 + [
-        False
-    ] * 2
+    # Other ways to write this machine's address listen on it alone, too.
+    alone = ("127.0.0.1", "127.0.0.9", "::1", "localhost", "127.1", "2130706433", "::ffff:127.0.0.1", "[::1]")
+    assert [is_loopback(host) for host in alone] == [True] * len(alone)
+    assert [is_loopback(host) for host in ("0.0.0.0", "0", "::", "192.0.2.1", "box", "")] == [False] * 6
+    short, _ = served(monkeypatch, "127.1")
+    assert short.get("/explorer/unknown", headers={"Host": "evil.example"}).status_code == 400
+    assert short.get("/explorer/unknown", headers={"Host": "127.1:7866"}).status_code == 404
 
 
 def test_what_the_page_does_not_call_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from .test_in_browser import BROWSER, ROOT
 
 pytest.importorskip("gradio", reason='the app needs gradio: pip install "daam-lens[app]"')
 
-from daam_core.app import picture_route
+from daam_core.app import picture_route, routes
 from daam_core.app.page import explorer_frame
 
 page = test_in_browser.page
@@ -70,6 +70,24 @@ def test_what_cannot_be_read_is_one_sentence(
     client, _ = served(monkeypatch)
     answer = client.post("/read", params=asked, content=content, headers=headers)
     assert answer.status_code == 400 and says in answer.json()["error"]
+
+
+def test_what_was_not_foreseen_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page said that the picture could not be sent, and asked whether the app was running."""
+    client, kept = served(monkeypatch)
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(picture_route, "read_picture", fails)
+    scene = bed_scene("flat", 160, (120, 150))
+    answer = client.post("/read", params={"prompt": "a house"}, content=png(scene.image), headers=OWN)
+    assert answer.status_code == 500 and "An error that was not foreseen (RuntimeError" in answer.json()["error"]
+    assert "mat1" not in answer.text
+    monkeypatch.setattr(routes, "united_pixels", fails)
+    name = kept.keep(read_picture(load_tiny(), scene.image, scene.caption, seed=3))
+    answer = client.post(f"/explorer/{name}/mask", content="{}")
+    assert answer.status_code == 500 and "An error that was not foreseen (RuntimeError" in answer.json()["error"]
 
 
 def test_a_large_picture_is_shown_smaller_and_waits_for_its_turn() -> None:

@@ -14,7 +14,16 @@ from PIL import Image
 
 from daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
 from daam_core.errors import BadArgument, CannotWrite
-from daam_core.files import atomic_write, bounded_bytes, bounded_text, png_bytes, write_png, write_text, writing
+from daam_core.files import (
+    atomic_write,
+    bounded_bytes,
+    bounded_text,
+    png_bytes,
+    writable_folder,
+    write_png,
+    write_text,
+    writing,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,6 +47,11 @@ def test_what_fails_half_way_leaves_the_older_file_and_nothing_beside_it(tmp_pat
         atomic_write(tmp_path / "a", fill)  # type: ignore[arg-type]
     assert (tmp_path / "a").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_name_that_no_folder_can_have_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CannotWrite, match=r"Cannot write into .*Choose another folder"):
+        writable_folder(f"{tmp_path}/a\0b")
 
 
 def test_no_folder_and_a_folder_in_the_way_are_a_sentence(tmp_path: Path) -> None:

@@ -31,8 +31,11 @@ def test_draw_writes_a_sheet_and_says_where(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["draw", "{tmp}/world.xyz"], "cannot be written"),
-        (["draw", "{tmp}/world.png", "--count", "0"], "at least 1, got 0"),
+        (["draw", "{tmp}/world.xyz"], "is no name of a picture"),
+        (["draw", "{tmp}", "--count", "1"], "is no name of a picture"),
+        (["draw", "{tmp}/world.png", "--count", "0"], "from 1 to 400, got 0"),
+        (["draw", "{tmp}/world.png", "--count", "1000000000"], "from 1 to 400, got 1000000000"),
+        (["draw", "{tmp}/world.png", "--seed", "-1"], "--seed must be at least 0, got -1"),
         (["train", "--work", "{tmp}", "--scale", "0"], "--scale must be above 0"),
         (["train", "--work", "{tmp}", "--device", "tpu"], "must be cpu or cuda"),
         (["train-transformer", "--work", "{tmp}", "--scale", "0"], "scale must be above 0"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -14,10 +15,12 @@ import torch
 
 from daam_core import HeatMaps, masks
 from daam_core.explorer.selection import choice_mask, read_choice
+from daam_core.explorer.standalone import write_explorer
 from daam_core.maps.statistics import rank_region
 
 from .chromium import Chromium
 from .hands import PAGE, ROOT, drawn, middle, over, ranked, slide, taken_mask
+from .samples import heat_maps
 
 pytestmark = pytest.mark.slow
 
@@ -185,3 +188,10 @@ def test_a_choice_of_the_page_is_the_core_s_mask(page: Chromium, maps: HeatMaps)
         page.js(f"{PAGE}.changeMask({{...{PAGE}.settings, {json.dumps(change)[1:-1]}}})")
         wanted = choice_mask(maps, read_choice(json.dumps(page.js(f"{PAGE}.choice()"))))
         assert np.array_equal(taken_mask(page) > 0, wanted.numpy())
+
+
+def test_a_page_without_a_word_asks_for_none_to_be_clicked(page: Chromium, tmp_path: Path) -> None:
+    """A recording of the empty prompt has start, end and padding alone."""
+    for words, said in ((["house"], "click a word first"), ([], "the prompt has no word")):
+        page.open(write_explorer(heat_maps(words, (128, 192), ((16, 24),)), tmp_path / f"{len(words)}.html"))
+        assert said in page.js(f"{ROOT}.querySelector('.panel.mask').textContent")

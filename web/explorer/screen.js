@@ -22,6 +22,7 @@ export class Screen {
    */
   constructor(model, ui, chosen, look, on) {
     [this.model, this.ui, this.chosen, this.on] = [model, ui, chosen, on];
+    this.hasWords = model.page.words.some((word) => word.kind !== "special");
     this.picture = look.picture ?? null;
     this.whole = this.picture;
     this.film = look.film ?? [];
@@ -77,7 +78,7 @@ export class Screen {
     markChips(ui.chips.chips, picks, hovered);
     ui.panel.command(picks.map((members) => model.label(members)));
     if (masked) ui.panel.say(local("{0} of the picture", percent(drawKeptMask(overlay.pixels, model, picks, settings))), true);
-    else ui.panel.say(picks.length ? "" : local("click a word first"), picks.length > 0);
+    else ui.panel.say(picks.length ? "" : local(this.hasWords ? "click a word first" : "the prompt has no word"), picks.length > 0);
     if (!masked && apart) drawApart(overlay.pixels, model, shown, settings.tau);
     if (!masked && !apart && shown.length) drawHeat(overlay.pixels, model.heat(together, size).bytes, this.table);
     if (shown.length) overlay.show();

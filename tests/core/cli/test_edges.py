@@ -11,6 +11,7 @@ import sys
 import typing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -183,10 +184,10 @@ def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         ([PROMPT, "--device", "gpu"], "'gpu' is no device"),
         ([PROMPT, "--device", "cuda:"], "no device"),
         ([PROMPT, "--device", "cuda:-1"], "no device"),
-        ([PROMPT, "--device", ""], "no device"),
+        ([PROMPT, "--device", ""], "an empty argument"),
         ([PROMPT, "--model", "no/such/folder"], "no folder"),
         ([PROMPT, "--model", "./nothing"], "no folder"),
-        ([PROMPT, "--model", ""], "no folder"),
+        ([PROMPT, "--model", ""], "an empty argument"),
         ([PROMPT, "--model", "a b"], "no folder"),
         ([PROMPT, "--model", "x" * 5000], "no folder"),
         ([PROMPT, "--model", "\0"], "no folder"),
@@ -396,3 +397,47 @@ def test_weights_that_could_run_a_program_are_refused(tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(UnsupportedModel, match="safetensors"):
         loading.load_pipeline(str(tmp_path), "cpu")
+
+
+# -- empty arguments ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", PROMPT, "--out", ""], ["generate", PROMPT, "--out="], ["generate", PROMPT, "--model", " "],
+        ["mask", "RECORD", "--word", "house", "--out", ""], ["show", "RECORD", "--out", ""], ["show", ""],
+        ["explore", "RECORD", "--out", ""], ["compare", "RECORD", "RECORD", "--out", ""],
+        ["report", "RECORD", "--thresholds", ""], ["read", "", "--prompt", "x"],
+        ["doctor", "--model", ""], ["doctor", "--record="], ["app", "--host", ""], ["fit-report", ""],
+        ["study", "segmentation", "--out", ""], ["tiny", "train", "--work", ""], ["generate", PROMPT, "--o", ""],
+    ],
+)  # fmt: skip
+def test_an_empty_argument_is_no_folder_and_no_address(
+    arguments: list[str], record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--out "$FOLDER"` with an empty variable wrote where one stood; `--host ""` would listen on every address."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loading, "load_pipeline", lambda *_: pytest.fail("a model was loaded"))
+    assert main([str(record) if one == "RECORD" else one for one in arguments]) == USER_ERROR
+    assert "an empty argument; give a value, or leave the argument out." in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_text_keeps_its_own_meaning(record: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "", "--out", str(tmp_path)]) == USER_ERROR
+    assert "The prompt is empty" in capsys.readouterr().err
+    assert main(["generate", PROMPT, "--negative", "", "--out", str(tmp_path), *QUICK, "--save", "picture"]) == 0
+    assert main(["mask", str(record), "--word", "", "--out", str(tmp_path)]) == USER_ERROR
+    assert "'' is not in the prompt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cleanup", "said"), [(["--shrink", "500"], "Nothing is left of the mask of “house”"), (["--grow", "500"], "covers all of")]
+)
+def test_a_mask_that_the_cleanup_emptied_or_filled_is_told(
+    cleanup: list[str], said: str, record: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["mask", str(record), "--word", "house", "--out", str(tmp_path), "--method", "threshold", *cleanup]) == 0
+    assert said in capsys.readouterr().out
+    assert len(set(np.unique(np.asarray(Image.open(tmp_path / "mask_house.png"))))) == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daam_core.cli import main
+from daam_core.cli import main, reports
 from daam_core.cli.reports import read_annotations, read_thresholds
 from daam_core.errors import BadArgument
 from daam_core.maps.prompt_report import ReportThresholds
@@ -113,3 +113,12 @@ def test_a_folder_that_cannot_be_written_is_said_before_records_are_read(
     out = records / "seen.csv" / "limits.json"
     assert main(["fit-report", str(records / "seen.csv"), "--out", str(out)]) == 2
     assert "Cannot write into" in capsys.readouterr().err
+
+
+def test_annotations_without_an_end_are_not_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line of the device's zeros would fill the memory."""
+    monkeypatch.setattr(reports, "LARGEST_ANNOTATIONS", 1000)
+    path = tmp_path / "endless.csv"
+    path.write_bytes(b"\0" * 1001)
+    with pytest.raises(BadArgument, match="more than 1000 bytes: that is no file of annotations"):
+        read_annotations(path)

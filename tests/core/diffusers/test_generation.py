@@ -72,6 +72,24 @@ def test_of_a_video_the_middle_frame_is_shown() -> None:
         _one_picture(None, ([],))
 
 
+def test_what_stops_a_pipeline_while_it_paints_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged scheduler or tokenizer shows itself only here, as any kind of error."""
+    pipe = made.flux()
+    for error in (ZeroDivisionError("float division by zero"), TypeError("not all arguments"), RuntimeError("shape '[2]'")):
+
+        def fails(*_: Any, error: Exception = error, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(type(pipe), "check_inputs", fails)
+        with pytest.raises(UnsupportedModel, match=r"stopped while it painted \(\w+Error\), with .*: steps 2") as told:
+            generate_recorded(pipe, "a red house", Settings(steps=2))
+        assert str(error) not in str(told.value) and told.value.__cause__ is error
+    error = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+    monkeypatch.setattr(type(pipe), "check_inputs", lambda *_, **__: (_ for _ in ()).throw(error))
+    with pytest.raises(RuntimeError, match="allocate memory"):  # whoever called says what to do about it
+        generate_recorded(pipe, "a red house", Settings(steps=2))
+
+
 # -- loading ------------------------------------------------------------------------------------------------------------
 
 

@@ -134,6 +134,8 @@ def test_one_resolution_can_be_chosen() -> None:
     assert torch.equal(maps.heat_map("house"), maps.sums[GRIDS[1]][3])
     with pytest.raises(BadArgument, match="was recorded"):
         made().select(grids=[(99, 99)])
+    as_json = made().select(grids=[list(GRIDS[1])])  # type: ignore[list-item]
+    assert as_json.sums.keys() == maps.sums.keys()
 
 
 def test_choices_of_detail() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -16,12 +17,12 @@ from daam_core.prompt.prompt import Prompt
 from ..models import PROMPT, paint, pipeline, tokenizer
 
 
-def recorded(pipe: Any, by_hand: bool) -> HeatMaps:
+def recorded(pipe: Any, by_hand: bool, **more: Any) -> HeatMaps:
     options: dict[str, Any] = {"prompt": PROMPT}
     if by_hand:
         embeds, negative = pipe.encode_prompt(PROMPT, "cpu", 1, True)
         options = {"prompt": None, "prompt_embeds": embeds, "negative_prompt_embeds": negative}
-    with trace(pipe, keep=("layers", "steps", "heads")) as recording:
+    with trace(pipe, keep=("layers", "steps", "heads"), **more) as recording:
         paint(pipe, **options)
     return recording.heat_maps()
 
@@ -50,3 +51,14 @@ def test_words_fit_or_are_refused() -> None:
         blind.with_prompt(Prompt.from_ids(ids, tokenizer()))
     with pytest.raises(BadArgument, match="words already"):
         recorded(pipeline("sd15"), False).with_prompt(blind.prompt)
+
+
+def test_concepts_keep_their_own_words() -> None:
+    pipe = pipeline("sd15")
+    sun = recorded(pipe, False, concepts=["sun"]).sides["concepts"]
+    blind = recorded(pipe, True)
+    blind = dataclasses.replace(blind, sides={**blind.sides, "concepts": sun})
+    ids = tokenizer()(PROMPT, padding="max_length", max_length=77).input_ids
+    told = blind.with_prompt(Prompt.from_ids(ids, tokenizer(), text=PROMPT))
+    assert told.concepts == ["sun"] and "house" in told.words
+    assert torch.equal(told["sun"], blind["sun"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -435,3 +436,19 @@ def test_drawing_needs_no_torch() -> None:
     code = "import sys, daam_core.render; sys.exit('torch' in sys.modules)"
     root = Path(daam_core.__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["opacity", "top"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, "1"])
+def test_what_is_no_number_is_refused_before_it_is_drawn(name: str, value: Any) -> None:
+    """A top of NaN was drawn, in colours that meant nothing."""
+    picture, heat = np.zeros((8, 8, 3), np.uint8), np.eye(8, dtype=np.float32)
+    with pytest.raises(BadArgument):
+        render.overlay(picture, heat, **{name: value})
+
+
+@pytest.mark.parametrize("columns", [0, -1, math.nan, "2"])
+def test_a_sheet_has_whole_columns(columns: Any) -> None:
+    picture, heat = np.zeros((8, 8, 3), np.uint8), np.eye(8, dtype=np.float32)
+    with pytest.raises(BadArgument, match="at least one column"):
+        render.contact_sheet(picture, {"house": heat}, "a house", columns=columns)
