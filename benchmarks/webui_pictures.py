@@ -51,7 +51,9 @@ def load(page: Chromium, server: Server, theme: str) -> None:
     page.until("!!document.querySelector('#daam_lens_explorer .daam-lens-bar')")
     for selector, value in FIELDS.items():
         put(page, selector, value)
-    click(page, "#txt2img_token_button")  # the host counts tokens after a key press, and nobody pressed one
+    # The host counts tokens after a key press, and nobody pressed one.
+    again = "(document.querySelector('#txt2img_token_button').click(), false)"
+    page.until(f"document.querySelector('#txt2img_token_counter')?.textContent.includes('9/75') || {again}")
 
 
 def generate(page: Chromium) -> None:
@@ -70,12 +72,17 @@ def keep(page: Chromium, folder: Path, name: str, settle: float = 1) -> None:
 def script(page: Chromium, folder: Path) -> None:
     """The panel, the picture with a word's heat, the report."""
     click(page, BOX)
+    finished(page)
+    keep(page, folder, "script")
+
+
+def finished(page: Chromium) -> None:
+    """A run is over, and its second word stands large in the gallery."""
     generate(page)
     page.until("document.querySelector('#daam_lens_send_txt2img')?.offsetParent != null")
     page.until("document.querySelectorAll('#txt2img_gallery .thumbnail-item, #txt2img_gallery .thumbnails img').length >= 5")
     page.js("document.querySelectorAll('#txt2img_gallery button.thumbnail-item')[2].click()")
     page.js("window.scrollTo(0, 0)")
-    keep(page, folder, "script")
 
 
 def tab(page: Chromium, folder: Path) -> None:
@@ -99,16 +106,18 @@ def tab(page: Chromium, folder: Path) -> None:
 
 
 def live(page: Chromium, folder: Path) -> None:
-    """A word's heat over the preview, in the middle of the run."""
+    """A word's heat over the preview, in the middle of the first picture; a second one leaves time to take it."""
     click(page, BOX)
+    finished(page)  # the preview is as large as what the gallery showed before
     put(page, "#txt2img_steps input[type=number]", "150")
+    put(page, "#txt2img_batch_count input[type=number]", "2")
     put(page, "[id$=daam_lens_live_word] textarea", "house")
     page.js(
         "Object.assign(opts, {live_previews_enable: true, live_preview_refresh_period: 300})"
     )  # the page's, since its start
     generate(page)
     seen = "document.querySelector('#txt2img_gallery_container .livePreview img, .livePreview img')"
-    page.until(f"{seen}?.naturalWidth == 512 && parseInt(document.querySelector('.progressDiv .progress')?.style.width) > 45")
+    page.until(f"{seen}?.naturalWidth == 512 && parseInt(document.querySelector('.progressDiv .progress')?.style.width) > 25")
     keep(page, folder, "live", 0)
     page.until("document.querySelector('#txt2img_interrupt').style.display != 'block'")
 
