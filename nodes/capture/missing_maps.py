@@ -11,14 +11,22 @@ PIECES = (
 )
 
 
-def nothing_seen(num_steps: int, in_pieces: bool) -> str:
+def nothing_seen(num_steps: int, in_pieces: bool, predicted: bool = True, done: int = 0) -> str:
     """The sentence about a run of `num_steps` recorded steps none of whose attention was seen.
 
     Args:
         in_pieces: whether conditionings were predicted that are not the sampler's own.
+        predicted: whether the sampler was seen to ask for a prediction.
+        done: steps that it says it did.
     """
+    if not predicted and not done:
+        return (
+            "The sampler did no step (its sigmas leave none), so the model was never asked and there is no map. Give it at "
+            "least two sigmas; of a run that SplitSigmas cut, connect the part that has steps."
+        )
     if in_pieces:
         return PIECES
+    num_steps = num_steps if predicted else done
     if not num_steps:
         return (
             "No sampling step lies between the first and last step that Record was told to keep. Set `first_step` and "

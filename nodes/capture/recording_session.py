@@ -74,7 +74,7 @@ class RecordingSession:
         self._records_self = False
         self._step: Tensor | None = None  # noise level of the step that is open
         self._opened_by_batch = False
-        self._missing = ""
+        self._missing, self._predicted = "", False
         self._passes = 0
         self._thread = threading.get_ident()
 
@@ -109,6 +109,7 @@ class RecordingSession:
         """The sampler wants a prediction."""
         self._close_step()
         self._calls.begin_step()
+        self._predicted = True
         self._step, self._opened_by_batch = sigma, False
 
     def end_step(self) -> None:
@@ -264,7 +265,8 @@ class RecordingSession:
         self._close_step()
         self._prove_layers()
         if not self.failure and not any(group.accumulator.buffers for group in self._recording.groups):
-            raise NothingRecorded(nothing_seen(self._recording.num_steps, self._calls.in_pieces))
+            seen = self._recording.num_steps, self._calls.in_pieces, self._predicted, self.sampling_step
+            raise NothingRecorded(nothing_seen(*seen))
         relations = [group.accumulator.relations for group in self._recording.groups]
         if self.options.keep.relations and all(one.num_queries is None for one in relations):
             self._missing = no_relations(type(self._model).__name__)

@@ -145,3 +145,19 @@ def test_the_concepts_of_a_picture_are_changed(server: Server) -> None:
         assert entry["status"]["status_str"] == "success", json.dumps(entry["status"], indent=1)
         (report,) = entry["outputs"]["report"]["text"]
         assert {word for word in ("sky", "cloud", "road") if word in report} == set(text.split()), report
+
+
+def test_nodes_of_a_loop(server: Server) -> None:
+    """They are not in the graph as it was queued: which Record is theirs, and that somebody takes what they draw, is known."""
+    graph = recorded()
+    for name in ("maps", "sampler"):
+        del graph[name]
+    given = {"model": ["tiny", 0], "clip": ["tiny", 1], "positive": ["text", 0], "latent": ["empty", 0]}
+    graph["loop"] = node("RecordedLoop", **given)
+    graph["shown"] = node("SaveImage", images=["loop", 0], filename_prefix="loop")
+    graph["told"] = node("PreviewAny", source=["loop", 2])
+    entry = server.queue(graph)
+    assert entry["status"]["status_str"] == "success", failed(entry)
+    (image,) = entry["outputs"]["shown"]["images"]
+    drawn = cv2.imread(str(server.base / image["type"] / image["subfolder"] / image["filename"]))
+    assert drawn is not None and drawn.shape[0] > 8 and drawn.std() > 1

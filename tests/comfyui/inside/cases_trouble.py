@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import comfy.model_management
+import comfy.samplers
 import graphs
 import torch
 import zoo
@@ -110,6 +111,16 @@ def case_interrupted_and_queued_again() -> None:
 def case_no_step_inside_the_limits() -> None:
     heard = _sample(*listen(unet("sd15"), clip("sd15"), first_step=50, last_step=60))
     assert "first and last step" in refusal(heard)
+
+
+def case_a_sampler_that_does_no_step() -> None:
+    """SplitSigmas at 0, as an unsampling graph has it by mistake: nobody set Record's limits."""
+    model, encoder = listen(unet("sd15"), clip("sd15"))
+    custom = [graphs.node("nodes_custom_sampler", name) for name in ("CFGGuider", "RandomNoise", "SamplerCustomAdvanced")]
+    guider = custom[0](model, encode(encoder, PROMPT), encode(encoder, ""), 4.0)[0]
+    sampler = comfy.samplers.sampler_object("euler")
+    (heard, *_) = custom[2](custom[1](4)[0], guider, sampler, torch.tensor([14.6]), empty(64, 64))
+    assert "The sampler did no step" in refusal(heard["samples"]), refusal(heard["samples"])
 
 
 def case_a_model_without_cross_attention() -> None:

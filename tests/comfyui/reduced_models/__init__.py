@@ -1,4 +1,4 @@
-"""A node for tests: reduced, random models of a family, in place of the loaders of files that nobody has here."""
+"""Nodes for tests: reduced, random models of a family, in place of the loaders of files that nobody has here, and a loop."""
 
 from __future__ import annotations
 
@@ -52,4 +52,37 @@ class ReducedModel:
         return model[0], encoders.text_encoder(kind), RandomDecoder(shrinks, 4)
 
 
-NODE_CLASS_MAPPINGS = {"ReducedModel": ReducedModel}
+class RecordedLoop:
+    """As loops of other packs: puts nodes into the graph while it runs, a Record of its own before each of two samplers."""
+
+    RETURN_TYPES = ("IMAGE", "MASK", "STRING")
+    FUNCTION = "run"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        given = {"model": "MODEL", "clip": "CLIP", "positive": "CONDITIONING", "latent": "LATENT"}
+        return {"required": {name: (kind,) for name, kind in given.items()}}
+
+    def run(self, model: Any, clip: Any, positive: Any, latent: Any) -> dict[str, Any]:
+        from comfy_execution.graph_utils import GraphBuilder
+
+        graph = GraphBuilder()
+        for last_step in (0, 5):
+            record = graph.node(
+                "DaamLensRecord", model=model, clip=clip, negative=False, detail="off", heads=False, self_attention=True,
+                first_step=0, last_step=last_step,
+            )  # fmt: skip
+            sampled = graph.node(
+                "KSampler", model=record.out(0), positive=positive, negative=positive, latent_image=latent, seed=41, steps=2,
+                cfg=4.0, sampler_name="euler", scheduler="sgm_uniform", denoise=1.0,
+            )  # fmt: skip
+            maps = graph.node(
+                "DaamLensHeatMaps", latent=sampled.out(0), words="house", opacity=0.5, colour_map="ember", layers="", steps="",
+                heads="",
+            )  # fmt: skip
+        report = graph.node("DaamLensPromptReport", maps=maps.out(0), words="house")
+        return {"result": (maps.out(1), maps.out(2), report.out(0)), "expand": graph.finalize()}
+
+
+NODE_CLASS_MAPPINGS = {"ReducedModel": ReducedModel, "RecordedLoop": RecordedLoop}
