@@ -158,7 +158,7 @@ def attention_override(session: RecordingSession, below: Callable[..., Any] | No
         if session.next_call is None:
             return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
         seen = None if torch.compiler.is_compiling() else LseCapture()
-        with nullcontext() if seen is None else seen:
+        with nullcontext() if seen is None else seen, nullcontext() if seen is None else session.attending():
             out = func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
         _outside_compile(session.on_attention, args, kwargs, seen, out)
         return out
