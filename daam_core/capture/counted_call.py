@@ -76,8 +76,6 @@ class CountedCall:
         Raises:
             NothingRecorded: text is among its keys.
         """
-        if a.q.shape[0] != self._batch and a.q.shape[0] != 1:
-            return
         try:
             rows = None if self.layout.tied and a.queries == a.keys else self.layout.find(a.queries, a.keys, self._words)
         except NothingRecorded:
