@@ -108,12 +108,13 @@ def _append(processed: Any, drawing: Drawing, finished: FinishedImage) -> None:
     info = _infotext(processed, finished)
     while len(processed.infotexts) < len(processed.images):  # masks that the host appended without a text
         processed.infotexts.append(processed.info)
+    # What another script shows behind all pictures (`extra_images`) has its texts behind theirs.
     for drawn in drawing.drawn:
         image = Image.fromarray(drawn.pixels).convert("RGB")  # hosts write into all three channels
         text = f"{info}, DAAM Lens shows: {_quoted(f'{drawn.kind} {drawn.shows}')}"
         image.info["parameters"] = text
+        processed.infotexts.insert(len(processed.images), text)
         processed.images.append(image)
-        processed.infotexts.append(text)
 
 
 def _infotext(processed: Any, finished: FinishedImage) -> str:

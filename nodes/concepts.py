@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from comfy_api.latest import io
 
 from ..daam_core.maps.heatmaps import HeatMaps
@@ -63,9 +65,10 @@ def presence_lines(maps: HeatMaps, names: list[str]) -> list[str]:
     return [*lines, PRESENCE_NOTE] if lines else []
 
 
-def say_presence(node: str | None, handle: MapsHandle, names: list[str], *before: str) -> None:
-    """Tell at a node how likely each concept that it shows is in each picture, below what it has to say anyway."""
-    found = [presence_lines(one, names) for one in handle]
+def say_presence(node: str | None, handle: MapsHandle, asked: Sequence[list[str]], *before: str) -> None:
+    """Tell at a node how likely each concept that it shows is in each picture, below what it has to say anyway; `asked` are
+    the words that it shows of each."""
+    found = [presence_lines(one, names) for one, names in zip(handle, asked, strict=True)]
     lines = [text for text in before if text]
     for number, told in enumerate(found, start=1):
         if told and len(found) > 1:

@@ -1,6 +1,7 @@
 """What a node can learn from the graph that is executed: which Records stand before it, and which outputs are connected.
 
-The graph is ComfyUI's own: `{node id: {"class_type": …, "inputs": {name: value or [node id, output]}}}`.
+The graph is ComfyUI's own: `{node id: {"class_type": …, "inputs": {name: value or [node id, output]}}}`. Loops and other nodes
+put further nodes into it while it runs, whose inputs may be the values themselves.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ UNSET: Mapping[str, Any] = {"concepts": (), "relations": "image->text", "output_
 RECORD = "DaamLensRecord"
 MODEL = 0
 """Position of its MODEL among Record's outputs."""
+
+
+def graph_of(running: Any) -> dict[str, Any] | None:
+    """All nodes of a run, of ComfyUI's `DynamicPrompt`; None where there is none."""
+    return None if running is None else {name: running.get_node(name) for name in running.all_node_ids()}
 
 
 def links(node: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
@@ -76,14 +82,22 @@ def _digest(graph: Graph, node: str, known: dict[str, str]) -> str:
         if not known[name]:
             own = graph.get(name, {})
             linked = {key: [known.get(source, ""), output] for key, source, output in links(own)}
-            told = [own.get("class_type"), {**own.get("inputs", {}), **linked}]
-            known[name] = hashlib.sha1(json.dumps(told, sort_keys=True, default=repr).encode()).hexdigest()
+            told = {key: linked.get(key) or _as_text(value) for key, value in own.get("inputs", {}).items()}
+            known[name] = hashlib.sha1(json.dumps([own.get("class_type"), told], sort_keys=True).encode()).hexdigest()
     return known[node]
 
 
+def _as_text(value: Any) -> str:
+    """A typed value; a model or picture that was put into the graph is told by which one it is."""
+    try:
+        return json.dumps(value, sort_keys=True)
+    except (TypeError, ValueError):
+        return f"{type(value).__name__} {id(value)}"
+
+
 def is_connected(graph: Graph | None, node: str | None, output: int) -> bool:
-    """Whether anything takes an output of a node; yes where the graph is not known."""
-    if not graph or node is None:
+    """Whether anything takes an output of a node; yes where the graph is not known, or the node is not in it (a loop's)."""
+    if not graph or node not in graph:
         return True
     return any(source == node and number == output for other in graph.values() for _, source, number in links(other))
 

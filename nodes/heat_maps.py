@@ -23,7 +23,7 @@ from .capture.prompt_tokens import prompt_tokens
 from .capture.recording_store import RECORDINGS, maps_of
 from .concepts import say_presence
 from .convert import MAPS, MapsHandle, Picture, frames_shown, ground, grounds, hidden, image_of, with_pictures
-from .executed_graph import connected_outputs, is_connected, records_before
+from .executed_graph import connected_outputs, graph_of, is_connected, records_before
 from .mask import united
 from .parse_inputs import (
     AGGREGATION_HELP,
@@ -62,7 +62,7 @@ class HeatMapsNode(io.ComfyNode):
             display_name="Word Heat Maps",
             category="DAAM Lens",
             description="Shows which word painted where in a picture whose sampler was recorded.",
-            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+            hidden=[io.Hidden.prompt, io.Hidden.dynprompt, io.Hidden.unique_id],
             inputs=[
                 io.Latent.Input(
                     "latent", tooltip="The latent straight from the sampler whose model came out of Record Attention."
@@ -145,9 +145,10 @@ class HeatMapsNode(io.ComfyNode):
         aggregation: Aggregation = "sum",
     ) -> io.NodeOutput:
         """Look the recording up by its latent and the graph, then draw what somebody takes."""
+        # `connected` is asked of the graph as it was queued: who takes what of a loop's nodes, ComfyUI's cache does not know.
         graph, own = hidden(cls, "prompt"), hidden(cls, "unique_id")
         tokens = prompt_tokens(clip, text) if clip is not None and text is not None else None
-        among = records_before(graph, own, "latent")
+        among = records_before(graph_of(hidden(cls, "dynprompt")), own, "latent")
         whole = with_pictures(maps_of(latent["samples"], tokens, among), image, _is_video(latent["samples"]))
         told = RECORDINGS.note(latent["samples"], among)
         try:
@@ -158,13 +159,13 @@ class HeatMapsNode(io.ComfyNode):
             raise DetailMissing(" ".join(filter(None, (str(error), told)))) from error
         notes = ["" if handle[0].frames is None else handle[0].frames.note, told]
         try:
-            names, more = drawn_words(words, handle[0])
+            names, more = drawn_words(words, handle)
         except WordNotFound as error:
             left_out = _CONCEPTS_ARE_WHOLE if whole[0].concepts and not handle[0].concepts else ""
             raise WordNotFound(" ".join(filter(None, (str(error), notes[-1], left_out)))) from error
         if more:
             notes.append(f"The {len(names)} strongest of {len(names) + more} words are drawn; `*` in words draws all.")
-        say_presence(own, handle, names, *notes)
+        say_presence(own, handle, [names] * len(handle), *notes)
         draws, masks = is_connected(graph, own, OVERLAYS), is_connected(graph, own, MASKS)
         drawn = drawn_overlays(handle, names, opacity, colour_map, caption) if draws else NOTHING
         return io.NodeOutput(handle, drawn, _soft_masks(handle, names) if masks else NOTHING[..., 0], names)

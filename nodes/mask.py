@@ -17,7 +17,7 @@ from ..daam_core.masks.methods import MASK_METHODS
 from ..daam_core.render import outline
 from .concepts import say_presence
 from .convert import MAPS, MapsHandle, frames_shown, grounds, hidden, image_of, mask_batch, with_pictures
-from .parse_inputs import WORDS_HELP, of_frames, side_of, words_in
+from .parse_inputs import WORDS_HELP, of_frames, side_of, words_of_each
 
 SOFT = "soft"
 _FRAMES_HELP = (
@@ -107,18 +107,20 @@ class MaskNode(io.ComfyNode):
     ) -> io.NodeOutput:
         """A mask for every picture of the batch, or every frame of a video."""
         handle = tuple(of_frames(one, frames) for one in with_pictures(maps, image))
-        rivals = [side_of(word, handle[0])[1] for word in words_in(against, handle[0])] if against.strip() else None
+        rivals = words_of_each(against, handle) if against.strip() else None
         bar = comfy.utils.ProgressBar(len(handle))
         cleanup = core.Cleanup(fill_holes, smallest, grow, invert, feather)
         made: list[Tensor] = []
         firsts: list[Tensor] = []
-        for one in handle:
-            parts = word_masks(one, words_in(words, one), method, tau, rivals)
+        asked = words_of_each(words, handle)
+        for i, one in enumerate(handle):
+            against_these = None if rivals is None else [side_of(word, one)[1] for word in rivals[i]]
+            parts = word_masks(one, asked[i], method, tau, against_these)
             for mask in _frames_of(_together(parts)):
                 made.append(cleanup.apply(mask))
             firsts = firsts or [cleanup.apply(_frames_of(part)[0]) for part in parts]
             bar.update(1)
-        say_presence(hidden(cls, "unique_id"), handle, words_in(words, handle[0]))
+        say_presence(hidden(cls, "unique_id"), handle, asked)
         shown = [picture for one in handle for picture in grounds(one)]
         previews = (outline(picture, mask.float().numpy(), dim=0.45) for picture, mask in zip(shown, made, strict=True))
         return io.NodeOutput(mask_batch(made), image_of(previews, len(made)), mask_batch(firsts))

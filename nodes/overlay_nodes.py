@@ -16,7 +16,7 @@ from ..daam_core.render import step_frames
 from .concepts import say_presence
 from .convert import MAPS, MapsHandle, ground, hidden, image_of, with_pictures
 from .heat_maps import CAPTION_HELP, COLOURS, drawn_overlays
-from .parse_inputs import DRAWN_WORDS_HELP, drawn_words, side_of, words_in
+from .parse_inputs import DRAWN_WORDS_HELP, drawn_words, side_of, words_of_each
 
 
 class Overlay(io.ComfyNode):
@@ -57,9 +57,9 @@ class Overlay(io.ComfyNode):
     ) -> io.NodeOutput:
         """Draw every word on every picture."""
         handle = with_pictures(maps, image)
-        names, more = drawn_words(words, handle[0])
+        names, more = drawn_words(words, handle)
         left_out = f"The {len(names)} strongest of {len(names) + more} words are drawn; `*` in words draws all." if more else ""
-        say_presence(hidden(cls, "unique_id"), handle, names, left_out)
+        say_presence(hidden(cls, "unique_id"), handle, [names] * len(handle), left_out)
         return io.NodeOutput(drawn_overlays(handle, names, opacity, colour_map, caption, edge))
 
 
@@ -99,12 +99,13 @@ class Timeline(io.ComfyNode):
         """All frames of the first picture, then of the second, …"""
         frames = []
         bar = comfy.utils.ProgressBar(len(maps))
-        for one in with_pictures(maps, image):
+        shown = with_pictures(maps, image)
+        for one, names in zip(shown, words_of_each(word, shown), strict=True):
             if one.detail is None or not one.detail.by_step:
                 raise DetailMissing(
                     "The steps were not kept apart. Set `detail` to 'steps' in the Record Attention node and queue again."
                 )
-            side, query = side_of(words_in(word, one)[0], one)
+            side, query = side_of(names[0], one)
             if side.is_concept(query):
                 raise DetailMissing(f"The steps of a concept ({query}) are not kept apart; those of the prompt's words are.")
             heats = _heats_of_steps(side, query, cumulative)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 
 from ..daam_core.errors import BadArgument, DetailMissing, NothingRecorded, WordNotFound
 from ..daam_core.maps.data import Aggregation
@@ -59,14 +60,49 @@ def words_in(text: str, maps: HeatMaps) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def drawn_words(text: str, maps: HeatMaps) -> tuple[list[str], int]:
-    """As `words_in`, for nodes that draw each word: without a choice the strongest words of meaning, in the prompt's order, and
-    the concepts that are most likely in the picture.
+def words_of_each(text: str, handle: Sequence[HeatMaps]) -> list[list[str]]:
+    """As `words_in`, of each picture of a batch; without a choice each picture has its own words.
+
+    Raises:
+        WordNotFound: a picture's prompt has no such word; the text says which picture's, where others have it.
+        NothingRecorded: see `words_in`.
+    """
+    found = []
+    for number, maps in enumerate(handle, start=1):
+        try:
+            found.append(words_in(text, maps))
+        except WordNotFound as error:
+            if number == 1:
+                raise
+            raise WordNotFound(_another_prompt(number, maps, str(error))) from error
+    return found
+
+
+def _another_prompt(number: int, maps: HeatMaps, told: str) -> str:
+    return (
+        f"The pictures of this batch were painted with different prompts, and picture {number} has another one "
+        f"({maps.prompt.text!r:.80}): {told} Ask for words that all of them have, or take the pictures apart with Latent From "
+        "Batch and Image From Batch."
+    )
+
+
+def drawn_words(text: str, handle: Sequence[HeatMaps]) -> tuple[list[str], int]:
+    """As `words_in`, for nodes that draw the same words on each picture of a batch: without a choice the strongest words of
+    meaning, in the prompt's order, and the concepts that are most likely in the picture.
 
     Returns:
         (the words, how many more there are).
+
+    Raises:
+        WordNotFound, NothingRecorded: see `words_of_each`.
     """
-    names = words_in(text, maps)
+    maps, names = handle[0], words_in(text, handle[0])
+    for number, other in enumerate(handle[1:], start=2):
+        for name in names if other.prompt != maps.prompt else ():
+            try:
+                _check_word(name, other)
+            except WordNotFound as error:
+                raise WordNotFound(_another_prompt(number, other, str(error))) from error
     if any(part.strip() for part in re.split(r"[,\n]", text)):
         return names, 0
     strongest = sorted(names, key=lambda name: _peak(maps, name), reverse=True)[:DRAWN_WORDS]

@@ -126,7 +126,7 @@ class ReadPicture(io.ComfyNode):
             cut_back(dataclasses.replace(one, size=full, picture=None), size, picture)
             for one, picture in zip(found, pictures, strict=True)
         ]
-        say_presence(hidden(cls, "unique_id"), tuple(maps), maps[0].concepts, note)
+        say_presence(hidden(cls, "unique_id"), tuple(maps), [one.concepts for one in maps], note)
         return io.NodeOutput(tuple(maps))
 
 

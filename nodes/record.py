@@ -15,7 +15,7 @@ from .capture.recording_store import Source
 from .capture.sampler_hooks import concept_encoder, recording_model
 from .concepts import CONCEPTS, CONCEPTS_HELP, ConceptList
 from .convert import hidden
-from .executed_graph import digests
+from .executed_graph import digests, graph_of
 
 DETAILS = ["off", "layers", "steps", "layers + steps"]
 RELATIONS: dict[str, tuple[Relation, ...]] = {
@@ -48,7 +48,7 @@ class Record(io.ComfyNode):
             category="DAAM Lens",
             description="Records which word painted where, while any sampler runs. The picture does not change.",
             not_idempotent=True,
-            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+            hidden=[io.Hidden.dynprompt, io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The model that will be sampled; put Record last, right before the sampler."),
                 io.Clip.Input(
@@ -123,7 +123,7 @@ class Record(io.ComfyNode):
         asked |= {"first_step": first_step, "last_step": last_step, "concepts": concepts, "relations": relations}
         asked |= {"output_space": output_space}
         own = hidden(cls, "unique_id") or ""
-        linked = {name: told for name, told in digests(hidden(cls, "prompt"), own).items() if name in asked}
+        linked = {name: told for name, told in digests(graph_of(hidden(cls, "dynprompt")), own).items() if name in asked}
         source = Source(own, tuple(asked.items()), tuple(linked.items()))
         beside = concept_encoder(model, concepts)
         return io.NodeOutput(recording_model(model, options, source), None if clip is None else recording_clip(clip, beside))

@@ -10,7 +10,7 @@ from ..daam_core.maps.statistics import rank_region
 from ..daam_core.render import table
 from .concepts import presence_lines
 from .convert import MAPS, MapsHandle, as_many, image_of, resized
-from .parse_inputs import SOME_WORDS_HELP, words_in
+from .parse_inputs import SOME_WORDS_HELP, words_of_each
 
 
 class WordsInRegion(io.ComfyNode):
@@ -48,11 +48,12 @@ class WordsInRegion(io.ComfyNode):
         handle = maps * len(masks) if len(maps) == 1 else maps
         each = as_many(list(masks), len(handle), "region(s)")
         texts, tables = [], []
+        asked = words_of_each(words, handle)
         for i, one in enumerate(handle):
             mask = resized(each[i], one.size)
-            ranked = rank_region(one, mask, names := words_in(words, one))
+            ranked = rank_region(one, mask, asked[i])
             lines = [f"{row.word}  {row.score:.1%}  (x{row.lift:.2f})" for row in ranked]
-            texts.append("\n".join([*lines, *(notes := presence_lines(one, names))]))
+            texts.append("\n".join([*lines, *(notes := presence_lines(one, asked[i]))]))
             rows = [(row.word, row.score, f"{row.lift:.2f} x its average") for row in ranked]
             tables.append(table(["word", "share of the region", "attention here"], rows, notes, title=one.prompt.text))
         text = "\n\n".join(texts)

@@ -17,7 +17,7 @@ from ..daam_core.render import report_table
 from .concepts import presence_lines
 from .convert import MAPS, MapsHandle, as_many, ground, image_of, mask_batch
 from .heat_maps import unit_of
-from .parse_inputs import SOME_WORDS_HELP, negative, side_of, words_in
+from .parse_inputs import SOME_WORDS_HELP, side_of, words_of_each
 
 _WORD_HELP = "A word or phrase that stands in both prompts. Empty: every word that can be seen."
 
@@ -46,14 +46,15 @@ class PromptReport(io.ComfyNode):
     @classmethod
     def execute(cls, maps: MapsHandle, words: str = "") -> io.NodeOutput:
         """One report a picture."""
-        names = words_in(words, maps[0])
-        side, _ = side_of(names[0], maps[0])  # a report is about one prompt: that of the first word
-        queries = [query for own, query in (side_of(name, maps[0]) for name in names) if own is side]
-        told = [one if side is maps[0] else negative(one) for one in maps]
-        asked = [query for query in queries if side.is_concept(query)] or side.concepts
-        words_of_prompt = [query for query in queries if not side.is_concept(query)]
-        reports = [prompt_report(one, words_of_prompt or one.default_words()) for one in told]
-        notes = [presence_lines(one, asked) for one in told]
+        told, reports, notes = [], [], []
+        for one, names in zip(maps, words_of_each(words, maps), strict=True):
+            side, _ = side_of(names[0], one)  # a report is about one prompt: that of the first word
+            queries = [query for found, query in (side_of(name, one) for name in names) if found is side]
+            asked = [query for query in queries if side.is_concept(query)] or side.concepts
+            told.append(side)
+            own = [query for query in queries if not side.is_concept(query)]
+            reports.append(prompt_report(side, own or side.default_words()))
+            notes.append(presence_lines(side, asked))
         tables = [
             report_table(report, one.prompt.text, more=more) for report, one, more in zip(reports, told, notes, strict=True)
         ]
@@ -116,9 +117,10 @@ class CompareMaps(io.ComfyNode):
         checked_number(level, "level", 0, 1)
         each = as_many(before, len(after), "recording(s) before")
         changes, masks, lines, moves = [], [], [], []
+        asked = words_of_each(word, after)
         for i, new in enumerate(after):
             old = each[i]
-            for name in words_in(word, new):
+            for name in asked[i]:
                 (side, query), (other, _) = side_of(name, new), side_of(name, old)
                 side, other = side.sum_frames(), other.sum_frames()
                 change = difference(side, other, query, new.size)

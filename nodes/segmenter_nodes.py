@@ -87,7 +87,7 @@ class WordToSegmenter(io.ComfyNode):
         one = _picture_of(with_pictures(maps, image), picture)
         name = _single(word, one)
         side, query = side_of(name, one)
-        say_presence(hidden(cls, "unique_id"), (one,), [name])
+        say_presence(hidden(cls, "unique_id"), (one,), [[name]])
         mask = united(one, [name], method, tau, None)
         asked = segmenter_prompts(side, query, mask, positive=positive_points, negative=negative_points, smallest=smallest)
         base = ground(one)

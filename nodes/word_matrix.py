@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..daam_core.errors import DetailMissing
 from .convert import MAPS, MapsHandle, image_of
-from .parse_inputs import NOT_RECORDED, SOME_WORDS_HELP, words_in
+from .parse_inputs import NOT_RECORDED, SOME_WORDS_HELP, words_of_each
 
 MOST_WORDS = 24
 """Words of a matrix where nobody chose any."""
@@ -45,10 +45,10 @@ class WordMatrix(io.ComfyNode):
     def execute(cls, maps: MapsHandle, words: str = "") -> io.NodeOutput:
         """One matrix a picture."""
         drawn, texts = [], []
-        for one in maps:
+        asked = words_of_each(words, maps) if words.strip() else [one.default_words(MOST_WORDS) for one in maps]
+        for one, chosen in zip(maps, asked, strict=True):
             if one.relations is None or one.relations.text_to_text is None:
                 raise DetailMissing(NOT_RECORDED.format("text->text"))
-            chosen = words_in(words, one) if words.strip() else one.default_words(MOST_WORDS)
             names = [name for name in chosen if not one.is_concept(name)]
             drawn.append(np.asarray(one.word_matrix_picture(names)))
             rows = [["", *names]]

@@ -9,7 +9,8 @@ from torch.utils.hooks import RemovableHandle
 
 from ..errors import UnsupportedModel
 from ..types import Layer
-from .processor_proof import ProcessorProof, needs_proof
+from .block_caches import may_be_cached
+from .processor_proof import ProcessorProof, forward_of_others, needs_proof
 from .projection_hooks import QKHook
 
 TEXT_LAYERS = ("attn2", ".attention")
@@ -50,19 +51,22 @@ class LayerWatch:
         for proof in self._proofs.values():
             proof.remove()
 
-    def require_all(self, read: Sequence[int]) -> None:
-        """Every layer that was entered is one of those that were read, and attended with what was read.
+    def require_all(self, read: Sequence[int]) -> bool:
+        """Every layer that was entered is one of those that were read, and attended with what was read; gives whether a cache
+        answered for one that had attended before.
 
         Raises:
             UnsupportedModel: one did not; the text names it and its processor.
         """
         silent = self._entered - set(read)
+        cached = {index for index in silent if self._hooks[index].is_cross and may_be_cached(self._hooks[index].attn)}
         changed = [i for i, proof in self._proofs.items() if i in self._entered - silent and not proof.holds]
-        if silent:
-            raise not_its_own(self._layers, self._hooks[min(silent)], self._model)
+        if silent - cached:
+            raise not_its_own(self._layers, self._hooks[min(silent - cached)], self._model)
         if changed:
             what = "did not give what its queries, keys and values make: something changes them, or the probabilities, behind "
             raise _unread(self._layers, self._hooks[min(changed)], self._model, f"{what}the projections")
+        return bool(cached)
 
 
 def require_paired(layers: Sequence[Layer], hooks: Sequence[QKHook], model: str) -> None:
@@ -87,8 +91,9 @@ def not_its_own(layers: Sequence[Layer], hook: QKHook, model: str) -> Unsupporte
 
 
 def _unread(layers: Sequence[Layer], hook: QKHook, model: str, what: str) -> UnsupportedModel:
+    start = f"{layers[hook.index].name} of {model} {what}, so its map would be wrong; "
+    if (forward := forward_of_others(hook.attn)) is not None:
+        name = getattr(forward, "__qualname__", type(forward).__qualname__)
+        return UnsupportedModel(f"{start}its `forward` was replaced by {name}. Take that off, or put it into a processor")
     processor = type(getattr(hook.attn, "processor", hook.attn)).__name__
-    return UnsupportedModel(
-        f"{layers[hook.index].name} of {model} {what}, so its map would be wrong; its processor is {processor}. "
-        "Use the model's default attention processor"
-    )
+    return UnsupportedModel(f"{start}its processor is {processor}. Use the model's default attention processor")

@@ -17,10 +17,20 @@ _HALF = 5e-2
 
 
 def needs_proof(attn: Any) -> bool:
-    """Whether a layer's processor is none of diffusers' own, or the layer norms its queries and keys after projecting them."""
+    """Whether a layer's processor or its `forward` is none of diffusers' own, or the layer norms its queries and keys after
+    projecting them."""
     processor = getattr(attn, "processor", None)
-    own = type(processor).__module__.startswith("diffusers.")
+    own = type(processor).__module__.startswith("diffusers.") and forward_of_others(attn) is None
     return not own or any(getattr(attn, name, None) is not None for name in ("norm_q", "norm_k"))
+
+
+def forward_of_others(attn: Any) -> Any:
+    """What stands in the place of the `forward` of a layer that has a processor, and may not call it (prompt-to-prompt's
+    controllers); None where it is diffusers' own, also with hooks around it."""
+    forward = getattr(attn, "forward", None)
+    if getattr(attn, "processor", None) is None or str(getattr(forward, "__module__", "")).startswith("diffusers."):
+        return None
+    return forward
 
 
 class ProcessorProof:

@@ -11,6 +11,7 @@ them where they wait for the others, by `LayerPlan.add`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from operator import attrgetter, itemgetter
 from threading import get_ident
@@ -36,6 +37,7 @@ from .unet_layers import UNetLayers, columns_behind, spatial_transformers
 
 _Handle = ForwardWrapper | RemovableHandle
 _weight, _version = itemgetter("weight"), attrgetter("_version")
+logger = logging.getLogger("daam_lens")
 
 
 class UNetAttentionHooks:
@@ -76,6 +78,7 @@ class UNetAttentionHooks:
         self._key_weights: list[dict[str, Tensor | None]] = []
         self._read: list[int] = []
         self._watch: LayerWatch | None = None
+        self._unwatched = self._cached = False
         self._owners = spatial_transformers(self._inner)
         if not self._owners:
             raise UnsupportedModel(
@@ -98,6 +101,7 @@ class UNetAttentionHooks:
         ]
         self._layers = self._found_layers()
         self._attach_layers()
+        self._cached = False
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,11 +128,14 @@ class UNetAttentionHooks:
             if self._layers.exchanged():
                 self._detach_layers()
                 self._attach_layers()
+                self.watch_layers()
             self._read = []
             inputs = inputs_of(args, kwargs, columns_behind(self._inner, kwargs))
             if receiver.begin_forward(inputs):
                 self.planned = receiver.planned()
                 self._set_modes(self.planned)
+                if self._unwatched:
+                    self._begin_watch(inputs.text_bias)
                 self.context, self.thread = inputs.context, get_ident()
         except Exception as error:
             receiver.fail(error)
@@ -241,15 +248,16 @@ class UNetAttentionHooks:
 
     # -- every layer that ran was read ------------------------------------------------------------------------------
 
-    def watch_layers(self, bias: Tensor | None = None) -> None:
-        """Note in the forward that comes which cross-attention layers are entered, see `LayerWatch`. A compiled graph cannot be
-        watched; it is traced with every layer.
+    def watch_layers(self) -> None:
+        """Note in the next forward that is recorded which cross-attention layers are entered, see `LayerWatch`. A compiled
+        graph cannot be watched; it is traced with every layer."""
+        self._unwatched = self._op is None
 
-        Args:
-            bias: what is added to the scores of the text's columns, `[batch, 1, 1, keys]`, None where nothing is.
-        """
-        if self._op is None and self._watch is None:
-            self._watch = LayerWatch(self.layers, self._layers.hooks, type(self._inner).__name__, bias)
+    def _begin_watch(self, bias: Tensor | None) -> None:
+        """`bias`: what is added to the scores of the text's columns, `[batch, 1, 1, keys]`, None where nothing is."""
+        self._unwatched = False
+        self._unwatch()
+        self._watch = LayerWatch(self.layers, self._layers.hooks, type(self._inner).__name__, bias)
 
     def _unwatch(self) -> LayerWatch | None:
         watch, self._watch = self._watch, None
@@ -265,8 +273,12 @@ class UNetAttentionHooks:
         """
         watch = self._unwatch()
         require_paired(self.layers, self._layers.hooks, type(self._inner).__name__)
-        if watch is not None:
-            watch.require_all([*self._read, *planned])
+        if watch is not None and watch.require_all([*self._read, *planned]) and not self._cached:
+            self._cached = True
+            logger.warning(
+                "Attention layers of %s did not attend in a step, as with caches that answer for them: the maps are sums of "
+                "fewer terms.", type(self._inner).__name__,
+            )  # fmt: skip
 
     # -- hooks on the layers ---------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import is_
 from typing import Any
 
 from torch import Tensor, nn
@@ -109,20 +110,24 @@ class UNetLayers:
                         self.hooks.append(QKHook(grid_hook, attn, len(self.hooks), op))
                         self.described.append(_describe(attn, f"{name}.transformer_blocks.{number}.{part}"))
         places = [(owner._modules, part) for hook in self.hooks for owner, part, _ in hook.projections()]
-        self._children = [children for children, _ in places]
+        own = [hook.attn for hook in self.hooks if getattr(hook.attn, "processor", None) is not None]
+        # One that is a module stands among the layer's modules.
+        places += [(held, "processor") for attn in own for held in (vars(attn), attn._modules)]
+        self._held = [held for held, _ in places]
         self._names = [name for _, name in places]
-        self._known = self._projections()
+        self._known = self._parts()
 
     def sees_picture(self, index: int) -> bool:
         """Whether a layer's keys are the picture's own positions ahead of the text."""
         return bool(getattr(self.hooks[index].grid_hook.owner, "self_attn", False))
 
     def exchanged(self) -> bool:
-        """Whether a projection is another module than it was: a LoRA loaded inside the trace puts new ones there."""
-        return self._projections() != self._known
+        """Whether a projection or a processor is another than it was: a LoRA loaded inside the trace puts new projections
+        there, and fusing them new processors."""
+        return not all(map(is_, self._parts(), self._known))
 
-    def _projections(self) -> list[nn.Module | None]:
-        return list(map(dict.get, self._children, self._names))
+    def _parts(self) -> list[Any]:
+        return list(map(dict.get, self._held, self._names))
 
 
 def _block(name: str) -> Block:

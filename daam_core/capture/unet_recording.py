@@ -82,6 +82,7 @@ class UNetRecording:
         self._pending: list[Group] = []
         self._time: Any = None
         self._read: list[int] = []
+        self._any_read = False
         self._broken = False
 
     # -- steps ------------------------------------------------------------------------------------------------------
@@ -241,7 +242,8 @@ class UNetRecording:
                 f"{self._hooks.layers[twice].name} attended more than once in one step, so nobody can say which answer painted "
                 "the picture; its attention processor does that."
             )
-        if not layers and not self._read:
+        self._any_read |= bool(layers)
+        if not self._any_read:
             raise UnsupportedModel(
                 "Not one cross-attention layer of the UNet was run through its own queries and keys, so there is nothing to "
                 "read; something else runs in their place."
@@ -287,7 +289,7 @@ class UNetRecording:
         """A text that comes in for the first time."""
         if not self._groups:
             self._hooks.reattach()  # an earlier call left out what it had no use for
-            self._hooks.watch_layers(inputs.text_bias)
+            self._hooks.watch_layers()
             self.recording.describe(self._hooks.layers)
         own = self._texts.of_part(side, part)
         prompts = [self._prompt(text) for text in own]

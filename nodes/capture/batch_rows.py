@@ -23,7 +23,7 @@ from ...daam_core.prompt.prompt import Prompt
 from .concept_encoding import KEY as CONCEPTS
 from .context_alignment import context_prompt, is_zeroed, of_length, placed, wordless
 from .default_cond import AtWork, DefaultAreas, area_and_weight, is_default, of_pictures
-from .prompt_tokens import KEY, PromptTokens
+from .prompt_tokens import COLUMNS, KEY, PromptTokens
 
 Side = Literal["prompt", "negative"]
 Cond = dict[str, Any]
@@ -59,6 +59,7 @@ class Conds:
         prompts: of each side, the words of each of its prompts.
         concepts: what each prompt of the prompt's side carries: concepts, a sentence that says why there are none, or nothing.
         hooked: whether any of them has hooks, by which other weights are written into the model while it runs.
+        travelling: the sides on which a conditioning holds another text for each picture of the batch.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Conds:
         self.prompts: dict[Side, list[Prompt]] = {side: [] for side in SIDES}
         self.concepts: list[ConceptTexts | str | None] = []
         self.hooked = any(cond.get("hooks") is not None for conds in lists.values() for cond in conds or ())
+        self.travelling: set[Side] = set()
         self._rows: dict[str, dict[Any, Row]] = {}
         self._default_areas = DefaultAreas(at_work)
         areas: dict[Any, Area] = {}
@@ -97,6 +99,8 @@ class Conds:
                 parts.setdefault(_text_id(cond), len(self.prompts[side]))
                 if parts[_text_id(cond)] == len(self.prompts[side]):
                     self.prompts[side].append(_prompt(cond, self._texts))
+                    if _is_several(cond.get(self._texts[0].encoded)):
+                        self.travelling.add(side)
                     if side == "prompt":
                         self.concepts.append(cond.get(CONCEPTS))
         for cond in conds:
@@ -157,6 +161,11 @@ def _text_id(cond: Cond) -> int:
     return id(text) if text is not None else id(cond)
 
 
+def _is_several(encoded: Any) -> bool:
+    """Whether an encoding `[texts, columns, d]` holds different texts, which ComfyUI deals out to the pictures of the batch."""
+    return isinstance(encoded, Tensor) and encoded.dim() > 2 and bool((encoded[1:] != encoded[:1]).any())
+
+
 def _prompt(cond: Cond, texts: Sequence[TextArgument]) -> Prompt:
     """The words of a conditioning at the columns that the model is given, which are more than the encoder's for some."""
     main, *further = texts
@@ -182,7 +191,7 @@ def _main_prompt(cond: Cond, text: TextArgument) -> Prompt:
     if text.made_anew and isinstance(given, Tensor):
         own = next(iter((tokens or {}).values()), None)
         return Prompt.by_index(given.shape[1]) if own is None else pad_or_truncate(own, given.shape[1])
-    prompt = context_prompt(tokens, encoded)
+    prompt = context_prompt(tokens, encoded, cond.get(COLUMNS))
     if text.grows and isinstance(given, Tensor) and given.shape[1] >= prompt.length:
         return pad_or_truncate(prompt, given.shape[1])
     return placed(prompt, encoded, given) if isinstance(given, Tensor) else prompt

@@ -14,21 +14,23 @@ from ...daam_core.prompt.prompt import Prompt
 from .prompt_tokens import ENCODINGS, PromptTokens
 
 
-def context_prompt(tokens: PromptTokens | None, context: Tensor) -> Prompt:
+def context_prompt(tokens: PromptTokens | None, context: Tensor, encoded: int | None = None) -> Prompt:
     """The prompt of a conditioning's context `[1, columns, d]`.
 
-    `tokens` is what the conditioning carries along. Where it does not cover the columns (ConditioningConcat), what is
-    remembered of the rest is put behind it; columns of which nothing is known count as padding. Without anything known
-    at all, the columns' numbers are the words. A context of zeros (ConditioningZeroOut) has no words: all is padding.
+    `tokens` is what the conditioning carries along, read in `encoded` columns where that is known. Where they do not cover the
+    columns (ConditioningConcat, style models), what is remembered of the rest is put behind it; columns of which nothing is
+    known count as padding. Without anything known at all, the columns' numbers are the words. A context of zeros
+    (ConditioningZeroOut) has no words: all is padding.
     """
     columns = context.shape[1]
     if is_zeroed(context):
         return wordless(columns)
-    if tokens and (whole := of_length(tokens, columns)) is not None:
+    grown = encoded if encoded is not None and encoded < columns else None
+    if tokens and grown is None and (whole := of_length(tokens, columns)) is not None:
         return whole
     parts: list[Prompt] = []
     at = 0
-    if tokens and (first := _shorter(tokens, columns)) is not None:
+    if tokens and (first := of_length(tokens, grown) if grown else _shorter(tokens, columns)) is not None:
         parts, at = [first], first.length
     while at < columns and (found := ENCODINGS.find(context, at)) is not None:
         length, more = found
@@ -108,31 +110,44 @@ def of_length(tokens: PromptTokens, columns: int) -> Prompt | None:
 
 def _cut(prompt: Prompt, columns: int) -> Prompt:
     """A prompt of a chat model whose encoder drops the head of its template, or head and tail (LongCat-Image)."""
-    outside = set(prompt.start) | set(prompt.end)
-    head = next((i for i in range(prompt.length) if i not in outside), prompt.length)
-    tail = next((i for i in range(prompt.length) if prompt.length - 1 - i not in outside), prompt.length)
+    head, tail = _ends(prompt)
     if tail and prompt.length - columns == head + tail:
         return drop_prefix(pad_or_truncate(prompt, prompt.length - tail), head)
     return drop_prefix(prompt, prompt.length - columns)
 
 
+def _ends(prompt: Prompt) -> tuple[int, int]:
+    """Columns of the template ahead of the words, and behind them."""
+    outside = set(prompt.start) | set(prompt.end)
+    head = next((i for i in range(prompt.length) if i not in outside), prompt.length)
+    return head, next((i for i in range(prompt.length) if prompt.length - 1 - i not in outside), prompt.length)
+
+
 def words_for(tokens: PromptTokens, columns: int) -> Prompt:
-    """As `of_length`, for a text that was given afterwards; a repeated context is a whole multiple.
+    """As `of_length`, for a text that was given afterwards, and so may be another one.
 
     Raises:
         BadArgument: no reading fits.
     """
-    for prompt in _readings(tokens):
-        if columns % prompt.length == 0:
-            return prompt
-    exact = of_length(tokens, columns)
-    if exact is None:
+    found = of_length(tokens, columns)
+    if found is None or not _is_template(tokens, columns):
         lengths = sorted({prompt.length for prompt in _readings(tokens)})
         raise BadArgument(
             f"The picture was made with a text of {columns} columns, and this one has {' or '.join(map(str, lengths))}: "
-            "give the very text and CLIP that the sampler's positive prompt was made with."
+            "give the very text and CLIP that the sampler's positive prompt was made with. Where a node joined several texts "
+            "(ConditioningConcat), encode them with the CLIP that comes out of Record."
         )
-    return exact
+    return found
+
+
+def _is_template(tokens: PromptTokens, columns: int) -> bool:
+    """Whether what a reading has more than `columns` is the template of its encoder, of which some keep a token or two."""
+    if any(prompt.length == columns for prompt in _readings(tokens)):
+        return True
+    only = next(iter(tokens.values()))
+    head, tail = _ends(only)
+    dropped = only.length - columns
+    return head - 2 <= dropped <= head or dropped == head + tail
 
 
 def _shorter(tokens: PromptTokens, columns: int) -> Prompt | None:

@@ -50,10 +50,19 @@ class ModelCalls:
         self._predicted = set()
 
     def begin_batch(self, lists: Sequence[Any], x: Tensor, timestep: Tensor) -> None:
-        """The conditionings that are predicted next for the latent `x`; a second look at one (PAG, SAG) is another pack's."""
+        """The conditionings that are predicted next for the latent `x`; a second look at one (PAG, SAG) is another pack's.
+
+        Raises:
+            NothingRecorded: they say of no picture which words are its own.
+        """
         known = self._guider.conds
         if self.conds is None:
             self.conds = Conds(known, self._guider.original_conds, self._latent, texts=self._texts)
+            if "prompt" in self.conds.travelling or (self._negative and self.conds.travelling):
+                raise NothingRecorded(
+                    "a prompt node made another text for each picture of the batch (prompt travel), and nobody can say which "
+                    "words are whose. Sample the pictures one by one, each with its own prompt"
+                )
         names = names_of(lists, known)
         self.in_pieces |= not names  # copies of the sampler's lists, or somebody's own
         self._names = {i: name for i, name in names.items() if name not in self._predicted}

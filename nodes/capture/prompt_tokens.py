@@ -22,6 +22,8 @@ from ...daam_core.prompt.prompt import Prompt
 from .tensor_hash import tensor_hash
 
 KEY = "daam_lens_prompts"
+COLUMNS = "daam_lens_columns"
+"""Beside them: of how many columns the encoding was, to which other nodes may add (ConditioningConcat, style models)."""
 _NOTHING: Mapping[str, Sequence[int]] = MappingProxyType({})
 PromptTokens = Mapping[str, Prompt]
 """One prompt as each of a model's text encoders read it, by ComfyUI's names for these: "l", "g", "t5xxl", "qwen25_7b", …"""

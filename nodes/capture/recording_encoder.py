@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ...daam_core.errors import DaamLensError
-from .prompt_tokens import ENCODINGS, KEY, prompts_of
+from .prompt_tokens import COLUMNS, ENCODINGS, KEY, prompts_of
 
 logger = logging.getLogger("daam_lens")
 
@@ -79,6 +79,8 @@ class _RecordingEncoder:
                 return given
             ENCODINGS.keep(given[0], prompts)
             noted = {**(given[2] if len(given) > 2 else {}), KEY: prompts}
+            if isinstance(given[0], Tensor) and given[0].dim() > 1:
+                noted[COLUMNS] = int(given[0].shape[-2])
             if self._beside is not None:
                 noted[self._beside.key] = self._beside.beside_prompt(self._encoder, self._tokenizer)
             return (given[0], given[1], noted, *given[3:])

@@ -151,7 +151,8 @@ class RecordingStore:
         if kept is None:
             raise NothingRecorded(
                 "No recording belongs to this latent. Connect the latent straight from the sampler (not from VAE Encode or "
-                "Empty Latent), and let that sampler's model come out of the Record Attention node."
+                "Empty Latent), and let that sampler's model come out of the Record Attention node. A sampler that does no "
+                "step (denoise 0) records nothing."
             )
         if kept.maps is None:
             raise NothingRecorded(kept.failure)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -61,6 +61,7 @@ def test_connected_outputs(pack: Pack) -> None:
     assert graphs.is_connected(drawn, "7", 1)
     assert not graphs.is_connected(drawn, "7", 2)
     assert graphs.is_connected(None, "7", 1), "what is not known may be taken"
+    assert graphs.is_connected(drawn, "9.0.0.7", 2), "and so may what a loop put into the graph"
     assert graphs.connected_outputs(drawn, "DaamLensHeatMaps", (1, 2)) == [("7", 1)]
     assert graphs.connected_outputs(None, "DaamLensHeatMaps", (1, 2)) == []
 
@@ -163,3 +164,20 @@ def test_what_is_packed_is_cut_to_the_picture(pack: Pack) -> None:
     assert torch.equal(packed.unpacked(both, shapes), video)
     assert packed.unpacked(video, [video.shape]) is video and packed.unpacked(video, None) is video
     assert packed.is_packed(shapes) and not packed.is_packed([video.shape]) and not packed.is_packed(None)
+
+
+def test_a_loop_s_own_nodes(pack: Pack) -> None:
+    """ComfyUI's `DynamicPrompt`: nodes that another one put into the graph, with values in place of links."""
+    graphs = pack("nodes.executed_graph")
+    put = {
+        "9.0.0.3": {"class_type": "DaamLensRecord", "inputs": {"model": object(), "last_step": 1, "concepts": ["9.0.0.1", 0]}},
+        "9.0.0.1": {"class_type": "X", "inputs": {"a": {("no", "text"): 1}, "b": object()}},
+        "9.0.0.7": {"class_type": "DaamLensHeatMaps", "inputs": {"latent": ["9.0.0.6", 0]}},
+        "9.0.0.6": {"class_type": "KSampler", "inputs": {"model": ["9.0.0.3", 0]}},
+    }
+    every = {**graph(), **put}
+    running = SimpleNamespace(all_node_ids=lambda: set(every), get_node=every.get)
+    whole = graphs.graph_of(running)
+    (record,) = graphs.records_before(whole, "9.0.0.7", "latent")
+    assert (record.node, record.inputs["last_step"], set(record.linked)) == ("9.0.0.3", 1, {"concepts"})
+    assert graphs.graph_of(None) is None

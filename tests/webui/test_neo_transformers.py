@@ -87,7 +87,7 @@ def test_concepts_are_their_formula_or_refused_by_name(family: dict[str, Any], r
         assert not any(found["concepts"])
         return
     assert not found["refused"] and all(one == ["lamp", "sky"] for one in found["concepts"])
-    assert found["worst"] < 1e-5
+    assert found["worst"] < 3e-5, "float32 against float64; by the number of threads, up to 1.1e-5 was seen"
     assert found["spread"] > 2e-3, "a flat map proves nothing"
 
 

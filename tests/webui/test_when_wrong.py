@@ -75,6 +75,20 @@ def test_a_full_disk_leaves_everything_in_the_gallery() -> None:
     assert RECORDINGS.find(shown.runs[0].id) is not None
 
 
+def test_pictures_of_another_script_behind_all_keep_their_texts() -> None:
+    """PiD in Forge Neo shows its own behind the host's pictures, and adds their texts before ours."""
+    p, processed = results()
+    processed.extra_images, processed.infotexts = ["theirs"], ["info", "of theirs"]
+    gallery.show(Finished(), p, processed)  # type: ignore[arg-type]
+    told = dict(zip([*map(_name, processed.images), *processed.extra_images], processed.infotexts, strict=True))
+    assert told["picture"] == "info" and told["theirs"] == "of theirs"
+    assert len(told) == 4 and all(text == name for name, text in told.items() if "DAAM Lens shows" in name)
+
+
+def _name(image: Any) -> str:
+    return str(image if isinstance(image, str) else image.info["parameters"])
+
+
 class Model(torch.nn.Module):
     """A model without a word of cross-attention."""
 

@@ -60,6 +60,8 @@ class Witness:
         self._mask = None if mask is None else (1 - mask.double())[:, None, None] * -10000
 
     def _add(self, attn: Any, _args: Any, _output: Any) -> None:
+        if id(attn) not in self._q:
+            return  # a cache answered for it
         q, k = (x.pop(id(attn)).detach().double().unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (self._q, self._k))
         if k.shape[2] != self.forwards[-1].texts.shape[1] + self._behind:
             return  # attention between the frames of a video
