@@ -30,7 +30,8 @@ class CountedCall:
 
     def __init__(self, layout: TokenLayout, batch: int, words: HostWords = NODES, blocks: int = 0) -> None:
         self.layout = layout
-        self._batch, self._words, self._most = batch, words, blocks * layout.repeats
+        self._batch, self._words = batch, words
+        self._most = 0 if layout.counted else blocks * layout.repeats  # what is counted is counted at the end
         self._attentions = self._texts = self._in_a_row = 0
         self._other: set[tuple[int, int]] = set()
 

@@ -89,8 +89,8 @@ class RecordingSession:
     def note(self) -> str:
         """What is missing although there are maps, empty where nothing is."""
         recording = self._recording
-        told = recording.concept_failure, recording.output_failure, self._missing, several_passes(self._passes)
-        told += (left_out_layers(self._layers),)
+        of_run = several_passes(self._passes), left_out_layers(self._layers)
+        told = recording.concept_failure, recording.output_failure, self._missing, *of_run
         return " ".join(filter(None, told))
 
     @property

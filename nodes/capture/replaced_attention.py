@@ -179,4 +179,13 @@ def _wrapped(below: Callable[..., Any]) -> Callable[..., Any]:
             _THREAD.watchers[-1].of_host(args, kwargs)
         return below(*args, **kwargs)
 
+    attention.__dict__[_BELOW] = below
     return attention
+
+
+_BELOW = "daam_lens_below"
+
+
+def bare(function: Callable[..., Any]) -> Callable[..., Any]:
+    """One of the host's attention functions without what `shown_to` wraps it in: others may know it by its identity."""
+    return getattr(function, _BELOW, function)
