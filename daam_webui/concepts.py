@@ -56,7 +56,7 @@ def encode(host: WebUI, model: Any, concepts: tuple[Concept, ...]) -> ConceptTex
     devices = [weight.device] if weight.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices):
         states = host.encode_texts(model, texts)
-    prompts = tuple(read(engine, text) for text in texts)
+    prompts = tuple(read(engine, text, host.chunks(engine, text)) for text in texts)
     if states.dim() != 3 or len(states) != len(texts) or states.shape[1] < max(prompt.length for prompt in prompts):
         raise UnsupportedModel(
             f"this checkpoint's text encoder gives out {list(states.shape)} for {len(texts)} concepts, which cannot be read"

@@ -19,6 +19,8 @@ from .settings import Settings
 
 MOST_DEFAULT_WORDS = 12
 """Words that are drawn where nobody named any; a long prompt would fill the gallery."""
+MOST_MISSING = 8
+"""Words that are not in the prompt, each with a sentence of its own."""
 Picture = NDArray[np.uint8]
 Kind = Literal["overlay", "map", "mask"]
 
@@ -84,11 +86,15 @@ def chosen_words(maps: HeatMaps, settings: Settings, notes: list[str]) -> list[s
             )
         return shown + maps.concepts
     found: list[str] = []
+    missing: list[str] = []
     for asked in settings.asked_words:
         try:
             found.append(_label(maps, asked))
         except DaamLensError as error:
-            notes.append(str(error))
+            missing.append(str(error))
+    notes += missing[:MOST_MISSING]
+    if more := missing[MOST_MISSING:]:
+        notes.append(f"{len(more)} more of the words that were asked for have no maps either.")
     return list(dict.fromkeys([*(word for word in found if word not in maps.concepts), *maps.concepts]))
 
 

@@ -10,12 +10,19 @@ from numpy.typing import NDArray
 
 @dataclass
 class FinishedImage:
-    """One finished picture, the file that the host wrote it to and the infotext inside, where it did."""
+    """One finished picture.
+
+    Attributes:
+        saved: whether the host writes it to a file, which it decides when the picture is finished: one that was interrupted or
+            skipped it may not.
+        file, info: that file and the infotext inside, as soon as it is written.
+    """
 
     iteration: int
     image: int
     picture: NDArray[np.uint8]
     seed: int
     prompt: str
+    saved: bool = True
     file: str = ""
     info: str = ""

@@ -83,7 +83,7 @@ def show(session: Session, p: Any, processed: Any, append: bool = True) -> Galle
             shown.notes += drawing.notes
             if append:
                 _append(processed, drawing, finished)
-            if session.host.saves(p):
+            if finished.saved:
                 shown.notes += _save(session, p, drawing, maps, finished, _infotext(processed, finished))
             prompt, negative = (str(texts[_number(processed, finished)]) for texts in (p.all_prompts, p.all_negative_prompts))
             kept = RECORDINGS.keep(

@@ -28,7 +28,8 @@ class PipelineScript(DaamLensScript):
         if session is not None:
             session.release()
             at, pixels = int(p.batch_index), session.host.pixels(pp.image)
-            session.take(FinishedImage(int(p.iteration), at, pixels, int(p.seeds[at]), str(p.prompts[at])))
+            prompt, saved = str(p.prompts[at]), session.host.saves(p)
+            session.take(FinishedImage(int(p.iteration), at, pixels, int(p.seeds[at]), prompt, saved))
 
 
 def _session_of(p: Any) -> PipelineSession | None:

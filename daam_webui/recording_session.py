@@ -227,11 +227,11 @@ class RecordingSession:
 
     # -- pictures ---------------------------------------------------------------------------------------------------
 
-    def take(self, iteration: int, image: int, picture: NDArray[np.uint8], seed: int, prompt: str) -> None:
-        """The host finished a picture, uint8 `[H, W, 3]`."""
+    def take(self, iteration: int, image: int, picture: NDArray[np.uint8], seed: int, prompt: str, saved: bool = True) -> None:
+        """The host finished a picture, uint8 `[H, W, 3]`, which it is about to write to a file or not."""
         if batch := self._batches.get(iteration):
             batch.pictures[image] = picture
-        self.finished.append(FinishedImage(iteration, image, picture, seed, prompt))
+        self.finished.append(FinishedImage(iteration, image, picture, seed, prompt, saved))
 
     def heat_maps(self) -> Iterator[tuple[FinishedImage, HeatMaps]]:
         """The maps of every finished picture that has not been asked for yet; the recordings are let go of.
@@ -262,7 +262,7 @@ class RecordingSession:
         """Gives the words of a line, of the prompt or of the negative prompt; `width` is of a column of the conditioning."""
         if family is None:
             engine = engine_of(model)
-            return lambda line, negative: read(engine, line)
+            return lambda line, negative: read(engine, line, self.host.chunks(engine, line))
         text_encoder = getattr(model, family[1].engine)
         pictures = bool(self.host.references())
         return lambda line, negative: engine_words.read(text_encoder, line, negative, width, pictures)

@@ -67,8 +67,8 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
     def postprocess_image_after_composite(self, p: Any, pp: Any, *args: Any) -> None:
         session = hook.session_of(p)
         if session is not None:
-            at = int(p.batch_index)
-            session.take(int(p.iteration), at, session.host.pixels(pp.image), int(p.seeds[at]), str(p.prompts[at]))
+            at, pixels, saved = int(p.batch_index), session.host.pixels(pp.image), session.host.saves(p)
+            session.take(int(p.iteration), at, pixels, int(p.seeds[at]), str(p.prompts[at]), saved)
 
     def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
         hook.detach()
@@ -103,8 +103,10 @@ def _first(processed: Any, drawn: int) -> None:
 def _saved(params: Any) -> None:
     """`on_image_saved`: the name of a picture's file. The host saves a picture right after it is composed."""
     session = hook.session_of(params.p) if params.p is not None else None
-    if session is not None and session.finished and not session.finished[-1].file:
+    if session is not None and session.finished:
         finished = session.finished[-1]
+        if not finished.saved or finished.file:
+            return  # this file is another one: the grid, a mask
         if (finished.iteration, finished.image) == (getattr(params.p, "iteration", -1), getattr(params.p, "batch_index", -1)):
             finished.file = str(params.filename)
             finished.info = str((params.pnginfo or {}).get("parameters", ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -14,6 +15,9 @@ from daam_core.masks.methods import MASK_METHODS
 from daam_core.prompt.concepts import TEMPLATE, Concept, concepts_of
 
 COLORMAPS = ("ember", "lagoon", "gray")
+LONGEST_TEXT = 16384
+"""Characters of a text: 64 concepts of 200, each with a comma behind."""
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 FORMER_NAMES = {"colours": "colormap"}
 """Names of version 0.1.0 that are still taken: in arguments, infotexts and requests."""
 BLOCKS = ("down", "mid", "up")
@@ -76,7 +80,7 @@ class Settings:
         if args and isinstance(args[0], Mapping):
             named = {FORMER_NAMES.get(str(name), str(name)): value for name, value in args[0].items()}
             if unknown := sorted(set(map(str, named)) - set(NAMES)):
-                raise BadArgument(f"There is no setting {unknown[0]!r}; there are {', '.join(NAMES)}.")
+                raise BadArgument(f"There is no setting {_shown(unknown[0])}; there are {', '.join(NAMES)}.")
         else:
             named = dict(zip(NAMES, args, strict=False))
         return cls(**{name: _checked(name, value) for name, value in named.items()})
@@ -163,6 +167,10 @@ def _checked(name: str, value: Any) -> Any:
         return float(value)
     if not isinstance(value, str):
         raise BadArgument(f"DAAM Lens: {name} is a text, not {_shown(value)}.")
+    if len(value) > LONGEST_TEXT:
+        raise BadArgument(f"DAAM Lens: {name} is a text of up to {LONGEST_TEXT} characters; this one has {len(value)}.")
+    if _LONE_SURROGATE.search(value):  # the host could not write its infotext, nor the picture that it stands in
+        raise BadArgument(f"DAAM Lens: {name} holds a broken character. Type it again (as UTF-8).")
     known = {"colormap": COLORMAPS, "hires": PASSES, "method": tuple(MASK_METHODS)}.get(name)
     if known and value not in known:
         raise BadArgument(f"DAAM Lens: {name} is one of {', '.join(known)}, not {_shown(value)}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from daam_core.errors import UnsupportedModel
@@ -32,9 +32,16 @@ def engine_of(model: Any) -> Any:
     )
 
 
-def read(engine: Any, line: str) -> Prompt:
-    """One line of a prompt (one part of AND, one step of a schedule) as columns and words."""
-    chunks, _count = engine.tokenize_line(line)
+def read(engine: Any, line: str, chunks: Sequence[Any] | None = None) -> Prompt:
+    """One line of a prompt (one part of AND, one step of a schedule) as columns and words.
+
+    Args:
+        engine: the text encoder.
+        line: the text.
+        chunks: its tokens, weights and embeddings where the encoder is given others than `tokenize_line` says.
+    """
+    if chunks is None:
+        chunks, _count = engine.tokenize_line(line)
     ids: list[list[int | str]] = []
     for chunk in chunks:
         entries: list[int | str] = [int(token) for token in chunk.tokens]

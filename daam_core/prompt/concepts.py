@@ -51,7 +51,7 @@ def concepts_of(asked: str | Sequence[str] | Mapping[str, str], template: str = 
 
     Raises:
         BadArgument: none or more than 64, one of more than 200 characters, a name of start, end or padding, or a template
-            without `{}`.
+            without `{}` or of more than 200 characters.
 
     Example:
         >>> concepts_of("sky, a dog's tail")
@@ -59,6 +59,8 @@ def concepts_of(asked: str | Sequence[str] | Mapping[str, str], template: str = 
     """
     if template.count("{}") != 1:
         raise BadArgument(f"A template for concepts holds {{}} once, such as 'a photo of {{}}', not {template!r:.80}.")
+    if len(template) > LONGEST or _LONE_SURROGATE.search(template):
+        raise BadArgument(f"A template for concepts is a text of up to {LONGEST} whole characters, not {template!r:.80}.")
     pairs: list[tuple[str, str | None]]
     if isinstance(asked, str):
         pairs = [(part, None) for part in asked.replace("\n", ",").split(",") if part.strip()]

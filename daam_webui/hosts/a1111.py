@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,21 @@ class A1111(WebUI):
     def unet(self, model: Any) -> nn.Module:
         found: nn.Module = model.model.diffusion_model
         return found
+
+    def chunks(self, engine: Any, line: str) -> Sequence[Any] | None:
+        """The host's "old emphasis implementation" has a syntax of its own: one chunk, the rest is cut off; the figure of
+        `(red:1.3)` is part of the text, and BREAK a word."""
+        if not hasattr(engine, "hijack"):
+            return None  # Forge's engines, which have the new one alone
+        from modules import shared
+
+        if not getattr(shared.opts, "use_old_emphasis_implementation", False):
+            return None
+        from modules.sd_hijack_clip_old import process_text_old
+
+        weights, tokens, _, _, fixes, _ = process_text_old(engine, [line])
+        placed = [SimpleNamespace(offset=offset, embedding=embedding) for offset, embedding in fixes[0]]
+        return [SimpleNamespace(tokens=tokens[0], multipliers=weights[0], fixes=placed)]
 
     def encode_texts(self, model: Any, texts: Sequence[str]) -> Tensor:
         from modules import devices, prompt_parser, shared

@@ -82,6 +82,10 @@ class WebUI(PageHost, Protocol):
     def unet(self, model: Any) -> nn.Module:
         """The UNet of a loaded checkpoint."""
 
+    def chunks(self, engine: Any, line: str) -> Sequence[Any] | None:
+        """What a text encoder is given of a line of the prompt, where that is other than its `tokenize_line` says: chunks with
+        `tokens`, `multipliers` and `fixes`."""
+
     def encode_texts(self, model: Any, texts: Sequence[str]) -> Tensor:
         """Texts as the text encoder of a loaded checkpoint gives them to its UNet: `[texts, columns, width]`. The host is left
         as it was; it moves the encoder as it does for a prompt."""

@@ -56,6 +56,19 @@ def test_a_wrong_argument_is_named(args: list[Any]) -> None:
         Settings.from_args(args)
 
 
+@pytest.mark.parametrize("name", ["words", "concepts", "template", "live_word", "layers"])
+def test_a_text_that_no_infotext_should_hold_is_refused(name: str) -> None:
+    """Nothing of it comes back in the sentence, which goes into the host's answer."""
+    with pytest.raises(BadArgument, match="up to 16384 characters; this one has 1000000") as found:
+        Settings.from_args([{"enabled": True, name: "x" * 1_000_000}])
+    assert len(str(found.value)) < 200
+    with pytest.raises(BadArgument, match="broken character"):
+        Settings.from_args([{"enabled": True, name: "down, \ud800"}])
+    with pytest.raises(BadArgument, match="There is no setting") as found:
+        Settings.from_args([{name + "x" * 1_000_000: ""}])
+    assert len(str(found.value)) < 400
+
+
 def test_infotext_comes_back_as_the_same_settings() -> None:
     asked = Settings(True, "house, tree", masks=True, opacity=0.5, tau=0.25, hires="first", report=False, layers="mid, up")
     params = {name: str(value) for name, value in asked.infotext().items()}  # the host reads texts
@@ -196,6 +209,27 @@ def test_words_of_chunks_with_an_embedding() -> None:
     assert prompt.find("red").weight == pytest.approx(1.3)
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_words_of_the_old_emphasis_implementation(monkeypatch: pytest.MonkeyPatch, old: bool) -> None:
+    """A1111's setting for old seeds: another reading of brackets, one chunk, embeddings by offset and vectors."""
+    engine = Engine()
+    engine.hijack = object()  # type: ignore[attr-defined]
+    fix = (2, SimpleNamespace(vectors=2, name="cat-toy"))
+
+    def process_text_old(_engine: Any, texts: list[str]) -> Any:
+        return [[1.0, 1.1, 1.0, *[1.0] * 74]], [[8, 1, 0, 0, 0, *[9] * 72]], [], [], [[fix]], len(texts)
+
+    opts = SimpleNamespace(use_old_emphasis_implementation=old)
+    monkeypatch.setitem(sys.modules, "modules", SimpleNamespace(shared=SimpleNamespace(opts=opts)))
+    there = SimpleNamespace(process_text_old=process_text_old)
+    monkeypatch.setitem(sys.modules, "modules.sd_hijack_clip_old", there)  # type: ignore[arg-type]
+    line = "(house) red cat-toy"
+    prompt = read(engine, line, A1111().chunks(engine, line))
+    assert prompt.labels == (["house", "red", "cat-toy"] if old else ["red", "house", "tree", "cat-toy"])
+    if old:
+        assert prompt.find("cat-toy").channels == (3, 4) and prompt.find("house").weight == pytest.approx(1.1)
+
+
 def test_text_encoders_are_found_in_every_host() -> None:
     engine = Engine()
     for model in (
@@ -287,6 +321,13 @@ def test_unknown_words_and_missing_detail_become_sentences() -> None:
     assert [d.kind for d in look.drawn] == ["overlay"]
     assert any("zebra" in note for note in look.notes) and any("layer" in note for note in look.notes)
     assert any("self-attention" in note for note in look.notes)
+
+
+def test_many_unknown_words_are_a_few_sentences() -> None:
+    maps = maps_of(words_prompt("a red house"))
+    look = draw(maps, Settings(True, words=", ".join(["house", *(f"zebra{i}" for i in range(2000))])))
+    assert look.words == ["house"] and len(look.notes) == 9
+    assert look.notes[-1] == "1992 more of the words that were asked for have no maps either."
 
 
 def test_a_word_that_may_be_missing_covers_nothing() -> None:

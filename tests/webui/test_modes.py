@@ -127,6 +127,26 @@ def test_weights_change_no_words(live: Live) -> None:
     assert seen.maps[0].prompt.find("red").weight == pytest.approx(1.3)
 
 
+def test_old_emphasis_implementation(live: Live) -> None:
+    """A1111's setting for old seeds: a bracket is left out, the figure behind a colon is part of the text, BREAK is a word."""
+    without_settings(live, {"use_old_emphasis_implementation": True})
+    if live.name != "a1111":
+        pytest.skip(f"{live.name} has the setting, and another text encoder")
+    live.server.post("/sdapi/v1/options", {"use_old_emphasis_implementation": True})
+    try:
+        prompt = "a (red:1.3) house with cat-toy and BREAK tree"
+        live.compare(prompt=prompt, lens={"concepts": "sky"})
+        seen = live.make(lens={}, watch=True, prompt=prompt)
+        # start, a, red, :, 1, ., 3, house, with, two of the embedding, and, then the letters of "break"
+        for word, columns in (("red", [2]), ("house", [7]), ("with", [8]), ("cat-toy", [9, 10]), ("and", [11])):
+            check(seen, 0, word, lambda _, call: at(call, columns))  # noqa: B023
+        assert "tree" in seen.maps[0].words
+        seen = live.make(lens={}, prompt="old small sky " * 30)  # which is cut off, where the new one has a second chunk
+        assert not seen.note and all(sums.shape[0] == 77 for sums in seen.maps[0].sums.values())
+    finally:
+        live.server.post("/sdapi/v1/options", {"use_old_emphasis_implementation": False})
+
+
 def test_embedding(live: Live) -> None:
     seen = live.compare(prompt="a cat-toy and a red house")
     assert "cat-toy" in seen.maps[0].words

@@ -53,6 +53,18 @@ def test_nothing_is_written_when_the_host_saves_nothing(live: Live) -> None:
     assert len(seen.images) > 1
 
 
+@pytest.mark.parametrize("grid", [False, True])
+def test_each_drawn_image_tells_its_own_picture(live: Live, grid: bool) -> None:
+    """Where the pictures themselves are not saved, the first file that the host writes is the grid, with the first seed."""
+    outputs = live.server.data / "outputs"
+    before = set(outputs.rglob("*daam*"))
+    settings = {"samples_save": False, "grid_save": grid}
+    seen = live.make(lens={"overlays": True, "words": "house"}, batch_size=2, override_settings=settings)
+    shown = [text for text in seen.info["infotexts"] if "DAAM Lens shows" in text]
+    assert ["Seed: 7," in shown[0], "Seed: 8," in shown[1], len(shown)] == [True, True, 2]
+    assert set(outputs.rglob("*daam*")) == before
+
+
 def test_infotext_says_what_was_asked(live: Live) -> None:
     seen = live.make(lens={"words": "house, tree", "method": "threshold", "tau": 0.3})
     text = seen.info["infotexts"][0]

@@ -75,6 +75,29 @@ def test_a_full_disk_leaves_everything_in_the_gallery() -> None:
     assert RECORDINGS.find(shown.runs[0].id) is not None
 
 
+def test_files_lie_beside_the_pictures_that_the_host_keeps(tmp_path: Path) -> None:
+    """It writes nothing of what was interrupted or skipped; at the run's end it may say otherwise of all pictures."""
+    written: list[int] = []
+
+    class Keeps(Host):
+        def save(self, image: Any, p: Any, picture_file: str, suffix: str, seed: int, text: str, infotext: str | None) -> str:
+            written.append(seed)
+            return str(tmp_path / f"{seed}{suffix}.png")
+
+    class Two(Finished):
+        settings, host = Settings(True), Keeps()
+
+        def heat_maps(self) -> Iterator[tuple[FinishedImage, HeatMaps]]:
+            for image, saved in enumerate((True, False, True)):
+                yield FinishedImage(0, image, PICTURE, 7 + image, "a red house", saved), maps_of(words_prompt("a red house"))
+
+    p, processed = results()
+    p.all_prompts, p.all_negative_prompts = ["a red house"] * 3, [""] * 3
+    shown = gallery.show(Two(), p, processed)  # type: ignore[arg-type]
+    assert not shown.notes and set(written) == {7, 9}
+    assert len(processed.images) == 1 + 3 * 2
+
+
 def test_pictures_of_another_script_behind_all_keep_their_texts() -> None:
     """PiD in Forge Neo shows its own behind the host's pictures, and adds their texts before ours."""
     p, processed = results()

@@ -30,6 +30,8 @@ def test_labels_and_texts() -> None:
         (["sky"], "a photo", "holds {} once"),
         (["sk\ud800y"], "a {}", "broken character"),
         ({"sky": "a \udfff"}, "a {}", "broken character"),
+        (["sky"], "{} " + "x" * 200, "up to 200 whole characters"),
+        (["sky"], "\ud800 {}", "up to 200 whole characters"),
     ],
 )
 def test_what_is_none_is_refused(asked: object, template: str, said: str) -> None:
