@@ -74,6 +74,9 @@ INNER = (
 )
 
 
+NOT_GIVEN = "The model was not given the negative prompt (hosts leave it out at a CFG scale of 1), so it has no heat maps."
+
+
 def show(session: Session, p: Any, processed: Any, append: bool = True) -> GalleryResult:
     """Draw and save what was asked for, and `append` it to the host's results. Never raises: what goes wrong becomes a note."""
     shown = GalleryResult()
@@ -86,6 +89,8 @@ def show(session: Session, p: Any, processed: Any, append: bool = True) -> Galle
             if finished.saved:
                 shown.notes += _save(session, p, drawing, maps, finished, _infotext(processed, finished))
             prompt, negative = (str(texts[_number(processed, finished)]) for texts in (p.all_prompts, p.all_negative_prompts))
+            if session.settings.negative and maps.negative is None and negative.strip():
+                shown.notes.append(NOT_GIVEN)
             kept = RECORDINGS.keep(
                 maps, session.settings, drawing.words, finished.seed, prompt, negative, report=drawing.report
             )

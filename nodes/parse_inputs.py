@@ -153,7 +153,8 @@ def negative(maps: HeatMaps) -> HeatMaps:
     """The negative prompt's maps. Raises NothingRecorded where they were not recorded."""
     if maps.negative is None:
         raise NothingRecorded(
-            "The negative prompt was not recorded. Switch `negative` on in the Record Attention node and queue again."
+            "The negative prompt was not recorded. Switch `negative` on in the Record Attention node, sample with a cfg above "
+            "1 (at 1 the model is not given it), and queue again."
         )
     return maps.negative
 

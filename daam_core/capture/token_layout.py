@@ -90,7 +90,8 @@ class TokenLayout:
         if call.batch != batch:
             raise UnsupportedModel(
                 f"The attention of {layer} has {call.batch} rows in its batch, and the model {batch}. "
-                "Something changes the batch inside the model, so there is no map."
+                "Something changes the batch inside the model (FasterCache does, which leaves out the negative prompt), so "
+                "there is no map. Paint without it: `disable_cache()` takes a cache off a transformer."
             )
         return rows
 

@@ -70,7 +70,7 @@ class UNetRecording:
         self.thread = threading.get_ident()
         self.recording = Recording(keep, hold=not hooks.compiled)
         self.latent_size: Grid = (0, 0)
-        self.repeats = self.for_gradients = False
+        self.repeats = self.for_gradients = self._moved = False
         self._hooks, self._prompt, self._sides, self.area = hooks, prompt, sides, area
         self._texts = UNetTexts(texts, whole_call)
         self._concepts = None if concepts is None else UNetConcepts(self.recording, hooks, concepts)
@@ -88,8 +88,20 @@ class UNetRecording:
     # -- steps ------------------------------------------------------------------------------------------------------
 
     def end_step(self, timestep: Any = None) -> None:
-        """A step is over, if anything of it was recorded."""
-        if not self._pending or self._broken:
+        """A step is over, if anything of it was recorded.
+
+        Raises:
+            NothingRecorded: its only forwards were made for a gradient.
+        """
+        moved, self._moved = self._moved, False
+        if self._broken:
+            return
+        if not self._pending and moved and self.recording.num_steps:
+            raise NothingRecorded(
+                "behind the first step the UNet's answers were made for a gradient of its latents, as in a training through "
+                "several steps, and those are not read: paint inside `torch.no_grad()`"
+            )
+        if not self._pending:
             return
         self._pending = []
         self.recording.end_step(self._time if timestep is None else timestep)
@@ -114,7 +126,7 @@ class UNetRecording:
 
     def begin_forward(self, inputs: UNetInputs) -> bool:
         if self._whole_call and torch.is_grad_enabled() and inputs.sample.requires_grad:
-            self.repeats = self.for_gradients = True
+            self.repeats = self.for_gradients = self._moved = True
             return False
         if self._broken:
             raise NothingRecorded("a forward of the UNet was broken off in the middle and another one made in its place")

@@ -56,6 +56,7 @@ class AttentionTrace:
     def __init__(self, pipe: Any, keep: StoreOptions, negative: bool) -> None:
         self._pipe, self._keep, self._negative = pipe, keep, negative
         self._stack = ExitStack()
+        self._entered = 0
         self._generations: list[Generation] = []
 
     @property
@@ -88,11 +89,14 @@ class AttentionTrace:
         return (self.heat_maps(image) for image in range(self.num_images))
 
     def __enter__(self) -> AttentionTrace:
-        try:
-            self._attach()
-        except BaseException:
-            self._stack.close()
-            raise
+        """Listen. Inside its own block it listens already, and goes on until the outer block ends."""
+        if not self._entered:
+            try:
+                self._attach()
+            except BaseException:
+                self._stack.close()
+                raise
+        self._entered += 1
         return self
 
     def _attach(self) -> None:
@@ -100,7 +104,9 @@ class AttentionTrace:
         raise NotImplementedError
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._entered -= 1
+        if not self._entered:
+            self._stack.close()
 
     def heat_maps(self, image: int = 0, *, generation: int = -1, aggregation: Aggregation = "sum") -> HeatMaps:
         """The maps of one picture.

@@ -13,6 +13,18 @@ from ..errors import NothingRecorded, UnsupportedModel
 from ..types import Size
 from .outputs import output_pictures
 
+_FINISHED = (
+    "To see where words stand in the picture that it made, give that to `read_picture` with a pipeline from text to picture of "
+    "the same parts"
+)
+_NOT_READ = {
+    "LEditsPP": f"it is told what to change, by several texts at once, and not what the picture shows. {_FINISHED}",
+    "StableDiffusionPix2PixZero": (
+        "it paints twice, and the second time from a text that it has changed as numbers, which nobody has words for. "
+        f"{_FINISHED}"
+    ),
+}
+"""How the names of pipelines begin whose UNet could be read, and why they are not."""
 _SHAPE = 1.02
 """So far a picture's shape may be from that of its latents: sizes are rounded to whole latents."""
 
@@ -30,11 +42,22 @@ def require_readable(pipe: Any) -> None:
         raise UnsupportedModel(f"{name} is a model: give the pipeline that it is part of, `trace(pipe)`.")
     if reason := refused_unet(class_names(pipe)):
         raise UnsupportedModel(f"{name} cannot be read: {reason}.")
+    if reason := next((reason for start, reason in _NOT_READ.items() if name.startswith(start)), ""):
+        raise UnsupportedModel(f"{name} cannot be read: {reason}.")
     if not isinstance(unet, torch.nn.Module):
         raise UnsupportedModel(f"{name} has no UNet and no transformer. DAAM Lens reads pipelines that have one of them.")
     parameters = inspect.signature(type(pipe).__call__).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and not {"prompt", "prompt_embeds"} & set(parameters):
         raise UnsupportedModel(f"{name} is given no prompt, so there are no words to make maps of.")
+
+
+def require_own_texts(pipe: Any) -> None:
+    """Raises UnsupportedModel where a pipeline gives its UNet other texts than it encoded, before a call of it."""
+    if getattr(pipe, "free_noise_enabled", False):
+        raise UnsupportedModel(
+            "FreeNoise blends the texts of a video from frame to frame, those of one prompt, too, so that there is no map of "
+            "the prompt's words. Paint without it, by `pipe.disable_free_noise()`"
+        )
 
 
 def require_whole(pipe: Any, recording: UNetRecording, output: Any) -> None:

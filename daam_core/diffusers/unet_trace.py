@@ -31,7 +31,7 @@ from .outputs import output_pictures, output_size
 from .painted_area import painted_area
 from .pipeline_call import PipelineCall
 from .pipeline_trace import PipelineTrace
-from .unet_pictures import pixels, require_readable, require_whole, shape_of, unet_of
+from .unet_pictures import pixels, require_own_texts, require_readable, require_whole, shape_of, unet_of
 from .unet_prompts import encoded_words, given_text, given_words
 
 
@@ -158,6 +158,7 @@ class UNetTrace(PipelineTrace):
                 self._hooks = UNetAttentionHooks(self._unet, self_attention=self._keep.self_attention)
                 if self._hooks.compiled:
                     self._hooks.__enter__()
+            require_own_texts(self._pipe)
             area = painted_area(self._pipe, call.given)
             if self._keep.heads and not area.whole:
                 raise BadArgument("Heads are kept apart of whole pictures, not of the part that `padding_mask_crop` paints.")

@@ -45,10 +45,12 @@ def with_its_video(maps: HeatMaps, video: Video | None, given: Mapping[str, Any]
     """
     if maps.frames is None:
         return maps
+    # Without a video it is told by how many frames were asked for, and those ahead may be some of them.
+    whole = video is None and whole_video(maps.frames, None, given, pipe)
     if ahead := int(given.get(REFERENCES, 0)):
         maps = maps.each_side(lambda side: behind_frames(side, ahead))
     middle = None if video is None else video[len(video) // 2]
-    if maps.frames is not None and not whole_video(maps.frames, video, given, pipe):
+    if maps.frames is not None and not whole and not whole_video(maps.frames, video, given, pipe):
         logger.warning(
             "DAAM Lens: the model was shown %d latent frames at a time, which are not the whole video, so there is one map of "
             "them: the mean over the frames.",
@@ -96,7 +98,10 @@ def whole_video(frames: Frames, video: Video | None, given: Mapping[str, Any], p
 
 
 def reference_frames(given: Mapping[str, Any], pipe: Any) -> int:
-    """Latent frames of references ahead of a video (VACE), which its pipeline cuts off when all steps are done."""
+    """Latent frames ahead of a video that its pipeline cuts off when all steps are done: references (VACE), or the picture that
+    the video starts from (HunyuanVideo)."""
+    if type(pipe).__name__ == "HunyuanVideoImageToVideoPipeline":
+        return int(getattr(pipe.transformer.config, "image_condition_type", None) == "latent_concat")
     seen = given.get("reference_images")
     if seen is None or not type(pipe).__name__.startswith("WanVACE"):
         return 0

@@ -47,7 +47,10 @@ def above_negative(maps: HeatMaps, word: str, size: Size | None = None) -> Tenso
         BadArgument: the negative prompt was not recorded.
     """
     if maps.negative is None:
-        raise BadArgument("The negative prompt was not recorded. Record with `trace(pipe, negative=True)`.")
+        raise BadArgument(
+            "The negative prompt was not recorded. Record with `trace(pipe, negative=True)` and a guidance scale above 1; at 1 "
+            "the model is not given it."
+        )
     maps = maps.sum_frames()
     size = size or maps.grid
     other = maps.negative

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 
@@ -38,11 +38,12 @@ _FLAG_TAGS = range(0xE0020, 0xE0080)
 class Alignment:
     """The text that pieces spell. `spans[i]` is the half-open range of `text` that piece i touches (empty for a piece that
     only continues the one before, such as a further vector of an embedding); `end` is the first character of
-    `text` that not all of its bytes were spelled of."""
+    `text` that not all of its bytes were spelled of; `blank` are the pieces of white space alone."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
     end: int
+    blank: frozenset[int] = frozenset()
 
 
 def piece_bytes(pieces: Sequence[str]) -> list[bytes]:
@@ -58,19 +59,20 @@ def align_tokens(spelling: Sequence[bytes], text: str = "") -> Alignment:
     `text` may be cut (the pieces end first), written in other case, and hold weights, brackets and BREAK.
     """
     solid = [piece.translate(None, _SPACES.encode()) for piece in spelling]
+    blank = frozenset(i for i, piece in enumerate(spelling) if piece and not solid[i])
     for typed in _readings(text) if any(solid) else ():
         # Most tokenizers of diffusion models write lower case; added tokens and other alphabets keep theirs.
         lowered = [piece.lower() for piece in solid]
         if found := _align(lowered, typed, lower=True) or _align(solid, typed, lower=False):
-            return found
+            return replace(found, blank=blank)
     guess = _without_gaps(b"".join(spelling).decode("utf-8", "surrogateescape"))
     found = _align(solid, guess, lower=False)
     assert found is not None, "pieces spell themselves"
-    return found
+    return replace(found, blank=blank)
 
 
 def words_of(spelled: Alignment) -> list[tuple[str, tuple[int, ...]]]:
-    """Words in order, each with the indices of its pieces; a piece belongs to exactly one word.
+    """Words in order, each with the indices of its pieces; a piece belongs to exactly one word, one of white space to none.
 
     A word is letters, digits and apostrophes between them ("dog's", "4k"); one Chinese character; one run of hiragana
     or katakana; one emoji with all that modifies it; one run of an equal sign ("...", "-"). Words that share a piece
@@ -84,7 +86,8 @@ def words_of(spelled: Alignment) -> list[tuple[str, tuple[int, ...]]]:
         entries = list(group)
         last = max(entry[1][1] for entry in entries)
         typed = spelled.text[segments[number][0] : segments[last][1]]
-        words.append((readable(typed), tuple(index for index, _ in entries)))
+        # A line break, the space before a weight or T5's lone mark of a word's start is attended to for itself.
+        words.append((readable(typed), tuple(index for index, _ in entries if index not in spelled.blank)))
     return words
 
 

@@ -69,6 +69,13 @@ def test_negative_prompt(live: Live) -> None:
     check(seen, 0, "boat", lambda _, call: at(call, [2], negative=True))
 
 
+def test_a_negative_prompt_that_is_left_out(live: Live) -> None:
+    """At a CFG scale of 1, by Forge and its kin; AUTOMATIC1111 gives it to the model all the same."""
+    seen = live.compare(lens={"negative": True}, negative_prompt="blue boat", cfg_scale=1)
+    assert (seen.maps[0].negative is None) == ("The model was not given the negative prompt" in seen.note)
+    assert (seen.maps[0].negative is None) == (live.name != "a1111")
+
+
 def test_and(live: Live) -> None:
     prompt = "a red house AND a green tree :0.6"
     live.compare(prompt=prompt)

@@ -108,6 +108,17 @@ def test_pictures_of_another_script_behind_all_keep_their_texts() -> None:
     assert len(told) == 4 and all(text == name for name, text in told.items() if "DAAM Lens shows" in name)
 
 
+@pytest.mark.parametrize("text", ["blue fog", "", " "])
+def test_a_negative_prompt_that_the_model_was_not_given_is_told(text: str) -> None:
+    """Forge and its kin leave it out at a CFG scale of 1; where there is none, nobody misses it."""
+    p, processed = results()
+    p.all_negative_prompts = [text]
+    session = Finished()
+    session.settings = Settings(True, negative=True)
+    notes = gallery.show(session, p, processed).notes  # type: ignore[arg-type]
+    assert (gallery.NOT_GIVEN in notes) == bool(text.strip())
+
+
 def _name(image: Any) -> str:
     return str(image if isinstance(image, str) else image.info["parameters"])
 

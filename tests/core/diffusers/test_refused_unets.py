@@ -13,9 +13,12 @@ from diffusers import (
     DreamLiteUNetModel,
     Kandinsky3Pipeline,
     Kandinsky3UNet,
+    LEditsPPPipelineStableDiffusion,
+    LEditsPPPipelineStableDiffusionXL,
     ModelMixin,
     StableCascadeDecoderPipeline,
     StableCascadeUNet,
+    StableDiffusionPix2PixZeroPipeline,
     UVit2DModel,
     VisualClozeGenerationPipeline,
     VisualClozePipeline,
@@ -27,6 +30,7 @@ from daam_core import trace
 from daam_core.capture.refused_families import REFUSED_UNETS
 from daam_core.errors import UnsupportedModel
 
+from ..models import unet
 from .transformer_pipelines import flux
 
 SMALL: dict[str, Any] = {
@@ -72,6 +76,22 @@ def test_what_is_not_read_is_named_before_anything_is_painted(pipeline: Any, mod
     with torch.device("meta"):
         pipe.__dict__[part] = model()
     with pytest.raises(UnsupportedModel, match=f"{model.__name__},? .*{REFUSED_UNETS[model.__name__][:30]}"):
+        trace(pipe)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (LEditsPPPipelineStableDiffusion, "it is told what to change, by several texts at once"),
+        (LEditsPPPipelineStableDiffusionXL, "it is told what to change, by several texts at once"),
+        (StableDiffusionPix2PixZeroPipeline, "it paints twice, and the second time from a text that it has changed as numbers"),
+    ],
+)
+def test_pipelines_that_edit_by_texts_of_their_own_are_refused_with_what_to_do(kind: Any, why: str) -> None:
+    """Their UNets are Stable Diffusion's, which are read."""
+    pipe = object.__new__(kind)
+    pipe.__dict__["unet"] = unet("small")
+    with pytest.raises(UnsupportedModel, match=f"{kind.__name__} cannot be read: {why}, .* give that to `read_picture`"):
         trace(pipe)
 
 

@@ -152,6 +152,19 @@ def test_nested_traces(case: Case) -> None:
     assert torch.equal(outer.heat_maps().heat_maps(), inner.heat_maps().heat_maps())
 
 
+def test_a_trace_that_is_entered_inside_its_own_block_listens_until_the_outer_one_ends(case: Case) -> None:
+    """It heard everything twice inside, and nothing behind the inner block: the maps were those of an earlier call."""
+    wanted, pipe = plain(case), case.make()
+    recording = trace(pipe)
+    with recording:
+        with recording:
+            paint(pipe, case)
+        paint(pipe, case)
+    assert paint(pipe, case) is not None and recording.num_generations == 2
+    for number in (0, 1):
+        assert torch.equal(recording.heat_maps(generation=number).heat_maps(), wanted)
+
+
 def test_two_traced_pipelines_in_two_threads(case: Case) -> None:
     """Each hears its own."""
     wanted = plain(case)

@@ -178,6 +178,39 @@ def test_a_pipeline_of_gradients_alone_is_told() -> None:
         recording.heat_maps()
 
 
+class Trained(TwoCalls):
+    """Steps through which a gradient flows back, as where a reward of the picture trains the UNet."""
+
+    def __call__(self, prompt: str, num_inference_steps: int = 3, **_: Any) -> Any:
+        embeds, _negative = self.encode_prompt(prompt, "cpu", 1, False)
+        self.scheduler.set_timesteps(num_inference_steps)
+        latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+        for t in self.scheduler.timesteps:
+            noise = self.unet(latents, t, encoder_hidden_states=embeds).sample
+            latents = self.scheduler.step(noise, t, latents).prev_sample
+        return (latents,)
+
+
+def test_steps_that_only_forwards_for_a_gradient_painted_are_told() -> None:
+    """Maps of the first step alone would pass for those of all."""
+    pipe = sharing(pipeline("small"), Trained)
+
+    def gradients() -> list[torch.Tensor]:
+        pipe.unet.zero_grad()
+        pipe(PROMPT)[0].square().mean().backward()
+        return [weight.grad.clone() for weight in pipe.unet.parameters() if weight.grad is not None]
+
+    before = gradients()
+    with trace(pipe) as recording:
+        during = gradients()
+        with pytest.raises(NothingRecorded, match=r"made for a gradient of its latents, .* paint inside `torch\.no_grad\(\)`"):
+            recording.heat_maps()
+        with torch.no_grad():
+            pipe(PROMPT)
+    assert all(torch.equal(x, y) for x, y in zip(before, during, strict=True))
+    assert recording.heat_maps().steps == 3
+
+
 class Views(TwoCalls):
     """Paints a picture that is wider than the UNet's in two views, as panoramas do."""
 

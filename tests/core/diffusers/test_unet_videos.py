@@ -104,6 +104,21 @@ def test_frames_with_texts_of_their_own_are_refused() -> None:
         recording.heat_maps()
 
 
+def test_freenoise_is_refused_with_what_to_do() -> None:
+    """It blends the texts of the frames, of one prompt, too, and what it encodes is none of them."""
+    pipe = animatediff()
+    pipe.set_progress_bar_config(disable=True)
+    pipe.enable_free_noise(context_length=2, context_stride=1)
+    with trace(pipe) as recording:
+        pipe(PROMPT, output_type="pt", **OPTIONS)
+    with pytest.raises(NothingRecorded, match=r"FreeNoise blends the texts .* `pipe\.disable_free_noise\(\)`"):
+        recording.heat_maps()
+    pipe.disable_free_noise()
+    with trace(pipe) as recording:
+        pipe(PROMPT, output_type="pt", **OPTIONS)
+    assert recording.heat_maps().num_frames == FRAMES
+
+
 BEHIND = 8 * 8 + 4
 """Keys behind I2VGen-XL's text: a square of 32 halved twice, and one of its embedding for each channel of the latents."""
 

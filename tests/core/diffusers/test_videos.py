@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import HunyuanVideoImageToVideoPipeline
 from PIL import Image
 
 from daam_core import trace
 from daam_core.capture import accumulator, self_attention_sums
-from daam_core.diffusers.videos import output_videos
+from daam_core.diffusers.videos import REFERENCES, output_videos, reference_frames, with_its_video
 from daam_core.maps import frames as core_frames
 
 from ..capture.attention_witness import Witness
@@ -164,6 +166,25 @@ def test_a_part_of_a_longer_video_is_not_taken_for_the_whole() -> None:
         type(pipe).prepare_latents = below
     maps = recording.heat_maps()
     assert maps.num_frames == 1 and maps["house"].shape == GRID and maps.frames is not None and maps.frames.latents == 2
+
+
+@pytest.mark.parametrize(("condition", "length"), [("latent_concat", 5), ("latent_concat", 0), ("token_replace", 9)])
+def test_the_frame_that_hunyuan_video_starts_from_is_cut_off_as_in_its_video(condition: str, length: int) -> None:
+    """Where its picture stands beside the latents, four of nine frames are not given out; a length of 0 is latents."""
+    with trace(made.hunyuan_video()) as recording:
+        film(recording._pipe, PIPELINES["hunyuan-video"][1])
+    maps = recording.heat_maps()
+    pipe = object.__new__(HunyuanVideoImageToVideoPipeline)
+    pipe.__dict__["transformer"] = SimpleNamespace(config=SimpleNamespace(image_condition_type=condition, patch_size_t=1))
+    pipe.vae_scale_factor_temporal = 4
+    given = {"num_frames": 9, REFERENCES: reference_frames({}, pipe)}
+    video = np.zeros((length, HEIGHT, WIDTH, 3), np.uint8) if length else None
+    own = with_its_video(maps, video, given, pipe)
+    first = int(condition == "latent_concat")
+    assert own.num_frames == LATENTS - first and own.frames is not None and own.frames.latents == LATENTS - first
+    assert torch.equal(own.heat_map("house"), maps.heat_map("house")[first:])
+    other = with_its_video(maps, np.zeros((7, HEIGHT, WIDTH, 3), np.uint8), given, pipe)
+    assert other.num_frames == 1, "not the whole video"
 
 
 @pytest.mark.parametrize("kind", ["np", "pt", "pil", "uint8"])

@@ -93,3 +93,20 @@ def test_weights_are_finite_and_clamped(text: str, syntax: Syntax) -> None:
 )
 def test_pieces_of_any_tokenizer_become_words(pieces: list[str], words: list[tuple[str, tuple[int, ...]]]) -> None:
     assert words_of(align_tokens(piece_bytes(pieces))) == words
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text", "words"),
+    [
+        (["a", "Ġ", "red", "Ġhouse"], "a (red:1.2) house", {"a": [0], "red": [2], "house": [3]}),
+        (["a", "Ġred", "Ċ", "house", "Ċ"], "a red\nhouse\n", {"a": [0], "red": [1], "house": [3]}),
+        (["Ċ", "Ċ", "red", "Ġ", "Ġhouse"], "", {"red": [2], "house": [4]}),
+        (["▁a", "▁", "3", "D", "▁house"], "a 3D house", {"a": [0], "3D": [2, 3], "house": [4]}),
+    ],
+)
+def test_white_space_that_is_a_token_of_its_own_is_of_no_word(
+    pieces: list[str], text: str, words: dict[str, list[int]]
+) -> None:
+    """Weighted texts in parts, line breaks, and T5's mark of a start that stands alone."""
+    found = words_of(align_tokens(piece_bytes(pieces), text))
+    assert {word: list(indices) for word, indices in found} == words
