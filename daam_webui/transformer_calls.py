@@ -13,7 +13,7 @@ from daam_core.capture.attention_call import comfyui_output, from_comfyui
 from daam_core.capture.block_streams import ConceptRow
 from daam_core.capture.comfyui_model import ModelCall
 from daam_core.capture.compile_op import is_compiled
-from daam_core.capture.counted_call import CountedCall, add_rows, only_layout
+from daam_core.capture.counted_call import CountedCall, add_rows, blocks_of, only_layout
 from daam_core.capture.forge_concepts import ForgeConcepts
 from daam_core.capture.forge_families import ATTENTION, READ_IN_FORGE, ROOM, ForgeModel, forge_model_of, is_forge_transformer
 from daam_core.capture.host_words import EXTENSIONS
@@ -117,7 +117,7 @@ class TransformerHooks:
         if self._family.references and not given.get("ref_latents"):
             given = {**given, "ref_latents": tuple(self._references())}
         layout = self._layout(ModelCall(tuple(int(n) for n in latent), int(context.shape[1]), given))
-        self._batch, self._counted = batch, CountedCall(layout, int(latent[0]), EXTENSIONS)
+        self._batch, self._counted = batch, CountedCall(layout, int(latent[0]), EXTENSIONS, blocks_of(self._model))
         if batch.concepts is not None:
             self._begin_concepts(batch, batch.concepts, layout, latent, context)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from torch import nn
+
 from ..errors import NothingRecorded
 from .accumulator import Accumulator
 from .attention_call import AttentionCall
@@ -23,11 +25,13 @@ class CountedCall:
         layout: where text and picture stand in them.
         batch: rows of the model's batch.
         words: of the host.
+        blocks: how many the model has that may attend to the text, see `blocks_of`; 0 where that is not known.
     """
 
-    def __init__(self, layout: TokenLayout, batch: int, words: HostWords = NODES) -> None:
+    def __init__(self, layout: TokenLayout, batch: int, words: HostWords = NODES, blocks: int = 0) -> None:
         self.layout = layout
         self._batch, self._words = batch, words
+        self._most = 0 if layout.counted else blocks * layout.repeats  # what is counted is counted at the end
         self._attentions = self._texts = self._in_a_row = 0
         self._other: set[tuple[int, int]] = set()
 
@@ -57,9 +61,32 @@ class CountedCall:
                 f"cannot be told apart. {self._words.advice}"
             )
         self._texts += 1
+        if self._most and self._texts > self._most:
+            raise NothingRecorded(
+                f"{self._words.another} makes blocks of this model attend to a text more than once (NAG does, to another): "
+                f"more attentions have text among their keys than its blocks have, {self._most}, and nobody can say which are "
+                f"those to the prompt. {self._words.advice}"
+            )
         if layout.counted and (self._texts > len(layout.counted) or not layout.counted[self._texts - 1]):
             return None
         return number, rows
+
+    def check_unseen(self, a: AttentionCall) -> None:
+        """An attention runs that nobody tells of.
+
+        Raises:
+            NothingRecorded: text is among its keys.
+        """
+        try:
+            rows = None if self.layout.tied and a.queries == a.keys else self.layout.find(a.queries, a.keys, self._words)
+        except NothingRecorded:
+            rows = ()
+        if rows is not None:
+            raise NothingRecorded(
+                f"{self._words.another} runs attention of the model to the text, {a.queries} queries on {a.keys} keys, in a "
+                "way of its own, which is shown to nobody (blocks of another node that hand no options on to it do so). Maps "
+                f"without it would lack a part. {self._words.advice}"
+            )
 
     def finish(self) -> None:
         """The call of the model is over.
@@ -97,6 +124,11 @@ class CountedCall:
         # As many columns of text as patches: of each block's attentions, the first is the picture's to itself.
         first = self._attentions % (1 + self.layout.repeats) == 1
         return None if self.layout.tied and first and a.queries == a.keys else rows
+
+
+def blocks_of(model: nn.Module) -> int:
+    """How many blocks a model has, at most, that attend to its text; 0 where it keeps them in no lists of its own."""
+    return sum(len(one) for one in model.children() if isinstance(one, (nn.ModuleList, nn.ModuleDict)))
 
 
 def add_rows(

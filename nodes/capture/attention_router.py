@@ -44,6 +44,8 @@ class Call:
         counted: the attentions of a transformer.
         attended: (layer, grid, queries and keys) of a UNet's attention to the text whose output is read and still to come.
         entered: what has run already, see `enter`.
+        blocks: how many a transformer has, see `blocks_of`.
+        layers: how many attended to the text so far.
         whole_video: whether it was shown all latent frames of a video: those of a part of it are summed.
     """
 
@@ -53,14 +55,16 @@ class Call:
     layout: TokenLayout | None = None
     context: Tensor | None = None
     whole_video: bool = True
+    blocks: int = 0
     proved: Tensor | None = field(default=None, init=False)
     counted: CountedCall | None = field(default=None, init=False)
     attended: tuple[int, Grid, AttentionCall] | None = field(default=None, init=False)
     entered: set[str] = field(default_factory=set, init=False)
+    layers: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         if self.layout is not None:
-            self.counted = CountedCall(self.layout, self.batch)
+            self.counted = CountedCall(self.layout, self.batch, blocks=self.blocks)
 
     def enter(self, part: str) -> None:
         """A part of the model runs: its network, or a UNet's layer by its path.

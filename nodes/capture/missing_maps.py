@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 PIECES = (
@@ -35,7 +35,7 @@ def nothing_seen(num_steps: int, in_pieces: bool, predicted: bool = True, done: 
     return (
         f"The sampler did {num_steps} steps, but none of the model's attention to the text could be seen: another node puts "
         "its own in place of it (the samplers of ComfyUI-NAG do so), or this version of ComfyUI tells nobody of it. Record "
-        "with ComfyUI's own sampler, or a newer version."
+        "without that node, or with a newer version of ComfyUI."
     )
 
 
@@ -63,4 +63,19 @@ def several_passes(passes: int) -> str:
     return (
         f"Another node ran the sampler {passes} times for this picture (iterations of AnimateDiff do so): the maps are of all "
         "these passes together, and steps are counted on from one to the next."
+    )
+
+
+def left_out_layers(layers: Sequence[int]) -> str:
+    """That layers did not attend in some calls of the model, empty where as many did in each.
+
+    Args:
+        layers: of each call, how many attended to the text.
+    """
+    fewer = sum(n < max(layers) for n in layers)
+    if not fewer:
+        return ""
+    return (
+        f"In {fewer} of {len(layers)} calls of the model, not all of its {max(layers)} layers attended to the text: another "
+        "node leaves some out, as caches do (EasyCache, TeaCache, FBCache). The maps are of those that did."
     )

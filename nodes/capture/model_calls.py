@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...daam_core.capture.buffers import BatchSlice
 from ...daam_core.capture.comfyui_model import CONTEXT, ComfyUIModel, ModelCall
+from ...daam_core.capture.counted_call import blocks_of
 from ...daam_core.capture.token_layout import TokenLayout
 from ...daam_core.errors import NothingRecorded
 from .attention_router import Call, own_slice
@@ -38,6 +39,7 @@ class ModelCalls:
         self.in_pieces = False
         self._guider, self._latent, self._model, self._family, self._negative = guider, latent, model, family, negative
         self._texts = (CONTEXT,) if family is None else family.texts
+        self._blocks = 0 if family is None else blocks_of(getattr(model, "_orig_mod", model))
         self._slices: dict[tuple[int, Row | None], BatchSlice] = {}
         self._layouts: dict[Any, TokenLayout] = {}
         self._names: dict[int, str] = {}
@@ -96,7 +98,7 @@ class ModelCalls:
             self._check_columns(asked.columns, rows)
             layout = self._layout(self._family, asked)
         whole_video = x.dim() != 5 or x.shape[2] == self._latent[2]
-        return Call(x.shape[0], wanted, own_slice(rows, slices), layout, context, whole_video)
+        return Call(x.shape[0], wanted, own_slice(rows, slices), layout, context, whole_video, self._blocks)
 
     def clear(self) -> None:
         """Let go of everything that is the host's."""

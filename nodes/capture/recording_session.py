@@ -7,8 +7,8 @@ ends the recording and becomes the sentence that the map nodes show.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor
@@ -27,7 +27,7 @@ from .attention_router import AttentionRouter, Call, grid_of_block, with_output
 from .concept_router import ConceptRouter, concept_rows, one_encoding
 from .foreign_override import ForeignOverride, layer_of
 from .layer_text import LayerText
-from .missing_maps import no_relations, nothing_seen, several_passes, unseen_attention
+from .missing_maps import left_out_layers, no_relations, nothing_seen, several_passes, unseen_attention
 from .model_calls import ModelCalls
 from .record_options import Options
 
@@ -76,6 +76,8 @@ class RecordingSession:
         self._opened_by_batch = False
         self._missing, self._predicted = "", False
         self._passes = 0
+        self._attending = 0
+        self._layers: list[int] = []  # of each recorded call of the model, how many attended to the text
         self._thread = threading.get_ident()
 
     @property
@@ -87,7 +89,8 @@ class RecordingSession:
     def note(self) -> str:
         """What is missing although there are maps, empty where nothing is."""
         recording = self._recording
-        told = recording.concept_failure, recording.output_failure, self._missing, several_passes(self._passes)
+        of_run = several_passes(self._passes), left_out_layers(self._layers)
+        told = recording.concept_failure, recording.output_failure, self._missing, *of_run
         return " ".join(filter(None, told))
 
     @property
@@ -169,6 +172,7 @@ class RecordingSession:
             if self._block_concepts is not None:
                 self._block_concepts.end()
             self._router.finish_call(call)
+            self._layers.append(call.layers)
 
     def _drop_call(self) -> None:
         self._call = self.next_call = None
@@ -185,6 +189,7 @@ class RecordingSession:
                 return
             if not own:
                 self.layer_text.check(call, context)
+                call.layers += 1
             self.next_call = block, own
         except Exception as error:
             self.fail(error)
@@ -233,6 +238,7 @@ class RecordingSession:
                     attention = with_output(attention, args, kwargs, output)
                 options = kwargs.get("transformer_options") or {}
                 number = self._router.add_transformer(self._calls.conds, call, options, attention)
+                call.layers += number is not None
                 if self.override is not None and number is not None:
                     self.override.expect(call, number, False, attention, args, kwargs)
                     self.override.compare(output)
@@ -241,6 +247,26 @@ class RecordingSession:
                 added = self._router.add_unet(self._calls.conds, call, *next_call, attention)
                 if self.override is not None and added:
                     self.override.expect(call, layer_of(*next_call), next_call[1], attention, args, kwargs)
+        except Exception as error:
+            self.fail(error)
+
+    @contextmanager
+    def attending(self) -> Iterator[None]:
+        """While an attention runs that `on_attention` is told of."""
+        self._attending += 1
+        try:
+            yield
+        finally:
+            self._attending -= 1
+
+    def on_unseen_attention(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """One of the host's attention functions runs, with its arguments; ends the recording of a transformer where nobody
+        tells of an attention to the text."""
+        call = self._call
+        if self._attending or call is None or call.counted is None or self.next_call is None:
+            return
+        try:
+            call.counted.check_unseen(from_comfyui(args, kwargs))
         except Exception as error:
             self.fail(error)
 

@@ -6,7 +6,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from comfy.ldm.modules import attention as host_attention
@@ -41,7 +41,7 @@ class RecordedReplacement:
         if session.next_call is None:
             return self._replacement(q, k, v, extra_options, *args, **kwargs)
         seen = _Attention(session, q, k, v)
-        with _shown_to(seen), seen:
+        with shown_to(seen), seen:
             out = self._replacement(q, k, v, extra_options, *args, **kwargs)
         seen.require()
         return out
@@ -125,18 +125,25 @@ def _same_numbers(one: Any, other: Any) -> bool:
     return isinstance(one, Tensor) and one.data_ptr() == other.data_ptr() and one.numel() == other.numel()
 
 
+class Watcher(Protocol):
+    """Is shown attention."""
+
+    def of_host(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """One of the host's attention functions is called: `(q, k, v, heads, mask, …)`."""
+
+
 class _Thread(threading.local):
     """Who watches the attention of this thread, innermost last."""
 
     def __init__(self) -> None:
-        self.watchers: list[_Attention] = []
+        self.watchers: list[Watcher] = []
 
 
 _THREAD = _Thread()
 
 
 @contextmanager
-def _shown_to(watcher: _Attention) -> Iterator[None]:
+def shown_to(watcher: Watcher) -> Iterator[None]:
     """Show `watcher` every call of the host's attention functions in this thread, under whatever name it is called.
 
     Other packs import these functions by name, so the function inside the host's own wrapper around each is wrapped.
@@ -172,4 +179,13 @@ def _wrapped(below: Callable[..., Any]) -> Callable[..., Any]:
             _THREAD.watchers[-1].of_host(args, kwargs)
         return below(*args, **kwargs)
 
+    attention.__dict__[_BELOW] = below
     return attention
+
+
+_BELOW = "daam_lens_below"
+
+
+def bare(function: Callable[..., Any]) -> Callable[..., Any]:
+    """One of the host's attention functions without what `shown_to` wraps it in: others may know it by its identity."""
+    return getattr(function, _BELOW, function)

@@ -31,6 +31,7 @@ from .record_options import Options
 from .recording_session import RecordingSession
 from .recording_store import RECORDINGS, Source
 from .sampler_listeners import KEY, TORCH_COMPILE_KWARGS
+from .unseen_attention import unseen_attention_ends
 
 logger = logging.getLogger("daam_lens")
 _CALLBACK, _SHAPES = 5, 8  # positions of `callback` and `latent_shapes` among the arguments of outer_sample
@@ -75,7 +76,9 @@ class RecordedSampling:
             return self._without(executor, args, kwargs, error)
         try:
             listeners.safely(session, listeners.install, session, guider.model_options)
-            with listeners.compiled_apart(guider.model_options), _named_attention(session), session.concepts_attached():
+            compiled = TORCH_COMPILE_KWARGS in guider.model_options
+            unseen = unseen_attention_ends(session, compiled)
+            with listeners.compiled_apart(guider.model_options), _named_attention(session), unseen, session.concepts_attached():
                 output = executor(*given, **named)
             self._keep(session, output, last, guider)
             if last.live is not None:
