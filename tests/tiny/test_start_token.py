@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,12 +28,13 @@ def text() -> tuple[torch.Tensor, torch.Tensor, int]:
     return ids, latents.text_states(pipe.text_encoder, ids), pipe.tokenizer.eos_token_id
 
 
-def shares(attn: torch.nn.Module, norm: torch.nn.Module, picture: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+def shares(attn: Any, norm: Any, picture: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
     """Attention `[captions, heads, n, 77]` of a picture's states `[1, n, 128]`, written out."""
     normal = F.layer_norm(picture, picture.shape[-1:]) * norm.weight + norm.bias
     q = (normal @ attn.to_q.weight.T).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
     k = (states.float() @ attn.to_k.weight.T).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-    return torch.softmax(q @ k.mT * attn.scale, -1)
+    found: torch.Tensor = torch.softmax(q @ k.mT * attn.scale, -1)
+    return found
 
 
 def test_coarse_layers_look_at_the_start_and_hardly_at_words(text: tuple[torch.Tensor, torch.Tensor, int]) -> None:
