@@ -70,7 +70,8 @@ def test_masks_are_a_picture_a_frame(record: str, tmp_path: Path, capsys: pytest
     [
         (["--frames", "9"], "There is no frame 9"),
         (["--frames", "a"], "no list of frames"),
-        (["--frames", ""], "leaves no frame"),
+        (["--frames", ""], "After --frames stands an empty argument"),
+        (["--frames", ","], "leaves no frame"),
     ],
 )
 def test_frames_that_there_are_not_are_said(
