@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -12,12 +11,12 @@ from daam_core.capture.buffers import StoreOptions
 from daam_core.defaults import DEFAULT_OPACITY, DEFAULT_TAU
 from daam_core.errors import BadArgument
 from daam_core.masks.methods import MASK_METHODS
+from daam_core.prompt.alignment import LONE_SURROGATES
 from daam_core.prompt.concepts import TEMPLATE, Concept, concepts_of
 
 COLORMAPS = ("ember", "lagoon", "gray")
 LONGEST_TEXT = 16384
 """Characters of a text: 64 concepts of 200, each with a comma behind."""
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 FORMER_NAMES = {"colours": "colormap"}
 """Names of version 0.1.0 that are still taken: in arguments, infotexts and requests."""
 BLOCKS = ("down", "mid", "up")
@@ -169,7 +168,7 @@ def _checked(name: str, value: Any) -> Any:
         raise BadArgument(f"DAAM Lens: {name} is a text, not {_shown(value)}.")
     if len(value) > LONGEST_TEXT:
         raise BadArgument(f"DAAM Lens: {name} is a text of up to {LONGEST_TEXT} characters; this one has {len(value)}.")
-    if _LONE_SURROGATE.search(value):  # the host could not write its infotext, nor the picture that it stands in
+    if LONE_SURROGATES.search(value):  # the host could not write its infotext, nor the picture that it stands in
         raise BadArgument(f"DAAM Lens: {name} holds a broken character. Type it again (as UTF-8).")
     known = {"colormap": COLORMAPS, "hires": PASSES, "method": tuple(MASK_METHODS)}.get(name)
     if known and value not in known:

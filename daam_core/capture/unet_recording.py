@@ -96,12 +96,12 @@ class UNetRecording:
         moved, self._moved = self._moved, False
         if self._broken:
             return
-        if not self._pending and moved and self.recording.num_steps:
-            raise NothingRecorded(
-                "behind the first step the UNet's answers were made for a gradient of its latents, as in a training through "
-                "several steps, and those are not read: paint inside `torch.no_grad()`"
-            )
         if not self._pending:
+            if moved and self.recording.num_steps:
+                raise NothingRecorded(
+                    "behind the first step the UNet's answers were made for a gradient of its latents, as in a training "
+                    "through several steps, and those are not read: paint inside `torch.no_grad()`"
+                )
             return
         self._pending = []
         self.recording.end_step(self._time if timestep is None else timestep)

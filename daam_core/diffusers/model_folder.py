@@ -47,14 +47,17 @@ def safetensors_only() -> Iterator[None]:
 
 def refusal_within(error: BaseException) -> UnsupportedModel | None:
     """Our own refusal among the errors that led to this one: the libraries wrap what stops them."""
-    seen: list[int] = []
+    return next((one for one in _led_to(error) if isinstance(one, UnsupportedModel)), None)
+
+
+def _led_to(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those behind it, each once."""
+    seen: list[BaseException] = []
     one: BaseException | None = error
-    while one is not None and id(one) not in seen:
-        if isinstance(one, UnsupportedModel):
-            return one
-        seen.append(id(one))
+    while one is not None and not any(one is other for other in seen):
+        yield one
+        seen.append(one)
         one = one.__cause__ or one.__context__
-    return None
 
 
 def parts_of(told: Mapping[str, Any]) -> list[str]:
@@ -69,8 +72,8 @@ def fault_of(folder: Path) -> str:
         files = sorted(path for path in part.iterdir() if path.is_file())
         for path in files:
             if path.name in CONFIGS or path.name.endswith(".index.json"):
-                if fault := _fault_of_json(path):
-                    return fault
+                if _settings_in(path) is None:
+                    return f"{path} cannot be read as JSON with settings. {_AGAIN}"
                 if absent := [name for name in _named_in(path) if not (part / name).is_file()]:
                     return f"{part} has no {absent[0]:.60}, which its index names. {_AGAIN}"
             elif path.suffix == ".safetensors" and (fault := _fault_of_weights(path)):
@@ -102,18 +105,19 @@ def check_weight_indexes(folder: Path) -> None:
 def _named_in(path: Path) -> list[str]:
     """The files that an index of weights names; none of an index of pickles beside the safetensors, which nobody reads, or of
     one that cannot be read."""
-    if path.name.endswith(".bin.index.json") or not path.is_file() or _fault_of_json(path):
+    if path.name.endswith(".bin.index.json") or not path.is_file():
         return []
-    named = json.loads(bounded_text(path, LARGEST_CONFIG, "index of weights")).get("weight_map")
+    named = (_settings_in(path) or {}).get("weight_map")
     return sorted({str(name) for name in named.values()}) if isinstance(named, dict) else []
 
 
-def _fault_of_json(path: Path) -> str:
+def _settings_in(path: Path) -> dict[str, Any] | None:
+    """What a config or an index says, None of one that cannot be read."""
     try:
         told = json.loads(bounded_text(path, LARGEST_CONFIG, "config"))
     except (OSError, ValueError, RecursionError):  # BadArgument, too, for one that is too large
-        told = None
-    return "" if isinstance(told, dict) else f"{path} cannot be read as JSON with settings. {_AGAIN}"
+        return None
+    return told if isinstance(told, dict) else None
 
 
 def _fault_of_weights(path: Path) -> str:
@@ -147,8 +151,7 @@ def reason_in_files(folder: Path, error: BaseException) -> str:
     """Why a folder could not be loaded, as sentences: by its files, else by what the libraries stopped at."""
     if fault := fault_of(folder):
         return fault
-    part = _part_at(error)
-    where = f" of its part {part!r:.60}" if part else ""
+    where = _part_at(error)
     if _SHAPES.search(str(error)):
         return f"The numbers in the config{where} do not fit its weights. {_AGAIN}"
     return (
@@ -159,17 +162,12 @@ def reason_in_files(folder: Path, error: BaseException) -> str:
 
 def reason_on_hub(error: BaseException) -> str:
     """Why a name on the hub could not be loaded, as sentences."""
-    kinds: list[str] = []
-    one: BaseException | None = error
-    while one is not None and len(kinds) < 20:
-        kinds += [kind.__name__ for kind in type(one).__mro__]
-        one = one.__cause__ or one.__context__
+    kinds = {kind.__name__ for one in _led_to(error) for kind in type(one).__mro__}
     if any(kind in kinds for kind in _NOT_THERE):
         return "The hub has no such model, or shows it only to those who have asked for it and logged in."
     if any(kind in kinds for kind in _UNREACHED):
         return "The hub was not reached, and the model is not on this machine yet. Give a folder, or try again."
-    part = _part_at(error)
-    where = f" of its part {part!r:.60}" if part else ""
+    where = _part_at(error)
     return (
         f"The libraries stopped at its files{where} ({type(error).__name__}): it is no pipeline in diffusers' format with "
         "weights in safetensors, or one for another version of diffusers or transformers."
@@ -187,11 +185,11 @@ def package_of(error: BaseException) -> str:
 
 
 def _part_at(error: BaseException) -> str:
-    """The part of a pipeline that diffusers was loading, as far as it can be told; else empty."""
+    """Which part of a pipeline diffusers was loading, as words for a sentence, as far as it can be told; else empty."""
     found, step = "", error.__traceback__
     while step is not None:
         if step.tb_frame.f_code.co_name == "load_sub_model":
             name = step.tb_frame.f_locals.get("name")
             found = name if isinstance(name, str) else found
         step = step.tb_next
-    return found
+    return f" of its part {found!r:.60}" if found else ""

@@ -32,6 +32,8 @@ _WORD = re.compile(r"[Lmz]+(?:a[Lmz]+)*|Hm*|[hm]+|[km]+|rr?m*|sm*(?:zsm*)*|x+|([
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
 _FLAG_LETTERS = range(0x1F1E6, 0x1F200)
 _FLAG_TAGS = range(0xE0020, 0xE0080)
+LONE_SURROGATES = re.compile(r"[\ud800-\udfff]+")
+"""What stands in a text for bytes that are no character."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def segment(text: str) -> list[tuple[int, int]]:
 
 def readable(text: str) -> str:
     """`text` with U+FFFD for bytes that are no character (a piece was cut away)."""
-    return text if text.isascii() else re.sub(r"[\ud800-\udfff]+", "\ufffd", text)
+    return text if text.isascii() else LONE_SURROGATES.sub("\ufffd", text)
 
 
 def search_key(text: str) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import BadArgument, WordNotFound
-from .alignment import search_key
+from .alignment import LONE_SURROGATES, search_key
 from .prompt import Prompt
 from .stopwords import STOP_WORDS
 from .tokenization import SPECIALS
@@ -21,7 +20,6 @@ RIVALS = ("house", "tree", "sun", "moon", "star", "boat", "fish", "mushroom", "b
 """Everyday things that a concept is held against to tell whether it is in the picture at all: the first eleven that are not
 the concept itself."""
 NUM_RIVALS = 11
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _ARTICLES = frozenset({"a", "an", "the", "some", "my", "your", "his", "her", "its", "our", "their", "this", "that"})
 
 
@@ -59,7 +57,7 @@ def concepts_of(asked: str | Sequence[str] | Mapping[str, str], template: str = 
     """
     if template.count("{}") != 1:
         raise BadArgument(f"A template for concepts holds {{}} once, such as 'a photo of {{}}', not {template!r:.80}.")
-    if len(template) > LONGEST or _LONE_SURROGATE.search(template):
+    if len(template) > LONGEST or LONE_SURROGATES.search(template):
         raise BadArgument(f"A template for concepts is a text of up to {LONGEST} whole characters, not {template!r:.80}.")
     pairs: list[tuple[str, str | None]]
     if isinstance(asked, str):
@@ -76,7 +74,7 @@ def concepts_of(asked: str | Sequence[str] | Mapping[str, str], template: str = 
         key = search_key(label)
         if not key or key in SPECIALS or len(label) > LONGEST or len(text or "") > LONGEST:
             raise BadArgument(f"A concept is a word or phrase of 1 to {LONGEST} characters, not {label!r:.60}.")
-        if _LONE_SURROGATE.search(label + (text or "")):
+        if LONE_SURROGATES.search(label + (text or "")):
             raise BadArgument(f"The concept {label!r:.60} holds a broken character. Type it again (as UTF-8).")
         found.setdefault(key, Concept(label, text or _in_template(label, template)))
     if not 1 <= len(found) <= MOST_CONCEPTS:

@@ -13,6 +13,7 @@ from ..diffusers.reading import read_picture
 from ..errors import BadArgument
 from ..files import atomic_write, writable_folder
 from ..picture_files import ENDINGS, load_picture
+from ..prompt.alignment import LONE_SURROGATES
 from ..types import Image
 from .label_files import labels_of, numbers_of
 from .label_maps import label_map, objects_of, palette_png
@@ -107,7 +108,7 @@ def map_names(pictures: Sequence[str]) -> dict[str, str]:
         BadArgument: two would be the same, or a picture's name is no text (a byte of another encoding).
     """
     for picture in pictures:
-        if not picture.isascii() and any("\ud800" <= sign <= "\udfff" for sign in picture):
+        if LONE_SURROGATES.search(picture):
             raise BadArgument(f"The name of the picture {picture!a} holds a broken character. Rename it (as UTF-8).")
     names = {picture: str(Path(picture).with_suffix(".png").as_posix()) for picture in pictures}
     taken: dict[str, str] = {}
