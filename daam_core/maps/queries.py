@@ -5,7 +5,7 @@ The examples are about the recording of `heatmaps`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -129,7 +129,7 @@ class WordQueries(PictureSides):
 
     def heat_maps(
         self,
-        queries: Sequence[str | Word] | None = None,
+        queries: str | Word | Iterable[str | Word] | None = None,
         size: Size | None = None,
         frames: int | None = None,
         encoder: str | None = None,

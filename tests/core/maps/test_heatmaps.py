@@ -137,7 +137,7 @@ def test_a_text_alone_is_one_word_and_not_its_letters() -> None:
     assert torch.equal(maps.heat_maps(word), maps["tree"][None])
     assert torch.equal(maps.heat_maps(iter(["tree", "red"])), maps.heat_maps(["tree", "red"]))
     with pytest.raises(BadArgument, match=r"Words are named by their texts, such as \['house', 'tree'\], not by 7"):
-        maps.heat_maps(7)
+        maps.heat_maps(7)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["layers", "steps", "heads", "grids", "frames"])
