@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import BadArgument, DetailMissing, WordNotFound
+from ..errors import BadArgument, DetailMissing, WordNotFound, quoted
 from ..masks.validate import checked_size
 from ..prompt.concepts import ConceptWord
 from ..prompt.encoders import of_encoder, word_of_encoder
@@ -208,7 +208,7 @@ class WordQueries(PictureSides):
         """
         tokens = self.prompt.tokens
         if not isinstance(index, (int, np.integer)) or not -len(tokens) <= index < len(tokens):
-            raise BadArgument(f"There is no token {index!r}: the prompt has {len(tokens)}, counted from 0.")
+            raise BadArgument(f"There is no token {quoted(index)}: the prompt has {len(tokens)}, counted from 0.")
         token = tokens[index]
         return self.heat_map(Word(f"token {index}", token.text, (token.channel,)), size)
 
@@ -235,7 +235,9 @@ class WordQueries(PictureSides):
             True
         """
         if self.is_concept(query):
-            raise DetailMissing(f"The steps of a concept ({query!r:.60}) are not kept apart; those of the prompt's words are.")
+            raise DetailMissing(
+                f"The steps of a concept ({quoted(query, 60)}) are not kept apart; those of the prompt's words are."
+            )
         return step_maps(self.positive, self.prompt.find(query), self._checked(size))
 
     def _checked(self, size: Size | None) -> Size:
@@ -267,7 +269,7 @@ class WordQueries(PictureSides):
         """
         side = self.sides.get("concepts")
         if side is None or side.presence is None:
-            raise WordNotFound(f"{concept!r:.80} was not recorded as a concept. Record with `trace(pipe, concepts=[…])`.")
+            raise WordNotFound(f"{quoted(concept, 80)} was not recorded as a concept. Record with `trace(pipe, concepts=[…])`.")
         return Presence(side.presence[side.prompt.find(concept).channels[0] - 1], side.likely)
 
     def caption(self, query: str) -> str:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from ..errors import BadArgument, DetailMissing
+from ..errors import BadArgument, DetailMissing, quoted
 from ..prompt.prompt import Word
 from ..types import Relation, Side
 from . import relations
@@ -46,7 +46,9 @@ class RelationVerbs(PictureSides):
         if name == "image->image":
             raise BadArgument("image->image is a matrix of positions and no map: `maps.self_attention`.")
         if name != "text->image":
-            raise BadArgument(f"There is no relation {name!r}; there are image->text, text->image, text->text, image->image.")
+            raise BadArgument(
+                f"There is no relation {quoted(name)}; there are image->text, text->image, text->text, image->image."
+            )
         sides: dict[Side, RecordedImage] = {
             side: _text_to_image(image)
             for side, image in self.sides.items()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import BadArgument, DetailMissing
+from ..errors import BadArgument, DetailMissing, quoted
 from ..types import Grid
 from .data import RecordedImage
 from .frames import Frames, sizes_of
@@ -178,7 +178,7 @@ def layer_numbers(image: RecordedImage, layers: Iterable[str | int]) -> list[int
     for want in layers:
         hits = {i for i, layer in enumerate(image.layers) if want in (i, layer.name, layer.block)}
         if not hits:
-            raise BadArgument(f"There is no layer {want!r}; there are {len(image.layers)}, in down, mid and up blocks.")
+            raise BadArgument(f"There is no layer {quoted(want)}; there are {len(image.layers)}, in down, mid and up blocks.")
         numbers |= hits
     return sorted(numbers)
 
@@ -223,7 +223,7 @@ def step_numbers(image: RecordedImage, steps: Sequence[int]) -> list[int]:
 
 def _check_numbers(values: Sequence[int], what: str) -> None:
     if wrong := [value for value in values if not isinstance(value, int)]:
-        raise BadArgument(f"{what} are whole numbers, not {wrong[0]!r}.")
+        raise BadArgument(f"{what} are whole numbers, not {quoted(wrong[0])}.")
 
 
 def of_detail(image: RecordedImage, layers: Sequence[int] | None, steps: Sequence[int] | None) -> Subset:

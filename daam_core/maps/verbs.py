@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import PIL.Image
 
-from ..errors import BadArgument, DetailMissing
+from ..errors import BadArgument, DetailMissing, quoted
 from ..picture_files import picture_pixels
 from ..prompt.encoders import of_encoder
 from ..prompt.prompt import Prompt
@@ -145,7 +145,7 @@ class Verbs(PictureSides):
             (64, 64)
         """
         if aggregation not in AGGREGATIONS:
-            raise BadArgument(f"There is no aggregation {aggregation!r}; there are {', '.join(AGGREGATIONS)}.")
+            raise BadArgument(f"There is no aggregation {quoted(aggregation)}; there are {', '.join(AGGREGATIONS)}.")
         maps = self if aggregation == "sum" else self.without_concepts()
         return maps.each_side(lambda side: AGGREGATIONS[aggregation](side, latent))
 

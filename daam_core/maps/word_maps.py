@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..attention.precision import full_precision
 from ..attention.upsample import bicubic
-from ..errors import BadArgument, DetailMissing
+from ..errors import BadArgument, DetailMissing, quoted
 from ..prompt.prompt import Word
 from ..types import Grid, Size
 from .aggregation import token_weight
@@ -63,7 +63,7 @@ def upscaled(levels: Sequence[Tensor], size: Size, frames: Frames | None, count:
         BadArgument: frames of a picture, or more values than can be held at once.
     """
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_FRAMES):
-        raise BadArgument(f"frames is how many frames there shall be, from 1 to {MOST_FRAMES}, not {count!r}.")
+        raise BadArgument(f"frames is how many frames there shall be, from 1 to {MOST_FRAMES}, not {quoted(count)}.")
     if levels[0].dim() == 3:
         if count is not None:
             raise BadArgument(f"These maps are of one picture, not of {count} frames: `frames` is for videos.")

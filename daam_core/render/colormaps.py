@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 
 ColourMap = str
 """One-sided: "ember" (night violet to warm light), "lagoon" (deep blue to pale lime), "gray". Two-sided: "tide". Or one of
@@ -80,7 +80,7 @@ def colour_table(name: ColourMap) -> NDArray[np.uint8]:
         return _opencv_table(name)
     if name not in PATHS:
         raise BadArgument(
-            f"There is no colour map {name!r:.60}; there are {', '.join(PATHS)}, and OpenCV's {', '.join(OPENCV_NAMES)}."
+            f"There is no colour map {quoted(name, 60)}; there are {', '.join(PATHS)}, and OpenCV's {', '.join(OPENCV_NAMES)}."
         )
     lab = _even(_in_gamut(_path(PATHS[name])))
     table = np.rint(oklab_to_srgb(lab) * 255).astype(np.uint8)

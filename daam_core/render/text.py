@@ -11,7 +11,7 @@ from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 
 Theme = Literal["dark", "light"]
 Colour = tuple[int, int, int]
@@ -53,7 +53,7 @@ THEMES: dict[Theme, ThemeColors] = {
 def theme_colors(theme: Theme) -> ThemeColors:
     """The colours of a theme. Raises BadArgument for a theme that is not there."""
     if theme not in THEMES:
-        raise BadArgument(f"There is no theme {theme!r}; there are {', '.join(THEMES)}.")
+        raise BadArgument(f"There is no theme {quoted(theme)}; there are {', '.join(THEMES)}.")
     return THEMES[theme]
 
 
