@@ -12,6 +12,7 @@ from ..types import Size
 from .prompt_report import PromptReport, prompt_report
 from .relations import LeaningWord, leanings
 from .statistics import RankedWord, above_negative, box_region, difference, mean_probability, rank_region, share
+from .word_maps import word_list
 
 if TYPE_CHECKING:
     from .heatmaps import HeatMaps
@@ -163,5 +164,5 @@ class Statistics:
             Traceback (most recent call last):
             daam_core.errors.DetailMissing: What the text attended to was not recorded. Record with ...
         """
-        names = self.maps.default_words() if words is None else list(words)
+        names = self.maps.default_words() if words is None else word_list(words)
         return leanings(names, self.maps.word_matrix(names))

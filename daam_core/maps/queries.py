@@ -22,7 +22,7 @@ from ..prompt.search import listed
 from ..types import Grid, Side, Size
 from .data import LIKELY
 from .picture_sides import PictureSides
-from .word_maps import default_words, find, step_maps, upscaled, word_levels
+from .word_maps import default_words, find, step_maps, upscaled, word_levels, word_list
 
 PRESENCE_NOTE = (
     "A concept's map lights the object that fits best, whether it is there or not; likely and unlikely come from its peak "
@@ -153,10 +153,10 @@ class WordQueries(PictureSides):
             >>> tuple(maps.heat_maps(["house", "green tree"], size=(32, 64)).shape)
             (2, 32, 64)
         """
-        wanted: Sequence[str | Word] = self.words if queries is None else queries
+        wanted: Sequence[str | Word] = self.words if queries is None else word_list(queries, "queries")
         if encoder is not None:
             prompt = self.prompt
-            words = of_encoder(prompt, encoder).labels if queries is None else queries
+            words = of_encoder(prompt, encoder).labels if queries is None else wanted
             wanted = [word_of_encoder(prompt, prompt.find(query), encoder) for query in words]
         levels = self._levels("sums", wanted)
         return upscaled(levels, self._checked(size), self.frames, frames)
@@ -207,7 +207,7 @@ class WordQueries(PictureSides):
             True
         """
         tokens = self.prompt.tokens
-        if not isinstance(index, (int, np.integer)) or not -len(tokens) <= index < len(tokens):
+        if isinstance(index, bool) or not isinstance(index, (int, np.integer)) or not -len(tokens) <= index < len(tokens):
             raise BadArgument(f"There is no token {quoted(index)}: the prompt has {len(tokens)}, counted from 0.")
         token = tokens[index]
         return self.heat_map(Word(f"token {index}", token.text, (token.channel,)), size)
@@ -268,11 +268,11 @@ class WordQueries(PictureSides):
             (True, 'unlikely')
         """
         side = self.sides.get("concepts")
-        if side is None or side.presence is None:
+        if side is None or side.presence is None or not isinstance(concept, (str, ConceptWord)):
             raise WordNotFound(f"{quoted(concept, 80)} was not recorded as a concept. Record with `trace(pipe, concepts=[…])`.")
         return Presence(side.presence[side.prompt.find(concept).channels[0] - 1], side.likely)
 
-    def caption(self, query: str) -> str:
+    def caption(self, query: str | Word) -> str:
         """What stands under a picture of a word's map: its name, and for a concept that the prompt does not hold it and how
         likely it is in the picture.
 
@@ -282,10 +282,11 @@ class WordQueries(PictureSides):
             >>> maps.caption("sun").startswith("sun: unlikely 0.")
             True
         """
+        name = query.label if isinstance(query, Word) else query
         if not self.is_concept(query):
-            return query
-        found = self.presence(query)
-        return f"{query}: {found.word} {found.score:.2f}, not in the prompt"
+            return name
+        found = self.presence(name)
+        return f"{name}: {found.word} {found.score:.2f}, not in the prompt"
 
     def sheet_title(self, words: Sequence[str]) -> str:
         """What stands above a sheet of some words: the prompt, and how likely each concept among them is in the picture.
@@ -294,7 +295,7 @@ class WordQueries(PictureSides):
             >>> maps.sheet_title(["house", "sun"])
             'a red house and a green tree · not in the prompt: sun (unlikely, 0.05)'
         """
-        scores = [(word, self.presence(word)) for word in words if self.is_concept(word)]
+        scores = [(word, self.presence(word)) for word in word_list(words) if self.is_concept(word)]
         if not scores:
             return self.prompt.text
         listed = ", ".join(f"{word} ({found.word}, {found.score:.2f})" for word, found in scores)

@@ -14,6 +14,7 @@ from ..types import Relation, Side
 from . import relations
 from .data import RecordedImage
 from .picture_sides import PictureSides
+from .word_maps import word_list
 
 M = TypeVar("M", bound="RelationVerbs")
 
@@ -39,6 +40,8 @@ class RelationVerbs(PictureSides):
             Traceback (most recent call last):
             daam_core.errors.DetailMissing: What the text attended to was not recorded. Record with ...
         """
+        if not isinstance(name, str):
+            raise BadArgument(f"A relation is named by a text such as 'text->image', not {quoted(name, 60)}.")
         if name == "image->text":
             return self
         if name == "text->text":
@@ -77,7 +80,8 @@ class RelationVerbs(PictureSides):
             Traceback (most recent call last):
             daam_core.errors.DetailMissing: What the text attended to was not recorded. Record with ...
         """
-        found = [self.positive.prompt.find(word) for word in (self.positive.prompt.labels if words is None else words)]
+        prompt = self.positive.prompt
+        found = [prompt.find(word) for word in (prompt.labels if words is None else word_list(words))]
         return relations.matrix(self.positive.relations, found)
 
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
+from ..masks.validate import checked_whole
 from ..types import Size
-from .word_maps import default_words
+from .word_maps import default_words, word_list
 
 if TYPE_CHECKING:
     from .heatmaps import HeatMaps
@@ -87,9 +88,14 @@ def rank_region(maps: HeatMaps, region: Tensor, words: Sequence[str] | None = No
     Raises:
         BadArgument: the region is empty.
     """
-    region = region.float()
+    try:
+        region = torch.as_tensor(region).float()
+    except (RuntimeError, TypeError, ValueError):
+        raise BadArgument(f"A region is a mask or weights [height, width], not {quoted(region, 60)}.") from None
     if region.dim() != 2 or not bool((region > 0).any()):
         raise BadArgument("The region is empty: choose a part of the picture.")
+    if not float(region.min()) >= 0 or not bool(torch.isfinite(region).all()):
+        raise BadArgument("A region's weights are numbers from 0 to 1; some of these are below 0 or none at all.")
     maps = maps.sum_frames()
     names = _content(maps, words)
     heat = maps.heat_maps(names, (region.shape[0], region.shape[1])).clamp(min=0)
@@ -106,6 +112,8 @@ def box_region(maps: HeatMaps, x: int, y: int, width: int, height: int) -> Tenso
     Raises:
         BadArgument: nothing of it lies in the picture.
     """
+    box = {"x": x, "y": y, "width": width, "height": height}
+    x, y, width, height = (checked_whole(value, name, -(2**62), 2**62) for name, value in box.items())
     region = torch.zeros(maps.size, dtype=torch.bool)
     region[max(0, y) : max(0, y + height), max(0, x) : max(0, x + width)] = True
     if not bool(region.any()):
@@ -115,4 +123,4 @@ def box_region(maps: HeatMaps, x: int, y: int, width: int, height: int) -> Tenso
 
 
 def _content(maps: HeatMaps, words: Sequence[str] | None) -> list[str]:
-    return list(words) if words is not None else default_words(maps)
+    return word_list(words) if words is not None else default_words(maps)

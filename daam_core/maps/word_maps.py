@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 from torch import Tensor
 
 from ..attention.precision import full_precision
 from ..attention.upsample import bicubic
 from ..errors import BadArgument, DetailMissing, quoted
+from ..masks.validate import checked_whole
 from ..prompt.prompt import Word
 from ..types import Grid, Size
 from .aggregation import token_weight
@@ -18,6 +20,8 @@ from .frames import Frames, at_frames
 
 if TYPE_CHECKING:
     from .queries import WordQueries
+
+W = TypeVar("W", str, Word, str | Word)
 
 MOST_FRAMES = 4096
 """Of a video at once."""
@@ -62,8 +66,7 @@ def upscaled(levels: Sequence[Tensor], size: Size, frames: Frames | None, count:
     Raises:
         BadArgument: frames of a picture, or more values than can be held at once.
     """
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_FRAMES):
-        raise BadArgument(f"frames is how many frames there shall be, from 1 to {MOST_FRAMES}, not {quoted(count)}.")
+    count = checked_count(count)
     if levels[0].dim() == 3:
         if count is not None:
             raise BadArgument(f"These maps are of one picture, not of {count} frames: `frames` is for videos.")
@@ -75,6 +78,15 @@ def upscaled(levels: Sequence[Tensor], size: Size, frames: Frames | None, count:
     if count is not None:
         levels = [at_frames(level, frames, count) for level in levels]
     return bicubic([level.flatten(0, 1) for level in levels], size).unflatten(0, (words, shown))
+
+
+def checked_count(count: int | None) -> int | None:
+    """How many frames there shall be. Raises BadArgument for what is no whole number of 1 to `MOST_FRAMES`."""
+    if count is None:
+        return None
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 1 <= count <= MOST_FRAMES:
+        raise BadArgument(f"frames is how many frames there shall be, from 1 to {MOST_FRAMES}, not {quoted(count, 60)}.")
+    return int(count)
 
 
 def check_amount(words: int, frames: int, size: Size, most: int = MOST_VALUES) -> None:
@@ -99,14 +111,34 @@ def step_maps(image: RecordedImage, word: Word, size: Size) -> Tensor:
     return bicubic(levels, size)
 
 
-def each_once(maps: WordQueries, names: Sequence[str]) -> list[str]:
+def word_list(words: Iterable[W] | W, name: str = "words") -> list[W]:
+    """Words and phrases as a list; one alone is a list of one, and no text is taken for a list of its letters.
+
+    Raises:
+        BadArgument: it is no list.
+
+    Example:
+        >>> word_list("house"), word_list(("house", "tree"))
+        (['house'], ['house', 'tree'])
+    """
+    if isinstance(words, (str, Word)):
+        return [words]
+    try:
+        if not isinstance(words, (bytes, bytearray)):
+            return list(words)
+    except TypeError:
+        pass
+    raise BadArgument(f"{name} is a list of words, such as ['house', 'tree'], not {quoted(words, 60)}.")
+
+
+def each_once(maps: WordQueries, names: Iterable[str]) -> list[str]:
     """The names, each word once, under the name that it has first: "HOUSE" and "house" are one word.
 
     Raises:
         WordNotFound: no such word.
     """
     found: dict[object, str] = {}
-    for name in names:
+    for name in word_list(names):
         found.setdefault(name if maps.is_concept(name) else maps.prompt.find(name).channels, name)
     return list(found.values())
 
@@ -122,6 +154,7 @@ def default_words(maps: WordQueries, most: int | None = None) -> list[str]:
         Labels, in the prompt's order.
     """
     words = maps.content_words or maps.words
+    most = None if most is None else checked_whole(most, "most", 0)
     if most is None or len(words) <= most:
         return words
     image = maps.positive

@@ -228,7 +228,7 @@ def asked_method(method: str, tau: float, self_attention: bool, picture: bool) -
     Raises:
         BadArgument: an unknown method (the text lists those that are), or tau outside 0..1.
     """
-    if method not in MASK_METHODS:
+    if not isinstance(method, str) or method not in MASK_METHODS:
         raise BadArgument(f"There is no mask method {quoted(method)}; there are {', '.join(MASK_METHODS)}.")
     checked_share(tau, "tau")
     asked = MASK_METHODS[method]

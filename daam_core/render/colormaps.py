@@ -99,7 +99,9 @@ def _opencv_table(name: str) -> NDArray[np.uint8]:
 
 
 def apply_colormap(values: NDArray[np.floating[Any]], name: ColourMap) -> NDArray[np.uint8]:
-    """Values 0..1 of any shape -> uint8 `[..., 3]`."""
+    """Values 0..1 of any shape -> uint8 `[..., 3]`. Raises BadArgument for no map of that name."""
+    if not isinstance(name, str):  # a name is looked up, and a list cannot be
+        raise BadArgument(f"A colour map is named by a text such as 'ember', not {quoted(name, 60)}.")
     return np.take(colour_table(name), np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8), axis=0)
 
 

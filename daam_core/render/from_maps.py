@@ -72,8 +72,9 @@ def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: An
     """`contact_sheet` of the words (the strongest dozen of the content words by default) under the prompt; of a video,
     `film_sheet`."""
     from ..maps.statistics import mean_probability
+    from ..maps.word_maps import word_list
 
-    names = maps.default_words(MOST_WORDS) if words is None else list(words)
+    names = maps.default_words(MOST_WORDS) if words is None else word_list(words)
     if maps.num_frames > 1:
         film = _film(maps)
         strips = dict(zip(map(maps.caption, names), maps.heat_maps(names, frames=len(film)), strict=True))
@@ -86,7 +87,9 @@ def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: An
 
 def word_matrix_table(maps: HeatMaps, words: Sequence[str] | None = None, **options: Any) -> Picture:
     """`word_matrix` of the words (two dozen of the content words by default) under the prompt."""
-    names = maps.default_words(_MATRIX_WORDS) if words is None else list(words)
+    from ..maps.word_maps import word_list
+
+    names = maps.default_words(_MATRIX_WORDS) if words is None else word_list(words)
     return word_matrix(names, maps.word_matrix(names).numpy(), **{"title": maps.prompt.text} | options)
 
 

@@ -150,7 +150,7 @@ def enlarged(picture: ArrayLike | Image.Image, least: int, how: Enlarge = "lancz
     """
     base = as_picture(picture)
     factor = min(-(-least // min(base.shape[:2])), max(1, LONGEST_ENLARGED // max(base.shape[:2])))
-    if how not in ("nearest", "lanczos"):
+    if not isinstance(how, str) or how not in ("nearest", "lanczos"):
         raise BadArgument(f"A picture is enlarged by 'nearest' or 'lanczos', not {quoted(how)}.")
     if factor <= 1:
         return base
@@ -205,7 +205,7 @@ def relative(heat: Floats, top: float | None = None) -> Floats:
     even = high - low <= 1e-6 * max(abs(high), abs(low))
     if top is not None and not (isinstance(top, Real) and math.isfinite(top)):
         raise BadArgument(f"top is the heat of the brightest colour, a number, not {quoted(top, 40)}.")
-    top = high if top is None else top
+    top = high if top is None else float(top)
     if top <= 0 or (even and top <= high):
         return np.zeros_like(heat)
     return np.clip(heat / np.float32(top), 0, 1)
