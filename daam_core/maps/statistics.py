@@ -21,6 +21,11 @@ from .word_maps import default_words, word_list
 if TYPE_CHECKING:
     from .heatmaps import HeatMaps
 
+MOST_DRAWN = 2**25
+"""Values of maps that are enlarged for one report or sheet: 32 words at 1024 x 1024 pixels."""
+MOST_AT_ONCE = 2**23
+"""Of these, how many are held at a time where only a figure is made of them: 32 MB."""
+
 
 def share(maps: HeatMaps, words: Sequence[str] | None = None, size: Size | None = None) -> Tensor:
     """Each word's share of the attention at each position, among the chosen words: `[words, H, W]`, sums to 1 over words.
@@ -63,6 +68,28 @@ def above_negative(maps: HeatMaps, word: str, size: Size | None = None) -> Tenso
 def mean_probability(maps: HeatMaps, words: Sequence[str] | None = None, size: Size | None = None) -> Tensor:
     """`[words, H, W]`: the probability 0..1 that a position attends to a word, mean over heads, layers and steps."""
     return maps.heat_maps(words, size) / max(1, sum(maps.num_terms.values()))
+
+
+def peaks(maps: HeatMaps, words: Sequence[str]) -> Tensor:
+    """The highest mean probability of each word's map over the picture: float32 `[words]`, 0..1; of a video over all frames.
+
+    It is the number at the bright end of the word's colour bar: both are of the map at the picture's size.
+    """
+    size = size_to_draw(maps.size, len(words) * maps.num_frames)
+    most = max(1, MOST_AT_ONCE // (size[0] * size[1] * maps.num_frames))
+    parts = [mean_probability(maps, words[i : i + most], size) for i in range(0, len(words), most)]
+    return torch.cat([part.flatten(1).amax(1) for part in parts]).clamp(0, 1) if parts else torch.zeros(0)
+
+
+def size_to_draw(size: Size, maps: int) -> Size:
+    """(height, width) at which so many maps of a picture are drawn: the picture's own, smaller where that would be too much.
+
+    Example:
+        >>> size_to_draw((512, 768), 8), size_to_draw((4096, 4096), 32)
+        ((512, 768), (1024, 1024))
+    """
+    scale = min(1.0, (MOST_DRAWN / max(1, maps * size[0] * size[1])) ** 0.5)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def _film(maps: HeatMaps) -> Sequence[Picture]:
 def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: Any) -> Picture:
     """`contact_sheet` of the words (the strongest dozen of the content words by default) under the prompt; of a video,
     `film_sheet`."""
-    from ..maps.statistics import mean_probability
+    from ..maps.statistics import mean_probability, size_to_draw
     from ..maps.word_maps import word_list
 
     names = maps.default_words(MOST_WORDS) if words is None else word_list(words)
@@ -80,7 +80,8 @@ def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: An
         strips = dict(zip(map(maps.caption, names), maps.heat_maps(names, frames=len(film)), strict=True))
         return film_sheet(film, strips, **{"title": maps.prompt.text} | options)
     maps = maps.sum_frames()
-    heats = dict(zip(map(maps.caption, names), mean_probability(maps, names), strict=True))
+    size = size_to_draw(maps.size, len(names))
+    heats = dict(zip(map(maps.caption, names), mean_probability(maps, names, size), strict=True))
     chosen: dict[str, Any] = {"title": maps.sheet_title(names), "unit": "%"}
     return contact_sheet(_picture(maps), heats, **chosen | options)
 

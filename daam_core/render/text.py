@@ -101,7 +101,11 @@ def runs(text: str, size: int) -> list[tuple[str, Font]]:
 
 
 def clean(text: str) -> str:
-    """One line that can be drawn: no line breaks, control characters or broken characters, not endless. Raises BadArgument for what is no text."""
+    """One line that can be drawn: no line breaks, control characters or broken characters, not endless.
+
+    Raises:
+        BadArgument: it is no text.
+    """
     if not isinstance(text, str):
         raise BadArgument(f"What is written on a picture is a text, not {quoted(text, 60)}.")
     line = " ".join(text[:LONGEST].split()).encode("utf-8", "replace").decode()
