@@ -44,8 +44,8 @@ from .transformer_calls import TransformerHooks, check_frames, family_of
 logger = logging.getLogger("daam_lens")
 
 NO_PASS = (
-    "A picture was made without the {} pass of hires fix, which was to be recorded (the run was stopped before it, or the picture "
-    "of the first pass was there already), so it has no heat maps. Choose “both” under “Hires fix pass”."
+    "A picture was made without the {} pass of hires fix, which was to be recorded (the run was stopped before it, or the "
+    "picture of the first pass was there already), so it has no heat maps. Choose “both” under “Hires fix pass”."
 )
 
 

@@ -21,8 +21,8 @@ from .settings import INFOTEXT, NOTE_FIELD, RUNS_FIELD, Settings
 logger = logging.getLogger("daam_lens")
 
 PAINTED_ELSEWHERE = (
-    "The WebUI is set to let a service on another machine paint, whose attention nobody here can see, so there are no heat maps. "
-    "Choose a model of this machine to get them."
+    "The WebUI is set to let a service on another machine paint, whose attention nobody here can see, so there are no heat "
+    "maps. Choose a model of this machine to get them."
 )
 
 
