@@ -21,6 +21,7 @@ from ..masks.validate import checked_picture, checked_size
 from ..masks.video import VideoInputs, make_video_mask
 from ..opencv import cv2
 from ..prompt.prompt import Word
+from ..prompt.search import several
 from ..types import Grid, Image, Size, Video
 from .film import checked_video
 from .frames import at_frames
@@ -88,7 +89,7 @@ class MaskVerbs(WordQueries):
             >>> bool((mask == (heat >= 0.5 * heat.max())).all())
             True
         """
-        names = [query, *(self.competitors(query) if competitors is None else competitors)]
+        names = [query, *(self.competitors(query) if competitors is None else several(competitors))]
         size = None if size is None else checked_size(size)
         if self.num_frames > 1 or frames is not None:
             return make_video_mask(self._video_inputs(names, image, size, frames), method, tau)

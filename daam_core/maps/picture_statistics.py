@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ..prompt.search import several
 from ..types import Size
 from .prompt_report import PromptReport, prompt_report
 from .relations import LeaningWord, leanings
@@ -163,5 +164,5 @@ class Statistics:
             Traceback (most recent call last):
             daam_core.errors.DetailMissing: What the text attended to was not recorded. Record with ...
         """
-        names = self.maps.default_words() if words is None else list(words)
+        names = self.maps.default_words() if words is None else several(words)
         return leanings(names, self.maps.word_matrix(names))

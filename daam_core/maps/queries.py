@@ -5,7 +5,7 @@ The examples are about the recording of `heatmaps`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ from ..masks.validate import checked_size
 from ..prompt.concepts import ConceptWord
 from ..prompt.encoders import of_encoder, word_of_encoder
 from ..prompt.prompt import Word
-from ..prompt.search import listed
+from ..prompt.search import listed, several
 from ..types import Grid, Side, Size
 from .data import LIKELY
 from .picture_sides import PictureSides
@@ -129,7 +129,7 @@ class WordQueries(PictureSides):
 
     def heat_maps(
         self,
-        queries: Sequence[str | Word] | None = None,
+        queries: str | Word | Iterable[str | Word] | None = None,
         size: Size | None = None,
         frames: int | None = None,
         encoder: str | None = None,
@@ -137,7 +137,7 @@ class WordQueries(PictureSides):
         """The maps of several words in one call, as `heat_map` gives each.
 
         Args:
-            queries: words and phrases; all words of the prompt by default.
+            queries: words and phrases; all words of the prompt by default. A text alone is one of them.
             size: (height, width); None is the finest recorded resolution.
             frames: as in `heat_map`.
             encoder: as in `heat_map`; all words are then those that it read.
@@ -153,10 +153,10 @@ class WordQueries(PictureSides):
             >>> tuple(maps.heat_maps(["house", "green tree"], size=(32, 64)).shape)
             (2, 32, 64)
         """
-        wanted: Sequence[str | Word] = self.words if queries is None else queries
+        wanted: Sequence[str | Word] = self.words if queries is None else several(queries)
         if encoder is not None:
             prompt = self.prompt
-            words = of_encoder(prompt, encoder).labels if queries is None else queries
+            words = of_encoder(prompt, encoder).labels if queries is None else wanted
             wanted = [word_of_encoder(prompt, prompt.find(query), encoder) for query in words]
         levels = self._levels("sums", wanted)
         return upscaled(levels, self._checked(size), self.frames, frames)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import BadArgument, DetailMissing
 from ..prompt.prompt import Word
+from ..prompt.search import several
 from ..types import Relation, Side
 from . import relations
 from .data import RecordedImage
@@ -75,7 +76,7 @@ class RelationVerbs(PictureSides):
             Traceback (most recent call last):
             daam_core.errors.DetailMissing: What the text attended to was not recorded. Record with ...
         """
-        found = [self.positive.prompt.find(word) for word in (self.positive.prompt.labels if words is None else words)]
+        found = [self.positive.prompt.find(word) for word in (self.positive.prompt.labels if words is None else several(words))]
         return relations.matrix(self.positive.relations, found)
 
 

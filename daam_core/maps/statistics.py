@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument
+from ..prompt.search import several
 from ..types import Size
 from .word_maps import default_words
 
@@ -115,4 +116,4 @@ def box_region(maps: HeatMaps, x: int, y: int, width: int, height: int) -> Tenso
 
 
 def _content(maps: HeatMaps, words: Sequence[str] | None) -> list[str]:
-    return list(words) if words is not None else default_words(maps)
+    return several(words) if words is not None else default_words(maps)

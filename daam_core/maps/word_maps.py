@@ -11,6 +11,7 @@ from ..attention.precision import full_precision
 from ..attention.upsample import bicubic
 from ..errors import BadArgument, DetailMissing
 from ..prompt.prompt import Word
+from ..prompt.search import several
 from ..types import Grid, Size
 from .aggregation import token_weight
 from .data import Aggregation, RecordedImage
@@ -106,7 +107,7 @@ def each_once(maps: WordQueries, names: Sequence[str]) -> list[str]:
         WordNotFound: no such word.
     """
     found: dict[object, str] = {}
-    for name in names:
+    for name in several(names):
         found.setdefault(name if maps.is_concept(name) else maps.prompt.find(name).channels, name)
     return list(found.values())
 

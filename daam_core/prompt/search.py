@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BadArgument, WordNotFound
 from .alignment import is_visible, is_word_boundary, search_key
@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 
 _LISTED = 40
 _NUMBERED = re.compile(r"(.+)#([1-9]\d{0,4})", re.ASCII)
+
+
+def several(queries: Any) -> list[Any]:
+    """Words and phrases as a list; a text or `Word` alone is one of them, and not its letters.
+
+    Raises:
+        BadArgument: it is neither a word nor a row of them.
+    """
+    if isinstance(queries, (str, Word)):
+        return [queries]
+    if not isinstance(queries, Iterable):
+        raise BadArgument(f"Words are named by their texts, such as ['house', 'tree'], not by {queries!r:.40}.")
+    return list(queries)
 
 
 def find(prompt: Prompt, query: str | Word) -> Word:
