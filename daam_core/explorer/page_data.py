@@ -23,8 +23,8 @@ from ..files import png_bytes
 from ..maps.heatmaps import RULES, HeatMaps
 from ..maps.prompt_report import prompt_report
 from ..maps.queries import PRESENCE_NOTE
-from ..maps.word_maps import word_list
 from ..prompt.alignment import search_key
+from ..prompt.search import several
 from ..prompt.tokenization import SPECIALS
 
 FORMAT = "daam-lens page"
@@ -105,7 +105,7 @@ def detail_data(maps: HeatMaps, axis: Axis, words: Sequence[str] | None = None) 
         DetailMissing: they were not kept apart, or are more than a page shows.
         WordNotFound: no such word.
     """
-    names = word_list(words) if words is not None else detail_words(maps)
+    names = several(words) if words is not None else detail_words(maps)
     count = {"steps": maps.steps, "layers": len(maps.layers), "frames": maps.num_frames}[axis]
     if not names:
         raise DetailMissing("The prompt has no words to show by step or layer.")

@@ -23,11 +23,12 @@ from ..masks.video import VideoInputs, make_video_mask
 from ..opencv import cv2
 from ..picture_files import picture_pixels
 from ..prompt.prompt import Word
+from ..prompt.search import several
 from ..types import Grid, Image, Size
 from .film import checked_video
 from .frames import at_frames
 from .queries import WordQueries
-from .word_maps import check_amount, checked_count, upscaled, word_list
+from .word_maps import check_amount, checked_count, upscaled
 
 P = ParamSpec("P")
 
@@ -91,7 +92,7 @@ class MaskVerbs(WordQueries):
             >>> bool((mask == (heat >= 0.5 * heat.max())).all())
             True
         """
-        names = [query, *(self.competitors(query) if competitors is None else word_list(competitors, "competitors"))]
+        names = [query, *(self.competitors(query) if competitors is None else several(competitors))]
         frames = checked_count(frames)
         size = None if size is None else checked_size(size)
         if self.num_frames > 1 or frames is not None:

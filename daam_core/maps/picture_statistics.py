@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ..prompt.search import several
 from ..types import Size
 from .prompt_report import PromptReport, prompt_report
 from .relations import LeaningWord, leanings
 from .statistics import RankedWord, above_negative, box_region, difference, mean_probability, rank_region, share
-from .word_maps import word_list
 
 if TYPE_CHECKING:
     from .heatmaps import HeatMaps
@@ -99,7 +100,7 @@ class Statistics:
         """
         return difference(self.maps, before, word, size)
 
-    def rank(self, region: Tensor, words: Sequence[str] | None = None) -> list[RankedWord]:
+    def rank(self, region: Tensor | NDArray[Any], words: Sequence[str] | None = None) -> list[RankedWord]:
         """Which words drive a region, strongest first; see `rank_region`.
 
         Args:
@@ -164,5 +165,5 @@ class Statistics:
             Traceback (most recent call last):
             daam_core.errors.DetailMissing: What the text attended to was not recorded. Record with ...
         """
-        names = self.maps.default_words() if words is None else word_list(words)
+        names = self.maps.default_words() if words is None else several(words)
         return leanings(names, self.maps.word_matrix(names))

@@ -5,7 +5,7 @@ The examples are about the recording of `heatmaps`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,11 +18,11 @@ from ..masks.validate import checked_size
 from ..prompt.concepts import ConceptWord
 from ..prompt.encoders import of_encoder, word_of_encoder
 from ..prompt.prompt import Word
-from ..prompt.search import listed
+from ..prompt.search import listed, several
 from ..types import Grid, Side, Size
 from .data import LIKELY
 from .picture_sides import PictureSides
-from .word_maps import default_words, find, step_maps, upscaled, word_levels, word_list
+from .word_maps import default_words, find, step_maps, upscaled, word_levels
 
 PRESENCE_NOTE = (
     "A concept's map lights the object that fits best, whether it is there or not; likely and unlikely come from its peak "
@@ -129,7 +129,7 @@ class WordQueries(PictureSides):
 
     def heat_maps(
         self,
-        queries: Sequence[str | Word] | None = None,
+        queries: str | Word | Iterable[str | Word] | None = None,
         size: Size | None = None,
         frames: int | None = None,
         encoder: str | None = None,
@@ -137,7 +137,7 @@ class WordQueries(PictureSides):
         """The maps of several words in one call, as `heat_map` gives each.
 
         Args:
-            queries: words and phrases; all words of the prompt by default.
+            queries: words and phrases; all words of the prompt by default. A text alone is one of them.
             size: (height, width); None is the finest recorded resolution.
             frames: as in `heat_map`.
             encoder: as in `heat_map`; all words are then those that it read.
@@ -153,7 +153,7 @@ class WordQueries(PictureSides):
             >>> tuple(maps.heat_maps(["house", "green tree"], size=(32, 64)).shape)
             (2, 32, 64)
         """
-        wanted: Sequence[str | Word] = self.words if queries is None else word_list(queries, "queries")
+        wanted: Sequence[str | Word] = self.words if queries is None else several(queries)
         if encoder is not None:
             prompt = self.prompt
             words = of_encoder(prompt, encoder).labels if queries is None else wanted
@@ -295,7 +295,7 @@ class WordQueries(PictureSides):
             >>> maps.sheet_title(["house", "sun"])
             'a red house and a green tree · not in the prompt: sun (unlikely, 0.05)'
         """
-        scores = [(word, self.presence(word)) for word in word_list(words) if self.is_concept(word)]
+        scores = [(word, self.presence(word)) for word in several(words) if self.is_concept(word)]
         if not scores:
             return self.prompt.text
         listed = ", ".join(f"{word} ({found.word}, {found.score:.2f})" for word, found in scores)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ..errors import BadArgument, DetailMissing, quoted
 from ..prompt.prompt import Word
+from ..prompt.search import several
 from ..types import Relation, Side
 from . import relations
 from .data import RecordedImage
 from .picture_sides import PictureSides
-from .word_maps import word_list
 
 M = TypeVar("M", bound="RelationVerbs")
 
@@ -81,7 +81,7 @@ class RelationVerbs(PictureSides):
             daam_core.errors.DetailMissing: What the text attended to was not recorded. Record with ...
         """
         prompt = self.positive.prompt
-        found = [prompt.find(word) for word in (prompt.labels if words is None else word_list(words))]
+        found = [prompt.find(word) for word in (prompt.labels if words is None else several(words))]
         return relations.matrix(self.positive.relations, found)
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import BadArgument, quoted
 from ..masks.validate import checked_whole
+from ..prompt.search import several
 from ..types import Size
-from .word_maps import default_words, word_list
+from .word_maps import default_words
 
 if TYPE_CHECKING:
     from .heatmaps import HeatMaps
@@ -102,7 +104,7 @@ class RankedWord:
     lift: float
 
 
-def rank_region(maps: HeatMaps, region: Tensor, words: Sequence[str] | None = None) -> list[RankedWord]:
+def rank_region(maps: HeatMaps, region: Tensor | NDArray[Any], words: Sequence[str] | None = None) -> list[RankedWord]:
     """The words of a region, strongest share of its attention first.
 
     Each word's map is divided by its own mean first: a word with much attention everywhere drives no place in
@@ -150,4 +152,4 @@ def box_region(maps: HeatMaps, x: int, y: int, width: int, height: int) -> Tenso
 
 
 def _content(maps: HeatMaps, words: Sequence[str] | None) -> list[str]:
-    return word_list(words) if words is not None else default_words(maps)
+    return several(words) if words is not None else default_words(maps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +13,7 @@ from ..attention.upsample import bicubic
 from ..errors import BadArgument, DetailMissing, quoted
 from ..masks.validate import checked_whole
 from ..prompt.prompt import Word
+from ..prompt.search import several
 from ..types import Grid, Size
 from .aggregation import token_weight
 from .data import Aggregation, RecordedImage
@@ -20,8 +21,6 @@ from .frames import Frames, at_frames
 
 if TYPE_CHECKING:
     from .queries import WordQueries
-
-W = TypeVar("W", str, Word, str | Word)
 
 MOST_FRAMES = 4096
 """Of a video at once."""
@@ -111,26 +110,6 @@ def step_maps(image: RecordedImage, word: Word, size: Size) -> Tensor:
     return bicubic(levels, size)
 
 
-def word_list(words: Iterable[W] | W, name: str = "words") -> list[W]:
-    """Words and phrases as a list; one alone is a list of one, and no text is taken for a list of its letters.
-
-    Raises:
-        BadArgument: it is no list.
-
-    Example:
-        >>> word_list("house"), word_list(("house", "tree"))
-        (['house'], ['house', 'tree'])
-    """
-    if isinstance(words, (str, Word)):
-        return [words]
-    try:
-        if not isinstance(words, (bytes, bytearray)):
-            return list(words)
-    except TypeError:
-        pass
-    raise BadArgument(f"{name} is a list of words, such as ['house', 'tree'], not {quoted(words, 60)}.")
-
-
 def each_once(maps: WordQueries, names: Iterable[str]) -> list[str]:
     """The names, each word once, under the name that it has first: "HOUSE" and "house" are one word.
 
@@ -138,7 +117,7 @@ def each_once(maps: WordQueries, names: Iterable[str]) -> list[str]:
         WordNotFound: no such word.
     """
     found: dict[object, str] = {}
-    for name in word_list(names):
+    for name in several(names):
         found.setdefault(name if maps.is_concept(name) else maps.prompt.find(name).channels, name)
     return list(found.values())
 

@@ -214,7 +214,7 @@ class Prompt:
             >>> maps.prompt.phrase(["red", "<padding>"]).channels
             (2, 9)
         """
-        words = [self.find(label) for label in labels]
+        words = [self.find(label) for label in search.several(labels)]
         if not words:
             raise BadArgument("A phrase has at least one word.")
         return words[0] if len(words) == 1 else merged(words, self.tokens)

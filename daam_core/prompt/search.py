@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence, Set
 from dataclasses import replace
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BadArgument, WordNotFound, quoted
 from .alignment import is_visible, is_word_boundary, search_key
@@ -19,6 +19,22 @@ if TYPE_CHECKING:
 
 _LISTED = 40
 _NUMBERED = re.compile(r"(.+)#([1-9]\d{0,4})", re.ASCII)
+
+
+def several(queries: Any) -> list[Any]:
+    """Words and phrases as a list; a text or `Word` alone is one of them, and not its letters.
+
+    Raises:
+        BadArgument: it is neither a word nor a row of them.
+    """
+    if isinstance(queries, (str, Word)):
+        return [queries]
+    try:
+        if not isinstance(queries, (bytes, bytearray)):
+            return list(queries)
+    except TypeError:  # an array without an axis says that it is iterable
+        pass
+    raise BadArgument(f"Words are named by their texts, such as ['house', 'tree'], not by {quoted(queries, 40)}.")
 
 
 def find(prompt: Prompt, query: str | Word) -> Word:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..errors import BadArgument
 from ..files import png_bytes
+from ..prompt.search import several
 from .film_sheet import film_sheet
 from .overlay import Picture
 from .sheets import contact_sheet, overlay
@@ -72,9 +73,7 @@ def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: An
     """`contact_sheet` of the words (the strongest dozen of the content words by default) under the prompt; of a video,
     `film_sheet`."""
     from ..maps.statistics import mean_probability, size_to_draw
-    from ..maps.word_maps import word_list
-
-    names = maps.default_words(MOST_WORDS) if words is None else word_list(words)
+    names = maps.default_words(MOST_WORDS) if words is None else several(words)
     if maps.num_frames > 1:
         film = _film(maps)
         strips = dict(zip(map(maps.caption, names), maps.heat_maps(names, frames=len(film)), strict=True))
@@ -88,9 +87,8 @@ def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: An
 
 def word_matrix_table(maps: HeatMaps, words: Sequence[str] | None = None, **options: Any) -> Picture:
     """`word_matrix` of the words (two dozen of the content words by default) under the prompt."""
-    from ..maps.word_maps import word_list
-
-    names = maps.default_words(_MATRIX_WORDS) if words is None else word_list(words)
+    names = maps.default_words(_MATRIX_WORDS) if words is None else several(words)
+    names = maps.default_words(_MATRIX_WORDS) if words is None else several(words)
     return word_matrix(names, maps.word_matrix(names).numpy(), **{"title": maps.prompt.text} | options)
 
 

@@ -118,6 +118,28 @@ def test_more_maps_than_can_be_held_are_refused_before_they_are_made() -> None:
         made().heat_maps(["house"] * 9, size=(11000, 11000))
 
 
+def test_a_text_alone_is_one_word_and_not_its_letters() -> None:
+    maps = changed(made(), picture=np.zeros((64, 96, 3), np.uint8))
+    figures = maps.statistics()
+    for name in ("house", "red house"):
+        assert torch.equal(maps.heat_maps(name), maps.heat_maps([name]))
+        assert maps.heat_maps(name).shape == (1, 8, 12)
+        assert torch.equal(figures.mean_probability(name), figures.mean_probability([name]))
+        assert torch.equal(figures.share(name), figures.share([name]))
+        assert figures.rank_box(0, 0, 9, 9, words=name) == figures.rank_box(0, 0, 9, 9, words=[name])
+        assert figures.report(name) == figures.report([name])
+        assert [change.word for change in maps.compare(maps, name).changes] == [name]
+        assert maps.contact_sheet(name) == maps.contact_sheet([name])
+        own, listed = (maps.mask("tree", "compete", competitors=c) for c in (name, [name]))
+        assert torch.equal(own, listed)
+        assert maps.prompt.phrase(name).channels == maps.prompt.find(name).channels
+    word = maps.prompt.find("tree")
+    assert torch.equal(maps.heat_maps(word), maps["tree"][None])
+    assert torch.equal(maps.heat_maps(iter(["tree", "red"])), maps.heat_maps(["tree", "red"]))
+    with pytest.raises(BadArgument, match=r"Words are named by their texts, such as \['house', 'tree'\], not by 7"):
+        maps.heat_maps(7)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["layers", "steps", "heads", "grids", "frames"])
 def test_a_choice_is_a_list(name: str) -> None:
     with pytest.raises(BadArgument, match=f"{name} takes a list"):

@@ -82,7 +82,7 @@ def test_what_is_none_of_them_is_told(call: Callable[[HeatMaps], Any]) -> None:
 
 
 @pytest.mark.parametrize("given", ["x" * 5000, np.zeros((64, 64)), list(range(5000)), {"a": "b" * 5000}, 10**400])
-def test_what_is_quoted_is_one_line_of_a_bounded_length(given: object) -> None:
+def test_what_is_quoted_is_one_line_of_a_bounded_length(given: Any) -> None:
     maps = made()
     for call in (maps.mask, maps.token, maps.aggregate, lambda x: maps.select(layers=[x])):
         with pytest.raises((BadArgument, KeyError)) as told:
