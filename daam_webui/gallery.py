@@ -96,8 +96,6 @@ def show(session: Session, p: Any, processed: Any, append: bool = True) -> Galle
             )
             shown.runs.append(kept)
         shown.notes += [*session.concept_failures(), *session.live_failures()]
-        if shown.runs and not append:
-            shown.notes.append(INNER)
         if not session.finished and not session.failure:
             shown.notes.append(UNTOLD if processed.images else "No picture was finished, so there are no heat maps.")
     except DaamLensError as error:
@@ -105,6 +103,8 @@ def show(session: Session, p: Any, processed: Any, append: bool = True) -> Galle
     except Exception as error:
         logger.error("DAAM Lens could not show its maps", exc_info=error)
         shown.notes.append(f"The heat maps could not be shown; the picture is as it should be. The reason: {reason_of(error)}.")
+    if shown.runs and not append:
+        shown.notes.append(INNER)
     shown.notes = list(dict.fromkeys(shown.notes))
     return shown
 

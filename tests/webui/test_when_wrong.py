@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from daam_webui import gallery
 from daam_webui import sampler_hooks as hook
 from daam_webui.finished_image import FinishedImage
 from daam_webui.hosts.a1111 import A1111
+from daam_webui.hosts.forge_neo import ForgeNeo
 from daam_webui.recording_session import RecordingSession
 from daam_webui.recording_store import RECORDINGS
 from daam_webui.schedule import PassTexts
@@ -170,6 +173,27 @@ def test_a_host_that_tells_nothing_is_not_said_to_have_made_nothing(images: list
     assert said in gallery.show(RecordingSession(Settings(True), Host()), p, processed).notes[0]
 
 
+@pytest.mark.parametrize(("asked", "in_second"), [("second", False), ("first", True)])
+def test_a_picture_whose_chosen_pass_was_not_sampled_is_told(asked: str, in_second: bool) -> None:
+    """Stopped in the first pass; or the page's button for hires fix, whose first pass is a picture of the gallery."""
+    session, model = RecordingSession(Settings(True, hires=asked), Host()), Model()
+    params = sampler(model, session)
+    params.denoiser.p.enable_hr, params.denoiser.p.is_hr_pass = True, in_second
+    hook.attach(params)
+    model.diffusion_model(torch.zeros(2, 4, 8, 8))
+    hook.finish(params)
+    session.take(0, 0, PICTURE, 7, "a red house")
+    shown = gallery.show(session, *results())
+    assert len(shown.notes) == 1 and f"without the {asked} pass" in shown.notes[0] and not shown.runs
+
+
+def test_a_picture_that_something_else_painted_is_told() -> None:
+    session = RecordingSession(Settings(True), Host())
+    session.take(0, 0, PICTURE, 7, "a red house")
+    shown = gallery.show(session, *results())
+    assert len(shown.notes) == 1 and "Not one sampling step" in shown.notes[0]
+
+
 def test_a_recorder_that_fails_is_one_sentence() -> None:
     session = RecordingSession(Settings(True), Host())
     session.take(0, 0, PICTURE, 7, "a red house")
@@ -179,6 +203,27 @@ def test_a_recorder_that_fails_is_one_sentence() -> None:
     shown = gallery.show(session, p, processed)
     assert len(shown.notes) == 1 and "KeyError" in shown.notes[0] and "the first" not in shown.notes[0]
     assert processed.images == ["picture"]
+
+
+@pytest.mark.parametrize(("mode", "asked"), [("api", True), ("api", False), ("local", True), (None, True)])
+def test_a_picture_that_a_service_paints_is_told_before_it_is_made(
+    monkeypatch: pytest.MonkeyPatch, mode: str | None, asked: bool
+) -> None:
+    """Forge Neo sends a prompt away without calling any script but the first time."""
+    opts = SimpleNamespace() if mode is None else SimpleNamespace(forge_model_mode=mode)
+    modules = SimpleNamespace(scripts=SimpleNamespace(Script=object), shared=SimpleNamespace(opts=opts))
+    monkeypatch.setitem(sys.modules, "modules", modules)
+    monkeypatch.delitem(sys.modules, "daam_webui.script", raising=False)
+    script = importlib.import_module("daam_webui.script")
+    monkeypatch.setattr(script.hosts, "page_host", ForgeNeo)
+    try:
+        p = SimpleNamespace(comments={}, extra_generation_params={})
+        script.DaamLensScript().setup(p, {"enabled": asked})
+    finally:
+        del sys.modules["daam_webui.script"], sys.modules["daam_webui"].script
+    told = p.extra_generation_params.get("DAAM Lens note", "")
+    assert list(p.comments) == ([told] if told else [])
+    assert ("service" in told) == (mode == "api" and asked)
 
 
 @pytest.mark.parametrize("what", ["foreign version", "cut off", "empty"])
