@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..daam_core import masks as core
 from ..daam_core.defaults import DEFAULT_TAU
-from ..daam_core.errors import BadArgument, DetailMissing
+from ..daam_core.errors import BadArgument, DetailMissing, quoted
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.masks.methods import MASK_METHODS
 from ..daam_core.render import outline
@@ -153,7 +153,7 @@ def word_masks(maps: HeatMaps, words: list[str], method: str, tau: float, agains
         except DetailMissing as error:
             told = method_needs(method)
             if not told:
-                raise BadArgument(f"The method {method!r} needs something that was not recorded.") from error
+                raise BadArgument(f"The method {quoted(method)} needs something that was not recorded.") from error
             raise DetailMissing(told) from error
     return parts
 

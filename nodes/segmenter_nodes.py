@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..daam_core.defaults import DEFAULT_TAU
-from ..daam_core.errors import BadArgument
+from ..daam_core.errors import BadArgument, quoted
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.maps.segmenter_prompts import MOST_POINTS, score_masks, segmenter_prompts
 from ..daam_core.masks.methods import MASK_METHODS
@@ -143,7 +143,8 @@ class ScoreMasks(Node):
         full = max(score.share for score in scores)
         best = max(range(len(scores)), key=lambda i: (scores[i].share >= full / 2, scores[i].lift))
         lines = [
-            f"mask {i}: {score.share:.1%} of {name!r}, x{score.lift:.2f}, IoU {score.iou:.2f}" for i, score in enumerate(scores)
+            f"mask {i}: {score.share:.1%} of {quoted(name)}, x{score.lift:.2f}, IoU {score.iou:.2f}"
+            for i, score in enumerate(scores)
         ]
         lines += (notes := presence_lines(one, [name]))
         rows = [(f"mask {i}", s.share, f"{s.lift:.2f} x its size", f"{s.iou:.2f}") for i, s in enumerate(scores)]
