@@ -51,7 +51,7 @@ def image_of(pictures: Iterable[Picture], count: int | None = None) -> Tensor:
         if i == 0:
             out = torch.empty(count, *picture.shape)
         if tuple(out.shape[1:3]) == picture.shape[:2]:
-            torch.div(torch.from_numpy(np.require(picture, requirements=("C", "W"))), 255, out=out[i])
+            torch.div(torch.from_numpy(np.array(picture)), 255, out=out[i])
         else:
             others.append((i, picture))
     return _of_several_sizes(out, others) if others else out
