@@ -16,11 +16,13 @@ import pytest
 import torch
 
 from daam_core import HeatMaps
-from daam_webui import gallery
+from daam_core.errors import UnsupportedModel
+from daam_webui import gallery, hosts
 from daam_webui import sampler_hooks as hook
 from daam_webui.finished_image import FinishedImage
 from daam_webui.hosts.a1111 import A1111
 from daam_webui.hosts.forge_neo import ForgeNeo
+from daam_webui.read_picture import Reading, read_picture
 from daam_webui.recording_session import RecordingSession
 from daam_webui.recording_store import RECORDINGS
 from daam_webui.schedule import PassTexts
@@ -224,6 +226,15 @@ def test_a_picture_that_a_service_paints_is_told_before_it_is_made(
     told = p.extra_generation_params.get("DAAM Lens note", "")
     assert list(p.comments) == ([told] if told else [])
     assert ("service" in told) == (mode == "api" and asked)
+
+
+def test_a_picture_is_not_read_where_a_service_paints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host would send the prompt away, and pay for a picture."""
+    opts = SimpleNamespace(forge_model_mode="api")
+    monkeypatch.setitem(sys.modules, "modules", SimpleNamespace(shared=SimpleNamespace(opts=opts)))
+    monkeypatch.setattr(hosts, "page_host", ForgeNeo)
+    with pytest.raises(UnsupportedModel, match="service"):
+        read_picture(Reading(PICTURE, "a red house"))
 
 
 @pytest.mark.parametrize("what", ["foreign version", "cut off", "empty"])
