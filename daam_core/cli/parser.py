@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -22,6 +23,9 @@ INTERRUPTED = 130  # what a shell reports for Ctrl-C
 PIPE_CLOSED = 141  # what a shell reports for a reader that left
 _SAY_IT_THEMSELVES = ("--negative", "--prompt", "--words", "--word", "--concepts")
 """Options that say themselves what is wrong with an empty text, or to which it means nothing."""
+
+_TOO_LONG = re.compile(r"'(?:[^'\\]|\\.){121,}'|\S{121,}")
+"""What argparse repeats whole: an argument, in quotes or without."""
 
 _DESCRIPTION = """\
 Which pixels did each word of a prompt paint?
@@ -49,6 +53,7 @@ class _Parser(argparse.ArgumentParser):
         if message.endswith("expected one argument"):
             option = message.removeprefix("argument ").partition(":")[0].split("/")[-1]
             message += f" (a value that begins with a hyphen is written {option}=-1)"
+        message = _TOO_LONG.sub(lambda found: f"{found[0][:119]}…" + "'" * found[0].startswith("'"), message)
         raise BadArgument(f"{message[:1].upper()}{message[1:]}; `{self.prog} --help` explains the arguments.")
 
 

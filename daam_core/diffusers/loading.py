@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..capture.refused_families import class_names, refused_unet
-from ..errors import MissingPackage, UnsupportedModel
+from ..errors import MissingPackage, UnsupportedModel, quoted
 from ..files import bounded_text
 from ..packages import install_line
 from ..validate import checked_device, checked_model
@@ -75,8 +75,8 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
         if "memory" in str(error):
             raise
         raise UnsupportedModel(
-            f"The model cannot run on {where!r}: this PyTorch ({torch.__version__}) finds no such device here. Leave --device "
-            "out to take what there is."
+            f"The model cannot run on {quoted(where)}: this PyTorch ({torch.__version__}) finds no such device here. Leave "
+            "--device out to take what there is."
         ) from error
 
 
@@ -123,9 +123,9 @@ def _from_files(name: str, device: str) -> Any:
         if refusal := refusal_within(error):
             raise refusal from None
         if folder.exists():
-            told = f"The folder {name!r} could not be loaded as a pipeline. {reason_in_files(folder, error)}"
+            told = f"The folder {quoted(name)} could not be loaded as a pipeline. {reason_in_files(folder, error)}"
         else:
-            told = f"There is no folder {name!r}, and from the hub it could not be loaded. {reason_on_hub(error)}"
+            told = f"There is no folder {quoted(name)}, and from the hub it could not be loaded. {reason_on_hub(error)}"
         raise UnsupportedModel(told) from error
 
 
@@ -149,12 +149,14 @@ def _check_parts(diffusers: Any, folder: Path) -> None:
     placeholder = hasattr(pipeline, "_backends")  # for a class whose packages are missing; it tells which when it is loaded
     if not placeholder and not (isinstance(pipeline, type) and issubclass(pipeline, diffusers.DiffusionPipeline)):
         raise UnsupportedModel(
-            f"{folder / INDEX} names {kind!r:.60} as what it is, which is no pipeline of diffusers; code that lies beside a "
-            "model is not run."
+            f"{folder / INDEX} names {quoted(kind, 60)} as what it is, which is no pipeline of diffusers; code that lies "
+            "beside a model is not run."
         )
     for name in parts_of(told):
         if Path(name).name != name or not (folder / name).is_dir() or not any((folder / name).iterdir()):
-            raise UnsupportedModel(f"{folder} has no {name[:60]!r}, which its {INDEX} names as a part; copy the model again.")
+            raise UnsupportedModel(
+                f"{folder} has no {quoted(name, 60)}, which its {INDEX} names as a part; copy the model again."
+            )
 
 
 def _loaded(diffusers: Any, where: str, device: str) -> Any:
@@ -182,7 +184,7 @@ def _without_weights(pipe: Any) -> str:
 
     for name, part in getattr(pipe, "components", {}).items():
         if isinstance(part, torch.nn.Module) and (bare := [x for x, value in part.named_parameters() if value.is_meta]):
-            return f"{len(bare)} tensors of its part {name!r}, such as {bare[0]:.80}"
+            return f"{len(bare)} tensors of its part {quoted(name)}, such as {bare[0]:.80}"
     return ""
 
 

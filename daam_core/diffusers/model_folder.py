@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..errors import UnsupportedModel
+from ..errors import UnsupportedModel, quoted
 from ..files import bounded_text
 
 CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
@@ -97,8 +97,8 @@ def check_weight_indexes(folder: Path) -> None:
         for name in _named_in(path):
             if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
                 raise UnsupportedModel(
-                    f"{path} names {name!r:.80} as weights: only safetensors that lie beside it are loaded, no pickle and "
-                    "nothing from elsewhere."
+                    f"{path} names {quoted(name, 80)} as weights: only safetensors that lie beside it are loaded, no pickle "
+                    "and nothing from elsewhere."
                 )
 
 
@@ -181,7 +181,7 @@ def package_of(error: BaseException) -> str:
     """The package that an error while importing is about, as far as it can be told."""
     found = _PACKAGE.search(str(error))
     name = next(filter(None, found.groups()), "") if found else getattr(error, "name", None) or ""
-    return f"the package {name.partition('.')[0]!r:.60}" if name else "a package"
+    return f"the package {quoted(name.partition('.')[0], 60)}" if name else "a package"
 
 
 def _part_at(error: BaseException) -> str:
@@ -192,4 +192,4 @@ def _part_at(error: BaseException) -> str:
             name = step.tb_frame.f_locals.get("name")
             found = name if isinstance(name, str) else found
         step = step.tb_next
-    return f" of its part {found!r:.60}" if found else ""
+    return f" of its part {quoted(found, 60)}" if found else ""

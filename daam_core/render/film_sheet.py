@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from ..defaults import DEFAULT_OPACITY
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from .colormaps import ColourMap
 from .overlay import Enlarge, Heat, Picture, as_heat, as_picture, enlarged
 from .sheets import LARGEST_SHEET, overlay
@@ -49,7 +49,7 @@ def film_sheet(
     if not len(video) or any(len(maps) != len(video) for maps in heats.values()):
         raise BadArgument(f"A video of {len(video)} frames takes as many maps of each word.")
     if columns is not None and not isinstance(columns, (int, np.integer)):
-        raise BadArgument(f"A film strip needs a whole number of columns, not {columns!r:.40}.")
+        raise BadArgument(f"A film strip needs a whole number of columns, not {quoted(columns, 40)}.")
     across = min(len(video), MOST_COLUMNS if columns is None else int(columns))
     if across < 1:
         raise BadArgument(f"A film strip needs at least one column, not {columns}.")

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from ..defaults import DEFAULT_OPACITY
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from .caption import Bar, Unit, caption_layout, captioned
 from .colormaps import ColourMap
 from .overlay import (
@@ -153,7 +153,7 @@ def contact_sheet(
     height = cell.shape[0] + layout.height
     count = len(values) + 1
     if columns is not None and (not isinstance(columns, (int, np.integer)) or columns < 1):
-        raise BadArgument(f"A contact sheet needs at least one column, not {columns!r:.40}.")
+        raise BadArgument(f"A contact sheet needs at least one column, not {quoted(columns, 40)}.")
     across = _columns(count, height, width) if columns is None else min(int(columns), count)
     down = math.ceil(count / across)
     gap = max(12, round(width / 18))

@@ -393,7 +393,7 @@ def test_maps_become_pictures() -> None:
     assert (np.asarray(maps.overlay("tree")) == render.overlay(scene(), tree, label="tree", bar=True, unit="%")).all()
     faint = render.overlay(scene(), tree, 0.3, bar=True, unit="%")
     assert (np.asarray(maps.overlay("tree", label=None, opacity=0.3)) == faint).all()
-    heats = {word: maps.heat_map(word) / terms for word in ("red", "house", "green", "tree")}
+    heats = {word: maps.heat_map(word, (96, 128)) / terms for word in ("red", "house", "green", "tree")}
     sheet = render.contact_sheet(scene(), heats, maps.prompt.text, unit="%")
     assert (np.asarray(maps.contact_sheet()) == sheet).all()
     one = render.contact_sheet(scene(), {"tree": heats["tree"]}, unit="%")
