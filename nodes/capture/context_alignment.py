@@ -19,9 +19,8 @@ def context_prompt(tokens: PromptTokens | None, context: Tensor, encoded: int | 
 
     `tokens` is what the conditioning carries along, read in `encoded` columns where that is known. Where they do not cover the
     columns (ConditioningConcat, style models), what is remembered of the rest is put behind it; columns of which nothing is
-    known count as padding. An encoding of which a few columns were exchanged (PhotoMaker) keeps its words. Without anything known
-    at all, the columns' numbers are the words. A context of zeros
-    (ConditioningZeroOut) has no words: all is padding.
+    known count as padding. An encoding of which a few columns were exchanged (PhotoMaker) keeps its words. Without anything
+    known at all, the columns' numbers are the words. A context of zeros (ConditioningZeroOut) has no words: all is padding.
     """
     columns = context.shape[1]
     if is_zeroed(context):
