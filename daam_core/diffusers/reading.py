@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..defaults import DEFAULT_NOISE
-from ..errors import DaamLensError, NothingRecorded, UnsupportedModel
+from ..errors import DaamLensError, NothingRecorded, UnsupportedModel, out_of_memory
 from ..maps.crop import cut_back
 from ..maps.heatmaps import Aggregation, HeatMaps
 from ..picture_input import checked_picture, padded, reading_size, scaled
@@ -224,7 +224,7 @@ def _said(pipe: Any) -> Iterator[None]:
     try:
         yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, DaamLensError) or "memory" in str(error):
+        if isinstance(error, DaamLensError) or out_of_memory(error):
             raise
         raise UnsupportedModel(
             f"{type(pipe).__name__} could not be shown a picture in place of the noise it starts from ({type(error).__name__})."

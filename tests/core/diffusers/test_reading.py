@@ -23,6 +23,7 @@ from torch import Tensor
 
 from daam_core import load_tiny, read_picture, trace
 from daam_core.diffusers.noise_levels import process_of
+from daam_core.diffusers.reading import _said
 from daam_core.errors import BadArgument, BadPrompt, UnsupportedModel
 from daam_core.prompt.concepts import concepts_prompt
 from daam_core.studies.mask_bed_scenes import bed_scene
@@ -211,6 +212,21 @@ def test_a_pipeline_that_starts_from_something_else_is_refused(monkeypatch: pyte
     with pytest.raises(UnsupportedModel, match="StableDiffusionPipeline decodes something else where its autoencoder makes"):
         read_picture(pipe, photo(), PROMPT, noise=[300], size=(HEIGHT, WIDTH))
     assert "prepare_latents" not in vars(pipe) and vars(pipe)["scheduler"] is held["scheduler"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        (RuntimeError("unsupported memory format option ChannelsLast"), UnsupportedModel),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), RuntimeError),
+        (MemoryError(), MemoryError),
+    ],
+)
+def test_only_a_lack_of_memory_is_told_as_one(raised: Exception, seen: type[Exception]) -> None:
+    """Every error whose text held the word passed through as the library's own."""
+    with pytest.raises(seen) as told, _said(made):
+        raise raised
+    assert type(told.value) is seen
 
 
 def test_maps_are_those_of_a_trace_of_the_same_passes() -> None:
