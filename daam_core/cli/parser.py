@@ -17,7 +17,8 @@ from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
-from ..errors import BadArgument, DaamLensError, out_of_memory
+from ..errors import BadArgument, DaamLensError, out_of_memory, quoted
+from ..packages import install_line
 from .output import any_terminal, drop, flush, is_about_output, only_printable, printable
 from .subcommands import add_subcommands
 
@@ -135,6 +136,11 @@ def _told(arguments: Sequence[str], pressed: Sequence[int]) -> int:
         if pressed:
             raise
         return _complain(str(error), USER_ERROR)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if pressed or package in ("", "daam_core"):
+            raise
+        return _complain(f"The package {quoted(package)} is not installed here: {install_line('demo')}", USER_ERROR)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise

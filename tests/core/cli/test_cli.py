@@ -276,6 +276,22 @@ def test_ctrl_c_that_a_library_swallows_is_told_as_one(
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run from its folder without being installed, or installed without what it needs."""
+
+    def missing(name: str) -> None:
+        def raised(args: object) -> None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        monkeypatch.setattr("daam_core.cli.commands.show", raised)
+
+    missing("PIL.Image")
+    assert "'PIL' is not installed here: pip install" in complaint(capsys, "show", "x.safetensors")
+    missing("daam_core.nowhere")
+    with pytest.raises(ModuleNotFoundError):
+        main(["show", "x.safetensors"])
+
+
 def test_no_memory_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     def full(*_: object, **__: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
