@@ -13,12 +13,13 @@ from ..daam_core.files import writable_folder
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.types import Size
 from .convert import MAPS, MapsHandle
+from .node_inputs import Node
 from .safe_paths import SUFFIX, inside, records_in
 
 _FOLDERS = {"output": folder_paths.get_output_directory, "input": folder_paths.get_input_directory}
 
 
-class SaveMaps(io.ComfyNode):
+class SaveMaps(Node):
     """Maps in, files out."""
 
     @classmethod
@@ -50,7 +51,7 @@ class SaveMaps(io.ComfyNode):
         return io.NodeOutput(text, ui={"text": (text,)})
 
 
-class LoadMaps(io.ComfyNode):
+class LoadMaps(Node):
     """A record's name in, maps out."""
 
     @classmethod

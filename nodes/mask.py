@@ -17,6 +17,7 @@ from ..daam_core.masks.methods import MASK_METHODS
 from ..daam_core.render import outline
 from .concepts import say_presence
 from .convert import MAPS, MapsHandle, frames_shown, grounds, hidden, image_of, mask_batch, with_pictures
+from .node_inputs import Node
 from .parse_inputs import WORDS_HELP, of_frames, side_of, words_of_each
 
 SOFT = "soft"
@@ -26,7 +27,7 @@ _FRAMES_HELP = (
 )
 
 
-class MaskNode(io.ComfyNode):
+class MaskNode(Node):
     """Maps and words in, one MASK a picture out."""
 
     @classmethod

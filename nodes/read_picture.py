@@ -23,6 +23,7 @@ from .capture.recording_encoder import recording_clip
 from .capture.sampler_hooks import concept_encoder
 from .concepts import CONCEPTS, ConceptList, say_presence
 from .convert import MAPS, hidden, pictures_of
+from .node_inputs import Node
 from .record import DETAILS
 
 LEVELS = ", ".join(map(str, DEFAULT_NOISE))
@@ -31,7 +32,7 @@ MOST_PIXELS = 2**22
 """Pixels at which pictures are read, all of a batch together: 4 of 1024 x 1024."""
 
 
-class ReadPicture(io.ComfyNode):
+class ReadPicture(Node):
     """MODEL, CLIP, VAE, IMAGE and a text in; maps out."""
 
     @classmethod

@@ -19,6 +19,7 @@ from ..daam_core.render.marks import mark_points
 from .concepts import presence_lines, say_presence
 from .convert import MAPS, MapsHandle, ground, hidden, image_of, resized, with_pictures
 from .mask import united
+from .node_inputs import Node
 from .parse_inputs import side_of, words_in
 
 BOXES = io.Custom("BOUNDING_BOX")
@@ -27,7 +28,7 @@ _WORD_HELP = "One word or phrase of the prompt; `house#2` is the second house, `
 _PICTURE_HELP = "Which picture of the batch, from 0."
 
 
-class WordToSegmenter(io.ComfyNode):
+class WordToSegmenter(Node):
     """Maps and a word in; points, boxes and a mask for a segmenter out."""
 
     @classmethod
@@ -102,7 +103,7 @@ class WordToSegmenter(io.ComfyNode):
         )
 
 
-class ScoreMasks(io.ComfyNode):
+class ScoreMasks(Node):
     """Maps, a word and masks of anybody in; how each fits the word, and the one that fits best, out."""
 
     @classmethod

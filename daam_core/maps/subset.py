@@ -100,17 +100,18 @@ def of_frames(image: RecordedImage, numbers: Sequence[int], alone: bool = True) 
     )
 
 
-def behind_frames(image: RecordedImage, ahead: int) -> RecordedImage:
-    """A video's side without its first latent frames, which are references and none of the video's; what was kept as the mean
-    over all of them goes. Unchanged where a frame of the maps stands for some of either."""
+def between_references(image: RecordedImage, ahead: int, behind: int = 0) -> RecordedImage:
+    """A video's side without so many of its first and last latent frames, which are references and none of the video's; what
+    was kept as the mean over all of them goes. Unchanged where a frame of the maps stands for some of either."""
     frames = image.frames
-    if frames is None or ahead not in (stop for _, stop in frames.spans):
+    if frames is None:
         return image
-    numbers = [i for i, (start, _) in enumerate(frames.spans) if start >= ahead]
-    if not numbers:
-        return image
+    end = frames.latents - behind
+    numbers = [i for i, (start, stop) in enumerate(frames.spans) if ahead <= start and stop <= end]
     spans = tuple((start - ahead, stop - ahead) for start, stop in (frames.spans[i] for i in numbers))
-    return dataclasses.replace(of_frames(image, numbers), frames=Frames(spans, frames.latents - ahead))
+    if not spans or spans[0][0] != 0 or spans[-1][1] != end - ahead:
+        return image
+    return dataclasses.replace(of_frames(image, numbers), frames=Frames(spans, end - ahead))
 
 
 def sum_frames(image: RecordedImage) -> RecordedImage:
