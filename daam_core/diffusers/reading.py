@@ -233,7 +233,8 @@ def _said(pipe: Any, size: Size) -> Iterator[None]:
         own = defaults(pipe).size or size
         raise UnsupportedModel(
             f"{type(pipe).__name__} could not be shown a picture of {size[1]} x {size[0]} pixels in place of the noise it "
-            f"starts from ({type(error).__name__}). Its own size is {own[1]} x {own[0]}: give another size, or cut a long picture."
+            f"starts from ({type(error).__name__}). Its own size is {own[1]} x {own[0]}: give another size, or cut a long "
+            "picture."
         ) from error
 
 
