@@ -29,6 +29,10 @@ Side = Literal["prompt", "negative"]
 Cond = dict[str, Any]
 _Turn = tuple[float, float]
 SIDES: tuple[Side, ...] = ("prompt", "negative")
+_ENCODED_IN_TURNS = (
+    "the prompt is encoded once for each part of the run (a LoRA on CLIP whose strength has a schedule), and concepts are encoded "
+    "once. Switch schedule_clip off in Set CLIP Hooks"
+)
 _ALL = 2**31
 """More than a latent has along any axis: ComfyUI cuts an area down to what is there."""
 
@@ -99,14 +103,14 @@ class Conds:
         for cond in conds:
             if (cond["uuid"] in own or not own) and _text_id(cond) not in parts:
                 prompt, turn = _prompt(cond, self._texts), _turn(cond)
-                part = parts[_text_id(cond)] = self._part(side, prompt, turn, turns)
-                turns.setdefault(part, []).extend([turn] if turn else [])
+                number = parts[_text_id(cond)] = self._part(side, prompt, turn, turns)
+                turns.setdefault(number, []).extend([turn] if turn else [])
                 if _is_several(cond.get(self._texts[0].encoded)):
                     self.travelling.add(side)
-                if part == len(self.prompts[side]):
+                if number == len(self.prompts[side]):
                     self.prompts[side].append(prompt)
                     if side == "prompt":
-                        self.concepts.append(cond.get(CONCEPTS))
+                        self.concepts.append(_ENCODED_IN_TURNS if turn else cond.get(CONCEPTS))
         for cond in conds:
             part = parts.get(_text_id(cond))
             if part is not None:
