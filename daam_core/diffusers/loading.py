@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..capture.refused_families import class_names, refused_unet
-from ..errors import MissingPackage, UnsupportedModel, quoted
+from ..errors import MissingPackage, UnsupportedModel, out_of_memory, quoted
 from ..files import bounded_text
 from ..packages import install_line
 from ..validate import checked_device, checked_model
+from .loaded_parts import fault_of_parts
 from .model_folder import (
     check_weight_indexes,
     package_of,
@@ -63,8 +64,9 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
             f"{name} needs {package_of(error)}, which is missing here, broken, or of a version that does not fit the others. "
             f"What is known to fit together: {install_line('demo')}"
         ) from error
-    if bare := _without_weights(pipe):
-        raise UnsupportedModel(f"{name} has no weights for {bare}: the file is of another model, or not whole. Copy it again.")
+    folder = Path(name).expanduser()
+    if fault := fault_of_parts(pipe, name, folder if name not in INSIDE and folder.is_dir() else None):
+        raise UnsupportedModel(fault)
     if reason := refused_unet(class_names(pipe)):
         raise UnsupportedModel(f"{name} is a {type(pipe).__name__}, which cannot be read: {reason}.")
     if getattr(pipe, "unet", None) is None and getattr(pipe, "transformer", None) is None:
@@ -72,7 +74,7 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
     try:
         return pipe.to(where)
     except (RuntimeError, AssertionError) as error:
-        if "memory" in str(error):
+        if out_of_memory(error):
             raise
         raise UnsupportedModel(
             f"The model cannot run on {quoted(where)}: this PyTorch ({torch.__version__}) finds no such device here. Leave "
@@ -176,16 +178,6 @@ def _loaded(diffusers: Any, where: str, device: str) -> Any:
     # A model that has pipelines for several tasks is to make pictures from text, whichever it was saved with.
     kind = diffusers.AutoPipelineForText2Image if _paints_from_text(parts) else diffusers.DiffusionPipeline
     return kind.from_pretrained(where, torch_dtype=dtype, use_safetensors=True)
-
-
-def _without_weights(pipe: Any) -> str:
-    """Which part of a pipeline has tensors that no file filled; empty where all have one."""
-    import torch
-
-    for name, part in getattr(pipe, "components", {}).items():
-        if isinstance(part, torch.nn.Module) and (bare := [x for x, value in part.named_parameters() if value.is_meta]):
-            return f"{len(bare)} tensors of its part {quoted(name)}, such as {bare[0]:.80}"
-    return ""
 
 
 def _is_modular(where: str) -> bool:
