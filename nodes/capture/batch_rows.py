@@ -30,8 +30,8 @@ Cond = dict[str, Any]
 _Turn = tuple[float, float]
 SIDES: tuple[Side, ...] = ("prompt", "negative")
 _ENCODED_IN_TURNS = (
-    "the prompt is encoded once for each part of the run (a LoRA on CLIP whose strength has a schedule), and concepts are encoded "
-    "once. Switch schedule_clip off in Set CLIP Hooks"
+    "the prompt is encoded once for each part of the run (a LoRA on CLIP whose strength has a schedule), and concepts are "
+    "encoded once. Switch schedule_clip off in Set CLIP Hooks"
 )
 _ALL = 2**31
 """More than a latent has along any axis: ComfyUI cuts an area down to what is there."""
