@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..capture.refused_families import class_names, refused_unet
-from ..errors import MissingPackage, UnsupportedModel, quoted
+from ..errors import MissingPackage, UnsupportedModel, out_of_memory, quoted
 from ..files import bounded_text
 from ..packages import install_line
 from ..validate import checked_device, checked_model
@@ -74,7 +74,7 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
     try:
         return pipe.to(where)
     except (RuntimeError, AssertionError) as error:
-        if "memory" in str(error):
+        if out_of_memory(error):
             raise
         raise UnsupportedModel(
             f"The model cannot run on {quoted(where)}: this PyTorch ({torch.__version__}) finds no such device here. Leave "

@@ -447,8 +447,10 @@ def test_what_is_no_number_is_refused_before_it_is_drawn(name: str, value: Any) 
         render.overlay(picture, heat, **{name: value})
 
 
-@pytest.mark.parametrize("columns", [0, -1, math.nan, "2"])
+@pytest.mark.parametrize("columns", [0, -1, math.nan, "2", True])
 def test_a_sheet_has_whole_columns(columns: Any) -> None:
     picture, heat = np.zeros((8, 8, 3), np.uint8), np.eye(8, dtype=np.float32)
     with pytest.raises(BadArgument, match="at least one column"):
         render.contact_sheet(picture, {"house": heat}, "a house", columns=columns)
+    with pytest.raises(BadArgument, match="at least one column"):
+        render.film_sheet([picture], {"house": [heat]}, columns=columns)
