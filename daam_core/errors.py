@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import traceback
 from pathlib import Path
 
@@ -83,6 +84,25 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     # torch's own is a RuntimeError; on a processor only the text tells.
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in ("out of memory", "allocate memory"))
+
+
+def quoted(value: object, most: int = 120) -> str:
+    """A value as a sentence quotes it: as Python writes it, on one line, cut where it is long.
+
+    Args:
+        value: what was given; anything.
+        most: characters of a text that are kept, and about as many of anything else.
+
+    Example:
+        >>> quoted("house"), quoted("house and tree", 6), quoted(0.5)
+        ("'house'", "'house…'", '0.5')
+    """
+    if isinstance(value, str):
+        return str.__repr__(value if len(value) <= most else value[: most - 1] + "…")
+    short = reprlib.Repr()
+    short.maxother = short.maxlong = short.maxstring = most
+    written = " ".join(short.repr(value).split())
+    return written if len(written) <= most else written[: most - 1] + "…"
 
 
 def recording_failure(error: Exception) -> str:

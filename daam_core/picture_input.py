@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import PIL.Image
 
-from .errors import BadArgument
+from .errors import BadArgument, quoted
 from .opencv import cv2
 from .picture_files import checked_pixels, rgb_pixels
 from .types import Image, Size
@@ -52,7 +52,9 @@ def size_to_read(size: Size) -> Size:
     sides = tuple(size) if isinstance(size, (tuple, list)) else ()
     whole = len(sides) == 2 and all(isinstance(side, (int, np.integer)) for side in sides)
     if not whole or min(sides) < 8 or int(sides[0]) * int(sides[1]) > LARGEST_READING:
-        raise BadArgument(f"size is (height, width), at least 8 and at most {LARGEST_READING} pixels in all, not {size!r:.60}.")
+        raise BadArgument(
+            f"size is (height, width), at least 8 and at most {LARGEST_READING} pixels in all, not {quoted(size, 60)}."
+        )
     return int(sides[0]), int(sides[1])
 
 

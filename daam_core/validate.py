@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import BadArgument, BadPrompt, UnsupportedModel
+from .errors import BadArgument, BadPrompt, UnsupportedModel, quoted
 
 MOST_PASSES = 256
 """Noise levels times samples of one reading of a picture."""
@@ -46,7 +46,7 @@ def _checked_text(prompt: str, name: str) -> str:
     if stray is not None:
         before = prompt[max(0, stray - 20) : stray]
         raise BadPrompt(
-            f"The {name} is not text after {before!r}: it holds a broken character there. Type it again (as UTF-8)."
+            f"The {name} is not text after {quoted(before)}: it holds a broken character there. Type it again (as UTF-8)."
         )
     return prompt
 
@@ -59,7 +59,7 @@ def _require_text(prompt: object, name: str) -> None:
 def checked_seed(seed: int) -> int:
     """A seed that PyTorch takes. Raises BadArgument."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**64:
-        raise BadArgument(f"A seed is a whole number from 0 to {2**64 - 1}, not {seed!r:.30}.")
+        raise BadArgument(f"A seed is a whole number from 0 to {2**64 - 1}, not {quoted(seed, 30)}.")
     return seed
 
 
@@ -68,7 +68,7 @@ def checked_device(name: str) -> str:
     kind, colon, number = name.partition(":")
     if kind not in DEVICES or (colon and not (number.isascii() and number.isdecimal() and len(number) <= 3)):
         raise BadArgument(
-            f"{name!r} is no device; there are {', '.join(DEVICES)}, with a number where there are several: cuda:1."
+            f"{quoted(name)} is no device; there are {', '.join(DEVICES)}, with a number where there are several: cuda:1."
         )
     return name
 
@@ -87,7 +87,7 @@ def checked_model(name: str) -> str:
     if here and not (folder / "model_index.json").is_file():
         raise UnsupportedModel(f"{folder} is not a pipeline: it has no model_index.json. Give a folder in diffusers' format.")
     if not here and (len(name) > LONGEST_MODEL_NAME or not _HUB_NAME.fullmatch(name)):
-        raise UnsupportedModel(f"There is no folder {name!r:.120}, and it is no name on the hub (OWNER/NAME) either.")
+        raise UnsupportedModel(f"There is no folder {quoted(name)}, and it is no name on the hub (OWNER/NAME) either.")
     return name
 
 
@@ -107,11 +107,11 @@ def checked_levels(levels: Sequence[float], samples: int) -> tuple[float, ...]:
     values = tuple(levels)
     if not values or any(isinstance(x, bool) or not isinstance(x, (int, float)) or not 1 <= x <= 999 for x in values):
         raise BadArgument(
-            f"noise takes levels from 1 (hardly any) to 999 (nothing but noise), such as 300, 100; not {values!r:.80}."
+            f"noise takes levels from 1 (hardly any) to 999 (nothing but noise), such as 300, 100; not {quoted(values, 80)}."
         )
     if isinstance(samples, bool) or not isinstance(samples, int) or not 1 <= samples * len(values) <= MOST_PASSES:
         raise BadArgument(
             f"samples is how many noises each level is read with, with at most {MOST_PASSES} passes in all; "
-            f"{samples!r:.20} for {len(values)} levels is not possible."
+            f"{quoted(samples, 20)} for {len(values)} levels is not possible."
         )
     return tuple(level for level in sorted(values, reverse=True) for _ in range(samples))

@@ -19,7 +19,7 @@ from daam_core.capture.concepts import ConceptRecording
 from daam_core.capture.forge_streams import forge_concepts_refusal, forge_stream_of
 from daam_core.capture.recording import Recording
 from daam_core.capture.unet_hooks import UNetAttentionHooks
-from daam_core.errors import NothingRecorded, UnsupportedModel
+from daam_core.errors import NothingRecorded, UnsupportedModel, quoted
 from daam_core.prompt.concepts import Concept
 from daam_core.prompt.prompt import Prompt
 from daam_core.types import Grid, Layer
@@ -90,8 +90,8 @@ def encode_for_transformer(host: WebUI, model: Any, engine: str, concepts: tuple
     for states, prompt in zip(each, prompts, strict=True):
         if states.dim() != 2 or len(states) != prompt.length:
             raise UnsupportedModel(
-                f"this checkpoint's text encoder gives out {list(states.shape)} for the concept {prompt.text!r:.60}, which "
-                f"takes {prompt.length} columns"
+                f"this checkpoint's text encoder gives out {list(states.shape)} for the concept {quoted(prompt.text, 60)}, "
+                f"which takes {prompt.length} columns"
             )
     found = ConceptTexts(concepts, tuple(labels), prompts, each[0])
     last = 1 + max(column for _, column in found.columns())  # a concept without a token is told now

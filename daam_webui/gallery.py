@@ -77,8 +77,9 @@ INNER = (
 NOT_GIVEN = "The model was not given the negative prompt (hosts leave it out at a CFG scale of 1), so it has no heat maps."
 
 
-def show(session: Session, p: Any, processed: Any, append: bool = True) -> GalleryResult:
-    """Draw and save what was asked for, and `append` it to the host's results. Never raises: what goes wrong becomes a note."""
+def show(session: Session, p: Any, processed: Any, append: bool = True, apart: str = INNER) -> GalleryResult:
+    """Draw and save what was asked for, and `append` it to the host's results; else `apart` says where it is. Never raises:
+    what goes wrong becomes a note."""
     shown = GalleryResult()
     try:
         for finished, maps in session.heat_maps():
@@ -96,8 +97,6 @@ def show(session: Session, p: Any, processed: Any, append: bool = True) -> Galle
             )
             shown.runs.append(kept)
         shown.notes += [*session.concept_failures(), *session.live_failures()]
-        if shown.runs and not append:
-            shown.notes.append(INNER)
         if not session.finished and not session.failure:
             shown.notes.append(UNTOLD if processed.images else "No picture was finished, so there are no heat maps.")
     except DaamLensError as error:
@@ -105,6 +104,8 @@ def show(session: Session, p: Any, processed: Any, append: bool = True) -> Galle
     except Exception as error:
         logger.error("DAAM Lens could not show its maps", exc_info=error)
         shown.notes.append(f"The heat maps could not be shown; the picture is as it should be. The reason: {reason_of(error)}.")
+    if shown.runs and not append:
+        shown.notes.append(apart)
     shown.notes = list(dict.fromkeys(shown.notes))
     return shown
 

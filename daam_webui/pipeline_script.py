@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from . import sampler_hooks as hook
 from .finished_image import FinishedImage
+from .gallery import show
 from .hosts.sdnext import SDNext
 from .pipeline_session import PipelineSession
 from .script import DaamLensScript, register_page
-from .settings import Settings
+from .settings import NOTE_FIELD, RUNS_FIELD, Settings
+
+STOPPED = (
+    "The run was stopped, and SD.Next shows nothing of a script then: the maps of the pictures that were finished are in the "
+    "tab DAAM Lens, and beside the pictures where these are saved."
+)
 
 
 class PipelineScript(DaamLensScript):
@@ -38,11 +45,20 @@ def _session_of(p: Any) -> PipelineSession | None:
 
 
 def _left(p: Any) -> None:
-    """`on_after_process`, which comes even where a run was interrupted."""
-    session = _session_of(p)
+    """`on_after_process`, which comes even where a run was stopped or failed: the host shows what it has then, and calls no
+    script's `postprocess`."""
+    params = getattr(p, "extra_generation_params", None)
+    note, session = getattr(p, "daam_lens_note", ""), _session_of(p)
     if session is not None:
+        results = SimpleNamespace(images=[], infotexts=[], info="", index_of_first_image=0, batch_size=p.batch_size)
+        shown = show(session, p, results, append=False, apart=STOPPED)
         session.close()
         hook.open_session(p, None)
+        note = " ".join(shown.notes)
+        if shown.runs and params is not None:
+            params[RUNS_FIELD] = ", ".join(run.id for run in shown.runs)
+    if note and params is not None:
+        params[NOTE_FIELD] = note
 
 
 def register() -> None:

@@ -33,6 +33,10 @@ NOT_HERE = (
     "SD.Next's own model is not shown pictures yet. `daam-lens read` reads a picture with any pipeline of diffusers, and its "
     "record opens in this tab."
 )
+ELSEWHERE = (
+    "The WebUI is set to let a service on another machine paint, which would be sent the prompt and paint its own. "
+    "Choose a model of this machine to read a picture."
+)
 LARGEST_SEED = 2**63 - 1
 
 
@@ -68,11 +72,13 @@ def read_picture(asked: Reading) -> tuple[StoredRecording, list[str]]:
     Raises:
         BadArgument: no picture, or levels, samples, a seed or a size that cannot be.
         BadPrompt: there is nothing to look for.
-        UnsupportedModel: the loaded checkpoint is none that reads pictures, or failed at it.
+        UnsupportedModel: the loaded checkpoint is none that reads pictures, or failed at it; or the host lets a service paint.
         NothingRecorded: its attention could not be recorded; the text says why.
     """
     if hosts.paints_with_pipelines():
         raise UnsupportedModel(NOT_HERE)
+    if hosts.page_host().paints_elsewhere():
+        raise UnsupportedModel(ELSEWHERE)
     picture = checked_picture(asked.picture)
     levels = checked_levels(asked.noise, asked.samples)
     if isinstance(asked.seed, bool) or not 0 <= asked.seed <= LARGEST_SEED:

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 
-from daam_core.errors import BadArgument
+from daam_core.errors import BadArgument, quoted
 
 from .api_answers import concepts_of_run
 from .http import or_422
@@ -60,19 +60,19 @@ def reading_of(body: bytes) -> Reading:
     if not isinstance(asked, dict) or "image" not in asked:
         raise BadArgument(f"The request names an image, and may name {', '.join(known[1:])}.")
     if unknown := sorted(set(asked) - set(known)):
-        raise BadArgument(f"There is no {unknown[0]!r:.60} in a request to read a picture; there are {', '.join(known)}.")
+        raise BadArgument(f"There is no {quoted(unknown[0], 60)} in a request to read a picture; there are {', '.join(known)}.")
     values = {name: value for name, value in asked.items() if name != "image"}
     for name, value in values.items():
         if name in _TEXTS and not isinstance(value, str):
-            raise BadArgument(f"{name} is a text, not {value!r:.60}.")
+            raise BadArgument(f"{name} is a text, not {quoted(value, 60)}.")
         if name in _NUMBERS and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise BadArgument(f"{name} is a number, not {value!r:.60}.")
+            raise BadArgument(f"{name} is a number, not {quoted(value, 60)}.")
         if name in ("seed", "samples") and not isinstance(value, int):
-            raise BadArgument(f"{name} is a whole number, not {value!r:.60}.")
+            raise BadArgument(f"{name} is a whole number, not {quoted(value, 60)}.")
     if not isinstance(values.get("detail", False), bool):
-        raise BadArgument(f"detail is true or false, not {values['detail']!r:.60}.")
+        raise BadArgument(f"detail is true or false, not {quoted(values['detail'], 60)}.")
     if "noise" in values:
         if not isinstance(values["noise"], list):
-            raise BadArgument(f"noise is a list of levels from 1 to 999, not {values['noise']!r:.60}.")
+            raise BadArgument(f"noise is a list of levels from 1 to 999, not {quoted(values['noise'], 60)}.")
         values["noise"] = tuple(values["noise"])
     return Reading(picture_of(asked["image"]), **values)

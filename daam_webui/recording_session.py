@@ -25,7 +25,7 @@ from daam_core.prompt.prompt import Prompt
 from daam_core.types import Grid, Size
 
 from . import engine_words
-from .batch import Batch
+from .batch import NO_STEP, Batch
 from .batch_rows import Side
 from .concepts import encode, encode_for_transformer
 from .context_proof import ContextHooks
@@ -37,7 +37,7 @@ from .live_preview import LivePreview
 from .prompt_schedule import PromptSchedule
 from .sampling_step import SamplingStep, columns_of, crossattn, sampling_step
 from .schedule import PassTexts, groups
-from .settings import Settings
+from .settings import NO_PASS, Settings
 from .tokenization import engine_of, read
 from .transformer_calls import TransformerHooks, check_frames, family_of
 
@@ -80,6 +80,7 @@ class RecordingSession:
         self._pass: tuple[PassTexts, Area] | None = None
         self._step: SamplingStep | None = None
         self._reads_context = False
+        self._left_out: set[int] = set()
         self._concepts: ConceptTexts | Exception | None = None
         word = settings.live_word.strip()
         self._live = LivePreview(word, host.preview_state()) if word else None
@@ -114,7 +115,10 @@ class RecordingSession:
         p = denoiser.p
         second = bool(getattr(p, "is_hr_pass", False))
         hires = bool(getattr(p, "enable_hr", False))
-        if self.failure or (hires and self.settings.hires not in ("both", "second" if second else "first")):
+        left_out = hires and self.settings.hires not in ("both", "second" if second else "first")
+        if left_out:
+            self._left_out.add(int(p.iteration))
+        if self.failure or left_out:
             if self._live is not None:
                 self._live.release()
             return ()
@@ -237,14 +241,20 @@ class RecordingSession:
         """The maps of every finished picture that has not been asked for yet; the recordings are let go of.
 
         Raises:
-            NothingRecorded: recording failed, or there was nothing to record; the text says why.
+            NothingRecorded: recording failed, or there was nothing to record; the text says why. Pictures of which nothing was
+                recorded are told behind the others.
         """
         if self.failure:
             raise NothingRecorded(self.failure)
+        bare = ""
         for taken in self.finished:
             batch = self._batches.get(taken.iteration)
             if batch is not None and taken.image in batch.pictures:
                 yield taken, batch.heat_maps(taken.image, (taken.picture.shape[0], taken.picture.shape[1]))
+            else:
+                bare = NO_PASS.format(self.settings.hires) if taken.iteration in self._left_out else NO_STEP
+        if bare:
+            raise NothingRecorded(bare)
 
     def close(self) -> None:
         """Let go of everything that is the host's or large."""

@@ -20,6 +20,11 @@ from .settings import INFOTEXT, NOTE_FIELD, RUNS_FIELD, Settings
 
 logger = logging.getLogger("daam_lens")
 
+PAINTED_ELSEWHERE = (
+    "The WebUI is set to let a service on another machine paint, whose attention nobody here can see, so there are no heat "
+    "maps. Choose a model of this machine to get them."
+)
+
 
 class DaamLensScript(scripts.Script):  # type: ignore[misc]
     """Always visible, off by default."""
@@ -38,6 +43,17 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
 
         parts, self.infotext_fields, self.paste_field_names = panel.build(lambda name: self.elem_id(f"daam_lens_{name}"))
         return parts
+
+    def setup(self, p: Any, *args: Any) -> None:
+        # Where the host's pictures come from a service, this is all that it calls of a script.
+        if hosts.page_host().paints_elsewhere():
+            try:
+                note = PAINTED_ELSEWHERE if Settings.from_args(args).enabled else ""
+            except DaamLensError as error:
+                note = f"{error} {PAINTED_ELSEWHERE}"
+            if note:
+                hosts.page_host().comment(p, [note])
+                p.extra_generation_params[NOTE_FIELD] = note
 
     def before_process(self, p: Any, *args: Any) -> None:
         for name in [name for name in p.extra_generation_params if name.startswith(INFOTEXT)]:

@@ -10,6 +10,7 @@ from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.maps.queries import PRESENCE_NOTE
 from ..daam_core.prompt.concepts import MOST_CONCEPTS, TEMPLATE, Concept, concepts_of
 from .convert import MapsHandle
+from .node_inputs import Node
 from .parse_inputs import side_of
 from .server import say
 
@@ -21,7 +22,7 @@ CONCEPTS_HELP = (
 )
 
 
-class Concepts(io.ComfyNode):
+class Concepts(Node):
     """A list of words and phrases in, concepts out."""
 
     @classmethod

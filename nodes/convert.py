@@ -31,8 +31,9 @@ def hidden(node: Any, name: str) -> Any:
 
 
 def pictures_of(image: Tensor) -> list[Picture]:
-    """IMAGE `[pictures, H, W, 3 or 4]` 0..1 -> uint8 `[H, W, 3]` each."""
-    values = (image[..., :3].detach().float().cpu().nan_to_num().clamp(0, 1) * 255).round()
+    """IMAGE `[pictures, H, W, 3 or 4]` 0..1, or of one channel, which is grey -> uint8 `[H, W, 3]` each."""
+    coloured = image[..., :3] if image.shape[-1] >= 3 else image[..., :1].expand(*image.shape[:-1], 3)
+    values = (coloured.detach().float().cpu().nan_to_num().clamp(0, 1) * 255).round()
     return [one.numpy().astype(np.uint8) for one in values]
 
 
@@ -50,7 +51,7 @@ def image_of(pictures: Iterable[Picture], count: int | None = None) -> Tensor:
         if i == 0:
             out = torch.empty(count, *picture.shape)
         if tuple(out.shape[1:3]) == picture.shape[:2]:
-            torch.div(torch.from_numpy(np.ascontiguousarray(picture)), 255, out=out[i])
+            torch.div(torch.from_numpy(np.array(picture)), 255, out=out[i])
         else:
             others.append((i, picture))
     return _of_several_sizes(out, others) if others else out

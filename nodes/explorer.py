@@ -12,9 +12,10 @@ from ..daam_core.render import outline
 from .convert import MAPS, MapsHandle, ground, image_of, mask_batch, with_pictures
 from .explorer_choice import mask_of
 from .explorer_store import EXPLORED
+from .node_inputs import Node
 
 
-class Explorer(io.ComfyNode):
+class Explorer(Node):
     """Maps in, the page in the node; the MASK of what was chosen there out."""
 
     @classmethod

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..daam_core.errors import DetailMissing
+from ..daam_core.errors import DetailMissing, quoted
 from ..daam_core.explorer.page_data import Axis, PageData, detail_data
 from ..daam_core.explorer.selection import Choice, choice_mask, read_choice, united_pixels
 from ..daam_core.maps.heatmaps import HeatMaps
@@ -53,5 +53,5 @@ def _check_kept(maps: HeatMaps, axis: Axis) -> None:
     if axis != "frames" and not kept:
         also = "layers + steps" if detail is not None else axis
         raise DetailMissing(
-            f"The {axis} were not kept apart. Set `detail` to {also!r} in the Record Attention node and queue again."
+            f"The {axis} were not kept apart. Set `detail` to {quoted(also)} in the Record Attention node and queue again."
         )

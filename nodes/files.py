@@ -8,17 +8,18 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..daam_core.errors import BadArgument, BadRecord, CannotWrite
+from ..daam_core.errors import BadArgument, BadRecord, CannotWrite, quoted
 from ..daam_core.files import writable_folder
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.types import Size
 from .convert import MAPS, MapsHandle
+from .node_inputs import Node
 from .safe_paths import SUFFIX, inside, records_in
 
 _FOLDERS = {"output": folder_paths.get_output_directory, "input": folder_paths.get_input_directory}
 
 
-class SaveMaps(io.ComfyNode):
+class SaveMaps(Node):
     """Maps in, files out."""
 
     @classmethod
@@ -50,7 +51,7 @@ class SaveMaps(io.ComfyNode):
         return io.NodeOutput(text, ui={"text": (text,)})
 
 
-class LoadMaps(io.ComfyNode):
+class LoadMaps(Node):
     """A record's name in, maps out."""
 
     @classmethod
@@ -112,7 +113,7 @@ def _next_file(root: Path, prefix: str, size: Size) -> tuple[Path, str, int]:
         folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, str(root), width, height)
     except OSError as error:  # the host makes the folder, too
         raise CannotWrite(
-            f"Cannot write {prefix!r} into {root}: {error.strerror or error}. Choose another filename_prefix."
+            f"Cannot write {quoted(prefix)} into {root}: {error.strerror or error}. Choose another filename_prefix."
         ) from None
     return writable_folder(folder), name, counter
 
@@ -127,5 +128,5 @@ def _path(record: str) -> Path:
     except OSError:  # longer than any file's name
         found = False
     if not found:
-        raise BadRecord(f"There is no record {name!r:.120} in the {kind} folder. Save Heat Maps writes one.")
+        raise BadRecord(f"There is no record {quoted(name)} in the {kind} folder. Save Heat Maps writes one.")
     return path

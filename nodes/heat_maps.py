@@ -25,6 +25,7 @@ from .concepts import say_presence
 from .convert import MAPS, MapsHandle, Picture, frames_shown, ground, grounds, hidden, image_of, with_pictures
 from .executed_graph import connected_outputs, graph_of, is_connected, records_before
 from .mask import united
+from .node_inputs import Node
 from .parse_inputs import (
     AGGREGATION_HELP,
     DRAWN_WORDS_HELP,
@@ -52,7 +53,7 @@ _CONCEPTS_ARE_WHOLE = (
 CAPTION_HELP = "Write the word and the range of its heat below each picture; without, overlays have the picture's own size."
 
 
-class HeatMapsNode(io.ComfyNode):
+class HeatMapsNode(Node):
     """LATENT (and IMAGE) in; maps, overlays, soft masks and the list of words out."""
 
     @classmethod

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ..daam_core import masks as core
 from ..daam_core.defaults import DEFAULT_TAU
-from ..daam_core.errors import BadArgument, DetailMissing
+from ..daam_core.errors import BadArgument, DetailMissing, quoted
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.masks.methods import MASK_METHODS
 from ..daam_core.render import outline
 from .concepts import say_presence
 from .convert import MAPS, MapsHandle, frames_shown, grounds, hidden, image_of, mask_batch, with_pictures
+from .node_inputs import Node
 from .parse_inputs import WORDS_HELP, of_frames, side_of, words_of_each
 
 SOFT = "soft"
@@ -26,7 +27,7 @@ _FRAMES_HELP = (
 )
 
 
-class MaskNode(io.ComfyNode):
+class MaskNode(Node):
     """Maps and words in, one MASK a picture out."""
 
     @classmethod
@@ -152,7 +153,7 @@ def word_masks(maps: HeatMaps, words: list[str], method: str, tau: float, agains
         except DetailMissing as error:
             told = method_needs(method)
             if not told:
-                raise BadArgument(f"The method {method!r} needs something that was not recorded.") from error
+                raise BadArgument(f"The method {quoted(method)} needs something that was not recorded.") from error
             raise DetailMissing(told) from error
     return parts
 

@@ -16,10 +16,11 @@ from ..daam_core.render import step_frames
 from .concepts import say_presence
 from .convert import MAPS, MapsHandle, ground, hidden, image_of, with_pictures
 from .heat_maps import CAPTION_HELP, COLOURS, drawn_overlays
+from .node_inputs import Node
 from .parse_inputs import DRAWN_WORDS_HELP, drawn_words, side_of, words_of_each
 
 
-class Overlay(io.ComfyNode):
+class Overlay(Node):
     """Maps (and IMAGE) and words in, one picture a word out."""
 
     @classmethod
@@ -63,7 +64,7 @@ class Overlay(io.ComfyNode):
         return io.NodeOutput(drawn_overlays(handle, names, opacity, colour_map, caption, edge))
 
 
-class Timeline(io.ComfyNode):
+class Timeline(Node):
     """Maps with steps kept apart in, one frame a step out."""
 
     @classmethod

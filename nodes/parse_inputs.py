@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from ..daam_core.errors import BadArgument, DetailMissing, NothingRecorded, WordNotFound
+from ..daam_core.errors import BadArgument, DetailMissing, NothingRecorded, WordNotFound, quoted
 from ..daam_core.maps.data import Aggregation
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.types import Relation
@@ -81,8 +81,8 @@ def words_of_each(text: str, handle: Sequence[HeatMaps]) -> list[list[str]]:
 def _another_prompt(number: int, maps: HeatMaps, told: str) -> str:
     return (
         f"The pictures of this batch were painted with different prompts, and picture {number} has another one "
-        f"({maps.prompt.text!r:.80}): {told} Ask for words that all of them have, or take the pictures apart with Latent From "
-        "Batch and Image From Batch."
+        f"({quoted(maps.prompt.text, 80)}): {told} Ask for words that all of them have, or take the pictures apart with Latent "
+        "From Batch and Image From Batch."
     )
 
 
@@ -128,8 +128,8 @@ def _check_word(word: str, maps: HeatMaps) -> None:
         parts = query.split()
         if len(parts) > 1 and all(_has(side, part) for part in parts):
             raise WordNotFound(
-                f"{query!r} does not stand in the prompt in one piece. For the words one by one, put commas between them: "
-                f"{', '.join(parts)}."
+                f"{quoted(query)} does not stand in the prompt in one piece. For the words one by one, put commas between "
+                f"them: {', '.join(parts)}."
             ) from error
         raise
 
@@ -253,9 +253,10 @@ def _layer_name(part: str, maps: HeatMaps) -> str:
     if part in names or part.lower() in ("down", "mid", "up"):
         return part if part in names else part.lower()
     near = _BLOCKS.get(part.lower()) or next(iter(difflib.get_close_matches(part, ["down", "mid", "up", *names], 1)), None)
-    hint = f" Did you mean {near!r}?" if near else ""
+    hint = f" Did you mean {quoted(near)}?" if near else ""
     raise BadArgument(
-        f"There is no layer {part!r}.{hint} Layers are down, mid, up, or numbers from 0 to {len(maps.layers) - 1}, such as 0-4."
+        f"There is no layer {quoted(part)}.{hint} Layers are down, mid, up, or numbers from 0 to "
+        f"{len(maps.layers) - 1}, such as 0-4."
     )
 
 
@@ -270,11 +271,11 @@ def numbers(text: str, what: str) -> list[int]:
         if not part:
             continue
         if not _is_range(part):
-            raise BadArgument(f"{what} are numbers and ranges such as '0-4, 7, -1', not {part!r}.")
+            raise BadArgument(f"{what} are numbers and ranges such as '0-4, 7, -1', not {quoted(part)}.")
         first, last = re.fullmatch(r"(-?\d{1,5})(?:\s*-\s*(\d{1,5}))?", part).groups()  # type: ignore[union-attr]
         low, high = int(first), int(first if last is None else last)
         if last is not None and not 0 <= low <= high:
-            raise BadArgument(f"{what} go from the smaller number to the larger, such as '4-9', not {part!r}.")
+            raise BadArgument(f"{what} go from the smaller number to the larger, such as '4-9', not {quoted(part)}.")
         found += range(low, high + 1)
     return list(dict.fromkeys(found))
 

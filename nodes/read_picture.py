@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..daam_core.capture.buffers import StoreOptions
 from ..daam_core.defaults import DEFAULT_NOISE
-from ..daam_core.errors import BadArgument
+from ..daam_core.errors import BadArgument, quoted
 from ..daam_core.maps.crop import cut_back
 from ..daam_core.masks.validate import checked_number
 from ..daam_core.validate import checked_levels, checked_prompt
@@ -23,6 +23,7 @@ from .capture.recording_encoder import recording_clip
 from .capture.sampler_hooks import concept_encoder
 from .concepts import CONCEPTS, ConceptList, say_presence
 from .convert import MAPS, hidden, pictures_of
+from .node_inputs import Node
 from .record import DETAILS
 
 LEVELS = ", ".join(map(str, DEFAULT_NOISE))
@@ -31,7 +32,7 @@ MOST_PIXELS = 2**22
 """Pixels at which pictures are read, all of a batch together: 4 of 1024 x 1024."""
 
 
-class ReadPicture(io.ComfyNode):
+class ReadPicture(Node):
     """MODEL, CLIP, VAE, IMAGE and a text in; maps out."""
 
     @classmethod
@@ -135,7 +136,7 @@ def levels_of(text: str) -> list[float]:
     try:
         return [float(part) for part in text.replace(",", " ").split()]
     except ValueError:
-        raise BadArgument(f"noise is a list of levels from 1 to 999, as in {LEVELS}; not {text!r:.80}.") from None
+        raise BadArgument(f"noise is a list of levels from 1 to 999, as in {LEVELS}; not {quoted(text, 80)}.") from None
 
 
 def reading_size(size: tuple[int, int], count: int, megapixels: float) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from .capture.sampler_hooks import concept_encoder, recording_model
 from .concepts import CONCEPTS, CONCEPTS_HELP, ConceptList
 from .convert import hidden
 from .executed_graph import digests, graph_of
+from .node_inputs import Node
 
 DETAILS = ["off", "layers", "steps", "layers + steps"]
 RELATIONS: dict[str, tuple[Relation, ...]] = {
@@ -37,7 +38,7 @@ OUTPUT_HELP = (
 )
 
 
-class Record(io.ComfyNode):
+class Record(Node):
     """MODEL and CLIP in, MODEL and CLIP out; the picture stays what it was, bit for bit."""
 
     @classmethod

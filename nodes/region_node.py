@@ -10,10 +10,11 @@ from ..daam_core.maps.statistics import rank_region
 from ..daam_core.render import table
 from .concepts import presence_lines
 from .convert import MAPS, MapsHandle, as_many, image_of, resized
+from .node_inputs import Node
 from .parse_inputs import SOME_WORDS_HELP, words_of_each
 
 
-class WordsInRegion(io.ComfyNode):
+class WordsInRegion(Node):
     """Maps and MASK in, ranked words out."""
 
     @classmethod

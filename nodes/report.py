@@ -17,12 +17,13 @@ from ..daam_core.render import report_table
 from .concepts import presence_lines
 from .convert import MAPS, MapsHandle, as_many, ground, image_of, mask_batch
 from .heat_maps import unit_of
+from .node_inputs import Node
 from .parse_inputs import SOME_WORDS_HELP, side_of, words_of_each
 
 _WORD_HELP = "A word or phrase that stands in both prompts. Empty: every word that can be seen."
 
 
-class PromptReport(io.ComfyNode):
+class PromptReport(Node):
     """Maps in, a table as text and picture out."""
 
     @classmethod
@@ -65,7 +66,7 @@ class PromptReport(io.ComfyNode):
         return io.NodeOutput(text, image_of(tables), ui={"text": (text,)})
 
 
-class CompareMaps(io.ComfyNode):
+class CompareMaps(Node):
     """Two recordings and a word in; where the word's attention rose and fell out."""
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..daam_core.errors import BadArgument
+from ..daam_core.errors import BadArgument, quoted
 
 SUFFIX = ".safetensors"
 
@@ -19,7 +19,7 @@ def inside(folder: Path, name: str) -> Path:
     hostile = "\0" in name or Path(name).is_absolute()
     path = root if hostile else (root / name).resolve()
     if hostile or not path.is_relative_to(root):
-        raise BadArgument(f"{name!r} leads out of ComfyUI's {root.name} folder. Give a name inside of it.")
+        raise BadArgument(f"{quoted(name)} leads out of ComfyUI's {root.name} folder. Give a name inside of it.")
     return path
 
 

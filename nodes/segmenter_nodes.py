@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..daam_core.defaults import DEFAULT_TAU
-from ..daam_core.errors import BadArgument
+from ..daam_core.errors import BadArgument, quoted
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.maps.segmenter_prompts import MOST_POINTS, score_masks, segmenter_prompts
 from ..daam_core.masks.methods import MASK_METHODS
@@ -19,6 +19,7 @@ from ..daam_core.render.marks import mark_points
 from .concepts import presence_lines, say_presence
 from .convert import MAPS, MapsHandle, ground, hidden, image_of, resized, with_pictures
 from .mask import united
+from .node_inputs import Node
 from .parse_inputs import side_of, words_in
 
 BOXES = io.Custom("BOUNDING_BOX")
@@ -27,7 +28,7 @@ _WORD_HELP = "One word or phrase of the prompt; `house#2` is the second house, `
 _PICTURE_HELP = "Which picture of the batch, from 0."
 
 
-class WordToSegmenter(io.ComfyNode):
+class WordToSegmenter(Node):
     """Maps and a word in; points, boxes and a mask for a segmenter out."""
 
     @classmethod
@@ -102,7 +103,7 @@ class WordToSegmenter(io.ComfyNode):
         )
 
 
-class ScoreMasks(io.ComfyNode):
+class ScoreMasks(Node):
     """Maps, a word and masks of anybody in; how each fits the word, and the one that fits best, out."""
 
     @classmethod
@@ -142,7 +143,8 @@ class ScoreMasks(io.ComfyNode):
         full = max(score.share for score in scores)
         best = max(range(len(scores)), key=lambda i: (scores[i].share >= full / 2, scores[i].lift))
         lines = [
-            f"mask {i}: {score.share:.1%} of {name!r}, x{score.lift:.2f}, IoU {score.iou:.2f}" for i, score in enumerate(scores)
+            f"mask {i}: {score.share:.1%} of {quoted(name)}, x{score.lift:.2f}, IoU {score.iou:.2f}"
+            for i, score in enumerate(scores)
         ]
         lines += (notes := presence_lines(one, [name]))
         rows = [(f"mask {i}", s.share, f"{s.lift:.2f} x its size", f"{s.iou:.2f}") for i, s in enumerate(scores)]

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from ..daam_core.errors import UnsupportedModel
 from ..daam_core.tiny import weight_keys as names
 from ..daam_core.tiny.transformer_shape import SHIFT, TOKENS
+from .node_inputs import Node
 
 _WEIGHTS = Path(__file__).resolve().parents[1] / "daam_core" / "tiny" / "weights"
 _PIPELINE, _TRANSFORMER = _WEIGHTS / "pipeline", _WEIGHTS / "transformer"
@@ -30,7 +31,7 @@ _UNET, _JOINT = "unet", "transformer"
 _WHOLE = 77  # tokens of CLIP's chunks
 
 
-class TinyModel(io.ComfyNode):
+class TinyModel(Node):
     """Which of the two models in; MODEL, CLIP and VAE out."""
 
     @classmethod

@@ -7,13 +7,14 @@ from comfy_api.latest import io
 
 from ..daam_core.errors import DetailMissing
 from .convert import MAPS, MapsHandle, image_of
+from .node_inputs import Node
 from .parse_inputs import NOT_RECORDED, SOME_WORDS_HELP, words_of_each
 
 MOST_WORDS = 24
 """Words of a matrix where nobody chose any."""
 
 
-class WordMatrix(io.ComfyNode):
+class WordMatrix(Node):
     """Maps recorded with text->text in, a picture and a table of numbers out."""
 
     @classmethod

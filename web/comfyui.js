@@ -144,9 +144,18 @@ function explore(node) {
   widget.serialize = false;
   after(node, "onExecuted", told);
   // A workflow that is opened again while ComfyUI still knows its run.
-  after(node, "onConfigure", () => setTimeout(() => told(app.nodeOutputs?.[node.id]), 50));
+  after(node, "onConfigure", () => setTimeout(() => told(app.nodeOutputs?.[placeOf(node)]), 50));
   after(node, "onRemoved", () => watcher.disconnect());
   node.setSize([Math.max(node.size[0], SIZE[0]), Math.max(node.size[1], SIZE[1])]);
+}
+
+/**
+ * Under which name the page keeps what a node gave out: of a node in a subgraph with that subgraph's name before its number,
+ * which a node outside may have, too.
+ * @param {any} node
+ */
+function placeOf(node) {
+  return !node.graph || (node.graph.isRootGraph ?? true) ? node.id : `${node.graph.id}:${node.id}`;
 }
 
 /** The answer of a route of ours. @param {string} address @param {RequestInit} [options] @throws {Error} a sentence */

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
 from ..diffusers.reading import read_picture
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from ..lru_cache import LRUCache
 from ..maps.heatmaps import HeatMaps
 from ..picture_files import load_picture
@@ -75,5 +75,5 @@ def _read(pipe: Any, body: bytes, prompt: str, seed: int, turn: threading.Lock) 
 
 def _seed(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 10):
-        raise BadArgument(f"The seed is a whole number, not {text[:20]!r}.")
+        raise BadArgument(f"The seed is a whole number, not {quoted(text, 20)}.")
     return int(text)

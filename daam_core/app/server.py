@@ -14,7 +14,7 @@ import uvicorn
 
 from ..diffusers.generation import defaults
 from ..diffusers.loading import INSIDE, example_prompts, model_sentence
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from ..lru_cache import LRUCache
 from ..maps.heatmaps import HeatMaps
 from . import drop
@@ -74,7 +74,8 @@ def _check_free(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except (socket.gaierror, ValueError, TypeError):
-        raise BadArgument(f"{host!r:.80} is no address to listen on; give --host 127.0.0.1 for this machine alone.") from None
+        told = f"{quoted(host, 80)} is no address to listen on; give --host 127.0.0.1 for this machine alone."
+        raise BadArgument(told) from None
     except OSError as error:
         other = "--host" if error.errno == errno.EADDRNOTAVAIL else "--port"
         raise BadArgument(f"Cannot listen on {host}, port {port}: {error.strerror or error}. Give another {other}.") from None

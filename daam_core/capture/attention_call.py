@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModel
+from .parallelism import of_one_device
 
 
 @dataclass(eq=False, slots=True)
@@ -141,8 +142,7 @@ def from_dispatch(kwargs: Mapping[str, Any]) -> AttentionCall:
     Raises:
         UnsupportedModel: a mask that is no tensor, or attention spread over several devices.
     """
-    if kwargs.get("_parallel_config") is not None:
-        raise UnsupportedModel("Context parallel spreads one attention over several devices, which cannot be read.")
+    of_one_device(kwargs.get("_parallel_config"))
     q, k = kwargs["query"].transpose(1, 2), kwargs["key"].transpose(1, 2)
     mask = kwargs.get("attn_mask")
     if mask is not None and mask.dim() == 2 and mask.shape == (q.shape[0], k.shape[2]):

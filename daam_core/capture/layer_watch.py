@@ -21,8 +21,9 @@ class LayerWatch:
     """Notes in one forward which cross-attention layers are entered: each must give queries and keys, and must attend with
     them.
 
-    A hook on each layer would cost every step some hundred microseconds, so this is for a first step alone. Processors of
-    diffusers are known to attend so; what others do is computed once more.
+    A hook on each layer would cost every step some hundred microseconds, so this is for a first step alone, and for every
+    step where a layer has a processor of somebody's own. Those of diffusers are known to attend so; what others do is computed
+    once more.
 
     Args:
         layers: every layer of the UNet, by its number.

@@ -16,6 +16,7 @@ from .call_batching import CallBatch, HeldCalls
 from .compile_op import is_compiled
 from .concept_reader import ConceptReader
 from .family import Family
+from .parallelism import require_all_heads
 from .picture_text import PictureText, add_output_row, add_picture_row, add_row, add_self_row, add_text_row, waiting_batch
 from .text_rows import Snapshot, match_rows
 from .token_layout import RowLayout, TokenLayout
@@ -264,6 +265,7 @@ class ModelRecorder:
         )
         found = self._known.get(key)
         if found is None or not found.values.holds():
+            require_all_heads(self._model)
             layout, own = family.layout(self._model, arguments), family.text_rows(arguments)
             if len(own) != layout.batch:
                 raise UnsupportedModel(f"{type(self._model).__name__} was given {len(own)} texts for {layout.batch} pictures.")

@@ -24,6 +24,15 @@ def needs_proof(attn: Any) -> bool:
     return not own or any(getattr(attn, name, None) is not None for name in ("norm_q", "norm_k"))
 
 
+def may_change(attn: Any) -> bool:
+    """Whether a layer's processor or its `forward` is somebody's own: the same object may do something else in a later step
+    (prompt-to-prompt's controllers count the steps), so that one proof is none for the next."""
+    processor = getattr(attn, "processor", None)
+    if processor is None:
+        return False
+    return not type(processor).__module__.startswith("diffusers.") or forward_of_others(attn) is not None
+
+
 def forward_of_others(attn: Any) -> Any:
     """What stands in the place of the `forward` of a layer that has a processor, and may not call it (prompt-to-prompt's
     controllers); None where it is diffusers' own, also with hooks around it."""

@@ -30,6 +30,7 @@ from .layer_watch import LayerWatch, require_paired
 from .noted_layers import take_notes
 from .plain_weights import plain_weights
 from .planned_layers import PlannedLayers
+from .processor_proof import may_change
 from .projection_hooks import QKHook
 from .projection_wrapper import NOTE, READ, SKIP, Note
 from .unet_forward import AttentionReceiver, inputs_of
@@ -78,6 +79,7 @@ class UNetAttentionHooks:
         self._key_weights: list[dict[str, Tensor | None]] = []
         self._read: list[int] = []
         self._watch: LayerWatch | None = None
+        self._changing = False  # layers of somebody's own are proved in every step
         self._unwatched = self._cached = False
         self._owners = spatial_transformers(self._inner)
         if not self._owners:
@@ -134,7 +136,7 @@ class UNetAttentionHooks:
             if receiver.begin_forward(inputs):
                 self.planned = receiver.planned()
                 self._set_modes(self.planned)
-                if self._unwatched:
+                if self._unwatched or self._changing:
                     self._begin_watch(inputs.text_bias)
                 self.context, self.thread = inputs.context, get_ident()
         except Exception as error:
@@ -289,6 +291,7 @@ class UNetAttentionHooks:
         if self._layers.exchanged():
             self._layers = self._found_layers()
         self._self_detached, self._modes = False, (frozenset(), True)
+        self._changing = self._op is None and any(may_change(hook.attn) for hook in self._layers.hooks)
         for grid_hook in self._layers.grids:
             self._layer_handles.append(grid_hook.attach(self._op is not None))
         for hook in self._layers.hooks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from ..errors import DaamLensError
+from ..errors import DaamLensError, quoted
 from ..validate import checked_device, checked_model
 
 SAVES = ("picture", "overlays", "masks", "animation", "sheet", "relations", "report", "explorer", "record")
@@ -18,7 +18,7 @@ def whole_argument(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
         try:
             value = int(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+            raise argparse.ArgumentTypeError(f"{quoted(text)} is not a whole number") from None
         if not least <= value <= most:
             upper = "2^63 - 1" if most == 2**63 - 1 else most
             raise argparse.ArgumentTypeError(f"{text[:40]} is not a whole number from {least} to {upper}")
@@ -32,7 +32,7 @@ def number_argument(least: float, most: float = float("inf")) -> Callable[[str],
         try:
             value = float(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+            raise argparse.ArgumentTypeError(f"{quoted(text)} is not a number") from None
         if not least <= value <= most or value == float("inf"):
             wanted = f"between {least:g} and {most:g}" if most < float("inf") else f"a number from {least:g} on"
             raise argparse.ArgumentTypeError(f"{text} is not {wanted}")
@@ -49,7 +49,8 @@ def area_argument(text: str) -> tuple[float, str]:
     except ValueError:
         value = float("nan")
     if not 0 <= value <= (2**53 if unit == "px" else 100):
-        raise argparse.ArgumentTypeError(f"{text!r} is no area: per cent of the picture, as in 0.5, or pixels, as in 20px")
+        told = f"{quoted(text)} is no area: per cent of the picture, as in 0.5, or pixels, as in 20px"
+        raise argparse.ArgumentTypeError(told)
     return value, unit
 
 
@@ -59,7 +60,7 @@ def size_argument(text: str) -> tuple[int, int]:
     except ValueError:
         sides = []
     if len(sides) not in (1, 2) or min(sides) < 8 or any(side % 8 for side in sides):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size: height x width, multiples of 8, as in 512x768")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not a size: height x width, multiples of 8, as in 512x768")
     return sides[0], sides[-1]
 
 
@@ -67,7 +68,7 @@ def region_argument(text: str) -> tuple[int, int, int, int]:
     try:
         x, y, width, height = (int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a region: x,y,width,height, as in 32,32,64,64") from None
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is not a region: x,y,width,height, as in 32,32,64,64") from None
     return x, y, width, height
 
 
@@ -78,7 +79,7 @@ def frames_argument(text: str) -> tuple[int, ...] | str:
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of frames, as in 0,3,-1, and not `video`") from None
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no list of frames, as in 0,3,-1, and not `video`") from None
 
 
 def levels_argument(text: str) -> tuple[float, ...]:
@@ -88,7 +89,7 @@ def levels_argument(text: str) -> tuple[float, ...]:
     except ValueError:
         levels = ()
     if not levels or not all(1 <= level <= 999 for level in levels):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of noise levels from 1 to 999, as in 300,200,100,50")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no list of noise levels from 1 to 999, as in 300,200,100,50")
     return levels
 
 
@@ -102,7 +103,7 @@ def words_argument(text: str) -> list[str]:
 def saves_argument(text: str) -> tuple[str, ...]:
     wanted = tuple(part.strip() for part in text.split(",") if part.strip())
     if not wanted or (unknown := [part for part in wanted if part not in SAVES]):
-        raise argparse.ArgumentTypeError(f"{(unknown[0] if wanted else text)!r} is none of {', '.join(SAVES)}")
+        raise argparse.ArgumentTypeError(f"{quoted(unknown[0] if wanted else text)} is none of {', '.join(SAVES)}")
     return wanted
 
 
@@ -112,7 +113,7 @@ def relations_argument(text: str) -> tuple[str, ...]:
     if not wanted or (unknown := [part for part in wanted if part not in RELATIONS]):
         named = ", ".join(name.replace("->", "-to-") for name in RELATIONS)
         hint = "; a shell takes > for a file, write -to-" if text.endswith("-") else ""
-        raise argparse.ArgumentTypeError(f"{(unknown[0] if wanted else text)!r} is none of {named}{hint}")
+        raise argparse.ArgumentTypeError(f"{quoted(unknown[0] if wanted else text)} is none of {named}{hint}")
     return wanted
 
 

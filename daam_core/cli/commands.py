@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import BadArgument, MissingPackage, WordNotFound
+from ..errors import BadArgument, MissingPackage, WordNotFound, quoted
 from ..files import file_name, file_names, shown, writable_folder, write_png
 from ..packages import install_line
 from ..prompt.concepts import concepts_of
@@ -48,7 +48,8 @@ def generate(args: argparse.Namespace) -> None:
     if "picture" in args.save and maps.video is not None:
         done.paths += write_video_itself(maps, folder, args.fps)
     if lost := maps.prompt.truncated:
-        done.notes.append(f"The model did not read the last {len(lost)} words, from {lost[0]!r} on: its text encoder was full.")
+        first = quoted(lost[0])
+        done.notes.append(f"The model did not read the last {len(lost)} words, from {first} on: its text encoder was full.")
     if "record" in args.save:
         done.paths.append(maps.save(folder / "record.safetensors"))
     if args.encoder is not None:
@@ -236,7 +237,9 @@ def check_typed_words(prompt: str, words: Sequence[str]) -> None:
     for word in words:
         key = re.sub(r"#\d+$", "", search_key(word))
         if key not in typed and search_key(word) not in SPECIALS:
-            raise WordNotFound(f"{word!r} is not in the prompt {prompt!r:.200}. --words takes words and phrases of it.")
+            raise WordNotFound(
+                f"{quoted(word)} is not in the prompt {quoted(prompt, 200)}. --words takes words and phrases of it."
+            )
 
 
 def check_names(args: argparse.Namespace) -> None:
@@ -246,9 +249,9 @@ def check_names(args: argparse.Namespace) -> None:
     from ..render.colormaps import colour_table
 
     if args.method not in MASK_METHODS:
-        raise BadArgument(f"There is no mask method {args.method!r}; there are {', '.join(MASK_METHODS)}.")
+        raise BadArgument(f"There is no mask method {quoted(args.method)}; there are {', '.join(MASK_METHODS)}.")
     if args.aggregation not in AGGREGATIONS:
-        raise BadArgument(f"There is no aggregation {args.aggregation!r}; there are {', '.join(AGGREGATIONS)}.")
+        raise BadArgument(f"There is no aggregation {quoted(args.aggregation)}; there are {', '.join(AGGREGATIONS)}.")
     colour_table(args.colormap)
 
 

@@ -8,12 +8,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from types import FrameType
 from typing import NoReturn
 
-from ..errors import BadArgument, DaamLensError, out_of_memory
+from ..errors import BadArgument, DaamLensError, out_of_memory, quoted
+from ..packages import install_line
 from .output import any_terminal, drop, flush, is_about_output, only_printable, printable
 from .subcommands import add_subcommands
 
@@ -22,6 +27,9 @@ INTERRUPTED = 130  # what a shell reports for Ctrl-C
 PIPE_CLOSED = 141  # what a shell reports for a reader that left
 _SAY_IT_THEMSELVES = ("--negative", "--prompt", "--words", "--word", "--concepts")
 """Options that say themselves what is wrong with an empty text, or to which it means nothing."""
+
+_TOO_LONG = re.compile(r"'(?:[^'\\]|\\.){121,}'|\S{121,}")
+"""What argparse repeats whole: an argument, in quotes or without."""
 
 _DESCRIPTION = """\
 Which pixels did each word of a prompt paint?
@@ -49,6 +57,7 @@ class _Parser(argparse.ArgumentParser):
         if message.endswith("expected one argument"):
             option = message.removeprefix("argument ").partition(":")[0].split("/")[-1]
             message += f" (a value that begins with a hyphen is written {option}=-1)"
+        message = _TOO_LONG.sub(lambda found: f"{found[0][:119]}…" + "'" * found[0].startswith("'"), message)
         raise BadArgument(f"{message[:1].upper()}{message[1:]}; `{self.prog} --help` explains the arguments.")
 
 
@@ -80,6 +89,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    with _noted_interrupts() as pressed:
+        try:
+            return _told(arguments, pressed)
+        except KeyboardInterrupt:
+            return _complain("stopped.", INTERRUPTED)
+        except Exception:
+            # A library that is being imported may swallow Ctrl-C and fail of what is missing then.
+            if not pressed:
+                raise
+            return _complain("stopped.", INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Inside the block Ctrl-C does what it does, and is put down in the list."""
+    pressed: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        signal.default_int_handler(number, frame)
+
+    # Whoever runs us has a handler of its own, or none; in another thread than the first there can be none.
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )  # fmt: skip
+    if ours:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        if ours and signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _told(arguments: Sequence[str], pressed: Sequence[int]) -> int:
+    """Run one command, and say in a sentence what a user can cause."""
     try:
         _check_filled(arguments)
         args = build_parser(arguments).parse_args(arguments)
@@ -87,9 +133,14 @@ def _run(arguments: Sequence[str]) -> int:
         with only_printable():
             return run(args) or 0
     except DaamLensError as error:
+        if pressed:
+            raise
         return _complain(str(error), USER_ERROR)
-    except KeyboardInterrupt:
-        return _complain("stopped.", INTERRUPTED)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if pressed or package in ("", "daam_core"):
+            raise
+        return _complain(f"The package {quoted(package)} is not installed here: {install_line('demo')}", USER_ERROR)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise

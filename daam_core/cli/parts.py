@@ -112,14 +112,10 @@ def grey(mask: Tensor) -> Any:
 
 def write_sheet(maps: HeatMaps, words: Sequence[str], folder: Path, args: argparse.Namespace) -> Path:
     """`contact_sheet.png` of the words. Raises CannotWrite."""
-    from ..maps.statistics import mean_probability
-    from ..render import contact_sheet, word_sheet
+    from ..render import word_sheet
 
-    if maps.num_frames > 1:
-        sheet = word_sheet(maps, words, opacity=args.opacity, colormap=args.colormap)
-    else:
-        heats = dict(zip(map(maps.caption, words), mean_probability(maps, words, maps.size), strict=True))
-        sheet = contact_sheet(_picture(maps), heats, maps.sheet_title(words), args.opacity, args.colormap, unit="%")
+    shown = maps if maps.num_frames > 1 or maps.picture is not None else maps.with_picture(_picture(maps))
+    sheet = word_sheet(shown, words, opacity=args.opacity, colormap=args.colormap)
     return write_png(folder / "contact_sheet.png", sheet)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadArgument, WordNotFound
+from ..errors import BadArgument, WordNotFound, quoted
 from ..files import bounded_text, shown, writable_folder, write_text
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def read_annotations(path: Path) -> dict[str, dict[str, bool]]:
                 raise BadArgument(f"{path}, line {number}: a record, a word, and yes or no are needed; got {_cut(line)}.")
             seen = _YES[present.lower()]
             if told.setdefault(record, {}).setdefault(word, seen) != seen:
-                raise BadArgument(f"{path}, line {number}: it says yes and no of {word!r:.60} in {record}.")
+                raise BadArgument(f"{path}, line {number}: it says yes and no of {quoted(word, 60)} in {record}.")
     except OSError as error:
         raise BadArgument(f"The annotations {path} cannot be read: {error.strerror or error}.") from error
     except (UnicodeDecodeError, csv.Error) as error:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import BadArgument, DaamLensError, UnsupportedModel, out_of_memory
+from ..errors import BadArgument, DaamLensError, UnsupportedModel, out_of_memory, quoted
 from .attention_trace import AttentionTrace
 from .call_options import arguments_of, call_options
 from .outputs import output_pictures, pictures_of
@@ -71,7 +71,7 @@ def generate_recorded(
 def _shown(settings: Settings) -> str:
     """What was asked for, in words."""
     named: dict[str, object] = {"steps": settings.steps, "guidance": settings.guidance, "negative": settings.negative or None}
-    said = [f"{name} {value!r}" for name, value in named.items() if value is not None]
+    said = [f"{name} {quoted(value)}" for name, value in named.items() if value is not None]
     if settings.size is not None:
         said.insert(0, f"size {settings.size[0]} x {settings.size[1]}")
     return ", ".join(said) or "its own"

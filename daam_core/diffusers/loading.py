@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..capture.refused_families import class_names, refused_unet
-from ..errors import MissingPackage, UnsupportedModel
+from ..errors import MissingPackage, UnsupportedModel, out_of_memory, quoted
 from ..files import bounded_text
 from ..packages import install_line
 from ..validate import checked_device, checked_model
+from .loaded_parts import fault_of_parts
 from .model_folder import (
     check_weight_indexes,
     package_of,
@@ -63,8 +64,9 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
             f"{name} needs {package_of(error)}, which is missing here, broken, or of a version that does not fit the others. "
             f"What is known to fit together: {install_line('demo')}"
         ) from error
-    if bare := _without_weights(pipe):
-        raise UnsupportedModel(f"{name} has no weights for {bare}: the file is of another model, or not whole. Copy it again.")
+    folder = Path(name).expanduser()
+    if fault := fault_of_parts(pipe, name, folder if name not in INSIDE and folder.is_dir() else None):
+        raise UnsupportedModel(fault)
     if reason := refused_unet(class_names(pipe)):
         raise UnsupportedModel(f"{name} is a {type(pipe).__name__}, which cannot be read: {reason}.")
     if getattr(pipe, "unet", None) is None and getattr(pipe, "transformer", None) is None:
@@ -72,11 +74,11 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
     try:
         return pipe.to(where)
     except (RuntimeError, AssertionError) as error:
-        if "memory" in str(error):
+        if out_of_memory(error):
             raise
         raise UnsupportedModel(
-            f"The model cannot run on {where!r}: this PyTorch ({torch.__version__}) finds no such device here. Leave --device "
-            "out to take what there is."
+            f"The model cannot run on {quoted(where)}: this PyTorch ({torch.__version__}) finds no such device here. Leave "
+            "--device out to take what there is."
         ) from error
 
 
@@ -123,9 +125,9 @@ def _from_files(name: str, device: str) -> Any:
         if refusal := refusal_within(error):
             raise refusal from None
         if folder.exists():
-            told = f"The folder {name!r} could not be loaded as a pipeline. {reason_in_files(folder, error)}"
+            told = f"The folder {quoted(name)} could not be loaded as a pipeline. {reason_in_files(folder, error)}"
         else:
-            told = f"There is no folder {name!r}, and from the hub it could not be loaded. {reason_on_hub(error)}"
+            told = f"There is no folder {quoted(name)}, and from the hub it could not be loaded. {reason_on_hub(error)}"
         raise UnsupportedModel(told) from error
 
 
@@ -149,12 +151,14 @@ def _check_parts(diffusers: Any, folder: Path) -> None:
     placeholder = hasattr(pipeline, "_backends")  # for a class whose packages are missing; it tells which when it is loaded
     if not placeholder and not (isinstance(pipeline, type) and issubclass(pipeline, diffusers.DiffusionPipeline)):
         raise UnsupportedModel(
-            f"{folder / INDEX} names {kind!r:.60} as what it is, which is no pipeline of diffusers; code that lies beside a "
-            "model is not run."
+            f"{folder / INDEX} names {quoted(kind, 60)} as what it is, which is no pipeline of diffusers; code that lies "
+            "beside a model is not run."
         )
     for name in parts_of(told):
         if Path(name).name != name or not (folder / name).is_dir() or not any((folder / name).iterdir()):
-            raise UnsupportedModel(f"{folder} has no {name[:60]!r}, which its {INDEX} names as a part; copy the model again.")
+            raise UnsupportedModel(
+                f"{folder} has no {quoted(name, 60)}, which its {INDEX} names as a part; copy the model again."
+            )
 
 
 def _loaded(diffusers: Any, where: str, device: str) -> Any:
@@ -174,16 +178,6 @@ def _loaded(diffusers: Any, where: str, device: str) -> Any:
     # A model that has pipelines for several tasks is to make pictures from text, whichever it was saved with.
     kind = diffusers.AutoPipelineForText2Image if _paints_from_text(parts) else diffusers.DiffusionPipeline
     return kind.from_pretrained(where, torch_dtype=dtype, use_safetensors=True)
-
-
-def _without_weights(pipe: Any) -> str:
-    """Which part of a pipeline has tensors that no file filled; empty where all have one."""
-    import torch
-
-    for name, part in getattr(pipe, "components", {}).items():
-        if isinstance(part, torch.nn.Module) and (bare := [x for x, value in part.named_parameters() if value.is_meta]):
-            return f"{len(bare)} tensors of its part {name!r}, such as {bare[0]:.80}"
-    return ""
 
 
 def _is_modular(where: str) -> bool:

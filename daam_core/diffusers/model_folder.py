@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..errors import UnsupportedModel
+from ..errors import UnsupportedModel, quoted
 from ..files import bounded_text
 
 CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
@@ -97,8 +97,8 @@ def check_weight_indexes(folder: Path) -> None:
         for name in _named_in(path):
             if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
                 raise UnsupportedModel(
-                    f"{path} names {name!r:.80} as weights: only safetensors that lie beside it are loaded, no pickle and "
-                    "nothing from elsewhere."
+                    f"{path} names {quoted(name, 80)} as weights: only safetensors that lie beside it are loaded, no pickle "
+                    "and nothing from elsewhere."
                 )
 
 
@@ -123,21 +123,28 @@ def _settings_in(path: Path) -> dict[str, Any] | None:
 def _fault_of_weights(path: Path) -> str:
     """Whether a file of safetensors is whole, by its header; no tensor is read."""
     try:
+        with path.open("rb") as file:
+            if file.read(len(_POINTER)) == _POINTER:
+                return f"{path} is a pointer of Git LFS, not the weights: run `git lfs pull` in the model's folder."
+    except OSError:
+        pass
+    return "" if header_of(path) is not None else f"{path} is damaged or cut off: it is no whole file of safetensors. {_AGAIN}"
+
+
+def header_of(path: Path) -> dict[str, Any] | None:
+    """What a file of safetensors says of its tensors (`dtype`, `shape`, `data_offsets`) by their names, and `__metadata__`;
+    None of one that is not whole. No tensor is read."""
+    try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(len(_POINTER))
-            if start == _POINTER:
-                return f"{path} is a pointer of Git LFS, not the weights: run `git lfs pull` in the model's folder."
-            length = struct.unpack("<Q", start[:8])[0]
+            length = struct.unpack("<Q", file.read(8))[0]
             if not 2 <= length <= min(size - 8, LARGEST_HEADER):
-                raise ValueError
-            file.seek(8)
-            header = json.loads(file.read(length))
+                return None
+            header: dict[str, Any] = json.loads(file.read(length))
         ends = [one["data_offsets"][1] for name, one in header.items() if name != "__metadata__"]
-        whole = max(ends, default=0) == size - 8 - length
+        return header if max(ends, default=0) == size - 8 - length else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error):
-        whole = False
-    return "" if whole else f"{path} is damaged or cut off: it is no whole file of safetensors. {_AGAIN}"
+        return None
 
 
 # -- what a library's error means --------------------------------------------------------------------------------------
@@ -181,7 +188,7 @@ def package_of(error: BaseException) -> str:
     """The package that an error while importing is about, as far as it can be told."""
     found = _PACKAGE.search(str(error))
     name = next(filter(None, found.groups()), "") if found else getattr(error, "name", None) or ""
-    return f"the package {name.partition('.')[0]!r:.60}" if name else "a package"
+    return f"the package {quoted(name.partition('.')[0], 60)}" if name else "a package"
 
 
 def _part_at(error: BaseException) -> str:
@@ -192,4 +199,4 @@ def _part_at(error: BaseException) -> str:
             name = step.tb_frame.f_locals.get("name")
             found = name if isinstance(name, str) else found
         step = step.tb_next
-    return f" of its part {found!r:.60}" if found else ""
+    return f" of its part {quoted(found, 60)}" if found else ""

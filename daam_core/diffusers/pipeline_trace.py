@@ -32,7 +32,7 @@ from .encodings import (
 from .outputs import output_pictures, output_size
 from .pipeline_call import CallRecording, PipelineCall, add_given_embeddings, call_arguments
 from .scheduler_steps import class_that_steps, steps_are_unknown, timestep_of
-from .videos import REFERENCES, output_videos, reference_frames
+from .videos import REFERENCES, REFERENCES_BEHIND, output_videos, reference_frames, references_behind
 
 ENCODERS = ("encode_prompt", "encode_prompt_multiple_images")
 """What pipelines call the method that makes a prompt's embeddings."""
@@ -157,6 +157,7 @@ class PipelineTrace(AttentionTrace):
         # The whole call's arguments would keep its embeddings and pictures.
         given = {name: value for name, value in call.given.items() if isinstance(value, (int, str))}
         given[REFERENCES] = reference_frames(call.given, self._pipe)
+        given[REFERENCES_BEHIND] = references_behind(call.given, self._pipe)
         made = Generation(recording, recording.num_images, pictures=pictures, given=given)
         try:
             made.size, made.videos = self._size(call, output), output_videos(output, call.given)

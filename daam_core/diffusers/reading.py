@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..defaults import DEFAULT_NOISE
-from ..errors import DaamLensError, NothingRecorded, UnsupportedModel
+from ..errors import DaamLensError, NothingRecorded, UnsupportedModel, out_of_memory
 from ..maps.crop import cut_back
 from ..maps.heatmaps import Aggregation, HeatMaps
 from ..picture_input import checked_picture, padded, reading_size, scaled
@@ -148,7 +148,7 @@ class _PipelineReader:
             UnsupportedModel: what the model was shown is not what the autoencoder made of the picture.
         """
         pipe = self._pipe
-        with _said(pipe):
+        with _said(pipe, (picture.shape[0], picture.shape[1])):
             raw = raw_latent(pipe, picture)
             clean = normalized(pipe, raw)
         schedule = level_scheduler(pipe.scheduler, levels, seed)
@@ -161,7 +161,7 @@ class _PipelineReader:
 
     def run(self, prompt: str, size: Size, passes: int) -> None:
         """The pipeline's own call. Raises UnsupportedModel where it fails."""
-        with _said(self._pipe):
+        with _said(self._pipe, size):
             self._pipe(**self._call(prompt, size, passes))
 
     def _call(self, prompt: str, size: Size, passes: int) -> dict[str, Any]:
@@ -219,15 +219,22 @@ class _LatentsGiven:
 
 
 @contextmanager
-def _said(pipe: Any) -> Iterator[None]:
-    """What a pipeline that was not foreseen raises inside the block, as one sentence. Raises UnsupportedModel."""
+def _said(pipe: Any, size: Size) -> Iterator[None]:
+    """What a pipeline raises inside the block that was not foreseen, or takes no picture of (height, width), as one sentence.
+
+    Raises:
+        UnsupportedModel: anything but a lack of memory.
+    """
     try:
         yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, DaamLensError) or "memory" in str(error):
+        if isinstance(error, DaamLensError) or out_of_memory(error):
             raise
+        own = defaults(pipe).size or size
         raise UnsupportedModel(
-            f"{type(pipe).__name__} could not be shown a picture in place of the noise it starts from ({type(error).__name__})."
+            f"{type(pipe).__name__} could not be shown a picture of {size[1]} x {size[0]} pixels in place of the noise it "
+            f"starts from ({type(error).__name__}). Its own size is {own[1]} x {own[0]}: give another size, or cut a long "
+            "picture."
         ) from error
 
 

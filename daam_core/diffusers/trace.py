@@ -9,7 +9,7 @@ import torch
 
 from ..attention.concepts import CONCEPT_RULES, ConceptRule
 from ..capture.buffers import StoreOptions
-from ..errors import BadArgument, UnsupportedModel
+from ..errors import BadArgument, UnsupportedModel, quoted
 from ..prompt.concepts import concepts_of
 from ..types import Relation
 from .attention_trace import AttentionTrace
@@ -101,7 +101,7 @@ def trace(
     texts = None if prompts is None else (prompts,) if isinstance(prompts, str) else tuple(prompts)
     wanted = () if concepts is None else concepts_of(concepts)
     if concept_rule not in CONCEPT_RULES:
-        raise BadArgument(f"There is no rule {concept_rule!r} for concepts; there are {', '.join(CONCEPT_RULES)}.")
+        raise BadArgument(f"There is no rule {quoted(concept_rule)} for concepts; there are {', '.join(CONCEPT_RULES)}.")
     modular = is_modular(pipe)
     if modular and wanted:
         raise UnsupportedModel(

@@ -19,7 +19,7 @@ from ..capture.model_recorder import ModelRecorder
 from ..capture.text_streams import TEXT_STREAMS
 from ..capture.transformer_hooks import TransformerHooks
 from ..capture.transformer_recording import TransformerRecording
-from ..errors import BadArgument, NothingRecorded, UnsupportedModel
+from ..errors import BadArgument, NothingRecorded, UnsupportedModel, quoted
 from ..maps.heatmaps import Aggregation, HeatMaps
 from ..prompt.concepts import Concept
 from .encoded_concepts import encode_transformer_concepts
@@ -75,14 +75,14 @@ class TransformerTrace(PipelineTrace):
             )
         if self._concept_rule != "prompt" and self._families[0].name in TEXT_STREAMS:
             raise BadArgument(
-                f"The rule {self._concept_rule!r} is one of cross-attention; {self._families[0].name} has text and picture in "
-                "one attention, where concepts are read by ConceptAttention's rule: leave `concept_rule` out."
+                f"The rule {quoted(self._concept_rule)} is one of cross-attention; {self._families[0].name} has text and "
+                "picture in one attention, where concepts are read by ConceptAttention's rule: leave `concept_rule` out."
             )
 
     def heat_maps(self, image: int = 0, *, generation: int = -1, aggregation: Aggregation = "sum") -> HeatMaps:
         if aggregation == "castorini":
             raise BadArgument(
-                f"The aggregation {aggregation!r} is one of UNets; transformers have 'sum', 'output' and 'anchor'."
+                f"The aggregation {quoted(aggregation)} is one of UNets; transformers have 'sum', 'output' and 'anchor'."
             )
         return super().heat_maps(image, generation=generation, aggregation=aggregation)
 

@@ -13,12 +13,13 @@ from torch import Tensor
 from ..maps.film import LARGEST_VIDEO
 from ..maps.frames import Frames
 from ..maps.heatmaps import HeatMaps
-from ..maps.subset import behind_frames, over_frames
+from ..maps.subset import between_references, over_frames
 from ..types import Video
 from .outputs import pictures_of
 
 logger = logging.getLogger("daam_lens")
 REFERENCES = "frames of references"
+REFERENCES_BEHIND = "frames of references behind"
 _PACKED = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_temporal_scale_factor")
 """What pipelines call the number of frames that their autoencoder packs into a latent one."""
 
@@ -41,14 +42,16 @@ def with_its_video(maps: HeatMaps, video: Video | None, given: Mapping[str, Any]
 
     Args:
         video: as `output_videos` gives it, where there is one.
-        given: the arguments of the pipeline's call, and under `REFERENCES` what `reference_frames` says of it.
+        given: the arguments of the pipeline's call, and under `REFERENCES` and `REFERENCES_BEHIND` what `reference_frames` and
+            `references_behind` say of it.
     """
     if maps.frames is None:
         return maps
     # Without a video it is told by how many frames were asked for, and those ahead may be some of them.
     whole = video is None and whole_video(maps.frames, None, given, pipe)
-    if ahead := int(given.get(REFERENCES, 0)):
-        maps = maps.each_side(lambda side: behind_frames(side, ahead))
+    ahead, behind = (int(given.get(name, 0)) for name in (REFERENCES, REFERENCES_BEHIND))
+    if ahead or behind:
+        maps = maps.each_side(lambda side: between_references(side, ahead, behind))
     middle = None if video is None else video[len(video) // 2]
     if maps.frames is not None and not whole and not whole_video(maps.frames, video, given, pipe):
         logger.warning(
@@ -107,6 +110,12 @@ def reference_frames(given: Mapping[str, Any], pipe: Any) -> int:
         return 0
     first = seen[0] if isinstance(seen, (list, tuple)) and seen and isinstance(seen[0], (list, tuple)) else seen
     return len(first) if isinstance(first, (list, tuple)) else 1
+
+
+def references_behind(given: Mapping[str, Any], pipe: Any) -> int:
+    """Latent frames behind a video that its pipeline cuts off when all steps are done: the picture that the video ends with."""
+    ends = type(pipe).__name__ == "SkyReelsV2DiffusionForcingImageToVideoPipeline"
+    return int(ends and given.get("last_image") is not None)
 
 
 def _patch(model: Any) -> int:

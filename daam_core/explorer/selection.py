@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import masks
 from ..defaults import DEFAULT_TAU
-from ..errors import BadArgument, DaamLensError, WordNotFound
+from ..errors import BadArgument, DaamLensError, WordNotFound, quoted
 from ..maps.heatmaps import HeatMaps
 from ..masks.methods import MASK_METHODS
 from ..prompt.concepts import ConceptWord
@@ -207,7 +207,8 @@ def picked(maps: HeatMaps, pick: Sequence[str]) -> tuple[HeatMaps, Word]:
     found = _found(maps, tuple(pick))
     if found is None:
         raise WordNotFound(
-            f"These words are not in the recording: {', '.join(pick)!r:.80}. A choice is words of one prompt, as kind:label."
+            f"These words are not in the recording: {quoted(', '.join(pick), 80)}. A choice is words of one prompt, as "
+            "kind:label."
         )
     return found
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from ..prompt.prompt import Prompt
 from ..types import Grid
 from .data import Detail, RecordedImage
@@ -28,7 +28,7 @@ def add(first: RecordedImage, second: RecordedImage) -> RecordedImage:
         BadArgument: their prompts or frames differ, or one is not a sum.
     """
     if not _same_words(first.prompt, second.prompt):
-        seen = f"{first.prompt.text!r:.200} and {second.prompt.text!r:.200}"
+        seen = f"{quoted(first.prompt.text, 200)} and {quoted(second.prompt.text, 200)}"
         raise BadArgument(f"Recordings of one prompt can be added; these are of {seen}.")
     if not first.aggregation == second.aggregation == "sum":
         raise BadArgument("Recordings are added before another aggregation than 'sum' is made of them.")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument
+from ..prompt.search import several
 from ..types import Size
 from .statistics import difference, mean_probability
 from .word_maps import default_words, each_once
@@ -116,6 +117,7 @@ def compare(after: HeatMaps, before: HeatMaps, words: Sequence[str] | None = Non
         )
     if words is None:
         words = [word for word in default_words(after) if word in before]
+    words = several(words)
     if not words:
         raise BadArgument("The two prompts share no word to compare. Name words that stand in both.")
     return Comparison(after, before, tuple(_change(after, before, word) for word in each_once(after, words)))

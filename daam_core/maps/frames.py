@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import BadArgument, NothingRecorded
+from ..errors import BadArgument, NothingRecorded, quoted
 
 Span = tuple[int, int]
 """The first latent frame that a frame of the maps stands for, and the one behind its last."""
@@ -67,7 +67,7 @@ class Frames:
             BadArgument: none was chosen, or one that there is not.
         """
         if odd := [n for n in numbers if isinstance(n, bool) or not isinstance(n, int)]:
-            raise BadArgument(f"frames are whole numbers, not {odd[0]!r}.")
+            raise BadArgument(f"frames are whole numbers, not {quoted(odd[0])}.")
         if wrong := [n for n in numbers if not -len(self) <= n < len(self)]:
             raise BadArgument(f"There is no frame {wrong[0]}: the maps have {len(self)}, counted from 0.")
         if not numbers:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
+import PIL.Image
 from torch import Tensor
 
 from ..attention.upsample import bicubic
@@ -17,16 +18,17 @@ from ..defaults import DEFAULT_TAU
 from ..errors import BadArgument
 from ..masks.methods import MaskInputs, MaskResult, make_mask
 from ..masks.propagate import affinity_attention
-from ..masks.validate import checked_picture, checked_size
+from ..masks.validate import checked_size
 from ..masks.video import VideoInputs, make_video_mask
 from ..opencv import cv2
+from ..picture_files import picture_pixels
 from ..prompt.prompt import Word
 from ..prompt.search import several
-from ..types import Grid, Image, Size, Video
+from ..types import Grid, Image, Size
 from .film import checked_video
 from .frames import at_frames
 from .queries import WordQueries
-from .word_maps import check_amount, upscaled
+from .word_maps import check_amount, checked_count, upscaled
 
 P = ParamSpec("P")
 
@@ -50,7 +52,7 @@ class MaskVerbs(WordQueries):
         method: str = "best",
         *,
         tau: float = DEFAULT_TAU,
-        image: Image | None = None,
+        image: Image | PIL.Image.Image | None = None,
         competitors: Sequence[str] | None = None,
         size: Size | None = None,
         frames: int | None = None,
@@ -63,7 +65,8 @@ class MaskVerbs(WordQueries):
             method: "best" (the product's default), "threshold" (Eq. 7: `D >= tau * max D`), "late", "otsu", "compete",
                 "walk", "guided" or "grabcut"; see `MASK_METHODS`.
             tau: level as a share of the maximum, 0..1 (not used by "best" and "otsu").
-            image: uint8 `[H, W, 3]` picture to snap to; the recorded one by default. Of a video `[frames, H, W, 3]`.
+            image: picture to snap to, uint8 `[H, W, 3]` or Pillow's; the recorded one by default. Of a video uint8
+                `[frames, H, W, 3]`.
             competitors: the words it competes with; by default the last word of each other noun group of the prompt.
             size: (height, width) of the mask; the picture's by default.
             frames: of a video, how many frames the mask is to have, such as `len(maps.video)`; the maps' own by default.
@@ -90,10 +93,11 @@ class MaskVerbs(WordQueries):
             True
         """
         names = [query, *(self.competitors(query) if competitors is None else several(competitors))]
+        frames = checked_count(frames)
         size = None if size is None else checked_size(size)
         if self.num_frames > 1 or frames is not None:
             return make_video_mask(self._video_inputs(names, image, size, frames), method, tau)
-        picture = self.picture if image is None else checked_picture(image)
+        picture = self.picture if image is None else picture_pixels(image)
         if picture is not None and size is not None and picture.shape[:2] != tuple(size):
             picture = cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_AREA).astype(np.uint8)
         if size is None:
@@ -104,7 +108,7 @@ class MaskVerbs(WordQueries):
     """The mask of `mask_result` alone, bool `[H, W]`; the same arguments."""
 
     def _video_inputs(
-        self, names: Sequence[str | Word], video: Video | None, size: Size | None, count: int | None
+        self, names: Sequence[str | Word], video: Any, size: Size | None, count: int | None
     ) -> VideoInputs:
         """What the mask methods are given of a video."""
         shown = count or self.num_frames

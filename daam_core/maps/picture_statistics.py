@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..prompt.search import several
@@ -99,7 +100,7 @@ class Statistics:
         """
         return difference(self.maps, before, word, size)
 
-    def rank(self, region: Tensor, words: Sequence[str] | None = None) -> list[RankedWord]:
+    def rank(self, region: Tensor | NDArray[Any], words: Sequence[str] | None = None) -> list[RankedWord]:
         """Which words drive a region, strongest first; see `rank_region`.
 
         Args:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..defaults import DEFAULT_TAU
-from ..masks import minmax, threshold
+from ..masks import threshold
 from ..prompt.objects import object_words
-from .statistics import mean_probability
+from .statistics import mean_probability, peaks
 from .word_maps import default_words, each_once
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class WordReport:
     Attributes:
         word: its label.
         share: its part of the attention all reported words got, 0..1.
-        peak: the highest mean probability of its map, 0..1.
+        peak: the highest mean probability of its map at the picture's size, 0..1: the number beside its colour bar.
         contrast: how far the hottest place stands above the map's mean, in means (0 = perfectly even).
         spread: part of the picture inside the mask of Eq. 7 at tau = 0.4, 0..1.
         closest: the word it overlaps with most, and that IoU; None when it is alone.
@@ -130,9 +130,9 @@ def prompt_report(
         return PromptReport((), (), ())
     limits = thresholds or ReportThresholds()
     heat = mean_probability(maps, names).clamp(min=0)
-    masks = threshold(minmax(heat), DEFAULT_TAU)
+    masks = threshold(heat, DEFAULT_TAU)
     mean = heat.mean((1, 2))
-    peak = heat.amax((1, 2))
+    peak = peaks(maps, names)
     tiny = torch.finfo(mean.dtype).tiny
     contrast = peak / mean.clamp(min=tiny) - 1
     pairs = _overlaps(masks)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import BadArgument, DetailMissing, WordNotFound
+from ..errors import BadArgument, DetailMissing, WordNotFound, quoted
 from ..masks.validate import checked_size
 from ..prompt.concepts import ConceptWord
 from ..prompt.encoders import of_encoder, word_of_encoder
@@ -207,8 +207,8 @@ class WordQueries(PictureSides):
             True
         """
         tokens = self.prompt.tokens
-        if not isinstance(index, (int, np.integer)) or not -len(tokens) <= index < len(tokens):
-            raise BadArgument(f"There is no token {index!r}: the prompt has {len(tokens)}, counted from 0.")
+        if isinstance(index, bool) or not isinstance(index, (int, np.integer)) or not -len(tokens) <= index < len(tokens):
+            raise BadArgument(f"There is no token {quoted(index)}: the prompt has {len(tokens)}, counted from 0.")
         token = tokens[index]
         return self.heat_map(Word(f"token {index}", token.text, (token.channel,)), size)
 
@@ -235,7 +235,9 @@ class WordQueries(PictureSides):
             True
         """
         if self.is_concept(query):
-            raise DetailMissing(f"The steps of a concept ({query!r:.60}) are not kept apart; those of the prompt's words are.")
+            raise DetailMissing(
+                f"The steps of a concept ({quoted(query, 60)}) are not kept apart; those of the prompt's words are."
+            )
         return step_maps(self.positive, self.prompt.find(query), self._checked(size))
 
     def _checked(self, size: Size | None) -> Size:
@@ -266,11 +268,11 @@ class WordQueries(PictureSides):
             (True, 'unlikely')
         """
         side = self.sides.get("concepts")
-        if side is None or side.presence is None:
-            raise WordNotFound(f"{concept!r:.80} was not recorded as a concept. Record with `trace(pipe, concepts=[…])`.")
+        if side is None or side.presence is None or not isinstance(concept, (str, ConceptWord)):
+            raise WordNotFound(f"{quoted(concept, 80)} was not recorded as a concept. Record with `trace(pipe, concepts=[…])`.")
         return Presence(side.presence[side.prompt.find(concept).channels[0] - 1], side.likely)
 
-    def caption(self, query: str) -> str:
+    def caption(self, query: str | Word) -> str:
         """What stands under a picture of a word's map: its name, and for a concept that the prompt does not hold it and how
         likely it is in the picture.
 
@@ -280,10 +282,11 @@ class WordQueries(PictureSides):
             >>> maps.caption("sun").startswith("sun: unlikely 0.")
             True
         """
+        name = query.label if isinstance(query, Word) else query
         if not self.is_concept(query):
-            return query
-        found = self.presence(query)
-        return f"{query}: {found.word} {found.score:.2f}, not in the prompt"
+            return name
+        found = self.presence(name)
+        return f"{name}: {found.word} {found.score:.2f}, not in the prompt"
 
     def sheet_title(self, words: Sequence[str]) -> str:
         """What stands above a sheet of some words: the prompt, and how likely each concept among them is in the picture.
@@ -292,7 +295,7 @@ class WordQueries(PictureSides):
             >>> maps.sheet_title(["house", "sun"])
             'a red house and a green tree · not in the prompt: sun (unlikely, 0.05)'
         """
-        scores = [(word, self.presence(word)) for word in words if self.is_concept(word)]
+        scores = [(word, self.presence(word)) for word in several(words) if self.is_concept(word)]
         if not scores:
             return self.prompt.text
         listed = ", ".join(f"{word} ({found.word}, {found.score:.2f})" for word, found in scores)

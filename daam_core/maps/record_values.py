@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import BadRecord
+from ..errors import BadRecord, quoted
 from ..types import Grid
 
 T = TypeVar("T")
@@ -121,7 +121,7 @@ class Values:
         return found
 
     def _bad(self, name: str, wanted: str) -> BadRecord:
-        return BadRecord(f"In {self.where}, {name[:40]!r} is not {wanted}; the file was damaged or changed.")
+        return BadRecord(f"In {self.where}, {quoted(name, 40)} is not {wanted}; the file was damaged or changed.")
 
 
 def by_grid(named: Mapping[str, T]) -> dict[Grid, T]:
@@ -130,7 +130,7 @@ def by_grid(named: Mapping[str, T]) -> dict[Grid, T]:
     for name, value in named.items():
         match = _GRID.fullmatch(name)
         if match is None:
-            raise BadRecord(f"This record has a part {name[:40]!r} where a resolution such as '16x16' belongs.")
+            raise BadRecord(f"This record has a part {quoted(name, 40)} where a resolution such as '16x16' belongs.")
         found[int(match[1]), int(match[2])] = value
     return found
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from ..errors import BadArgument, DetailMissing
+from ..errors import BadArgument, DetailMissing, quoted
 from ..prompt.prompt import Word
 from ..prompt.search import several
 from ..types import Relation, Side
@@ -40,6 +40,8 @@ class RelationVerbs(PictureSides):
             Traceback (most recent call last):
             daam_core.errors.DetailMissing: What the text attended to was not recorded. Record with ...
         """
+        if not isinstance(name, str):
+            raise BadArgument(f"A relation is named by a text such as 'text->image', not {quoted(name, 60)}.")
         if name == "image->text":
             return self
         if name == "text->text":
@@ -47,7 +49,9 @@ class RelationVerbs(PictureSides):
         if name == "image->image":
             raise BadArgument("image->image is a matrix of positions and no map: `maps.self_attention`.")
         if name != "text->image":
-            raise BadArgument(f"There is no relation {name!r}; there are image->text, text->image, text->text, image->image.")
+            raise BadArgument(
+                f"There is no relation {quoted(name)}; there are image->text, text->image, text->text, image->image."
+            )
         sides: dict[Side, RecordedImage] = {
             side: _text_to_image(image)
             for side, image in self.sides.items()
@@ -76,7 +80,8 @@ class RelationVerbs(PictureSides):
             Traceback (most recent call last):
             daam_core.errors.DetailMissing: What the text attended to was not recorded. Record with ...
         """
-        found = [self.positive.prompt.find(word) for word in (self.positive.prompt.labels if words is None else several(words))]
+        prompt = self.positive.prompt
+        found = [prompt.find(word) for word in (prompt.labels if words is None else several(words))]
         return relations.matrix(self.positive.relations, found)
 
 

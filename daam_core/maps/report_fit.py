@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from .prompt_report import ReportThresholds, late_maps, separation, won_places
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def measure(maps: HeatMaps, present: Mapping[str, bool], margin: float = ReportT
     shared = [(a, b) for b in range(len(names)) for a in range(b) if own[a] & own[b]]
     if shared:
         first, second = (names[i] for i in shared[0])
-        raise BadArgument(f"{first!r:.60} and {second!r:.60} are names of one object; tell of it once.")
+        raise BadArgument(f"{quoted(first, 60)} and {quoted(second, 60)} are names of one object; tell of it once.")
     late = late_maps(maps, names)
     won = tuple(zip(won_places(late, margin), present.values(), strict=True))
     apart = separation(late)

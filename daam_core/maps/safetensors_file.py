@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NoReturn
 import torch
 from torch import Tensor
 
-from ..errors import BadArgument, BadRecord, CannotWrite
+from ..errors import BadArgument, BadRecord, CannotWrite, quoted
 from ..files import atomic_write
 
 FORMAT = "daam-lens record"
@@ -110,7 +110,7 @@ def with_suffix(path: str | Path) -> Path:
     """`run` -> `run.safetensors`; `run.v2` -> `run.v2.safetensors`; a name that has the suffix stays."""
     path = Path(path)
     if not path.name:
-        raise CannotWrite(f"{str(path)!r} is not the name of a file.")
+        raise CannotWrite(f"{quoted(str(path))} is not the name of a file.")
     return path if path.name.lower().endswith(SUFFIX) else path.with_name(path.name + SUFFIX)
 
 
@@ -128,7 +128,7 @@ def _encode(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> tuple[b
     for name in order:
         tensor = tensors[name]
         if name == "__metadata__" or tensor.dtype not in NAMES or tensor.dim() > MOST_AXES:
-            raise BadArgument(f"A record cannot hold {name!r}, {tensor.dtype} of shape {tuple(tensor.shape)}.")
+            raise BadArgument(f"A record cannot hold {quoted(name)}, {tensor.dtype} of shape {tuple(tensor.shape)}.")
         end = start + tensor.numel() * tensor.element_size()
         entries[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
         start = end

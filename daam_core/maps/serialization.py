@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import BadArgument, BadPrompt, BadRecord
+from ..errors import BadArgument, BadPrompt, BadRecord, quoted
 from ..prompt.prompt import Prompt, Token, Word
 from ..types import Grid, Image, Side, Size, Video
 from .data import Aggregation, Detail, LayerInfo, RecordedImage
@@ -182,7 +182,7 @@ def _unpack_side(tensors: Mapping[str, Tensor], values: Values) -> RecordedImage
     rules = {name: aggregation for aggregation, name in RULES.items()}
     rule = values.get("rule", "paper")
     if not isinstance(rule, str) or rule not in rules:
-        raise BadRecord(f"This record's maps are by a rule that this DAAM Lens does not know ({str(rule)[:40]!r}). Update it.")
+        raise BadRecord(f"This record's maps are by a rule that this DAAM Lens does not know ({quoted(rule, 40)}). Update it.")
     return RecordedImage(
         sums=sums,
         time_weighted=time_weighted,
@@ -240,7 +240,7 @@ def _layer(values: Values) -> LayerInfo:
     h, w = values.wholes("grid", 1, 2**20, count=2)
     block = values.text("place")
     if block not in _BLOCKS:
-        raise BadRecord(f"This record has a layer in {block[:40]!r}; there are {', '.join(_BLOCKS)}.")
+        raise BadRecord(f"This record has a layer in {quoted(block, 40)}; there are {', '.join(_BLOCKS)}.")
     return LayerInfo(values.text("name"), (h, w), values.whole("heads", 1, 2**16), block)  # type: ignore[arg-type]
 
 
@@ -344,7 +344,8 @@ def prompt_to_dict(prompt: Prompt) -> dict[str, Any]:
 def _encoder(token: Values) -> str:
     name = "" if token.get("encoder") is None else token.text("encoder")
     if len(name) > LONGEST_ENCODER:
-        raise BadRecord(f"This record names a text encoder {name[:40]!r}, which is longer than any; it was damaged or changed.")
+        told = f"This record names a text encoder {quoted(name, 40)}, which is longer than any; it was damaged or changed."
+        raise BadRecord(told)
     return name
 
 

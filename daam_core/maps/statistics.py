@@ -8,18 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
+from ..masks.validate import checked_whole
 from ..prompt.search import several
 from ..types import Size
 from .word_maps import default_words
 
 if TYPE_CHECKING:
     from .heatmaps import HeatMaps
+
+MOST_DRAWN = 2**25
+"""Values of maps that are enlarged for one report or sheet: 32 words at 1024 x 1024 pixels."""
+MOST_AT_ONCE = 2**23
+"""Of these, how many are held at a time where only a figure is made of them: 32 MB."""
 
 
 def share(maps: HeatMaps, words: Sequence[str] | None = None, size: Size | None = None) -> Tensor:
@@ -65,6 +72,28 @@ def mean_probability(maps: HeatMaps, words: Sequence[str] | None = None, size: S
     return maps.heat_maps(words, size) / max(1, sum(maps.num_terms.values()))
 
 
+def peaks(maps: HeatMaps, words: Sequence[str]) -> Tensor:
+    """The highest mean probability of each word's map over the picture: float32 `[words]`, 0..1; of a video over all frames.
+
+    It is the number at the bright end of the word's colour bar: both are of the map at the picture's size.
+    """
+    size = size_to_draw(maps.size, len(words) * maps.num_frames)
+    most = max(1, MOST_AT_ONCE // (size[0] * size[1] * maps.num_frames))
+    parts = [mean_probability(maps, words[i : i + most], size) for i in range(0, len(words), most)]
+    return torch.cat([part.flatten(1).amax(1) for part in parts]).clamp(0, 1) if parts else torch.zeros(0)
+
+
+def size_to_draw(size: Size, maps: int) -> Size:
+    """(height, width) at which so many maps of a picture are drawn: the picture's own, smaller where that would be too much.
+
+    Example:
+        >>> size_to_draw((512, 768), 8), size_to_draw((4096, 4096), 32)
+        ((512, 768), (1024, 1024))
+    """
+    scale = min(1.0, (MOST_DRAWN / max(1, maps * size[0] * size[1])) ** 0.5)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 @dataclass(frozen=True)
 class RankedWord:
     """A word of a region: `score` is its share of the region's attention 0..1, `lift` its mean there over its mean
@@ -75,7 +104,7 @@ class RankedWord:
     lift: float
 
 
-def rank_region(maps: HeatMaps, region: Tensor, words: Sequence[str] | None = None) -> list[RankedWord]:
+def rank_region(maps: HeatMaps, region: Tensor | NDArray[Any], words: Sequence[str] | None = None) -> list[RankedWord]:
     """The words of a region, strongest share of its attention first.
 
     Each word's map is divided by its own mean first: a word with much attention everywhere drives no place in
@@ -88,9 +117,14 @@ def rank_region(maps: HeatMaps, region: Tensor, words: Sequence[str] | None = No
     Raises:
         BadArgument: the region is empty.
     """
-    region = region.float()
+    try:
+        region = torch.as_tensor(region).float()
+    except (RuntimeError, TypeError, ValueError):
+        raise BadArgument(f"A region is a mask or weights [height, width], not {quoted(region, 60)}.") from None
     if region.dim() != 2 or not bool((region > 0).any()):
         raise BadArgument("The region is empty: choose a part of the picture.")
+    if not float(region.min()) >= 0 or not bool(torch.isfinite(region).all()):
+        raise BadArgument("A region's weights are numbers from 0 to 1; some of these are below 0 or none at all.")
     maps = maps.sum_frames()
     names = _content(maps, words)
     heat = maps.heat_maps(names, (region.shape[0], region.shape[1])).clamp(min=0)
@@ -107,6 +141,8 @@ def box_region(maps: HeatMaps, x: int, y: int, width: int, height: int) -> Tenso
     Raises:
         BadArgument: nothing of it lies in the picture.
     """
+    box = {"x": x, "y": y, "width": width, "height": height}
+    x, y, width, height = (checked_whole(value, name, -(2**62), 2**62) for name, value in box.items())
     region = torch.zeros(maps.size, dtype=torch.bool)
     region[max(0, y) : max(0, y + height), max(0, x) : max(0, x + width)] = True
     if not bool(region.any()):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import BadArgument, DetailMissing
+from ..errors import BadArgument, DetailMissing, quoted
 from ..types import Grid
 from .data import RecordedImage
 from .frames import Frames, sizes_of
@@ -100,17 +100,18 @@ def of_frames(image: RecordedImage, numbers: Sequence[int], alone: bool = True) 
     )
 
 
-def behind_frames(image: RecordedImage, ahead: int) -> RecordedImage:
-    """A video's side without its first latent frames, which are references and none of the video's; what was kept as the mean
-    over all of them goes. Unchanged where a frame of the maps stands for some of either."""
+def between_references(image: RecordedImage, ahead: int, behind: int = 0) -> RecordedImage:
+    """A video's side without so many of its first and last latent frames, which are references and none of the video's; what
+    was kept as the mean over all of them goes. Unchanged where a frame of the maps stands for some of either."""
     frames = image.frames
-    if frames is None or ahead not in (stop for _, stop in frames.spans):
+    if frames is None:
         return image
-    numbers = [i for i, (start, _) in enumerate(frames.spans) if start >= ahead]
-    if not numbers:
-        return image
+    end = frames.latents - behind
+    numbers = [i for i, (start, stop) in enumerate(frames.spans) if ahead <= start and stop <= end]
     spans = tuple((start - ahead, stop - ahead) for start, stop in (frames.spans[i] for i in numbers))
-    return dataclasses.replace(of_frames(image, numbers), frames=Frames(spans, frames.latents - ahead))
+    if not spans or spans[0][0] != 0 or spans[-1][1] != end - ahead:
+        return image
+    return dataclasses.replace(of_frames(image, numbers), frames=Frames(spans, end - ahead))
 
 
 def sum_frames(image: RecordedImage) -> RecordedImage:
@@ -157,7 +158,7 @@ def of_grids(image: RecordedImage, grids: Sequence[Grid]) -> RecordedImage:
     """
     grids = [(grid[0], grid[1]) if isinstance(grid, list) and len(grid) == 2 else grid for grid in grids]  # as JSON has them
     if not grids or (missing := [grid for grid in grids if not isinstance(grid, tuple) or grid not in image.sums]):
-        seen = f"of size {missing[0]} was recorded" if grids else "is left by this choice"
+        seen = f"of size {quoted(missing[0], 60)} was recorded" if grids else "is left by this choice"
         raise BadArgument(f"No attention {seen}; there is {sorted(image.sums)}.")
     return dataclasses.replace(
         image,
@@ -176,9 +177,10 @@ def layer_numbers(image: RecordedImage, layers: Iterable[str | int]) -> list[int
     """
     numbers: set[int] = set()
     for want in layers:
-        hits = {i for i, layer in enumerate(image.layers) if want in (i, layer.name, layer.block)}
+        known = isinstance(want, (str, int)) and not isinstance(want, bool)
+        hits = {i for i, layer in enumerate(image.layers) if known and want in (i, layer.name, layer.block)}
         if not hits:
-            raise BadArgument(f"There is no layer {want!r}; there are {len(image.layers)}, in down, mid and up blocks.")
+            raise BadArgument(f"There is no layer {quoted(want)}; there are {len(image.layers)}, in down, mid and up blocks.")
         numbers |= hits
     return sorted(numbers)
 
@@ -222,8 +224,8 @@ def step_numbers(image: RecordedImage, steps: Sequence[int]) -> list[int]:
 
 
 def _check_numbers(values: Sequence[int], what: str) -> None:
-    if wrong := [value for value in values if not isinstance(value, int)]:
-        raise BadArgument(f"{what} are whole numbers, not {wrong[0]!r}.")
+    if wrong := [value for value in values if isinstance(value, bool) or not isinstance(value, int)]:
+        raise BadArgument(f"{what} are whole numbers, not {quoted(wrong[0])}.")
 
 
 def of_detail(image: RecordedImage, layers: Sequence[int] | None, steps: Sequence[int] | None) -> Subset:

@@ -9,11 +9,13 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import PIL.Image
 
-from ..errors import BadArgument, DetailMissing
+from ..errors import BadArgument, DetailMissing, quoted
+from ..masks.validate import checked_whole
 from ..picture_files import picture_pixels
 from ..prompt.encoders import of_encoder
 from ..prompt.prompt import Prompt
@@ -26,7 +28,8 @@ from .picture_sides import PictureSides
 from .relabel import relabel
 
 M = TypeVar("M", bound="Verbs")
-_CHOICES = ("layers", "steps", "heads", "grids", "frames")
+MOST_LATENT = 1024
+"""Positions of the side of castorini's maps at most; its own are 64 and 96."""
 
 
 class Verbs(PictureSides):
@@ -44,7 +47,9 @@ class Verbs(PictureSides):
         return None if side is None else dataclasses.replace(self, sides={"prompt": side})
 
     def with_negative(self: M, negative: M) -> M:
-        """The same maps, with those of another recording's prompt as the negative side."""
+        """The same maps, with those of another recording's prompt as the negative side. Raises BadArgument for no maps."""
+        if not isinstance(negative, Verbs):
+            raise BadArgument(f"The negative side is that of other maps, not of {type(negative).__name__}.")
         return dataclasses.replace(self, sides={**self.sides, "negative": negative.positive})
 
     def each_side(self: M, change: Callable[[RecordedImage], RecordedImage]) -> M:
@@ -89,12 +94,10 @@ class Verbs(PictureSides):
         """
         if encoder is not None:
             return self._of_encoder(encoder).select(layers=layers, steps=steps, heads=heads, grids=grids, frames=frames)
-        given = (layers, steps, heads, grids, frames)
-        if all(x is None for x in given):
+        given = {"layers": layers, "steps": steps, "heads": heads, "grids": grids, "frames": frames}
+        if all(x is None for x in given.values()):
             return self
-        if single := [name for name, x in zip(_CHOICES, given, strict=True) if x is not None and not isinstance(x, Iterable)]:
-            raise BadArgument(f"{single[0]} takes a list of what to choose, such as {single[0]}=[…].")
-        asked = subset.Choice(*(None if x is None else tuple(x) for x in given))  # type: ignore[arg-type]
+        asked = subset.Choice(**{name: _chosen(name, x) for name, x in given.items()})
         sides: dict[Side, RecordedImage] = {"prompt": subset.select(self.positive, asked)}
         for name, side in self.sides.items():
             # Words leave room for different numbers of frames: a side that has others has nothing of this choice.
@@ -137,15 +140,16 @@ class Verbs(PictureSides):
             latent: that package's latent side, 64 or 96 positions.
 
         Raises:
-            BadArgument: no such aggregation, or the maps were brought together by another one already.
+            BadArgument: no such aggregation or latent side, or the maps were brought together by another one already.
             DetailMissing: heads were not kept apart, or output space was not recorded, and the rule needs them.
 
         Example:
             >>> maps.aggregate("castorini").grid
             (64, 64)
         """
-        if aggregation not in AGGREGATIONS:
-            raise BadArgument(f"There is no aggregation {aggregation!r}; there are {', '.join(AGGREGATIONS)}.")
+        if not isinstance(aggregation, str) or aggregation not in AGGREGATIONS:
+            raise BadArgument(f"There is no aggregation {quoted(aggregation)}; there are {', '.join(AGGREGATIONS)}.")
+        latent = checked_whole(latent, "latent", 1, MOST_LATENT)
         maps = self if aggregation == "sum" else self.without_concepts()
         return maps.each_side(lambda side: AGGREGATIONS[aggregation](side, latent))
 
@@ -195,16 +199,20 @@ class Verbs(PictureSides):
             negative: the same of the negative prompt; without it that side stays as it is.
 
         Raises:
-            BadArgument: the maps have words already, or the prompt has another number of columns than was recorded.
+            BadArgument: no prompt, the maps have words already, or the prompt has another number of columns than was recorded.
 
         Example:
             >>> maps.with_prompt(maps.prompt)
             Traceback (most recent call last):
             daam_core.errors.BadArgument: These maps have their words already; ...
         """
+        if not isinstance(prompt, Prompt) or not (negative is None or isinstance(negative, Prompt)):
+            odd = prompt if not isinstance(prompt, Prompt) else negative
+            raise BadArgument(f"Words are given by a Prompt, as a text encoder reads it, not by {type(odd).__name__}.")
         given: dict[Side, Prompt | None] = {"prompt": prompt, "negative": negative}
         return dataclasses.replace(
-            self, sides={n: relabel(side, words) if (words := given.get(n)) else side for n, side in self.sides.items()}
+            self,
+            sides={n: side if (words := given.get(n)) is None else relabel(side, words) for n, side in self.sides.items()},
         )
 
     def with_picture(self: M, picture: Image | PIL.Image.Image) -> M:
@@ -244,3 +252,15 @@ class Verbs(PictureSides):
         self.frames.places(len(frames))
         size = (frames.shape[1], frames.shape[2])
         return dataclasses.replace(self, video=frames, picture=frames[len(frames) // 2], size=size)
+
+
+def _chosen(name: str, given: Iterable[Any] | None) -> tuple[Any, ...] | None:
+    """What is chosen, with NumPy's whole numbers as Python's. Raises BadArgument for what is no list."""
+    if given is None:
+        return None
+    try:
+        if not isinstance(given, (str, bytes)):
+            return tuple(int(x) if isinstance(x, np.integer) else x for x in given)
+    except TypeError:
+        pass
+    raise BadArgument(f"{name} takes a list of what to choose, such as {name}=[…], not {quoted(given, 60)}.")

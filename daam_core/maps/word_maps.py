@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 
 from ..attention.precision import full_precision
 from ..attention.upsample import bicubic
-from ..errors import BadArgument, DetailMissing
+from ..errors import BadArgument, DetailMissing, quoted
+from ..masks.validate import checked_whole
 from ..prompt.prompt import Word
 from ..prompt.search import several
 from ..types import Grid, Size
@@ -63,8 +65,7 @@ def upscaled(levels: Sequence[Tensor], size: Size, frames: Frames | None, count:
     Raises:
         BadArgument: frames of a picture, or more values than can be held at once.
     """
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_FRAMES):
-        raise BadArgument(f"frames is how many frames there shall be, from 1 to {MOST_FRAMES}, not {count!r}.")
+    count = checked_count(count)
     if levels[0].dim() == 3:
         if count is not None:
             raise BadArgument(f"These maps are of one picture, not of {count} frames: `frames` is for videos.")
@@ -76,6 +77,15 @@ def upscaled(levels: Sequence[Tensor], size: Size, frames: Frames | None, count:
     if count is not None:
         levels = [at_frames(level, frames, count) for level in levels]
     return bicubic([level.flatten(0, 1) for level in levels], size).unflatten(0, (words, shown))
+
+
+def checked_count(count: int | None) -> int | None:
+    """How many frames there shall be. Raises BadArgument for what is no whole number of 1 to `MOST_FRAMES`."""
+    if count is None:
+        return None
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 1 <= count <= MOST_FRAMES:
+        raise BadArgument(f"frames is how many frames there shall be, from 1 to {MOST_FRAMES}, not {quoted(count, 60)}.")
+    return int(count)
 
 
 def check_amount(words: int, frames: int, size: Size, most: int = MOST_VALUES) -> None:
@@ -100,7 +110,7 @@ def step_maps(image: RecordedImage, word: Word, size: Size) -> Tensor:
     return bicubic(levels, size)
 
 
-def each_once(maps: WordQueries, names: Sequence[str]) -> list[str]:
+def each_once(maps: WordQueries, names: Iterable[str]) -> list[str]:
     """The names, each word once, under the name that it has first: "HOUSE" and "house" are one word.
 
     Raises:
@@ -123,6 +133,7 @@ def default_words(maps: WordQueries, most: int | None = None) -> list[str]:
         Labels, in the prompt's order.
     """
     words = maps.content_words or maps.words
+    most = None if most is None else checked_whole(most, "most", 0)
     if most is None or len(words) <= most:
         return words
     image = maps.positive

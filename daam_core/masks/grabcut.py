@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from ..opencv import cv2
 from . import color_model as colours
 from . import edge_smoothing as smoother
@@ -55,7 +55,7 @@ def snap_grabcut(
         raise BadArgument(f"background <= probable <= sure is needed, got {background}, {probable}, {sure}.")
     rounds = checked_whole(rounds, "rounds", 1, 1000)
     if where is not None and (not isinstance(where, Tensor) or where.dtype != torch.bool or where.shape != maps.shape):
-        raise BadArgument(f"where must be bool {list(maps.shape)} as the maps, got {where!r:.60}.")
+        raise BadArgument(f"where must be bool {list(maps.shape)} as the maps, got {quoted(where, 60)}.")
     small = working_picture(picture, GRABCUT_SIDE)
     size = small.shape[:2]
     heat = minmax(resized(maps, size)).reshape(-1, *size).cpu().numpy()

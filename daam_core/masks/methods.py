@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..attention.upsample import bicubic
 from ..defaults import DEFAULT_TAU
-from ..errors import BadArgument, DetailMissing
+from ..errors import BadArgument, DetailMissing, quoted
 from ..types import Size
 from .figure_ground import figure_mask
 from .grabcut import snap_grabcut
@@ -228,8 +228,8 @@ def asked_method(method: str, tau: float, self_attention: bool, picture: bool) -
     Raises:
         BadArgument: an unknown method (the text lists those that are), or tau outside 0..1.
     """
-    if method not in MASK_METHODS:
-        raise BadArgument(f"There is no mask method {method!r}; there are {', '.join(MASK_METHODS)}.")
+    if not isinstance(method, str) or method not in MASK_METHODS:
+        raise BadArgument(f"There is no mask method {quoted(method)}; there are {', '.join(MASK_METHODS)}.")
     checked_share(tau, "tau")
     asked = MASK_METHODS[method]
     if asked.decision == "figure":

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from ..types import Size
 
 Picture = npt.NDArray[np.uint8]
@@ -59,7 +59,7 @@ def checked_size(size: Size) -> Size:
     sides = tuple(size) if isinstance(size, (tuple, list, torch.Size)) else ()
     whole = len(sides) == 2 and all(isinstance(side, (int, np.integer)) and not isinstance(side, bool) for side in sides)
     if not whole or min(sides) < 1:
-        raise BadArgument(f"size must be (height, width), two whole numbers of at least 1, got {size!r:.60}.")
+        raise BadArgument(f"size must be (height, width), two whole numbers of at least 1, got {quoted(size, 60)}.")
     height, width = int(sides[0]), int(sides[1])
     if height * width > MOST_PIXELS:
         raise BadArgument(f"A size of {height} x {width} has more than {MOST_PIXELS} pixels.")
@@ -69,28 +69,28 @@ def checked_size(size: Size) -> Size:
 def checked_share(value: float, name: str) -> float:
     """`value` if it is a number of 0..1; else BadArgument."""
     if not _is_number(value) or not 0.0 <= value <= 1.0:
-        raise BadArgument(f"{name} must lie in 0..1, got {value!r:.40}.")
+        raise BadArgument(f"{name} must lie in 0..1, got {quoted(value, 40)}.")
     return value
 
 
 def checked_whole(value: int, name: str, least: int, most: int = 2**31 - 1) -> int:
     """`value` if it is a whole number of `least`..`most`; else BadArgument."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
-        raise BadArgument(f"{name} must be a whole number of at least {least}, got {value!r:.40}.")
+        raise BadArgument(f"{name} must be a whole number of at least {least}, got {quoted(value, 40)}.")
     return int(value)
 
 
 def checked_positive(value: float, name: str, or_zero: bool = False) -> float:
     """`value` if it is finite and above zero (or not below it); else BadArgument."""
     if not _is_number(value) or not (np.isfinite(value) and (value > 0 or (or_zero and value == 0))):
-        raise BadArgument(f"{name} must be {'at least' if or_zero else 'above'} zero, got {value!r:.40}.")
+        raise BadArgument(f"{name} must be {'at least' if or_zero else 'above'} zero, got {quoted(value, 40)}.")
     return value
 
 
 def checked_number(value: float, name: str, least: float, most: float) -> float:
     """`value` if it is a number of `least`..`most`; else BadArgument."""
     if not _is_number(value) or not least <= value <= most:
-        raise BadArgument(f"{name} must be a number from {least:g} to {most:g}, got {value!r:.40}.")
+        raise BadArgument(f"{name} must be a number from {least:g} to {most:g}, got {quoted(value, 40)}.")
     return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import BadArgument, WordNotFound
+from ..errors import BadArgument, WordNotFound, quoted
 from .alignment import LONE_SURROGATES, search_key
 from .prompt import Prompt
 from .stopwords import STOP_WORDS
@@ -56,9 +56,9 @@ def concepts_of(asked: str | Sequence[str] | Mapping[str, str], template: str = 
         (Concept(label='sky', text='a sky'), Concept(label="a dog's tail", text="a dog's tail"))
     """
     if template.count("{}") != 1:
-        raise BadArgument(f"A template for concepts holds {{}} once, such as 'a photo of {{}}', not {template!r:.80}.")
+        raise BadArgument(f"A template for concepts holds {{}} once, such as 'a photo of {{}}', not {quoted(template, 80)}.")
     if len(template) > LONGEST or LONE_SURROGATES.search(template):
-        raise BadArgument(f"A template for concepts is a text of up to {LONGEST} whole characters, not {template!r:.80}.")
+        raise BadArgument(f"A template for concepts is a text of up to {LONGEST} whole characters, not {quoted(template, 80)}.")
     pairs: list[tuple[str, str | None]]
     if isinstance(asked, str):
         pairs = [(part, None) for part in asked.replace("\n", ",").split(",") if part.strip()]
@@ -69,13 +69,13 @@ def concepts_of(asked: str | Sequence[str] | Mapping[str, str], template: str = 
     found: dict[str, Concept] = {}
     for label, text in pairs:
         if not isinstance(label, str) or not (text is None or isinstance(text, str)):
-            raise BadArgument(f"A concept is a text such as 'sky', not {label!r:.40}.")
+            raise BadArgument(f"A concept is a text such as 'sky', not {quoted(label, 40)}.")
         label = " ".join(label.split())
         key = search_key(label)
         if not key or key in SPECIALS or len(label) > LONGEST or len(text or "") > LONGEST:
-            raise BadArgument(f"A concept is a word or phrase of 1 to {LONGEST} characters, not {label!r:.60}.")
+            raise BadArgument(f"A concept is a word or phrase of 1 to {LONGEST} characters, not {quoted(label, 60)}.")
         if LONE_SURROGATES.search(label + (text or "")):
-            raise BadArgument(f"The concept {label!r:.60} holds a broken character. Type it again (as UTF-8).")
+            raise BadArgument(f"The concept {quoted(label, 60)} holds a broken character. Type it again (as UTF-8).")
         found.setdefault(key, Concept(label, text or _in_template(label, template)))
     if not 1 <= len(found) <= MOST_CONCEPTS:
         raise BadArgument(f"From 1 to {MOST_CONCEPTS} concepts can be recorded at once; {len(found)} were given.")
@@ -125,7 +125,7 @@ def own_columns(text: Prompt, label: str) -> tuple[int, ...]:
     chosen = chosen or content  # a text that says it in other words
     columns = tuple(token.column for token in text.tokens if token.channel in (chosen & content or chosen))
     if not columns:
-        raise BadArgument(f"The text encoder reads nothing of the concept {label!r}.")
+        raise BadArgument(f"The text encoder reads nothing of the concept {quoted(label)}.")
     return columns
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..errors import BadArgument, WordNotFound
+from ..errors import BadArgument, WordNotFound, quoted
 from .words import Word
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ def check_encoder(name: str, known: Sequence[str]) -> str:
     """
     if not known:
         raise BadArgument(
-            f"There is no text encoder {name!r:.40} to choose: the words were read by one, by several that share columns, "
-            "or recorded before encoders were told apart."
+            f"There is no text encoder {quoted(name, 40)} to choose: the words were read by one, by several that share "
+            "columns, or recorded before encoders were told apart."
         )
     found = next((one for one in known if isinstance(name, str) and one.casefold() == name.casefold()), None)
     if found is None:
-        raise BadArgument(f"There is no text encoder {name!r:.40} that read these words; there is {', '.join(known)}.")
+        raise BadArgument(f"There is no text encoder {quoted(name, 40)} that read these words; there is {', '.join(known)}.")
     return found
 
 
@@ -69,7 +69,7 @@ def word_of_encoder(prompt: Prompt, word: Word, name: str) -> Word:
     channels = _own(prompt, word, name)
     if not channels:
         raise WordNotFound(
-            f"{word.label!r} was not read by {name}; it read: {', '.join(of_encoder(prompt, name).labels[:40])}."
+            f"{quoted(word.label)} was not read by {name}; it read: {', '.join(of_encoder(prompt, name).labels[:40])}."
         )
     return replace(word, channels=channels)
 

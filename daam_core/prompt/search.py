@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadArgument, WordNotFound
+from ..errors import BadArgument, WordNotFound, quoted
 from .alignment import is_visible, is_word_boundary, search_key
 from .tokenization import SPECIALS
 from .words import Word, merged
@@ -29,9 +29,12 @@ def several(queries: Any) -> list[Any]:
     """
     if isinstance(queries, (str, Word)):
         return [queries]
-    if not isinstance(queries, Iterable):
-        raise BadArgument(f"Words are named by their texts, such as ['house', 'tree'], not by {queries!r:.40}.")
-    return list(queries)
+    try:
+        if not isinstance(queries, (bytes, bytearray)):
+            return list(queries)
+    except TypeError:  # an array without an axis says that it is iterable
+        pass
+    raise BadArgument(f"Words are named by their texts, such as ['house', 'tree'], not by {quoted(queries, 40)}.")
 
 
 def find(prompt: Prompt, query: str | Word) -> Word:
@@ -39,7 +42,7 @@ def find(prompt: Prompt, query: str | Word) -> Word:
     if isinstance(query, Word):
         return _own(prompt, query)
     if not isinstance(query, str):
-        raise BadArgument(f"A word is named by its text, such as 'house' or 'house#2', not by {query!r:.40}.")
+        raise BadArgument(f"A word is named by its text, such as 'house' or 'house#2', not by {quoted(query, 40)}.")
     key, cuts = _key_and_cuts(query)
     if key in SPECIALS:
         return _special(prompt, key)
@@ -56,7 +59,7 @@ def find(prompt: Prompt, query: str | Word) -> Word:
 
 def _own(prompt: Prompt, word: Word) -> Word:
     if not word.channels or not all(0 <= channel < prompt.num_channels for channel in word.channels):
-        raise WordNotFound(f"{word.label!r} is a word of another prompt; this one's words are: {_listing(prompt)}.")
+        raise WordNotFound(f"{quoted(word.label)} is a word of another prompt; this one's words are: {_listing(prompt)}.")
     return word
 
 
@@ -83,14 +86,14 @@ def _phrases(prompt: Prompt, keys: Sequence[str], key: str, cuts: Set[int]) -> l
 def _missing(prompt: Prompt, keys: Sequence[str], query: str, key: str, cuts: Set[int]) -> str:
     if _was_cut_off(prompt, keys, key, cuts):
         return (
-            f"{query!r:.200} was cut off: the text encoder reads {len(prompt.tokens)} tokens of this prompt. "
+            f"{quoted(query, 200)} was cut off: the text encoder reads {len(prompt.tokens)} tokens of this prompt. "
             f"Words it read: {_listing(prompt)}."
         )
     if not prompt.words:
-        return f"{query!r:.200} is not in the prompt: it has no words."
+        return f"{quoted(query, 200)} is not in the prompt: it has no words."
     near = difflib.get_close_matches(key, list(prompt.by_key), n=1)
-    hint = f" Did you mean {prompt.by_key[near[0]].label!r}?" if near else ""
-    return f"{query!r:.200} is not in the prompt. Its words are: {_listing(prompt)}.{hint}"
+    hint = f" Did you mean {quoted(prompt.by_key[near[0]].label)}?" if near else ""
+    return f"{quoted(query, 200)} is not in the prompt. Its words are: {_listing(prompt)}.{hint}"
 
 
 def _was_cut_off(prompt: Prompt, keys: Sequence[str], key: str, cuts: Set[int]) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from ..defaults import DEFAULT_OPACITY
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from ..files import atomic_write
 from .caption import Unit
 from .colormaps import ColourMap
@@ -73,7 +73,7 @@ def animate(frames: Sequence[ArrayLike | Image.Image], path: str | Path, seconds
     pictures = [as_picture(frame) for frame in frames]
     kind = target.suffix.lower()
     if kind not in (".gif", ".webp"):
-        raise BadArgument(f"An animation is .gif or .webp, not {target.name!r}.")
+        raise BadArgument(f"An animation is .gif or .webp, not {quoted(target.name)}.")
     if not 1 <= len(pictures) <= MOST_FRAMES or len({p.shape for p in pictures}) != 1:
         raise BadArgument(f"An animation takes 1 to {MOST_FRAMES} frames of one size, but got {len(pictures)}.")
     if not 0.02 <= seconds <= 60 or not 0.02 <= hold <= 60:

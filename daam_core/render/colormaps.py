@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 
 ColourMap = str
 """One-sided: "ember" (night violet to warm light), "lagoon" (deep blue to pale lime), "gray". Two-sided: "tide". Or one of
@@ -80,7 +80,7 @@ def colour_table(name: ColourMap) -> NDArray[np.uint8]:
         return _opencv_table(name)
     if name not in PATHS:
         raise BadArgument(
-            f"There is no colour map {name!r:.60}; there are {', '.join(PATHS)}, and OpenCV's {', '.join(OPENCV_NAMES)}."
+            f"There is no colour map {quoted(name, 60)}; there are {', '.join(PATHS)}, and OpenCV's {', '.join(OPENCV_NAMES)}."
         )
     lab = _even(_in_gamut(_path(PATHS[name])))
     table = np.rint(oklab_to_srgb(lab) * 255).astype(np.uint8)
@@ -99,7 +99,9 @@ def _opencv_table(name: str) -> NDArray[np.uint8]:
 
 
 def apply_colormap(values: NDArray[np.floating[Any]], name: ColourMap) -> NDArray[np.uint8]:
-    """Values 0..1 of any shape -> uint8 `[..., 3]`."""
+    """Values 0..1 of any shape -> uint8 `[..., 3]`. Raises BadArgument for no map of that name."""
+    if not isinstance(name, str):  # a name is looked up, and a list cannot be
+        raise BadArgument(f"A colour map is named by a text such as 'ember', not {quoted(name, 60)}.")
     return np.take(colour_table(name), np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8), axis=0)
 
 

@@ -12,7 +12,7 @@ from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument
 from .colormaps import ColourMap
 from .overlay import Enlarge, Heat, Picture, as_heat, as_picture, enlarged
-from .sheets import LARGEST_SHEET, overlay
+from .sheets import LARGEST_SHEET, checked_columns, overlay
 from .text import Theme, theme_colors, title_lines, write
 
 STRIP = 1240
@@ -48,11 +48,8 @@ def film_sheet(
     """
     if not len(video) or any(len(maps) != len(video) for maps in heats.values()):
         raise BadArgument(f"A video of {len(video)} frames takes as many maps of each word.")
-    if columns is not None and not isinstance(columns, (int, np.integer)):
-        raise BadArgument(f"A film strip needs a whole number of columns, not {columns!r:.40}.")
-    across = min(len(video), MOST_COLUMNS if columns is None else int(columns))
-    if across < 1:
-        raise BadArgument(f"A film strip needs at least one column, not {columns}.")
+    columns = checked_columns(columns)
+    across = min(len(video), MOST_COLUMNS if columns is None else columns)
     shown = sorted({round(i * (len(video) - 1) / max(1, across - 1)) for i in range(across)})
     ink = theme_colors(theme)
     cells = [_fitted(as_picture(video[f]), STRIP // across, enlarge) for f in shown]

@@ -72,21 +72,22 @@ def _film(maps: HeatMaps) -> Sequence[Picture]:
 def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: Any) -> Picture:
     """`contact_sheet` of the words (the strongest dozen of the content words by default) under the prompt; of a video,
     `film_sheet`."""
-    from ..maps.statistics import mean_probability
-
+    from ..maps.statistics import mean_probability, size_to_draw
     names = maps.default_words(MOST_WORDS) if words is None else several(words)
     if maps.num_frames > 1:
         film = _film(maps)
         strips = dict(zip(map(maps.caption, names), maps.heat_maps(names, frames=len(film)), strict=True))
         return film_sheet(film, strips, **{"title": maps.prompt.text} | options)
     maps = maps.sum_frames()
-    heats = dict(zip(map(maps.caption, names), mean_probability(maps, names), strict=True))
+    size = size_to_draw(maps.size, len(names))
+    heats = dict(zip(map(maps.caption, names), mean_probability(maps, names, size), strict=True))
     chosen: dict[str, Any] = {"title": maps.sheet_title(names), "unit": "%"}
     return contact_sheet(_picture(maps), heats, **chosen | options)
 
 
 def word_matrix_table(maps: HeatMaps, words: Sequence[str] | None = None, **options: Any) -> Picture:
     """`word_matrix` of the words (two dozen of the content words by default) under the prompt."""
+    names = maps.default_words(_MATRIX_WORDS) if words is None else several(words)
     names = maps.default_words(_MATRIX_WORDS) if words is None else several(words)
     return word_matrix(names, maps.word_matrix(names).numpy(), **{"title": maps.prompt.text} | options)
 

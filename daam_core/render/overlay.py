@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from ..defaults import DEFAULT_OPACITY
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from ..opencv import cv2
 from ..picture_files import rgb_pixels
 from .colormaps import ColourMap, apply_colormap
@@ -150,8 +150,8 @@ def enlarged(picture: ArrayLike | Image.Image, least: int, how: Enlarge = "lancz
     """
     base = as_picture(picture)
     factor = min(-(-least // min(base.shape[:2])), max(1, LONGEST_ENLARGED // max(base.shape[:2])))
-    if how not in ("nearest", "lanczos"):
-        raise BadArgument(f"A picture is enlarged by 'nearest' or 'lanczos', not {how!r}.")
+    if not isinstance(how, str) or how not in ("nearest", "lanczos"):
+        raise BadArgument(f"A picture is enlarged by 'nearest' or 'lanczos', not {quoted(how)}.")
     if factor <= 1:
         return base
     kind = cv2.INTER_NEAREST if how == "nearest" else cv2.INTER_LANCZOS4
@@ -204,8 +204,8 @@ def relative(heat: Floats, top: float | None = None) -> Floats:
     low, high = float(heat.min()), float(heat.max())
     even = high - low <= 1e-6 * max(abs(high), abs(low))
     if top is not None and not (isinstance(top, Real) and math.isfinite(top)):
-        raise BadArgument(f"top is the heat of the brightest colour, a number, not {top!r:.40}.")
-    top = high if top is None else top
+        raise BadArgument(f"top is the heat of the brightest colour, a number, not {quoted(top, 40)}.")
+    top = high if top is None else float(top)
     if top <= 0 or (even and top <= high):
         return np.zeros_like(heat)
     return np.clip(heat / np.float32(top), 0, 1)
@@ -213,7 +213,7 @@ def relative(heat: Floats, top: float | None = None) -> Floats:
 
 def checked_opacity(opacity: float) -> float:
     if not isinstance(opacity, Real) or not 0 <= opacity <= 1:
-        raise BadArgument(f"An opacity lies between 0 and 1, not at {opacity!r:.40}.")
+        raise BadArgument(f"An opacity lies between 0 and 1, not at {quoted(opacity, 40)}.")
     return float(opacity)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from ..defaults import DEFAULT_OPACITY
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from .caption import Bar, Unit, caption_layout, captioned
 from .colormaps import ColourMap
 from .overlay import (
@@ -152,9 +152,8 @@ def contact_sheet(
     layout = caption_layout([_PICTURE, *values], width, Bar(0.0, 0.0, colormap, unit))
     height = cell.shape[0] + layout.height
     count = len(values) + 1
-    if columns is not None and (not isinstance(columns, (int, np.integer)) or columns < 1):
-        raise BadArgument(f"A contact sheet needs at least one column, not {columns!r:.40}.")
-    across = _columns(count, height, width) if columns is None else min(int(columns), count)
+    columns = checked_columns(columns)
+    across = _columns(count, height, width) if columns is None else min(columns, count)
     down = math.ceil(count / across)
     gap = max(12, round(width / 18))
     margin = round(1.6 * gap)
@@ -181,6 +180,15 @@ def contact_sheet(
         row, column = divmod(i, across)
         sheet.paste(Image.fromarray(one), (margin + column * (width + gap), above + row * (height + gap)))
     return np.asarray(sheet)
+
+
+def checked_columns(columns: int | None) -> int | None:
+    """The number of pictures in a row of a sheet, or None where the sheet chooses. Raises BadArgument."""
+    if columns is None:
+        return None
+    if isinstance(columns, bool) or not isinstance(columns, (int, np.integer)) or columns < 1:
+        raise BadArgument(f"A sheet needs a whole number of columns and at least one column, not {quoted(columns, 40)}.")
+    return int(columns)
 
 
 # -- parts -----------------------------------------------------------------------------------------------------------

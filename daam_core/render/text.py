@@ -11,7 +11,7 @@ from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 
 Theme = Literal["dark", "light"]
 Colour = tuple[int, int, int]
@@ -52,8 +52,8 @@ THEMES: dict[Theme, ThemeColors] = {
 
 def theme_colors(theme: Theme) -> ThemeColors:
     """The colours of a theme. Raises BadArgument for a theme that is not there."""
-    if theme not in THEMES:
-        raise BadArgument(f"There is no theme {theme!r}; there are {', '.join(THEMES)}.")
+    if not isinstance(theme, str) or theme not in THEMES:
+        raise BadArgument(f"There is no theme {quoted(theme)}; there are {', '.join(THEMES)}.")
     return THEMES[theme]
 
 
@@ -101,7 +101,13 @@ def runs(text: str, size: int) -> list[tuple[str, Font]]:
 
 
 def clean(text: str) -> str:
-    """One line that can be drawn: no line breaks, control characters or broken characters, not endless."""
+    """One line that can be drawn: no line breaks, control characters or broken characters, not endless.
+
+    Raises:
+        BadArgument: it is no text.
+    """
+    if not isinstance(text, str):
+        raise BadArgument(f"What is written on a picture is a text, not {quoted(text, 60)}.")
     line = " ".join(text[:LONGEST].split()).encode("utf-8", "replace").decode()
     return "".join(c for c in line if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Mn") or c == "\u0301")
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from ..defaults import DEFAULT_OPACITY
-from ..errors import BadArgument, CannotWrite
+from ..errors import BadArgument, CannotWrite, quoted
 from ..files import atomic_write
 from .animation import animate
 from .caption import Unit
@@ -86,7 +86,7 @@ def write_video(frames: Iterable[ArrayLike | Image.Image], path: str | Path, fps
     target = Path(path)
     kind = target.suffix.lower()
     if kind not in SUFFIXES:
-        raise BadArgument(f"A video is .mp4, .webp or .gif, not {target.name!r:.80}.")
+        raise BadArgument(f"A video is .mp4, .webp or .gif, not {quoted(target.name, 80)}.")
     if not 1 <= fps <= 60:
         raise BadArgument(f"A video has 1 to 60 frames a second, not {fps}.")
     checked = _checked(frames)

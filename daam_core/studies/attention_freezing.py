@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import BadArgument, UnsupportedModel
+from ..errors import BadArgument, UnsupportedModel, quoted
 from ..prompt.alignment import search_key
 from ..prompt.prompt import Prompt, Word
 
@@ -92,7 +92,8 @@ def freeze(
     for theirs, ours in words:
         if len(theirs.channels) != len(ours.channels):
             raise BadArgument(
-                f"{ours.text!r} has {len(theirs.channels)} tokens in {source.text!r} and {len(ours.channels)} in {copy.text!r}."
+                f"{quoted(ours.text)} has {len(theirs.channels)} tokens in {quoted(source.text)} and {len(ours.channels)} in "
+                f"{quoted(copy.text)}."
             )
         of += [source.tokens[row - 1].column for row in theirs.channels]
         to += [copy.tokens[row - 1].column for row in ours.channels]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..cli.argument_types import whole_argument
 from ..diffusers.trace import KeptAxis
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from ..tiny.shapes import NOUNS
 from . import annotated_folder as folders
 from . import mask_bed_scenes
@@ -108,12 +108,12 @@ def truth_units(options: argparse.Namespace) -> list[Unit]:
         if not any(world_nouns(unit.content["prompt"]) for unit in units):
             raise BadArgument(
                 f"None of the {len(units)} prompts names a thing that the trained segmenter knows; the first is "
-                f"{units[0].content['prompt']!r}. It knows {', '.join(NOUNS)}."
+                f"{quoted(units[0].content['prompt'])}. It knows {', '.join(NOUNS)}."
             )
     elif Path(options.truth).is_dir():
         units = folders.folder_units(options)
     else:
-        raise BadArgument(f"--truth is {', '.join(KINDS)} or a folder, and there is no folder {options.truth!r}.")
+        raise BadArgument(f"--truth is {', '.join(KINDS)} or a folder, and there is no folder {quoted(options.truth)}.")
     _check_words(options.words, units)
     if options.truth in ("generated", "rendered"):
         units.append(Unit(ACCURACY, {"truth": ACCURACY, "scenes": options.judge_scenes}))
@@ -252,7 +252,7 @@ def _check_words(words: Sequence[str] | None, units: Sequence[Unit]) -> None:
     if len(never) == len(words):
         raise BadArgument(
             f"None of the {len(texts)} prompts has a word of --words ({', '.join(words[:8])}); the first prompt is "
-            f"{units[0].content['prompt']!r}."
+            f"{quoted(units[0].content['prompt'])}."
         )
 
 

@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from .tables import read_rows, rows_bytes
 
 _YES, _NO = frozenset({"yes", "y", "1", "true"}), frozenset({"no", "n", "0", "false"})
@@ -24,11 +24,11 @@ def read_labels(path: Path, units: Collection[str]) -> dict[str, bool]:
     for where, row in read_rows(path, ("unit", "both"), "labels"):
         unit, label = row["unit"], row["both"].lower()
         if unit not in units:
-            raise BadArgument(f"{where}: this study has no unit {unit!r}.")
+            raise BadArgument(f"{where}: this study has no unit {quoted(unit)}.")
         if unit in found:
-            raise BadArgument(f"{where}: {unit!r} is labelled twice.")
+            raise BadArgument(f"{where}: {quoted(unit)} is labelled twice.")
         if label and label not in _YES | _NO:
-            raise BadArgument(f"{where}: the label {label!r} is neither yes nor no.")
+            raise BadArgument(f"{where}: the label {quoted(label)} is neither yes nor no.")
         if label:
             found[unit] = label in _YES
     if not found:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from ..files import bounded_text
 
 LARGEST_FILE = 2**26
@@ -57,23 +57,23 @@ def _by_picture(path: Path, pictures: Sequence[str]) -> dict[str, tuple[str, ...
     if not isinstance(content, dict) or not all(isinstance(group, list) for group in content.values()):
         raise BadArgument(f'{path} does not name the labels of pictures, as in {{"house.jpg": ["house", "tree"]}}.')
     if missing := [name for name in content if name not in set(pictures)]:
-        raise BadArgument(f"{path} names the picture {missing[0]!r:.120}, which is not in the folder.")
+        raise BadArgument(f"{path} names the picture {quoted(missing[0])}, which is not in the folder.")
     return {name: _checked(content[name], f"{path}, {name}") for name in pictures if content.get(name)}
 
 
 def _checked(labels: Sequence[Any], where: str) -> tuple[str, ...]:
     """Labels, each once and fit for a prompt. Raises BadArgument."""
     if not labels or len(labels) > MOST_LABELS:
-        raise BadArgument(f"There are {len(labels)} labels in {where!r:.120}; it takes 1 to {MOST_LABELS}.")
+        raise BadArgument(f"There are {len(labels)} labels in {quoted(where)}; it takes 1 to {MOST_LABELS}.")
     for label in labels:
         if not isinstance(label, str) or not label.strip() or len(label) > LONGEST_LABEL or not label.isprintable():
             raise BadArgument(
-                f"{str(label)[:40]!r} in {where!r:.120} is no label: a word or a few, at most {LONGEST_LABEL} signs."
+                f"{quoted(str(label), 40)} in {quoted(where)} is no label: a word or a few, at most {LONGEST_LABEL} signs."
             )
     found = tuple(label.strip() for label in labels)
     if len({label.casefold() for label in found}) < len(found):
         twice = next(label for i, label in enumerate(found) if label.casefold() in {x.casefold() for x in found[:i]})
-        raise BadArgument(f"The label {twice!r} stands twice in {where!r:.120}.")
+        raise BadArgument(f"The label {quoted(twice)} stands twice in {quoted(where)}.")
     return found
 
 

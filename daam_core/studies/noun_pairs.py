@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from ..prompt.alignment import search_key
 from ..tiny.captions import HYPERNYMS, cohyponyms, with_article
 from .prompts import WORLD_SEED
@@ -60,12 +60,12 @@ def read_pairs(path: Path) -> list[NounPair]:
     for where, row in read_rows(path, _COLUMNS, "pairs"):
         first, second, relation = (" ".join(row[name].split()) for name in _COLUMNS)
         if relation.lower() not in _RELATIONS:
-            raise BadArgument(f"{where}: the relation {relation!r} is neither 'cohyponym' nor 'other'.")
+            raise BadArgument(f"{where}: the relation {quoted(relation)} is neither 'cohyponym' nor 'other'.")
         if not first or not second or search_key(first) == search_key(second):
-            raise BadArgument(f"{where}: {first!r} and {second!r} are not two nouns.")
+            raise BadArgument(f"{where}: {quoted(first)} and {quoted(second)} are not two nouns.")
         pair = frozenset((search_key(first), search_key(second)))
         if pair in seen:
-            raise BadArgument(f"{where}: {first!r} and {second!r} are in the file twice.")
+            raise BadArgument(f"{where}: {quoted(first)} and {quoted(second)} are in the file twice.")
         seen.add(pair)
         found.append(NounPair(first, second, _RELATIONS[relation.lower()]))
     if len({pair.kind for pair in found}) < 2:

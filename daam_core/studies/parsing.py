@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadArgument, MissingPackage
+from ..errors import BadArgument, MissingPackage, quoted
 from ..packages import install_line
 from ..prompt.alignment import search_key
 from ..prompt.prompt import Prompt
@@ -62,10 +62,10 @@ def _load(spacy: Any, name: str) -> Any:
         nlp = spacy.load(Path(name) if Path(name).is_dir() else name)
     except (OSError, ValueError, KeyError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise BadArgument(f"{name!r} cannot be loaded as a spaCy pipeline: {lines[0]}") from error
+        raise BadArgument(f"{quoted(name)} cannot be loaded as a spaCy pipeline: {lines[0]}") from error
     if "parser" not in nlp.pipe_names:
         raise BadArgument(
-            f"The spaCy pipeline {name!r} does not parse: it has {', '.join(nlp.pipe_names) or 'no parts at all'}."
+            f"The spaCy pipeline {quoted(name)} does not parse: it has {', '.join(nlp.pipe_names) or 'no parts at all'}."
         )
     return nlp
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from .krippendorff import ordinal_alpha
 from .rating_sheet import Sheet
 from .tables import read_rows
@@ -52,12 +52,12 @@ def read_ratings(paths: Sequence[str | Path], sheet: Sheet) -> list[Answer]:
             raise BadArgument(f"{path} holds no ratings: it has a head line and nothing below it.")
         for rater in dict.fromkeys(answer.rater for answer in found):
             if rater in owner:
-                raise BadArgument(f"Rater {rater!r} is in both {owner[rater]} and {path}: give each rater's file once.")
+                raise BadArgument(f"Rater {quoted(rater)} is in both {owner[rater]} and {path}: give each rater's file once.")
             owner[rater] = path
         seen: set[tuple[str, str]] = set()
         for answer in found:
             if (answer.rater, answer.item) in seen:
-                raise BadArgument(f"{path}: rater {answer.rater!r} rated the item {answer.item!r} twice.")
+                raise BadArgument(f"{path}: rater {quoted(answer.rater)} rated the item {quoted(answer.item)} twice.")
             seen.add((answer.rater, answer.item))
         answers += found
     return answers
@@ -148,14 +148,15 @@ def agreement(table: pd.DataFrame) -> Agreement:
 
 def _answer(row: dict[str, str], where: str, sheet: str, known: set[str]) -> Answer:
     if row["sheet"] != sheet:
-        raise BadArgument(f"{where}: these are ratings of the sheet {row['sheet']!r}, this study's sheet is {sheet!r}.")
+        told = f"{where}: these are ratings of the sheet {quoted(row['sheet'])}, this study's sheet is {quoted(sheet)}."
+        raise BadArgument(told)
     if not row["rater"]:
         raise BadArgument(f"{where}: no rater is named.")
     if row["item"] not in known:
-        raise BadArgument(f"{where}: there is no item {row['item']!r} in the sheet {sheet!r}.")
+        raise BadArgument(f"{where}: there is no item {quoted(row['item'])} in the sheet {quoted(sheet)}.")
     value: Any = row["rating"]
     if value in REMARKS:
         return Answer(row["rater"], row["item"], None, value)
     if value not in map(str, SCALE):
-        raise BadArgument(f"{where}: the rating {value!r} is none of 1 to 5, {' or '.join(REMARKS)}.")
+        raise BadArgument(f"{where}: the rating {quoted(value)} is none of 1 to 5, {' or '.join(REMARKS)}.")
     return Answer(row["rater"], row["item"], int(value), "")

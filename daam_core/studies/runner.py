@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import CannotWrite
+from ..errors import CannotWrite, quoted
 from ..files import writable_folder
 from .files import write_whole
 from .model_runner import ModelRunner
@@ -108,8 +108,8 @@ def _all(units: Sequence[Unit], shards: Shards) -> dict[str, Kept]:
     kept = shards.read(units)
     if missing := [unit.key for unit in units if unit.key not in kept]:
         raise CannotWrite(
-            f"{len(missing)} of {len(units)} units are not in {shards.folder}, the first is {missing[0]!r}. Every process "
-            "must see the same --out folder; start the command again to measure them."
+            f"{len(missing)} of {len(units)} units are not in {shards.folder}, the first is {quoted(missing[0])}. Every "
+            "process must see the same --out folder; start the command again to measure them."
         )
     return kept
 
@@ -192,7 +192,7 @@ def _check_keys(units: Sequence[Unit]) -> None:
     seen: set[str] = set()
     for unit in units:
         if unit.key in seen:
-            raise ValueError(f"two units have the key {unit.key!r}")
+            raise ValueError(f"two units have the key {quoted(unit.key)}")
         seen.add(unit.key)
 
 

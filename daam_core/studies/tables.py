@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from ..files import bounded_text
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def read_rows(path: Path, columns: Sequence[str], what: str) -> Iterator[tuple[s
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if head.count(";") > head.count(",") else ",")
     try:
         if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
-            raise BadArgument(f"{path} has no column {missing[0]!r}: a {what} file has {', '.join(columns)}.")
+            raise BadArgument(f"{path} has no column {quoted(missing[0])}: a {what} file has {', '.join(columns)}.")
         for row in reader:
             yield f"{path}, line {reader.line_num}", {name: _plain((row[name] or "").strip()) for name in columns}
     except csv.Error as error:

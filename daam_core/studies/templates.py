@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import BadPrompt
+from ..errors import BadPrompt, quoted
 from ..prompt.alignment import search_key
 from ..prompt.prompt import Prompt
 from .files import read_prompts
@@ -58,7 +58,7 @@ def read_templates(path: Path) -> list[Template]:
 def _template(line: str, where: str) -> Template:
     found = _GAP.match(line)
     if found is None:
-        raise BadPrompt(f'{where}: {line!r} has no gap like {{red,blue}}: write "a {{rusty,metallic}} shovel in a shed".')
+        raise BadPrompt(f'{where}: {quoted(line)} has no gap like {{red,blue}}: write "a {{rusty,metallic}} shovel in a shed".')
     adjectives = tuple(" ".join(part.split()) for part in found[2].split(","))
     if len(adjectives) < 2 or not all(adjectives) or len({search_key(a) for a in adjectives}) < len(adjectives):
         raise BadPrompt(f"{where}: the gap {{{found[2]}}} needs two different adjectives or more, with commas between.")
@@ -81,5 +81,6 @@ def noun_and_adjective(template: Template, prompt: Prompt, adjective: str = "") 
     parts = [*before, *adjective.split(), template.noun]
     found = aligned(parts, prompt)[len(before) :]
     if not all(found):
-        raise BadPrompt(f"The model did not get {' '.join(parts[len(before) :])!r} of {whole!r} whole: the prompt is too long.")
+        lost = quoted(" ".join(parts[len(before) :]))
+        raise BadPrompt(f"The model did not get {lost} of {quoted(whole)} whole: the prompt is too long.")
     return found[-1], tuple(label for labels in found[:-1] for label in labels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import BadPrompt
+from ..errors import BadPrompt, quoted
 from .captions import COLOUR_NAMES, PLACES, RELATIONS, SIZE_NAMES, Background, Caption, Relation, Thing, caption
 from .shapes import NOUNS
 
@@ -34,7 +34,7 @@ def read_caption(text: str) -> Caption:
     at += len(PLACES[background].split())
     said = caption(things, relation, background, medium)
     if at < len(words) or said.text.split() != words:
-        raise BadPrompt(f"{text!r} is no caption of the picture-book world: {_where(words, at)} has no place in it.")
+        raise BadPrompt(f"{quoted(text)} is no caption of the picture-book world: {_where(words, at)} has no place in it.")
     return said
 
 
@@ -48,7 +48,7 @@ def _thing(words: list[str], at: int, text: str) -> tuple[Thing, int]:
     at += colour is not None
     if at >= len(words) or words[at] not in NOUNS:
         raise BadPrompt(
-            f"{text!r} is no caption of the picture-book world: {_where(words, at)} stands where a noun is due; "
+            f"{quoted(text)} is no caption of the picture-book world: {_where(words, at)} stands where a noun is due; "
             f"its nouns are {', '.join(NOUNS)}."
         )
     return Thing(words[at], colour, size, article), at + 1

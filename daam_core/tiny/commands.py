@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from ..files import writing
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _check_device(device: str) -> None:
     import torch
 
     if device.split(":")[0] not in ("cpu", "cuda"):
-        raise BadArgument(f"--device must be cpu or cuda, got {device!r}.")
+        raise BadArgument(f"--device must be cpu or cuda, got {quoted(device)}.")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise BadArgument("--device cuda was asked for, but torch sees no CUDA device here.")
 

@@ -14,7 +14,7 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from ..errors import BadArgument, CannotWrite
+from ..errors import BadArgument, CannotWrite, quoted
 from ..opencv import cv2
 from ..render.captioned_sheet import captioned_sheet
 from . import autoencoder
@@ -93,7 +93,7 @@ class Evaluation:
 def prompts(split: str, count: int, seed: int = SEED) -> list[Prompt]:
     """The first `count` prompts of a split: every colour is named, relations and places vary."""
     if split not in SPLITS:
-        raise BadArgument(f"There is no split {split!r}; there are {', '.join(SPLITS)}.")
+        raise BadArgument(f"There is no split {quoted(split)}; there are {', '.join(SPLITS)}.")
     objects, held_out = SPLITS[split]
     rng = np.random.default_rng([seed, list(SPLITS).index(split)])
     found: list[Prompt] = []

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from ..diffusers.model_folder import check_weight_indexes
 from ..diffusers.quiet import quiet_libraries
-from ..errors import BadArgument, UnsupportedModel
+from ..errors import BadArgument, UnsupportedModel, quoted
 from .package_weights import PIPELINE, SEGMENTER
 from .segmenter import Segmenter
 
@@ -86,7 +86,7 @@ def load_tiny(
     if isinstance(kind, torch.dtype):
         return load_tiny("unet", device, weights, dtype=kind)
     if kind not in KINDS:
-        raise BadArgument(f"There is no model {kind!r} inside; there are {', '.join(KINDS)}.")
+        raise BadArgument(f"There is no model {quoted(kind)} inside; there are {', '.join(KINDS)}.")
     folder = (weights or WEIGHTS) / PIPELINE
     if not (folder / "model_index.json").is_file():
         raise UnsupportedModel(f"No model lies in {folder}. A complete checkout has one; 'daam-lens tiny train' makes one.")

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DaamLensError
+from ..errors import DaamLensError, quoted
 from ..opencv import cv2
 from .captions import BACKGROUNDS, RELATIONS, Background, Caption, Node, Relation, Thing, caption, random_pairs, random_wording
 from .shapes import NOUNS, RGB, ellipse, rgb_of, shape
@@ -165,9 +165,9 @@ def _check(pairs: list[tuple[str, str]], side: int) -> None:
         raise DaamLensError(f"A scene shows one or two objects; {len(pairs)} were asked for.")
     for colour, noun in pairs:
         if colour not in COLOURS:
-            raise DaamLensError(f"The world has no colour {colour!r}; it has {', '.join(COLOURS)}.")
+            raise DaamLensError(f"The world has no colour {quoted(colour)}; it has {', '.join(COLOURS)}.")
         if noun not in NOUNS:
-            raise DaamLensError(f"The world has no {noun!r}; it has {', '.join(NOUNS)}.")
+            raise DaamLensError(f"The world has no {quoted(noun)}; it has {', '.join(NOUNS)}.")
 
 
 def _scene(image: Image, text: Caption, objects: tuple[SceneObject, ...], background: Background, relation: Relation) -> Scene:

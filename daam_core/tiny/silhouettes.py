@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from ..opencv import cv2
 from .captions import COLOUR_NAMES
 from .scenes import COLOURS, SIZE
@@ -78,7 +78,7 @@ def judge_silhouette(picture: npt.NDArray[np.uint8], noun: str, colour: str) -> 
     if picture.shape != (SIZE, SIZE, 3) or picture.dtype != np.uint8:
         raise BadArgument(f"The judge takes uint8 pictures [{SIZE}, {SIZE}, 3]; got {picture.dtype} {list(picture.shape)}.")
     if noun not in NOUNS or colour not in COLOUR_NAMES:
-        raise BadArgument(f"The world has no {colour!r} {noun!r}.")
+        raise BadArgument(f"The world has no {quoted(colour)} {quoted(noun)}.")
     seen = picture.astype(np.float32)
     like = _alike(seen, colour)
     coarse = min((_match(seen, like, _template(noun, colour, size, turn)) for size in SIZES for turn in TURNS), key=_badness)

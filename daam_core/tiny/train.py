@@ -18,7 +18,7 @@ from diffusers import AutoencoderTiny
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
 from . import autoencoder, checkpoint, colour_words, latents, segmenter, unet
 from . import package_weights as assemble
 from . import text_encoder as text
@@ -73,7 +73,7 @@ def train(settings: Settings, log: Log) -> None:
     """Run the stages that are not finished; see `Settings`."""
     unknown = [name for name in settings.only if name not in STAGES]
     if unknown:
-        raise BadArgument(f"There is no training stage {unknown[0]!r}; the stages are {', '.join(STAGES)}.")
+        raise BadArgument(f"There is no training stage {quoted(unknown[0])}; the stages are {', '.join(STAGES)}.")
     require_counts(images=settings.images, scenes=settings.scenes)
     make_work_folder(settings.work)
     table: dict[str, Callable[[Settings, torch.device, Log], None]] = {
@@ -149,7 +149,7 @@ def load_autoencoder(work: Path, finished_decoder: bool = True) -> AutoencoderTi
 def _tensors(work: Path, name: str) -> dict[str, torch.Tensor]:
     path = state_file(work, name)
     if not path.exists():
-        raise BadArgument(f"{work} holds no state of the stage {name!r}; run it first.")
+        raise BadArgument(f"{work} holds no state of the stage {quoted(name)}; run it first.")
     return checkpoint.read_state(path)[0]
 
 

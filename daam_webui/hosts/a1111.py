@@ -113,6 +113,9 @@ class A1111(WebUI):
     def reads_concepts(self) -> bool:
         return True
 
+    def paints_elsewhere(self) -> bool:
+        return False
+
     def preview_state(self) -> Any:
         from modules import shared
 

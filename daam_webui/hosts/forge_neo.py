@@ -17,6 +17,11 @@ class ForgeNeo(Forge):
     def schedule_steps(self, p: Any, second: bool) -> Sequence[Any]:
         return super().schedule_steps(p, second)[:2]
 
+    def paints_elsewhere(self) -> bool:
+        from modules import shared
+
+        return getattr(shared.opts, "forge_model_mode", "local") == "api"
+
 
 def lost_an_argument(parse_schedules: Callable[..., Any]) -> bool:
     """Whether the host's `get_learned_conditioning_prompt_schedules` no longer takes whether the old rules hold."""

@@ -47,6 +47,9 @@ class PageHost(Protocol):
     def reads_concepts(self) -> bool:
         """Whether words that are not in the prompt are read here."""
 
+    def paints_elsewhere(self) -> bool:
+        """Whether the host sends its prompts to a service that paints; it calls no script then but the very first method."""
+
     def preview_state(self) -> Any:
         """The host's state, whose method `assign_current_image` takes each preview; None where none is shown while it
         samples."""

@@ -109,6 +109,9 @@ class SDNext(PageHost):
     def reads_concepts(self) -> bool:
         return False
 
+    def paints_elsewhere(self) -> bool:
+        return False
+
     def preview_state(self) -> Any:
         from modules import shared
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...daam_core.capture.concept_texts import ConceptTexts, texts_to_encode
-from ...daam_core.errors import BadArgument, NothingRecorded, reason_of
+from ...daam_core.errors import BadArgument, NothingRecorded, quoted, reason_of
 from ...daam_core.prompt.concepts import Concept
 from ...daam_core.prompt.prompt import Prompt
 from .context_alignment import of_length
@@ -74,7 +74,7 @@ def _tokens(tokenizer: Any, label: str, text: str) -> Mapping[str, Any]:
     """ComfyUI's tokens of a concept's text, in which brackets are no weights."""
     tokens: Mapping[str, Any] = tokenizer.tokenize_with_weights(text.replace("(", "\\(").replace(")", "\\)"))
     if any(len(chunks) != 1 for chunks in tokens.values()):
-        raise BadArgument(f"The concept {label!r:.60} is longer than the text encoder reads at once")
+        raise BadArgument(f"The concept {quoted(label, 60)} is longer than the text encoder reads at once")
     return tokens
 
 

@@ -277,6 +277,26 @@ def test_a_saved_workflow_comes_back_with_its_choice(page: ComfyPage) -> None:
     assert page.complaints() == []
 
 
+def test_an_explorer_in_a_subgraph_shows_its_own_run(page: ComfyPage) -> None:
+    """A node outside may have the number of the one inside, and the page keeps what either gave out."""
+    page.open(workflow())
+    page.browser.js(
+        "(() => { const inner = ['DaamLensExplorer', 'DaamLensHeatMaps', 'KSampler', 'DaamLensRecord'];"
+        " const made = app.graph.convertToSubgraph(new Set(app.graph._nodes.filter(n => inner.includes(n.type))));"
+        " window.within = made.subgraph; app.canvas.setGraph(made.subgraph); })()"
+    )
+    entry = page.queue()
+    (run,) = [out["daam_lens"][0]["run"] for out in entry["outputs"].values() if "daam_lens" in out]
+    page.browser.until(f"{page.element()}?.data?.picture?.includes('{run}') === true")
+    page.browser.js(
+        "(() => { const n = within._nodes.find(n => n.type === 'DaamLensExplorer');"
+        " app.nodeOutputs[n.id] = {daam_lens: [{run: 'another', pictures: 1, missing: []}]}; n.configure(n.serialize()); })()"
+    )
+    time.sleep(0.3)  # longer than the node waits for the page to have its outputs
+    assert page.browser.js(f"{page.element()}.data.picture.includes('{run}') && !{page.root()}.querySelector('[role=alert]')")
+    assert page.complaints() == []
+
+
 def test_a_lost_connection_is_a_sentence(page: ComfyPage) -> None:
     """Steps that cannot be had leave the rest as it is; a picture that is not known any more says what to do."""
     page.open(workflow())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import logging
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +17,14 @@ import pytest
 import torch
 
 from daam_core import HeatMaps
-from daam_webui import gallery
+from daam_core.errors import UnsupportedModel
+from daam_webui import gallery, hosts
 from daam_webui import sampler_hooks as hook
 from daam_webui.finished_image import FinishedImage
 from daam_webui.hosts.a1111 import A1111
+from daam_webui.hosts.forge_neo import ForgeNeo
+from daam_webui.pipeline_session import PipelineSession
+from daam_webui.read_picture import Reading, read_picture
 from daam_webui.recording_session import RecordingSession
 from daam_webui.recording_store import RECORDINGS
 from daam_webui.schedule import PassTexts
@@ -119,6 +126,42 @@ def test_a_negative_prompt_that_the_model_was_not_given_is_told(text: str) -> No
     assert (gallery.NOT_GIVEN in notes) == bool(text.strip())
 
 
+@pytest.mark.parametrize("finished", [1, 0])
+def test_a_stopped_run_of_sdnext_keeps_its_maps_and_is_told(monkeypatch: pytest.MonkeyPatch, finished: int) -> None:
+    """It calls no script's `postprocess` where a run was interrupted or skipped, and shows the pictures that it has."""
+    modules = SimpleNamespace(scripts=SimpleNamespace(Script=object))
+    with _imported(monkeypatch, "daam_webui.pipeline_script", modules) as script:
+        session = PipelineSession(Settings(True), Host())  # type: ignore[arg-type]
+        session._maps = [(FinishedImage(0, 0, PICTURE, 7, "a red house", False), maps_of(words_prompt("a red house")))][
+            :finished
+        ]
+        p, _ = results()
+        p.extra_generation_params, p.batch_size = {}, 1
+        hook.open_session(p, session)  # type: ignore[arg-type]
+        script._left(p)
+        assert hook.session_of(p) is None
+        note, run = (p.extra_generation_params.get(f"DAAM Lens {name}", "") for name in ("note", "runs"))
+        assert ("in the tab DAAM Lens" in note) == (RECORDINGS.find(run) is not None) == bool(finished)
+        assert ("No picture was finished" in note) == (not finished)
+        script._left(p)  # a run without us
+        assert p.extra_generation_params["DAAM Lens note"] == note
+
+
+@contextmanager
+def _imported(monkeypatch: pytest.MonkeyPatch, name: str, modules: Any) -> Iterator[Any]:
+    """A module of ours that imports a host's; forgotten afterwards."""
+    mine = [name, "daam_webui.script"]
+    monkeypatch.setitem(sys.modules, "modules", modules)
+    for one in mine:
+        monkeypatch.delitem(sys.modules, one, raising=False)
+    try:
+        yield importlib.import_module(name)
+    finally:
+        for one in mine:
+            if sys.modules.pop(one, None) is not None:
+                delattr(sys.modules["daam_webui"], one.rpartition(".")[2])
+
+
 def _name(image: Any) -> str:
     return str(image if isinstance(image, str) else image.info["parameters"])
 
@@ -170,6 +213,27 @@ def test_a_host_that_tells_nothing_is_not_said_to_have_made_nothing(images: list
     assert said in gallery.show(RecordingSession(Settings(True), Host()), p, processed).notes[0]
 
 
+@pytest.mark.parametrize(("asked", "in_second"), [("second", False), ("first", True)])
+def test_a_picture_whose_chosen_pass_was_not_sampled_is_told(asked: str, in_second: bool) -> None:
+    """Stopped in the first pass; or the page's button for hires fix, whose first pass is a picture of the gallery."""
+    session, model = RecordingSession(Settings(True, hires=asked), Host()), Model()
+    params = sampler(model, session)
+    params.denoiser.p.enable_hr, params.denoiser.p.is_hr_pass = True, in_second
+    hook.attach(params)
+    model.diffusion_model(torch.zeros(2, 4, 8, 8))
+    hook.finish(params)
+    session.take(0, 0, PICTURE, 7, "a red house")
+    shown = gallery.show(session, *results())
+    assert len(shown.notes) == 1 and f"without the {asked} pass" in shown.notes[0] and not shown.runs
+
+
+def test_a_picture_that_something_else_painted_is_told() -> None:
+    session = RecordingSession(Settings(True), Host())
+    session.take(0, 0, PICTURE, 7, "a red house")
+    shown = gallery.show(session, *results())
+    assert len(shown.notes) == 1 and "Not one sampling step" in shown.notes[0]
+
+
 def test_a_recorder_that_fails_is_one_sentence() -> None:
     session = RecordingSession(Settings(True), Host())
     session.take(0, 0, PICTURE, 7, "a red house")
@@ -179,6 +243,31 @@ def test_a_recorder_that_fails_is_one_sentence() -> None:
     shown = gallery.show(session, p, processed)
     assert len(shown.notes) == 1 and "KeyError" in shown.notes[0] and "the first" not in shown.notes[0]
     assert processed.images == ["picture"]
+
+
+@pytest.mark.parametrize(("mode", "asked"), [("api", True), ("api", False), ("local", True), (None, True)])
+def test_a_picture_that_a_service_paints_is_told_before_it_is_made(
+    monkeypatch: pytest.MonkeyPatch, mode: str | None, asked: bool
+) -> None:
+    """Forge Neo sends a prompt away without calling any script but the first time."""
+    opts = SimpleNamespace() if mode is None else SimpleNamespace(forge_model_mode=mode)
+    modules = SimpleNamespace(scripts=SimpleNamespace(Script=object), shared=SimpleNamespace(opts=opts))
+    monkeypatch.setattr(hosts, "page_host", ForgeNeo)
+    p = SimpleNamespace(comments={}, extra_generation_params={})
+    with _imported(monkeypatch, "daam_webui.script", modules) as script:
+        script.DaamLensScript().setup(p, {"enabled": asked})
+    told = p.extra_generation_params.get("DAAM Lens note", "")
+    assert list(p.comments) == ([told] if told else [])
+    assert ("service" in told) == (mode == "api" and asked)
+
+
+def test_a_picture_is_not_read_where_a_service_paints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host would send the prompt away, and pay for a picture."""
+    opts = SimpleNamespace(forge_model_mode="api")
+    monkeypatch.setitem(sys.modules, "modules", SimpleNamespace(shared=SimpleNamespace(opts=opts)))
+    monkeypatch.setattr(hosts, "page_host", ForgeNeo)
+    with pytest.raises(UnsupportedModel, match="service"):
+        read_picture(Reading(PICTURE, "a red house"))
 
 
 @pytest.mark.parametrize("what", ["foreign version", "cut off", "empty"])

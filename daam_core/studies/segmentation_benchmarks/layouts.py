@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import BadArgument
+from ...errors import BadArgument, quoted
 from ...files import bounded_text
 from ...picture_files import checked_pixels, load_label_map
 from ..coco_outlines import mask_of
@@ -162,7 +162,7 @@ def _inside(folder: Path, name: str) -> Path:
     """A file of a data set. Raises BadArgument where it is missing, or leads out of the folder."""
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise BadArgument(f"The data set names the file {name!r:.120}, which lies outside its folder.")
+        raise BadArgument(f"The data set names the file {quoted(name)}, which lies outside its folder.")
     if not path.is_file():
         raise BadArgument(f"There is no file {path}. docs/benchmarks.md shows the layout of each data set.")
     return path
@@ -196,5 +196,5 @@ def _entries(content: Mapping[str, Any], name: str, wanted: Mapping[str, type]) 
         isinstance(one, dict) and all(isinstance(one.get(key), kind) and key in one for key, kind in wanted.items())
         for one in found
     ):
-        raise BadArgument(f"instances_val2017.json has no list {name!r} whose entries have {', '.join(wanted)}.")
+        raise BadArgument(f"instances_val2017.json has no list {quoted(name)} whose entries have {', '.join(wanted)}.")
     return found

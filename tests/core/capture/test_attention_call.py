@@ -137,3 +137,10 @@ def test_two_attentions_have_no_log_sum_exp(q: Tensor, k: Tensor) -> None:
         F.scaled_dot_product_attention(q, k, k)
         F.scaled_dot_product_attention(q, k, k)
     assert capture.of(from_comfyui((q, k, k, HEADS), {"skip_reshape": True})) is None
+
+
+def test_tokens_that_other_devices_have_are_refused_with_what_to_do(q: Tensor, k: Tensor) -> None:
+    given = {"query": q.transpose(1, 2), "key": k.transpose(1, 2)}
+    assert from_dispatch({**given, "_parallel_config": None}).heads == HEADS
+    with pytest.raises(UnsupportedModel, match=r"Context parallel spreads one attention .* load it without `parallel_config`"):
+        from_dispatch({**given, "_parallel_config": object()})

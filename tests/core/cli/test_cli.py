@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from PIL import Image
 
 from daam_core import HeatMaps
 from daam_core.cli.parser import INTERRUPTED, USER_ERROR, main
+from daam_core.errors import UnsupportedModel
 from daam_core.files import LONGEST_NAME, file_name, file_names
 
 PROMPT = "a red house and a green tree"
@@ -253,6 +256,40 @@ def test_ctrl_c_says_so_without_a_traceback(
     monkeypatch.setattr("daam_core.cli.commands._generate", interrupted)
     assert main(["generate", PROMPT, "--out", str(tmp_path)]) == INTERRUPTED
     assert capsys.readouterr().err == "daam-lens: stopped.\n"
+
+
+@pytest.mark.parametrize("follows", [RecursionError("maximum recursion depth exceeded"), UnsupportedModel("It is broken.")])
+def test_ctrl_c_that_a_library_swallows_is_told_as_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], follows: Exception
+) -> None:
+    """NumPy, interrupted while it is imported, is only half there, and what uses it then fails."""
+
+    def swallow(args: object) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise follows
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("daam_core.cli.commands.show", swallow)
+    assert main(["show", "x.safetensors"]) == INTERRUPTED
+    assert capsys.readouterr().err == "daam-lens: stopped.\n"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run from its folder without being installed, or installed without what it needs."""
+
+    def missing(name: str) -> None:
+        def raised(args: object) -> None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        monkeypatch.setattr("daam_core.cli.commands.show", raised)
+
+    missing("PIL.Image")
+    assert "'PIL' is not installed here: pip install" in complaint(capsys, "show", "x.safetensors")
+    missing("daam_core.nowhere")
+    with pytest.raises(ModuleNotFoundError):
+        main(["show", "x.safetensors"])
 
 
 def test_no_memory_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

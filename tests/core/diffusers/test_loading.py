@@ -103,6 +103,11 @@ def without(path: str, count: int) -> Spoil:
     return change
 
 
+def unspoken(folder: Path) -> None:
+    for name in ("vocab.json", "merges.txt", "tokenizer.json"):
+        (folder / "tokenizer" / name).unlink()
+
+
 class _Program:
     """What a pickle can hold: a function that is called by whoever loads it."""
 
@@ -125,6 +130,8 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "other words": (settings("text_encoder/config.json", vocab_size=10), "config of its part 'text_encoder' do not fit"),
     "no numbers": (settings("scheduler/scheduler_config.json", beta_start="a"), "stopped at the files of its part 'scheduler'"),
     "some tensors": (without(UNET, 5), "has no weights for 5 tensors of its part 'unet', such as conv_in.weight"),
+    "some tensors of the encoder": (without(ENCODER, 3), "numbers of its part 'text_encoder': the file is of another model"),
+    "no vocabulary": (unspoken, "The part 'tokenizer' of "),
     "a pickle": (pickled(UNET, "diffusion_pytorch_model.bin"), "are a pickle (diffusion_pytorch_model.bin)"),
 }
 

@@ -88,9 +88,6 @@ def test_a_projection_that_gives_no_tensor_costs_no_picture(first: int, part: st
     before = picture()
     with trace(pipe, output_space=True) as recording:
         assert torch.equal(picture(), before)
-    if part == "to_v" and first:  # the words are in queries and keys, which are proved in the first step
-        assert recording.heat_maps().steps == 4 and "did not attend to values" in str(recording.output_failure)
-        return
     with pytest.raises(
         NothingRecorded, match=r"attn2 of UNet2DConditionModel (attended without|did not give) .* is Unpacking\."
     ):

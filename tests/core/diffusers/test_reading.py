@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from daam_core import load_tiny, read_picture, trace
 from daam_core.diffusers.noise_levels import process_of
+from daam_core.diffusers.reading import _said
 from daam_core.errors import BadArgument, BadPrompt, UnsupportedModel
 from daam_core.prompt.concepts import concepts_prompt
 from daam_core.studies.mask_bed_scenes import bed_scene
@@ -213,6 +215,21 @@ def test_a_pipeline_that_starts_from_something_else_is_refused(monkeypatch: pyte
     assert "prepare_latents" not in vars(pipe) and vars(pipe)["scheduler"] is held["scheduler"]
 
 
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        (RuntimeError("unsupported memory format option ChannelsLast"), UnsupportedModel),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), RuntimeError),
+        (MemoryError(), MemoryError),
+    ],
+)
+def test_only_a_lack_of_memory_is_told_as_one(raised: Exception, seen: type[Exception]) -> None:
+    """Every error whose text held the word passed through as the library's own."""
+    with pytest.raises(seen) as told, _said(SimpleNamespace(), (8, 8)):
+        raise raised
+    assert type(told.value) is seen
+
+
 def test_maps_are_those_of_a_trace_of_the_same_passes() -> None:
     """The recording is `trace`'s own: the same model called by hand with what it was shown gives the same maps."""
     pipe, picture = models.pipeline("sd15"), photo()
@@ -369,3 +386,12 @@ def test_an_autoencoder_that_is_not_the_pipelines_is_refused() -> None:
     )  # fmt: skip
     with pytest.raises(UnsupportedModel, match=r"noise of shape \[1, 4, 8, 12\] where its autoencoder makes \[1, 8, 8, 12\]"):
         read_picture(pipe, photo(), PROMPT, noise=[300], size=(HEIGHT, WIDTH))
+
+
+def test_a_size_that_a_model_cannot_take_is_told_with_its_own() -> None:
+    """A long picture has a side that the transformer inside has no place for, although nobody asked for a size."""
+    pipe = load_tiny("transformer")
+    pipe.set_progress_bar_config(disable=True)
+    says = r"a picture of 368 x 48 pixels .* \(ValueError\)\. Its own size is 128 x 128: give another size, or cut a long"
+    with pytest.raises(UnsupportedModel, match=says):
+        read_picture(pipe, np.zeros((50, 400, 3), np.uint8), "a red house", noise=[100])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,6 +106,25 @@ def test_backends_of_attention(name: str, backend: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(_AttentionBackendRegistry, "_active_backend", _AttentionBackendRegistry._active_backend)
     pipe.transformer.set_attention_backend(backend)
     check(pipe, case, wanted)
+
+
+def parallel(devices: int) -> SimpleNamespace:
+    """What diffusers keeps of a model whose weights are spread over several devices."""
+    return SimpleNamespace(tensor_parallel_config=SimpleNamespace(tp_degree=devices), context_parallel_config=None)
+
+
+def test_heads_that_other_devices_have_are_told() -> None:
+    """With tensor parallel each device attends with its own heads, and nothing in the attention itself shows that."""
+    case, pipe = CASES["flux"], CASES["flux"].make()
+    before = paint(pipe, case)
+    pipe.transformer._parallel_config = parallel(2)
+    with trace(pipe) as recording:
+        assert torch.equal(paint(pipe, case), before)
+    assert recording.failure is not None
+    assert "Tensor parallel spreads the heads of FluxTransformer2DModel over 2 devices" in recording.failure
+    assert "load it without `parallel_config`" in recording.failure
+    pipe.transformer._parallel_config = parallel(1)
+    check(pipe, case)
 
 
 def sequential(pipe: Any) -> None:

@@ -65,6 +65,28 @@ def test_a_processor_that_changes_probabilities_is_refused_by_name() -> None:
         recording.heat_maps()
 
 
+@pytest.mark.parametrize("begins", [1, 2])
+def test_a_processor_that_changes_probabilities_from_a_later_step_on_is_refused(begins: int) -> None:
+    """It stays the same object, so that its first step is no proof of the next: its maps were those of what it does not use."""
+    pipe, own = pipeline("small"), Own()
+    pipe.unet.set_attn_processor(own)
+
+    def callback(_pipe: Any, step: int, _time: Any, given: dict[str, Any]) -> dict[str, Any]:
+        late = step + 1 >= begins
+        own.change = (lambda p: torch.cat([p[:, :, :, :3] * 4, p[:, :, :, 3:]], -1)) if late else lambda p: p
+        return given
+
+    def painted() -> Tensor:
+        own.change = lambda p: p
+        return paint(pipe, num_inference_steps=3, callback_on_step_end=callback)
+
+    before = painted()
+    with trace(pipe) as recording:
+        assert torch.equal(painted(), before)
+    with pytest.raises(NothingRecorded, match=r"attn2 of UNet2DConditionModel did not give .* its processor is Own\."):
+        recording.heat_maps()
+
+
 def test_projections_that_were_fused_and_taken_apart_are_read() -> None:
     pipe = pipeline("small")
     text = text_of(pipe)

@@ -9,12 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import HunyuanVideoImageToVideoPipeline
+from diffusers import HunyuanVideoImageToVideoPipeline, SkyReelsV2DiffusionForcingImageToVideoPipeline
 from PIL import Image
 
 from daam_core import trace
 from daam_core.capture import accumulator, self_attention_sums
-from daam_core.diffusers.videos import REFERENCES, output_videos, reference_frames, with_its_video
+from daam_core.diffusers.videos import (
+    REFERENCES,
+    REFERENCES_BEHIND,
+    output_videos,
+    reference_frames,
+    references_behind,
+    with_its_video,
+)
 from daam_core.maps import frames as core_frames
 
 from ..capture.attention_witness import Witness
@@ -185,6 +192,25 @@ def test_the_frame_that_hunyuan_video_starts_from_is_cut_off_as_in_its_video(con
     assert torch.equal(own.heat_map("house"), maps.heat_map("house")[first:])
     other = with_its_video(maps, np.zeros((7, HEIGHT, WIDTH, 3), np.uint8), given, pipe)
     assert other.num_frames == 1, "not the whole video"
+
+
+@pytest.mark.parametrize("length", [5, 0])
+def test_the_frame_that_skyreels_ends_with_is_cut_off_as_in_its_video(length: int) -> None:
+    """It is painted beside the others and not given out; a length of 0 is latents."""
+    with trace(made.hunyuan_video()) as recording:
+        film(recording._pipe, PIPELINES["hunyuan-video"][1])
+    maps = recording.heat_maps()
+    assert maps.num_frames == LATENTS
+    pipe = object.__new__(SkyReelsV2DiffusionForcingImageToVideoPipeline)
+    pipe.__dict__["transformer"] = SimpleNamespace(config=SimpleNamespace(patch_size=(1, 2, 2)))
+    pipe.__dict__["vae_scale_factor_temporal"] = 4
+    given = {"num_frames": 5, REFERENCES_BEHIND: references_behind({"last_image": object()}, pipe)}
+    video = np.zeros((length, HEIGHT, WIDTH, 3), np.uint8) if length else None
+    own = with_its_video(maps, video, given, pipe)
+    assert own.num_frames == LATENTS - 1 and own.frames is not None and own.frames.latents == LATENTS - 1
+    assert torch.equal(own.heat_map("house"), maps.heat_map("house")[:-1])
+    assert references_behind({"last_image": None}, pipe) == 0
+    assert with_its_video(maps, video, {"num_frames": 5}, pipe).num_frames == 1, "one frame too many for that video"
 
 
 @pytest.mark.parametrize("kind", ["np", "pt", "pil", "uint8"])

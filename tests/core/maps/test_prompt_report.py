@@ -15,6 +15,7 @@ from daam_core.maps.prompt_report import (
     separation,
     won_places,
 )
+from daam_core.maps.statistics import mean_probability
 from daam_core.prompt.prompt import Prompt, Token, Word
 
 from .test_heatmaps import changed, made
@@ -45,15 +46,33 @@ def test_the_figures_of_a_word() -> None:
     report = prompt_report(drawn(red=left(), house=left(), tree=right()))
     house = next(r for r in report.words if r.word == "house")
     assert house.spread == pytest.approx(0.5)
-    assert house.peak == pytest.approx(4 / 16)
-    assert house.contrast == pytest.approx(1.0)
+    assert house.contrast == pytest.approx(house.peak / (2 / 16) - 1)
     assert sum(r.share for r in report.words) == pytest.approx(1.0)
+
+
+def test_the_peak_is_the_number_of_the_colour_bar() -> None:
+    """Both are of the map at the picture's size; at the recording's grid another one stood in the report."""
+    maps = drawn(red=left(), house=left(), tree=right())
+    row = next(r for r in prompt_report(maps).words if r.word == "house")
+    enlarged = torch.nn.functional.interpolate(left()[None, None] / 16, maps.size, mode="bicubic")
+    assert row.peak == pytest.approx(float(enlarged.max()))
+    assert row.peak == pytest.approx(float(mean_probability(maps, ["house"], maps.size).max()))
+
+
+def test_the_spread_is_the_part_of_eq_7_s_mask() -> None:
+    """A word that lies nearly evenly is hot in most of the picture: its map is not stretched from its lowest value first."""
+    even = 0.7 + 0.3 * left() / left().max()
+    maps = drawn(house=even, tree=right())
+    rows = {r.word: r for r in prompt_report(maps).words}
+    assert rows["house"].spread == float((even >= 0.4 * even.max()).float().mean()) == 1.0
+    assert rows["house"].closest is not None and rows["house"].closest[1] == 1.0
+    assert rows["tree"].spread == 0.5
 
 
 def test_the_text_explains_its_columns_and_speaks_in_per_cent() -> None:
     """Someone who opens report.txt has nothing else to read beside it; every number is a part, the last one from 0 to 1."""
     lines = prompt_report(drawn(red=left(), house=left(), tree=right())).lines()
-    assert next(line for line in lines if line.startswith("house")).split()[2:] == ["25.0%", "50.0%", "red", "(1.00)"]
+    assert next(line for line in lines if line.startswith("house")).split()[2:] == ["27.8%", "50.0%", "red", "(1.00)"]
     explained = " ".join(lines[4:])
     assert all(f"{column}: " in explained for column in ("share", "peak", "spread")) and "IoU" in explained
     assert prompt_report(made("")).lines() == lines[:1], "where there are no words, nothing is explained"

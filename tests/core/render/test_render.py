@@ -393,7 +393,7 @@ def test_maps_become_pictures() -> None:
     assert (np.asarray(maps.overlay("tree")) == render.overlay(scene(), tree, label="tree", bar=True, unit="%")).all()
     faint = render.overlay(scene(), tree, 0.3, bar=True, unit="%")
     assert (np.asarray(maps.overlay("tree", label=None, opacity=0.3)) == faint).all()
-    heats = {word: maps.heat_map(word) / terms for word in ("red", "house", "green", "tree")}
+    heats = {word: maps.heat_map(word, (96, 128)) / terms for word in ("red", "house", "green", "tree")}
     sheet = render.contact_sheet(scene(), heats, maps.prompt.text, unit="%")
     assert (np.asarray(maps.contact_sheet()) == sheet).all()
     one = render.contact_sheet(scene(), {"tree": heats["tree"]}, unit="%")
@@ -447,8 +447,10 @@ def test_what_is_no_number_is_refused_before_it_is_drawn(name: str, value: Any) 
         render.overlay(picture, heat, **{name: value})
 
 
-@pytest.mark.parametrize("columns", [0, -1, math.nan, "2"])
+@pytest.mark.parametrize("columns", [0, -1, math.nan, "2", True])
 def test_a_sheet_has_whole_columns(columns: Any) -> None:
     picture, heat = np.zeros((8, 8, 3), np.uint8), np.eye(8, dtype=np.float32)
     with pytest.raises(BadArgument, match="at least one column"):
         render.contact_sheet(picture, {"house": heat}, "a house", columns=columns)
+    with pytest.raises(BadArgument, match="at least one column"):
+        render.film_sheet([picture], {"house": [heat]}, columns=columns)
