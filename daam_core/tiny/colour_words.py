@@ -9,9 +9,9 @@ them made from the teacher's own vectors:
 - **bare**: colour and relation tokens as in `named`; noun, end and padding are those of the caption without its
   colours, so that nothing but the colour word tells the colour.
 
-The relation has to be as plain as a colour is. The encoder of 0.6.0 to 0.9.0 held it at the words of the relation and at the
-second thing's colour alone, a tenth as strong as colours, and the UNet never heeded it: whether the text said "above" or "below"
-moved nothing.
+The relation has to be as plain as a colour is. The encoder of 0.6.0 to 0.9.0 held it at the words of the relation and at
+the second thing's colour alone, a tenth as strong as colours, and the UNet never heeded it: whether the text said "above" or
+"below" moved nothing.
 
 Where the teacher is a `named` encoder already, it stays as it is and only `bare` learns.
 
@@ -45,8 +45,9 @@ class Reading:
     """What the tokens of a batch of captions are, all int64 [B, T].
 
     `kind` is one of the constants above or 0; `thing` 0 or 1: the first or the second object; `relation` the index in
-    `RELATIONS` of the words of a relation and of what stands behind, 0 elsewhere; `noun` the position of a colour's noun. `bare` holds the ids of the caption
-    without its colours and `at` each token's position in it (of a colour: the position before).
+    `RELATIONS` of the words of a relation and of what stands behind, 0 elsewhere; `noun` the position of a colour's noun.
+    `bare` holds the ids of the caption without its colours and `at` each token's position in it (of a colour: the position
+    before).
     """
 
     kind: torch.Tensor
@@ -206,5 +207,7 @@ class ColourWordStage:
             error = (states.float() - target).pow(2).mean(-1)
             total = total + (error * weight).sum() / weight.sum()
             parts = {"colour": reading.kind == COLOUR, "noun": reading.kind == NOUN, "related": reading.relation > 0}
-            figures |= {f"{name} {what}": float(error[part].mean().detach()) for what, part in parts.items() if bool(part.any())}
+            for what, part in parts.items():
+                if bool(part.any()):
+                    figures[f"{name} {what}"] = float(error[part].mean().detach())
         return total, figures

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from daam_core.tiny import colour_words, loop
-from daam_core.tiny.colour_words import COLOUR, NOUN, RELATION, RELATED, STRENGTH, CaptionTokens, ColourWordStage, directions
+from daam_core.tiny.colour_words import COLOUR, NOUN, RELATED, RELATION, STRENGTH, CaptionTokens, ColourWordStage, directions
 from daam_core.tiny.load import load_tiny
 from daam_core.tiny.text_encoder import make_text_encoder
 
