@@ -22,7 +22,7 @@ from .live_preview import LivePreview
 from .pipeline_heat import PipelineHeat
 from .pipeline_pass import PipelineHost, PipelinePass
 from .replaced import replaced
-from .settings import Settings
+from .settings import NO_PASS, Settings
 
 logger = logging.getLogger("daam_lens")
 
@@ -50,6 +50,7 @@ class PipelineSession:
         self.settings, self.host, self.failure = settings, host, ""
         self._maps: list[tuple[FinishedImage, HeatMaps]] = []
         self._passes: list[PipelinePass] = []
+        self._left_out = False
         self._watch, self._tracing = ExitStack(), ExitStack()
         word = settings.live_word.strip()
         self._live = LivePreview(word, host.preview_state()) if word else None
@@ -63,7 +64,7 @@ class PipelineSession:
     def watch(self, p: Any) -> None:
         """A batch of `p` is about to be sampled; until `release`, what is sampled for it is recorded."""
         self.release()
-        self._passes = []
+        self._passes, self._left_out = [], False
         if not self.failure:
             self._watch.enter_context(replaced(*self.host.sampling(), lambda below: self._sampling(p, below)))
 
@@ -106,9 +107,10 @@ class PipelineSession:
         """A pipeline is about to be called; None where that call is not recorded."""
         p, pipe = given["p"], given.get("model")
         second = bool(getattr(p, "is_hr_pass", False))
-        if self.failure or getattr(p, "is_refiner_pass", False) or (second and self.settings.hires == "first"):
-            return None
-        if getattr(p, "enable_hr", False) and not second and self.settings.hires == "second":
+        other = "first" if second else "second" if getattr(p, "enable_hr", False) else ""
+        left_out = self.settings.hires == other
+        self._left_out |= left_out
+        if self.failure or left_out or getattr(p, "is_refiner_pass", False):
             return None
         try:
             started = PipelinePass(p, pipe, _texts(given, "prompts"), _texts(given, "negative_prompts"))
@@ -147,7 +149,7 @@ class PipelineSession:
             return
         try:
             if not self._passes:
-                raise NothingRecorded(NOT_SAMPLED)
+                raise NothingRecorded(NO_PASS.format(self.settings.hires) if self._left_out else NOT_SAMPLED)
             first, *more = [self._read(one, finished.image, finished.picture) for one in self._passes]
             if any(maps.prompt.text != first.prompt.text for maps in more):
                 raise NothingRecorded(

@@ -37,16 +37,11 @@ from .live_preview import LivePreview
 from .prompt_schedule import PromptSchedule
 from .sampling_step import SamplingStep, columns_of, crossattn, sampling_step
 from .schedule import PassTexts, groups
-from .settings import Settings
+from .settings import NO_PASS, Settings
 from .tokenization import engine_of, read
 from .transformer_calls import TransformerHooks, check_frames, family_of
 
 logger = logging.getLogger("daam_lens")
-
-NO_PASS = (
-    "A picture was made without the {} pass of hires fix, which was to be recorded (the run was stopped before it, or the "
-    "picture of the first pass was there already), so it has no heat maps. Choose “both” under “Hires fix pass”."
-)
 
 
 class Reader(Protocol):

@@ -21,6 +21,12 @@ FORMER_NAMES = {"colours": "colormap"}
 """Names of version 0.1.0 that are still taken: in arguments, infotexts and requests."""
 BLOCKS = ("down", "mid", "up")
 PASSES = ("first", "second", "both")
+NO_PASS = (
+    "A picture was made without the {} pass of hires fix, which was to be recorded (the run was stopped before it, its "
+    "settings leave it out, or the first pass's picture was there already), so it has no heat maps. Choose “both” under "
+    "“Hires fix pass”."
+)
+"""What is told where that pass was not sampled."""
 INFOTEXT = "DAAM Lens"
 RUNS_FIELD, NOTE_FIELD = f"{INFOTEXT} runs", f"{INFOTEXT} note"
 """Among the parameters that the host tells its page and its API's clients after a run: ids of runs; what went wrong."""

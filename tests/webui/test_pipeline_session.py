@@ -230,6 +230,17 @@ def test_both_passes_are_added_and_either_can_be_chosen(pipe: Any) -> None:
     assert steps == {"first": 2, "second": 2, "both": 4}
 
 
+def test_a_second_pass_that_the_host_left_out_is_told(pipe: Any) -> None:
+    """SD.Next makes none where its upscaler is “None”."""
+    host = Host(pipe)
+    session = session_of(host, hires="second")
+    session.watch(p := _hires())
+    host.program.sample(p)
+    session.release()
+    session.take(FinishedImage(0, 0, np.zeros((64, 64, 3), np.uint8), 7, PROMPT))
+    assert "without the second pass" in session.failure
+
+
 def _hires() -> Any:
     p = processing()
     p.enable_hr = True
