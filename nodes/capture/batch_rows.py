@@ -27,7 +27,12 @@ from .prompt_tokens import COLUMNS, KEY, PromptTokens
 
 Side = Literal["prompt", "negative"]
 Cond = dict[str, Any]
+_Turn = tuple[float, float]
 SIDES: tuple[Side, ...] = ("prompt", "negative")
+_ENCODED_IN_TURNS = (
+    "the prompt is encoded once for each part of the run (a LoRA on CLIP whose strength has a schedule), and concepts are "
+    "encoded once. Switch schedule_clip off in Set CLIP Hooks"
+)
 _ALL = 2**31
 """More than a latent has along any axis: ComfyUI cuts an area down to what is there."""
 
@@ -94,15 +99,18 @@ class Conds:
         self, side: Side, conds: Sequence[Cond], own: set[Any], latent: Sequence[int], areas: dict[Any, Area]
     ) -> Iterator[tuple[Any, Row]]:
         parts: dict[int, int] = {}
+        turns: dict[int, list[_Turn]] = {}
         for cond in conds:
-            if cond["uuid"] in own or not own:
-                parts.setdefault(_text_id(cond), len(self.prompts[side]))
-                if parts[_text_id(cond)] == len(self.prompts[side]):
-                    self.prompts[side].append(_prompt(cond, self._texts))
-                    if _is_several(cond.get(self._texts[0].encoded)):
-                        self.travelling.add(side)
+            if (cond["uuid"] in own or not own) and _text_id(cond) not in parts:
+                prompt, turn = _prompt(cond, self._texts), _turn(cond)
+                number = parts[_text_id(cond)] = self._part(side, prompt, turn, turns)
+                turns.setdefault(number, []).extend([turn] if turn else [])
+                if _is_several(cond.get(self._texts[0].encoded)):
+                    self.travelling.add(side)
+                if number == len(self.prompts[side]):
+                    self.prompts[side].append(prompt)
                     if side == "prompt":
-                        self.concepts.append(cond.get(CONCEPTS))
+                        self.concepts.append(_ENCODED_IN_TURNS if turn else cond.get(CONCEPTS))
         for cond in conds:
             part = parts.get(_text_id(cond))
             if part is not None:
@@ -110,6 +118,16 @@ class Conds:
                     cond["uuid"],
                     Row(side, part, areas.setdefault(_area_id(cond), _area(cond, latent)), _size(cond, latent)),
                 )
+
+    def _part(self, side: Side, prompt: Prompt, turn: _Turn | None, turns: Mapping[int, Sequence[_Turn]]) -> int:
+        """The number of a conditioning's prompt: a new one, or that of the same text's encoding for an earlier part of the run
+        (a LoRA on CLIP whose strength has a schedule)."""
+        if turn is not None and prompt.text and prompt != Prompt.by_index(prompt.length):
+            for part, taken in turns.items():
+                apart = all(turn[0] >= end or turn[1] <= start for start, end in taken)
+                if taken and apart and self.prompts[side][part] == prompt:
+                    return part
+        return len(self.prompts[side])
 
     def begin(self, names: Iterable[str], lists: Mapping[str, Any], x: Tensor, timestep: Tensor) -> None:
         """A prediction begins: default prompts get what the prompts that are at work now leave over.
@@ -153,6 +171,12 @@ def _side(name: str) -> Side | None:
 
 def _uuids(conds: Any) -> set[Any]:
     return {cond.get("uuid") for cond in conds or ()}
+
+
+def _turn(cond: Cond) -> _Turn | None:
+    """The part of the run that an encoding is for, where a text was encoded once for each part."""
+    start, end = cond.get("clip_start_percent"), cond.get("clip_end_percent")
+    return None if start is None or end is None else (float(start), float(end))
 
 
 def _text_id(cond: Cond) -> int:

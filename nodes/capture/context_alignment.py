@@ -19,8 +19,8 @@ def context_prompt(tokens: PromptTokens | None, context: Tensor, encoded: int | 
 
     `tokens` is what the conditioning carries along, read in `encoded` columns where that is known. Where they do not cover the
     columns (ConditioningConcat, style models), what is remembered of the rest is put behind it; columns of which nothing is
-    known count as padding. Without anything known at all, the columns' numbers are the words. A context of zeros
-    (ConditioningZeroOut) has no words: all is padding.
+    known count as padding. An encoding of which a few columns were exchanged (PhotoMaker) keeps its words. Without anything
+    known at all, the columns' numbers are the words. A context of zeros (ConditioningZeroOut) has no words: all is padding.
     """
     columns = context.shape[1]
     if is_zeroed(context):
@@ -40,7 +40,8 @@ def context_prompt(tokens: PromptTokens | None, context: Tensor, encoded: int | 
         parts.append(prompt)
         at += length
     if not parts:
-        return Prompt.by_index(columns)
+        altered = ENCODINGS.altered(context)
+        return (altered and of_length(altered, columns)) or Prompt.by_index(columns)
     return pad_or_truncate(concat(parts), columns)
 
 

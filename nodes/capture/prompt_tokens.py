@@ -66,6 +66,7 @@ class EncodingCache:
     def __init__(self, most: int = 256) -> None:
         self._most = most
         self._prompts: OrderedDict[tuple[int, str, str], PromptTokens] = OrderedDict()
+        self._columns: dict[tuple[int, str, str], tuple[str, ...]] = {}
 
     def keep(self, context: Tensor, prompts: PromptTokens) -> None:
         """Remember that `context` `[1, columns, d]` says `prompts`."""
@@ -74,8 +75,10 @@ class EncodingCache:
         key = context.shape[1], tensor_hash(context[:, -1]), tensor_hash(context)
         self._prompts[key] = prompts
         self._prompts.move_to_end(key)
+        if set(prompts) <= _CAUSAL and context.shape[1] <= _MOST_CHUNKS * CHUNK:
+            self._columns[key] = tuple(tensor_hash(context[:, i]) for i in range(context.shape[1]))
         while len(self._prompts) > self._most:
-            self._prompts.popitem(last=False)
+            self._columns.pop(self._prompts.popitem(last=False)[0], None)
 
     def find(self, context: Tensor, first: int = 0) -> tuple[int, PromptTokens] | None:
         """(columns, prompts) of an encoding that stands in `context` `[1, columns, d]` from column `first` on."""
@@ -89,7 +92,31 @@ class EncodingCache:
                     return columns, prompts
         return None
 
+    def altered(self, context: Tensor) -> PromptTokens | None:
+        """The prompts of an encoding of CLIP's in which somebody has exchanged a few columns since (PhotoMaker puts a face into
+        a word's) and that is `context` `[1, columns, d]` otherwise.
 
+        A column depends on all tokens before it, so the last one of each chunk says that the tokens are these; most of the
+        others have to be the same, too.
+        """
+        known = [key for key in self._columns if key[0] == context.shape[1]]
+        if not known or context.shape[0] != 1:
+            return None
+        columns = [tensor_hash(context[:, i]) for i in range(context.shape[1])]
+        ends = range(CHUNK - 1, len(columns), CHUNK)
+        for key in reversed(known):
+            own = self._columns[key]
+            same = sum(one == other for one, other in zip(own, columns, strict=True))
+            if all(own[i] == columns[i] for i in ends) and len(columns) % CHUNK == 0 and 2 * same > len(columns):
+                return self._prompts[key]
+        return None
+
+
+_CAUSAL = {"l", "g"}
+"""Encoders whose columns depend on the tokens before them: CLIP's."""
+CHUNK = 77
+_MOST_CHUNKS = 4
+"""So many are told column by column."""
 ENCODINGS = EncodingCache()
 """Nodes have no state of their own, and a prompt is encoded long before it is sampled."""
 

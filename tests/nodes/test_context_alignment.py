@@ -91,6 +91,22 @@ def test_a_concatenation_is_remembered(pack: Pack) -> None:
     assert set(range(77, 154)) <= set(unknown.padding)
 
 
+def test_an_encoding_with_exchanged_columns_keeps_its_words(pack: Pack) -> None:
+    """PhotoMaker takes its trigger out of the text and puts a face into the word before it."""
+    memory, columns = pack("nodes.capture.prompt_tokens"), pack("nodes.capture.context_alignment")
+    tokens = read(pack, {"l": [chunk([2, 3])]})
+    context = torch.randn(1, 77, 4, generator=torch.Generator().manual_seed(12))
+    memory.ENCODINGS.keep(context, tokens)
+    face, of_another_text = context.clone(), context.clone()
+    face[:, 2] += 1
+    of_another_text[:, 76] += 1
+    found = columns.context_prompt(None, face)
+    assert found.labels == ["red", "house"] and places(found, "house") == [2]
+    assert columns.context_prompt(None, of_another_text).labels[:2] == ["0", "1"]
+    face[:, 3:50] += 1
+    assert columns.context_prompt(None, face).labels[:2] == ["0", "1"], "little is the same"
+
+
 def test_nothing_known_is_counted(pack: Pack) -> None:
     prompt = pack("nodes.capture.context_alignment").context_prompt(None, torch.rand(1, 5, 4))
     assert prompt.labels == ["0", "1", "2", "3", "4"]

@@ -227,6 +227,19 @@ def case_an_encoder_node_that_drops_the_dictionary() -> None:
     same_words(check(unet("sd15"), clip("sd15"), sample, PROMPT)[0].words, PROMPT)
 
 
+def case_an_encoder_node_that_exchanges_a_column() -> None:
+    """As PhotoMaker does with the word of a person, and drops the dictionary, too."""
+
+    def sample(model: Any, encoder: Any) -> torch.Tensor:
+        cond, pooled = encoder.encode_from_tokens(encoder.tokenize(PROMPT), return_pooled=True)
+        changed = cond.clone()
+        changed[:, 3] += 1.5
+        return ksampler(model, [[changed, {"pooled_output": pooled}]], encode(encoder, ""), empty(64, 64))
+
+    for kind in ("sd15", "sdxl"):
+        same_words(check(unet(kind), clip(kind), sample, PROMPT)[0].words, PROMPT)
+
+
 def case_an_encoder_node_that_asks_for_the_model() -> None:
     """ADV_CLIP_emb and its copies ask the encoder's class, and encode SDXL's two texts one by one."""
 

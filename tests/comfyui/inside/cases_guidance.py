@@ -10,6 +10,7 @@ import comfy.samplers
 import graphs
 import torch
 import truth
+from cases_nodes import run
 from cases_patches import _lora
 from graphs import check, encode, ksampler, listen, node, runs
 from zoo import PROMPT, clip, empty, unet
@@ -69,6 +70,36 @@ def case_a_lora_whose_strength_changes_in_the_middle() -> None:
         return ksampler(model, positive, negative, empty(64, 64), steps=4)
 
     check(unet("sd15"), clip("sd15"), sample, PROMPT)
+
+
+def case_a_lora_on_clip_whose_strength_changes_in_the_middle() -> None:
+    """SetClipHooks with a schedule: ComfyUI encodes the text once for each part of the run, and it is one prompt."""
+
+    def scheduled(encoder: Any, each: bool = True) -> Any:
+        keyframes = comfy.hooks.HookKeyframeGroup()
+        for strength, start in ((0.0, 0.0), (1.0, 0.3), (0.5, 0.7)):
+            keyframes.add(comfy.hooks.HookKeyframe(strength=strength, start_percent=start))
+        hooks = comfy.hooks.create_hook_lora(lora=_lora(), strength_model=1.0, strength_clip=0.5).clone()
+        hooks.set_keyframes_on_hooks(keyframes)
+        return node("nodes_hooks", "SetClipHooks")(encoder, each, True, hooks)[0]
+
+    def sample(model: Any, encoder: Any, *others: str) -> torch.Tensor:
+        texts = [encode(scheduled(encoder), text) for text in (PROMPT, *others)]
+        assert all(len(one) == 3 for one in texts), "the text is encoded for each part"
+        return ksampler(model, [one for text in texts for one in text], encode(encoder, "blurry"), empty(64, 64), steps=4)
+
+    (found,) = check(unet("sd15"), clip("sd15"), sample, PROMPT)
+    graphs.same_words(found.words, PROMPT)
+    heard = sample(*listen(unet("sd15"), clip("sd15")), "a boat", PROMPT)
+    assert "boat" in runs.maps_of(heard)[0].words
+    assert [word for word in runs.maps_of(heard)[0].words if "house" in word] == ["house", "house#2"], "two prompts of one text"
+    (sky,) = run("Concepts", "sky")
+    for each in (True, False):
+        model, encoder = listen(unet("sd15"), clip("sd15"), concepts=sky)
+        positive = encode(scheduled(encoder, each), PROMPT)
+        heard = ksampler(model, positive, encode(encoder, "blurry"), empty(64, 64), seed=9 + each, steps=4)
+        assert runs.maps_of(heard)[0].concepts == ([] if each else ["sky"])
+        assert ("Switch schedule_clip off" in runs.RECORDINGS.note(heard)) == each
 
 
 def case_a_run_in_two_parts() -> None:
