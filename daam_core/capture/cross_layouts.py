@@ -26,6 +26,21 @@ def latent_cross(model: Any, given: Given) -> TokenLayout:
     return cross(hidden.shape[0], patches, text.shape[-2])
 
 
+def cosmos(model: Any, given: Given) -> TokenLayout:
+    """Cosmos: the video's queries on the text's keys; Cosmos 2.5 Transfer attends to a picture's keys in a call of its own."""
+    text = given["encoder_hidden_states"]
+    if not isinstance(text, tuple):
+        return latent_cross(model, given)
+    words, picture = text
+    layout = latent_cross(model, {**given, "encoder_hidden_states": words})
+    if picture is None:
+        return layout
+    ((n, columns),) = layout.rows
+    if picture.shape[1] == columns:
+        raise UnsupportedModel(f"{type(model).__name__} has as many keys of a picture as of text: they cannot be told apart.")
+    return layout.and_without_text((n, int(picture.shape[1])))
+
+
 def wan(model: Any, given: Given) -> TokenLayout:
     """Wan and models like it: the video's queries on the text's keys; a picture's keys come in their own call, or ahead."""
     return _beside_picture(model, given, latent_cross(model, given))

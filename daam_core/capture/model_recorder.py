@@ -18,6 +18,7 @@ from .concept_reader import ConceptReader
 from .family import Family
 from .parallelism import require_all_heads
 from .picture_text import PictureText, add_output_row, add_picture_row, add_row, add_self_row, add_text_row, waiting_batch
+from .proportions import require_proportions
 from .text_rows import Snapshot, match_rows
 from .token_layout import RowLayout, TokenLayout
 from .transformer_calls import KnownCall, RunningCall, Waiting, identity_of, shape_of
@@ -85,6 +86,8 @@ class ModelRecorder:
                 f"The text that {type(self._model).__name__} was given is none of those that the pipeline encoded, so nobody "
                 "knows whose it is. Give the pipeline the prompt itself, or embeddings made inside the trace."
             )
+        recording.grid = recording.grid or layout.patches[1:]
+        require_proportions(recording.grid, layout.patches[1:])
         texts = recording.begin_call(rows, known.columns, arguments, self._family)
         prompts = [text.group.accumulator for text in texts if text is not None and text.group.side == "prompt"]
         keeping = [one for one in prompts if one.keeps_self_attention]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import NothingRecorded
 from ..prompt.prompt import Prompt
-from ..types import Side
+from ..types import Grid, Side
 from .attention_call import AttentionCall
 from .buffers import StoreOptions
 from .concept_texts import ConceptTexts
@@ -30,6 +30,7 @@ class TransformerRecording:
     Attributes:
         recording: groups, layers and steps; a group for each text of each picture.
         repeats: whether a step had more calls of the model than were read.
+        grid: (h, w) of the first call that was read, in patches.
 
     Args:
         texts: gives what the pipeline has encoded so far.
@@ -55,6 +56,7 @@ class TransformerRecording:
         self._own: dict[tuple[Side, int, int], PictureText] = {}
         self._time: Any = None
         self.repeats = False
+        self.grid: Grid | None = None
 
     def end_step(self, timestep: Any = None) -> None:
         """A step is over, if anything of it was recorded.

@@ -15,6 +15,7 @@ from ..types import Grid, Side
 from .buffers import BatchSlice, StoreOptions
 from .concept_texts import ConceptTexts
 from .planned_layers import LayerPlans, PlannedLayers
+from .proportions import require_proportions
 from .recording import Group, Recording
 from .region import WHOLE, Area
 from .text_rows import EncodedText
@@ -278,7 +279,10 @@ class UNetRecording:
                 f"the UNet was given latents of shape {tuple(sample.shape)} and text of shape {tuple(context.shape)}, where "
                 "one row of text for each picture is read"
             )
-        self.latent_size = max(self.latent_size, (sample.shape[-2], sample.shape[-1]))
+        size = sample.shape[-2], sample.shape[-1]
+        if self._groups:
+            require_proportions(self.latent_size, size)
+        self.latent_size = max(self.latent_size, size)
         places = []
         for (side, part), rows in self._texts.rows(context).items():
             if side in self._sides:

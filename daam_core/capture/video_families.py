@@ -109,7 +109,7 @@ VIDEO_FAMILIES: tuple[Family, ...] = (
         "Cosmos",
         ("transformer_cosmos.CosmosTransformer3DModel",),
         r"transformer_blocks\.\d+\.attn2",
-        crossing.latent_cross,
+        crossing.cosmos,
         video=True,
         picture_layers=_SELF,
     ),

@@ -91,8 +91,12 @@ def read(path: str | Path, max_bytes: int = LARGEST_RECORD) -> tuple[dict[str, T
     Raises:
         BadRecord: one sentence for anything but a whole record of this version: missing, truncated, foreign (a model),
             too large, or with a header that lies.
+        BadArgument: the path is none.
     """
-    source = Path(path)
+    try:
+        source = Path(path)
+    except TypeError:
+        raise BadArgument(f"A record is given by its path, not by {quoted(path, 60)}.") from None
     try:
         if not source.exists() and with_suffix(source).exists():
             source = with_suffix(source)

@@ -98,11 +98,16 @@ def _opencv_table(name: str) -> NDArray[np.uint8]:
     return table
 
 
+def checked_colormap(name: ColourMap) -> ColourMap:
+    """The name of a colour map. Raises BadArgument for what is no name; whether there is such a map, `colour_table` says."""
+    if not isinstance(name, str):
+        raise BadArgument(f"A colour map is named by a text such as 'ember', not {quoted(name, 60)}.")
+    return name
+
+
 def apply_colormap(values: NDArray[np.floating[Any]], name: ColourMap) -> NDArray[np.uint8]:
     """Values 0..1 of any shape -> uint8 `[..., 3]`. Raises BadArgument for no map of that name."""
-    if not isinstance(name, str):  # a name is looked up, and a list cannot be
-        raise BadArgument(f"A colour map is named by a text such as 'ember', not {quoted(name, 60)}.")
-    return np.take(colour_table(name), np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8), axis=0)
+    return np.take(colour_table(checked_colormap(name)), np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8), axis=0)
 
 
 def oklab_to_srgb(lab: Floats) -> Floats:

@@ -203,12 +203,20 @@ def relative(heat: Floats, top: float | None = None) -> Floats:
     """Heat as a share 0..1 of the top; all zero where the map is the same everywhere or there is no heat."""
     low, high = float(heat.min()), float(heat.max())
     even = high - low <= 1e-6 * max(abs(high), abs(low))
-    if top is not None and not (isinstance(top, Real) and math.isfinite(top)):
-        raise BadArgument(f"top is the heat of the brightest colour, a number, not {quoted(top, 40)}.")
-    top = high if top is None else float(top)
+    top = checked_top(top)
+    top = high if top is None else top
     if top <= 0 or (even and top <= high):
         return np.zeros_like(heat)
     return np.clip(heat / np.float32(top), 0, 1)
+
+
+def checked_top(top: float | None) -> float | None:
+    """The heat that gets the brightest colour, or None for the map's own maximum. Raises BadArgument for no number."""
+    if top is None:
+        return None
+    if not isinstance(top, Real) or not math.isfinite(top):
+        raise BadArgument(f"top is the heat of the brightest colour, a number, not {quoted(top, 40)}.")
+    return float(top)
 
 
 def checked_opacity(opacity: float) -> float:

@@ -12,7 +12,7 @@ from PIL import Image
 from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument, quoted
 from .caption import Bar, Unit, caption_layout, captioned
-from .colormaps import ColourMap
+from .colormaps import ColourMap, checked_colormap
 from .overlay import (
     Background,
     Enlarge,
@@ -24,6 +24,7 @@ from .overlay import (
     background_of,
     blend_difference,
     blend_heatmap,
+    checked_top,
     enlarged,
 )
 from .text import Theme, ThemeColors, theme_colors, title_lines, write
@@ -79,6 +80,8 @@ def overlay(
     """
     values = as_heat(heat)
     ink = theme_colors(theme)
+    if label is not None and not isinstance(label, str):
+        raise BadArgument(f"A label is a text, not {quoted(label, 60)}.")
     with_caption = label is not None or bar
     base = (
         picture
@@ -197,7 +200,8 @@ def checked_columns(columns: int | None) -> int | None:
 def _drawn(
     base: Background, heat: Floats, opacity: float, colormap: ColourMap, top: float | None, unit: Unit
 ) -> tuple[Picture, Bar]:
-    """A heat map over a picture, and what its colours mean."""
+    """A heat map over a picture, and what its colours mean. Raises BadArgument."""
+    top, colormap = checked_top(top), checked_colormap(colormap)
     if colormap == "tide":
         reach = float(np.abs(heat).max()) if top is None else top
         return blend_difference(base, heat, opacity, top=top), Bar(-reach, reach, colormap, unit)

@@ -195,6 +195,17 @@ def test_one_text_of_framepack_alone_is_cut_to_what_its_mask_keeps() -> None:
     assert kept == 4 and bool((by_column[:kept] > 0).all()) and not by_column[kept:7].any()
 
 
+def test_as_many_keys_of_a_picture_as_of_text_are_refused_where_only_their_number_tells_them_apart() -> None:
+    case = CASES["cosmos transfer"]
+    text, _ = case.given["encoder_hidden_states"]
+    alike = replace(case, given={**case.given, "encoder_hidden_states": (text, torch.randn(*text.shape[:2], 8))})
+    model = build(alike)
+    before = run(model, alike.given)
+    _, during, errors = recorded(model, alike)
+    assert torch.equal(during, before)
+    assert "has as many keys of a picture as of text" in str(errors[0])
+
+
 def test_every_family_has_a_case_and_every_case_a_family() -> None:
     families = {family_of(build(case)).name for case in CASES.values()}
     assert {family.name for family in FAMILIES} == families

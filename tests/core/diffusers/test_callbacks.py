@@ -250,3 +250,37 @@ def test_embeddings_that_are_written_into_before_the_call_are_nobodys() -> None:
         paint_unet(pipe, None, prompt_embeds=embeds, negative_prompt_embeds=negative)
     assert recording.heat_maps(generation=0).words[:3] == ["a", "red", "house"]
     assert recording.heat_maps(generation=1).words[:3] == ["0", "1", "2"]
+
+
+def resized(change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """A callback that changes the latents behind the first of three steps."""
+
+    def callback(_pipe: Any, step: int, _time: Any, given: dict[str, Any]) -> dict[str, Any]:
+        return {"latents": change(given["latents"])} if step == 0 else given
+
+    return {"callback_on_step_end": callback, "num_inference_steps": 3, "output_type": "latent"}
+
+
+@pytest.mark.parametrize("kind", ["unet", "transformer"])
+def test_latents_that_become_a_part_of_themselves_are_refused(kind: str) -> None:
+    """Places of the whole lay over those of the part, each map drawn out over the other's picture; larger ones are read."""
+
+    def painted(change: Callable[[Tensor], Tensor]) -> Tensor:
+        if kind == "unet":
+            return paint_unet(pipe, **resized(change))
+        return paint_transformer(pipe, CASES["sd3"], **resized(change))
+
+    def cut(latents: Tensor) -> Tensor:
+        return latents[..., : latents.shape[-1] // 2].contiguous()
+
+    def larger(latents: Tensor) -> Tensor:
+        return torch.nn.functional.interpolate(latents, scale_factor=2)
+
+    pipe = pipeline("small") if kind == "unet" else CASES["sd3"].make()
+    before = painted(cut)
+    with trace(pipe) as recording:
+        assert torch.equal(painted(cut), before)
+    assert recording.failure is not None and "which are other proportions" in recording.failure
+    with trace(pipe) as recording:
+        painted(larger)
+    assert recording.failure is None and recording.heat_maps().steps == 3
