@@ -155,9 +155,9 @@ def test_a_link_that_leads_back_to_itself_is_no_record(pack: Pack, tmp_path: Pat
     (tmp_path / "round.safetensors").symlink_to("round.safetensors")
     paths = pack("nodes.safe_paths")
     assert paths.records_in(tmp_path, "output") == []
+    said = ""
     try:
         found = paths.inside(tmp_path, "round.safetensors")
     except pack("daam_core.errors").BadArgument as error:
-        assert "leads back to itself" in str(error)
-    else:
-        assert not found.is_file()
+        said = str(error)
+    assert "leads back to itself" in said or not found.is_file()
