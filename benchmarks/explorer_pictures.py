@@ -20,7 +20,7 @@ from tests.web.hands import middle, over, slide
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 PROMPT = "a red house and a green tree"
-SEED = 7
+SEED = 18
 SIZE = (1200, 800)
 ANIMATED = (840, 560)
 MARK = """(() => { const m = document.createElement('div'); m.id = 'mark';

@@ -4,12 +4,16 @@ In the encoder that the first stage trains, a noun knows its colour and the end 
 so that the UNet never has to look at a colour word. Here two encoders of the same shape learn other targets, all of
 them made from the teacher's own vectors:
 
-- **named** (the one that ships): as the teacher, but a colour token holds what its noun held of the colour, which of the
-  two things it belongs to, and (of the second thing) the relation; so do the words of the relation.
+- **named** (the one that ships): as the teacher, but a colour token holds what its noun held of the colour, and which of the
+  two things it belongs to; every token from the words of a relation on holds the relation.
 - **bare**: colour and relation tokens as in `named`; noun, end and padding are those of the caption without its
   colours, so that nothing but the colour word tells the colour.
 
-What ships since 0.6.0 is a `named` encoder already; where such a one is the teacher, it stays as it is and only `bare` learns.
+The relation has to be as plain as a colour is. The encoder of 0.6.0 to 0.9.0 held it at the words of the relation and at
+the second thing's colour alone, a tenth as strong as colours, and the UNet never heeded it: whether the text said "above" or
+"below" moved nothing.
+
+Where the teacher is a `named` encoder already, it stays as it is and only `bare` learns.
 
 The UNet is shown one or the other, picture by picture. Both are causal: a colour token stands before its noun and can
 only learn the mean over all nouns, which is the colour alone. Attention is never supervised.
@@ -30,8 +34,9 @@ from .shapes import NOUNS
 from .text_encoder import WIDTH, random_fact, with_filler
 from .tokenizer import LENGTH
 
-RECIPE = Recipe(images=16_000, batch=96, peak_rate=1e-3, warm_up=30, constant=0.0, seed=13)
+RECIPE = Recipe(images=64_000, batch=96, peak_rate=1e-3, warm_up=30, constant=0.0, seed=13)
 STRENGTH = 3.0  # length of an added direction; a vector of the encoder has a length of about 11
+RELATED = 6.0  # the same of a relation: two captions that differ in it are as far apart as two that differ in a colour
 COLOUR, NOUN, RELATION = 1, 2, 3  # kinds of tokens; 0 is any other
 
 
@@ -40,8 +45,9 @@ class Reading:
     """What the tokens of a batch of captions are, all int64 [B, T].
 
     `kind` is one of the constants above or 0; `thing` 0 or 1: the first or the second object; `relation` the index in
-    `RELATIONS`, 0 where the token tells none; `noun` the position of a colour's noun. `bare` holds the ids of the caption
-    without its colours and `at` each token's position in it (of a colour: the position before).
+    `RELATIONS` of the words of a relation and of what stands behind, 0 elsewhere; `noun` the position of a colour's noun.
+    `bare` holds the ids of the caption without its colours and `at` each token's position in it (of a colour: the position
+    before).
     """
 
     kind: torch.Tensor
@@ -119,30 +125,42 @@ def carries_colours(encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> bool:
 
 
 @torch.no_grad()
+def carries_relations(encoder: CLIPTextModel, tokenizer: CLIPTokenizer) -> bool:
+    """Whether what an encoder makes of a caption's second thing and of its end tells "above" from "below"."""
+    words = ("above", "below")
+    ids = tokenizer([f"a red house {word} a blue tree" for word in words], return_tensors="pt").input_ids
+    above, below = encoder(ids.to(encoder.device)).last_hidden_state.float().cpu()[:, -2:].mean(1)
+    of = [RELATIONS.index(word) for word in words]
+    relations = directions(encoder.config.hidden_size)[1]
+    # Near two lengths of RELATED where it was taught, under 1 before.
+    return float((above - below) @ (relations[of[0]] - relations[of[1]])) > RELATED
+
+
+@torch.no_grad()
 def targets(
-    teacher: CLIPTextModel, ids: torch.Tensor, reading: Reading, taught: bool = False
+    teacher: CLIPTextModel, ids: torch.Tensor, reading: Reading, taught: bool = False, told: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What `named` and `bare` learn, both float32 [B, T, C] (see the module).
 
     named = teacher(caption)                                    bare = teacher(caption without colours)
-    both, at a colour: teacher(caption) at its noun + thing + relation
-    both, at the words of a relation: + relation                bare, at a noun: + thing + relation
+    both, at a colour: teacher(caption) at its noun + thing
+    both, from the words of a relation on: + relation           bare, at a noun: + thing
 
-    A teacher that was `taught` is `named` itself: its colour and relation tokens hold what is added above.
+    A teacher that was `taught` holds the colours at their words already, one that was `told` the relations.
     """
-    things, relations = (d.to(ids.device) * STRENGTH for d in directions(teacher.config.hidden_size))
+    things, relations = (d.to(ids.device) for d in directions(teacher.config.hidden_size))
     full = teacher(ids).last_hidden_state.float()
     plain = teacher(reading.bare).last_hidden_state.float()
 
     def gathered(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         return states.gather(1, places.clamp(max=ids.shape[1] - 1)[..., None].expand(-1, -1, states.shape[2]))
 
-    colour, noun, relation = ((reading.kind == k)[..., None] for k in (COLOUR, NOUN, RELATION))
-    thing = things[reading.thing] + relations[reading.relation] * (reading.thing == 1)[..., None]
+    colour, noun = ((reading.kind == k)[..., None] for k in (COLOUR, NOUN))
+    thing = STRENGTH * things[reading.thing]
+    related = torch.zeros_like(full) if told else RELATED * relations[reading.relation]
     coloured = full if taught else gathered(full, reading.noun) + thing
-    related = torch.zeros_like(full) if taught else relations[reading.relation] * relation
-    named = torch.where(colour, coloured, full + related)
-    bare = torch.where(colour, coloured, gathered(plain, reading.at) + related + thing * noun)
+    named = torch.where(colour, coloured, full) + related
+    bare = torch.where(colour, coloured, gathered(plain, reading.at) + thing * noun) + related
     return named, bare
 
 
@@ -157,8 +175,9 @@ class ColourWordStage:
     def __init__(self, teacher: CLIPTextModel, tokenizer: CLIPTokenizer, device: torch.device, recipe: Recipe = RECIPE) -> None:
         self.recipe, self.device, self.tokenizer = recipe, device, tokenizer
         self.teacher = teacher.eval().requires_grad_(False).to(device)
-        self.taught = carries_colours(self.teacher, tokenizer)
-        self.named = copy.deepcopy(self.teacher).train(not self.taught).requires_grad_(not self.taught)
+        self.taught, self.told = carries_colours(self.teacher, tokenizer), carries_relations(self.teacher, tokenizer)
+        self.kept = self.taught and self.told
+        self.named = copy.deepcopy(self.teacher).train(not self.kept).requires_grad_(not self.kept)
         self.bare = copy.deepcopy(self.teacher).train().requires_grad_(True)
         self.modules: dict[str, torch.nn.Module] = {"named": self.named, "bare": self.bare}
         self.averaged: dict[str, torch.nn.Module] = {}
@@ -180,14 +199,15 @@ class ColourWordStage:
         weight = torch.where(ids == self.tokenizer.eos_token_id, 0.3, weight)
         figures: dict[str, float] = {}
         total = torch.zeros((), device=self.device)
-        for name, target in zip(("named", "bare"), targets(self.teacher, ids, reading, self.taught), strict=True):
-            if self.taught and name == "named":
+        for name, target in zip(("named", "bare"), targets(self.teacher, ids, reading, self.taught, self.told), strict=True):
+            if self.kept and name == "named":
                 continue
             with autocast(self.device):
                 states = self.modules[name](ids).last_hidden_state
             error = (states.float() - target).pow(2).mean(-1)
             total = total + (error * weight).sum() / weight.sum()
-            for what, kind in (("colour", COLOUR), ("noun", NOUN)):
-                if bool((reading.kind == kind).any()):
-                    figures[f"{name} {what}"] = float(error[reading.kind == kind].mean().detach())
+            parts = {"colour": reading.kind == COLOUR, "noun": reading.kind == NOUN, "related": reading.relation > 0}
+            for what, part in parts.items():
+                if bool(part.any()):
+                    figures[f"{name} {what}"] = float(error[part].mean().detach())
         return total, figures

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from daam_core.tiny import colour_words, loop
-from daam_core.tiny.colour_words import COLOUR, NOUN, RELATION, STRENGTH, CaptionTokens, ColourWordStage, directions
+from daam_core.tiny.colour_words import COLOUR, NOUN, RELATED, RELATION, STRENGTH, CaptionTokens, ColourWordStage, directions
 from daam_core.tiny.load import load_tiny
 from daam_core.tiny.text_encoder import make_text_encoder
 
@@ -77,17 +77,19 @@ def test_targets_are_the_teachers_own_vectors(pipe: Any) -> None:
     full = pipe.text_encoder(ids).last_hidden_state
     plain = pipe.text_encoder(ids_of(pipe, "a house above a car at night")).last_hidden_state
     things, relations = directions()
-    second = STRENGTH * (things[1] + relations[2])
+    above, second = RELATED * relations[2], STRENGTH * things[1]
     close = torch.testing.assert_close
     close(named[0, place("house")], full[0, place("house")])
     close(named[0, place("red")], full[0, place("house")] + STRENGTH * things[0])
-    close(named[0, place("orange")], full[0, place("car")] + second)
-    close(named[0, place("above")], full[0, place("above")] + STRENGTH * relations[2])
+    close(named[0, place("above")], full[0, place("above")] + above)
+    close(named[0, place("orange")], full[0, place("car")] + second + above)
+    close(named[0, place("car")], full[0, place("car")] + above)
+    close(named[0, -3], full[0, -3] + above)  # of padding
     close(bare[0, place("red")], named[0, place("red")])
     close(bare[0, place("house")], plain[0, place("house") - 1] + STRENGTH * things[0])
-    close(bare[0, place("car")], plain[0, place("car") - 2] + second)
-    close(bare[0, place("night")], plain[0, place("night") - 2])
-    close(bare[0, -3], plain[0, -5])
+    close(bare[0, place("car")], plain[0, place("car") - 2] + second + above)
+    close(bare[0, place("night")], plain[0, place("night") - 2] + above)
+    close(bare[0, -3], plain[0, -5] + above)
 
 
 def test_the_students_learn(pipe: Any, tmp_path: Path) -> None:
@@ -112,6 +114,23 @@ def test_an_encoder_that_is_a_student_already_is_known() -> None:
         assert not colour_words.carries_colours(make_text_encoder(pipe.tokenizer).eval(), pipe.tokenizer)
 
 
+def test_an_encoder_that_tells_above_from_below_is_known(pipe: Any) -> None:
+    assert colour_words.carries_relations(pipe.text_encoder, pipe.tokenizer)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        assert not colour_words.carries_relations(make_text_encoder(pipe.tokenizer).eval(), pipe.tokenizer)
+
+
+@torch.no_grad()
+def test_a_student_of_colours_alone_is_told_the_relations(pipe: Any) -> None:
+    ids = ids_of(pipe, CAPTION)
+    reading = CaptionTokens(pipe.tokenizer).read(ids)
+    named, _ = colour_words.targets(pipe.text_encoder, ids, reading, taught=True)
+    states, above = pipe.text_encoder(ids).last_hidden_state, RELATED * directions()[1][2]
+    torch.testing.assert_close(named[0, : place("above")], states[0, : place("above")])
+    torch.testing.assert_close(named[0, place("above") :], states[0, place("above") :] + above)
+
+
 def test_a_student_is_not_taught_again(pipe: Any, tmp_path: Path) -> None:
     """Its own states stay as they are, and the one that learns keeps its directions once, not twice."""
     stage = ColourWordStage(
@@ -121,7 +140,7 @@ def test_a_student_is_not_taught_again(pipe: Any, tmp_path: Path) -> None:
     shipped = load_tiny().text_encoder.state_dict()
     assert all(torch.equal(x, shipped[name]) for name, x in stage.named.state_dict().items())
     ids = ids_of(pipe, CAPTION)
-    named, bare = colour_words.targets(pipe.text_encoder, ids, CaptionTokens(pipe.tokenizer).read(ids), taught=True)
+    named, bare = colour_words.targets(pipe.text_encoder, ids, CaptionTokens(pipe.tokenizer).read(ids), taught=True, told=True)
     states = pipe.text_encoder(ids).last_hidden_state
     torch.testing.assert_close(named, states)
     torch.testing.assert_close(bare[0, place("red")], states[0, place("red")])

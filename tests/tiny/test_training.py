@@ -266,6 +266,17 @@ def test_latents_are_standardised_without_changing_the_picture() -> None:
     assert before.shape == (8, 3, 128, 128)
 
 
+def test_the_decoder_learns_from_shifted_latents() -> None:
+    """Half of its crops have errors of whole parts, as guidance makes them: they cost more than the same crops without."""
+    model, recipe = autoencoder.make_autoencoder(), replace(autoencoder.DECODER_RECIPE, images=8, batch=8)
+    model.load_state_dict(load_tiny().vae.state_dict())
+    errors = [
+        autoencoder.DecoderStage(model, CPU, recipe, 16, shift).loss(loop.Generators.of(3, 0), 8, 0.0)[1]["dB"]
+        for shift in (0.0, autoencoder.SHIFT)
+    ]
+    assert errors[0] > errors[1] + 0.5
+
+
 def test_decibels() -> None:
     assert autoencoder.decibels(0.04) == pytest.approx(20.0)
     assert math.isinf(autoencoder.decibels(0.0))
