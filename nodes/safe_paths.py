@@ -13,11 +13,14 @@ def inside(folder: Path, name: str) -> Path:
     """`folder / name`, if that lies inside of `folder` once links are followed.
 
     Raises:
-        BadArgument: it leads out of the folder.
+        BadArgument: it leads out of the folder, or is a link that leads back to itself.
     """
     root = folder.resolve()
     hostile = "\0" in name or Path(name).is_absolute()
-    path = root if hostile else (root / name).resolve()
+    try:
+        path = root if hostile else (root / name).resolve()
+    except RuntimeError:  # as Python up to 3.12 says it
+        raise BadArgument(f"{name!r:.120} is a link that leads back to itself. Give the file's own name.") from None
     if hostile or not path.is_relative_to(root):
         raise BadArgument(f"{quoted(name)} leads out of ComfyUI's {root.name} folder. Give a name inside of it.")
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -147,3 +148,16 @@ def test_without_a_choice_the_strongest_dozen_is_drawn(pack: Pack) -> None:
     assert chosen.drawn_words("*", [strong]) == (strong.words, 0)
     assert chosen.drawn_words("word1", [strong]) == (["word1"], 0)
     assert chosen.drawn_words("", [maps(pack)]) == (["red", "house", "house#2"], 0)
+
+
+def test_a_link_that_leads_back_to_itself_is_no_record(pack: Pack, tmp_path: Path) -> None:
+    """Python up to 3.12 raises an error of its own for it, later ones none."""
+    (tmp_path / "round.safetensors").symlink_to("round.safetensors")
+    paths = pack("nodes.safe_paths")
+    assert paths.records_in(tmp_path, "output") == []
+    said = ""
+    try:
+        found = paths.inside(tmp_path, "round.safetensors")
+    except pack("daam_core.errors").BadArgument as error:
+        said = str(error)
+    assert "leads back to itself" in said or not found.is_file()
