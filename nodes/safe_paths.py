@@ -13,8 +13,10 @@ def inside(folder: Path, name: str) -> Path:
     """`folder / name`, if that lies inside of `folder` once links are followed.
 
     Raises:
-        BadArgument: it leads out of the folder, or is a link that leads back to itself.
+        BadArgument: it leads out of the folder, is no text, or is a link that leads back to itself.
     """
+    if not _is_text(name):
+        raise BadArgument(f"{name!r:.120} holds a character that no text can hold. Rename the file and press R.")
     root = folder.resolve()
     hostile = "\0" in name or Path(name).is_absolute()
     try:
@@ -27,9 +29,19 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def records_in(folder: Path, kind: str) -> list[str]:
-    """All safetensors files below a folder as `"name [kind]"`, newest first."""
+    """All safetensors files below a folder as `"name [kind]"`, newest first; without those whose names are no text."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.rglob(f"*{SUFFIX}") if path.is_file() and path.resolve().is_relative_to(folder.resolve())]
+    found = [path for path in found if _is_text(str(path))]
     found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     return [f"{path.relative_to(folder).as_posix()} [{kind}]" for path in found]
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be sent to a page; a broken one in a sentence ends ComfyUI's queue."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -161,3 +162,14 @@ def test_a_link_that_leads_back_to_itself_is_no_record(pack: Pack, tmp_path: Pat
     except pack("daam_core.errors").BadArgument as error:
         said = str(error)
     assert "leads back to itself" in said or not found.is_file()
+
+
+def test_a_name_that_is_no_text_is_neither_offered_nor_read(pack: Pack, tmp_path: Path) -> None:
+    """Linux takes any bytes as a name; such a one in a sentence ended ComfyUI's queue."""
+    for name in (b"bad\xff.safetensors", b"good.safetensors"):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"")
+    paths = pack("nodes.safe_paths")
+    assert paths.records_in(tmp_path, "output") == ["good.safetensors [output]"]
+    with pytest.raises(pack("daam_core.errors").BadArgument, match="no text can hold") as told:
+        paths.inside(tmp_path, os.fsdecode(b"bad\xff.safetensors"))
+    assert str(told.value).encode()
