@@ -153,8 +153,7 @@ class RecordingStore:
             raise NothingRecorded(
                 "No recording belongs to this latent. Connect the latent straight from the sampler (not from VAE Encode or "
                 "Empty Latent), and let that sampler's model come out of the Record Attention node. A sampler that does no "
-                "step (denoise 0) records nothing, and what a node pastes together of several runs (RegionalSampler of the "
-                "Impact Pack, with restore_latent) was sampled by none of them."
+                "step (denoise 0) records nothing, and what a node pastes together of several runs was sampled by none of them."
             )
         if kept.maps is None:
             raise NothingRecorded(kept.failure)
