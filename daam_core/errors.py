@@ -101,7 +101,10 @@ def quoted(value: object, most: int = 120) -> str:
         return str.__repr__(value if len(value) <= most else value[: most - 1] + "…")
     short = reprlib.Repr()
     short.maxother = short.maxlong = short.maxstring = most
-    written = " ".join(short.repr(value).split())
+    try:
+        written = " ".join(short.repr(value).split())
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        written = f"{type(value).__name__} of thousands of digits"
     return written if len(written) <= most else written[: most - 1] + "…"
 
 

@@ -50,7 +50,7 @@ class PipelineSession:
         self.settings, self.host, self.failure = settings, host, ""
         self._maps: list[tuple[FinishedImage, HeatMaps]] = []
         self._passes: list[PipelinePass] = []
-        self._left_out = False
+        self._left_out, self._bare = False, ""
         self._watch, self._tracing = ExitStack(), ExitStack()
         word = settings.live_word.strip()
         self._live = LivePreview(word, host.preview_state()) if word else None
@@ -148,8 +148,11 @@ class PipelineSession:
         if self.failure:
             return
         try:
+            if not self._passes and self._left_out:  # pictures of other batches have maps
+                self._bare = NO_PASS.format(self.settings.hires)
+                return
             if not self._passes:
-                raise NothingRecorded(NO_PASS.format(self.settings.hires) if self._left_out else NOT_SAMPLED)
+                raise NothingRecorded(NOT_SAMPLED)
             first, *more = [self._read(one, finished.image, finished.picture) for one in self._passes]
             if any(maps.prompt.text != first.prompt.text for maps in more):
                 raise NothingRecorded(
@@ -164,11 +167,14 @@ class PipelineSession:
         """The maps of every finished picture.
 
         Raises:
-            NothingRecorded: recording failed, or there was nothing to record; the text says why.
+            NothingRecorded: recording failed, or there was nothing to record; the text says why. Pictures whose chosen pass
+                was left out are told behind the others.
         """
         if self.failure:
             raise NothingRecorded(self.failure)
         yield from self._maps
+        if self._bare:
+            raise NothingRecorded(self._bare)
 
     def concept_failures(self) -> list[str]:
         """Why there are no concepts, where some were asked for."""

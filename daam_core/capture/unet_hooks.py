@@ -26,7 +26,7 @@ from ..types import Grid, Layer
 from . import compile_op as compiled
 from .forward_end import register_forward_end
 from .forward_wrapper import ForwardWrapper
-from .layer_watch import LayerWatch, require_paired
+from .layer_watch import TEXT_LAYERS, LayerWatch, require_paired
 from .noted_layers import take_notes
 from .plain_weights import plain_weights
 from .planned_layers import PlannedLayers
@@ -79,7 +79,7 @@ class UNetAttentionHooks:
         self._key_weights: list[dict[str, Tensor | None]] = []
         self._read: list[int] = []
         self._watch: LayerWatch | None = None
-        self._changing = False  # layers of somebody's own are proved in every step
+        self._changing = False  # layers of the text of somebody's own are proved in every step
         self._unwatched = self._cached = False
         self._owners = spatial_transformers(self._inner)
         if not self._owners:
@@ -291,7 +291,8 @@ class UNetAttentionHooks:
         if self._layers.exchanged():
             self._layers = self._found_layers()
         self._self_detached, self._modes = False, (frozenset(), True)
-        self._changing = self._op is None and any(may_change(hook.attn) for hook in self._layers.hooks)
+        text_hooks = (hook for hook in self._layers.hooks if self.layers[hook.index].name.endswith(TEXT_LAYERS))
+        self._changing = self._op is None and any(may_change(hook.attn) for hook in text_hooks)
         for grid_hook in self._layers.grids:
             self._layer_handles.append(grid_hook.attach(self._op is not None))
         for hook in self._layers.hooks:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import quoted
-from .model_folder import header_of
+from .model_folder import header_of, settings_in
 
 _LETTER = "a"
 
@@ -41,7 +41,11 @@ def _without_weights(model: Any) -> str:
 
 def _random_weights(model: Any, part: Path) -> str:
     """How many numbers of a model its files do not hold, by counting: names differ between versions of a library, and tensors
-    that belong together may lie in one."""
+    that belong together may lie in one. Nothing is said of what its pipeline made of the folder's model: several ControlNets
+    have a folder each, and AnimateDiff gives a UNet of pictures its motion."""
+    kind = (settings_in(part / "config.json") or {}).get("_class_name", type(model).__name__)
+    if kind != type(model).__name__:
+        return ""
     files = sorted(part.glob("*.safetensors"))
     quantised = getattr(getattr(model, "config", None), "quantization_config", None) is not None
     headers = [header_of(path) for path in files]
@@ -58,6 +62,6 @@ def _knows_nothing(tokenizer: Any) -> bool:
     """Whether a tokenizer reads a letter as nothing, or as what it does not know."""
     try:
         ids = list(tokenizer(_LETTER, add_special_tokens=False).input_ids)
-    except Exception:  # one of somebody's own, which is called in another way
+        return not ids or set(ids) == {getattr(tokenizer, "unk_token_id", None)}
+    except Exception:  # one of somebody's own, or a processor of pictures and text, which gives a list for each text
         return False
-    return not ids or set(ids) == {getattr(tokenizer, "unk_token_id", None)}

@@ -72,7 +72,7 @@ def fault_of(folder: Path) -> str:
         files = sorted(path for path in part.iterdir() if path.is_file())
         for path in files:
             if path.name in CONFIGS or path.name.endswith(".index.json"):
-                if _settings_in(path) is None:
+                if settings_in(path) is None:
                     return f"{path} cannot be read as JSON with settings. {_AGAIN}"
                 if absent := [name for name in _named_in(path) if not (part / name).is_file()]:
                     return f"{part} has no {absent[0]:.60}, which its index names. {_AGAIN}"
@@ -107,11 +107,11 @@ def _named_in(path: Path) -> list[str]:
     one that cannot be read."""
     if path.name.endswith(".bin.index.json") or not path.is_file():
         return []
-    named = (_settings_in(path) or {}).get("weight_map")
+    named = (settings_in(path) or {}).get("weight_map")
     return sorted({str(name) for name in named.values()}) if isinstance(named, dict) else []
 
 
-def _settings_in(path: Path) -> dict[str, Any] | None:
+def settings_in(path: Path) -> dict[str, Any] | None:
     """What a config or an index says, None of one that cannot be read."""
     try:
         told = json.loads(bounded_text(path, LARGEST_CONFIG, "config"))

@@ -66,6 +66,16 @@ def several_passes(passes: int) -> str:
     )
 
 
+def one_run_of(runs: int) -> str:
+    """That maps are of the last of several runs of the sampler, empty for one."""
+    if runs < 2:
+        return ""
+    return (
+        f"One node ran the sampler {runs} times for this picture, one run upon another (samplers of regions and iterative "
+        "upscalers do so): these maps are of the last run alone, with its words and steps."
+    )
+
+
 def left_out_layers(layers: Sequence[int]) -> str:
     """That layers did not attend in some calls of the model, empty where as many did in each.
 

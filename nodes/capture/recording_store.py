@@ -133,7 +133,8 @@ class RecordingStore:
 
     def note(self, samples: Tensor, among: Sequence[RecordInGraph] = ()) -> str:
         """What is missing of the maps of a latent `[pictures, …]`, empty where nothing is. Raises NothingRecorded."""
-        return self._kept_of(picture_of(samples)[0], among).note
+        notes = (self._kept_of(picture, among).note for picture in picture_of(samples))
+        return " ".join(dict.fromkeys(filter(None, notes)))
 
     def _kept_of(self, picture: Tensor, among: Sequence[RecordInGraph]) -> _Kept:
         """What is kept of one picture, with maps. Raises NothingRecorded."""
@@ -152,7 +153,7 @@ class RecordingStore:
             raise NothingRecorded(
                 "No recording belongs to this latent. Connect the latent straight from the sampler (not from VAE Encode or "
                 "Empty Latent), and let that sampler's model come out of the Record Attention node. A sampler that does no "
-                "step (denoise 0) records nothing."
+                "step (denoise 0) records nothing, and what a node pastes together of several runs was sampled by none of them."
             )
         if kept.maps is None:
             raise NothingRecorded(kept.failure)

@@ -26,6 +26,8 @@ from ...daam_core.prompt.concepts import Concept
 from . import sampler_listeners as listeners
 from .concept_encoding import ConceptEncoder
 from .live_preview import LivePreview
+from .missing_maps import one_run_of
+from .node_runs import NODE_RUNS
 from .packed_latents import Shapes, is_packed, unpacked
 from .record_options import Options
 from .recording_session import RecordingSession
@@ -34,7 +36,7 @@ from .sampler_listeners import KEY, TORCH_COMPILE_KWARGS
 from .unseen_attention import unseen_attention_ends
 
 logger = logging.getLogger("daam_lens")
-_CALLBACK, _SHAPES = 5, 8  # positions of `callback` and `latent_shapes` among the arguments of outer_sample
+_LATENT, _CALLBACK, _SHAPES = 1, 5, 8  # positions of `latent_image`, `callback` and `latent_shapes` among those of outer_sample
 
 
 def recording_model(model: Any, options: Options, source: Source) -> Any:
@@ -80,7 +82,7 @@ class RecordedSampling:
             unseen = unseen_attention_ends(session, compiled)
             with listeners.compiled_apart(guider.model_options), _named_attention(session), unseen, session.concepts_attached():
                 output = executor(*given, **named)
-            self._keep(session, output, last, guider)
+            self._keep(session, output, last, guider, _runs_of(args, kwargs, output))
             if last.live is not None:
                 last.live.tell_cost()
             return output
@@ -96,18 +98,21 @@ class RecordedSampling:
 
     def _without(self, executor: Any, args: Any, kwargs: Any, error: Exception) -> Any:
         output = executor(*args, **kwargs)
+        _runs_of(args, kwargs, output)
         shapes = listeners.argument(args, kwargs, _SHAPES, "latent_shapes", None)
         self._remember([unpacked(output, shapes)], None, _told(error))
         return output
 
-    def _keep(self, session: RecordingSession, output: Any, last: _Last, guider: Any) -> None:
-        """Remember the run under the latent that was sampled, and under the clean one that some samplers also give out."""
+    def _keep(self, session: RecordingSession, output: Any, last: _Last, guider: Any, runs: int) -> None:
+        """Remember the run, the last of `runs` for its picture, under the latent that was sampled, and under the clean one that
+        some samplers also give out."""
         latents, maps, note = [unpacked(output, last.shapes)], None, ""
         try:
             if last.clean is not None and last.clean.shape == output.shape:
                 clean = guider.model_patcher.model.process_latent_out(last.clean.cpu())
                 latents.append(unpacked(clean, last.shapes))
-            maps, failure, note = session.heat_maps(), "", session.note
+            maps, failure = session.heat_maps(), ""
+            note = " ".join(filter(None, (session.note, one_run_of(runs))))
         except Exception as error:
             failure = str(error) if isinstance(error, NothingRecorded) else _told(error)
         self._remember(latents, maps, failure, note)
@@ -118,6 +123,15 @@ class RecordedSampling:
             RECORDINGS.keep(latents, maps, failure, self._source, note)
         except Exception:
             logger.warning("DAAM Lens: the recording of this picture could not be kept.", exc_info=True)
+
+
+def _runs_of(args: Any, kwargs: Any, output: Any) -> int:
+    """How many runs of the sampler made this output, see `NodeRuns`; whatever becomes of the question, the picture is made."""
+    try:
+        return NODE_RUNS.add(listeners.argument(args, kwargs, _LATENT, "latent_image"), output)
+    except Exception:
+        logger.warning("DAAM Lens: whether this picture was sampled before is not known.", exc_info=True)
+        return 1
 
 
 def _open(guider: Any, options: Options, noise: Any, shapes: Shapes | None) -> RecordingSession:

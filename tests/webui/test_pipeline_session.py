@@ -231,14 +231,20 @@ def test_both_passes_are_added_and_either_can_be_chosen(pipe: Any) -> None:
 
 
 def test_a_second_pass_that_the_host_left_out_is_told(pipe: Any) -> None:
-    """SD.Next makes none where its upscaler is “None”."""
+    """SD.Next makes none where its upscaler is “None”, or where a run is stopped: pictures before that keep their maps."""
     host = Host(pipe)
+    host.calls = 2
     session = session_of(host, hires="second")
+    run(host, session, _hires())
+    host.calls = 1
     session.watch(p := _hires())
     host.program.sample(p)
     session.release()
-    session.take(FinishedImage(0, 0, np.zeros((64, 64, 3), np.uint8), 7, PROMPT))
-    assert "without the second pass" in session.failure
+    session.take(FinishedImage(1, 0, np.zeros((64, 64, 3), np.uint8), 7, PROMPT))
+    told = session.heat_maps()
+    assert [next(told)[0].iteration for _ in range(2)] == [0, 0]
+    with pytest.raises(NothingRecorded, match="without the second pass"):
+        next(told)
 
 
 def _hires() -> Any:

@@ -6,13 +6,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from diffusers import ControlNetModel, MultiControlNetModel
 from safetensors.torch import load_file, save_file
 
 from daam_core.diffusers import loading
+from daam_core.diffusers.loaded_parts import fault_of_parts
 from daam_core.diffusers.loading import load_pipeline
 from daam_core.errors import MissingPackage, UnsupportedModel
 from daam_core.tiny.load import WEIGHTS, load_tiny
@@ -222,3 +225,32 @@ def test_a_device_that_is_not_here() -> None:
 
 def test_a_whole_folder_is_loaded() -> None:
     assert type(load_pipeline(str(WHOLE), "cpu")).__name__ == "StableDiffusionPipeline"
+
+
+def test_several_controlnets_are_whole_although_each_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    """The first one's folder has the part's name: half of the numbers are beside it."""
+    small: dict[str, Any] = {
+        "block_out_channels": (8,), "down_block_types": ("DownBlock2D",), "layers_per_block": 1, "norm_num_groups": 4,
+        "cross_attention_dim": 8, "conditioning_embedding_out_channels": (4,),
+    }  # fmt: skip
+    MultiControlNetModel([ControlNetModel(**small), ControlNetModel(**small)]).save_pretrained(str(tmp_path / "controlnet"))
+    both = MultiControlNetModel.from_pretrained(str(tmp_path / "controlnet"))
+    assert len(both.nets) == 2
+    assert fault_of_parts(SimpleNamespace(components={"controlnet": both}), "a model", tmp_path) == ""
+    larger = ControlNetModel(**{**small, "layers_per_block": 2})
+    assert "numbers of its part 'controlnet'" in fault_of_parts(
+        SimpleNamespace(components={"controlnet": larger}), "a model", tmp_path
+    )
+
+
+@pytest.mark.parametrize(("ids", "knows"), [([[5]], True), ([5], True), ([], False), ([0], False)])
+def test_what_reads_a_text_as_a_list_of_texts_has_a_vocabulary(ids: list[Any], knows: bool) -> None:
+    """Processors of pictures and text stand in a tokenizer's place in some pipelines."""
+
+    class Reads:
+        unk_token_id = 0
+
+        def __call__(self, _text: str, **_: Any) -> Any:
+            return SimpleNamespace(input_ids=ids)
+
+    assert (fault_of_parts(SimpleNamespace(components={"tokenizer": Reads()}), "a model", None) == "") == knows

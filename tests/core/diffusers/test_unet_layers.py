@@ -15,6 +15,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0, Cu
 from torch import Tensor
 
 from daam_core import trace
+from daam_core.capture.layer_watch import LayerWatch
 from daam_core.errors import NothingRecorded
 
 from ..models import PROMPT, paint, pipeline
@@ -85,6 +86,23 @@ def test_a_processor_that_changes_probabilities_from_a_later_step_on_is_refused(
         assert torch.equal(painted(), before)
     with pytest.raises(NothingRecorded, match=r"attn2 of UNet2DConditionModel did not give .* its processor is Own\."):
         recording.heat_maps()
+
+
+@pytest.mark.parametrize(("part", "times"), [("attn1", 1), ("attn2", 3)])
+def test_only_layers_of_the_text_are_proved_in_every_step(part: str, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of self-attention give no word's map, and a proof costs every step some hundred microseconds."""
+    pipe, watches = pipeline("small"), []
+    own = {name: Own() if part in name else held for name, held in pipe.unet.attn_processors.items()}
+    pipe.unet.set_attn_processor(own)
+
+    def watched(*given: Any) -> LayerWatch:
+        watches.append(given)
+        return LayerWatch(*given)
+
+    monkeypatch.setattr("daam_core.capture.unet_hooks.LayerWatch", watched)
+    with trace(pipe) as recording:
+        paint(pipe, num_inference_steps=3)
+    assert recording.failure is None and len(watches) == times
 
 
 def test_projections_that_were_fused_and_taken_apart_are_read() -> None:

@@ -85,7 +85,10 @@ def test_what_is_none_of_them_is_told(call: Callable[[HeatMaps], Any]) -> None:
     assert str(told.value).endswith(".") and len(str(told.value)) < 400
 
 
-@pytest.mark.parametrize("given", ["x" * 5000, np.zeros((64, 64)), list(range(5000)), {"a": "b" * 5000}, 10**400])
+@pytest.mark.parametrize(
+    "given",
+    ["x" * 5000, np.zeros((64, 64)), list(range(5000)), {"a": "b" * 5000}, 10**400, pytest.param(10**5000, id="digits")],
+)
 def test_what_is_quoted_is_one_line_of_a_bounded_length(given: Any) -> None:
     maps = made()
     for call in (maps.mask, maps.token, maps.aggregate, lambda x: maps.select(layers=[x])):
