@@ -210,11 +210,11 @@ def _unet(settings: Settings, device: torch.device, log: Log) -> None:
     teacher = _teacher(work, tokenizer, device) if warm and not learnt else None
     singles = 0.0 if warm else unet.SINGLE_UNTIL  # shipped weights know one object
     stage = unet.UNetStage(cache, device, recipe, settings.compiled, teacher, log, larger, singles)
-    _rest(stage, work, tokenizer, named, bare)
+    rest(stage, work, tokenizer, named, bare)
     train_stage(stage, work, log, pause=settings.pause)
 
 
-def _rest(stage: unet.UNetStage, work: Path, tokenizer: CLIPTokenizer, named: CLIPTextModel, bare: CLIPTextModel) -> None:
+def rest(stage: unet.UNetStage, work: Path, tokenizer: CLIPTokenizer, named: CLIPTextModel, bare: CLIPTextModel) -> None:
     """Let a UNet that begins rest on the start token, as these text encoders give it; a warm start's may be new to it."""
     path = state_file(work, "unet")
     images = None

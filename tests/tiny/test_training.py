@@ -15,9 +15,10 @@ from diffusers import DDPMScheduler
 from daam_core.errors import BadArgument, CannotWrite
 from daam_core.tiny import autoencoder, checkpoint, diffusion, latents, loop, optim, unet
 from daam_core.tiny import text_encoder as text
+from daam_core.tiny.checkpoint import read_state, write_state
 from daam_core.tiny.load import load_tiny
 from daam_core.tiny.tokenizer import build_tokenizer
-from daam_core.tiny.train import Settings, finished, load_autoencoder, load_unet, train
+from daam_core.tiny.train import Settings, finished, load_autoencoder, load_unet, rest, train
 from daam_core.tiny.warm_start import TEACHER, start_from_shipped
 
 CPU = torch.device("cpu")
@@ -329,6 +330,25 @@ def test_training_goes_on_from_the_weights_that_ship(tmp_path: Path) -> None:
     assert all(torch.equal(t, shipped.vae.decoder.state_dict()[k]) for k, t in decoder.items())
     start_from_shipped(tmp_path, lines.append)
     assert len(lines) == 5  # the second time there is nothing to put
+
+
+def test_a_warm_start_rests_on_the_start_token_as_its_text_encoder_gives_it(tmp_path: Path) -> None:
+    """Once, before its first picture; a run that goes on keeps what it learnt."""
+    start_from_shipped(tmp_path, lambda _: None)
+    shipped: Any = load_tiny()
+    ids = shipped.tokenizer(["a red house above a blue tree"], padding="max_length", return_tensors="pt").input_ids
+    write_state(tmp_path / latents.FILE, {"ids": ids.to(torch.int16)}, {})
+    other = text.make_text_encoder(shipped.tokenizer).eval().requires_grad_(False)
+    stage = unet.UNetStage(empty_cache(), CPU, replace(unet.RECIPE, images=2, batch=2), compiled=False)
+    rest(stage, tmp_path, shipped.tokenizer, other, other)
+    name = "mid_block.attentions.0.transformer_blocks.0.attn2.to_q.weight"
+    rested = load_unet(tmp_path).state_dict()[name]
+    assert not torch.equal(rested, shipped.unet.state_dict()[name])
+    assert torch.equal(stage.unet.state_dict()[name], rested) and not finished(tmp_path, "unet", 1)
+    tensors, _ = read_state(loop.state_file(tmp_path, "unet"))
+    write_state(loop.state_file(tmp_path, "unet"), tensors, {"step": 1, "images": 2, "seconds": 0.0})
+    rest(stage, tmp_path, shipped.tokenizer, shipped.text_encoder, shipped.text_encoder)
+    assert torch.equal(load_unet(tmp_path).state_dict()[name], rested)
 
 
 def empty_cache() -> latents.LatentCache:
