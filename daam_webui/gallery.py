@@ -100,6 +100,8 @@ def show(session: Session, p: Any, processed: Any, append: bool = True, apart: s
         if not session.finished and not session.failure:
             shown.notes.append(UNTOLD if processed.images else "No picture was finished, so there are no heat maps.")
     except DaamLensError as error:
+        if not session.failure:  # one picture has none, others may have
+            shown.notes += [*session.concept_failures(), *session.live_failures()]
         shown.notes.append(str(error))
     except Exception as error:
         logger.error("DAAM Lens could not show its maps", exc_info=error)

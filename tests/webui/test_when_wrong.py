@@ -234,6 +234,16 @@ def test_a_picture_that_something_else_painted_is_told() -> None:
     assert len(shown.notes) == 1 and "Not one sampling step" in shown.notes[0]
 
 
+def test_a_picture_without_maps_hides_nothing_of_the_others() -> None:
+    session = PipelineSession(Settings(True, hires="second", concepts="sky"), Host())  # type: ignore[arg-type]
+    session._maps = [(FinishedImage(0, 0, PICTURE, 7, "a red house", False), maps_of(words_prompt("a red house")))]
+    session._left_out = True
+    session.take(FinishedImage(1, 0, PICTURE, 8, "a red house", False))
+    shown = gallery.show(session, *results())
+    assert len(shown.runs) == 1 and len(shown.notes) == 2
+    assert shown.notes[0] == session.concept_failures()[0] and "without the second pass" in shown.notes[1]
+
+
 def test_a_recorder_that_fails_is_one_sentence() -> None:
     session = RecordingSession(Settings(True), Host())
     session.take(0, 0, PICTURE, 7, "a red house")
