@@ -431,6 +431,7 @@ def test_only_the_door_and_the_page_import_the_host() -> None:
     allowed = {
         "hosts/a1111.py",
         "hosts/forge.py",
+        "hosts/forge_neo.py",
         "hosts/reading.py",
         "hosts/sdnext.py",
         "hosts/__init__.py",
