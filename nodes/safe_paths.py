@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..daam_core.errors import BadArgument, quoted
+from ..daam_core.prompt.alignment import LONE_SURROGATES
 
 SUFFIX = ".safetensors"
 
@@ -15,7 +16,7 @@ def inside(folder: Path, name: str) -> Path:
     Raises:
         BadArgument: it leads out of the folder, is no text, or is a link that leads back to itself.
     """
-    if not _is_text(name):
+    if LONE_SURROGATES.search(name):
         raise BadArgument(f"{name!r:.120} holds a character that no text can hold. Rename the file and press R.")
     root = folder.resolve()
     hostile = "\0" in name or Path(name).is_absolute()
@@ -33,15 +34,7 @@ def records_in(folder: Path, kind: str) -> list[str]:
     if not folder.is_dir():
         return []
     found = [path for path in folder.rglob(f"*{SUFFIX}") if path.is_file() and path.resolve().is_relative_to(folder.resolve())]
-    found = [path for path in found if _is_text(str(path))]
+    # A broken character in a sentence ends ComfyUI's queue.
+    found = [path for path in found if not LONE_SURROGATES.search(str(path))]
     found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     return [f"{path.relative_to(folder).as_posix()} [{kind}]" for path in found]
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name can be sent to a page; a broken one in a sentence ends ComfyUI's queue."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -217,19 +217,17 @@ def _unet(settings: Settings, device: torch.device, log: Log) -> None:
 def rest(stage: unet.UNetStage, work: Path, tokenizer: CLIPTokenizer, named: CLIPTextModel, bare: CLIPTextModel) -> None:
     """Let a UNet that begins rest on the start token, as these text encoders give it; a warm start's may be new to it."""
     path = state_file(work, "unet")
-    images = None
-    if path.exists():
-        tensors, meta = checkpoint.read_state(path)
-        images = int(meta["images"])
-        if images:
+    warm = path.exists()
+    if warm:
+        tensors, facts = checkpoint.read_state(path)
+        if facts["images"]:
             return
         checkpoint.load_modules({"unet": stage.unet}, tensors)
     ids = load_file(str(work / latents.FILE))["ids"].long()[:600]
     rest_on_start(stage.unet, ids, tokenizer.eos_token_id, [latents.text_states(one, ids) for one in (named, bare)])
     stage.average.load_state_dict(stage.unet.state_dict())
-    if images is not None:
-        tensors = checkpoint.module_tensors({"unet": stage.unet, "ema-unet": stage.average})
-        checkpoint.write_state(path, {key: t.clone() for key, t in tensors.items()}, meta)
+    if warm:
+        checkpoint.write_state(path, checkpoint.module_tensors({"unet": stage.unet, "ema-unet": stage.average}), facts)
 
 
 def _teacher(work: Path, tokenizer: CLIPTokenizer, device: torch.device) -> unet.Teacher:

@@ -30,6 +30,18 @@ _WAN: dict[str, Any] = {
     "num_attention_heads": HEADS, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4, "text_dim": 16,
     "freq_dim": 16, "ffn_dim": 16, "num_layers": 2, "rope_max_seq_len": 32,
 }  # fmt: skip
+_COSMOS: dict[str, Any] = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_attention_heads": HEADS,
+    "attention_head_dim": 16,
+    "num_layers": 2,
+    "text_embed_dim": 16,
+    "adaln_lora_dim": 4,
+    "max_size": (4, 8, 8),
+    "concat_padding_mask": False,
+    "extra_pos_embed_type": None,
+}
 _WAN_SHORT: dict[str, Any] = {name: value for name, value in _WAN.items() if name != "rope_max_seq_len"}
 _MOTIF: dict[str, Any] = {
     "in_channels": 4, "out_channels": 4, "num_attention_heads": HEADS, "attention_head_dim": WIDTH, "num_layers": 1,
@@ -279,16 +291,7 @@ VIDEO_CASES: dict[str, Case] = {
     ),
     "cosmos": video(
         "transformer_cosmos.CosmosTransformer3DModel",
-        in_channels=4,
-        out_channels=4,
-        num_attention_heads=HEADS,
-        attention_head_dim=16,
-        num_layers=2,
-        text_embed_dim=16,
-        adaln_lora_dim=4,
-        max_size=(4, 8, 8),
-        concat_padding_mask=False,
-        extra_pos_embed_type=None,
+        **_COSMOS,
     ),
     "helios": video(
         "transformer_helios.HeliosTransformer3DModel",
@@ -452,18 +455,9 @@ VIDEO_CASES: dict[str, Case] = {
     "cosmos transfer": video(
         "transformer_cosmos.CosmosTransformer3DModel",
         {"encoder_hidden_states": (rand(BATCH, TEXT, 16), rand(BATCH, 5, 8))},
-        in_channels=4,
-        out_channels=4,
-        num_attention_heads=HEADS,
-        attention_head_dim=16,
-        num_layers=2,
-        text_embed_dim=16,
-        adaln_lora_dim=4,
-        max_size=(4, 8, 8),
-        concat_padding_mask=False,
-        extra_pos_embed_type=None,
         img_context_dim_in=8,
         img_context_num_tokens=5,
         img_context_dim_out=32,
+        **_COSMOS,
     ),
 }
