@@ -16,7 +16,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..daam_core.errors import BadArgument
+from ..daam_core.errors import BadArgument, quoted
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.prompt.concepts import Concept
 
@@ -49,7 +49,7 @@ def check_input(value: Any, expected: Expected) -> None:
     name, kind = expected.name, expected.kind
     if kind in _WIDGETS:
         if expected.choices and value not in expected.choices:
-            raise BadArgument(f"There is no {name} {value!r:.60}; there are {', '.join(expected.choices)}.")
+            raise BadArgument(f"There is no {name} {quoted(value, 60)}; there are {', '.join(expected.choices)}.")
         return
     if value is None and expected.optional:
         return
@@ -62,7 +62,7 @@ def check_input(value: Any, expected: Expected) -> None:
     if not _KINDS.get(kind, _is_no_text)(value):
         raise BadArgument(
             f"{name} takes {what}, and what came in is a {type(value).__name__}"
-            f"{f', {value!r:.60}' if isinstance(value, (str, int, float)) else ''}. Connect {what}."
+            f"{f', {quoted(value, 60)}' if isinstance(value, (str, int, float)) else ''}. Connect {what}."
         )
 
 

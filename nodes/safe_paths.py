@@ -17,13 +17,13 @@ def inside(folder: Path, name: str) -> Path:
         BadArgument: it leads out of the folder, is no text, or is a link that leads back to itself.
     """
     if LONE_SURROGATES.search(name):
-        raise BadArgument(f"{name!r:.120} holds a character that no text can hold. Rename the file and press R.")
+        raise BadArgument(f"{quoted(name)} holds a character that no text can hold. Rename the file and press R.")
     root = folder.resolve()
     hostile = "\0" in name or Path(name).is_absolute()
     try:
         path = root if hostile else (root / name).resolve()
     except RuntimeError:  # as Python up to 3.12 says it
-        raise BadArgument(f"{name!r:.120} is a link that leads back to itself. Give the file's own name.") from None
+        raise BadArgument(f"{quoted(name)} is a link that leads back to itself. Give the file's own name.") from None
     if hostile or not path.is_relative_to(root):
         raise BadArgument(f"{quoted(name)} leads out of ComfyUI's {root.name} folder. Give a name inside of it.")
     return path

@@ -19,6 +19,7 @@ from torch import Tensor
 from ...daam_core.errors import BadPrompt
 from ...daam_core.prompt.compose import mark_template
 from ...daam_core.prompt.prompt import Prompt
+from ...daam_core.prompt.tokenization import CHUNK
 from .tensor_hash import tensor_hash
 
 KEY = "daam_lens_prompts"
@@ -114,7 +115,6 @@ class EncodingCache:
 
 _CAUSAL = {"l", "g"}
 """Encoders whose columns depend on the tokens before them: CLIP's."""
-CHUNK = 77
 _MOST_CHUNKS = 4
 """So many are told column by column."""
 ENCODINGS = EncodingCache()
