@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from daam_core.errors import DaamLensError, DetailMissing
@@ -61,10 +63,10 @@ def draw(maps: HeatMaps, settings: Settings) -> Drawing:
     """Draw what the settings ask for. Never raises for a word or method that does not fit: it becomes a note."""
     notes: list[str] = []
     maps = chosen_layers(maps, settings, notes)
-    words = chosen_words(maps, settings, notes)
+    words = given_words(maps, chosen_words(maps, settings, notes), notes)
     drawn = _drawn(maps, words, settings, notes)
     if settings.negative and maps.negative is not None:
-        other = chosen_words(maps.negative, Settings(), [])
+        other = given_words(maps.negative, chosen_words(maps.negative, Settings(), []), notes)
         drawn += [
             Drawn(d.kind, f"negative: {d.word}", d.pixels) for d in _drawn(_on(maps.negative, maps), other, settings, notes)
         ]
@@ -96,6 +98,23 @@ def chosen_words(maps: HeatMaps, settings: Settings, notes: list[str]) -> list[s
     if more := missing[MOST_MISSING:]:
         notes.append(f"{len(more)} more of the words that were asked for have no maps either.")
     return list(dict.fromkeys([*(word for word in found if word not in maps.concepts), *maps.concepts]))
+
+
+def given_words(maps: HeatMaps, words: Sequence[str], notes: list[str]) -> list[str]:
+    """Those of the words that the model was given at all: a softmax leaves no column without attention. Each word of the text
+    that it was not given is told, whether it was asked for or not."""
+    if not maps.sums:
+        return list(words)
+    heat = torch.stack([sums.sum((1, 2)) for sums in maps.sums.values()]).sum(0)
+    missing = [word.label for word in maps.prompt.words if not heat[list(word.channels)].any()]
+    if missing:
+        shown = ", ".join(f"“{label[:60]}”" for label in missing[:MOST_MISSING])
+        more = f" and {len(missing) - MOST_MISSING} more words" if len(missing) > MOST_MISSING else ""
+        notes.append(
+            f"The model was never given {shown}{more}, so there are no heat maps of that: the run ended before the step at "
+            "which the prompt comes to it, or the WebUI cut the text off (its setting “Pad prompt/negative prompt (v0)” does)."
+        )
+    return [word for word in words if maps.is_concept(word) or heat[list(maps.prompt.find(word).channels)].any()]
 
 
 def _label(maps: HeatMaps, asked: str) -> str:

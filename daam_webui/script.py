@@ -79,6 +79,7 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
         session = hook.session_of(p)
         if session is not None:
             session.encode_concepts(p.sd_model)
+            session.prove_texts(p)
 
     def postprocess_image_after_composite(self, p: Any, pp: Any, *args: Any) -> None:
         session = hook.session_of(p)
@@ -135,6 +136,7 @@ def register() -> None:
     from . import xyz
 
     script_callbacks.on_cfg_denoiser(hook.attach)
+    script_callbacks.on_cfg_denoised(hook.answered)
     script_callbacks.on_cfg_after_cfg(hook.finish)
     script_callbacks.on_script_unloaded(hook.detach)
     script_callbacks.on_before_ui(xyz.add_axes)

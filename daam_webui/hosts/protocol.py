@@ -82,6 +82,9 @@ class WebUI(PageHost, Protocol):
         """Which text each picture of this batch is told at each step, in the host's own reading; of the second pass of
         hires fix, or of the first."""
 
+    def reads_otherwise(self) -> bool:
+        """Whether an extension stands in the place of a function of the host's parser of prompts."""
+
     def unet(self, model: Any) -> nn.Module:
         """The UNet of a loaded checkpoint."""
 

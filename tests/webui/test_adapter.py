@@ -6,7 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -328,6 +328,23 @@ def test_many_unknown_words_are_a_few_sentences() -> None:
     look = draw(maps, Settings(True, words=", ".join(["house", *(f"zebra{i}" for i in range(2000))])))
     assert look.words == ["house"] and len(look.notes) == 9
     assert look.notes[-1] == "1992 more of the words that were asked for have no maps either."
+
+
+def test_a_word_that_the_model_was_never_given_is_told_and_not_drawn() -> None:
+    """Prompt editing whose step was not reached; a negative prompt that AUTOMATIC1111 cut off. Its map was black."""
+    maps = maps_of(words_prompt("a red house blue"))
+    sums = maps.sums[16, 16]
+    sums[list(maps.prompt.find("blue").channels)] = 0
+    look = draw(replace(maps, sides={**maps.sides, "negative": maps.sides["prompt"]}), Settings(True, negative=True))
+    assert look.words == ["red", "house"] and [d.word for d in look.drawn if "negative" in d.word] == [
+        "negative: red",
+        "negative: house",
+    ]
+    (note,) = look.notes
+    assert note.startswith("The model was never given “blue”, so there are no heat maps of that")
+    sums[:] = 0
+    look = draw(maps, Settings(True, words="red house"))
+    assert "“a”, “red”, “house”, “blue”, so" in look.notes[0] and not look.words
 
 
 def test_a_word_that_may_be_missing_covers_nothing() -> None:

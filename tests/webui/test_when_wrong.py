@@ -60,10 +60,7 @@ class Finished:
     def heat_maps(self) -> Iterator[tuple[FinishedImage, HeatMaps]]:
         yield self.finished[0], maps_of(words_prompt("a red house"))
 
-    def concept_failures(self) -> list[str]:
-        return []
-
-    def live_failures(self) -> list[str]:
+    def notes(self) -> list[str]:
         return []
 
 
