@@ -13,6 +13,7 @@ from daam_core.errors import DaamLensError
 from . import hosts
 from . import sampler_hooks as hook
 from .gallery import show
+from .gallery_runs import CHANGES, Upscaled
 from .nested_runs import is_inner_run
 from .plot_overrides import asked_by_plot, with_overrides
 from .recording_session import RecordingSession
@@ -89,7 +90,7 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
 
     def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
         hook.detach()
-        session, inner = hook.session_of(p), False
+        session, inner, runs = hook.session_of(p), False, ""
         notes = [p.daam_lens_note] if getattr(p, "daam_lens_note", "") else []
         if session is not None:
             before = len(processed.images)
@@ -101,8 +102,12 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
                 _first(processed, before)
             session.close()
             hook.open_session(p, None)
-            if shown.runs:
-                p.extra_generation_params[RUNS_FIELD] = ", ".join(run.id for run in shown.runs)
+            runs = ", ".join(run.id for run in shown.runs)
+            if runs:
+                p.extra_generation_params[RUNS_FIELD] = runs
+        if getattr(p, "txt2img_upscale", False):
+            beside = hosts.page_host().keeps_upscaled()
+            CHANGES.note(str(processed.info), Upscaled(int(processed.seed), runs, beside))
         if notes:
             processed.comments += "".join(f"\n{note}" for note in notes)
             if inner:  # the script's own result reads the comments that stand at the processing object

@@ -122,6 +122,11 @@ class A1111(WebUI):
 
         return bool(getattr(shared.opts, "send_size", True))
 
+    def keeps_upscaled(self) -> bool:
+        from modules import shared
+
+        return bool(getattr(shared.opts, "hires_button_gallery_insert", False))
+
     def reads_concepts(self) -> bool:
         return True
 

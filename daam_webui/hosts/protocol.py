@@ -44,6 +44,10 @@ class PageHost(Protocol):
     def sends_size(self) -> bool:
         """Whether a picture that is sent to another tab takes its size along (the host's own setting)."""
 
+    def keeps_upscaled(self) -> bool:
+        """Whether the gallery's button for hires fix puts its picture beside the one that it is made of (the host's own
+        setting), and not in its place."""
+
     def reads_concepts(self) -> bool:
         """Whether words that are not in the prompt are read here."""
 
