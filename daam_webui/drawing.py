@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from daam_core.errors import DaamLensError, DetailMissing
 from daam_core.maps.heatmaps import HeatMaps
 from daam_core.maps.prompt_report import PromptReport, prompt_report
+from daam_core.masks.methods import MASK_METHODS
 from daam_core.opencv import cv2
 from daam_core.prompt.prompt import Word
 from daam_core.render import Background, apply_colormap, as_heat, caption_background, overlay
@@ -23,6 +24,11 @@ MOST_DEFAULT_WORDS = 12
 """Words that are drawn where nobody named any; a long prompt would fill the gallery."""
 MOST_MISSING = 8
 """Words that are not in the prompt, each with a sentence of its own."""
+NO_PICTURE = "The mask method {} follows the edges of the picture, and this record holds none. Choose best or threshold."
+NO_SELF_ATTENTION = (
+    "The mask method {} needs the picture's self-attention, and this run has none (inpaint “only masked”, Hypertile, token "
+    "merging, or a picture too large to keep it). Choose best or threshold."
+)
 Picture = NDArray[np.uint8]
 Kind = Literal["overlay", "map", "mask"]
 
@@ -139,7 +145,11 @@ def chosen_layers(maps: HeatMaps, settings: Settings, notes: list[str]) -> HeatM
 
 def mask_of(maps: HeatMaps, word: str | Word, method: str, tau: float) -> Picture:
     """uint8 `[H, W]`, 255 inside. Raises what `HeatMaps.mask` raises."""
-    return maps.mask(word, method, tau=tau).numpy().astype(np.uint8) * 255
+    try:
+        return maps.mask(word, method, tau=tau).numpy().astype(np.uint8) * 255
+    except DetailMissing as error:  # whose text says what to do in Python
+        picture = maps.picture is None and MASK_METHODS[method].edge != "none"
+        raise DetailMissing((NO_PICTURE if picture else NO_SELF_ATTENTION).format(method)) from error
 
 
 def map_of(maps: HeatMaps, word: str | Word, colormap: str) -> Picture:
@@ -200,11 +210,8 @@ def _drawn(maps: HeatMaps, words: list[str], settings: Settings, notes: list[str
                 drawn.append(Drawn("map", word, captioned_map(maps, word, settings.colormap), told))
             if settings.masks:
                 drawn.append(Drawn("mask", word, mask_of(maps, word, settings.method, settings.tau), told))
-        except DetailMissing:
-            notes.append(
-                f"The mask method {settings.method} needs the picture's self-attention, and this run has none (inpaint “only "
-                "masked”, Hypertile or token merging). Choose best or threshold."
-            )
+        except DetailMissing as error:
+            notes.append(str(error))
         except (DaamLensError, cv2.error) as error:
             notes.append(f"“{word}” could not be drawn: {error}")
     return drawn

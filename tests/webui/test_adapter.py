@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from daam_core import HeatMaps
-from daam_core.errors import BadArgument, BadPrompt, NothingRecorded, UnsupportedModel
+from daam_core.errors import BadArgument, BadPrompt, DetailMissing, NothingRecorded, UnsupportedModel
 from daam_core.maps.data import LayerInfo, RecordedImage
 from daam_core.maps.prompt_report import prompt_report
 from daam_core.prompt.prompt import Prompt
@@ -24,7 +24,7 @@ from daam_core.render import text
 from daam_webui import drawing, hosts, options
 from daam_webui.batch_rows import Label, in_chunks, in_order, runs_of, stray
 from daam_webui.crop_region import area_of
-from daam_webui.drawing import draw
+from daam_webui.drawing import draw, mask_of
 from daam_webui.hosts.a1111 import A1111
 from daam_webui.hosts.forge import Forge
 from daam_webui.hosts.forge_neo import ForgeNeo
@@ -345,6 +345,14 @@ def test_a_word_that_the_model_was_never_given_is_told_and_not_drawn() -> None:
     sums[:] = 0
     look = draw(maps, Settings(True, words="red house"))
     assert "“a”, “red”, “house”, “blue”, so" in look.notes[0] and not look.words
+
+
+@pytest.mark.parametrize(("method", "said"), [("walk", "needs the picture's self-attention"), ("guided", "follows the edges")])
+def test_a_mask_that_cannot_be_made_says_what_to_choose_here(method: str, said: str) -> None:
+    """“Send mask to inpaint” and the API showed the sentence for those who write Python."""
+    maps = replace(maps_of(words_prompt("a red house")), picture=None)
+    with pytest.raises(DetailMissing, match=rf"^The mask method {method} {said}[^`]*Choose best or threshold\.$"):
+        mask_of(maps, "house", method, 0.4)
 
 
 def test_a_word_that_may_be_missing_covers_nothing() -> None:
