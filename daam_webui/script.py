@@ -17,6 +17,7 @@ from .gallery_runs import CHANGES, Upscaled
 from .nested_runs import is_inner_run
 from .plot_overrides import asked_by_plot, with_overrides
 from .recording_session import RecordingSession
+from .recording_store import MOST_RUNS
 from .settings import INFOTEXT, NOTE_FIELD, RUNS_FIELD, Settings
 
 logger = logging.getLogger("daam_lens")
@@ -90,7 +91,7 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
 
     def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
         hook.detach()
-        session, inner, runs = hook.session_of(p), False, ""
+        session, inner, runs = hook.session_of(p), False, list[str]()
         notes = [p.daam_lens_note] if getattr(p, "daam_lens_note", "") else []
         if session is not None:
             before = len(processed.images)
@@ -102,12 +103,14 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
                 _first(processed, before)
             session.close()
             hook.open_session(p, None)
-            runs = ", ".join(run.id for run in shown.runs)
+            runs = [run.id for run in shown.runs]
+            if not inner and not plotted:  # img2img's batch of a folder runs one processing object file by file
+                runs = p.daam_lens_runs = [*getattr(p, "daam_lens_runs", ()), *runs][-MOST_RUNS:]
             if runs:
-                p.extra_generation_params[RUNS_FIELD] = runs
+                p.extra_generation_params[RUNS_FIELD] = ", ".join(runs)
         if getattr(p, "txt2img_upscale", False):
             beside = hosts.page_host().keeps_upscaled()
-            CHANGES.note(str(processed.info), Upscaled(int(processed.seed), runs, beside))
+            CHANGES.note(str(processed.info), Upscaled(int(processed.seed), "".join(runs[:1]), beside))
         if notes:
             processed.comments += "".join(f"\n{note}" for note in notes)
             if inner:  # the script's own result reads the comments that stand at the processing object
