@@ -73,6 +73,7 @@ def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: An
     """`contact_sheet` of the words (the strongest dozen of the content words by default) under the prompt; of a video,
     `film_sheet`."""
     from ..maps.statistics import mean_probability, size_to_draw
+
     names = maps.default_words(MOST_WORDS) if words is None else several(words)
     if maps.num_frames > 1:
         film = _film(maps)
