@@ -19,6 +19,7 @@ from torch import Tensor
 from ..attention.scores import CPU_BYTES
 from ..errors import NothingRecorded
 from .attention_call import AttentionCall
+from .heap import keep_heap
 from .layer_batching import BATCH_BYTES
 
 _FEW = 4
@@ -268,6 +269,8 @@ def _room(call: AttentionCall) -> int:
     q, k = call.q, call.k
     if q.is_inference() or k.is_inference():  # they have no version counter: what they hold later cannot be proved
         return 0
+    if q.device.type == "cpu":
+        keep_heap()
     size = 4 * (q.numel() + k.numel())
     room = (CPU_BYTES if q.device.type == "cpu" else BATCH_BYTES) // size
     return room if room >= _FEW and not call.packed_heads else 0

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..attention.scores import CPU_BYTES
+from .heap import keep_heap
 from .shared_keys import Held, SharedKeys, StepTarget, require_untouched, stacked_rows, untouched
 
 BATCH_BYTES = 16 * 2**20
@@ -66,6 +67,8 @@ class LayerBatch:
         images, heads = index.stop - index.start, target.heads
         scores, width = images * heads * q.shape[1] * k.shape[1], images * q.shape[2]
         on_cpu = q.device.type == "cpu"
+        if on_cpu:
+            keep_heap()
         room = (CPU_BYTES if on_cpu else BATCH_BYTES) // (4 * (width * (q.shape[1] + k.shape[1]) + 2 * scores))
         self._room = 0 if room < _FEW or (on_cpu and scores > _CPU_SCORES) else min(_MANY, room)
         self._q, self._k = _Stack(q, index, heads, self._room), _Stack(k, index, heads, self._room)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..capture.family import Family
 from ..capture.text_rows import EncodedText, match_rows, without_single_axes
 from ..capture.tokenizer_hook import Tokenized
+from ..prompt.cleaned import cleaned_text
 from ..prompt.compose import concat_encoders
 from ..prompt.prompt import Prompt
 from ..prompt.quoted import may_quote, quoted_prompt
@@ -158,8 +159,10 @@ def _prompt(encoding: Encoding, name: str, index: int, family: Family, columns: 
 
 
 def _length(encoding: Encoding, component: str) -> int:
-    """How many tokens the prompts of one tokenizer have, padding included."""
-    return max((len(t.ids) for t in encoding.tokens if t.component == component), default=0)
+    """How many tokens the prompts of one tokenizer have, padding included, once they are cut to what its encoder reads."""
+    rows = [t for t in encoding.tokens if t.component == component]
+    # What may not be cut is read beside what is encoded, to tell how much of a long text is lost.
+    return max((len(t.ids) for t in [t for t in rows if t.may_cut] or rows), default=0)
 
 
 def _part(encoding: Encoding, component: str, name: str, index: int, size: int, family: Family) -> Prompt | None:
@@ -181,27 +184,39 @@ def _part(encoding: Encoding, component: str, name: str, index: int, size: int, 
     if component == family.quoted:
         return _quoted(rows, text, size, family)
     fitting = []
+    whole = any(_solid(text) in _solid(row.text) for row in rows)
     for row in [_with_suffix(row, rows[-1]) for row in rows[:-1]] if family.suffix else rows:
-        own = _solid(text) in _solid(row.text)
-        if not own and not (row.may_cut and _is_cut(row, text, rows)):
+        read = text if whole else cleaned_text(text, row.text)
+        own = read is not None and _solid(read) in _solid(row.text)
+        if not own and row.may_cut:
+            read = _of_longer(row, text, rows, whole)
+        if read is None or not (own or row.may_cut):
             continue
         kept = [i for i, on in enumerate(row.mask) if on]
         columns = columns_of(len(row.ids), kept, size, family.keeps)
         if columns is not None:
-            fitting.append(((not own, len(row.text)), row, columns))
+            fitting.append(((not own, len(row.text)), row, columns, read))
     # What may not be cut is read beside what is encoded, to tell how much of a long text is lost.
     fitting = [entry for entry in fitting if entry[1].may_cut] or fitting
-    for _, row, columns in sorted(fitting, key=lambda entry: entry[0]):
-        bare = _solid(row.text) == _solid(text)
-        prompt = templated_prompt(row.ids, row.mask, columns, row.tokenizer, text, bare and family.keeps != "first and tail")
+    if not whole and len({row.ids for (longer, _), row, *_ in fitting if not longer}) > 1:
+        return None  # texts that are alike but for their signs: which of them this one became is not known
+    for _, row, columns, read in sorted(fitting, key=lambda entry: entry[0]):
+        bare = _solid(row.text) == _solid(read)
+        prompt = templated_prompt(row.ids, row.mask, columns, row.tokenizer, read, bare and family.keeps != "first and tail")
         if prompt is not None:
             return prompt
     return None
 
 
-def _is_cut(row: Tokenized, text: str, rows: Sequence[Tokenized]) -> bool:
-    """Whether a row is the beginning of a longer one that has the whole text: some pipelines cut it themselves, too."""
-    return any(other.text.startswith(row.text) and _solid(text) in _solid(other.text) for other in rows)
+def _of_longer(row: Tokenized, text: str, rows: Sequence[Tokenized], whole: bool) -> str | None:
+    """What a text became in a row that is the beginning of a longer one which has all of it: some pipelines cut it
+    themselves, too. None where there is none."""
+    for other in rows:
+        if other.text.startswith(row.text):
+            read = text if whole else cleaned_text(text, other.text)
+            if read is not None and _solid(read) in _solid(other.text):
+                return read
+    return None
 
 
 def _quoted(rows: Sequence[Tokenized], text: str, size: int, family: Family) -> Prompt | None:

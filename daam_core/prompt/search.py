@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadArgument, WordNotFound, quoted
-from .alignment import is_visible, is_word_boundary, search_key
+from .alignment import is_visible, is_word_boundary, search_key, segment
 from .tokenization import SPECIALS
 from .words import Word, merged
 
@@ -89,6 +89,11 @@ def _missing(prompt: Prompt, keys: Sequence[str], query: str, key: str, cuts: Se
             f"{quoted(query, 200)} was cut off: the text encoder reads {len(prompt.tokens)} tokens of this prompt. "
             f"Words it read: {_listing(prompt)}."
         )
+    if not key.isascii() and _is_typed(prompt, key, cuts):
+        return (
+            f"{quoted(query, 200)} stands in the prompt, but the text encoder does not know all of its signs. "
+            f"Words it read: {_listing(prompt)}."
+        )
     if not prompt.words:
         return f"{quoted(query, 200)} is not in the prompt: it has no words."
     near = difflib.get_close_matches(key, list(prompt.by_key), n=1)
@@ -106,6 +111,12 @@ def _was_cut_off(prompt: Prompt, keys: Sequence[str], key: str, cuts: Set[int]) 
     whole = [*keys, *lost]
     inside = any(_spelled_until(key, cuts, whole, first) > max(first, len(keys)) for first in range(len(whole)))
     return inside or any(key in word for word in lost)
+
+
+def _is_typed(prompt: Prompt, key: str, cuts: Set[int]) -> bool:
+    """Whether a word or phrase stands in the text as it was typed."""
+    typed = [search_key(prompt.text[a:b]) for a, b in segment(prompt.text)]
+    return any(_spelled_until(key, cuts, typed, first) > first for first in range(len(typed)))
 
 
 def _listing(prompt: Prompt) -> str:

@@ -73,6 +73,7 @@ def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: An
     """`contact_sheet` of the words (the strongest dozen of the content words by default) under the prompt; of a video,
     `film_sheet`."""
     from ..maps.statistics import mean_probability, size_to_draw
+
     names = maps.default_words(MOST_WORDS) if words is None else several(words)
     if maps.num_frames > 1:
         film = _film(maps)
@@ -87,7 +88,6 @@ def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: An
 
 def word_matrix_table(maps: HeatMaps, words: Sequence[str] | None = None, **options: Any) -> Picture:
     """`word_matrix` of the words (two dozen of the content words by default) under the prompt."""
-    names = maps.default_words(_MATRIX_WORDS) if words is None else several(words)
     names = maps.default_words(_MATRIX_WORDS) if words is None else several(words)
     return word_matrix(names, maps.word_matrix(names).numpy(), **{"title": maps.prompt.text} | options)
 

@@ -1,4 +1,4 @@
-"""Prompts that are longer than their encoder reads, where a pipeline tokenizes the whole of them first, to say what is lost."""
+"""Prompts that their encoder is not given as they were typed: longer than it reads, or cleaned before."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from daam_core import trace
 
 from ..models import tokenizer as clip_tokenizer
 from .detour_pipelines import Processor
+from .pipeline_cases import CASES, paint
 from .transformer_pipelines import WIDTH, TextEncoder, qwen
 
 LONG = "a red house and a green tree and two cats and a red house and two green cats"
@@ -72,3 +73,46 @@ def test_words_stand_in_the_columns_that_the_encoder_read(prompts: list[str], ro
             assert token.text.strip() == tokenizer.decode([read[token.column]]).strip()
         assert maps.prompt.tokens[0].column == 0 and maps.words[0] == text.split()[0]
         assert bool(maps.prompt.truncated) == (room < 10)
+
+
+def test_a_prompt_longer_than_clip_reads_keeps_its_words_in_both_encoders() -> None:
+    """Stable Diffusion 3 tokenizes the whole of it, too, to say what is lost: that was taken for CLIP's columns, and the words
+    of every prompt beyond 77 tokens went by number."""
+    long = " ".join(["a red house and"] * 30) + " two cats"
+    case, pipe = CASES["sd3"], CASES["sd3"].make()
+    with trace(pipe) as recording:
+        paint(pipe, case, [long, "two cats"], None, num_inference_steps=1, guidance_scale=1.0)
+    maps = list(recording)
+    assert maps[0].words[:4] == ["a", "red", "house", "and"] and maps[0].prompt.length == 77 + 20
+    assert maps[0].prompt.truncated == ("two", "cats") and maps[1].words == ["two", "cats"]
+    ids = [*pipe.tokenizer(long).input_ids[:76], -1, *pipe.tokenizer_3(long).input_ids[:19], -1]
+    for token in maps[0].prompt.tokens:
+        tokenizer = pipe.tokenizer if token.column < 77 else pipe.tokenizer_3
+        assert spelled(tokenizer, ids[token.column]) == token.text
+
+
+def spelled(tokenizer: Any, token: int) -> str:
+    return str(tokenizer.convert_ids_to_tokens(token)).replace("</w>", "").replace("▁", "")
+
+
+CLEANED = {
+    "a red &amp; green house": ("a red & green house", ["a", "red", "&", "green", "house"]),
+    "two “red” cats’ house": ('two "red" cats\' house', ["two", '"', "red", '"#2', "cats", "'", "house"]),
+    "a red (house) \u2014 and a tree": ("a red house and a tree", ["a", "red", "house", "and", "a#2", "tree"]),
+    "a (green) house": ("a green house!", ["0", "1"]),
+    "a [green] house": ("a green, house", ["0", "1"]),
+}
+"""What is typed, what a pipeline makes of it, and the words; of two that are alike but for their signs, none are known."""
+
+
+def test_a_prompt_that_its_pipeline_cleans_has_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wan and others make quotes straight and undo HTML, PixArt and others take signs out: the words went by number."""
+    monkeypatch.setattr("diffusers.pipelines.wan.pipeline_wan.prompt_clean", lambda text: CLEANED.get(text, (text,))[0])
+    case, pipe = CASES["wan"], CASES["wan"].make()
+    with trace(pipe) as recording:
+        paint(pipe, case, list(CLEANED), None, num_inference_steps=1, num_frames=1, guidance_scale=1.0)
+    for maps, (cleaned, words) in zip(recording, CLEANED.values(), strict=True):
+        assert maps.words[: len(words)] == words
+        ids = pipe.tokenizer(cleaned).input_ids
+        for token in maps.prompt.tokens if words[0] != "0" else ():
+            assert spelled(pipe.tokenizer, ids[token.column]) == token.text

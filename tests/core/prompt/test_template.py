@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from daam_core.errors import WordNotFound
+from daam_core.prompt.cleaned import cleaned_text
 from daam_core.prompt.prompt import Prompt
 from daam_core.prompt.template import Keeps, columns_of, templated_prompt
 
@@ -69,3 +71,33 @@ def test_columns_of_a_text_whose_padding_is_taken_out_and_whose_head_is_dropped(
     assert columns_of(10, range(4, 10), 7, "kept tail") == [7, 8, 9, -1, -1, -1, -1]
     assert columns_of(10, range(6), 7, "kept tail") == [3, 4, 5, -1, -1, -1, -1]
     assert columns_of(10, range(2), 7, "kept tail") == [-1] * 7
+
+
+def test_a_word_whose_signs_the_encoder_does_not_know_stands_in_the_prompt_all_the_same() -> None:
+    """T5 has no Chinese, and "it has no words" was said of a prompt in it."""
+    tokenizer, text = sentence_piece(), "two cats \u4e00\u5ea7 and İx"
+    ids = tokenizer(text)["input_ids"]
+    prompt = templated_prompt(ids, [True] * len(ids), range(len(ids)), tokenizer, text, bare=True)
+    assert prompt is not None
+    for word in ("\u4e00\u5ea7", "\u5ea7", "İx"):
+        with pytest.raises(WordNotFound, match=f"'{word}' stands in the prompt, but the text encoder does not know all of its"):
+            prompt.find(word)
+    for word in ("\u732b", "cat", "İ"):
+        with pytest.raises(WordNotFound, match=r"is not in the prompt\. Its words are: two, cats"):
+            prompt.find(word)
+
+
+@pytest.mark.parametrize(
+    ("typed", "read", "found"),
+    [
+        ("it’s a “red” house", 'it\'s a "red" house', 'it\'s a "red" house'),
+        ("a red &amp; green house", "user: a red & green house.", "a red & green house"),
+        ("ｃａｔ (big)", "cat big", "cat big"),
+        ("re\u0301d", "say r\u00e9d, please", "r\u00e9d"),
+        ("", "anything", None),
+        ("“”", '""', None),
+        ("a cat", "a dog", None),
+    ],
+)
+def test_a_cleaned_prompt_is_found_again(typed: str, read: str, found: str | None) -> None:
+    assert cleaned_text(typed, read) == found
