@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 import traceback
 from pathlib import Path
 
 _OWN = tuple(Path(__file__).resolve().parents[1] / name for name in ("daam_core", "nodes", "daam_webui"))
 """Our own folders, whose files are named when an error came up in them. All libraries may lie beside them."""
+_PLACE = re.compile(r" at 0x[0-9A-Fa-f]+(?=[\s>)\]]|$)")
+"""Where a value without a text of its own lies in memory, as Python writes it."""
 
 
 class DaamLensError(Exception):
@@ -87,7 +90,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def quoted(value: object, most: int = 120) -> str:
-    """A value as a sentence quotes it: as Python writes it, on one line, cut where it is long.
+    """A value as a sentence quotes it: as Python writes it, on one line, cut where it is long, without its place in memory.
 
     Args:
         value: what was given; anything.
@@ -102,7 +105,7 @@ def quoted(value: object, most: int = 120) -> str:
     short = reprlib.Repr()
     short.maxother = short.maxlong = short.maxstring = most
     try:
-        written = " ".join(short.repr(value).split())
+        written = _PLACE.sub("", " ".join(short.repr(value).split()))
     except ValueError:  # Python writes no whole number of more than 4300 digits
         written = f"{type(value).__name__} of thousands of digits"
     return written if len(written) <= most else written[: most - 1] + "…"

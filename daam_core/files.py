@@ -7,6 +7,7 @@ import io
 import os
 import secrets
 import stat
+import sys
 import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +37,11 @@ def writable_folder(path: str | Path) -> Path:
             pass
     except (OSError, ValueError) as error:  # a ValueError for a name that no folder can have
         reason = getattr(error, "strerror", None) or str(error)
-        raise CannotWrite(f"Cannot write into {folder}: {reason}. Choose another folder.") from None
+        if isinstance(error, (FileExistsError, NotADirectoryError)):
+            reason = "a file of that name is in the way"
+        raise CannotWrite(
+            f"Cannot write into {cut_path(folder)}: {reason[:1].lower()}{reason[1:]}. Choose another folder."
+        ) from None
     return folder
 
 
@@ -102,7 +107,7 @@ def writing(path: str | Path, advice: str = "") -> Iterator[None]:
         raise
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise CannotWrite(f"Cannot write {path}: {reason[:1].lower()}{reason[1:]}. {advice}".rstrip()) from error
+        raise CannotWrite(f"Cannot write {cut_path(path)}: {reason[:1].lower()}{reason[1:]}. {advice}".rstrip()) from error
 
 
 def atomic_write(
@@ -111,7 +116,8 @@ def atomic_write(
     """Write a file whole or not at all: an older file of that name stays until the new one is complete.
 
     Args:
-        path: the file. A link is followed; what is no ordinary file (`/dev/stdout`, a pipe) is written to directly.
+        path: the file. A link is followed; what is no ordinary file (`/dev/stdout`, a pipe) is written to directly, and so
+            is what this process has open (`/dev/stdout` where it goes into a file): there it goes on.
         content: the bytes, or what writes them into an open binary file.
         durable: wait until the disk has it, so that not even a power cut leaves half a file.
         advice: a sentence for the end of the complaint.
@@ -124,6 +130,12 @@ def atomic_write(
     """
     path = Path(path)
     with writing(path, advice):
+        if (number := _open_number(path)) is not None:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # what was printed before stands before it
+            with os.fdopen(os.dup(number), "wb") as file:
+                _fill(file, content)
+            return path
         target = Path(os.path.realpath(path))
         if target.exists() and not stat.S_ISREG(target.stat().st_mode):
             with target.open("wb") as file:
@@ -179,6 +191,26 @@ def shown(path: Path) -> str:
         return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
     except OSError:
         return str(path)
+
+
+def cut_path(path: str | Path, most: int = 160) -> str:
+    """A path as a sentence names it: its end where it is long, on one line."""
+    text = " ".join(str(path).splitlines())
+    return text if len(text) <= most else "…" + text[1 - most :]
+
+
+def _open_number(path: Path) -> int | None:
+    """The number under which this process has a file open, of a path that says so (`/dev/stdout`, `/dev/fd/3`,
+    `/proc/self/fd/1`); else None. Such a path leads to the file's own, which must not be replaced: what was printed before
+    would be lost, and what is printed after."""
+    own = {"/dev/fd", "/proc/self/fd", f"/proc/{os.getpid()}/fd"}
+    for _ in range(40):  # links that a system follows
+        if path.name.isdecimal() and len(path.name) <= 9 and {str(path.parent), os.path.realpath(path.parent)} & own:
+            return int(path.name)
+        if not path.is_symlink():
+            return None
+        path = path.parent / path.readlink()
+    return None
 
 
 def _fits(c: str) -> bool:

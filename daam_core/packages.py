@@ -8,6 +8,8 @@ from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+from .errors import MissingPackage
+
 NAME = "daam-lens"
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,6 +31,22 @@ def install_line(extra: str) -> str:
     constraints = source / "constraints.txt"
     pinned = f'-c "{constraints}" ' if constraints.is_file() else ""
     return f'pip install {pinned}-e "{source}[{extra}]"'
+
+
+def missing(who: str, name: str | None, extra: str) -> MissingPackage:
+    """The error for a package that is not installed, or is broken, with the line that brings it.
+
+    Args:
+        who: what needs it, with its verb: "The app needs".
+        name: of the package or of a module in it, None where it is not known.
+        extra: the extra that brings it.
+
+    Example:
+        >>> str(missing("The app needs", "fastapi.routing", "app")).startswith("The app needs fastapi, which is missing")
+        True
+    """
+    package = (name or "").partition(".")[0][:60] or "a package"
+    return MissingPackage(f"{who} {package}, which is missing here or broken: {install_line(extra)}")
 
 
 def _source(installed: Distribution) -> Path | str | None:

@@ -40,12 +40,16 @@ def rgb_pixels(image: PIL.Image.Image) -> Image:
     of grey are scaled to 8 (PIL itself shows colours that nobody sees, and cuts 16 bits off at 255).
 
     Raises:
-        BadArgument: its numbers have no range that is known.
+        BadArgument: its numbers have no range that is known, or it has no pixel.
 
     Example:
         >>> int(rgb_pixels(PIL.Image.new("RGBA", (1, 1), (255, 0, 0, 0)))[0, 0, 1])
         255
     """
+    if not (image.width and image.height):
+        raise BadArgument(f"A picture of {image.width} x {image.height} pixels shows nothing; give one of at least 1 x 1.")
+    if image.mode == "La":  # grey times its opacity, of which Pillow knows one way out
+        image = image.convert("LA")
     if image.mode.startswith(("I", "F")):
         grey = np.asarray(image)
         if image.mode == "F" or not 0 <= int(grey.min()) <= int(grey.max()) < 2**16:
@@ -81,8 +85,10 @@ def mask_pixels(image: PIL.Image.Image) -> NDArray[np.bool_]:
     brighter than half.
 
     Raises:
-        BadArgument: its numbers have no range that is known.
+        BadArgument: its numbers have no range that is known, or it has no pixel.
     """
+    if image.mode == "La":
+        image = image.convert("LA")
     if _is_transparent(image):
         return np.asarray(image.convert("RGBA").getchannel("A")) > 0
     return np.asarray(PIL.Image.fromarray(rgb_pixels(image)).convert("L")) > 127

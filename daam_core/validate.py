@@ -63,6 +63,14 @@ def checked_seed(seed: int) -> int:
     return seed
 
 
+def checked_switch(value: bool, name: str) -> bool:
+    """Whether a switch is on, of whatever is true or false; else BadArgument (an array is neither)."""
+    try:
+        return bool(value)
+    except Exception:  # NumPy's and torch's own, and those of other libraries
+        raise BadArgument(f"{name} is a switch, True or False, not {quoted(value, 40)}.") from None
+
+
 def checked_device(name: str) -> str:
     """The name of a device such as "cpu" or "cuda:1". Raises BadArgument where it cannot be one."""
     kind, colon, number = name.partition(":")

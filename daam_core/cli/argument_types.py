@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 
 from ..errors import DaamLensError, quoted
@@ -91,6 +92,11 @@ def levels_argument(text: str) -> tuple[float, ...]:
     if not levels or not all(1 <= level <= 999 for level in levels):
         raise argparse.ArgumentTypeError(f"{quoted(text)} is no list of noise levels from 1 to 999, as in 300,200,100,50")
     return levels
+
+
+def path_argument(text: str) -> str:
+    """A path, whose "~" is the home folder also where a shell leaves it (`--out=~/maps`)."""
+    return os.path.expanduser(text)
 
 
 def words_argument(text: str) -> list[str]:

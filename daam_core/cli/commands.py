@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import BadArgument, MissingPackage, WordNotFound, quoted
+from ..errors import BadArgument, WordNotFound, quoted
 from ..files import file_name, file_names, shown, writable_folder, write_png
-from ..packages import install_line
+from ..packages import missing
 from ..prompt.concepts import concepts_of
 from ..validate import checked_negative, checked_prompt
 from .parts import Written, concept_lines, grey, says_nothing, write_parts, write_sheet
@@ -121,7 +121,9 @@ def words(args: argparse.Namespace) -> None:
 def show(args: argparse.Namespace) -> None:
     """`daam-lens show`: what is in a record."""
     from ..maps.prompt_report import prompt_report
+    from ..render.colormaps import colour_table
 
+    colour_table(args.colormap)
     maps = load(args)
     folder = writable_folder(args.out) if args.out else None
     height, width = maps.size
@@ -170,7 +172,7 @@ def app(args: argparse.Namespace) -> None:
     try:
         from ..app.server import serve
     except ModuleNotFoundError as error:
-        raise MissingPackage(f"The app needs more packages: {install_line('app')} ({error})") from error
+        raise missing("The app needs", error.name, "app") from error
     with quiet_warnings():
         serve(load_pipeline(args.model, args.device), args.model, args.host, args.port, args.open)
 

@@ -12,6 +12,7 @@ from .argument_types import (
     device_argument,
     model_argument,
     number_argument,
+    path_argument,
     relations_argument,
     saves_argument,
     words_argument,
@@ -25,7 +26,7 @@ _METHOD_HELP = (
 
 
 def add_record(p: argparse.ArgumentParser) -> None:
-    p.add_argument("record", metavar="RECORD", help="a .safetensors record that `generate` wrote")
+    p.add_argument("record", type=path_argument, metavar="RECORD", help="a .safetensors record that `generate` wrote")
 
 
 def add_model(p: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from .argument_types import (
     area_argument,
     frames_argument,
     number_argument,
+    path_argument,
     region_argument,
     size_argument,
     whole_argument,
@@ -52,7 +53,7 @@ def _add_generate(commands: Any) -> None:
     )
     p.add_argument("prompt", metavar="PROMPT", help='what to paint, for example "a red house and a green tree"')
     add_model(p)
-    p.add_argument("--out", metavar="DIR", help="folder to write into (default: daam-lens-out/PROMPT-SEED)")
+    p.add_argument("--out", type=path_argument, metavar="DIR", help="folder to write into (default: daam-lens-out/PROMPT-SEED)")
     p.add_argument("--seed", type=whole_argument(0), default=0, help="same seed, same picture (default: %(default)s)")
     p.add_argument("--steps", type=whole_argument(1), help="sampling steps (default: the model's own)")
     p.add_argument(
@@ -117,7 +118,7 @@ def _add_mask(commands: Any) -> None:
     add_record(p)
     add_encoder(p)
     p.add_argument("--word", action="append", required=True, dest="words", help="word or phrase; may be repeated")
-    p.add_argument("--out", metavar="DIR", help="folder to write into (default: the record's own)")
+    p.add_argument("--out", type=path_argument, metavar="DIR", help="folder to write into (default: the record's own)")
     add_method(p)
     p.add_argument(
         "--competitors",
@@ -172,7 +173,7 @@ def _add_show(commands: Any) -> None:
     )
     add_record(p)
     add_encoder(p)
-    p.add_argument("--out", metavar="DIR", help="folder for contact_sheet.png")
+    p.add_argument("--out", type=path_argument, metavar="DIR", help="folder for contact_sheet.png")
     add_colors(p)
     p.set_defaults(run=command("show"))
 
@@ -187,7 +188,7 @@ def _add_relations_of_a_record(commands: Any) -> None:
     add_record(p)
     add_encoder(p)
     add_words(p)
-    p.add_argument("--out", metavar="DIR", help="folder to write into (default: the record's own)")
+    p.add_argument("--out", type=path_argument, metavar="DIR", help="folder to write into (default: the record's own)")
     add_colors(p)
     p.set_defaults(run=command("relations", ".relations"))
 
@@ -202,7 +203,12 @@ def _add_report(commands: Any) -> None:
     add_record(p)
     add_encoder(p)
     p.add_argument("--words", type=words_argument, metavar="WORDS", help="words to report (default: all but stop words)")
-    p.add_argument("--thresholds", metavar="FILE", help="thresholds that fit-report wrote (default: those of the model inside)")
+    p.add_argument(
+        "--thresholds",
+        type=path_argument,
+        metavar="FILE",
+        help="thresholds that fit-report wrote (default: those of the model inside)",
+    )
     p.set_defaults(run=command("report", ".reports"))
     p = commands.add_parser(
         "fit-report",
@@ -212,10 +218,17 @@ def _add_report(commands: Any) -> None:
     )
     p.add_argument(
         "annotations",
+        type=path_argument,
         metavar="CSV",
         help="lines of record,word,present: a record (beside this file), a word for an object, yes or no",
     )
-    p.add_argument("--out", metavar="FILE", default="report-thresholds.json", help="file to write (default: %(default)s)")
+    p.add_argument(
+        "--out",
+        type=path_argument,
+        metavar="FILE",
+        default="report-thresholds.json",
+        help="file to write (default: %(default)s)",
+    )
     p.add_argument(
         "--most-false",
         type=number_argument(0, 1),
@@ -234,10 +247,17 @@ def _add_compare(commands: Any) -> None:
         "word's heat lies elsewhere, and what it gained and lost. With --out, a picture for each word (orange gained, blue "
         "lost) and comparison.json.",
     )
-    p.add_argument("after", metavar="AFTER", help="a .safetensors record that `generate` wrote, such as that with the LoRA")
-    p.add_argument("before", metavar="BEFORE", help="the record to compare with")
+    p.add_argument(
+        "after",
+        type=path_argument,
+        metavar="AFTER",
+        help="a .safetensors record that `generate` wrote, such as that with the LoRA",
+    )
+    p.add_argument("before", type=path_argument, metavar="BEFORE", help="the record to compare with")
     p.add_argument("--words", type=words_argument, metavar="WORDS", help="words of both prompts (default: all but stop words)")
-    p.add_argument("--out", metavar="DIR", help="folder to write pictures and numbers into (default: none are written)")
+    p.add_argument(
+        "--out", type=path_argument, metavar="DIR", help="folder to write pictures and numbers into (default: none are written)"
+    )
     p.set_defaults(run=command("compare", ".compare"))
 
 
@@ -249,7 +269,7 @@ def _add_explore(commands: Any) -> None:
     )
     add_record(p)
     add_encoder(p)
-    p.add_argument("--out", metavar="FILE", help="the page (default: explorer.html beside the record)")
+    p.add_argument("--out", type=path_argument, metavar="FILE", help="the page (default: explorer.html beside the record)")
     p.set_defaults(run=command("explore"))
 
 
@@ -274,5 +294,5 @@ def _add_doctor(commands: Any) -> None:
         "whether a model would be read and whether a record is sound. Nothing is installed, nothing heavy loaded.",
     )
     p.add_argument("--model", metavar="FOLDER", help="a folder in diffusers' format: would its attention be read?")
-    p.add_argument("--record", metavar="RECORD", help="a .safetensors record: can it be loaded?")
+    p.add_argument("--record", type=path_argument, metavar="RECORD", help="a .safetensors record: can it be loaded?")
     p.set_defaults(run=command("doctor", ".doctor"))

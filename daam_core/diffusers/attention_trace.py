@@ -15,8 +15,9 @@ from torch import Tensor
 from ..capture.buffers import StoreOptions
 from ..capture.heat_so_far import heat_so_far
 from ..capture.recording import Group, Recording
-from ..errors import BadArgument, DaamLensError, DetailMissing, NothingRecorded
+from ..errors import BadArgument, DaamLensError, DetailMissing, NothingRecorded, quoted
 from ..maps.heatmaps import Aggregation, HeatMaps
+from ..masks.validate import checked_whole
 from ..picture_files import rgb_pixels
 from ..prompt.prompt import Prompt
 from ..types import Size, Video
@@ -124,10 +125,12 @@ class AttentionTrace:
         """
         if not self._generations:
             raise NothingRecorded(self._nothing())
+        image = checked_whole(image, "image", 0)
         try:
             chosen = self._generations[generation]
-        except IndexError:
-            raise BadArgument(f"There is no generation {generation}: {self.num_generations} were recorded.") from None
+        except (IndexError, TypeError):
+            seen = quoted(generation, 40)
+            raise BadArgument(f"There is no generation {seen}: {self.num_generations} were recorded.") from None
         maps = chosen.recording.finish(image, chosen.size, _picture(chosen.pictures, image))
         video = chosen.videos[image] if image < len(chosen.videos) else None
         maps = with_its_video(maps, video, chosen.given, self._pipe)

@@ -49,9 +49,9 @@ def _random_weights(model: Any, part: Path) -> str:
     files = sorted(part.glob("*.safetensors"))
     quantised = getattr(getattr(model, "config", None), "quantization_config", None) is not None
     headers = [header_of(path) for path in files]
-    if not files or quantised or not all(headers):
+    if not files or quantised or any(header is None for header in headers):
         return ""
-    tensors = {name: one for header in headers for name, one in (header or {}).items() if name != "__metadata__"}
+    tensors = {name: one for header in headers for name, one in (header or {}).items()}
     held = sum(prod(one["shape"]) for one in tensors.values())
     # Tensors that share their memory are one.
     own = sum({value.data_ptr(): value.numel() for value in model.parameters()}.values())

@@ -10,7 +10,7 @@ from typing import Any
 from ..capture.refused_families import class_names, refused_unet
 from ..errors import MissingPackage, UnsupportedModel, out_of_memory, quoted
 from ..files import bounded_text
-from ..packages import install_line
+from ..packages import install_line, missing
 from ..validate import checked_device, checked_model
 from .loaded_parts import fault_of_parts
 from .model_folder import (
@@ -55,7 +55,7 @@ def load_pipeline(name: str = TINY, device: str | None = None) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith((__package__ or "daam_core").rpartition(".")[0]):
             raise
-        raise MissingPackage(f"Making pictures needs more packages: {install_line('demo')} ({error})") from error
+        raise missing("Making pictures needs", error.name, "demo") from error
     except (ImportError, RuntimeError) as error:
         # A RuntimeError is how both libraries say that a package of theirs cannot be imported.
         if isinstance(error, RuntimeError) and not str(error).startswith("Failed to import"):

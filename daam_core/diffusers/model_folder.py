@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import Any
 
 import torch
 
-from ..errors import UnsupportedModel, quoted
+from ..errors import BadRecord, UnsupportedModel, quoted
 from ..files import bounded_text
+from ..maps.safetensors_file import read_weights_header
 
 CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
 LARGEST_CONFIG = 2**24
 """Bytes of a config, or of an index of weights in several files."""
-LARGEST_HEADER = 100_000_000
-"""Bytes of the header of safetensors, by the format's own rule."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _POINTER = b"version https://git-lfs"
 _AGAIN = "Copy the model again."
@@ -132,18 +130,11 @@ def _fault_of_weights(path: Path) -> str:
 
 
 def header_of(path: Path) -> dict[str, Any] | None:
-    """What a file of safetensors says of its tensors (`dtype`, `shape`, `data_offsets`) by their names, and `__metadata__`;
-    None of one that is not whole. No tensor is read."""
+    """What a file of safetensors says of its tensors (`dtype`, `shape`, `data_offsets`) by their names; None of one that is not
+    whole. No tensor is read."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = struct.unpack("<Q", file.read(8))[0]
-            if not 2 <= length <= min(size - 8, LARGEST_HEADER):
-                return None
-            header: dict[str, Any] = json.loads(file.read(length))
-        ends = [one["data_offsets"][1] for name, one in header.items() if name != "__metadata__"]
-        return header if max(ends, default=0) == size - 8 - length else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error):
+        return read_weights_header(path)
+    except (OSError, BadRecord):
         return None
 
 

@@ -21,7 +21,7 @@ from ..maps.heatmaps import Aggregation, HeatMaps
 from ..picture_input import checked_picture, padded, reading_size, scaled
 from ..prompt.concepts import concepts_prompt
 from ..types import Image, Size
-from ..validate import checked_levels, checked_prompt, checked_seed
+from ..validate import checked_levels, checked_prompt, checked_seed, checked_switch
 from .call_options import arguments_of
 from .generation import defaults
 from .noise_levels import level_scheduler
@@ -96,6 +96,7 @@ def read_picture(
     levels = checked_levels(noise, samples)
     picture = checked_picture(image)
     checked_seed(seed)
+    output_space = checked_switch(output_space, "output_space")
     if concepts is not None and isinstance(prompt, str) and not prompt.strip():
         prompt, concepts = concepts_prompt(concepts), None
     text = checked_prompt(prompt)

@@ -12,6 +12,7 @@ from ..capture.buffers import StoreOptions
 from ..errors import BadArgument, UnsupportedModel, quoted
 from ..prompt.concepts import concepts_of
 from ..types import Relation
+from ..validate import checked_switch
 from .attention_trace import AttentionTrace
 from .modular_calls import is_modular
 from .modular_trace import ModularTrace, ModularUNetTrace
@@ -89,18 +90,17 @@ def trace(
         >>> recording.heat_maps().concepts
         ['sky']
     """
-    axes = (keep,) if isinstance(keep, str) else tuple(keep)
-    if unknown := set(axes) - {"layers", "steps", "heads"}:
-        raise BadArgument(f"keep is any of 'layers', 'steps' and 'heads', not {sorted(unknown)}.")
-    asked = (relations,) if isinstance(relations, str) else tuple(relations)
-    if wrong := set(asked) - set(get_args(Relation)):
-        raise BadArgument(f"relations are any of {', '.join(get_args(Relation))}, not {sorted(map(str, wrong))}.")
+    axes = _names(keep, get_args(KeptAxis), "keep is any of 'layers', 'steps' and 'heads'")
+    asked = _names(relations, get_args(Relation), f"relations are any of {', '.join(get_args(Relation))}")
+    negative = checked_switch(negative, "negative")
+    output_space = checked_switch(output_space, "output_space")
+    self_attention = checked_switch(self_attention, "self_attention")
     of_text = tuple(one for one in get_args(Relation) if one in asked and one.startswith("text"))
     own = self_attention or "image->image" in asked
-    options = StoreOptions("layers" in axes, "steps" in axes, "heads" in axes, own, of_text, bool(output_space))
-    texts = None if prompts is None else (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    options = StoreOptions("layers" in axes, "steps" in axes, "heads" in axes, own, of_text, output_space)
+    texts = None if prompts is None else _texts(prompts)
     wanted = () if concepts is None else concepts_of(concepts)
-    if concept_rule not in CONCEPT_RULES:
+    if not isinstance(concept_rule, str) or concept_rule not in CONCEPT_RULES:
         raise BadArgument(f"There is no rule {quoted(concept_rule)} for concepts; there are {', '.join(CONCEPT_RULES)}.")
     modular = is_modular(pipe)
     if modular and wanted:
@@ -126,3 +126,26 @@ def trace(
     if modular:
         return ModularUNetTrace(pipe, options, negative, texts)
     return UNetTrace(pipe, options, negative, texts, wanted, concept_rule)
+
+
+def _names(given: Any, known: Sequence[str], told: str) -> tuple[str, ...]:
+    """One name, or a row of them. Raises BadArgument where one of them is not known."""
+    names = (given,) if isinstance(given, str) else _row(given)
+    if names is None or (wrong := [name for name in names if not isinstance(name, str) or name not in known]):
+        raise BadArgument(f"{told}, not {quoted(given if names is None else wrong[0], 60)}.")
+    return names
+
+
+def _texts(given: Any) -> tuple[str, ...]:
+    """One text, or a row of them. Raises BadArgument for anything else."""
+    texts = (given,) if isinstance(given, str) else _row(given)
+    if texts is None or not all(isinstance(text, str) for text in texts):
+        raise BadArgument(f"prompts is a text or a list of texts, not {quoted(given, 60)}.")
+    return texts
+
+
+def _row(given: Any) -> tuple[Any, ...] | None:
+    try:
+        return tuple(given)
+    except TypeError:
+        return None

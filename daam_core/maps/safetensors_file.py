@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadArgument, BadRecord, CannotWrite, quoted
-from ..files import atomic_write
+from ..files import atomic_write, cut_path
 
 FORMAT = "daam-lens record"
 VERSION = "1"
@@ -36,6 +36,8 @@ MOST_ENTRIES = 250_000
 """Values in the JSON header: what 4 MB of text could blow up to in memory is bounded by this, before it is parsed."""
 MOST_TENSORS = 10_000
 MOST_AXES = 8
+LARGEST_WEIGHTS_HEADER = 100_000_000
+"""Bytes of the header of a model's weights, by the format's own rule."""
 
 DTYPES = {
     "F64": torch.float64,
@@ -64,7 +66,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, 
         The path that was written.
 
     Raises:
-        BadArgument: a header or tensor that a record cannot hold.
+        BadArgument: a header or tensor that a record cannot hold, or the path is none.
         CannotWrite: no such folder, no permission, disk full.
     """
     target = with_suffix(path)
@@ -93,29 +95,52 @@ def read(path: str | Path, max_bytes: int = LARGEST_RECORD) -> tuple[dict[str, T
             too large, or with a header that lies.
         BadArgument: the path is none.
     """
-    try:
-        source = Path(path)
-    except TypeError:
-        raise BadArgument(f"A record is given by its path, not by {quoted(path, 60)}.") from None
+    source = _as_path(path)
+    named = cut_path(source)
     try:
         if not source.exists() and with_suffix(source).exists():
             source = with_suffix(source)
         if not stat.S_ISREG(source.stat().st_mode):
-            raise BadRecord(f"{source} is not a file; give the path of a record ({SUFFIX}).")
+            raise BadRecord(f"{named} is not a file; give the path of a record ({SUFFIX}).")
         with source.open("rb") as file:
-            return _read_checked(file, source, max_bytes)
+            return _read_checked(file, named, max_bytes)
     except FileNotFoundError as error:
-        raise BadRecord(f"There is no record at {source}.") from error
+        raise BadRecord(f"There is no record at {named}.") from error
     except (OSError, ValueError) as error:
-        raise BadRecord(f"{source} cannot be read: {_reason(error)}.") from error
+        raise BadRecord(f"{named} cannot be read: {_reason(error)}.") from error
+
+
+def read_weights_header(path: Path) -> dict[str, Any]:
+    """What a file of safetensors of any kind (a model's weights) says of its tensors; none is read.
+
+    Returns:
+        By name `dtype`, `shape` and `data_offsets`, checked against the file as those of a record are.
+
+    Raises:
+        BadRecord: it is not whole, or not safetensors.
+        OSError: it cannot be opened.
+    """
+    named = cut_path(path)
+    with path.open("rb") as file:
+        entries, room = _checked_header(file, named, LARGEST_WEIGHTS_HEADER, most_entries=LARGEST_WEIGHTS_HEADER)
+    entries.pop("__metadata__", None)
+    _check_layout(entries, room, named, weights=True)
+    return entries
 
 
 def with_suffix(path: str | Path) -> Path:
     """`run` -> `run.safetensors`; `run.v2` -> `run.v2.safetensors`; a name that has the suffix stays."""
-    path = Path(path)
+    path = _as_path(path)
     if not path.name:
         raise CannotWrite(f"{quoted(str(path))} is not the name of a file.")
     return path if path.name.lower().endswith(SUFFIX) else path.with_name(path.name + SUFFIX)
+
+
+def _as_path(path: str | Path) -> Path:
+    try:
+        return Path(path)
+    except TypeError:
+        raise BadArgument(f"A record is given by its path, not by {quoted(path, 60)}.") from None
 
 
 # -- writing -------------------------------------------------------------------------------------------------------
@@ -166,31 +191,37 @@ def _reason(error: Exception) -> str:
 @dataclass(frozen=True)
 class _Entry:
     name: str
-    dtype: torch.dtype
+    dtype: torch.dtype | None
     shape: tuple[int, ...]
     start: int
     end: int
 
 
-def _read_checked(file: BinaryIO, path: Path, max_bytes: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    size = os.fstat(file.fileno()).st_size
-    length = int.from_bytes(file.read(8), "little")
-    if size < 10 or length < 2 or length > LARGEST_HEADER:
-        raise BadRecord(f"{path} is not a record of DAAM Lens.")
-    if length > size - 8:
-        raise BadRecord(f"{path} is cut short: it ends inside its header. Copy or record it again.")
-    entries = _parse(file.read(length), path)
+def _read_checked(file: BinaryIO, path: str, max_bytes: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    entries, room = _checked_header(file, path, LARGEST_HEADER)
     metadata = entries.pop("__metadata__", None)
     header = _header(metadata, path)
+    size = os.fstat(file.fileno()).st_size
     if size > max_bytes:
         raise BadRecord(f"{path} has {size / 2**20:.0f} MB; records of up to {max_bytes / 2**20:.0f} MB are read.")
-    checked = _check_layout(entries, size - 8 - length, path)
+    checked = _check_layout(entries, room, path)
     return {entry.name: _tensor(file, entry, path) for entry in checked}, header
 
 
-def _parse(text: bytes, path: Path) -> dict[str, Any]:
+def _checked_header(file: BinaryIO, path: str, largest: int, most_entries: int = MOST_ENTRIES) -> tuple[dict[str, Any], int]:
+    """(the header of any file of safetensors, bytes behind it); the file stands behind the header then."""
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if size < 10 or length < 2 or length > largest:
+        raise BadRecord(f"{path} is not a record of DAAM Lens.")
+    if length > size - 8:
+        raise BadRecord(f"{path} is cut short: it ends inside its header. Copy or record it again.")
+    return _parse(file.read(length), path, most_entries), size - 8 - length
+
+
+def _parse(text: bytes, path: str, most_entries: int = MOST_ENTRIES) -> dict[str, Any]:
     """JSON text -> dict, with everything refused that a record never holds."""
-    if _entries(text) > MOST_ENTRIES:
+    if _entries(text) > most_entries:
         raise BadRecord(f"{path} is not a record of DAAM Lens: its header has too many entries.")
     try:
         parsed = json.loads(text.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique)
@@ -224,7 +255,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _header(metadata: object, path: Path) -> dict[str, Any]:
+def _header(metadata: object, path: str) -> dict[str, Any]:
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise BadRecord(f"{path} is a safetensors file, but not a record of DAAM Lens (a model, perhaps).")
     if metadata.get("version") != VERSION:
@@ -237,11 +268,14 @@ def _header(metadata: object, path: Path) -> dict[str, Any]:
     return _parse(text.encode("utf-8", "replace"), path)
 
 
-def _check_layout(entries: Mapping[str, Any], room: int, path: Path) -> list[_Entry]:
-    """The tensors in file order, when they fill the file's remaining `room` bytes without gap or overlap."""
-    if len(entries) > MOST_TENSORS:
+def _check_layout(entries: Mapping[str, Any], room: int, path: str, weights: bool = False) -> list[_Entry]:
+    """The tensors in file order, when they fill the file's remaining `room` bytes without gap or overlap.
+
+    Those of a model's `weights` may be more, and of kinds that records do not have (8 bits of float, say).
+    """
+    if len(entries) > MOST_TENSORS and not weights:
         raise BadRecord(f"{path} is damaged: it claims to hold {len(entries)} tensors.")
-    checked = sorted((_entry(name, raw, path) for name, raw in entries.items()), key=lambda e: (e.start, e.end))
+    checked = sorted((_entry(name, raw, path, weights) for name, raw in entries.items()), key=lambda e: (e.start, e.end))
     end = 0
     for entry in checked:
         if entry.start != end:
@@ -254,18 +288,20 @@ def _check_layout(entries: Mapping[str, Any], room: int, path: Path) -> list[_En
     return checked
 
 
-def _entry(name: str, raw: Any, path: Path) -> _Entry:
+def _entry(name: str, raw: Any, path: str, weights: bool) -> _Entry:
     bad = BadRecord(f"{path} is damaged: its entry {_quoted(name)} makes no sense.")
     if not isinstance(raw, dict) or raw.keys() != {"dtype", "shape", "data_offsets"}:
         raise bad
     dtype_name, shape, offsets = raw["dtype"], raw["shape"], raw["data_offsets"]
-    if not isinstance(dtype_name, str) or dtype_name not in DTYPES:
+    if not isinstance(dtype_name, str) or (dtype_name not in DTYPES and not weights):
         raise bad
     if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(shape) > MOST_AXES or len(offsets) != 2:
         raise bad
-    dtype = DTYPES[dtype_name]
+    dtype, held = DTYPES.get(dtype_name), offsets[1] - offsets[0]
     # max(d, 1): axes beside an empty one must be small too, or their strides overflow.
-    if math.prod(max(d, 1) for d in shape) > 2**40 or math.prod(shape) * dtype.itemsize != offsets[1] - offsets[0]:
+    if math.prod(max(d, 1) for d in shape) > 2**40 or held < 0:
+        raise bad
+    if dtype is not None and math.prod(shape) * dtype.itemsize != held:
         raise bad
     return _Entry(name, dtype, tuple(shape), offsets[0], offsets[1])
 
@@ -278,7 +314,8 @@ def _quoted(name: str) -> str:
     return ascii(name if len(name) <= 40 else name[:39] + "…")
 
 
-def _tensor(file: BinaryIO, entry: _Entry, path: Path) -> Tensor:
+def _tensor(file: BinaryIO, entry: _Entry, path: str) -> Tensor:
+    assert entry.dtype is not None  # records have known kinds alone
     if entry.end == entry.start:
         return torch.empty(entry.shape, dtype=entry.dtype)
     buffer = bytearray(entry.end - entry.start)

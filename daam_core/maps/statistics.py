@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import BadArgument, quoted
-from ..masks.validate import checked_whole
 from ..prompt.search import several
 from ..types import Size
 from .word_maps import default_words
@@ -43,8 +43,18 @@ def difference(after: HeatMaps, before: HeatMaps, word: str, size: Size | None =
     """Where a word gained (> 0) and lost (< 0) attention between two recordings: `[H, W]`, in mean probability.
 
     Each recording is divided by its own number of terms, so recordings of different length or models compare.
+
+    Raises:
+        BadArgument: `before` is no maps, or of another number of frames.
     """
-    size = size or after.grid
+    if not isinstance(before, type(after)):
+        raise BadArgument(f"A recording is compared with another one, not with {type(before).__name__}.")
+    if before.num_frames != after.num_frames:
+        raise BadArgument(
+            f"Maps of {after.num_frames} and {before.num_frames} frames have no difference frame by frame: compare "
+            "`maps.sum_frames()` of both."
+        )
+    size = after.grid if size is None else size
     return mean_probability(after, [word], size)[0] - mean_probability(before, [word], size)[0]
 
 
@@ -60,7 +70,7 @@ def above_negative(maps: HeatMaps, word: str, size: Size | None = None) -> Tenso
             "the model is not given it."
         )
     maps = maps.sum_frames()
-    size = size or maps.grid
+    size = maps.grid if size is None else size
     other = maps.negative
     assert other is not None
     words = other.words or ["<end>"]
@@ -118,7 +128,10 @@ def rank_region(maps: HeatMaps, region: Tensor | NDArray[Any], words: Sequence[s
         BadArgument: the region is empty.
     """
     try:
-        region = torch.as_tensor(region).float()
+        given = torch.as_tensor(region)
+        if given.is_complex() or given.layout != torch.strided:
+            raise TypeError("a region's weights are real numbers, all of them there")
+        region = given.detach().cpu().float()
     except (RuntimeError, TypeError, ValueError):
         raise BadArgument(f"A region is a mask or weights [height, width], not {quoted(region, 60)}.") from None
     if region.dim() != 2 or not bool((region > 0).any()):
@@ -142,12 +155,16 @@ def box_region(maps: HeatMaps, x: int, y: int, width: int, height: int) -> Tenso
         BadArgument: nothing of it lies in the picture.
     """
     box = {"x": x, "y": y, "width": width, "height": height}
-    x, y, width, height = (checked_whole(value, name, -(2**62), 2**62) for name, value in box.items())
-    region = torch.zeros(maps.size, dtype=torch.bool)
-    region[max(0, y) : max(0, y + height), max(0, x) : max(0, x + width)] = True
+    for name, value in box.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise BadArgument(f"{name} of a box is a whole number of pixels, not {quoted(value, 40)}.")
+    x, y, width, height = map(int, box.values())
+    (h, w), region = maps.size, torch.zeros(maps.size, dtype=torch.bool)
+    rows, columns = (slice(min(max(0, a), most), min(max(0, a + n), most)) for a, n, most in ((y, height, h), (x, width, w)))
+    region[rows, columns] = True
     if not bool(region.any()):
-        h, w = maps.size
-        raise BadArgument(f"The box {x},{y},{width},{height} lies outside the picture of {w} x {h} pixels.")
+        seen = quoted((x, y, width, height), 60)
+        raise BadArgument(f"The box {seen} (x, y, width, height) lies outside the picture of {w} x {h} pixels.")
     return region
 
 

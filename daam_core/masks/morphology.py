@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import BadArgument
 from ..opencv import cv2
 from ..types import Size
+from ..validate import checked_switch
 from .validate import Picture, checked_masks, checked_number, checked_positive, checked_size, checked_whole, per_mask
 
 _LONGEST = 65_536.0  # pixels; no picture has a longer side
@@ -47,6 +48,8 @@ class Cleanup:
     feather: float = 0.0
 
     def __post_init__(self) -> None:
+        checked_switch(self.fill, "fill")
+        checked_switch(self.invert, "invert")
         checked_number(self.smallest, "smallest", 0, 100)
         checked_number(self.grow, "grow", -_LONGEST, _LONGEST)
         checked_number(self.feather, "feather", 0, _LONGEST)

@@ -23,6 +23,7 @@ def checked_maps(maps: Tensor, name: str = "maps") -> Tensor:
     _check_tensor(maps, name)
     if maps.is_complex() or maps.is_quantized:
         raise BadArgument(f"{name} must hold real numbers, got {maps.dtype}.")
+    _check_held(maps, name)
     if maps.ndim < 2 or maps.shape[-1] == 0 or maps.shape[-2] == 0:
         raise BadArgument(f"{name} must be [..., height, width] with at least one pixel, got {list(maps.shape)}.")
     maps = maps.float()
@@ -40,6 +41,7 @@ def checked_masks(masks: Tensor, name: str = "mask") -> Tensor:
     _check_tensor(masks, name)
     if masks.dtype != torch.bool:
         raise BadArgument(f"{name} must be bool, got {masks.dtype}: threshold it first.")
+    _check_held(masks, name)
     if masks.ndim < 2 or masks.shape[-1] == 0 or masks.shape[-2] == 0:
         raise BadArgument(f"{name} must be [..., height, width] with at least one pixel, got {list(masks.shape)}.")
     return masks
@@ -112,3 +114,9 @@ def _is_number(value: object) -> bool:
 def _check_tensor(value: object, name: str) -> None:
     if not isinstance(value, Tensor):
         raise BadArgument(f"{name} must be a torch tensor, got {type(value).__name__}.")
+
+
+def _check_held(value: Tensor, name: str) -> None:
+    """Raises BadArgument for a tensor without values of its own (PyTorch's "meta"), or that holds some of them alone."""
+    if value.layout != torch.strided or value.is_meta:
+        raise BadArgument(f"{name} must hold all of its values, got a tensor of {value.layout} on {value.device}.")

@@ -13,6 +13,7 @@ from PIL import Image
 from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument, quoted
 from ..files import atomic_write
+from ..validate import checked_switch
 from .caption import Unit
 from .colormaps import ColourMap
 from .overlay import Enlarge, Heat, Picture, as_heat, as_picture
@@ -42,7 +43,8 @@ def step_frames(
         same_scale: all frames share the largest value; else each has its own top.
     """
     values = [as_heat(heat) for heat in heats]
-    top = max((float(v.max()) for v in values), default=0.0) if same_scale else None
+    shared = checked_switch(same_scale, "same_scale")
+    top = max((float(v.max()) for v in values), default=0.0) if shared else None
     top = top if top is not None and top > 0 else None
     ground = caption_background(picture, enlarge)
     captions = [f"{label}  {j + 1}/{len(values)}" for j in range(len(values))]

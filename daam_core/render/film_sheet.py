@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument
+from ..validate import checked_switch
 from .colormaps import ColourMap
 from .overlay import Enlarge, Heat, Picture, as_heat, as_picture, enlarged
 from .sheets import LARGEST_SHEET, checked_columns, overlay
@@ -48,7 +49,7 @@ def film_sheet(
     """
     if not len(video) or any(len(maps) != len(video) for maps in heats.values()):
         raise BadArgument(f"A video of {len(video)} frames takes as many maps of each word.")
-    columns = checked_columns(columns)
+    columns, same_scale = checked_columns(columns), checked_switch(same_scale, "same_scale")
     across = min(len(video), MOST_COLUMNS if columns is None else columns)
     shown = sorted({round(i * (len(video) - 1) / max(1, across - 1)) for i in range(across)})
     ink = theme_colors(theme)

@@ -89,7 +89,6 @@ def word_sheet(maps: HeatMaps, words: Sequence[str] | None = None, **options: An
 def word_matrix_table(maps: HeatMaps, words: Sequence[str] | None = None, **options: Any) -> Picture:
     """`word_matrix` of the words (two dozen of the content words by default) under the prompt."""
     names = maps.default_words(_MATRIX_WORDS) if words is None else several(words)
-    names = maps.default_words(_MATRIX_WORDS) if words is None else several(words)
     return word_matrix(names, maps.word_matrix(names).numpy(), **{"title": maps.prompt.text} | options)
 
 

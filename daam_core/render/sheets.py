@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument, quoted
+from ..validate import checked_switch
 from .caption import Bar, Unit, caption_layout, captioned
 from .colormaps import ColourMap, checked_colormap
 from .overlay import (
@@ -82,6 +83,7 @@ def overlay(
     ink = theme_colors(theme)
     if label is not None and not isinstance(label, str):
         raise BadArgument(f"A label is a text, not {quoted(label, 60)}.")
+    bar = checked_switch(bar, "bar")
     with_caption = label is not None or bar
     base = (
         picture
@@ -145,7 +147,7 @@ def contact_sheet(
     Raises:
         BadArgument: a sheet beyond 8192 x 8192 pixels, or no column.
     """
-    ink = theme_colors(theme)
+    ink, same_scale = theme_colors(theme), checked_switch(same_scale, "same_scale")
     cell = _cell(as_picture(picture), enlarge)
     values = {word: as_heat(heat) for word, heat in heats.items()}
     top = max((float(v.max()) for v in values.values()), default=0.0) if same_scale else None

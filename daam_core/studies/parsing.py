@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadArgument, MissingPackage, quoted
-from ..packages import install_line
+from ..packages import missing
 from ..prompt.alignment import search_key
 from ..prompt.prompt import Prompt
 from ..tiny.caption_reader import read_caption
@@ -42,7 +42,7 @@ def spacy_parser(name: str = SPACY) -> Parser:
     try:
         import spacy
     except ImportError as error:
-        raise MissingPackage(f"Parsing prompts needs spaCy: {install_line('syntax')} ({error})") from error
+        raise missing("Parsing prompts needs", "spaCy", "syntax") from error
     names = _installed(spacy) if name == SPACY else [name]
     if not names:
         raise MissingPackage(

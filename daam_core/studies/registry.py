@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 
-from ..errors import MissingPackage
-from ..packages import install_line
+from ..packages import missing
 from .study import Study
 
 
@@ -81,11 +80,11 @@ def load_study(name: str) -> Study:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("daam_core"):
             raise
-        raise MissingPackage(f"Studies need more packages: {install_line('study')} ({error})") from error
+        raise missing("Studies need", error.name, "study") from error
     return study
 
 
 def need_packages(packages: Sequence[str], extra: str, who: str) -> None:
     """Raises MissingPackage where one is not installed: those that are imported late are looked for now, not after hours."""
-    if missing := [package for package in packages if find_spec(package) is None]:
-        raise MissingPackage(f"{who} more packages: {install_line(extra)} (There is no {missing[0]}.)")
+    if absent := [package for package in packages if find_spec(package) is None]:
+        raise missing(who, absent[0], extra)

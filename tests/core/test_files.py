@@ -87,6 +87,35 @@ def test_pipes_and_links_stay_what_they_are(tmp_path: Path) -> None:
     assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_bytes() == b"x"
 
 
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no files by the number under which they are open here")
+def test_what_is_open_is_written_on(tmp_path: Path) -> None:
+    """`--out /dev/stdout >> log` replaced the log by what was written."""
+    log = tmp_path / "log"
+    log.write_bytes(b"before ")
+    with log.open("ab") as file:
+        (tmp_path / "link").symlink_to(f"/dev/fd/{file.fileno()}")
+        for path in (Path(f"/dev/fd/{file.fileno()}"), tmp_path / "link"):
+            atomic_write(path, b"written ")
+        file.write(b"after")
+    assert log.read_bytes() == b"before written written after"
+    with pytest.raises(CannotWrite, match="bad file descriptor"):
+        atomic_write(Path("/dev/fd/987654"), b"")
+
+
+def test_a_file_where_a_folder_belongs_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "in it"):
+        with pytest.raises(CannotWrite, match=r"a file of that name is in the way\. Choose another folder\.$"):
+            writable_folder(folder)
+
+
+def test_long_paths_are_cut_in_sentences() -> None:
+    for call in (writable_folder, lambda path: atomic_write(path, b"")):
+        with pytest.raises(CannotWrite) as told:
+            call(Path("x" * 5000))
+        assert len(str(told.value)) < 300
+
+
 def test_text_that_no_file_can_hold_is_written_all_the_same(tmp_path: Path) -> None:
     write_text(tmp_path / "t", "a \udcff “ü”")
     assert (tmp_path / "t").read_text(encoding="utf-8") == "a ? “ü”"

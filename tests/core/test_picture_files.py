@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from daam_core.errors import BadArgument
-from daam_core.picture_files import load_picture
+from daam_core.picture_files import load_picture, mask_pixels
 from daam_core.picture_input import checked_picture, size_to_read
 from daam_core.render.overlay import as_picture
 
@@ -59,6 +59,15 @@ def test_numbers_of_no_known_range_are_refused(tmp_path: Path, numbers: np.ndarr
     Image.fromarray(numbers).save(path := tmp_path / "numbers.tif")
     with pytest.raises(BadArgument, match="range that is not known"):
         load_picture(path)
+
+
+@pytest.mark.parametrize("mode", ["La", "LA", "I;16", "RGB"])
+def test_pictures_of_any_mode_and_without_a_pixel(mode: str) -> None:
+    """Pillow itself converts no "La", and the smallest number of no pixel was asked for."""
+    assert as_picture(Image.new(mode, (3, 2))).shape == (2, 3, 3)
+    assert mask_pixels(Image.new(mode, (3, 2))).shape == (2, 3)
+    with pytest.raises(BadArgument, match="0 x 2 pixels shows nothing"):
+        as_picture(Image.new(mode, (0, 2)))
 
 
 @pytest.mark.parametrize("size", [(0, 0), (40.5, 40), "ab", 5, (8, 8, 8), (10**9, 10**9), None])

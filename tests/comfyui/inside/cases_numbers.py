@@ -8,6 +8,10 @@ import torch
 from cases_nodes import NODES, painted, refused, run
 
 
+FIELDS = {"STRING": "a text", "INT": "a whole number", "FLOAT": "a number", "BOOLEAN": "true or false"}
+"""What is typed into a node's fields, and may be linked."""
+
+
 def case_no_number_is_a_sentence_at_every_node() -> None:
     """JSON has NaN: it is below no limit and above none."""
     latent, image = painted(images=1, detail="steps")
@@ -41,14 +45,24 @@ def case_what_no_widget_and_no_link_gives_is_a_sentence_at_every_node() -> None:
             if each.io_type == "COMBO":
                 said = refused(name.removeprefix("DaamLens"), **{**values, each.id: "nope"})
                 assert said.startswith(f"There is no {each.id} 'nope'"), said
-            elif each.io_type not in ("STRING", "INT", "FLOAT", "BOOLEAN"):
+            elif each.io_type not in FIELDS:
                 typed = refused(name.removeprefix("DaamLens"), **{**values, each.id: "a text"})
                 assert typed.startswith(f"{each.id} takes ") and "is a str, 'a text'. Connect " in typed, typed
                 if not each.optional:
                     nothing = refused(name.removeprefix("DaamLens"), **{**values, each.id: None})
                     assert nothing.startswith(f"Nothing came in at {each.id}: "), nothing
+            else:
+                said = refused(name.removeprefix("DaamLens"), **{**values, each.id: [5]})
+                assert said.startswith(f"{each.id} takes {FIELDS[each.io_type]}, and what came in is a list. "), said
+                if each.io_type == "INT":
+                    said = refused(name.removeprefix("DaamLens"), **{**values, each.id: 10**30})
+                    assert said.startswith(f"{each.id} is a whole number from {each.min} to {each.max}, "), said
+                if not each.optional:
+                    nothing = refused(name.removeprefix("DaamLens"), **{**values, each.id: None})
+                    assert nothing.startswith(f"Nothing came in at {each.id}: "), nothing
             asked += 1
     assert asked >= 80
+    assert run("Record", model, clip, live_word=None, relations=None, negative=1)[0] is not None, "what is optional may be nothing"
     assert run("Overlay", maps, None, "house")[0].shape[0] == 1, "what is optional may be nothing"
 
 

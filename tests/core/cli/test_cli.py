@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from daam_core import HeatMaps
-from daam_core.cli.parser import INTERRUPTED, USER_ERROR, main
+from daam_core.cli.parser import INTERRUPTED, USER_ERROR, build_parser, main
 from daam_core.errors import UnsupportedModel
 from daam_core.files import LONGEST_NAME, file_name, file_names
 
@@ -290,6 +290,31 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, cap
     missing("daam_core.nowhere")
     with pytest.raises(ModuleNotFoundError):
         main(["show", "x.safetensors"])
+
+
+def test_what_the_app_lacks_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It ended with Python's own "No module named 'fastapi'"."""
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.delitem(sys.modules, "daam_core.app.server", raising=False)
+    told = complaint(capsys, "app")
+    assert told.startswith("daam-lens: The app needs fastapi, which is missing here or broken: pip install")
+
+
+def test_a_tilde_that_the_shell_leaves_is_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """`--out=~/maps` made a folder of the name "~"."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert f"There is no record at {tmp_path / 'none'}" in complaint(capsys, "show", "~/none")
+    args = build_parser().parse_args(["mask", "x", "--word", "a", "--out=~/maps"])
+    assert args.out == str(tmp_path / "maps")
+
+
+def test_a_colour_map_that_there_is_not_is_told_before_anything_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "none.safetensors", "--colormap", "nope"]) == USER_ERROR
+    printed = capsys.readouterr()
+    assert printed.err.startswith("daam-lens: There is no colour map 'nope'") and not printed.out
 
 
 def test_no_memory_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

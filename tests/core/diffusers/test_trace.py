@@ -287,6 +287,11 @@ def test_nothing_sampled_and_wrong_models_are_said_in_a_sentence() -> None:
         trace(object())
     with pytest.raises(BadArgument, match="keep is any of"):
         trace(pipeline(), keep="everything")  # type: ignore[arg-type]
+    two: Any = torch.zeros(2)
+    for name in ("keep", "relations", "prompts", "concept_rule", "negative", "self_attention", "output_space"):
+        for odd in (two, 3, [["x"]]) if name not in ("negative", "self_attention", "output_space") else (two,):
+            with pytest.raises(BadArgument, match=name.split("_")[-1]):
+                trace(pipe, **{name: odd})
 
 
 def test_memory_is_flat_in_steps() -> None:

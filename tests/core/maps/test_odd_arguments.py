@@ -12,9 +12,11 @@ import torch
 
 from daam_core.errors import BadArgument, quoted
 from daam_core.maps.heatmaps import HeatMaps
+from daam_core.masks import Cleanup, otsu
 
 from .test_heatmaps import changed, detailed, made
 from .test_statistics import drawn, left, right
+from .videos import random_video
 
 
 def test_one_word_where_a_list_belongs_is_that_word() -> None:
@@ -76,13 +78,38 @@ def test_numpy_s_numbers_masks_and_pillow_s_pictures_are_taken() -> None:
         lambda maps: maps.statistics().rank("all of it"),
         lambda maps: maps.statistics().rank(torch.full((32, 64), float("nan"))),
         lambda maps: maps.statistics().rank_box(0.5, 0, 8, 8),
+        lambda maps: maps.statistics().rank_box(0, 0, 0, 10**400),
+        lambda maps: maps.statistics().rank(np.ones((32, 64), complex)),
+        lambda maps: maps.statistics().rank(torch.ones(32, 64).to_sparse()),
+        lambda maps: maps.statistics().difference(None, "house"),
+        lambda maps: maps.statistics().difference(maps, "house", np.array([8, 8])),
+        lambda maps: maps.statistics().difference(random_video(), "house"),
+        lambda maps: maps.overlay("house", bar=np.zeros(2)),
+        lambda maps: maps.contact_sheet(same_scale=torch.zeros(2)),
+        lambda maps: maps.save(3),
+        lambda maps: maps.with_picture(PIL.Image.new("RGB", (0, 3))),
+        lambda maps: Cleanup(fill=np.zeros(2)),  # type: ignore[arg-type]
+        lambda maps: Cleanup().apply(torch.zeros(2, 2, dtype=torch.bool).to_sparse()),
+        lambda maps: otsu(torch.zeros(2, 2, device="meta")),
     ],
 )
 def test_what_is_none_of_them_is_told(call: Callable[[HeatMaps], Any]) -> None:
     maps = changed(detailed(), picture=np.zeros((32, 64, 3), np.uint8), size=(32, 64))
     with pytest.raises(BadArgument) as told:
         call(maps)
-    assert str(told.value).endswith(".") and len(str(told.value)) < 400
+    assert str(told.value).endswith(".") and len(str(told.value)) < 400 and " at 0x" not in str(told.value)
+
+
+def test_a_box_of_any_whole_numbers_is_cut_to_the_picture() -> None:
+    """Its bound was told as "at least -4611686018427387904"."""
+    figures = drawn(house=left(), tree=right()).statistics()
+    assert figures.rank_box(-(10**30), 0, 10**40, 10**40) == figures.rank_box(0, 0, *figures.maps.size[::-1])
+
+
+def test_what_has_no_text_of_its_own_is_quoted_without_its_place_in_memory() -> None:
+    for value in (object(), PIL.Image.new("RGB", (4, 3)), [object()], len, lambda: 1):
+        assert "0x" not in quoted(value)
+    assert quoted("house at 0x12") == "'house at 0x12'"
 
 
 @pytest.mark.parametrize(

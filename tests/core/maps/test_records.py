@@ -243,6 +243,26 @@ def test_oversized_without_reading_it(tmp_path: Path) -> None:
     assert "up to 0 MB" in refused(small, max_bytes=100)
 
 
+def test_weights_are_checked_as_records_are(tmp_path: Path) -> None:
+    """Of kinds that records do not have, and with nothing of ours in the header: no tensor is read."""
+    whole = {"a": {"dtype": "F8_E4M3", "shape": [2, 3], "data_offsets": [0, 6]}, "b": _entry_of([2], 6, 14)}
+    path = forge(tmp_path / "weights.safetensors", whole, bytes(14))
+    assert records.read_weights_header(path) == whole
+    for spoiled in (
+        {"a": whole["a"]},
+        {**whole, "b": _entry_of([2], 5, 13)},
+        {**whole, "b": _entry_of([3], 6, 14)},
+        {**whole, "b": _entry_of(["x"], 6, 14)},
+        {**whole, "b": {"dtype": "F32"}},
+    ):
+        with pytest.raises(BadRecord):
+            records.read_weights_header(forge(tmp_path / "spoiled.safetensors", spoiled, bytes(14)))
+
+
+def _entry_of(shape: list[Any], start: int, end: int) -> dict[str, Any]:
+    return {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+
+
 @pytest.mark.parametrize("length", [2**63, 2**64 - 1, 2**33, records.LARGEST_HEADER + 1, 1, 0])
 def test_length_of_the_header_lies(tmp_path: Path, length: int) -> None:
     assert "not a record" in refused(forge(tmp_path / "x", {}, length=length))
