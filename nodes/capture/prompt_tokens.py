@@ -109,8 +109,9 @@ class EncodingCache:
             own = self._columns[key]
             exchanged = [other for one, other in zip(own, columns, strict=True) if one != other]
             ended = len(columns) % CHUNK == 0 and all(own[i] == columns[i] for i in ends)
-            swapped = any(not others.isdisjoint(exchanged) for others in map(set, self._columns.values()))
-            if ended and not swapped and 2 * len(exchanged) < len(columns):
+            if not ended or 2 * len(exchanged) >= len(columns):
+                continue
+            if all(set(exchanged).isdisjoint(others) for others in self._columns.values()):
                 return self._prompts[key]
         return None
 
