@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from .concept_texts import ConceptTexts
 from .family import Family
 from .picture_text import PictureText
 from .recording import Recording
+from .shown_latents import ShownLatents
 from .text_rows import EncodedText
 
 TIMES = ("timestep", "timesteps", "t")
@@ -30,6 +32,7 @@ class TransformerRecording:
     Attributes:
         recording: groups, layers and steps; a group for each text of each picture.
         repeats: whether a step had more calls of the model than were read.
+        shown: the latents of the step that runs.
         grid: (h, w) of the first call that was read, in patches.
 
     Args:
@@ -56,6 +59,7 @@ class TransformerRecording:
         self._own: dict[tuple[Side, int, int], PictureText] = {}
         self._time: Any = None
         self.repeats = False
+        self.shown = ShownLatents()
         self.grid: Grid | None = None
 
     def end_step(self, timestep: Any = None) -> None:
@@ -93,12 +97,16 @@ class TransformerRecording:
             for texts, own in zip(rows, columns, strict=True)
         ]
         time = next((given[name] for name in TIMES if given.get(name) is not None), None)
+        sample = next(islice(given.values(), 1, None), None)  # behind the model itself
         if any(text is not None and text.pending for text in found):
             if _same_time(time, self._time):
                 self.repeats = True
+                self.shown.again(sample)
                 # The same step once more: another guidance, with something of the model left out.
                 return [None if text is None or text.pending else text for text in found]
             self.end_step()
+        if not any(text.pending for text in self._own.values()):
+            self.shown.first(sample)
         self._time = time
         return found
 

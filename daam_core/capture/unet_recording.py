@@ -18,6 +18,7 @@ from .planned_layers import LayerPlans, PlannedLayers
 from .proportions import require_proportions
 from .recording import Group, Recording
 from .region import WHOLE, Area
+from .shown_latents import ShownLatents
 from .text_rows import EncodedText
 from .unet_concepts import UNetConcepts
 from .unet_forward import RunningForward, UNetInputs, same_time
@@ -51,6 +52,7 @@ class UNetRecording:
         area: which part of the picture the UNet paints.
         latent_size: (h, w) of the latents that the UNet was given, (0, 0) before that.
         repeats: whether a step had more forwards than were read.
+        shown: the latents of the step that runs.
         for_gradients: whether forwards were left out because they were made for a gradient.
     """
 
@@ -81,6 +83,7 @@ class UNetRecording:
         self._slices: dict[tuple[int, int], BatchSlice] = {}
         self._forward: RunningForward | None = None
         self._pending: list[Group] = []
+        self.shown = ShownLatents()
         self._time: Any = None
         self._read: list[int] = []
         self._any_read = False
@@ -137,11 +140,14 @@ class UNetRecording:
         if any(group in self._pending for group, _ in places):
             if same_time(inputs.timestep, self._time):
                 self.repeats = True
+                self.shown.again(inputs.sample)
                 places = [(group, where) for group, where in places if group not in self._pending]
                 if not places:
                     return False
             else:
                 self.end_step()
+        if not self._pending:
+            self.shown.first(inputs.sample)
         self._time = inputs.timestep
         self._pending += [group for group, _ in places]
         context, frames, bias = inputs.context, inputs.frames, inputs.text_bias

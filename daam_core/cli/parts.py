@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CannotWrite
-from ..files import bounded_text, file_names, write_png, write_text
+from ..files import bounded_text, file_names, shown, write_png, write_text
 from .relation_parts import relation_entries, relation_notes, write_relations
 from .video_parts import mask_of_frames, write_frame_masks, write_video_overlay
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 REPORT = "report.json"
 LARGEST_REPORT = 2**26
 """Bytes of a report of an earlier call that is read."""
+MEANWHILE = (
+    "Another call wrote into {} at the same time: what has one name in both, such as picture.png, may be of either. "
+    "Give each its own --out."
+)
 EVEN = 0.98
 """Part of the picture above which a mask tells no place apart."""
 _OF_A_WORD = re.compile(r"(overlay|mask|steps|looks)_.+\.(png|gif|mp4|webp)|word_matrix\.png")
@@ -76,6 +80,11 @@ def write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpar
             write_explorer(maps, folder / "explorer.html", "record.safetensors" if "record" in args.save else None)
         )
     settings = _settings(maps, args)
+    # Another call may have written here meanwhile: what its report lists is of an earlier call, too.
+    meanwhile = _last_report(folder)
+    if meanwhile != before:
+        done.notes.append(MEANWHILE.format(shown(folder)))
+        before = meanwhile
     if "report" in args.save:
         done.paths += _write_report(maps, words, folder, settings, done.paths)
     done.notes += _clear_leftovers(folder, {path.name for path in done.paths}, before, settings)
@@ -114,8 +123,8 @@ def write_sheet(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpar
     """`contact_sheet.png` of the words. Raises CannotWrite."""
     from ..render import word_sheet
 
-    shown = maps if maps.num_frames > 1 or maps.picture is not None else maps.with_picture(_picture(maps))
-    sheet = word_sheet(shown, words, opacity=args.opacity, colormap=args.colormap)
+    drawn = maps if maps.num_frames > 1 or maps.picture is not None else maps.with_picture(_picture(maps))
+    sheet = word_sheet(drawn, words, opacity=args.opacity, colormap=args.colormap)
     return write_png(folder / "contact_sheet.png", sheet)
 
 

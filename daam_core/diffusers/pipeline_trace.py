@@ -31,7 +31,7 @@ from .encodings import (
 )
 from .outputs import output_pictures, output_size
 from .pipeline_call import CallRecording, PipelineCall, add_given_embeddings, call_arguments
-from .scheduler_steps import class_that_steps, steps_are_unknown, timestep_of
+from .scheduler_steps import class_that_steps, latents_of, steps_are_unknown, timestep_of
 from .videos import REFERENCES, REFERENCES_BEHIND, output_videos, reference_frames, references_behind
 
 ENCODERS = ("encode_prompt", "encode_prompt_multiple_images")
@@ -177,6 +177,10 @@ class PipelineTrace(AttentionTrace):
         if self._current is not None:
             self._current.stepped = True
         timestep = timestep_of(type(scheduler), args, kwargs)
+        try:
+            running.shown.require_painted(latents_of(type(scheduler), args, kwargs))
+        except Exception as error:
+            self._fail(error)
 
         def finish(output: Any) -> None:
             try:

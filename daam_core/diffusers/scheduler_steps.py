@@ -33,14 +33,23 @@ def timestep_of(scheduler: type, args: Sequence[Any], kwargs: Mapping[str, Any])
 
     CogVideoX's DPM solver takes its last prediction ahead of it, Karras' VE scheduler two noise levels in its place.
     """
-    if "timestep" in kwargs:
-        return kwargs["timestep"]
-    position = _position_of_timestep(scheduler)
+    return _argument("timestep", scheduler, args, kwargs)
+
+
+def latents_of(scheduler: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The latents that a scheduler's `step` was given; None where it is given none, or under another name."""
+    return _argument("sample", scheduler, args, kwargs)
+
+
+def _argument(name: str, scheduler: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    if name in kwargs:
+        return kwargs[name]
+    position = _position_of(name, scheduler)
     return args[position] if position is not None and position < len(args) else None
 
 
 @functools.lru_cache(maxsize=64)
-def _position_of_timestep(scheduler: type) -> int | None:
-    """Where `timestep` stands among the arguments of `step` behind the scheduler itself."""
+def _position_of(name: str, scheduler: type) -> int | None:
+    """Where an argument stands among those of `step` behind the scheduler itself."""
     names = list(inspect.signature(scheduler.step).parameters)  # type: ignore[attr-defined]
-    return names.index("timestep") - 1 if "timestep" in names else None
+    return names.index(name) - 1 if name in names else None

@@ -109,6 +109,8 @@ class MaskVerbs(WordQueries):
 
     def _video_inputs(self, names: Sequence[str | Word], video: Any, size: Size | None, count: int | None) -> VideoInputs:
         """What the mask methods are given of a video."""
+        if count == self.num_frames:
+            count = None  # the maps' own
         shown = count or self.num_frames
         late = upscaled(self._levels("time_weighted", names), self.grid, self.frames, count)
         assert self.frames is not None  # a picture was refused

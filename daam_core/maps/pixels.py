@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
+import PIL.Image
 import torch
 from torch import Tensor
 
@@ -33,15 +37,10 @@ def from_png(data: Tensor) -> Image:
     Raises:
         BadRecord: it is no PNG, or one larger than any that can be shown.
     """
-    raw = _bytes(data)
-    # A PNG of a few bytes can promise gigabytes: its own header is believed only up to a size people paint.
-    pixels = int.from_bytes(raw[16:20], "big") * int.from_bytes(raw[20:24], "big")
-    picture = None
-    if raw[:8] == b"\x89PNG\r\n\x1a\n" and 0 < pixels <= LARGEST_PICTURE:
-        picture = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR)
+    picture = _decoded(_bytes(data), "PNG")
     if picture is None:
         raise BadRecord("The picture inside this record cannot be read; record it again.")
-    return np.ascontiguousarray(picture[..., ::-1]).astype(np.uint8)
+    return picture
 
 
 def to_jpegs(video: Video) -> dict[str, Tensor]:
@@ -67,11 +66,26 @@ def from_jpegs(tensors: Mapping[str, Tensor], frames: int, size: Size) -> Video:
     for i in range(frames):
         raw = _bytes(tensors[f"video/{i}"])
         seen = _jpeg_size(raw)
-        frame = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR) if seen == size else None
+        frame = _decoded(raw, "JPEG") if seen == size else None
         if frame is None or frame.shape != (height, width, 3):
             raise BadRecord(f"Frame {i} of this record's video is no picture of {width} x {height} pixels; record it again.")
-        video[i] = frame[..., ::-1]
+        video[i] = frame
     return video
+
+
+def _decoded(raw: bytes, kind: Literal["PNG", "JPEG"]) -> Image | None:
+    """A picture of this kind as uint8 `[H, W, 3]`; None of anything else, of a damaged one, and of one larger than any that can
+    be shown. By Pillow: what OpenCV decodes with writes to stderr by itself what it thinks of a damaged picture."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with PIL.Image.open(io.BytesIO(raw), formats=(kind,)) as file:
+                # A PNG of a few bytes can promise gigabytes: its own header is believed only up to a size people paint.
+                if file.width * file.height > LARGEST_PICTURE:
+                    return None
+                return np.array(file.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, PIL.Image.DecompressionBombError):
+        return None
 
 
 def _jpeg_size(raw: bytes) -> Size | None:

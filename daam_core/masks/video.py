@@ -106,7 +106,10 @@ def make_video_mask(inputs: VideoInputs, method: str = "best", tau: float = DEFA
 def _mask(inputs: VideoInputs, method: MaskMethod, tau: float) -> Tensor | None:
     """bool `[frames, H, W]` by this method and no other; None where self-attention was to be used and says nothing."""
     if method.edge != "none" and inputs.pictures is None:
-        raise DetailMissing("This method snaps to the frames' pictures, and the recording has none: `with_video` gives them.")
+        raise DetailMissing(
+            f"This method snaps to each frame's picture, and those of {inputs.frames} frames are not known: ask for as many "
+            "frames as the video has; where the recording holds no video, `with_video` gives them."
+        )
     heat = _heat(inputs, method)
     if heat is None:
         return None
@@ -132,7 +135,10 @@ def _heat(inputs: VideoInputs, method: MaskMethod) -> Tensor | None:
     if not method.walks:
         return _smoothed(native) if method.decision == "figure" else native
     if inputs.self_attention is None:
-        raise DetailMissing("The video's attention to itself across frames was not recorded: take the method 'late' or 'best'.")
+        raise DetailMissing(
+            f"The video's attention to itself across frames was not recorded of these {inputs.frames} frames: take the method "
+            "'late' or 'best', or the recorded frames."
+        )
     (h, w), attention = inputs.self_attention
     pooled = F.adaptive_avg_pool2d(native, (h, w)) if native.shape[-2:] != (h, w) else native
     walked = propagated(_tall(pooled), attention, (inputs.frames * h, w), method.walks)

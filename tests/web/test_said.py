@@ -37,14 +37,15 @@ def test_the_command_on_the_page_makes_the_masks_of_the_chosen_words(browser: Ch
     assert read.words == ["house", "green tree"]
 
 
-def test_a_word_cannot_break_out_of_the_command(browser: Chromium, tmp_path: Path) -> None:
-    odd = ['$(x)"', "`y`", "z\\"]
-    browser.open(write_explorer(heat_maps(odd, (64, 64), ((8, 8),)), tmp_path / "explorer.html", "r.safetensors"))
+def test_a_word_or_a_file_s_name_cannot_break_out_of_the_command(browser: Chromium, tmp_path: Path) -> None:
+    """The name stood there as it is: `my record.safetensors` were two arguments, and `x; y.safetensors` two commands."""
+    odd, name = ['$(x)"', "`y`", "z\\"], "-a; b `c` $(d) <e>.safetensors"
+    browser.open(write_explorer(heat_maps(odd, (64, 64), ((8, 8),)), tmp_path / "explorer.html", name))
     for i in range(len(odd)):
         browser.click(*middle(browser, f"[data-word='{i}']"))
-    typed = browser.js(_TYPED).replace("daam-lens mask r.safetensors", r"printf '%s\n'")
+    typed = browser.js(_TYPED).replace("daam-lens mask", r"printf '%s\n'")
     read = subprocess.run(["sh", "-c", typed], capture_output=True, text=True, check=True).stdout
-    assert read.splitlines() == ["--word", odd[0], "--word", odd[1], "--word", odd[2]]
+    assert read.splitlines() == [f"./{name}", "--word", odd[0], "--word", odd[1], "--word", odd[2]]
 
 
 def test_a_page_without_a_record_speaks_of_none(page: Chromium) -> None:

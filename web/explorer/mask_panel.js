@@ -9,6 +9,9 @@ const METHOD_TITLES = {
   grabcut: "Competition, then cut out along the picture's colours",
 };
 
+/** A word or the name of a file as a shell reads it. @param {string} text */
+const inShell = (text) => (/^[\p{L}\p{N}…._/-]+$/u.test(text) ? text : `"${text.replace(/["\\$`]/g, "\\$&")}"`);
+
 /**
  * @typedef {import("./model.js").Settings} Settings
  * @param {Settings} settings what it starts with
@@ -94,8 +97,9 @@ export function maskPanel(settings, host, on) {
     },
     /** @param {string[]} words those that are chosen */
     command(words) {
-      const asked = (words.length ? words : ["…"]).map((word) => (/^[\p{L}\p{N}…]+$/u.test(word) ? word : `"${word.replace(/["\\$`]/g, "\\$&")}"`));
-      command.textContent = `daam-lens mask ${host.record} ${asked.map((word) => `--word ${word}`).join(" ")}`;
+      const asked = (words.length ? words : ["…"]).map((word) => (word.startsWith("-") ? `--word=${inShell(word)}` : `--word ${inShell(word)}`));
+      const file = String(host.record);
+      command.textContent = `daam-lens mask ${inShell(file.startsWith("-") ? `./${file}` : file)} ${asked.join(" ")}`;
     },
     /** @param {string} method "" for none */
     method(method) {

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from daam_core import HeatMaps
-from daam_core.cli import output
+from daam_core.cli import output, parts
 from daam_core.cli.parser import PIPE_CLOSED, USER_ERROR, main
 from daam_core.cli.parts import EVEN, says_nothing
 from daam_core.diffusers import loading
@@ -263,6 +263,26 @@ def test_a_second_picture_takes_the_first_ones_place(tmp_path: Path, capsys: pyt
     assert (tmp_path / "notes.txt").read_bytes() == b"mine"
     listed = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["files"]
     assert set(listed) == names(tmp_path) - {"mask_of-mine.png", "notes.txt"}
+
+
+def test_two_calls_into_one_folder_at_once_leave_the_words_of_the_later_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each read the last report before the other had written its own: the words of both lay there, and nothing was said."""
+    save = ["--out", str(tmp_path), "--save", "overlays,sheet,report", *QUICK]
+    write_sheet = parts.write_sheet
+
+    def meanwhile(*given: typing.Any) -> Path:
+        monkeypatch.setattr(parts, "write_sheet", write_sheet)
+        assert main(["generate", "a green tree", *save]) == 0
+        capsys.readouterr()
+        return write_sheet(*given)
+
+    monkeypatch.setattr(parts, "write_sheet", meanwhile)
+    assert main(["generate", "a red house", *save]) == 0
+    printed = capsys.readouterr().out
+    assert "Another call wrote into " in printed and "overlay_tree.png" in printed
+    assert {name for name in names(tmp_path) if name.startswith("overlay")} == {"overlay_red.png", "overlay_house.png"}
 
 
 def test_more_words_of_the_same_picture_stay_together(tmp_path: Path) -> None:

@@ -231,8 +231,40 @@ def test_a_picture_in_several_views_is_refused() -> None:
     pipe = sharing(pipeline("small"), Views)
     with trace(pipe) as recording:
         pipe(PROMPT)
-    with pytest.raises(NothingRecorded, match=r"Views paints its picture in several views: its UNet saw 64 x 64 pixels"):
+    with pytest.raises(NothingRecorded, match=r"painted in several views: the model was shown 8 x 8 latents of 9 x 8"):
         recording.heat_maps()
+
+
+class Reference(TwoCalls):
+    """Shows the UNet a reference picture with the prompt in each step, as reference-only pipelines do."""
+
+    first = True
+
+    @torch.no_grad()
+    def __call__(self, prompt: str, num_inference_steps: int = 2, **_: Any) -> Any:
+        embeds, _ = self.encode_prompt(prompt, "cpu", 1, False)
+        self.scheduler.set_timesteps(num_inference_steps)
+        reference, latents = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+        for t in self.scheduler.timesteps:
+            shown = [self.scheduler.scale_model_input(x, t) for x in (latents, reference)]
+            noises = [self.unet(x, t, encoder_hidden_states=embeds).sample for x in shown[:: -1 if self.first else 1]]
+            latents = self.scheduler.step(sum(noises), t, latents).prev_sample
+        return (latents,)
+
+
+def test_a_reference_picture_that_is_shown_first_is_refused() -> None:
+    """The maps were those of the reference picture. Shown behind the one that is painted, it is left out."""
+    pipe = sharing(pipeline("small"), Reference)
+    with trace(pipe) as recording:
+        during = pipe(PROMPT)[0]
+    assert torch.equal(during, pipe(PROMPT)[0])
+    with pytest.raises(NothingRecorded, match="shown several pictures with the same text, and the first is not the one that"):
+        recording.heat_maps()
+    pipe.first = False
+    pipe.scheduler = diffusers.EulerDiscreteScheduler()
+    with trace(pipe) as recording:
+        pipe(PROMPT)
+    assert recording.failure is None and recording.heat_maps().steps == 2
 
 
 def test_frames_of_one_prompt_are_not_pictures_of_one() -> None:

@@ -19,6 +19,7 @@ from daam_core.errors import BadRecord, DaamLensError, DetailMissing
 from daam_core.explorer.page_data import detail_data, page_data
 from daam_core.explorer.standalone import explorer_html
 from daam_core.maps import safetensors_file as records
+from daam_core.maps.pixels import from_jpegs, from_png, to_jpegs, to_png
 
 RECORD = Path(__file__).parent / "data" / "record-0.1.0.safetensors"
 HUGE = 10**400
@@ -37,6 +38,23 @@ def spoiled(path: Path, change: Change) -> HeatMaps:
     tensors, header = parts()
     change(tensors, header)
     return HeatMaps.load(records.write(path / "spoiled", tensors, header))
+
+
+def test_a_damaged_picture_is_told_in_our_own_words_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    """What OpenCV decodes with wrote "libpng error: IDAT: incorrect data check" of its own beside the sentence."""
+    picture = torch.randint(0, 255, (1, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
+    png, jpeg = to_png(picture[0]), to_jpegs(picture)["video/0"]
+    assert (from_png(png) == picture[0]).all() and from_jpegs({"video/0": jpeg}, 1, (32, 32)).shape == picture.shape
+    for at in range(40, len(png), 97):
+        png[at] ^= 1
+        with pytest.raises(BadRecord, match="cannot be read; record it again"):
+            from_png(png)
+        png[at] ^= 1
+    jpeg[11] = 9  # an unknown version
+    from_jpegs({"video/0": jpeg}, 1, (32, 32))
+    with pytest.raises(BadRecord, match="Frame 0 of this record's video is no picture"):
+        from_jpegs({"video/0": jpeg[: len(jpeg) // 2]}, 1, (32, 32))
+    assert capfd.readouterr().err == ""
 
 
 def uses(maps: HeatMaps) -> list[Callable[[], object]]:

@@ -88,6 +88,10 @@ def test_attention_across_frames_carries_heat_along() -> None:
     walked = HeatMaps({"prompt": side}, maps.size).mask_result("house", "walk")
     assert walked.method == "walk"
     assert all(overlap(walked.mask[f], truth()[f]) > 0.8 for f in range(4))
+    recorded = HeatMaps({"prompt": side}, maps.size)
+    assert torch.equal(recorded.mask("house", "walk", frames=4), walked.mask), "as many frames as the maps have are theirs"
+    with pytest.raises(DetailMissing, match="across frames was not recorded of these 13 frames"):
+        recorded.mask("house", "walk", frames=13)
     with pytest.raises(DetailMissing, match="attention to itself across frames was not recorded"):
         maps.mask("house", "walk")
 
@@ -113,4 +117,6 @@ def test_what_cannot_be_is_said() -> None:
         moving_house().mask("house", "worst")
     with pytest.raises(DetailMissing, match="`with_video` gives them"):
         random_video().mask("house", "grabcut")
+    with pytest.raises(DetailMissing, match="those of 13 frames are not known: ask for as many frames as the video has"):
+        moving_house().mask("house", "grabcut", frames=13)
     assert random_video().mask("house").shape == (4, 48, 64)
