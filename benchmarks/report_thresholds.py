@@ -1,4 +1,4 @@
-"""Why the prompt report's thresholds are what they are: `python -m benchmarks.report_thresholds [--count 60]`.
+"""Why the prompt report's thresholds are what they are: `python -m benchmarks.report_thresholds [--count 100]`.
 
 Prompts of three objects are more than the embedded model learnt, so it often leaves one out; the segmenter tells which.
 A word whose object is missing should be called so, two nouns should be called entangled where one of their objects is
@@ -70,7 +70,7 @@ def _text(rng: np.random.Generator, pairs: list[tuple[str, str]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=60, help="prompts of two objects, and as many of three")
+    parser.add_argument("--count", type=int, default=100, help="prompts of two objects, and as many of three")
     parser.add_argument("--weights", type=Path, help="folder that 'daam-lens tiny train' made")
     args = parser.parse_args()
     two, three = (pictures(n, args.count, SEED + 500 * n, args.weights) for n in (2, 3))
@@ -83,8 +83,8 @@ def main() -> None:
     rows = [
         _row("missing: places below", "chosen here", found.words),
         _row("missing: places below", "in use", rates([v for one in others for v in one.won], now.won)),
-        _row("entangled: separation below", "chosen here", found.pairs),
-        _row("entangled: separation below", "in use", rates([v for one in others for v in one.apart], now.apart)),
+        _row("entangled: places below", "chosen here", found.pairs),
+        _row("entangled: places below", "in use", rates([v for one in others for v in one.led], now.led)),
     ]
     body = table(["rule", "threshold", "value", "named, missing", "named, there"], rows)
     total, accused = sum(one.others for one in seen), sum(one.accused for one in seen)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from daam_core.errors import DaamLensError, DetailMissing
 from daam_core.maps.heatmaps import HeatMaps
 from daam_core.maps.prompt_report import PromptReport, prompt_report
+from daam_core.masks.methods import MASK_METHODS
 from daam_core.opencv import cv2
 from daam_core.prompt.prompt import Word
 from daam_core.render import Background, apply_colormap, as_heat, caption_background, overlay
@@ -21,6 +24,11 @@ MOST_DEFAULT_WORDS = 12
 """Words that are drawn where nobody named any; a long prompt would fill the gallery."""
 MOST_MISSING = 8
 """Words that are not in the prompt, each with a sentence of its own."""
+NO_PICTURE = "The mask method {} follows the edges of the picture, and this record holds none. Choose best or threshold."
+NO_SELF_ATTENTION = (
+    "The mask method {} needs the picture's self-attention, and this run has none (inpaint “only masked”, Hypertile, token "
+    "merging, or a picture too large to keep it). Choose best or threshold."
+)
 Picture = NDArray[np.uint8]
 Kind = Literal["overlay", "map", "mask"]
 
@@ -61,10 +69,10 @@ def draw(maps: HeatMaps, settings: Settings) -> Drawing:
     """Draw what the settings ask for. Never raises for a word or method that does not fit: it becomes a note."""
     notes: list[str] = []
     maps = chosen_layers(maps, settings, notes)
-    words = chosen_words(maps, settings, notes)
+    words = given_words(maps, chosen_words(maps, settings, notes), notes)
     drawn = _drawn(maps, words, settings, notes)
     if settings.negative and maps.negative is not None:
-        other = chosen_words(maps.negative, Settings(), [])
+        other = given_words(maps.negative, chosen_words(maps.negative, Settings(), []), notes)
         drawn += [
             Drawn(d.kind, f"negative: {d.word}", d.pixels) for d in _drawn(_on(maps.negative, maps), other, settings, notes)
         ]
@@ -98,6 +106,23 @@ def chosen_words(maps: HeatMaps, settings: Settings, notes: list[str]) -> list[s
     return list(dict.fromkeys([*(word for word in found if word not in maps.concepts), *maps.concepts]))
 
 
+def given_words(maps: HeatMaps, words: Sequence[str], notes: list[str]) -> list[str]:
+    """Those of the words that the model was given at all: a softmax leaves no column without attention. Each word of the text
+    that it was not given is told, whether it was asked for or not."""
+    if not maps.sums:
+        return list(words)
+    heat = torch.stack([sums.sum((1, 2)) for sums in maps.sums.values()]).sum(0)
+    missing = [word.label for word in maps.prompt.words if not heat[list(word.channels)].any()]
+    if missing:
+        shown = ", ".join(f"“{label[:60]}”" for label in missing[:MOST_MISSING])
+        more = f" and {len(missing) - MOST_MISSING} more words" if len(missing) > MOST_MISSING else ""
+        notes.append(
+            f"The model was never given {shown}{more}, so there are no heat maps of that: the run ended before the step at "
+            "which the prompt comes to it, or the WebUI cut the text off (its setting “Pad prompt/negative prompt (v0)” does)."
+        )
+    return [word for word in words if maps.is_concept(word) or heat[list(maps.prompt.find(word).channels)].any()]
+
+
 def _label(maps: HeatMaps, asked: str) -> str:
     """The label of a word of the prompt, or of a concept. Raises WordNotFound."""
     if maps.is_concept(asked):
@@ -120,7 +145,11 @@ def chosen_layers(maps: HeatMaps, settings: Settings, notes: list[str]) -> HeatM
 
 def mask_of(maps: HeatMaps, word: str | Word, method: str, tau: float) -> Picture:
     """uint8 `[H, W]`, 255 inside. Raises what `HeatMaps.mask` raises."""
-    return maps.mask(word, method, tau=tau).numpy().astype(np.uint8) * 255
+    try:
+        return maps.mask(word, method, tau=tau).numpy().astype(np.uint8) * 255
+    except DetailMissing as error:  # whose text says what to do in Python
+        picture = maps.picture is None and MASK_METHODS[method].edge != "none"
+        raise DetailMissing((NO_PICTURE if picture else NO_SELF_ATTENTION).format(method)) from error
 
 
 def map_of(maps: HeatMaps, word: str | Word, colormap: str) -> Picture:
@@ -181,11 +210,8 @@ def _drawn(maps: HeatMaps, words: list[str], settings: Settings, notes: list[str
                 drawn.append(Drawn("map", word, captioned_map(maps, word, settings.colormap), told))
             if settings.masks:
                 drawn.append(Drawn("mask", word, mask_of(maps, word, settings.method, settings.tau), told))
-        except DetailMissing:
-            notes.append(
-                f"The mask method {settings.method} needs the picture's self-attention, and this run has none (inpaint “only "
-                "masked”, Hypertile or token merging). Choose best or threshold."
-            )
+        except DetailMissing as error:
+            notes.append(str(error))
         except (DaamLensError, cv2.error) as error:
             notes.append(f"“{word}” could not be drawn: {error}")
     return drawn

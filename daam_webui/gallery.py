@@ -44,11 +44,8 @@ class Session(Protocol):
     def heat_maps(self) -> Iterator[tuple[FinishedImage, HeatMaps]]:
         """The maps of every finished picture. Raises NothingRecorded where there are none."""
 
-    def concept_failures(self) -> list[str]:
-        """Why there are no maps of what is not in the prompt, where they were asked for."""
-
-    def live_failures(self) -> list[str]:
-        """Why no heat was shown while it sampled, where it was asked for."""
+    def notes(self) -> list[str]:
+        """What has to be said of the maps, and of what else was asked for, such as why there are no concepts."""
 
 
 class GalleryResult:
@@ -74,7 +71,10 @@ INNER = (
 )
 
 
-NOT_GIVEN = "The model was not given the negative prompt (hosts leave it out at a CFG scale of 1), so it has no heat maps."
+NOT_GIVEN = (
+    "The model was not given the negative prompt, so it has no heat maps: hosts leave it out at a CFG scale of 1, and in steps "
+    "that a setting keeps from it (“Negative Guidance minimum sigma”, “Ignore negative prompt during early sampling”)."
+)
 
 
 def show(session: Session, p: Any, processed: Any, append: bool = True, apart: str = INNER) -> GalleryResult:
@@ -96,12 +96,12 @@ def show(session: Session, p: Any, processed: Any, append: bool = True, apart: s
                 maps, session.settings, drawing.words, finished.seed, prompt, negative, report=drawing.report
             )
             shown.runs.append(kept)
-        shown.notes += [*session.concept_failures(), *session.live_failures()]
+        shown.notes += session.notes()
         if not session.finished and not session.failure:
             shown.notes.append(UNTOLD if processed.images else "No picture was finished, so there are no heat maps.")
     except DaamLensError as error:
         if not session.failure:  # one picture has none, others may have
-            shown.notes += [*session.concept_failures(), *session.live_failures()]
+            shown.notes += session.notes()
         shown.notes.append(str(error))
     except Exception as error:
         logger.error("DAAM Lens could not show its maps", exc_info=error)

@@ -81,7 +81,12 @@ def _add_views(router: APIRouter) -> None:
 
     @router.get("/runs/{run}/detail/{axis}")
     def detail(run: str, axis: Literal["steps", "layers", "frames"]) -> dict[str, Any]:
-        return or_422(detail_data, find_run(run).maps, axis).as_json()
+        maps = find_run(run).maps
+        if axis != "frames" and maps.detail is None:
+            raise HTTPException(
+                422, f"The {axis} of this run were not kept apart. Tick “Steps and layers apart” for the next one."
+            )
+        return or_422(detail_data, maps, axis).as_json()
 
     @router.post("/runs/{run}/mask")
     async def mask(run: str, request: Request) -> Response:

@@ -184,6 +184,10 @@ class PipelineSession:
         """Why no heat was shown while it sampled, where it was asked for."""
         return [self._live.failure] if self._live is not None and self._live.failure and not self.failure else []
 
+    def notes(self) -> list[str]:
+        """What has to be said of what else was asked for."""
+        return [*self.concept_failures(), *self.live_failures()]
+
     def close(self) -> None:
         """Let go of everything that is the host's or large."""
         self.release()

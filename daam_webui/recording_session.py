@@ -32,12 +32,14 @@ from .context_proof import ContextHooks
 from .crop_region import area_of
 from .finished_image import FinishedImage
 from .hosts import UNetCall, WebUI
+from .joined_answers import JoinedAnswers
 from .latent_proof import OTHER_PICTURE
 from .live_preview import LivePreview
 from .prompt_schedule import PromptSchedule
 from .sampling_step import SamplingStep, columns_of, crossattn, sampling_step
 from .schedule import PassTexts, groups
 from .settings import NO_PASS, Settings
+from .text_proof import TextProof
 from .tokenization import engine_of, read
 from .transformer_calls import TransformerHooks, check_frames, family_of
 
@@ -79,6 +81,8 @@ class RecordingSession:
         self._params: weakref.ref[Any] | None = None
         self._pass: tuple[PassTexts, Area] | None = None
         self._step: SamplingStep | None = None
+        self._answers = JoinedAnswers()
+        self._texts: TextProof | None = None
         self._reads_context = False
         self._left_out: set[int] = set()
         self._concepts: ConceptTexts | Exception | None = None
@@ -99,6 +103,19 @@ class RecordingSession:
             except Exception as error:
                 self._concepts = error
 
+    def prove_texts(self, p: Any) -> None:
+        """Make sure of what the prompts of the batch that comes are read as, where the host's own parser may not read them."""
+        self._texts = None
+        if self.failure or not self.host.reads_otherwise() or family_of(self.host.unet(p.sd_model), p.sd_model) is not None:
+            return
+        try:
+            passes = [
+                self.host.pass_texts(p, second) for second in ((False, True) if getattr(p, "enable_hr", False) else (False,))
+            ]
+            self._texts = TextProof(self.host, p.sd_model, passes, self.settings.negative)
+        except Exception as error:
+            self.fail(error)
+
     def concept_failures(self) -> list[str]:
         """Why there are no concepts, a sentence for each batch that has none."""
         return [why for batch in self._batches.values() if (why := batch.recording.concept_failure)]
@@ -106,6 +123,10 @@ class RecordingSession:
     def live_failures(self) -> list[str]:
         """Why no heat was shown while it sampled, where it was asked for."""
         return [self._live.failure] if self._live is not None and self._live.failure else []
+
+    def notes(self) -> list[str]:
+        """What has to be said of the maps, and of what else was asked for."""
+        return [*self.concept_failures(), *self.live_failures(), *self._answers.notes()]
 
     # -- the sampler ------------------------------------------------------------------------------------------------
 
@@ -150,6 +171,8 @@ class RecordingSession:
         if self._step is None:
             self._step = sampling_step(params, *self._pass)
             batch.begin_step(self._step)
+            if self._texts is not None:
+                self._texts.require(self._step, params.denoiser.p.sd_model)
         context = None if context is None else columns_of(context)
         size = (latent[-2], latent[-1])
         options = given.get("transformer_options") or {}
@@ -170,8 +193,14 @@ class RecordingSession:
             self._transformer[1].end()
             self._batch.end_call()
 
+    def begin_answers(self, answers: Tensor) -> None:
+        """The model has answered, `[rows, c, h, w]`; other extensions may change that now."""
+        if self._step is not None and not self.failure and any(label.group for label in self._step.rows):
+            self._answers.begin(answers)
+
     def end_step(self) -> None:
         """The prediction is there."""
+        self._answers.end()
         step, batch = self._step, self._batch
         self._params = self._step = None
         if batch is None or step is None or self.failure:

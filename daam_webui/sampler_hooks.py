@@ -93,6 +93,15 @@ def attach(params: Any) -> None:
         session.fail(error)
 
 
+def answered(params: Any) -> None:
+    """`on_cfg_denoised`, where the host has it: the model has answered to each row."""
+    if _attached is not None:
+        try:
+            _attached.session.begin_answers(params.x)
+        except Exception as error:
+            _attached.session.fail(error)
+
+
 def finish(_params: Any) -> None:
     """`on_cfg_after_cfg`: the prediction is there."""
     session = detach()

@@ -13,9 +13,11 @@ from daam_core.errors import DaamLensError
 from . import hosts
 from . import sampler_hooks as hook
 from .gallery import show
+from .gallery_runs import CHANGES, Upscaled
 from .nested_runs import is_inner_run
 from .plot_overrides import asked_by_plot, with_overrides
 from .recording_session import RecordingSession
+from .recording_store import MOST_RUNS
 from .settings import INFOTEXT, NOTE_FIELD, RUNS_FIELD, Settings
 
 logger = logging.getLogger("daam_lens")
@@ -79,6 +81,7 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
         session = hook.session_of(p)
         if session is not None:
             session.encode_concepts(p.sd_model)
+            session.prove_texts(p)
 
     def postprocess_image_after_composite(self, p: Any, pp: Any, *args: Any) -> None:
         session = hook.session_of(p)
@@ -88,7 +91,7 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
 
     def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
         hook.detach()
-        session, inner = hook.session_of(p), False
+        session, inner, runs = hook.session_of(p), False, list[str]()
         notes = [p.daam_lens_note] if getattr(p, "daam_lens_note", "") else []
         if session is not None:
             before = len(processed.images)
@@ -100,8 +103,14 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
                 _first(processed, before)
             session.close()
             hook.open_session(p, None)
-            if shown.runs:
-                p.extra_generation_params[RUNS_FIELD] = ", ".join(run.id for run in shown.runs)
+            runs = [run.id for run in shown.runs]
+            if not inner and not plotted:  # img2img's batch of a folder runs one processing object file by file
+                runs = p.daam_lens_runs = [*getattr(p, "daam_lens_runs", ()), *runs][-MOST_RUNS:]
+            if runs:
+                p.extra_generation_params[RUNS_FIELD] = ", ".join(runs)
+        if getattr(p, "txt2img_upscale", False):
+            beside = hosts.page_host().keeps_upscaled()
+            CHANGES.note(str(processed.info), Upscaled(int(processed.seed), "".join(runs[:1]), beside))
         if notes:
             processed.comments += "".join(f"\n{note}" for note in notes)
             if inner:  # the script's own result reads the comments that stand at the processing object
@@ -135,6 +144,7 @@ def register() -> None:
     from . import xyz
 
     script_callbacks.on_cfg_denoiser(hook.attach)
+    script_callbacks.on_cfg_denoised(hook.answered)
     script_callbacks.on_cfg_after_cfg(hook.finish)
     script_callbacks.on_script_unloaded(hook.detach)
     script_callbacks.on_before_ui(xyz.add_axes)

@@ -15,9 +15,10 @@ from daam_core.errors import BadArgument, DaamLensError
 
 from . import hosts
 from .drawing import chosen_layers, mask_of
+from .gallery_runs import params_of, runs_of
 from .recording_store import RECORDINGS, StoredRecording
 from .report_html import report_html
-from .settings import NOTE_FIELD, RUNS_FIELD
+from .settings import NOTE_FIELD
 
 SEPARATOR = " · "
 _FOUR_BYTES = 4
@@ -32,7 +33,7 @@ def refresh(info: str) -> list[Any]:
     Args:
         info: the host's JSON about the pictures that stand in this page's gallery.
     """
-    runs, note = _runs_of(info), _params(info).get(NOTE_FIELD, "")
+    runs, note = runs_of(info), params_of(info).get(NOTE_FIELD, "")
     parts = [report_html(None, [note] if note else [])]
     for number, run in enumerate(runs, 1):
         if run.settings.report and run.words:
@@ -48,7 +49,7 @@ def refresh(info: str) -> list[Any]:
 def send(choice: str | None, info: str) -> Sent:
     """The mask of a chosen word; the settings of the run make it."""
     try:
-        run, word = _chosen(choice, _runs_of(info))
+        run, word = _chosen(choice, runs_of(info))
         maps = chosen_layers(run.maps, run.settings, [])
         mask = mask_of(maps, word, run.settings.method, run.settings.tau)
     except DaamLensError as error:
@@ -120,20 +121,6 @@ def _chosen(choice: str | None, runs: list[StoredRecording]) -> tuple[StoredReco
 def _word(run: StoredRecording, name: str) -> str:
     """The word that is called so in a list."""
     return dict(zip(_names(run), run.words, strict=True)).get(name, name)
-
-
-def _params(info: str) -> dict[str, Any]:
-    try:
-        found = json.loads(info or "{}").get("extra_generation_params")
-    except (ValueError, AttributeError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _runs_of(info: str) -> list[StoredRecording]:
-    """The runs whose pictures stand in the gallery, those that were dropped for newer ones left out."""
-    ids = str(_params(info).get(RUNS_FIELD, "")).split(", ")
-    return [run for id in ids if (run := RECORDINGS.find(id)) is not None]
 
 
 def _nothing(why: str) -> Sent:

@@ -44,12 +44,13 @@ class ReportThresholds:
     Attributes:
         margin: by how much of the strongest peak a word must lead the other nouns for a place to be its own, 0..1.
         won: a word that has fewer of the picture's places than this may be missing, 0..1.
-        apart: two words of which neither leads the other anywhere by this part of their stronger peak share their places.
+        led: two words of which one leads the other, by that margin, at fewer of the picture's places than this share their
+            places, 0..1.
     """
 
     margin: float = 0.25
-    won: float = 0.02
-    apart: float = 0.35
+    won: float = 0.03
+    led: float = 0.022
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,9 @@ def prompt_report(
     """What each word of a prompt did to the picture; content words by default.
 
     Objects that may be missing: words for objects whose late map (steps weighted by j squared) exceeds that of every other
-    such word by `thresholds.margin` of the strongest peak at fewer than `thresholds.won` of all places. One object alone has
-    nothing to lose to, and is never called missing.
+    such word by `thresholds.margin` of the strongest peak at fewer than `thresholds.won` of all places. Each map counts from
+    its own lowest value: how strongly a word attends everywhere says nothing of where it is. One object alone has nothing to
+    lose to, and is never called missing.
 
     Example:
         >>> prompt_report(maps).neglected
@@ -150,7 +152,7 @@ def prompt_report(
         spread = float(masks[i].float().mean())
         reports.append(WordReport(name, part, float(peak[i]), float(contrast[i]), spread, closest, won.get(i), rival))
     missing = tuple(r.word for r in reports if r.won is not None and r.won < limits.won)
-    shared = [] if late is None else np.argwhere(np.triu(separation(late) < limits.apart, 1))[:MOST_PAIRS].tolist()
+    shared = [] if late is None else np.argwhere(np.triu(led_places(late, limits.margin) < limits.led, 1))[:MOST_PAIRS].tolist()
     entangled = [(objects[a], objects[b]) for a, b in shared]
     return PromptReport(tuple(reports), missing, tuple((names[a], names[b], float(pairs[a, b])) for a, b in entangled))
 
@@ -171,8 +173,10 @@ def objects_among(maps: HeatMaps, names: Sequence[str]) -> list[int]:
 
 
 def late_maps(maps: HeatMaps, names: Sequence[str]) -> Tensor:
-    """The maps of Eq. 6 with step j = 1, 2, … weighted by j squared: float32 `[words, h, w]`, at the recording's grid."""
-    return maps.mask_inputs(list(names), None, maps.grid).time_weighted.clamp(min=0)
+    """The maps of Eq. 6 with step j = 1, 2, … weighted by j squared, each less its lowest value: float32 `[words, h, w]`, at
+    the recording's grid."""
+    heat = maps.mask_inputs(list(names), None, maps.grid).time_weighted.clamp(min=0)
+    return heat - heat.amin((1, 2), keepdim=True)
 
 
 def won_places(late: Tensor, margin: float) -> list[float]:
@@ -182,14 +186,13 @@ def won_places(late: Tensor, margin: float) -> list[float]:
     return [float((late[i] - _others(late, i) > least).float().mean()) for i in range(len(late))]
 
 
-def separation(late: Tensor) -> NDArray[np.float64]:
-    """How far two words lead each other at their best: float64 `[words, words]`, min over both of max(own - other), as a part
-    of the higher of their two peaks; 0 where both are zero."""
-    flat = late.flatten(1).double()
-    lead = torch.stack([(one - flat).amax(1) for one in flat])
-    peak = flat.amax(1)
-    higher = torch.maximum(peak[:, None], peak[None]).clamp(min=torch.finfo(torch.float64).tiny)
-    found: NDArray[np.float64] = (torch.minimum(lead, lead.T) / higher).numpy()
+def led_places(late: Tensor, margin: float) -> NDArray[np.float64]:
+    """Of every two of `[words, h, w]`, the part of all places where one exceeds the other by `margin` of the highest value of
+    all, of the one that does so at fewer: float64 `[words, words]`, 0..1."""
+    flat = late.flatten(1)
+    least = margin * flat.max()
+    leads = torch.stack([((one - flat) > least).double().mean(1) for one in flat])
+    found: NDArray[np.float64] = torch.minimum(leads, leads.T).numpy()
     return found
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import BadArgument, quoted
-from .prompt_report import ReportThresholds, late_maps, separation, won_places
+from .prompt_report import ReportThresholds, late_maps, led_places, won_places
 
 if TYPE_CHECKING:
     from .heatmaps import HeatMaps
@@ -22,10 +22,11 @@ MOST_FALSE = 0.05
 
 @dataclass(frozen=True)
 class Measured:
-    """One picture: each noun's part of the places and whether it is there; each pair's separation and whether both are."""
+    """One picture: each noun's part of the places and whether it is there; each pair's (see `led_places`) and whether both
+    are."""
 
     won: tuple[tuple[float, bool], ...]
-    apart: tuple[tuple[float, bool], ...]
+    led: tuple[tuple[float, bool], ...]
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ def measure(maps: HeatMaps, present: Mapping[str, bool], margin: float = ReportT
         raise BadArgument(f"{quoted(first, 60)} and {quoted(second, 60)} are names of one object; tell of it once.")
     late = late_maps(maps, names)
     won = tuple(zip(won_places(late, margin), present.values(), strict=True))
-    apart = separation(late)
+    led = led_places(late, margin)
     count = range(len(names))
-    pairs = tuple((float(apart[a, b]), present[names[a]] and present[names[b]]) for a in count for b in count if a < b)
+    pairs = tuple((float(led[a, b]), present[names[a]] and present[names[b]]) for a in count for b in count if a < b)
     return Measured(won, pairs)
 
 
@@ -96,11 +97,11 @@ def fit(pictures: Sequence[Measured], most_false: float = MOST_FALSE) -> ReportF
         )
     tune, report = pictures[::2], pictures[1::2]
     won = cut_below([value for one in tune for value in one.won], most_false)
-    apart = cut_below([value for one in tune for value in one.apart], most_false)
+    led = cut_below([value for one in tune for value in one.led], most_false)
     return ReportFit(
-        ReportThresholds(won=won, apart=apart),
+        ReportThresholds(won=won, led=led),
         rates([value for one in report for value in one.won], won),
-        rates([value for one in report for value in one.apart], apart),
+        rates([value for one in report for value in one.led], led),
     )
 
 

@@ -18,6 +18,12 @@ from ..sampling_step import SamplingStep, crossattn
 from ..schedule import PassTexts, pass_texts
 from .protocol import UNetCall, WebUI
 
+_PARSER = (
+    "get_multicond_prompt_list", "get_learned_conditioning_prompt_schedules", "get_learned_conditioning",
+    "get_multicond_learned_conditioning", "reconstruct_cond_batch", "reconstruct_multicond_batch",
+)  # fmt: skip
+"""The functions of the host's `prompt_parser` between a prompt and what is sampled."""
+
 
 class A1111(WebUI):
     """What the others inherit where they do not differ."""
@@ -41,6 +47,12 @@ class A1111(WebUI):
         if not second:
             return first, None, old
         return first, _calls(getattr(p, "hr_sampler_name", None) or p.sampler_name, p.hr_second_pass_steps or p.steps), old
+
+    def reads_otherwise(self) -> bool:
+        from modules import prompt_parser
+
+        functions = (getattr(prompt_parser, name, None) for name in _PARSER)
+        return any(getattr(one, "__globals__", None) is not vars(prompt_parser) for one in functions)
 
     def unet(self, model: Any) -> nn.Module:
         found: nn.Module = model.model.diffusion_model
@@ -109,6 +121,11 @@ class A1111(WebUI):
         from modules import shared
 
         return bool(getattr(shared.opts, "send_size", True))
+
+    def keeps_upscaled(self) -> bool:
+        from modules import shared
+
+        return bool(getattr(shared.opts, "hires_button_gallery_insert", False))
 
     def reads_concepts(self) -> bool:
         return True

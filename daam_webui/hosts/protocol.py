@@ -44,6 +44,10 @@ class PageHost(Protocol):
     def sends_size(self) -> bool:
         """Whether a picture that is sent to another tab takes its size along (the host's own setting)."""
 
+    def keeps_upscaled(self) -> bool:
+        """Whether the gallery's button for hires fix puts its picture beside the one that it is made of (the host's own
+        setting), and not in its place."""
+
     def reads_concepts(self) -> bool:
         """Whether words that are not in the prompt are read here."""
 
@@ -81,6 +85,9 @@ class WebUI(PageHost, Protocol):
     def pass_texts(self, p: Any, second: bool) -> PassTexts:
         """Which text each picture of this batch is told at each step, in the host's own reading; of the second pass of
         hires fix, or of the first."""
+
+    def reads_otherwise(self) -> bool:
+        """Whether an extension stands in the place of a function of the host's parser of prompts."""
 
     def unet(self, model: Any) -> nn.Module:
         """The UNet of a loaded checkpoint."""

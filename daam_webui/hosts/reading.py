@@ -94,6 +94,7 @@ def _reading(picture: Image, prompt: str, levels: Sequence[float], seed: int, se
 
         def setup_conds(self) -> None:
             session.encode_concepts(self.sd_model)
+            session.prove_texts(self)
             super().setup_conds()
 
         def sample(self, conditioning: Any, unconditional_conditioning: Any, *_: Any, **__: Any) -> Any:

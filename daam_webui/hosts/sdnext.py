@@ -106,6 +106,9 @@ class SDNext(PageHost):
     def sends_size(self) -> bool:
         return True  # the host's setting is hidden, and off
 
+    def keeps_upscaled(self) -> bool:
+        return False
+
     def reads_concepts(self) -> bool:
         return False
 

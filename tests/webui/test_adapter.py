@@ -6,7 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from daam_core import HeatMaps
-from daam_core.errors import BadArgument, BadPrompt, NothingRecorded, UnsupportedModel
+from daam_core.errors import BadArgument, BadPrompt, DetailMissing, NothingRecorded, UnsupportedModel
 from daam_core.maps.data import LayerInfo, RecordedImage
 from daam_core.maps.prompt_report import prompt_report
 from daam_core.prompt.prompt import Prompt
@@ -24,7 +24,7 @@ from daam_core.render import text
 from daam_webui import drawing, hosts, options
 from daam_webui.batch_rows import Label, in_chunks, in_order, runs_of, stray
 from daam_webui.crop_region import area_of
-from daam_webui.drawing import draw
+from daam_webui.drawing import draw, mask_of
 from daam_webui.hosts.a1111 import A1111
 from daam_webui.hosts.forge import Forge
 from daam_webui.hosts.forge_neo import ForgeNeo
@@ -328,6 +328,31 @@ def test_many_unknown_words_are_a_few_sentences() -> None:
     look = draw(maps, Settings(True, words=", ".join(["house", *(f"zebra{i}" for i in range(2000))])))
     assert look.words == ["house"] and len(look.notes) == 9
     assert look.notes[-1] == "1992 more of the words that were asked for have no maps either."
+
+
+def test_a_word_that_the_model_was_never_given_is_told_and_not_drawn() -> None:
+    """Prompt editing whose step was not reached; a negative prompt that AUTOMATIC1111 cut off. Its map was black."""
+    maps = maps_of(words_prompt("a red house blue"))
+    sums = maps.sums[16, 16]
+    sums[list(maps.prompt.find("blue").channels)] = 0
+    look = draw(replace(maps, sides={**maps.sides, "negative": maps.sides["prompt"]}), Settings(True, negative=True))
+    assert look.words == ["red", "house"] and [d.word for d in look.drawn if "negative" in d.word] == [
+        "negative: red",
+        "negative: house",
+    ]
+    (note,) = look.notes
+    assert note.startswith("The model was never given “blue”, so there are no heat maps of that")
+    sums[:] = 0
+    look = draw(maps, Settings(True, words="red house"))
+    assert "“a”, “red”, “house”, “blue”, so" in look.notes[0] and not look.words
+
+
+@pytest.mark.parametrize(("method", "said"), [("walk", "needs the picture's self-attention"), ("guided", "follows the edges")])
+def test_a_mask_that_cannot_be_made_says_what_to_choose_here(method: str, said: str) -> None:
+    """“Send mask to inpaint” and the API showed the sentence for those who write Python."""
+    maps = replace(maps_of(words_prompt("a red house")), picture=None)
+    with pytest.raises(DetailMissing, match=rf"^The mask method {method} {said}[^`]*Choose best or threshold\.$"):
+        mask_of(maps, "house", method, 0.4)
 
 
 def test_a_word_that_may_be_missing_covers_nothing() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from daam_webui.joined_answers import REGIONS
+
 from .hosts import encoded
 from .running import Live, Result, whole
 
@@ -78,10 +80,11 @@ def test_prompts_by_region_are_refused(live: Live) -> None:
 
 
 def test_prompts_by_region_in_the_latent_are_read(live: Live) -> None:
-    """Regional Prompter, Latent mode: each region is a prompt of its own, as with AND."""
+    """Regional Prompter, Latent mode: each region is a prompt of its own, as with AND, whose answer is used there alone."""
     first = [True, False, "Matrix", "Columns", "Mask", "Prompt", "1,1", "0.2", False, False, False, "Latent"]
     seen = beside(live, "Regional Prompter", first, prompt="a red house BREAK a green tree")
     assert {"house", "tree"} <= set(seen.maps[0].words)
+    assert live.name != "a1111" or REGIONS in seen.note
 
 
 def test_negative_words_in_the_prompt_are_refused(live: Live) -> None:

@@ -28,7 +28,7 @@ from daam_webui.read_picture import Reading, read_picture
 from daam_webui.recording_session import RecordingSession
 from daam_webui.recording_store import RECORDINGS
 from daam_webui.schedule import PassTexts
-from daam_webui.settings import Settings
+from daam_webui.settings import RUNS_FIELD, Settings
 
 from .test_adapter import maps_of, words_prompt
 
@@ -60,10 +60,7 @@ class Finished:
     def heat_maps(self) -> Iterator[tuple[FinishedImage, HeatMaps]]:
         yield self.finished[0], maps_of(words_prompt("a red house"))
 
-    def concept_failures(self) -> list[str]:
-        return []
-
-    def live_failures(self) -> list[str]:
+    def notes(self) -> list[str]:
         return []
 
 
@@ -145,6 +142,25 @@ def test_a_stopped_run_of_sdnext_keeps_its_maps_and_is_told(monkeypatch: pytest.
         assert ("No picture was finished" in note) == (not finished)
         script._left(p)  # a run without us
         assert p.extra_generation_params["DAAM Lens note"] == note
+
+
+def test_the_pictures_of_a_folder_are_all_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """img2img's batch runs one processing object file by file, and shows them all; the last one's words stood below."""
+    with _imported(monkeypatch, "daam_webui.script", SimpleNamespace(scripts=SimpleNamespace(Script=object))) as script:
+        lens = script.DaamLensScript()
+        p, _ = results()
+        p.extra_generation_params, each = {}, []
+        for _ in range(3):
+            processed = results()[1]
+            processed.comments, each = "", [*each, p.extra_generation_params.get(RUNS_FIELD, "")]
+            lens.before_process(p, False)
+            assert RUNS_FIELD not in p.extra_generation_params, "in the next picture's infotext"
+            session: Any = Finished()
+            session.close = lambda: None
+            hook.open_session(p, session)
+            lens.postprocess(p, processed)
+        runs = p.extra_generation_params[RUNS_FIELD].split(", ")
+        assert len(set(runs)) == 3 and each[1:] == [runs[0], ", ".join(runs[:2])]
 
 
 @contextmanager

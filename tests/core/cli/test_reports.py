@@ -67,12 +67,19 @@ def test_annotations_are_checked(tmp_path: Path, text: str, sentence: str) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "{}", '{"margin": 2, "won": 0.1, "apart": 0.1}', '{"margin": true, "won": 0, "apart": 0}']
+    "text",
+    [
+        "[]",
+        "{}",
+        '{"margin": 2, "won": 0.1, "led": 0.1}',
+        '{"margin": true, "won": 0, "led": 0}',
+        '{"margin": 0.2, "won": 0, "apart": 0}',
+    ],
 )
 def test_thresholds_are_checked(tmp_path: Path, text: str) -> None:
     path = tmp_path / "limits.json"
     path.write_text(text)
-    with pytest.raises(BadArgument, match="must hold apart, margin, won"):
+    with pytest.raises(BadArgument, match="must hold led, margin, won"):
         read_thresholds(path)
     for broken in ("{", "[" * 60_000, '{"a":' * 12_000, "1" * 5000):
         path.write_text(broken)

@@ -11,8 +11,8 @@ from daam_core.maps.prompt_report import (
     PromptReport,
     ReportThresholds,
     WordReport,
+    led_places,
     prompt_report,
-    separation,
     won_places,
 )
 from daam_core.maps.statistics import mean_probability
@@ -110,16 +110,27 @@ def test_two_names_of_one_object_do_not_lose_to_each_other(names: list[str]) -> 
     assert len({row.word.lower() for row in report.words}) == len(report.words)
 
 
-def test_won_places_and_separation_by_hand() -> None:
+def test_won_and_led_places_by_hand() -> None:
     late = torch.tensor([[[4.0, 3.0, 0.0]], [[0.0, 2.5, 2.0]], [[0.0, 0.0, 0.5]]])
     # margin 0.25 x 4 = 1: the first leads by 4 and 0.5 and not at all, the second by 1.5 at the last place.
     assert won_places(late, 0.25) == pytest.approx([1 / 3, 1 / 3, 0.0])
-    apart = separation(late)
-    assert apart[0, 1] == pytest.approx(min(4.0, 2.0) / 4.0)
-    assert apart[0, 2] == apart[2, 0] == pytest.approx(0.5 / 4.0)
-    assert apart[1, 2] == 0.0  # the third nowhere leads the second
-    assert np.array_equal(apart.diagonal(), np.zeros(3))
-    assert not separation(torch.zeros(2, 1, 3)).any()
+    led = led_places(late, 0.25)
+    assert led[0, 1] == led[1, 0] == pytest.approx(1 / 3)  # the first at one place, the second at the last
+    assert led[0, 2] == 0.0  # the first leads at two, the third by no more than 0.5
+    assert led_places(late, 0.1)[0, 2] == pytest.approx(1 / 3)
+    assert np.array_equal(led.diagonal(), np.zeros(3))
+    assert not led_places(torch.zeros(2, 1, 3), 0.25).any()
+
+
+def test_what_a_word_attends_everywhere_says_nothing_of_where_it_is() -> None:
+    """The house attends to the whole picture, most to its own half; the tree to its own half alone, less than the house
+    does there. Each has its half, and nothing is missing."""
+    report = prompt_report(drawn(house=1.0 + 0.5 * left(), tree=0.6 * right()))
+    won = {row.word: row.won for row in report.words}
+    assert won["house"] == won["tree"] == pytest.approx(0.5)
+    assert report.notes() == []
+    even = prompt_report(drawn(house=torch.full(GRID, 1.0), tree=0.6 * right()))
+    assert even.neglected == ("house",)
 
 
 def test_a_missing_noun_without_a_known_winner() -> None:

@@ -13,7 +13,7 @@ from .test_statistics import drawn, left, right
 def test_a_picture_is_measured_by_its_nouns() -> None:
     found = measure(drawn(house=left(), tree=right()), {"house": True, "tree": False})
     assert found.won == ((pytest.approx(0.5), True), (pytest.approx(0.5), False))
-    assert found.apart == ((pytest.approx(1.0), False),)
+    assert found.led == ((pytest.approx(0.5), False),)
     with pytest.raises(BadArgument, match="at least two words, not 1"):
         measure(drawn(), {"house": True})
 
@@ -39,7 +39,7 @@ def test_the_half_that_is_counted_chose_nothing() -> None:
     tune = Measured(((0.30, True), (0.01, False)), ((0.4, True),))
     other = Measured(((0.10, True), (0.02, False)), ((0.5, False),))
     found = fit([tune, other])
-    assert found.thresholds.won == 0.30 and found.thresholds.apart == 0.4
+    assert found.thresholds.won == 0.30 and found.thresholds.led == 0.4
     assert (found.words.found, found.words.false) == (1.0, 1.0)
     assert (found.pairs.found, found.pairs.false) == (0.0, None)
     assert found.lines() == [
