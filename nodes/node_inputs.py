@@ -21,6 +21,7 @@ from ..daam_core.errors import BadArgument, quoted
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.prompt.concepts import Concept
 
+
 class Node(io.ComfyNode):
     """A node whose inputs are checked, see `check_input`."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..daam_core.errors import BadArgument, quoted
@@ -30,11 +32,32 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def records_in(folder: Path, kind: str) -> list[str]:
-    """All safetensors files below a folder as `"name [kind]"`, newest first; without those whose names are no text."""
-    if not folder.is_dir():
-        return []
-    found = [path for path in folder.rglob(f"*{SUFFIX}") if path.is_file() and path.resolve().is_relative_to(folder.resolve())]
-    # A broken character in a sentence ends ComfyUI's queue.
-    found = [path for path in found if not LONE_SURROGATES.search(str(path))]
-    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    return [f"{path.relative_to(folder).as_posix()} [{kind}]" for path in found]
+    """All safetensors files below a folder as `"name [kind]"`, newest first; without those whose names are no text.
+
+    ComfyUI asks for the list several times for each queued graph, and a folder may hold tens of thousands of files: a path is
+    followed only where it is a link.
+    """
+    root = folder.resolve()
+    found = []
+    for file in _files_below(root):
+        try:
+            inside_root = not file.is_symlink() or Path(file.path).resolve().is_relative_to(root)
+            if inside_root and file.is_file() and not LONE_SURROGATES.search(file.path):  # it would end ComfyUI's queue
+                found.append((file.stat().st_mtime, Path(file.path).relative_to(root).as_posix()))
+        except (OSError, RuntimeError):  # gone meanwhile, or a link that leads back to itself
+            continue
+    found.sort(key=lambda one: one[0], reverse=True)
+    return [f"{name} [{kind}]" for _, name in found]
+
+
+def _files_below(root: Path) -> Iterator[os.DirEntry[str]]:
+    """Everything called as a record below a folder; folders that may not be read, and links to folders, are left out."""
+    ahead = [str(root)]
+    while ahead:
+        try:
+            with os.scandir(ahead.pop()) as entries:
+                listed = list(entries)
+        except OSError:
+            continue
+        ahead += [entry.path for entry in listed if entry.is_dir(follow_symlinks=False)]
+        yield from (entry for entry in listed if entry.name.endswith(SUFFIX))

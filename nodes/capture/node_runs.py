@@ -7,7 +7,7 @@ each other (a grid of seeds, a batch that a node takes apart) are told from thes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor
 _MOST_RUNS = 16
 """Earlier runs of one node that are compared with: of regions by turns, those of one step."""
 _MOST_VALUES = 4096
+_MOST_PICTURES = 8
+"""So many of a batch are compared one by one with those of a batch of another size."""
 _GRID = 8
 _SHARE = 0.02
 """Of the values that are compared, how many must be another run's: of half-precision latents a thousandth is by chance."""
@@ -33,14 +35,21 @@ class _Latent:
     Attributes:
         values: some, evenly spread, `[at most _MOST_VALUES]`.
         places: means over the parts of each picture, `[images x channels, _GRID x _GRID]`; None of what has no places.
+        pictures: the first of a batch, each by itself.
     """
 
     shape: tuple[int, ...]
     values: Tensor
     places: Tensor | None
+    pictures: tuple[_Latent, ...] = ()
 
     @classmethod
-    def of(cls, latent: Tensor) -> _Latent:
+    def of(cls, batch: Tensor) -> _Latent:
+        alone = tuple(cls._of(picture[None]) for picture in batch[:_MOST_PICTURES])
+        return replace(cls._of(batch), pictures=alone)
+
+    @classmethod
+    def _of(cls, latent: Tensor) -> _Latent:
         flat, places = latent.detach().reshape(-1), None
         picked = torch.linspace(0, len(flat) - 1, min(len(flat), _MOST_VALUES), dtype=torch.float64).long()
         if latent.dim() > 3:
@@ -91,8 +100,16 @@ class NodeRuns:
 
 
 def _goes_into(run: _Run, given: _Latent) -> bool:
-    """Whether another run begins with what a run made: some of its very values, or all of them enlarged or changed a little."""
+    """Whether another run begins with what a run made, or with pictures of it (one of a batch, or a batch of the same one)."""
     begun, made = run.begun, run.made
+    if made.shape[0] == given.shape[0]:
+        return _becomes(begun, made, given)
+    pairs = list(zip(begun.pictures, made.pictures, strict=False))
+    return any(_becomes(before, after, picture) for before, after in pairs for picture in given.pictures)
+
+
+def _becomes(begun: _Latent, made: _Latent, given: _Latent) -> bool:
+    """Whether `given` is what was made of `begun`: some of its very values, or all of them enlarged or changed a little."""
     if begun.shape == made.shape == given.shape:
         own = (given.values == made.values) & (made.values != begun.values)
         if float(own.double().mean()) > _SHARE:

@@ -98,7 +98,7 @@ class EncodingCache:
         a word's) and that is `context` `[1, columns, d]` otherwise.
 
         A column depends on all tokens before it, so the last one of each chunk says that the tokens are these; most of the
-        others have to be the same, too.
+        others have to be the same, too. Columns out of another known text (a node that swaps words) say that text's words.
         """
         known = [key for key in self._columns if key[0] == context.shape[1]]
         if not known or context.shape[0] != 1:
@@ -107,8 +107,11 @@ class EncodingCache:
         ends = range(CHUNK - 1, len(columns), CHUNK)
         for key in reversed(known):
             own = self._columns[key]
-            same = sum(one == other for one, other in zip(own, columns, strict=True))
-            if all(own[i] == columns[i] for i in ends) and len(columns) % CHUNK == 0 and 2 * same > len(columns):
+            exchanged = [other for one, other in zip(own, columns, strict=True) if one != other]
+            ended = len(columns) % CHUNK == 0 and all(own[i] == columns[i] for i in ends)
+            if not ended or 2 * len(exchanged) >= len(columns):
+                continue
+            if all(set(exchanged).isdisjoint(others) for others in self._columns.values()):
                 return self._prompts[key]
         return None
 

@@ -183,10 +183,16 @@ def _one_of(found: Mapping[Source, _Kept], among: Sequence[RecordInGraph]) -> _K
     if len({source.inputs for source in left}) == 1:  # of two that keep the same, the last one is as good
         return found[left[-1]]
     nodes = " and ".join(dict.fromkeys(f"#{source.node}" if source.node else "of another program" for source in left))
+    one = len({source.node for source in left}) == 1 and left[0].node in here
+    advice = (
+        "It is one node whose options came from another one (a list, a number that changes): type them in, or give each run "
+        "another seed."
+        if one
+        else "Let this latent come from the sampler of one Record node alone, or give the samplers different seeds."
+    )
     raise NothingRecorded(
         f"{len(left)} recordings of this very picture are kept, with different options (Record {nodes}), and the graph does "
-        "not tell which one is meant. Let this latent come from the sampler of one Record node alone, or give the samplers "
-        "different seeds."
+        f"not tell which one is meant. {advice}"
     )
 
 

@@ -107,6 +107,22 @@ def test_an_encoding_with_exchanged_columns_keeps_its_words(pack: Pack) -> None:
     assert columns.context_prompt(None, face).labels[:2] == ["0", "1"], "little is the same"
 
 
+def test_words_swapped_for_those_of_another_text_are_not_the_first_one_s(pack: Pack) -> None:
+    """The column of a word out of another encoding; beside it, a face in an encoding whose other columns are known twice."""
+    memory, columns = pack("nodes.capture.prompt_tokens"), pack("nodes.capture.context_alignment")
+    generator = torch.Generator().manual_seed(21)
+    house, tree = torch.randn(1, 77, 4, generator=generator), torch.randn(1, 77, 4, generator=generator)
+    emphasized = house.clone()
+    emphasized[:, 1] *= 1.3
+    for context, ids in ((emphasized, [2, 3]), (house, [2, 3]), (tree, [2, 4])):
+        memory.ENCODINGS.keep(context, read(pack, {"l": [chunk(ids)]}))
+    swapped, face = house.clone(), emphasized.clone()
+    swapped[:, 2] = tree[:, 2]
+    face[:, 2] += 1
+    assert columns.context_prompt(None, swapped).labels[:2] == ["0", "1"]
+    assert columns.context_prompt(None, face).labels == ["red", "house"]
+
+
 def test_nothing_known_is_counted(pack: Pack) -> None:
     prompt = pack("nodes.capture.context_alignment").context_prompt(None, torch.rand(1, 5, 4))
     assert prompt.labels == ["0", "1", "2", "3", "4"]

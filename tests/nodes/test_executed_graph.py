@@ -123,6 +123,14 @@ def test_one_record_whose_linked_input_was_changed(pack: Pack) -> None:
         store.find(latent, among=graphs.records_before(concepts("nobody's"), "7", "latent"))
 
 
+def test_one_record_whose_options_came_as_a_list(pack: Pack) -> None:
+    """One node is told what it can do; that its latent should come from one Record alone was no advice."""
+    own = pack("nodes.capture.recording_store")
+    store, latent = stored(pack, ("3", True), ("3", False))
+    with pytest.raises(pack("daam_core.errors").NothingRecorded, match=r"one node whose options came .* type them in"):
+        store.find(latent, among=[own.RecordInGraph("3", {}, {"negative": "a list"})])
+
+
 def test_digests_of_loops_and_long_graphs_end(pack: Pack) -> None:
     digests = pack("nodes.executed_graph").digests
     looped = {"1": {"class_type": "A", "inputs": {"x": ["2", 0]}}, "2": {"class_type": "B", "inputs": {"x": ["1", 0]}}}

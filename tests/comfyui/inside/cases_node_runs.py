@@ -79,6 +79,19 @@ def case_enlarged_by_nodes() -> None:
             assert not _note(next(passes))
 
 
+def case_a_batch_of_one_picture_and_one_of_a_batch() -> None:
+    """Variations of what a first run composed (KSampler Variations of ComfyUI_essentials), and one of them refined."""
+    model, encoder = listen(unet("sd15"), clip("sd15"))
+    text, none = encode(encoder, PROMPT), encode(encoder, "")
+    with CurrentNodeContext("run", "3", 0):
+        first = ksampler(model, text, none, empty(64, 64))
+        several = ksampler(model, text, none, {"samples": first.repeat(3, 1, 1, 1)}, denoise=0.5, seed=7)
+        one = ksampler(model, text, none, {"samples": several[1:2]}, denoise=0.5, seed=8)
+        others = ksampler(model, text, none, empty(64, 64, 2), seed=9)
+    assert not _note(first) and not _note(others)
+    assert _says(2) in _note(several) and _says(3) in _note(one)
+
+
 def case_runs_that_have_nothing_to_do_with_each_other() -> None:
     """One node: a grid of seeds from an empty latent, the same picture painted over twice, a film's pictures one by one."""
     model, encoder = listen(unet("sd15"), clip("sd15"))

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from cases_nodes import NODES, painted, refused, run
 
-
 FIELDS = {"STRING": "a text", "INT": "a whole number", "FLOAT": "a number", "BOOLEAN": "true or false"}
 """What is typed into a node's fields, and may be linked."""
 
@@ -62,7 +61,7 @@ def case_what_no_widget_and_no_link_gives_is_a_sentence_at_every_node() -> None:
                     assert nothing.startswith(f"Nothing came in at {each.id}: "), nothing
             asked += 1
     assert asked >= 80
-    assert run("Record", model, clip, live_word=None, relations=None, negative=1)[0] is not None, "what is optional may be nothing"
+    assert run("Record", model, clip, live_word=None, relations=None, negative=1)[0] is not None
     assert run("Overlay", maps, None, "house")[0].shape[0] == 1, "what is optional may be nothing"
 
 
