@@ -24,6 +24,11 @@ LONGEST_NAME = 40
 """Characters of a file name made from a word; 40 of four bytes each stay inside every file system's 255 bytes."""
 
 
+def typed_path(text: str) -> Path:
+    """A path that was typed; its "~" is the home folder also where a shell leaves it (`--out=~/maps`)."""
+    return Path(os.path.expanduser(text))
+
+
 def writable_folder(path: str | Path) -> Path:
     """The folder, made if need be, once a file could be written into it.
 

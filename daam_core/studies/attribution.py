@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..cli.argument_types import whole_argument
-from ..files import file_name
+from ..files import file_name, typed_path
 from ..prompt.alignment import is_visible
 from ..render.overlay import blend_heatmap
 from . import attribution_report
@@ -37,7 +36,7 @@ class AttributionStudy(Study):
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--ratings",
-            type=Path,
+            type=typed_path,
             nargs="+",
             metavar="FILE",
             help="CSV files that the rating sheet downloaded, one a rater or more",

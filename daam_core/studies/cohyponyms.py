@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..diffusers.loading import INSIDE
 from ..errors import BadArgument
+from ..files import typed_path
 from . import cohyponyms_report
 from .human_labels import read_labels
 from .noun_pairs import NounPair, read_pairs, world_pairs
@@ -37,7 +37,7 @@ class CohyponymsStudy(Study):
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--pairs",
-            type=Path,
+            type=typed_path,
             metavar="FILE",
             help="CSV with the columns first, second, relation (cohyponym or other), for example from WordNet (default: the "
             "embedded world's pairs)",
@@ -50,7 +50,7 @@ class CohyponymsStudy(Study):
             "--model tiny), or the maps' own measure, which is a mere proxy (default with another model)",
         )
         parser.add_argument(
-            "--labels", type=Path, metavar="FILE", help="CSV with the columns unit and both (yes or no): what people saw"
+            "--labels", type=typed_path, metavar="FILE", help="CSV with the columns unit and both (yes or no): what people saw"
         )
         add_tau_option(parser)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ..cli.argument_types import device_argument, model_argument, number_argument, size_argument, whole_argument
-from ..files import shown
+from ..files import shown, typed_path
 from .registry import STUDIES, load_study
 from .study import Study
 
@@ -34,8 +33,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="tiny (the model inside, default), tiny-transformer (the other one: words and picture in one attention), a folder "
         "in diffusers' format, or a name on the Hugging Face hub",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for report, rows and plots")
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="prompts, one a line, UTF-8 (default: the study's own)")
+    parser.add_argument("--out", type=typed_path, required=True, metavar="DIR", help="folder for report, rows and plots")
+    parser.add_argument(
+        "--prompts", type=typed_path, metavar="FILE", help="prompts, one a line, UTF-8 (default: the study's own)"
+    )
     parser.add_argument("--seeds", type=whole_argument(1), default=1, metavar="N", help="pictures a prompt (default: 1)")
     parser.add_argument("--limit", type=whole_argument(1), metavar="N", help="at most so many prompts (of each kind)")
     parser.add_argument(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadArgument, quoted
-from ..files import writing
+from ..files import typed_path, writing
 
 if TYPE_CHECKING:
     # Any: the caller's parser class
@@ -41,7 +41,7 @@ def _add_train(commands: Subparsers) -> None:
         description="Train text encoder, autoencoder, UNet and segmenter from nothing. May be stopped at any time: "
         "the same command goes on where it was.",
     )
-    parser.add_argument("--work", type=Path, required=True, help="folder for states and caches (about 600 MB)")
+    parser.add_argument("--work", type=typed_path, required=True, help="folder for states and caches (about 600 MB)")
     parser.add_argument(
         "--images", type=int, help="pictures the UNet sees in this WORK, those before a stop included (default 660000)"
     )
@@ -65,7 +65,7 @@ def _add_train_transformer(commands: Subparsers) -> None:
         description="Train the joint-attention transformer on the same world. May be stopped at any time: the same command "
         "goes on where it was.",
     )
-    parser.add_argument("--work", type=Path, required=True, help="folder for state and cache (about 250 MB)")
+    parser.add_argument("--work", type=typed_path, required=True, help="folder for state and cache (about 250 MB)")
     parser.add_argument("--images", type=int, help="pictures seen in this WORK, those before a stop included (default 400000)")
     parser.add_argument("--scenes", type=int, metavar="N", help="different scenes that it sees (default 24000)")
     parser.add_argument("--scale", type=float, default=1.0, help="multiply both budgets; 0.001 tries the machinery")
@@ -79,9 +79,9 @@ def _add_train_transformer(commands: Subparsers) -> None:
 
 def _add_where(parser: argparse.ArgumentParser) -> None:
     """What a training run of either model takes."""
-    parser.add_argument("--out", type=Path, help="where the finished model goes (default: WORK/weights)")
+    parser.add_argument("--out", type=typed_path, help="where the finished model goes (default: WORK/weights)")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--pause", type=Path, metavar="FILE", help="stand still while this file exists")
+    parser.add_argument("--pause", type=typed_path, metavar="FILE", help="stand still while this file exists")
 
 
 def _add_evaluate(commands: Subparsers) -> None:
@@ -91,9 +91,9 @@ def _add_evaluate(commands: Subparsers) -> None:
         description="Measure the model: right nouns in right colours on four sets of prompts, reconstruction by the "
         "autoencoder. Writes evaluation.json and contact sheets.",
     )
-    parser.add_argument("--out", type=Path, default=Path("tiny-evaluation"), help="folder for figures and sheets")
+    parser.add_argument("--out", type=typed_path, default=Path("tiny-evaluation"), help="folder for figures and sheets")
     parser.add_argument("--count", type=int, default=200, help="pictures a split (default 200)")
-    parser.add_argument("--weights", type=Path, help="folder that 'tiny train' made (default: the embedded model)")
+    parser.add_argument("--weights", type=typed_path, help="folder that 'tiny train' made (default: the embedded model)")
     parser.add_argument(
         "--kind", choices=("unet", "transformer"), default="unet", help="which of the two models (default unet)"
     )
@@ -108,8 +108,8 @@ def _add_export(commands: Subparsers) -> None:
         help="write the model as ComfyUI and the WebUIs read it",
         description="Write a single-file checkpoint with its yaml, TAESD files for the autoencoder, and the tokenizer.",
     )
-    parser.add_argument("folder", type=Path, help="where the files go")
-    parser.add_argument("--vocab", type=Path, help="the host's own CLIP vocab.json: re-index the words to it")
+    parser.add_argument("folder", type=typed_path, help="where the files go")
+    parser.add_argument("--vocab", type=typed_path, help="the host's own CLIP vocab.json: re-index the words to it")
     parser.set_defaults(run=_export)
 
 
@@ -119,7 +119,7 @@ def _add_draw(commands: Subparsers) -> None:
         help="draw scenes of the world by code, as the model was shown them",
         description="Draw training scenes with their captions on one contact sheet.",
     )
-    parser.add_argument("out", type=Path, help="picture to write, for example world.png")
+    parser.add_argument("out", type=typed_path, help="picture to write, for example world.png")
     parser.add_argument("--count", type=int, default=48, help="number of scenes (default 48)")
     parser.add_argument("--seed", type=int, default=0, help="which world (default 0; training uses 1)")
     parser.add_argument("--style", choices=("flat", "shaded"), default="flat", help="flat art, or light and shadow")

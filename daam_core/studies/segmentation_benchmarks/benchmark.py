@@ -17,6 +17,7 @@ from ...cli.read_arguments import add_noise_arguments
 from ...defaults import DEFAULT_TAU
 from ...diffusers.reading import read_picture
 from ...errors import BadArgument
+from ...files import typed_path
 from ...maps.heatmaps import HeatMaps
 from ...picture_files import load_picture
 from ..report import Part, Report, Table, Text
@@ -49,7 +50,7 @@ class SegmentationBenchmark(Study):
         self.name = name  # type: ignore[misc]
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="your copy of the data set")
+        parser.add_argument("--data", type=typed_path, required=True, metavar="DIR", help="your copy of the data set")
         parser.add_argument(
             "--protocol", choices=PROTOCOLS, default=_DEFAULT_PROTOCOL[self.name],
             help="concept-attention: a class against background words, above its own mean; classes-given: the classes of the "

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from ...cli.argument_types import device_argument, model_argument, whole_argument
-from ...files import shown
+from ...files import shown, typed_path
 
 BENCHMARKS = {
     "imagenet-segmentation": "4276 pictures of one class each, class against background (protocol of ConceptAttention)",
@@ -31,7 +30,7 @@ def _add(parser: argparse.ArgumentParser, name: str) -> None:
     from .benchmark import SegmentationBenchmark
 
     benchmark = SegmentationBenchmark(name)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for report, rows and run.json")
+    parser.add_argument("--out", type=typed_path, required=True, metavar="DIR", help="folder for report, rows and run.json")
     parser.add_argument(
         "--model", type=model_argument, default="tiny", metavar="NAME",
         help="tiny (the model inside, default), tiny-transformer (the other one), a folder in diffusers' format, or a name on "

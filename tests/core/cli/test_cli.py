@@ -309,6 +309,9 @@ def test_a_tilde_that_the_shell_leaves_is_the_home_folder(
     assert f"There is no record at {tmp_path / 'none'}" in complaint(capsys, "show", "~/none")
     args = build_parser().parse_args(["mask", "x", "--word", "a", "--out=~/maps"])
     assert args.out == str(tmp_path / "maps")
+    for command in (["tiny", "evaluate"], ["study", "masks"]):
+        args = build_parser(command).parse_args([*command, "--out=~/maps"])
+        assert args.out == tmp_path / "maps"
 
 
 def test_a_colour_map_that_there_is_not_is_told_before_anything_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
