@@ -10,15 +10,15 @@ from torch import Tensor
 
 from daam_core.capture.region import Area
 from daam_core.errors import NothingRecorded
+from daam_core.prompt.tokenization import CHUNK
 from daam_core.types import Grid
 
 from .batch_rows import Label, Side, in_order
 from .latent_proof import LatentProof
 from .schedule import PassTexts, text_at
 
-CHUNK = 77
-"""Columns of a chunk of CLIP's."""
 MARK = 1024.0
+"""What the column is full of that the ControlNet extension puts before a text, see `unmarked`."""
 
 
 @dataclass
