@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import BadArgument, WordNotFound, quoted
@@ -64,8 +64,10 @@ def concepts_of(asked: str | Sequence[str] | Mapping[str, str], template: str = 
         pairs = [(part, None) for part in asked.replace("\n", ",").split(",") if part.strip()]
     elif isinstance(asked, Mapping):
         pairs = [(label, text) for label, text in asked.items()]
-    else:
+    elif isinstance(asked, Iterable):
         pairs = [(one, None) for one in asked]
+    else:
+        raise BadArgument(f"Concepts are a text such as 'sky' or a list of texts, not {quoted(asked, 40)}.")
     found: dict[str, Concept] = {}
     for label, text in pairs:
         if not isinstance(label, str) or not (text is None or isinstance(text, str)):

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import TYPE_CHECKING
 
-from ..errors import BadArgument, BadPrompt
+from ..errors import BadArgument, BadPrompt, quoted
 from . import search
 from .alignment import align_tokens, is_visible, readable, search_key, unspelled, words_of
 from .stopwords import STOP_WORDS
@@ -26,6 +27,10 @@ from .words import merged
 
 if TYPE_CHECKING:
     import torch
+
+
+MOST_COLUMNS = 2**20
+"""Of a context; a record holds no more."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +116,15 @@ class Prompt:
         """A prompt for embeddings made by hand: context column i is the word `str(i)`; no start, end or padding.
 
         Raises:
-            BadArgument: a length below 1.
+            BadArgument: no whole number of 1 to `MOST_COLUMNS`.
 
         Example:
             >>> Prompt.by_index(3).labels
             ['0', '1', '2']
         """
-        if length < 1:
-            raise BadArgument(f"A context has at least one column, not {length}.")
+        if isinstance(length, bool) or not isinstance(length, Integral) or not 1 <= length <= MOST_COLUMNS:
+            raise BadArgument(f"A context has 1 to {MOST_COLUMNS} columns, not {quoted(length, 40)}.")
+        length = int(length)
         tokens = tuple(Token(column, str(column), column + 1) for column in range(length))
         words = tuple(Word(token.text, token.text, (token.channel,)) for token in tokens)
         return cls("", tokens, words, (), (), (), length)

@@ -27,6 +27,7 @@ def test_labels_and_texts() -> None:
         (["x" * 201], "a {}", "1 to 200 characters"),
         ([""], "a {}", "word or phrase"),
         ([3], "a {}", "not 3"),
+        (3, "a {}", "a list of texts, not 3"),
         (["sky"], "a photo", "holds {} once"),
         (["sk\ud800y"], "a {}", "broken character"),
         ({"sky": "a \udfff"}, "a {}", "broken character"),

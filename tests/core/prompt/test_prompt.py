@@ -199,6 +199,9 @@ def test_embeddings_by_hand_are_words_by_index() -> None:
     assert torch.equal(prompt.selection()[:, 1:-2], torch.eye(5))
     with pytest.raises(WordNotFound):
         prompt.find("<end>")
+    for odd in (0, True, "five", torch.ones(2), 10**12):
+        with pytest.raises(BadArgument, match="A context has 1 to 1048576 columns, not"):
+            Prompt.by_index(odd)  # type: ignore[arg-type]
 
 
 def test_a_phrase_of_special_tokens_is_their_channels(clip: Any) -> None:
