@@ -36,7 +36,7 @@ from .joined_answers import JoinedAnswers
 from .latent_proof import OTHER_PICTURE
 from .live_preview import LivePreview
 from .prompt_schedule import PromptSchedule
-from .sampling_step import SamplingStep, columns_of, crossattn, sampling_step
+from .sampling_step import SamplingStep, columns_of, crossattn, sampling_step, unmarked
 from .schedule import PassTexts, groups
 from .settings import NO_PASS, Settings
 from .text_proof import TextProof
@@ -173,7 +173,7 @@ class RecordingSession:
             batch.begin_step(self._step)
             if self._texts is not None:
                 self._texts.require(self._step, params.denoiser.p.sd_model)
-        context = None if context is None else columns_of(context)
+        context = None if context is None else unmarked(columns_of(context))
         size = (latent[-2], latent[-1])
         options = given.get("transformer_options") or {}
         call = UNetCall(latent[0], size, context, tuple(options.get("cond_or_uncond", ())))

@@ -10,11 +10,15 @@ from torch import Tensor
 
 from daam_core.capture.region import Area
 from daam_core.errors import NothingRecorded
+from daam_core.prompt.tokenization import CHUNK
 from daam_core.types import Grid
 
 from .batch_rows import Label, Side, in_order
 from .latent_proof import LatentProof
 from .schedule import PassTexts, text_at
+
+MARK = 1024.0
+"""What the column is full of that the ControlNet extension puts before a text, see `unmarked`."""
 
 
 @dataclass
@@ -107,7 +111,15 @@ def sampling_step(params: Any, texts: PassTexts, area: Area) -> SamplingStep:
 def crossattn(conditioning: Any) -> Tensor:
     """The host's text conditioning `[prompts, columns, width]`: a tensor, or inside a dictionary (XL)."""
     found: Tensor = conditioning if isinstance(conditioning, Tensor) else conditioning["crossattn"]
-    return columns_of(found)
+    return unmarked(columns_of(found))
+
+
+def unmarked(text: Tensor) -> Tensor:
+    """`[prompts, columns, width]` without the column that the ControlNet extension puts before each text while it samples: full
+    of 1024 in a prompt and of -1024 in a negative prompt, and taken away before the model's layers see it."""
+    if text.dim() == 3 and text.shape[1] % CHUNK == 1 and bool((text[:, 0].abs() == MARK).all()):
+        return text[:, 1:]
+    return text
 
 
 def columns_of(text: Tensor) -> Tensor:

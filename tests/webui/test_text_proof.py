@@ -16,7 +16,7 @@ from daam_core.errors import NothingRecorded
 from daam_webui.batch_rows import Label
 from daam_webui.hosts import a1111
 from daam_webui.joined_answers import REGIONS, JoinedAnswers
-from daam_webui.sampling_step import SamplingStep
+from daam_webui.sampling_step import SamplingStep, crossattn, unmarked
 from daam_webui.schedule import PassTexts
 from daam_webui.text_proof import MOST_TEXTS, TextProof
 
@@ -87,3 +87,12 @@ def test_answers_that_are_used_in_regions_are_told() -> None:
     watched.begin(answers)
     watched.end()
     assert watched.notes() == [REGIONS]
+
+
+def test_the_column_that_controlnet_marks_a_text_with_is_no_column_of_it() -> None:
+    """Its extension for AUTOMATIC1111 puts it before every text, and takes it away before the layers: nothing was recorded."""
+    text = torch.randn(2, 77, 8, generator=torch.Generator().manual_seed(0))
+    marks = torch.tensor([1024.0, -1024.0])[:, None, None].expand(2, 1, 8)
+    assert torch.equal(crossattn({"crossattn": torch.cat([marks, text], 1).half()}), text.half())
+    for other in (text, torch.cat([text[:, :1], text], 1), torch.cat([marks[:, :, :4], text[:, :, :4]], 1)[:, :77]):
+        assert unmarked(other) is other
