@@ -21,7 +21,7 @@ class ShownLatents:
 
     def __init__(self) -> None:
         self._first: Tensor | None = None
-        self._differ = False
+        self._differ = self._untold = False
 
     def first(self, sample: Any) -> None:
         """A step begins with these latents, `[rows, c, …]` or a list of rows."""
@@ -33,12 +33,21 @@ class ShownLatents:
         same = row is None or first is None or (row.shape == first.shape and torch.equal(row, first.to(row.device)))
         self._differ = self._differ or not same
 
+    def at_another_time(self) -> None:
+        """A step ends because the model is given its texts at another time, and no scheduler was told."""
+        self._untold = True
+
     def require_painted(self, latents: Any) -> None:
         """The step ends: the scheduler is given `latents`, of which it makes the next.
 
         Raises:
-            UnsupportedModel: the model was shown others first.
+            UnsupportedModel: the model was shown others first, or the same text at several times.
         """
+        if self._untold:
+            raise UnsupportedModel(
+                "in one step of the scheduler the model was shown pictures at several times with the same text (as pipelines do "
+                "that have a reference picture), so nobody can tell whose attention is the picture's. Paint without the reference"
+            )
         first, self._first = self._first, None
         painted = _row(latents)
         if not self._differ or _alike(first, painted):

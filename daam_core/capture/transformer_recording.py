@@ -104,6 +104,7 @@ class TransformerRecording:
                 self.shown.again(sample)
                 # The same step once more: another guidance, with something of the model left out.
                 return [None if text is None or text.pending else text for text in found]
+            self.shown.at_another_time()
             self.end_step()
         if not any(text.pending for text in self._own.values()):
             self.shown.first(sample)

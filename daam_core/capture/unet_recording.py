@@ -145,6 +145,7 @@ class UNetRecording:
                 if not places:
                     return False
             else:
+                self.shown.at_another_time()
                 self.end_step()
         if not self._pending:
             self.shown.first(inputs.sample)

@@ -239,6 +239,7 @@ class Reference(TwoCalls):
     """Shows the UNet a reference picture with the prompt in each step, as reference-only pipelines do."""
 
     first = True
+    time: torch.Tensor | None = None  # at which the reference is shown; at the picture's where there is none
 
     @torch.no_grad()
     def __call__(self, prompt: str, num_inference_steps: int = 2, **_: Any) -> Any:
@@ -247,7 +248,9 @@ class Reference(TwoCalls):
         reference, latents = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
         for t in self.scheduler.timesteps:
             shown = [self.scheduler.scale_model_input(x, t) for x in (latents, reference)]
-            noises = [self.unet(x, t, encoder_hidden_states=embeds).sample for x in shown[:: -1 if self.first else 1]]
+            times = [t, t if self.time is None else self.time]
+            pairs = list(zip(shown, times, strict=True))[:: -1 if self.first else 1]
+            noises = [self.unet(x, when, encoder_hidden_states=embeds).sample for x, when in pairs]
             latents = self.scheduler.step(sum(noises), t, latents).prev_sample
         return (latents,)
 
@@ -260,7 +263,14 @@ def test_a_reference_picture_that_is_shown_first_is_refused() -> None:
     assert torch.equal(during, pipe(PROMPT)[0])
     with pytest.raises(NothingRecorded, match="shown several pictures with the same text, and the first is not the one that"):
         recording.heat_maps()
-    pipe.first = False
+    pipe.time = torch.tensor(0)
+    for first in (True, False):
+        pipe.first = first
+        with trace(pipe) as recording:
+            pipe(PROMPT)
+        with pytest.raises(NothingRecorded, match="was shown pictures at several times with the same text"):
+            recording.heat_maps()
+    pipe.time = None
     pipe.scheduler = diffusers.EulerDiscreteScheduler()
     with trace(pipe) as recording:
         pipe(PROMPT)
