@@ -289,8 +289,8 @@ class Batch:
             raise NothingRecorded(f"Another extension changed the cross-attention of {layer.name}: {_seen(q, call, grid)}")
         if layer.name in call.layers:
             raise NothingRecorded(
-                f"Another extension asks {layer.name} more than once in one step (prompts by region do), so nobody can say "
-                f"which answer painted the picture. {SWITCH_OFF}"
+                f"Another extension asks {layer.name} more than once in one step (prompts by region and ControlNet's reference "
+                f"pictures do), so nobody can say which answer painted the picture. {SWITCH_OFF}"
             )
         call.layers.add(layer.name)
         key = (layer.name, grid, layer.heads, layer.scale)
