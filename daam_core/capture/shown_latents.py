@@ -45,8 +45,8 @@ class ShownLatents:
         """
         if self._untold:
             raise UnsupportedModel(
-                "in one step of the scheduler the model was shown pictures at several times with the same text (as pipelines do "
-                "that have a reference picture), so nobody can tell whose attention is the picture's. Paint without the reference"
+                "in one step of the scheduler the model was shown pictures at several times with the same text (pipelines with "
+                "a reference picture do), so nobody can tell whose attention is the picture's. Paint without the reference"
             )
         first, self._first = self._first, None
         painted = _row(latents)
