@@ -1,8 +1,8 @@
 """What recording costs while a picture is made: `python -m benchmarks.step [--shapes tiny host sd15 sdxl] [--quick]`.
 
-Runs take turns (A B C A B C …: plain diffusers, ours, castorini's), so that a slow minute of the machine hits all of
-them; the figure is the median over all steps but each run's first. "Inside our code" is what a busy machine disturbs
-little: the clock runs only while our own functions do, see `inside.py`.
+Runs take turns (A B C, B C A, …: plain diffusers, ours, castorini's), so that a slow minute of the machine hits all of them;
+a time is the median over all steps but each run's first, a ratio the median of those within a turn. "Inside our code" is
+what a busy machine disturbs little: the clock runs only while our own functions do, see `inside.py`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from daam_core import trace
 
 from . import castorini
 from .inside import Inside
-from .measure import median, run, step_times
+from .measure import in_turns, median, ratio, run, step_times
 from .report import table, write
 from .shapes import PROMPT, build, cross_attention_layers
 
 Context = Callable[[], AbstractContextManager[Any]]
 # (pixels a side, steps a run, turns); a host-bound step is milliseconds, an SDXL step on a CPU is most of a minute.
-PLANS = {"tiny": (128, 20, 12), "host": (128, 10, 12), "sd15": (512, 1, 3), "sdxl": (512, 1, 2)}
+PLANS = {"tiny": (128, 20, 24), "host": (128, 10, 24), "sd15": (512, 1, 3), "sdxl": (512, 1, 2)}
 NAMES = {
     "tiny": "the model inside, 128 px",
     "host": "SDXL layout, tiny channels, 128 px (host-bound)",
@@ -80,19 +80,20 @@ def compare(kind: str, quick: bool, cpu_time: bool) -> list[list[str]]:
     every = contexts(pipe)
     if steps == 1:  # of a large step, what self-attention costs would not show
         del every["DAAM Lens, words only"]
-    taken: dict[str, list[float]] = {name: [] for name in every}
+    taken: dict[str, list[list[float]]] = {name: [] for name in every}
     run(pipe, 1, **options)
-    for _ in tqdm(range(turns), desc=kind):
-        for name, context in every.items():
-            with context():
-                taken[name] += step_times(pipe, steps, clock, **options)
+    for _, name, context in tqdm(in_turns(every, turns), desc=kind, total=turns * len(every)):
+        with context():
+            taken[name].append(step_times(pipe, steps, clock, **options))
     own = [name for name in every if name.startswith("DAAM Lens")]
     inside = {name: f"{1000 * inside_step(pipe, every[name], steps, options):.2f} ms" for name in own}
-    plain = median(taken["plain diffusers"])
+    plain = [median(turn) for turn in taken["plain diffusers"]]
     rows = []
-    for name, times in taken.items():
+    for name, own_turns in taken.items():
+        times = [seconds for turn in own_turns for seconds in turn]
+        found = ratio([median(turn) for turn in own_turns], plain)
         rows.append(
-            [NAMES[kind], str(cross_attention_layers(pipe)), name, _span(median(times)), f"{median(times) / plain:.3f}",
+            [NAMES[kind], str(cross_attention_layers(pipe)), name, _span(median(times)), f"{found:.3f}",
              inside.get(name, "-"), str(len(times))]
         )  # fmt: skip
     if "castorini/daam" not in taken:
