@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import struct
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -121,7 +121,7 @@ def load_label_map(path: str | Path) -> NDArray[np.uint8]:
 
 
 def opened(
-    source: str | Path | BinaryIO, read: Callable[[PIL.Image.Image], NDArray[np.uint8]], formats: Sequence[str] = FORMATS
+    source: str | Path | BinaryIO, read: Callable[[PIL.Image.Image], NDArray[np.uint8]], formats: tuple[str, ...] = FORMATS
 ) -> NDArray[np.uint8]:
     """What `read` makes of a picture file of one of these formats, once its size is bounded.
 
