@@ -65,6 +65,9 @@ def test_what_is_sampled_is_the_text_whose_words_are_read(negative: bool) -> Non
             proof.require(step(red, red, "a red house"), model)
     else:
         proof.require(step(red, red, "a red house"), model)
+    empty = step(red, torch.zeros_like(red), "a red house")  # of XL, for which hosts do not encode it
+    empty.texts[Label("negative", 0)] = ""
+    proof.require(empty, model)
     proof.require(step(boat, boat, "a red house"), SimpleNamespace())  # another checkpoint's encoder
     with pytest.raises(NothingRecorded, match=f"this batch has {MOST_TEXTS + 1} texts"):
         TextProof(host, model, [PassTexts(((tuple((i, str(i)) for i in range(MOST_TEXTS + 1)),),), ())], False)
