@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ def load_picture(source: str | Path | BinaryIO) -> Image:
     Raises:
         BadArgument: no such file, no picture of a known format, a damaged one, or one of too many pixels.
     """
-    return _opened(source, lambda file: rgb_pixels(PIL.ImageOps.exif_transpose(file)))
+    return opened(source, lambda file: rgb_pixels(PIL.ImageOps.exif_transpose(file)))
 
 
 def rgb_pixels(image: PIL.Image.Image) -> Image:
@@ -96,7 +97,7 @@ def mask_pixels(image: PIL.Image.Image) -> NDArray[np.bool_]:
 
 def load_mask(path: str | Path) -> NDArray[np.uint8]:
     """A picture file as a mask, uint8 0 or 1 `[H, W]`, turned as its camera says; see `mask_pixels`. Raises BadArgument."""
-    return _opened(path, lambda file: mask_pixels(PIL.ImageOps.exif_transpose(file)).astype(np.uint8))
+    return opened(path, lambda file: mask_pixels(PIL.ImageOps.exif_transpose(file)).astype(np.uint8))
 
 
 def _is_transparent(image: PIL.Image.Image) -> bool:
@@ -116,16 +117,23 @@ def load_label_map(path: str | Path) -> NDArray[np.uint8]:
             raise BadArgument(f"The label map {path} has colours ({file.mode}); it is a picture with a palette, or grey.")
         return np.asarray(file).astype(np.uint8)
 
-    return _opened(path, numbers)
+    return opened(path, numbers)
 
 
-def _opened(source: str | Path | BinaryIO, read: Callable[[PIL.Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def opened(
+    source: str | Path | BinaryIO, read: Callable[[PIL.Image.Image], NDArray[np.uint8]], formats: tuple[str, ...] = FORMATS
+) -> NDArray[np.uint8]:
+    """What `read` makes of a picture file of one of these formats, once its size is bounded.
+
+    Raises:
+        BadArgument: it is none, is damaged, or has more than `MOST_PIXELS`.
+    """
     what = f"The picture {source}" if isinstance(source, (str, Path)) else "The picture"
     try:
         # PIL warns of large and of damaged pictures on stderr; the bound and the sentences here are our own.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with PIL.Image.open(source, formats=FORMATS) as file:
+            with PIL.Image.open(source, formats=formats) as file:
                 checked_pixels(file.width, file.height, what)
                 return np.ascontiguousarray(read(file))
     except BadArgument:
@@ -133,11 +141,11 @@ def _opened(source: str | Path | BinaryIO, read: Callable[[PIL.Image.Image], NDA
     except PIL.Image.DecompressionBombError:
         raise BadArgument(f"{what} has too many pixels; up to {MOST_PIXELS} are read. Make it smaller.") from None
     except PIL.UnidentifiedImageError:
-        raise BadArgument(f"{what} is no picture that can be read; there are {', '.join(FORMATS)}.") from None
+        raise BadArgument(f"{what} is no picture that can be read; there are {', '.join(formats)}.") from None
     except OSError as error:
         reason = error.strerror or "it is damaged or cut off"
         raise BadArgument(f"{what} cannot be read: {reason[:1].lower()}{reason[1:]}.") from None
-    except (ValueError, SyntaxError, ArithmeticError, LookupError, TypeError) as error:
+    except (ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, struct.error) as error:
         # What PIL's decoders raise for files that are damaged on purpose.
         raise BadArgument(f"{what} cannot be read: it is damaged ({type(error).__name__}).") from None
 

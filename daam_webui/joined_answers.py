@@ -27,7 +27,7 @@ class JoinedAnswers:
         if self._answers is None:
             return
         (now, before), self._answers = self._answers, None
-        changed = (now != before).any()
+        changed = ((now != before) & ~before.isnan()).any()  # a black picture's are no numbers, which equal nothing
         self._changed = changed if self._changed is None else self._changed.to(changed.device) | changed
 
     def notes(self) -> list[str]:

@@ -106,13 +106,13 @@ class RecordingSession:
     def prove_texts(self, p: Any) -> None:
         """Make sure of what the prompts of the batch that comes are read as, where the host's own parser may not read them."""
         self._texts = None
-        if self.failure or not self.host.reads_otherwise() or family_of(self.host.unet(p.sd_model), p.sd_model) is not None:
+        if self.failure:
             return
         try:
-            passes = [
-                self.host.pass_texts(p, second) for second in ((False, True) if getattr(p, "enable_hr", False) else (False,))
-            ]
-            self._texts = TextProof(self.host, p.sd_model, passes, self.settings.negative)
+            model = p.sd_model
+            if self.host.reads_otherwise() and family_of(self.host.unet(model), model) is None:
+                passes = [self.host.pass_texts(p, second) for second in _passes(p) if self._is_wanted(p, second)]
+                self._texts = TextProof(self.host, model, passes, self.settings.negative)
         except Exception as error:
             self.fail(error)
 
@@ -135,8 +135,7 @@ class RecordingSession:
         denoiser = params.denoiser
         p = denoiser.p
         second = bool(getattr(p, "is_hr_pass", False))
-        hires = bool(getattr(p, "enable_hr", False))
-        left_out = hires and self.settings.hires not in ("both", "second" if second else "first")
+        left_out = not self._is_wanted(p, second)
         if left_out:
             self._left_out.add(int(p.iteration))
         if self.failure or left_out:
@@ -147,7 +146,7 @@ class RecordingSession:
         family = family_of(unet, model)
         if iteration not in self._batches:
             width = int(crossattn(params.text_cond).shape[-1])
-            self._batches[iteration] = self._start(p, self._reader(model, family, width), hires)
+            self._batches[iteration] = self._start(p, self._reader(model, family, width))
         self._batch = self._batches[iteration]
         # Callbacks of others come after this one and may exchange the conditioning, so it is read at the first call.
         self._params, self._pass, self._step = weakref.ref(params), self._passes[iteration][second], None
@@ -293,7 +292,8 @@ class RecordingSession:
             self._live = None
         self._batches.clear()
         self._hooks.clear()
-        self._unet = self._attached = self._batch = self._params = self._step = self._transformer = None
+        self._unet = self._attached = self._batch = self._params = self._step = self._transformer = self._texts = None
+        self._answers = JoinedAnswers()  # a step that was interrupted left the model's answers there
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
@@ -306,10 +306,14 @@ class RecordingSession:
         pictures = bool(self.host.references())
         return lambda line, negative: engine_words.read(text_encoder, line, negative, width, pictures)
 
-    def _start(self, p: Any, reader: Reader, hires: bool) -> Batch:
-        passes = {second: self.host.pass_texts(p, second) for second in ((False, True) if hires else (False,))}
+    def _is_wanted(self, p: Any, second: bool) -> bool:
+        """Whether the first pass of hires fix, or the `second`, is recorded; where there is one pass, it is."""
+        return not getattr(p, "enable_hr", False) or self.settings.hires in ("both", "second" if second else "first")
+
+    def _start(self, p: Any, reader: Reader) -> Batch:
+        passes = {second: self.host.pass_texts(p, second) for second in _passes(p)}
         self._passes[int(p.iteration)] = {second: (texts, area_of(p, second)) for second, texts in passes.items()}
-        wanted = [passes[x] for x in passes if not hires or self.settings.hires in ("both", "second" if x else "first")]
+        wanted = [texts for second, texts in passes.items() if self._is_wanted(p, second)]
         count = len(p.prompts)
 
         def schedules(negative: bool) -> list[PromptSchedule]:
@@ -357,6 +361,11 @@ class RecordingSession:
             attention = UNetAttentionHooks(unet, self, self_attention)
             self._hooks[self_attention] = _Attached(attention, ContextHooks(unet, self._on_context))
         return self._hooks[self_attention]
+
+
+def _passes(p: Any) -> tuple[bool, ...]:
+    """Whether each pass of a run is the second of hires fix."""
+    return (False, True) if getattr(p, "enable_hr", False) else (False,)
 
 
 def _groups(images: int, together: bool) -> list[tuple[int, ...]]:

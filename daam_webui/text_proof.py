@@ -22,6 +22,11 @@ OTHER_READING = (
     "Another extension reads the prompt in a way of its own (prompt-fusion does), so nobody can say which word stands where in "
     "what the model is given. Write the prompt without that extension's syntax, or switch it off, to get heat maps."
 )
+TOO_MANY = (
+    "Another extension stands in the place of the WebUI's parser of prompts, and this batch has {} texts; at most {} "
+    "are compared with what the model is given. Switch that extension off, or let the prompt change less often, to get heat "
+    "maps."
+)
 MOST_TEXTS = 64
 """Texts of a batch that are encoded once more."""
 _ALIKE = 0.01
@@ -46,8 +51,8 @@ class TextProof:
         self._sides = ("prompt", "negative") if negative else ("prompt",)
         # The texts of one schedule together, as the host does: emphasis and padding are of all texts that are encoded at once.
         schedules = list(dict.fromkeys(texts for one in passes for texts in _schedules(one, negative)))
-        if sum(map(len, schedules)) > MOST_TEXTS:
-            raise NothingRecorded(OTHER_READING)
+        if (count := sum(map(len, schedules))) > MOST_TEXTS:
+            raise NothingRecorded(TOO_MANY.format(count, MOST_TEXTS))
         # An encoder in training mode draws random numbers, which are the picture's.
         weight = next(host.unet(model).parameters())
         self._encoded: dict[str, list[Tensor]] = {}
@@ -69,8 +74,10 @@ class TextProof:
         for label, row in step.rows.items():
             if label.side not in self._sides or label.side not in step.conditioning:
                 continue
-            seen = step.conditioning[label.side][row]
-            if not any(_alike(seen, expected) for expected in self._encoded.get(step.texts[label], ())):
+            seen, text = step.conditioning[label.side][row], step.texts[label]
+            if not text.strip():  # without words; of an empty negative prompt hosts give XL zeros, and not its encoding
+                continue
+            if not any(_alike(seen, expected) for expected in self._encoded.get(text, ())):
                 raise NothingRecorded(OTHER_READING)
 
 

@@ -50,7 +50,7 @@ def check_input(value: Any, expected: Expected) -> None:
     name, kind = expected.name, expected.kind
     if value is None and expected.optional:
         return
-    if expected.choices and value not in expected.choices:
+    if expected.choices and not (isinstance(value, str) and value in expected.choices):  # an array compares itself with each
         raise BadArgument(f"There is no {name} {quoted(value, 60)}; there are {', '.join(expected.choices)}.")
     what = _SOURCES.get(kind, f"an output of the type {kind}")
     if value is None:

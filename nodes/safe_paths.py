@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from ..daam_core.errors import BadArgument, quoted
 from ..daam_core.prompt.alignment import LONE_SURROGATES
 
 SUFFIX = ".safetensors"
+_JUNCTION = getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", None)
+"""How Windows marks a link to a folder that is no symbolic link; it may lead out of the folder, or back to its own parent."""
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -59,5 +62,12 @@ def _files_below(root: Path) -> Iterator[os.DirEntry[str]]:
                 listed = list(entries)
         except OSError:
             continue
-        ahead += [entry.path for entry in listed if entry.is_dir(follow_symlinks=False)]
+        ahead += [entry.path for entry in listed if _is_folder(entry)]
         yield from (entry for entry in listed if entry.name.endswith(SUFFIX))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder itself, and no link to one."""
+    if not entry.is_dir(follow_symlinks=False):
+        return False
+    return _JUNCTION is None or getattr(entry.stat(follow_symlinks=False), "st_reparse_tag", None) != _JUNCTION

@@ -30,7 +30,7 @@ class ShownLatents:
     def again(self, sample: Any) -> None:
         """The model is given texts of this step once more."""
         row, first = _row(sample), self._first
-        same = row is None or first is None or (row.shape == first.shape and torch.equal(row, first.to(row.device)))
+        same = row is None or first is None or (row.shape == first.shape and torch.equal(row, first.to(row)))
         self._differ = self._differ or not same
 
     def at_another_time(self) -> None:
@@ -49,8 +49,9 @@ class ShownLatents:
                 "a reference picture do), so nobody can tell whose attention is the picture's. Paint without the reference"
             )
         first, self._first = self._first, None
+        differ, self._differ = self._differ, False  # a scheduler may be called once more in a step, of sound say
         painted = _row(latents)
-        if not self._differ or _alike(first, painted):
+        if not differ or _alike(first, painted):
             return
         if (
             first is not None

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
-import PIL.Image
 import torch
 from torch import Tensor
 
-from ..errors import BadRecord
+from ..errors import BadArgument, BadRecord
 from ..opencv import cv2
+from ..picture_files import MOST_PIXELS, opened
 from ..types import Image, Size, Video
 from .film import LARGEST_VIDEO
 
-LARGEST_PICTURE = 2**27
+LARGEST_PICTURE = MOST_PIXELS
 """Pixels of the largest picture a record may hold (11585 x 11585)."""
 JPEG_QUALITY = 92
 """Of the frames of a video: a frame of 832 x 480 takes some 60 KB, without loss it would take ten times as much."""
@@ -77,14 +76,8 @@ def _decoded(raw: bytes, kind: Literal["PNG", "JPEG"]) -> Image | None:
     """A picture of this kind as uint8 `[H, W, 3]`; None of anything else, of a damaged one, and of one larger than any that can
     be shown. By Pillow: what OpenCV decodes with writes to stderr by itself what it thinks of a damaged picture."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with PIL.Image.open(io.BytesIO(raw), formats=(kind,)) as file:
-                # A PNG of a few bytes can promise gigabytes: its own header is believed only up to a size people paint.
-                if file.width * file.height > LARGEST_PICTURE:
-                    return None
-                return np.array(file.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, PIL.Image.DecompressionBombError):
+        return opened(io.BytesIO(raw), lambda file: np.array(file.convert("RGB")), (kind,))
+    except BadArgument:
         return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import unicodedata
+from array import array
 from functools import lru_cache
 
 _STRAIGHT = str.maketrans({**dict.fromkeys("‘’‚‛ʼ`", "'"), **dict.fromkeys("“”„‟", '"')})
@@ -37,9 +38,9 @@ def _letters(text: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _alike(text: str) -> tuple[str, list[int]]:
+def _alike(text: str) -> tuple[str, array[int]]:
     """A text without case, width, kinds of quotes, spaces and what is not seen, and for each character which one of the text
     it comes from."""
     folded = [(c, i) for i, own in enumerate(text) for c in unicodedata.normalize("NFKD", own.translate(_STRAIGHT)).casefold()]
     seen = [(c, i) for c, i in folded if not c.isspace() and unicodedata.category(c) not in ("Cf", "Cc")]
-    return "".join(c for c, _ in seen), [i for _, i in seen]
+    return "".join(c for c, _ in seen), array("I", [i for _, i in seen])  # a list of a long text's would be ten times as large

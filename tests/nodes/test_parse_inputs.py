@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -115,6 +116,29 @@ def test_a_path_is_followed_only_where_it_is_a_link(pack: Pack, tmp_path: Path, 
     assert len(followed) == 3, "the folder and two links"
     assert set(found[:2]) == {"29.safetensors [input]", "own.safetensors [input]"} and found[-1] == "00.safetensors [input]"
     assert len(found) == 31
+
+
+def test_a_junction_of_windows_is_not_entered(pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows calls it a folder: one that leads to its own parent never ended, and records outside were listed and refused."""
+    paths = pack("nodes.safe_paths")
+
+    class Entry:
+        def __init__(self, entry: Any) -> None:
+            self.name, self.path, self._entry = entry.name, entry.path, entry
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._entry, name)
+
+        def stat(self, *, follow_symlinks: bool = True) -> Any:
+            return SimpleNamespace(st_reparse_tag=7 * (self.name == "junction"), st_mtime=0)
+
+    for folder in ("own", "junction"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.safetensors").write_bytes(b"x")
+    scandir = os.scandir
+    monkeypatch.setattr(paths, "_JUNCTION", 7)
+    monkeypatch.setattr(os, "scandir", lambda path: nullcontext([Entry(entry) for entry in scandir(path)]))
+    assert paths.records_in(tmp_path, "input") == ["own/a.safetensors [input]"]
 
 
 def test_phrases_that_were_meant_one_by_one(pack: Pack) -> None:

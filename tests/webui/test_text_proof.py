@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from collections.abc import Sequence
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,11 +17,13 @@ from daam_core.errors import NothingRecorded
 from daam_webui.batch_rows import Label
 from daam_webui.hosts import a1111
 from daam_webui.joined_answers import REGIONS, JoinedAnswers
+from daam_webui.recording_session import RecordingSession
 from daam_webui.sampling_step import SamplingStep, crossattn, unmarked
 from daam_webui.schedule import PassTexts
+from daam_webui.settings import Settings
 from daam_webui.text_proof import MOST_TEXTS, TextProof
 
-PASS = PassTexts((((((2, "a red house")), (4, "a blue house")),),), (((4, "boat"),),))
+PASS = PassTexts(((((2, "a red house"), (4, "a blue house")),),), (((4, "boat"),),))
 NETWORK = nn.Linear(1, 1)
 
 
@@ -32,7 +35,9 @@ class Host:
 
     def encode_texts(self, _model: Any, texts: Sequence[str]) -> Tensor:
         torch.rand(3)
-        return torch.stack([torch.randn(77, 8, generator=torch.Generator().manual_seed(hash(text) % 1000)) for text in texts])
+        return torch.stack(
+            [torch.randn(77, 8, generator=torch.Generator().manual_seed(zlib.crc32(text.encode()))) for text in texts]
+        )
 
 
 def step(prompt: Tensor, negative: Tensor, text: str) -> SamplingStep:
@@ -60,9 +65,34 @@ def test_what_is_sampled_is_the_text_whose_words_are_read(negative: bool) -> Non
             proof.require(step(red, red, "a red house"), model)
     else:
         proof.require(step(red, red, "a red house"), model)
+    empty = step(red, torch.zeros_like(red), "a red house")  # of XL, for which hosts do not encode it
+    empty.texts[Label("negative", 0)] = ""
+    proof.require(empty, model)
     proof.require(step(boat, boat, "a red house"), SimpleNamespace())  # another checkpoint's encoder
-    with pytest.raises(NothingRecorded, match="in a way of its own"):
+    with pytest.raises(NothingRecorded, match=f"this batch has {MOST_TEXTS + 1} texts"):
         TextProof(host, model, [PassTexts(((tuple((i, str(i)) for i in range(MOST_TEXTS + 1)),),), ())], False)
+
+
+def test_the_pass_that_is_recorded_is_proved_and_what_goes_wrong_costs_no_picture() -> None:
+    asked: list[bool] = []
+
+    class Running(Host):
+        def reads_otherwise(self) -> bool:
+            return True
+
+        def pass_texts(self, _p: Any, second: bool) -> PassTexts:
+            asked.append(second)
+            return PASS
+
+    host: Any = Running()
+    for hires, passes in (("first", [False]), ("second", [True]), ("both", [False, True])):
+        session = RecordingSession(Settings(True, hires=hires), host)
+        session.prove_texts(SimpleNamespace(sd_model=SimpleNamespace(), enable_hr=True))
+        assert not session.failure and asked == passes
+        asked.clear()
+    session = RecordingSession(Settings(True), host)
+    session.prove_texts(SimpleNamespace())  # no checkpoint is loaded
+    assert session.failure
 
 
 def test_an_extension_in_the_place_of_the_hosts_parser_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +117,10 @@ def test_answers_that_are_used_in_regions_are_told() -> None:
     watched.begin(answers)
     watched.end()
     assert watched.notes() == [REGIONS]
+    watched = JoinedAnswers()
+    watched.begin(torch.full((3, 4, 2, 2), torch.nan))
+    watched.end()
+    assert not watched.notes(), "nobody changed a black picture's"
 
 
 def test_the_column_that_controlnet_marks_a_text_with_is_no_column_of_it() -> None:

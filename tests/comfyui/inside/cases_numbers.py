@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from cases_nodes import NODES, painted, refused, run
 
@@ -44,6 +45,8 @@ def case_what_no_widget_and_no_link_gives_is_a_sentence_at_every_node() -> None:
             if each.io_type == "COMBO":
                 said = refused(name.removeprefix("DaamLens"), **{**values, each.id: "nope"})
                 assert said.startswith(f"There is no {each.id} 'nope'"), said
+                array = refused(name.removeprefix("DaamLens"), **{**values, each.id: np.zeros(2)})
+                assert array.startswith((f"There is no {each.id} array", f"{each.id} takes ")), array
             elif each.io_type not in FIELDS:
                 typed = refused(name.removeprefix("DaamLens"), **{**values, each.id: "a text"})
                 assert typed.startswith(f"{each.id} takes ") and "is a str, 'a text'. Connect " in typed, typed

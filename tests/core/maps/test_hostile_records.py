@@ -50,6 +50,9 @@ def test_a_damaged_picture_is_told_in_our_own_words_alone(capfd: pytest.CaptureF
         with pytest.raises(BadRecord, match="cannot be read; record it again"):
             from_png(png)
         png[at] ^= 1
+    short = torch.tensor([0, 0, 0, 0, *b"gAMA", 0xB2, 0xE1, 0xB7, 0x1F], dtype=torch.uint8)  # a gamma without its number
+    with pytest.raises(BadRecord, match="cannot be read; record it again"):
+        from_png(torch.cat([png[:-12], short, png[-12:]]))
     jpeg[11] = 9  # an unknown version
     from_jpegs({"video/0": jpeg}, 1, (32, 32))
     with pytest.raises(BadRecord, match="Frame 0 of this record's video is no picture"):

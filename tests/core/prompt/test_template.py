@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from daam_core.errors import WordNotFound
-from daam_core.prompt.cleaned import cleaned_text
 from daam_core.prompt.prompt import Prompt
 from daam_core.prompt.template import Keeps, columns_of, templated_prompt
 
@@ -85,19 +84,3 @@ def test_a_word_whose_signs_the_encoder_does_not_know_stands_in_the_prompt_all_t
     for word in ("\u732b", "cat", "İ"):
         with pytest.raises(WordNotFound, match=r"is not in the prompt\. Its words are: two, cats"):
             prompt.find(word)
-
-
-@pytest.mark.parametrize(
-    ("typed", "read", "found"),
-    [
-        ("it’s a “red” house", 'it\'s a "red" house', 'it\'s a "red" house'),
-        ("a red &amp; green house", "user: a red & green house.", "a red & green house"),
-        ("ｃａｔ (big)", "cat big", "cat big"),
-        ("re\u0301d", "say r\u00e9d, please", "r\u00e9d"),
-        ("", "anything", None),
-        ("“”", '""', None),
-        ("a cat", "a dog", None),
-    ],
-)
-def test_a_cleaned_prompt_is_found_again(typed: str, read: str, found: str | None) -> None:
-    assert cleaned_text(typed, read) == found

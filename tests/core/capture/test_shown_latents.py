@@ -1,0 +1,44 @@
+"""Which pictures a model was shown in a step, by latents made by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from daam_core.capture.shown_latents import ShownLatents
+from daam_core.errors import UnsupportedModel
+
+
+def latents(seed: int, channels: int = 4) -> Tensor:
+    return torch.randn(2, channels, 6, 8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        latents(0),
+        0.3 * latents(0),
+        latents(0).half(),
+        list(latents(0)),
+        torch.cat([latents(0), latents(1, 5)], dim=1),  # a mask and a picture behind them, as inpainting has
+    ],
+)
+def test_another_picture_shown_behind_the_one_that_is_painted_is_left_out(shown: Tensor | list[Tensor]) -> None:
+    step = ShownLatents()
+    step.first(shown)
+    step.again(latents(2))
+    step.require_painted(latents(0))
+    # A scheduler that is asked once more in the step, of what the model was not shown as a picture: the sound of a video.
+    step.require_painted(latents(3)[..., 0])
+
+
+def test_the_same_picture_shown_again_is_none_other_whatever_the_scheduler_is_given() -> None:
+    step = ShownLatents()
+    step.first(latents(0).half())
+    step.again(latents(0).half()[:1])
+    step.require_painted(latents(3)[:, 0])
+    step.first(latents(1))
+    step.again(latents(2))
+    with pytest.raises(UnsupportedModel, match="the first is not the one that is painted"):
+        step.require_painted(latents(2))
