@@ -45,8 +45,9 @@ class ShownLatents:
         """
         if self._untold:
             raise UnsupportedModel(
-                "in one step of the scheduler the model was shown pictures at several times with the same text (pipelines with "
-                "a reference picture do), so nobody can tell whose attention is the picture's. Paint without the reference"
+                "between two steps of the scheduler the model was shown pictures at several times with the same text "
+                "(pipelines with a reference picture do, and so does an inversion), so nobody can tell whose attention is the "
+                "picture's. Paint without the reference, and invert outside the trace"
             )
         first, self._first = self._first, None
         differ, self._differ = self._differ, False  # a scheduler may be called once more in a step, of sound say

@@ -42,3 +42,13 @@ def test_the_same_picture_shown_again_is_none_other_whatever_the_scheduler_is_gi
     step.again(latents(2))
     with pytest.raises(UnsupportedModel, match="the first is not the one that is painted"):
         step.require_painted(latents(2))
+
+
+def test_pictures_at_several_times_are_refused_with_what_may_have_shown_them() -> None:
+    """Of an inversion by another scheduler ahead of the picture, a reference picture alone was spoken of."""
+    step = ShownLatents()
+    step.first(latents(0))
+    step.at_another_time()
+    step.first(latents(1))
+    with pytest.raises(UnsupportedModel, match=r"at several times with the same text.*inversion.*invert outside the trace"):
+        step.require_painted(latents(1))
