@@ -209,7 +209,7 @@ def test_without_the_extra_one_sentence_says_what_to_install(
     """Also for what is imported only when the report is drawn, hours later."""
     monkeypatch.setattr("daam_core.studies.registry.find_spec", lambda name: None if name == package else find_spec(name))
     assert main(["study", "segmentation", "--out", str(tmp_path)]) == USER_ERROR
-    assert f"{install_line('study')} (There is no {package}.)" in capsys.readouterr().err
+    assert f"Studies need {package}, which is missing here or broken: {install_line('study')}" in capsys.readouterr().err
 
 
 def test_help_explains_every_study(capsys: pytest.CaptureFixture[str]) -> None:
