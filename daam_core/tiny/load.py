@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from ..diffusers.model_folder import check_weight_indexes
 from ..diffusers.quiet import quiet_libraries
 from ..errors import BadArgument, UnsupportedModel, quoted
+from ..validate import checked_device
 from .package_weights import PIPELINE, SEGMENTER
 from .segmenter import Segmenter
 
@@ -49,7 +50,7 @@ class TinyPipeline(StableDiffusionPipeline):
 def load_tiny(
     kind: Literal["transformer"],
     device: str | torch.device = "cpu",
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     *,
     dtype: torch.dtype = torch.float32,
 ) -> TinyTransformerPipeline: ...
@@ -57,14 +58,14 @@ def load_tiny(
 def load_tiny(
     kind: Literal["unet"] | torch.dtype = "unet",
     device: str | torch.device = "cpu",
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     *,
     dtype: torch.dtype = torch.float32,
 ) -> TinyPipeline: ...
 def load_tiny(
     kind: Kind | torch.dtype = "unet",
     device: str | torch.device = "cpu",
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     *,
     dtype: torch.dtype = torch.float32,
 ) -> TinyPipeline | TinyTransformerPipeline:
@@ -76,7 +77,7 @@ def load_tiny(
 
     Raises:
         UnsupportedModel: no model lies there.
-        BadArgument: there is no such kind.
+        BadArgument: there is no such kind, or no such device.
 
     Example:
         >>> pipe = load_tiny()
@@ -87,7 +88,9 @@ def load_tiny(
         return load_tiny("unet", device, weights, dtype=kind)
     if kind not in KINDS:
         raise BadArgument(f"There is no model {quoted(kind)} inside; there are {', '.join(KINDS)}.")
-    folder = (weights or WEIGHTS) / PIPELINE
+    if isinstance(device, str):
+        checked_device(device)
+    folder = Path(weights or WEIGHTS) / PIPELINE
     if not (folder / "model_index.json").is_file():
         raise UnsupportedModel(f"No model lies in {folder}. A complete checkout has one; 'daam-lens tiny train' makes one.")
     check_weight_indexes(folder)
@@ -96,7 +99,7 @@ def load_tiny(
             folder, safety_checker=None, local_files_only=True, use_safetensors=True
         )
         _load_text_encoder(pipe.text_encoder, folder / "text_encoder" / "model.safetensors")
-        chosen = pipe if kind == "unet" else _transformer(pipe, weights or WEIGHTS)
+        chosen = pipe if kind == "unet" else _transformer(pipe, Path(weights or WEIGHTS))
         # Exact: every part is stored in float16. (The argument for it in from_pretrained has changed its name.)
         return chosen.to(device, dtype)
 

@@ -232,6 +232,10 @@ def test_missing_weights_are_said(tmp_path: Path) -> None:
         load_tiny("transformer", weights=tmp_path)
     with pytest.raises(BadArgument, match="no model 'flow' inside; there are unet, transformer"):
         load_tiny("flow")  # type: ignore[call-overload]
+    with pytest.raises(BadArgument, match="'nope' is no device; there are cpu, cuda"):
+        load_tiny(device="nope")
+    with pytest.raises(UnsupportedModel, match="No model lies in nowhere"):
+        load_tiny(weights="nowhere")
 
 
 def test_the_shipped_one_sees_where_drawn_things_are() -> None:
