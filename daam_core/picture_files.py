@@ -49,8 +49,7 @@ def rgb_pixels(image: PIL.Image.Image) -> Image:
     """
     if not (image.width and image.height):
         raise BadArgument(f"A picture of {image.width} x {image.height} pixels shows nothing; give one of at least 1 x 1.")
-    if image.mode == "La":  # grey times its opacity, of which Pillow knows one way out
-        image = image.convert("LA")
+    image = _unmultiplied(image)
     if image.mode.startswith(("I", "F")):
         grey = np.asarray(image)
         if image.mode == "F" or not 0 <= int(grey.min()) <= int(grey.max()) < 2**16:
@@ -88,8 +87,7 @@ def mask_pixels(image: PIL.Image.Image) -> NDArray[np.bool_]:
     Raises:
         BadArgument: its numbers have no range that is known, or it has no pixel.
     """
-    if image.mode == "La":
-        image = image.convert("LA")
+    image = _unmultiplied(image)
     if _is_transparent(image):
         return np.asarray(image.convert("RGBA").getchannel("A")) > 0
     return np.asarray(PIL.Image.fromarray(rgb_pixels(image)).convert("L")) > 127
@@ -98,6 +96,11 @@ def mask_pixels(image: PIL.Image.Image) -> NDArray[np.bool_]:
 def load_mask(path: str | Path) -> NDArray[np.uint8]:
     """A picture file as a mask, uint8 0 or 1 `[H, W]`, turned as its camera says; see `mask_pixels`. Raises BadArgument."""
     return opened(path, lambda file: mask_pixels(PIL.ImageOps.exif_transpose(file)).astype(np.uint8))
+
+
+def _unmultiplied(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Grey times its opacity as grey and opacity, the one thing that Pillow makes of it; any other picture as it is."""
+    return image.convert("LA") if image.mode == "La" else image
 
 
 def _is_transparent(image: PIL.Image.Image) -> bool:

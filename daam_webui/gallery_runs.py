@@ -65,16 +65,20 @@ CHANGES = GalleryChanges()
 
 def params_of(info: str) -> dict[str, Any]:
     """The host's `extra_generation_params` out of its JSON about a gallery; nothing where there are none."""
-    found = _parsed(info).get("extra_generation_params")
-    return found if isinstance(found, dict) else {}
+    return _params(_parsed(info))
 
 
 def runs_of(info: str) -> list[StoredRecording]:
     """The runs whose pictures stand in the gallery, those that were dropped for newer ones left out."""
-    ids = str(params_of(info).get(RUNS_FIELD, "")).split(", ")
-    texts = _parsed(info).get("infotexts")
+    told = _parsed(info)
+    ids, texts = str(_params(told).get(RUNS_FIELD, "")).split(", "), told.get("infotexts")
     found = [run for id in ids if (run := RECORDINGS.find(id)) is not None]
     return CHANGES.applied(found, texts if isinstance(texts, list) else [])
+
+
+def _params(told: dict[str, Any]) -> dict[str, Any]:
+    found = told.get("extra_generation_params")
+    return found if isinstance(found, dict) else {}
 
 
 def _parsed(info: str) -> dict[str, Any]:

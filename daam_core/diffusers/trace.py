@@ -130,7 +130,7 @@ def trace(
 
 def _names(given: Any, known: Sequence[str], told: str) -> tuple[str, ...]:
     """One name, or a row of them. Raises BadArgument where one of them is not known."""
-    names = (given,) if isinstance(given, str) else _row(given)
+    names = _row(given)
     if names is None or (wrong := [name for name in names if not isinstance(name, str) or name not in known]):
         raise BadArgument(f"{told}, not {quoted(given if names is None else wrong[0], 60)}.")
     return names
@@ -138,13 +138,16 @@ def _names(given: Any, known: Sequence[str], told: str) -> tuple[str, ...]:
 
 def _texts(given: Any) -> tuple[str, ...]:
     """One text, or a row of them. Raises BadArgument for anything else."""
-    texts = (given,) if isinstance(given, str) else _row(given)
+    texts = _row(given)
     if texts is None or not all(isinstance(text, str) for text in texts):
         raise BadArgument(f"prompts is a text or a list of texts, not {quoted(given, 60)}.")
     return texts
 
 
 def _row(given: Any) -> tuple[Any, ...] | None:
+    """What was given one by one, a text as it is; None of what is neither."""
+    if isinstance(given, str):
+        return (given,)
     try:
         return tuple(given)
     except TypeError:
