@@ -149,7 +149,8 @@ def test_the_pictures_of_a_folder_are_all_told(monkeypatch: pytest.MonkeyPatch) 
     with _imported(monkeypatch, "daam_webui.script", SimpleNamespace(scripts=SimpleNamespace(Script=object))) as script:
         lens = script.DaamLensScript()
         p, _ = results()
-        p.extra_generation_params, each = {}, []
+        p.extra_generation_params = {}
+        each: list[str] = []
         for _ in range(3):
             processed = results()[1]
             processed.comments, each = "", [*each, p.extra_generation_params.get(RUNS_FIELD, "")]

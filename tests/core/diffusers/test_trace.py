@@ -290,8 +290,9 @@ def test_nothing_sampled_and_wrong_models_are_said_in_a_sentence() -> None:
     two: Any = torch.zeros(2)
     for name in ("keep", "relations", "prompts", "concept_rule", "negative", "self_attention", "output_space"):
         for odd in (two, 3, [["x"]]) if name not in ("negative", "self_attention", "output_space") else (two,):
+            options: dict[str, Any] = {name: odd}
             with pytest.raises(BadArgument, match=name.split("_")[-1]):
-                trace(pipe, **{name: odd})
+                trace(pipe, **options)
 
 
 def test_memory_is_flat_in_steps() -> None:
