@@ -20,7 +20,7 @@ from daam_core import trace
 from daam_core.maps.heatmaps import HeatMaps
 from daam_core.tiny.evaluate import Prompt, prompts, verdict
 from daam_core.tiny.load import load_segmenter, load_tiny
-from daam_core.tiny.loop import autocast
+from daam_core.tiny.precision import autocast
 from daam_core.tiny.segmenter import Found, overlap
 from daam_core.tiny.unet import PlainAttention
 

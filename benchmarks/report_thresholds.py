@@ -21,7 +21,7 @@ from daam_core.maps.prompt_report import ReportThresholds, prompt_report
 from daam_core.maps.report_fit import MOST_FALSE, Measured, Rates, fit, measure, rates
 from daam_core.tiny.captions import BACKGROUNDS, COLOUR_NAMES, PLACES, Background, Thing, caption, random_pairs
 from daam_core.tiny.load import load_segmenter, load_tiny
-from daam_core.tiny.loop import autocast
+from daam_core.tiny.precision import autocast
 
 from .report import table, write
 

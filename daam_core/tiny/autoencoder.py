@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 
 from . import optim
-from .loop import Generators, Recipe, autocast
+from .loop import Generators, Recipe
+from .precision import autocast
 from .scenes import scene_at
 
 WIDTH = 32

@@ -29,7 +29,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from . import optim
 from .captions import COLOUR_NAMES, RELATIONS
-from .loop import Generators, Recipe, autocast
+from .loop import Generators, Recipe
+from .precision import autocast
 from .shapes import NOUNS
 from .text_encoder import WIDTH, random_fact, with_filler
 from .tokenizer import LENGTH

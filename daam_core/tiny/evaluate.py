@@ -19,7 +19,8 @@ from ..opencv import cv2
 from ..render.captioned_sheet import captioned_sheet
 from . import autoencoder
 from .captions import BACKGROUNDS, RELATIONS, Background, Relation, Thing, caption, random_pairs
-from .loop import Log, autocast
+from .loop import Log
+from .precision import autocast
 from .scenes import SIZE
 from .segmenter import LEAST_SHARE, Found, Segmenter, exact_overlap
 

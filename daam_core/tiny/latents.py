@@ -14,7 +14,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from .autoencoder import to_signed
 from .checkpoint import write_state
-from .loop import Generators, Log, autocast
+from .loop import Generators, Log
+from .precision import autocast
 from .scenes import SIZE, scene_at
 from .text_encoder import with_filler
 from .tokenizer import LENGTH

@@ -191,16 +191,3 @@ def _average(stage: Stage, step: int) -> None:
         torch._foreach_lerp_(list(average.parameters()), list(stage.modules[name].parameters()), 1.0 - decay)
         for mean, value in zip(average.buffers(), stage.modules[name].buffers(), strict=True):
             mean.copy_(value)
-
-
-def fast_dtype(device: torch.device) -> torch.dtype | None:
-    """bfloat16 for autocast where the device computes in it, else `None`."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else None
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """Autocast to `fast_dtype`, or a context that does nothing."""
-    dtype = fast_dtype(device)
-    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)

@@ -20,7 +20,8 @@ from ..errors import BadArgument
 from . import optim
 from .autoencoder import to_signed
 from .captions import COLOUR_NAMES
-from .loop import Generators, Log, Recipe, autocast
+from .loop import Generators, Log, Recipe
+from .precision import autocast
 from .scenes import SIZE, scene_at
 from .shapes import NOUNS
 

@@ -16,7 +16,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from . import optim
 from .captions import BACKGROUNDS, COLOUR_NAMES, PLACES, RELATIONS, random_pairs, random_wording
-from .loop import Generators, Recipe, autocast
+from .loop import Generators, Recipe
+from .precision import autocast
 from .shapes import NOUNS
 from .tokenizer import LENGTH, words
 

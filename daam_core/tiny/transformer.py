@@ -22,7 +22,8 @@ from diffusers.models.attention_processor import Attention
 from . import optim
 from .gradient_check import Forward, gradients, lost_gradients
 from .latents import LatentCache
-from .loop import Generators, Log, Recipe, autocast
+from .loop import Generators, Log, Recipe
+from .precision import autocast
 from .text_encoder import WIDTH as TEXT_WIDTH
 from .transformer_shape import BLOCKS, HEAD, LARGEST, PATCH, SHIFT, SIDE, TOKENS, WIDTH
 

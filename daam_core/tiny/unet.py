@@ -19,7 +19,8 @@ from . import optim
 from .diffusion import noise_to, sample_times, velocity
 from .gradient_check import Forward, gradients, lost_gradients
 from .latents import LARGE, Batch, LatentCache
-from .loop import Generators, Log, Recipe, autocast
+from .loop import Generators, Log, Recipe
+from .precision import autocast
 from .start_token import freeze_coarse_attention
 from .text_encoder import WIDTH
 
