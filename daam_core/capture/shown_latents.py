@@ -72,12 +72,10 @@ class ShownLatents:
         first, self._first = self._first, {}
         differ, self._differ = self._differ, False  # a scheduler may be called once more in a step, of sound say
         pairs = [(shown, _row(latents, image)) for image, shown in first.values()]
-        wrong = next((pair for pair in pairs if not _alike(*pair)), None) if differ else None
-        if differ and not pairs:
-            wrong = None, None
-        if wrong is None:
+        unlike = [pair for pair in pairs if not _alike(*pair)] if differ else []
+        if not differ or (pairs and not unlike):
             return
-        shown, painted = wrong
+        shown, painted = unlike[0] if unlike else (None, None)
         if (
             shown is not None
             and painted is not None

@@ -13,7 +13,8 @@ import numpy as np
 
 from ..errors import BadArgument, quoted
 
-T, S = TypeVar("T"), TypeVar("S")
+T = TypeVar("T")
+S = TypeVar("S")
 
 
 def is_row(values: Any) -> bool:
@@ -63,7 +64,7 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
 
 def is_number(value: Any, least: float, most: float) -> bool:
     """Whether a value is a real number of `least` to `most`."""
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(least <= value <= most)
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(least <= value <= most)  # type: ignore[operator]
 
 
 def checked_pixels(value: int, name: str, most: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -98,8 +97,10 @@ def _spans(columns: int, margin: int, width: int) -> list[tuple[float, float]]:
 
 
 def _is_cell(cell: Any) -> bool:
-    # NaN is drawn as a dash.
-    return isinstance(cell, str) or (isinstance(cell, Real) and not abs(cell) > sys.float_info.max)
+    try:
+        return isinstance(cell, str) or (isinstance(cell, Real) and isinstance(float(cell), float))
+    except OverflowError:
+        return False
 
 
 def _share(value: Cell) -> float:

@@ -283,9 +283,9 @@ class ReferenceInBatch(TwoCalls):
     first = True
 
     @torch.no_grad()
-    def __call__(self, prompt: str, **_: Any) -> Any:
+    def __call__(self, prompt: str, num_inference_steps: int = 1, **_: Any) -> Any:
         embeds, _ = self.encode_prompt(prompt, "cpu", 1, False)
-        self.scheduler.set_timesteps(1)
+        self.scheduler.set_timesteps(num_inference_steps)
         (t,) = self.scheduler.timesteps
         reference, latents = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
         rows = [reference, latents] if self.first else [latents, reference]
