@@ -61,7 +61,12 @@ def unet(kind: str) -> Any:
         models = comfy.supported_models
         family = {"sd2": models.SD20}.get(kind, models.SDXL if kind.startswith("sdxl") else models.SD15)
         if kind == "sd15_level":
-            settings |= {"num_res_blocks": [1], "channel_mult": [1], "transformer_depth": [1], "transformer_depth_output": [1, 1]}
+            settings |= {
+                "num_res_blocks": [1],
+                "channel_mult": [1],
+                "transformer_depth": [1],
+                "transformer_depth_output": [1, 1],
+            }
         if kind == "sdxl_whole":
             settings |= {"num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 10, 10],
                          "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "transformer_depth_middle": 10,
