@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from daam_core.errors import BadArgument
+from daam_core.maps.prompt_record import prompt_from_dict, prompt_to_dict
 from daam_core.maps.record_values import Values
-from daam_core.maps.serialization import prompt_from_dict, prompt_to_dict
 from daam_core.prompt.compose import concat, concat_encoders, drop_prefix, mark_template, pad_or_truncate, part_selection
 from daam_core.prompt.prompt import Prompt
 
