@@ -72,7 +72,7 @@ class Timeline(Node):
             node_id="DaamLensTimeline",
             display_name="Heat Map Timeline",
             category="DAAM Lens",
-            description="How the heat of a word moves from step to step. Record needs detail set to steps.",
+            description="How the heat of a word moves from step to step. Record Attention needs detail set to steps.",
             inputs=[
                 MAPS.Input("maps", tooltip="From Word Heat Maps, recorded with detail 'steps' or 'layers + steps'."),
                 io.String.Input("word", default="", tooltip="A word or phrase; empty: the first one that can be seen."),

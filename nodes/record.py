@@ -61,8 +61,8 @@ class Record(Node):
                     "detail",
                     options=DETAILS,
                     default="off",
-                    tooltip="Keep layers or steps apart, so that they can be chosen later; steps are needed for Timeline. "
-                    "Takes more memory.",
+                    tooltip="Keep layers or steps apart, so that they can be chosen later; steps are needed for Heat Map "
+                    "Timeline. Takes more memory.",
                 ),
                 io.Boolean.Input("heads", default=False, tooltip="Keep attention heads apart, summed over steps."),
                 io.Boolean.Input(

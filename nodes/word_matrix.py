@@ -24,7 +24,7 @@ class WordMatrix(Node):
             display_name="Word Matrix",
             category="DAAM Lens",
             description="Which word attends to which, in models whose text and picture are one sequence (Flux, SD3, "
-            "Qwen-Image, Z-Image and others). Record needs relations with text->text.",
+            "Qwen-Image, Z-Image and others). Record Attention needs relations with text->text.",
             is_output_node=True,
             inputs=[
                 MAPS.Input("maps", tooltip="From Word Heat Maps, recorded with relations set to text->text."),
