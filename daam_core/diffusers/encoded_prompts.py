@@ -14,7 +14,7 @@ from ..capture.tokenizer_hook import Tokenized
 from ..prompt.cleaned import cleaned_text
 from ..prompt.compose import concat_encoders
 from ..prompt.prompt import Prompt
-from ..prompt.quoted import may_quote, quoted_prompt
+from ..prompt.quoted import glyph_prompt, may_quote, quoted_prompt
 from ..prompt.template import columns_of, templated_prompt
 from ..types import Side
 
@@ -223,6 +223,8 @@ def _of_longer(row: Tokenized, text: str, rows: Sequence[Tokenized], whole: bool
 
 def _quoted(rows: Sequence[Tokenized], text: str, size: int, family: Family) -> Prompt | None:
     """The words of what a prompt quotes, in `size` columns; none where it quotes nothing."""
+    if family.quotes_apart:
+        return glyph_prompt([(row.text, row.ids) for row in rows], size, text)
     if not may_quote(text):
         return Prompt(text, (), (), (), (), tuple(range(size)), size)
     for row in rows:
