@@ -69,8 +69,10 @@ INNER = (
     "A script works on with the pictures of this run, so no heat map was put among them: "
     "the maps are in the tab DAAM Lens, and beside the pictures where these are saved."
 )
-
-
+UPSCALED = (
+    "The WebUI's button for hires fix gives the gallery one text for all that it puts there, so no heat map was put behind the "
+    "picture: the maps are in the tab DAAM Lens, and beside the picture where it is saved."
+)
 NOT_GIVEN = (
     "The model was not given the negative prompt, so it has no heat maps: hosts leave it out at a CFG scale of 1, and in steps "
     "that a setting keeps from it (“Negative Guidance minimum sigma”, “Ignore negative prompt during early sampling”)."

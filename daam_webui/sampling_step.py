@@ -36,6 +36,7 @@ class SamplingStep:
         order: rows in A1111's order; `at` is the next of them.
         recorded: conditionings that were recorded in this step, in Forge's order.
         shown: whether the model was shown the picture that is sampled.
+        labelled: whether it is known of any row of that whose it is.
         latents: tells which calls of the model show it.
     """
 
@@ -49,12 +50,34 @@ class SamplingStep:
     at: int = 0
     recorded: set[tuple[Side, int]] = field(default_factory=set)
     shown: bool = False
+    labelled: bool = False
     latents: LatentProof = field(default_factory=LatentProof)
 
     @property
     def columns(self) -> dict[Side, int]:
         """Columns of the conditioning on each side."""
         return {side: tensor.shape[1] for side, tensor in self.conditioning.items()}
+
+    @property
+    def images(self) -> int:
+        """Pictures of the batch."""
+        return 1 + max(label.image for label in self.rows)
+
+    def alike(self, context: Tensor | None, rows: slice) -> list[tuple[Side, int]]:
+        """The conditionings, side and AND part, that these rows of a context say."""
+        if context is None:
+            return []
+        parts: dict[tuple[Side, int], list[int]] = {}
+        for label, row in self.rows.items():
+            parts.setdefault((label.side, label.group), []).append(row)
+        found = []
+        for (side, group), numbers in parts.items():
+            if side in self.conditioning:
+                expected = self.conditioning[side][numbers]
+                seen = context[rows, : expected.shape[1]]
+                if seen.shape == expected.shape and bool((seen == expected.to(seen)).all()):
+                    found.append((side, group))
+        return found
 
     def part_of(self, context: Tensor | None, rows: slice, done: Sequence[int]) -> int | None:
         """Which AND part these rows of a context say: by its content, since Forge's order depends on what fits into memory.
