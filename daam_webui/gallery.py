@@ -17,6 +17,7 @@ from daam_core.maps.heatmaps import HeatMaps
 from .drawing import Drawing, draw
 from .finished_image import FinishedImage
 from .hosts import PageHost
+from .nested_runs import asked_by
 from .recording_store import RECORDINGS, StoredRecording
 from .settings import Settings
 
@@ -82,7 +83,7 @@ NOT_GIVEN = (
 def show(session: Session, p: Any, processed: Any, append: bool = True, apart: str = INNER) -> GalleryResult:
     """Draw and save what was asked for, and `append` it to the host's results; else `apart` says where it is. Never raises:
     what goes wrong becomes a note."""
-    shown = GalleryResult()
+    shown, user = GalleryResult(), asked_by(p)
     try:
         for finished, maps in session.heat_maps():
             drawing = draw(maps, session.settings)
@@ -94,9 +95,7 @@ def show(session: Session, p: Any, processed: Any, append: bool = True, apart: s
             prompt, negative = (str(texts[_number(processed, finished)]) for texts in (p.all_prompts, p.all_negative_prompts))
             if session.settings.negative and maps.negative is None and negative.strip():
                 shown.notes.append(NOT_GIVEN)
-            kept = RECORDINGS.keep(
-                maps, session.settings, drawing.words, finished.seed, prompt, negative, report=drawing.report
-            )
+            kept = RECORDINGS.keep(maps, session.settings, drawing.words, finished.seed, prompt, negative, drawing.report, user)
             shown.runs.append(kept)
         shown.notes += session.notes()
         if not session.finished and not session.failure:

@@ -19,6 +19,10 @@ from .schedule import PassTexts, text_at
 
 MARK = 1024.0
 """What the column is full of that the ControlNet extension puts before a text, see `unmarked`."""
+OTHER_ORDER = (
+    "Another extension puts the prompts of the pictures that are sampled together into another order (Regional Prompter's "
+    "Latent mode does), so nobody can say which word is whose. Make one picture at a time (batch size 1) to get heat maps."
+)
 
 
 @dataclass
@@ -128,7 +132,22 @@ def sampling_step(params: Any, texts: PassTexts, area: Area) -> SamplingStep:
         )
     height, width = params.x.shape[-2:]
     order = in_order([len(parts) for parts in texts.prompts])
+    _require_order(params.x, order, len(texts.prompts))
     return SamplingStep(said, conditioning, rows, (int(height), int(width)), params.sigma, area, order)
+
+
+def _require_order(latents: Tensor, order: Sequence[Label], images: int) -> None:
+    """Where a host gives the model a row for each label at once, the latent of each is its picture's.
+
+    Raises:
+        NothingRecorded: an extension has put them into another order.
+    """
+    count = len(order) - images
+    if len(latents) != len(order) or count == images or images == 1:
+        return
+    found, expected = latents[:count], latents[count:][[label.image for label in order[:count]]]
+    if not bool(((found == expected) | found.isnan()).all()):
+        raise NothingRecorded(OTHER_ORDER)
 
 
 def crossattn(conditioning: Any) -> Tensor:

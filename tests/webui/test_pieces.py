@@ -1,4 +1,4 @@
-"""Forge's sampler with a function of an extension's between it and its model, as Regional Prompter's Latent mode has it."""
+"""What Regional Prompter's Latent mode does to a batch: in Forge between the sampler and its model, in AUTOMATIC1111 before."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from daam_core.capture.region import WHOLE
+from daam_core.errors import NothingRecorded
 from daam_webui.batch import PIECES
 from daam_webui.batch_rows import Label
 from daam_webui.hosts.forge import Forge
 from daam_webui.hosts.protocol import UNetCall
 from daam_webui.joined_answers import REGIONS, JoinedAnswers
-from daam_webui.sampling_step import SamplingStep
+from daam_webui.sampling_step import SamplingStep, sampling_step
+from daam_webui.schedule import PassTexts
 
 from .test_layout import ForgeLike, Params, UNet, sample
 
@@ -69,7 +71,10 @@ def test_answers_that_are_used_in_regions_are_told_in_forge(regions: bool) -> No
         return answers * (torch.arange(2) < 1) if regions else answers
 
     options: dict[str, Any] = {"model_function_wrapper": wrapper}
-    model, watched = SimpleNamespace(forge_objects=SimpleNamespace(unet=SimpleNamespace(model_options=options))), JoinedAnswers()
+    model, watched = (
+        SimpleNamespace(forge_objects=SimpleNamespace(unet=SimpleNamespace(model_options=options))),
+        JoinedAnswers(),
+    )
     given = {"input": torch.ones(3, 4, 2, 2)}
     expected = wrapper(lambda x: 2 * x, given)
     with Forge().watch_answers(model, watched.compare):
@@ -79,3 +84,20 @@ def test_answers_that_are_used_in_regions_are_told_in_forge(regions: bool) -> No
     options.clear()
     with Forge().watch_answers(model, watched.compare):
         assert not options
+
+
+@pytest.mark.parametrize("reordered", [False, True])
+def test_two_pictures_whose_prompts_are_put_into_another_order_are_refused(reordered: bool) -> None:
+    """A1111's rows are picture by picture; the extension made them part by part, and a picture had the words of the other."""
+    schedule = ((9, "red"),)
+    texts = PassTexts(((schedule, schedule),) * 2, (schedule,) * 2)
+    one, other = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    x = torch.stack([one, other, one, other, one, other] if reordered else [one, one, other, other, one, other])
+    params = SimpleNamespace(
+        denoiser=SimpleNamespace(step=0), x=x, sigma=1.0, text_cond=torch.zeros(4, 77, 8), text_uncond=torch.zeros(2, 77, 8)
+    )
+    if reordered:
+        with pytest.raises(NothingRecorded, match="batch size 1"):
+            sampling_step(params, texts, WHOLE)
+        x.fill_(torch.nan)  # a broken model's
+    assert sampling_step(params, texts, WHOLE).images == 2
