@@ -91,7 +91,7 @@ def test_both_names_of_the_colour_map_draw_the_same(client: Any) -> None:
 
 
 def test_under_a_login_each_sees_their_own() -> None:
-    """Gradio's page tells who is logged in by its own dependency; the API without a password has what nobody is logged in for."""
+    """Gradio tells who is logged in by a dependency of its own; an API without a password has nothing of theirs."""
     from fastapi.testclient import TestClient
 
     from daam_webui.api import routes
