@@ -29,11 +29,13 @@ class Encoding:
         texts: what was typed, by argument (`prompt`, `prompt_2`, `negative_prompt`, …); a list of one text a prompt each.
         outputs: the batches of rows that it gave out, in order.
         tokens: what its tokenizers read.
+        dropped: so many tokens of its template the pipeline drops ahead, None where it does not say so.
     """
 
     texts: Mapping[str, list[str] | None]
     outputs: Sequence[Sequence[Tensor]]
     tokens: Sequence[Tokenized]
+    dropped: int | None = None
 
 
 Source = tuple[Encoding, str, int]
@@ -193,7 +195,7 @@ def _part(encoding: Encoding, component: str, name: str, index: int, size: int, 
         if read is None or not (own or row.may_cut):
             continue
         kept = [i for i, on in enumerate(row.mask) if on]
-        columns = columns_of(len(row.ids), kept, size, family.keeps)
+        columns = columns_of(len(row.ids), kept, size, family.keeps, encoding.dropped)
         if columns is not None:
             fitting.append(((not own, len(row.text)), row, columns, read))
     # What may not be cut is read beside what is encoded, to tell how much of a long text is lost.

@@ -16,6 +16,7 @@ from ...daam_core.capture.buffers import BatchSlice
 from ...daam_core.capture.comfyui_concepts import ComfyUIConcepts
 from ...daam_core.capture.counted_call import CountedCall, add_rows, check_batch, only_layout
 from ...daam_core.capture.joint_rows import add_self, add_text
+from ...daam_core.capture.layer_plan import LayerPlan
 from ...daam_core.capture.picture_text import output_parts
 from ...daam_core.capture.recording import Recording
 from ...daam_core.capture.token_layout import RowLayout, TokenLayout
@@ -27,6 +28,10 @@ from .concept_router import ConceptRouter
 
 _KNOWN = 64
 """So many different rows are remembered with what they are."""
+_KNOWN_LAYERS = 512
+"""So many layers of a UNet are remembered with their way; SDXL has 70."""
+_PLAIN = {"attn_precision", "transformer_options", "_inside_attn_wrapper"}
+"""What ComfyUI's UNets name in a call of their attention beside queries, keys, values and heads."""
 _BLOCKS: dict[str, Block] = {"input": "down", "middle": "mid", "output": "up"}
 
 
@@ -80,6 +85,25 @@ class Call:
         self.entered.add(part)
 
 
+@dataclass(frozen=True, eq=False)
+class _KnownLayer:
+    """One cross-attention of a UNet that was recorded before, with all that has to be the same for its way to be the same.
+
+    Attributes:
+        path: its name.
+        grid, heads: of its queries.
+        batch, wanted: of the call, see `Call`.
+        plans: of each of the wanted rows.
+    """
+
+    path: str
+    grid: Grid
+    heads: int
+    batch: int
+    wanted: list[tuple[Side, BatchSlice]]
+    plans: list[LayerPlan]
+
+
 def own_slice(rows: Sequence[Row | None], slices: Sequence[BatchSlice]) -> BatchSlice | None:
     """The first rows that are the prompt on the whole picture."""
     for row, batch_slice in zip(rows, slices, strict=True):
@@ -117,6 +141,7 @@ class AttentionRouter:
         self._block_concepts = block_concepts
         self._sides: dict[Side, Accumulator] = {}
         self._sources: dict[tuple[BatchSlice, RowLayout, int], BatchSlice] = {}
+        self._known: dict[tuple[Any, Any], _KnownLayer] = {}
         self._picked: list[tuple[int, int, tuple[int, ...]]] = []  # (prompt, columns of the text, which of them are keys)
 
     def add_unet(self, conds: Conds, call: Call, block: Mapping[str, Any], own: bool, a: AttentionCall) -> bool:
@@ -147,12 +172,38 @@ class AttentionRouter:
             prompt = [batch_slice for side, batch_slice in call.wanted if side == "prompt"]
             self._concepts.add(conds, call.context, prompt, (name, number, index), layer, grid, a)
         if a.bias is None and a.packed_heads:
-            for side, batch_slice in call.wanted:
+            plans = [
                 self._side(side, conds).add_cross(layer, grid, a.q, a.k, a.heads, a.scale, batch_slice)
+                for side, batch_slice in call.wanted
+            ]
+            if call.attended is None and self._concepts is None and len(self._known) < _KNOWN_LAYERS:
+                self._known[block.get("block"), index] = _KnownLayer(path, grid, a.heads, call.batch, call.wanted, plans)
             return True
         for side, batch_slice in call.wanted:
             part, keys = a.part(batch_slice.index, 0, a.queries, slice(0, a.keys))
             self._side(side, conds).add_joint(layer, grid, part.q, part.k, a.heads, a.scale, batch_slice, keys, part.bias)
+        return True
+
+    def add_known(
+        self, call: Call, block: Mapping[str, Any], own: bool, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> bool:
+        """The same, with the arguments of `optimized_attention`, of a layer that attended in the same way before; False of any
+        other: nothing was done.
+
+        Raises:
+            NothingRecorded: it attended in this call already.
+        """
+        if own or len(args) != 4 or not kwargs.keys() <= _PLAIN:
+            return False
+        known = self._known.get((block.get("block"), block.get("block_index", 0)))
+        if known is None or known.batch != call.batch or known.wanted != call.wanted or args[3] != known.heads:
+            return False
+        q, k, grid = args[0], args[1], grid_of_block(block)
+        if not all(plan.fits(grid, q, k) for plan in known.plans):
+            return False
+        call.enter(known.path)
+        for plan in known.plans:
+            plan.add(q, k)
         return True
 
     def add_unet_output(self, conds: Conds, call: Call, a: AttentionCall, layer: int, grid: Grid) -> None:
@@ -236,6 +287,7 @@ class AttentionRouter:
     def clear(self) -> None:
         """Let go of everything."""
         self._sides.clear()
+        self._known.clear()
         self._sources.clear()
         if self._concepts is not None:
             self._concepts.clear()

@@ -231,6 +231,9 @@ class RecordingSession:
         if call is None or next_call is None or self._calls.conds is None:
             return
         try:
+            if call.layout is None and self.override is None and self._router.add_known(call, *next_call, args, kwargs):
+                self.next_call = None
+                return
             attention = from_comfyui(args, kwargs)
             if call.layout is not None:
                 attention = attention.with_lse(None if seen is None else seen.of(attention))

@@ -54,12 +54,19 @@ def _patcher(model: Any, seed: int = 0) -> Any:
 
 @cache
 def unet(kind: str) -> Any:
-    """MODEL of "sd15", "sd15_inpaint" (nine channels), "sd2" (v-prediction), "sdxl", or "sdxl_whole": all of SDXL's 70
-    layers at its resolutions, with few channels."""
+    """MODEL of "sd15", "sd15_inpaint" (nine channels), "sd15_level" (one level, for what takes long to compile), "sd2"
+    (v-prediction), "sdxl", or "sdxl_whole": all of SDXL's 70 layers at its resolutions, with few channels."""
     with torch.inference_mode(False):
         settings = dict(_UNET)
         models = comfy.supported_models
-        family = {"sd15": models.SD15, "sd15_inpaint": models.SD15, "sd2": models.SD20}.get(kind, models.SDXL)
+        family = {"sd2": models.SD20}.get(kind, models.SDXL if kind.startswith("sdxl") else models.SD15)
+        if kind == "sd15_level":
+            settings |= {
+                "num_res_blocks": [1],
+                "channel_mult": [1],
+                "transformer_depth": [1],
+                "transformer_depth_output": [1, 1],
+            }
         if kind == "sdxl_whole":
             settings |= {"num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 10, 10],
                          "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "transformer_depth_middle": 10,

@@ -10,6 +10,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, Kandinsky5T2VPipeline, Ka
 from torch import Tensor
 
 from daam_core import trace
+from daam_core.errors import BadArgument
 
 from ..models import tokenizer as clip_tokenizer
 from .detour_pipelines import Processor
@@ -84,11 +85,29 @@ def test_a_prompt_longer_than_clip_reads_keeps_its_words_in_both_encoders() -> N
         paint(pipe, case, [long, "two cats"], None, num_inference_steps=1, guidance_scale=1.0)
     maps = list(recording)
     assert maps[0].words[:4] == ["a", "red", "house", "and"] and maps[0].prompt.length == 77 + 20
-    assert maps[0].prompt.truncated == ("two", "cats") and maps[1].words == ["two", "cats"]
+    cut = maps[0].prompt.truncated
+    assert cut[-3:] == ("and", "two", "cats") and len(cut) == 4 * 30 + 2 - 75  # what stands earlier, too, counts once more
+    assert maps[1].words == ["two", "cats"]
     ids = [*pipe.tokenizer(long).input_ids[:76], -1, *pipe.tokenizer_3(long).input_ids[:19], -1]
     for token in maps[0].prompt.tokens:
         tokenizer = pipe.tokenizer if token.column < 77 else pipe.tokenizer_3
         assert spelled(tokenizer, ids[token.column]) == token.text
+
+
+def test_a_prompt_that_its_pipeline_cuts_behind_keeps_the_words_before() -> None:
+    """Qwen-Image encodes up to 1024 tokens and gives its transformer 512: the words of a longer prompt went by number."""
+    case, pipe = CASES["qwen"], CASES["qwen"].make()
+    pipe.prompt_template_encode_start_idx = len(pipe.tokenizer(pipe.prompt_template_encode.split("{}")[0]).input_ids)
+    with trace(pipe) as recording:
+        for room in (100, 12):
+            options = {"max_sequence_length": room, "num_inference_steps": 1, "true_cfg_scale": 1.0}
+            paint(pipe, case, [LONG, "two cats"], None, **options)
+    for image, words in enumerate((["a", "red", "house"], ["two", "cats"])):
+        whole, cut = (recording.heat_maps(image, generation=run).prompt for run in (0, 1))
+        assert cut.labels[: len(words)] == words and cut.tokens == whole.tokens[: len(cut.tokens)]
+        assert ("cats" in cut.truncated) == (image == 0)
+    with pytest.raises(BadArgument, match=r"no generation slice\(0, 1, None\): 2 were recorded"):
+        recording.heat_maps(generation=slice(0, 1))  # type: ignore[arg-type]
 
 
 def spelled(tokenizer: Any, token: int) -> str:

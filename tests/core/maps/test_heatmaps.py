@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from daam_core import HeatMaps
 from daam_core.errors import BadArgument, BadRecord, DetailMissing, WordNotFound
 from daam_core.maps.data import Detail, LayerInfo, RecordedImage
-from daam_core.maps.serialization import prompt_to_dict
+from daam_core.maps.prompt_record import prompt_to_dict
 from daam_core.prompt.prompt import Prompt
 
 from ..models import tokenizer

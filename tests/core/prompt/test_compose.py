@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from daam_core.errors import BadArgument
+from daam_core.maps.prompt_record import prompt_from_dict, prompt_to_dict
 from daam_core.maps.record_values import Values
-from daam_core.maps.serialization import prompt_from_dict, prompt_to_dict
 from daam_core.prompt.compose import concat, concat_encoders, drop_prefix, mark_template, pad_or_truncate, part_selection
 from daam_core.prompt.prompt import Prompt
 
@@ -88,6 +88,14 @@ def test_what_one_encoder_cut_off_the_other_may_have_read() -> None:
     """No word counts as cut off that some encoder read."""
     clip = replace(prompt("a red house"), truncated=("snow", "moon"))
     assert concat_encoders([clip, prompt("snow", 40)]).truncated == ("moon",)
+
+
+def test_a_word_that_stands_earlier_too_is_cut_off_where_no_encoder_read_it_once_more() -> None:
+    """It passed for read, since the earlier one was."""
+    text = "a house a tree a house in a house"
+    clip = replace(prompt("a house a tree"), text=text, truncated=("a", "house", "in", "a", "house"))
+    t5 = replace(prompt("a house a tree a house", 40), text=text, truncated=("in", "a", "house"))
+    assert concat_encoders([clip, t5]).truncated == ("in", "a", "house")
 
 
 def test_fitted_pads_behind_and_cuts_behind() -> None:

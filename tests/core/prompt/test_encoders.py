@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from daam_core.errors import BadArgument, BadRecord, WordNotFound
+from daam_core.maps.prompt_record import prompt_from_dict, prompt_to_dict
 from daam_core.maps.record_values import Values
-from daam_core.maps.serialization import prompt_from_dict, prompt_to_dict
 from daam_core.prompt.compose import concat, concat_encoders
 from daam_core.prompt.encoders import encoder_name, of_encoder, word_of_encoder
 from daam_core.prompt.prompt import Prompt
