@@ -100,8 +100,8 @@ def test_under_a_login_each_sees_their_own() -> None:
     app = fastapi.FastAPI()
 
     @app.get("/user")
-    def who(request: fastapi.Request) -> str | None:
-        return request.headers.get("name")
+    def who(name: str | None = fastapi.Header(None)) -> str | None:
+        return name
 
     open_page = fastapi.FastAPI()
     open_page.include_router(page_routes([], user_of(open_page)))
@@ -124,8 +124,8 @@ def test_under_a_login_each_sees_their_own() -> None:
             kind = {"Content-Type": "application/octet-stream"}
             loaded = client.post(f"{PREFIX}/records", content=record, headers={**mine, **kind}).json()["id"]
             assert RECORDINGS.find(loaded, name) is not None
-        listed = {run["id"] for run in client.get("/daam-lens/v1/runs").json()["runs"]}
-        assert made[""] in listed and not listed & {made["ann"], made["bob"]}
+        open_to_all = {run["id"] for run in client.get("/daam-lens/v1/runs").json()["runs"]}
+        assert made[""] in open_to_all and not open_to_all & {made["ann"], made["bob"]}
         assert client.get(f"/daam-lens/v1/runs/{made['ann']}").status_code == 404
     with TestClient(open_page) as client:
         asked = client.get(f"{PREFIX}/runs", params={"own": f"{made['ann']},gone"}).json()["runs"]

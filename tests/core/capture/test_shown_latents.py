@@ -82,6 +82,6 @@ def test_pictures_at_several_times_are_refused_with_what_may_have_shown_them() -
 def test_a_model_that_broke_is_not_blamed_on_a_reference_picture() -> None:
     """What is no number equals nothing, so it was taken for several pictures."""
     step = ShownLatents()
-    step.first(torch.full((2, 4, 6, 8), torch.nan))
-    step.again(torch.full((2, 4, 6, 8), torch.nan))
+    step.add(torch.full((2, 4, 6, 8), torch.nan), BOTH)
+    step.add(torch.full((2, 4, 6, 8), torch.nan), BOTH)
     step.require_painted(torch.full((2, 4, 6, 8), torch.nan))
