@@ -19,7 +19,7 @@ from .family import Family
 from .parallelism import require_all_heads
 from .picture_text import PictureText, add_output_row, add_picture_row, add_row, add_self_row, add_text_row, waiting_batch
 from .proportions import require_proportions
-from .text_rows import Snapshot, match_rows
+from .text_rows import Snapshot, copies_of, match_rows
 from .token_layout import RowLayout, TokenLayout
 from .transformer_calls import KnownCall, RunningCall, Waiting, identity_of, shape_of
 from .transformer_recording import TIMES, TransformerRecording
@@ -76,6 +76,8 @@ class ModelRecorder:
             self._numbers, self._prompted = {}, {}
             self._batch = CallBatch(self._eager and not (keep.layers or keep.heads or keep.relations or keep.output))
         known = self._read(recording, arguments)
+        if known is None:
+            return False
         layout, rows = known.layout, known.rows
         before = self._prompted.setdefault(len(rows), set())
         # A text of nobody's where a picture's prompt was: it was exchanged in the middle.
@@ -88,7 +90,7 @@ class ModelRecorder:
             )
         recording.grid = recording.grid or layout.patches[1:]
         require_proportions(recording.grid, layout.patches[1:])
-        texts = recording.begin_call(rows, known.columns, arguments, self._family)
+        texts = recording.begin_call(known, arguments, self._family)
         prompts = [text.group.accumulator for text in texts if text is not None and text.group.side == "prompt"]
         keeping = [one for one in prompts if one.keeps_self_attention]
         # Where frames are rows of their own, each gives its own attention to itself.
@@ -256,8 +258,8 @@ class ModelRecorder:
             self._concepts.end()
         self._failed(error)
 
-    def _read(self, recording: TransformerRecording, arguments: Mapping[str, Any]) -> KnownCall:
-        """What the arguments of a call mean, looked up where the same were given before."""
+    def _read(self, recording: TransformerRecording, arguments: Mapping[str, Any]) -> KnownCall | None:
+        """What the arguments of a call mean, looked up where the same were given before; None where it paints nothing."""
         family, texts = self._family, recording.texts()
         text, values = arguments[family.text[0]], [arguments.get(name) for name in family.layout_arguments]
         key = (
@@ -270,12 +272,15 @@ class ModelRecorder:
         if found is None or not found.values.holds():
             require_all_heads(self._model)
             layout, own = family.layout(self._model, arguments), family.text_rows(arguments)
+            if layout is None:
+                return None
             if len(own) != layout.batch:
                 raise UnsupportedModel(f"{type(self._model).__name__} was given {len(own)} texts for {layout.batch} pictures.")
             rows = match_rows(own, texts)
             columns = [family.text_columns(arguments, row, layout) for row in own]
             prompted = {text.image for row in rows for text in row if text.side == "prompt"}
-            found = KnownCall(Snapshot(text, values), layout, rows, own, columns, prompted)
+            copies = {} if all(rows) else copies_of(own, {i for i, row in enumerate(rows) if row})
+            found = KnownCall(Snapshot(text, values), layout, rows, own, columns, prompted, copies)
             if len(self._known) >= _KNOWN:
                 self._known.pop(next(iter(self._known)))
             self._known[key] = found

@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModel
-
-_OFF = 1e-2  # of the latents' own size: 16 bits, and a scheduler that scales them
+from .scaled_latents import are_scaled
 
 
 class ShownLatents:
-    """What a model is shown in one step, where it is given the same texts more than once.
+    """What a model is shown in one step with each text of each picture, where it is given the same texts more than once.
 
     Its first answer is the one that is read. Self-attention guidance looks once more at a blurred picture; a pipeline with a
-    reference picture shows that first, and the maps would be the reference's.
+    reference picture shows that first, in a call of its own or ahead of the picture in the same batch, and the maps would be
+    the reference's.
     """
 
     def __init__(self) -> None:
-        self._first: Tensor | None = None
+        self._first: dict[Hashable, tuple[int, Tensor]] = {}
         self._differ = self._untold = False
 
-    def first(self, sample: Any) -> None:
-        """A step begins with these latents, `[rows, c, …]` or a list of rows."""
-        self._first, self._differ = _row(sample), False
+    def begin(self) -> None:
+        """A step begins."""
+        self._first, self._differ = {}, False
 
-    def again(self, sample: Any) -> None:
-        """The model is given texts of this step once more."""
-        row, first = _row(sample), self._first
-        same = row is None or first is None or (row.shape == first.shape and torch.equal(row, first.to(row)))
-        self._differ = self._differ or not same
+    def add(
+        self, sample: Any, texts: Mapping[int, tuple[Hashable, int]], copies: Mapping[int, Sequence[int]] | None = None
+    ) -> None:
+        """The model is called in this step.
+
+        Args:
+            sample: latents `[rows, c, …]`, or a list of rows.
+            texts: for a row of the batch, which text of which picture it has.
+            copies: for a row that has one of these texts once more, the rows that it may be a copy of.
+        """
+        once_more: list[list[tuple[Tensor, Tensor]]] = []
+        for i, (text, image) in texts.items():
+            row = _row(sample, i)
+            if row is None:
+                self._differ |= text in self._first
+            elif text in self._first:
+                once_more.append([(row, self._first[text][1])])
+            else:
+                self._first[text] = image, row
+        for i, others in (copies or {}).items():
+            row = _row(sample, i)
+            once_more.append([(row, other) for j in others if (other := _row(sample, j)) is not None and row is not None])
+        self._differ = not _any_equal(once_more) or self._differ
 
     def at_another_time(self) -> None:
         """A step ends because the model is given its texts at another time, and no scheduler was told."""
@@ -49,18 +68,20 @@ class ShownLatents:
                 "(pipelines with a reference picture do, and so does an inversion), so nobody can tell whose attention is the "
                 "picture's. Paint without the reference, and invert outside the trace"
             )
-        first, self._first = self._first, None
+        first, self._first = self._first, {}
         differ, self._differ = self._differ, False  # a scheduler may be called once more in a step, of sound say
-        painted = _row(latents)
-        if not differ or _alike(first, painted):
+        pairs = [(shown, _row(latents, image)) for image, shown in first.values()]
+        unlike = [pair for pair in pairs if not _alike(*pair)] if differ else []
+        if not differ or (pairs and not unlike):
             return
+        shown, painted = unlike[0] if unlike else (None, None)
         if (
-            first is not None
+            shown is not None
             and painted is not None
-            and first.dim() == painted.dim() == 3
-            and first.shape[1:] != painted.shape[1:]
+            and shown.dim() == painted.dim() == 3
+            and shown.shape[1:] != painted.shape[1:]
         ):
-            (h, w), (height, width) = first.shape[1:], painted.shape[1:]
+            (h, w), (height, width) = shown.shape[1:], painted.shape[1:]
             raise UnsupportedModel(
                 f"the picture is painted in several views: the model was shown {w} x {h} latents of {width} x {height}, and "
                 "only one view is read. Paint a picture of that size"
@@ -72,17 +93,26 @@ class ShownLatents:
         )
 
 
-def _row(sample: Any) -> Tensor | None:
-    """The first row."""
-    if isinstance(sample, (list, tuple)):
-        return sample[0] if sample and isinstance(sample[0], Tensor) else None
-    return sample[0] if isinstance(sample, Tensor) and sample.dim() > 1 else None
+def _row(sample: Any, i: int) -> Tensor | None:
+    """One row of latents; None where they have no such row."""
+    if isinstance(sample, Tensor):
+        return sample[i] if sample.dim() > 1 and i < len(sample) else None
+    row = sample[i] if isinstance(sample, (list, tuple)) and i < len(sample) else None
+    return row if isinstance(row, Tensor) else None
+
+
+def _any_equal(groups: Sequence[Sequence[tuple[Tensor, Tensor]]]) -> bool:
+    """Whether in each group two are equal; all comparisons cost one wait for the device."""
+    marks = [
+        torch.stack([(a == b.to(a)).all() if a.shape == b.shape else a.new_zeros((), dtype=torch.bool) for a, b in group]).any()
+        for group in groups
+        if group
+    ]
+    return all(groups) and (not marks or bool(torch.stack(marks).all()))
 
 
 def _alike(shown: Tensor | None, painted: Tensor | None) -> bool:
     """Whether latents `[c, …]` are, in their first channels, a multiple of others."""
     if shown is None or painted is None or shown.shape[1:] != painted.shape[1:] or len(shown) < len(painted):
         return False
-    a, b = shown[: len(painted)].double().flatten().cpu(), painted.double().flatten().cpu()
-    scale = (a @ b) / (b @ b).clamp(min=torch.finfo(b.dtype).tiny)
-    return bool(scale > 0) and bool((a - scale * b).norm() <= _OFF * a.norm())
+    return are_scaled(shown[None, : len(painted)], painted[None])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,22 @@ def _equal(given: Sequence[Tensor], known: Sequence[EncodedText]) -> list[list[i
     alike = torch.stack(marks).tolist() if marks else []
     counts = [n if same else 0 for n, same in zip(columns, alike, strict=True)]
     return [counts[i * len(known) : (i + 1) * len(known)] for i in range(len(rows))]
+
+
+def copies_of(given: Sequence[Tensor], own: Container[int]) -> dict[int, tuple[int, ...]]:
+    """The rows of a batch that hold a text once more, beside those that are somebody's: for each of them the latter.
+
+    Args:
+        given: `[columns, …]` for each row of the batch.
+        own: the rows that are somebody's.
+    """
+    found: dict[int, tuple[int, ...]] = {}
+    for i, row in enumerate(given):
+        if i not in own:
+            alike = [j for j, other in enumerate(given) if j in own and row.shape == other.shape and torch.equal(row, other)]
+            if alike:
+                found[i] = tuple(alike)
+    return found
 
 
 def without_single_axes(row: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ class KnownCall:
         own: the text of each row.
         columns: how many columns each text argument of the family has, for each of the rows.
         prompted: the pictures whose prompts are among the rows.
+        copies: for a row that holds a text once more, see `text_rows.copies_of`.
         patterns: of calls that waited, by their layers.
         waiting: for calls that waited side by side, by their kind, layers and texts.
     """
@@ -41,6 +42,7 @@ class KnownCall:
     own: list[Tensor]
     columns: list[tuple[int, ...]]
     prompted: set[int]
+    copies: dict[int, tuple[int, ...]]
     patterns: dict[str, CallPattern] = field(default_factory=dict)
     waiting: dict[tuple[Any, ...], Waiting] = field(default_factory=dict)
 

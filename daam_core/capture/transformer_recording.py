@@ -21,6 +21,7 @@ from .picture_text import PictureText
 from .recording import Recording
 from .shown_latents import ShownLatents
 from .text_rows import EncodedText
+from .transformer_calls import KnownCall
 
 TIMES = ("timestep", "timesteps", "t")
 """What transformers call the argument that says how noisy the picture is."""
@@ -82,32 +83,33 @@ class TransformerRecording:
         self.recording.fail(error)
         self._own.clear()
 
-    def begin_call(
-        self, rows: Sequence[Sequence[EncodedText]], columns: Sequence[Sequence[int]], given: Mapping[str, Any], family: Family
-    ) -> list[PictureText | None]:
+    def begin_call(self, known: KnownCall, given: Mapping[str, Any], family: Family) -> list[PictureText | None]:
         """Whose sums the rows of a call go into; ends the step where the next one begins.
 
         Args:
-            rows: whose the rows of the batch may be, the likeliest first; nobody's where there is none.
-            columns: how many columns each text argument of the family has, for each of the rows.
+            known: what the call's arguments mean.
             given: the call's arguments.
         """
         found = [
             self._first([self._of(text, family, own) for text in texts if text.side in self.sides])
-            for texts, own in zip(rows, columns, strict=True)
+            for texts, own in zip(known.rows, known.columns, strict=True)
         ]
         time = next((given[name] for name in TIMES if given.get(name) is not None), None)
         sample = next(islice(given.values(), 1, None), None)  # behind the model itself
-        if any(text is not None and text.pending for text in found):
-            if _same_time(time, self._time):
-                self.repeats = True
-                self.shown.again(sample)
-                # The same step once more: another guidance, with something of the model left out.
-                return [None if text is None or text.pending else text for text in found]
+        again = any(text is not None and text.pending for text in found)
+        if again and not _same_time(time, self._time):
             self.shown.at_another_time()
             self.end_step()
+            again = False
         if not any(text.pending for text in self._own.values()):
-            self.shown.first(sample)
+            self.shown.begin()
+        whose = {i: (text, text.group.images[0]) for i, text in enumerate(found) if text is not None}
+        copies = {i: others for i, others in known.copies.items() if whose.keys() & set(others)}
+        self.shown.add(sample, whose, copies)
+        if again:
+            self.repeats = True
+            # The same step once more: another guidance, with something of the model left out.
+            return [None if text is None or text.pending else text for text in found]
         self._time = time
         return found
 

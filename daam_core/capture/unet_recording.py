@@ -137,18 +137,19 @@ class UNetRecording:
         places = self._places(inputs)
         if not places:
             return False
-        if any(group in self._pending for group, _ in places):
-            if same_time(inputs.timestep, self._time):
-                self.repeats = True
-                self.shown.again(inputs.sample)
-                places = [(group, where) for group, where in places if group not in self._pending]
-                if not places:
-                    return False
-            else:
-                self.shown.at_another_time()
-                self.end_step()
+        again = any(group in self._pending for group, _ in places)
+        if again and not same_time(inputs.timestep, self._time):
+            self.shown.at_another_time()
+            self.end_step()
+            again = False
         if not self._pending:
-            self.shown.first(inputs.sample)
+            self.shown.begin()
+        self._note_latents(inputs, places)
+        if again:
+            self.repeats = True
+            places = [(group, where) for group, where in places if group not in self._pending]
+            if not places:
+                return False
         self._time = inputs.timestep
         self._pending += [group for group, _ in places]
         context, frames, bias = inputs.context, inputs.frames, inputs.text_bias
@@ -170,6 +171,16 @@ class UNetRecording:
         if self._outputs is not None:
             self._outputs.begin(self.recording, OutputForward(places, self._forward.batch, context.shape[1], frames))
         return True
+
+    def _note_latents(self, inputs: UNetInputs, places: list[tuple[Group, BatchSlice]]) -> None:
+        """What the UNet is shown with the texts of `places`."""
+        whose = {
+            where.start + number: ((group, image), image)
+            for group, where in places
+            for number, image in enumerate(group.images)
+        }
+        copies = self._texts.copies(self._context_of(inputs))
+        self.shown.add(inputs.sample, whose, {i: rows for i, rows in copies.items() if whose.keys() & set(rows)})
 
     def planned(self) -> PlannedLayers | None:
         forward = self._forward
@@ -274,13 +285,17 @@ class UNetRecording:
 
     # -- whose rows are whose ---------------------------------------------------------------------------------------
 
-    def _places(self, inputs: UNetInputs) -> list[tuple[Group, BatchSlice]]:
-        sample, context = inputs.sample, inputs.context
+    def _context_of(self, inputs: UNetInputs) -> Tensor:
+        """The text of each picture or video, `[rows, columns, dim]` where it can be read."""
+        context, frames = inputs.context, inputs.frames
         if context is None:
             raise NothingRecorded("the UNet was called without text")
-        frames = inputs.frames
-        if frames and context.dim() == 3 and len(context) == len(sample) * frames:
+        if frames and context.dim() == 3 and len(context) == len(inputs.sample) * frames:
             context = self._texts.of_videos(context, frames)  # the pipeline repeated it for the frames, or the UNet will
+        return context
+
+    def _places(self, inputs: UNetInputs) -> list[tuple[Group, BatchSlice]]:
+        sample, context = inputs.sample, self._context_of(inputs)
         if sample.dim() not in (4, 5) or context.dim() != 3 or len(sample) != len(context):
             raise UnsupportedModel(
                 f"the UNet was given latents of shape {tuple(sample.shape)} and text of shape {tuple(context.shape)}, where "

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..attention.precision import is_autocast
 from ..errors import NothingRecorded
 from ..types import Side
-from .text_rows import EncodedText, Snapshot, match_blocks, match_rows
+from .text_rows import EncodedText, Snapshot, copies_of, match_blocks, match_rows
 from .unet_hooks import UNetAttentionHooks
 
 _KNOWN = 8
@@ -31,7 +31,7 @@ class UNetTexts:
         self._encoded, self._whole_call = encoded, whole_call
         self._made_of: tuple[Tensor, int, bool, list[int], list[Tensor | None], object] | None = None
         self._repeated: tuple[tuple[int, int, int], Snapshot, Tensor] | None = None
-        self._known: dict[tuple[Any, ...], tuple[Snapshot, dict[tuple[Side, int], slice]]] = {}
+        self._known: dict[tuple[Any, ...], tuple[Snapshot, dict[tuple[Side, int], slice], dict[int, tuple[int, ...]]]] = {}
         self._prompted: set[int] = set()  # rows of batches that held the prompt's text
 
     def clear(self) -> None:
@@ -44,12 +44,19 @@ class UNetTexts:
         own = (text for text in self._encoded() if (text.side, text.part) == (side, part))
         return sorted(own, key=lambda text: text.image)
 
+    def copies(self, context: Tensor) -> dict[int, tuple[int, ...]]:
+        """For a row that holds a text once more, see `text_rows.copies_of`; raises as `rows`."""
+        return self._read(context)[2]
+
     def rows(self, context: Tensor) -> dict[tuple[Side, int], slice]:
         """Whose the rows of a text are; compared once, and again where it is another tensor or was written into.
 
         Raises:
             NothingRecorded: they are nobody's, or two prompts' without a negative one, or the prompt's are nobody's any more.
         """
+        return self._read(context)[1]
+
+    def _read(self, context: Tensor) -> tuple[Snapshot, dict[tuple[Side, int], slice], dict[int, tuple[int, ...]]]:
         texts = self._encoded()
         key = (id(context), 0 if context.is_inference() else context._version, context.shape, len(texts))
         known = self._known.get(key)
@@ -84,8 +91,10 @@ class UNetTexts:
                 )
             if len(self._known) >= _KNOWN:
                 self._known.pop(next(iter(self._known)))
-            known = self._known[key] = Snapshot(context), found
-        return known[1]
+            own = {i for rows in found.values() for i in range(rows.start, rows.stop)}
+            copies = copies_of(list(context), own) if len(own) < len(context) else {}
+            known = self._known[key] = Snapshot(context), found, copies
+        return known
 
     def of_videos(self, context: Tensor, frames: int) -> Tensor:
         """The text of each video, where it is given once for each frame; compared once for each tensor.

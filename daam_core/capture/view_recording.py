@@ -143,6 +143,10 @@ class ViewRecording(UNetRecording):
         self._next += min(self._at_once, len(self._views) - self._next)
         return begun
 
+    def _note_latents(self, inputs: UNetInputs, places: list[tuple[Group, BatchSlice]]) -> None:
+        if not self._views:  # else they are proved view by view, see `_require_same_latents`
+            super()._note_latents(inputs, places)
+
     def _places(self, inputs: UNetInputs) -> list[tuple[Group, BatchSlice]]:
         if not self._views:
             return super()._places(inputs)

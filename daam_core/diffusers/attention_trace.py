@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ class AttentionTrace:
             raise NothingRecorded(self._nothing())
         image = checked_whole(image, "image", 0)
         try:
-            chosen = self._generations[generation]
+            chosen = self._generations[operator.index(generation)]
         except (IndexError, TypeError):
             seen = quoted(generation, 40)
             raise BadArgument(f"There is no generation {seen}: {self.num_generations} were recorded.") from None

@@ -20,7 +20,7 @@ from ..maps.relabel import by_index
 from ..prompt.compose import without_padding_behind
 from ..prompt.concepts import Concept
 from .encoded_prompts import EncodedPrompts, Encoding
-from .encodings import batches_of
+from .encodings import batches_of, dropped_of
 from .unet_prompts import encoded_words
 
 _ENCODERS = ("text_encoder", "text_encoder_2")
@@ -89,7 +89,7 @@ def encode_transformer_concepts(
     if len(rows) != len(texts) or any(row.dim() != 2 for row in rows):
         raise UnsupportedModel(f"{name} encodes its prompts in a form that concepts are not read from.")
     encoded = EncodedPrompts()
-    encoded.add("prompt", rows, Encoding({"prompt": texts}, [rows], tokens), "prompt")
+    encoded.add("prompt", rows, Encoding({"prompt": texts}, [rows], tokens, dropped_of(pipe)), "prompt")
     prompts = tuple(without_padding_behind(encoded.prompt(row, family, (len(row.rows),))) for row in encoded.rows)
     if any(by_index(prompt) for prompt in prompts):
         raise BadArgument(f"The words of the concepts cannot be told from the columns that {name} encodes them to.")

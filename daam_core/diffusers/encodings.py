@@ -44,6 +44,12 @@ def add_encoding(encoded: EncodedPrompts, encoding: Encoding, given: Mapping[str
     encoded.add(side, first, encoding, "prompt", encoded.num_parts(side), each)
 
 
+def dropped_of(pipe: Any) -> int | None:
+    """How many tokens of its template a pipeline drops ahead of a prompt, None where it does not say so."""
+    found = (getattr(pipe, name, None) for name in ("prompt_template_encode_start_idx", "_drop_idx"))
+    return next((number for number in found if isinstance(number, int)), None)
+
+
 def texts_of(signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, list[str] | None]:
     """The texts among the arguments of `encode_prompt`, copied: some pipelines write into the lists they are given.
 
@@ -57,9 +63,9 @@ def texts_of(signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[
     given = bound.arguments
     texts: dict[str, list[str] | None] = {}
     for name in ("prompt", "negative_prompt"):
-        if name in given:
+        if name in given or f"{name}_embeds" in given:
             by_hand = given.get(f"{name}_embeds") is not None
-            texts[name] = as_list(given[name]) if given[name] is not None else None if by_hand else [""]
+            texts[name] = as_list(given[name]) if given.get(name) is not None else None if by_hand else [""]
     for name, value in given.items():
         if re.fullmatch(r"(negative_)?prompt_\d", name) and as_list(value) is not None:
             texts[name] = as_list(value)

@@ -25,6 +25,7 @@ from .encodings import (
     add_encoding,
     batches_of,
     copied,
+    dropped_of,
     rows_of,
     texts_of,
     untemplated,
@@ -228,7 +229,7 @@ class PipelineTrace(AttentionTrace):
                 return  # it raised
             try:
                 texts, batches = read(output, tokens)
-                self._on_encoding(Encoding(texts, [copied(batch) for batch in batches], tokens))
+                self._on_encoding(Encoding(texts, [copied(batch) for batch in batches], tokens, dropped_of(self._pipe)))
                 then()
             except Exception as error:
                 self._fail(error)

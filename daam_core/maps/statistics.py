@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import BadArgument, quoted
+from ..masks.validate import checked_size
 from ..prompt.search import several
 from ..types import Size
 from .word_maps import default_words
@@ -118,7 +119,8 @@ def rank_region(maps: HeatMaps, region: Tensor | NDArray[Any], words: Sequence[s
     """The words of a region, strongest share of its attention first.
 
     Each word's map is divided by its own mean first: a word with much attention everywhere drives no place in
-    particular. The shares of the region are taken among the chosen words.
+    particular. The shares of the region are taken among the chosen words. A region of very many pixels is made smaller first
+    (see `size_to_draw`).
 
     Args:
         region: bool or 0..1 weights `[H, W]` over the picture, of a video over all of its frames alike.
@@ -140,12 +142,21 @@ def rank_region(maps: HeatMaps, region: Tensor | NDArray[Any], words: Sequence[s
         raise BadArgument("A region's weights are numbers from 0 to 1; some of these are below 0 or none at all.")
     maps = maps.sum_frames()
     names = _content(maps, words)
-    heat = maps.heat_maps(names, (region.shape[0], region.shape[1])).clamp(min=0)
-    overall = heat.mean((1, 2)).clamp(min=torch.finfo(heat.dtype).tiny)
-    lift = (heat * region).sum((1, 2)) / region.sum() / overall
+    size = size_to_draw(checked_size((region.shape[0], region.shape[1])), len(names))
+    if size != region.shape:
+        region = torch.nn.functional.adaptive_avg_pool2d(region[None], size)[0]
+    most = max(1, MOST_AT_ONCE // (size[0] * size[1]))
+    lift = torch.cat([_lift(maps, names[i : i + most], region) for i in range(0, len(names), most)] or [torch.zeros(0)])
     score = lift / lift.sum().clamp(min=torch.finfo(lift.dtype).tiny)
     ranked = [RankedWord(n, float(s), float(x)) for n, s, x in zip(names, score, lift, strict=True)]
     return sorted(ranked, key=lambda r: -r.score)
+
+
+def _lift(maps: HeatMaps, names: Sequence[str], region: Tensor) -> Tensor:
+    """Each word's mean in a region `[H, W]` over its mean in the whole picture: float32 `[words]`."""
+    heat = maps.heat_maps(names, (region.shape[0], region.shape[1])).clamp(min=0)
+    overall = heat.mean((1, 2)).clamp(min=torch.finfo(heat.dtype).tiny)
+    return (heat * region).sum((1, 2)) / region.sum() / overall
 
 
 def box_region(maps: HeatMaps, x: int, y: int, width: int, height: int) -> Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
 import torch
 
 from ..errors import BadArgument
+from .alignment import segment
 from .context import Fit, context_channels, one_hot
 from .prompt import Prompt, Token, Word, labelled
 
@@ -33,9 +35,25 @@ def concat_encoders(prompts: Sequence[Prompt], names: Sequence[str] = ()) -> Pro
             words.setdefault(key, word)
             channels[key] = channels.get(key, ()) + tuple(channel + first for channel in word.channels)
     merged = tuple(replace(word, channels=channels[key]) for key, word in words.items())
-    # What one encoder cut off, another may have read.
-    cut = tuple(word for word in prompts[0].truncated if word.casefold() not in words)
-    return replace(whole, text=prompts[0].text, words=merged, truncated=cut)
+    return replace(whole, text=prompts[0].text, words=merged, truncated=_cut_by_all(prompts[0], words))
+
+
+def _cut_by_all(first: Prompt, read: Container[str]) -> tuple[str, ...]:
+    """What the first encoder cut off and no other read; a word that stands earlier, too, is told by its number.
+
+    Args:
+        read: the labels, in lower case, that any encoder read.
+    """
+    times = Counter(first.text[a:b].casefold() for a, b in segment(first.text))
+    left = Counter(word.casefold() for word in first.truncated)
+    cut = []
+    for word in first.truncated:
+        key = word.casefold()
+        number = times[key] - left[key] + 1
+        left[key] -= 1
+        if (f"{key}#{number}" if number > 1 else key) not in read:
+            cut.append(word)
+    return tuple(cut)
 
 
 def _named(prompt: Prompt, encoder: str) -> Prompt:

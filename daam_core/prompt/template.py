@@ -18,18 +18,20 @@ _SPACES = b" \t\n\r\v\f\x1c\x1d\x1e\x1f"
 _LEAST = 8  # so many bytes of a text's beginning are no accident
 
 
-def columns_of(ids: int, kept: Sequence[int], columns: int, keeps: Keeps) -> list[int] | None:
+def columns_of(ids: int, kept: Sequence[int], columns: int, keeps: Keeps, dropped: int | None = None) -> list[int] | None:
     """For each column of the model's text which token it is, -1 for none; None where that does not add up.
 
     Args:
         ids: how many tokens there are, padding included.
         kept: the indices of those that are not padding.
         columns: how many columns the model was given.
+        dropped: how many tokens ahead are dropped, where that is known: of "kept tail" what is longer is then cut off behind.
     """
     if keeps == "kept":
         return [*kept[:columns], *[-1] * (columns - len(kept))]
     if keeps == "kept tail":  # the longest text of the batch has no padding: from its length the head is known
-        own = kept[max(0, ids - columns) :][:columns]
+        head = max(0, ids - columns)
+        own = kept[head if dropped is None else min(head, dropped) :][:columns]
         return [*own, *[-1] * (columns - len(own))]
     if keeps == "left":
         return [*[-1] * (columns - ids), *range(ids)] if ids <= columns else None

@@ -14,6 +14,7 @@ from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument, quoted
 from ..files import atomic_write
 from ..validate import checked_switch
+from .arguments import checked_path, checked_row, is_number
 from .caption import Unit
 from .colormaps import ColourMap
 from .overlay import Enlarge, Heat, Picture, as_heat, as_picture
@@ -42,7 +43,7 @@ def step_frames(
         unit: "%" for maps of shares 0..1; see `overlay`.
         same_scale: all frames share the largest value; else each has its own top.
     """
-    values = [as_heat(heat) for heat in heats]
+    values = [as_heat(heat) for heat in checked_row(heats, "The maps of a word's steps are a row of maps")]
     shared = checked_switch(same_scale, "same_scale")
     top = max((float(v.max()) for v in values), default=0.0) if shared else None
     top = top if top is not None and top > 0 else None
@@ -71,15 +72,16 @@ def animate(frames: Sequence[ArrayLike | Image.Image], path: str | Path, seconds
         BadArgument: no frames, too many, of different sizes, or another suffix.
         CannotWrite: no such folder, no permission, disk full.
     """
-    target = Path(path)
-    pictures = [as_picture(frame) for frame in frames]
+    target = checked_path(path)
+    pictures = [as_picture(frame) for frame in checked_row(frames, "An animation is a row of frames")]
     kind = target.suffix.lower()
     if kind not in (".gif", ".webp"):
         raise BadArgument(f"An animation is .gif or .webp, not {quoted(target.name)}.")
     if not 1 <= len(pictures) <= MOST_FRAMES or len({p.shape for p in pictures}) != 1:
         raise BadArgument(f"An animation takes 1 to {MOST_FRAMES} frames of one size, but got {len(pictures)}.")
-    if not 0.02 <= seconds <= 60 or not 0.02 <= hold <= 60:
-        raise BadArgument(f"A frame lasts between 0.02 and 60 seconds, not {seconds} (the last one {hold}).")
+    for lasting in (seconds, hold):
+        if not is_number(lasting, 0.02, 60):
+            raise BadArgument(f"A frame lasts between 0.02 and 60 seconds, not {quoted(lasting, 40)}.")
     durations = [round(1000 * seconds)] * (len(pictures) - 1) + [round(1000 * hold)]
     images = [Image.fromarray(p) for p in pictures]
     options: dict[str, Any] = {"quality": 88, "method": 3}

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .colormaps import ColourMap, colour_table
+from ..errors import BadArgument, quoted
+from .arguments import checked_pixels
+from .colormaps import ColourMap, checked_colormap, colour_table
 from .overlay import Picture
 from .text import ThemeColors, fits, rounded, smallest_size, width_of, wrap_whole, write
 
@@ -18,7 +20,7 @@ Unit = Literal["", "%"]
 
 MOST_LINES = 4
 """Lines of a label; what is longer ends in an ellipsis."""
-_SHORTEST_BAR = 16
+_SHORTEST_BAR, _LONGEST_BAR = 16, 8192
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class Bar:
     high: float
     colormap: ColourMap
     unit: Unit = ""
+
+    def __post_init__(self) -> None:
+        checked_colormap(self.colormap)
+        if not isinstance(self.unit, str) or self.unit not in ("", "%"):
+            raise BadArgument(f"The unit of a colour bar is '%' or '', not {quoted(self.unit, 40)}.")
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,8 @@ def captioned(drawn: Picture, label: str, bar: Bar | None, layout: CaptionLayout
 
 
 def colour_bar(width: int, height: int, colormap: ColourMap) -> NDArray[np.uint8]:
-    """uint8 `[height, width, 3]`: the colour map from left to right."""
+    """uint8 `[height, width, 3]`: the colour map from left to right. Raises BadArgument for no map of that name, or no size."""
+    width, height = checked_pixels(width, "width", _LONGEST_BAR), checked_pixels(height, "height", _LONGEST_BAR)
     at = np.rint(np.linspace(0, 255, width)).astype(np.uint8)
     return np.broadcast_to(colour_table(colormap)[at], (height, width, 3)).copy()
 

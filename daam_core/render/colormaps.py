@@ -67,7 +67,6 @@ CONES_TO_RGB = np.array(
 )
 
 
-@lru_cache(maxsize=32)
 def colour_table(name: ColourMap) -> NDArray[np.uint8]:
     """uint8 `[256, 3]` sRGB, read-only: entry 0 is the lowest value.
 
@@ -76,6 +75,11 @@ def colour_table(name: ColourMap) -> NDArray[np.uint8]:
     Raises:
         BadArgument: no map of that name.
     """
+    return _table(checked_colormap(name))
+
+
+@lru_cache(maxsize=32)
+def _table(name: ColourMap) -> NDArray[np.uint8]:
     if name in OPENCV_NAMES:
         return _opencv_table(name)
     if name not in PATHS:
@@ -106,8 +110,11 @@ def checked_colormap(name: ColourMap) -> ColourMap:
 
 
 def apply_colormap(values: NDArray[np.floating[Any]], name: ColourMap) -> NDArray[np.uint8]:
-    """Values 0..1 of any shape -> uint8 `[..., 3]`. Raises BadArgument for no map of that name."""
-    return np.take(colour_table(checked_colormap(name)), np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8), axis=0)
+    """Values 0..1 of any shape -> uint8 `[..., 3]`. Raises BadArgument for no map of that name, and for no numbers."""
+    table = colour_table(name)
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
+        raise BadArgument(f"The values of colours are an array of numbers from 0 to 1, not {quoted(values, 60)}.")
+    return np.take(table, np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8), axis=0)
 
 
 def oklab_to_srgb(lab: Floats) -> Floats:

@@ -11,8 +11,9 @@ from PIL import Image
 from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument
 from ..validate import checked_switch
+from .arguments import checked_heats, checked_row, checked_sized
 from .colormaps import ColourMap
-from .overlay import Enlarge, Heat, Picture, as_heat, as_picture, enlarged
+from .overlay import Enlarge, Heat, Picture, as_heat, as_picture, checked_enlarge, enlarged
 from .sheets import LARGEST_SHEET, checked_columns, overlay
 from .text import Theme, theme_colors, title_lines, write
 
@@ -47,6 +48,10 @@ def film_sheet(
     Raises:
         BadArgument: no frame, not as many maps as frames, no column, or a sheet beyond 8192 x 8192 pixels.
     """
+    video, enlarge = checked_sized(video, "A video is a row of frames"), checked_enlarge(enlarge)
+    heats = {
+        word: checked_row(maps, "A word's maps are a row, one for each frame") for word, maps in checked_heats(heats).items()
+    }
     if not len(video) or any(len(maps) != len(video) for maps in heats.values()):
         raise BadArgument(f"A video of {len(video)} frames takes as many maps of each word.")
     columns, same_scale = checked_columns(columns), checked_switch(same_scale, "same_scale")

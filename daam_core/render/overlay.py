@@ -6,10 +6,9 @@ the picture's own light and shade. So the eye finds the word at once and still k
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +18,7 @@ from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument, quoted
 from ..opencv import cv2
 from ..picture_files import rgb_pixels
+from .arguments import checked_pixels, checked_row, checked_top, is_number
 from .colormaps import ColourMap, apply_colormap
 
 Picture = NDArray[np.uint8]
@@ -33,6 +33,7 @@ RISE = (0.12, 0.80)
 """Heat above the floor (as a share of what is left to the top) at which the colour begins and is fully there."""
 FLOOR = 0.85
 """Part of a map's lowest twentieth that counts as floor: attention that a word has everywhere marks no place."""
+_WIDEST_LINE = 255
 CONTRAST = 0.25
 """A map that rises less than this above its floor is drawn weaker: it hardly prefers a place."""
 
@@ -108,7 +109,7 @@ def blend_difference(
         change: `[h, w]`, any sign; `top` is the absolute change that gets the full colour (None: the largest).
     """
     base = _ground(picture)
-    signed = fit_heat(as_heat(change), base.light.shape)
+    signed, top = fit_heat(as_heat(change), base.light.shape), checked_top(top)
     top = float(np.abs(signed).max()) if top is None else top
     share: Floats = np.clip(signed / np.float32(top), -1, 1) if top > 0 else np.zeros_like(signed)
     return blend(base, apply_colormap(share / 2 + 0.5, "tide"), _smoothstep(np.abs(share)), checked_opacity(opacity))
@@ -127,19 +128,28 @@ def outline(
         mask: `[h, w]`, anything above 0.5 is inside; scaled to the picture.
         width: pixels of the bright line; None: fitting the picture.
         dim: 0..1, how much the outside is darkened.
+
+    Raises:
+        BadArgument: a picture, mask, colour, width or darkening that is none.
     """
+    if len(rgb := checked_row(colour, "A colour is three numbers from 0 to 255")) != 3 or not all(
+        is_number(c, 0, 255) for c in rgb
+    ):
+        raise BadArgument(f"A colour is three numbers from 0 to 255, not {quoted(colour, 60)}.")
+    dim = checked_opacity(dim)
+    width = None if width is None else checked_pixels(width, "The width of a line", _WIDEST_LINE)
     drawn = as_picture(picture).copy()
     height, wide = drawn.shape[:2]
     inside = as_heat(mask) > 0.5
     inside = cv2.resize(inside.astype(np.float32), (wide, height), interpolation=cv2.INTER_LINEAR) > 0.5
     if dim > 0:
-        drawn[~inside] = np.rint(drawn[~inside] * (1 - checked_opacity(dim))).astype(np.uint8)
+        drawn[~inside] = np.rint(drawn[~inside] * (1 - dim)).astype(np.uint8)
     if width is None:
         width = max(1, round(min(height, wide) / 160))
     edges, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     halo = 2 * max(1, round(width * 0.75))
     cv2.drawContours(drawn, edges, -1, (16, 16, 20), width + halo, cv2.LINE_AA)
-    cv2.drawContours(drawn, edges, -1, colour, width, cv2.LINE_AA)
+    cv2.drawContours(drawn, edges, -1, tuple(float(c) for c in rgb), width, cv2.LINE_AA)
     return drawn
 
 
@@ -147,16 +157,25 @@ def enlarged(picture: ArrayLike | Image.Image, least: int, how: Enlarge = "lancz
     """The picture by a whole factor so large that its shorter side has at least `least` pixels (never smaller).
 
     A long picture grows only as far as its longer side stays within `LONGEST_ENLARGED`.
+
+    Raises:
+        BadArgument: no picture, no number of pixels, or no such way.
     """
-    base = as_picture(picture)
+    base, least = as_picture(picture), checked_pixels(least, "least", 2**31 - 1)
     factor = min(-(-least // min(base.shape[:2])), max(1, LONGEST_ENLARGED // max(base.shape[:2])))
-    if not isinstance(how, str) or how not in ("nearest", "lanczos"):
-        raise BadArgument(f"A picture is enlarged by 'nearest' or 'lanczos', not {quoted(how)}.")
+    how = checked_enlarge(how)
     if factor <= 1:
         return base
     kind = cv2.INTER_NEAREST if how == "nearest" else cv2.INTER_LANCZOS4
     size = (base.shape[1] * factor, base.shape[0] * factor)
     return np.asarray(cv2.resize(base, size, interpolation=kind), dtype=np.uint8)
+
+
+def checked_enlarge(how: Enlarge) -> Enlarge:
+    """How a picture grows. Raises BadArgument for another way."""
+    if not isinstance(how, str) or how not in ("nearest", "lanczos"):
+        raise BadArgument(f"A picture is enlarged by 'nearest' or 'lanczos', not {quoted(how)}.")
+    return how
 
 
 # -- parts -----------------------------------------------------------------------------------------------------------
@@ -166,7 +185,7 @@ def as_picture(picture: ArrayLike | Image.Image) -> Picture:
     """Anything that is a picture -> uint8 `[H, W, 3]`. Raises BadArgument."""
     if isinstance(picture, Image.Image):
         picture = rgb_pixels(picture)
-    found = np.asarray(picture)
+    found = _array(picture, "A picture is uint8 [H, W, 3] or a Pillow image")
     if found.ndim == 2:
         found = np.repeat(found[..., None], 3, axis=2)
     if found.dtype != np.uint8 or found.ndim != 3 or found.shape[2] not in (3, 4) or 0 in found.shape:
@@ -174,11 +193,21 @@ def as_picture(picture: ArrayLike | Image.Image) -> Picture:
     return np.ascontiguousarray(found[..., :3])
 
 
+def _array(given: ArrayLike | TensorLike, what: str) -> NDArray[Any]:
+    """An array or tensor as an array. Raises BadArgument for what is none; `what` it is to be begins the sentence."""
+    try:
+        if not isinstance(given, np.ndarray) and hasattr(given, "detach"):
+            given = given.detach().cpu()
+            # NumPy knows no bfloat16.
+            given = given.float().numpy() if getattr(given, "is_floating_point", lambda: True)() else given.numpy()
+        return np.asarray(given)
+    except Exception:  # NumPy's own, torch's, and those of other libraries
+        raise BadArgument(f"{what}, not {quoted(given, 60)}.") from None
+
+
 def as_heat(heat: Heat) -> Floats:
     """Anything that is a map -> finite float32 `[h, w]`: NaN becomes 0, infinity the largest finite value."""
-    if not isinstance(heat, np.ndarray) and hasattr(heat, "detach"):
-        heat = heat.detach().cpu().float().numpy()
-    found = np.asarray(heat)
+    found = _array(heat, "A heat map is numbers of [h, w]")
     if found.ndim != 2 or 0 in found.shape or found.dtype.kind not in "fiub":
         raise BadArgument(f"A heat map is numbers of [h, w], but this is {found.dtype} {list(found.shape)}.")
     found = found.astype(np.float32)
@@ -208,15 +237,6 @@ def relative(heat: Floats, top: float | None = None) -> Floats:
     if top <= 0 or (even and top <= high):
         return np.zeros_like(heat)
     return np.clip(heat / np.float32(top), 0, 1)
-
-
-def checked_top(top: float | None) -> float | None:
-    """The heat that gets the brightest colour, or None for the map's own maximum. Raises BadArgument for no number."""
-    if top is None:
-        return None
-    if not isinstance(top, Real) or not math.isfinite(top):
-        raise BadArgument(f"top is the heat of the brightest colour, a number, not {quoted(top, 40)}.")
-    return float(top)
 
 
 def checked_opacity(opacity: float) -> float:

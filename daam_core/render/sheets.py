@@ -12,6 +12,7 @@ from PIL import Image
 from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument, quoted
 from ..validate import checked_switch
+from .arguments import checked_heats, checked_texts, checked_top
 from .caption import Bar, Unit, caption_layout, captioned
 from .colormaps import ColourMap, checked_colormap
 from .overlay import (
@@ -25,7 +26,6 @@ from .overlay import (
     background_of,
     blend_difference,
     blend_heatmap,
-    checked_top,
     enlarged,
 )
 from .text import Theme, ThemeColors, theme_colors, title_lines, write
@@ -96,7 +96,9 @@ def overlay(
     if not with_caption:
         return drawn
     shown = legend if bar else None
-    layout = caption_layout([label or "", *among], drawn.shape[1], shown)
+    layout = caption_layout(
+        [label or "", *checked_texts(among, "among are the labels of other pictures, texts")], drawn.shape[1], shown
+    )
     return captioned(drawn, label or "", shown, layout, ink, False)
 
 
@@ -149,7 +151,7 @@ def contact_sheet(
     """
     ink, same_scale = theme_colors(theme), checked_switch(same_scale, "same_scale")
     cell = _cell(as_picture(picture), enlarge)
-    values = {word: as_heat(heat) for word, heat in heats.items()}
+    values = {word: as_heat(heat) for word, heat in checked_heats(heats).items()}
     top = max((float(v.max()) for v in values.values()), default=0.0) if same_scale else None
     if top is not None and top <= 0:
         top = None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..errors import BadArgument
-from .colormaps import ColourMap, colour_table
+from ..errors import BadArgument, quoted
+from .arguments import checked_pixels, checked_row, checked_texts
+from .colormaps import ColourMap, checked_colormap, colour_table
 from .overlay import Picture
 from .sheets import LARGEST_SHEET
 from .text import Theme, ThemeColors, pill, theme_colors, title_lines, wrap, write
@@ -37,8 +40,15 @@ def table(
     Raises:
         BadArgument: a row of another length, or a table of more than 8192 x 8192 pixels.
     """
+    headings = checked_texts(headings, "The headings of a table are texts")
+    notes = checked_texts(notes, "The notes below a table are texts")
+    rows = [checked_row(row, "A row of a table is a row of cells") for row in checked_row(rows, "A table is a row of rows")]
+    width = checked_pixels(width, "The width of a table", LARGEST_SHEET)
     if wrong := [row for row in rows if len(row) != len(headings)]:
         raise BadArgument(f"A table of {len(headings)} columns got a row of {len(wrong[0])} cells.")
+    if others := [cell for row in rows for cell in row if not _is_cell(cell)]:
+        raise BadArgument(f"A cell of a table is a text or a number from 0 to 1, not {quoted(others[0], 60)}.")
+    checked_colormap(colormap)
     ink, line, margin, size = theme_colors(theme), 34, 28, 17
     titles, big = title_lines(title, width - 2 * margin, 22)
     wrapped = [wrap(note, width - 2 * margin - 22, size, 3) for note in notes]
@@ -84,6 +94,13 @@ def _spans(columns: int, margin: int, width: int) -> list[tuple[float, float]]:
         spans.append((left, left + part * unit))
         left += part * unit + gap
     return spans
+
+
+def _is_cell(cell: Any) -> bool:
+    try:
+        return isinstance(cell, str) or (isinstance(cell, Real) and isinstance(float(cell), float))
+    except OverflowError:
+        return False
 
 
 def _share(value: Cell) -> float:

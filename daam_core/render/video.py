@@ -16,6 +16,7 @@ from ..defaults import DEFAULT_OPACITY
 from ..errors import BadArgument, CannotWrite, quoted
 from ..files import atomic_write
 from .animation import animate
+from .arguments import checked_path, checked_row, checked_sized, checked_top, is_number, is_row
 from .caption import Unit
 from .colormaps import ColourMap
 from .overlay import Enlarge, Heat, Picture, as_heat, as_picture
@@ -53,7 +54,8 @@ def video_frames(
     Raises:
         BadArgument: not as many maps as frames, or a frame, map, opacity or colour map that is none.
     """
-    maps = list(heats)
+    maps = checked_row(heats, "The maps of a video are a row, one for each frame")
+    video, top = checked_sized(video, "A video is a row of frames"), checked_top(top)
     if len(maps) != len(video):
         raise BadArgument(f"A video of {len(video)} frames takes as many maps, not {len(maps)}.")
     top = max((float(as_heat(heat).max()) for heat in maps), default=0.0) if top is None else top
@@ -83,12 +85,14 @@ def write_video(frames: Iterable[ArrayLike | Image.Image], path: str | Path, fps
         BadArgument: no frames, too many or too large ones, of different sizes, or another suffix.
         CannotWrite: no such folder, no permission, disk full.
     """
-    target = Path(path)
+    target = checked_path(path)
     kind = target.suffix.lower()
     if kind not in SUFFIXES:
         raise BadArgument(f"A video is .mp4, .webp or .gif, not {quoted(target.name, 80)}.")
-    if not 1 <= fps <= 60:
-        raise BadArgument(f"A video has 1 to 60 frames a second, not {fps}.")
+    if not is_number(fps, 1, 60):
+        raise BadArgument(f"A video has 1 to 60 frames a second, not {quoted(fps, 40)}.")
+    if not is_row(frames) or getattr(frames, "shape", None) == ():
+        raise BadArgument(f"A video is a row of frames, not {quoted(frames, 60)}.")
     checked = _checked(frames)
     if kind == ".mp4" and has_pyav():
         return _write_mp4(target, checked, fps)

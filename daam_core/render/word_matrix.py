@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ..errors import BadArgument
+from ..errors import BadArgument, quoted
+from .arguments import checked_texts
 from .caption import colour_bar, number
 from .colormaps import ColourMap, apply_colormap
 from .overlay import Picture
@@ -39,7 +40,10 @@ def word_matrix(
     Raises:
         BadArgument: values of another shape, no word, or more than 64.
     """
+    labels = checked_texts(labels, "The words of a matrix are texts")
     count = len(labels)
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
+        raise BadArgument(f"The values of a matrix are an array of numbers [words, words], not {quoted(values, 60)}.")
     if values.shape != (count, count) or not 1 <= count <= MOST_WORDS:
         raise BadArgument(f"A matrix of 1 to {MOST_WORDS} words can be drawn; got {count} words and values of {values.shape}.")
     ink = theme_colors(theme)

@@ -10,6 +10,11 @@ from diffusers import FlowMatchEulerDiscreteScheduler, Kandinsky5T2VPipeline, Ka
 from torch import Tensor
 
 from daam_core import trace
+from daam_core.capture.families import FAMILIES
+from daam_core.capture.family import Family
+from daam_core.capture.tokenizer_hook import Tokenized
+from daam_core.diffusers.encoded_prompts import EncodedPrompts, Encoding
+from daam_core.errors import BadArgument
 
 from ..models import tokenizer as clip_tokenizer
 from .detour_pipelines import Processor
@@ -84,11 +89,55 @@ def test_a_prompt_longer_than_clip_reads_keeps_its_words_in_both_encoders() -> N
         paint(pipe, case, [long, "two cats"], None, num_inference_steps=1, guidance_scale=1.0)
     maps = list(recording)
     assert maps[0].words[:4] == ["a", "red", "house", "and"] and maps[0].prompt.length == 77 + 20
-    assert maps[0].prompt.truncated == ("two", "cats") and maps[1].words == ["two", "cats"]
+    cut = maps[0].prompt.truncated
+    assert cut[-3:] == ("and", "two", "cats") and len(cut) == 4 * 30 + 2 - 75  # what stands earlier, too, counts once more
+    assert maps[1].words == ["two", "cats"]
     ids = [*pipe.tokenizer(long).input_ids[:76], -1, *pipe.tokenizer_3(long).input_ids[:19], -1]
     for token in maps[0].prompt.tokens:
         tokenizer = pipe.tokenizer if token.column < 77 else pipe.tokenizer_3
         assert spelled(tokenizer, ids[token.column]) == token.text
+
+
+def test_a_prompt_that_its_pipeline_cuts_behind_keeps_the_words_before() -> None:
+    """Qwen-Image encodes up to 1024 tokens and gives its transformer 512: the words of a longer prompt went by number."""
+    case, pipe = CASES["qwen"], CASES["qwen"].make()
+    pipe.prompt_template_encode_start_idx = len(pipe.tokenizer(pipe.prompt_template_encode.split("{}")[0]).input_ids)
+    with trace(pipe) as recording:
+        for room in (100, 12):
+            options = {"max_sequence_length": room, "num_inference_steps": 1, "true_cfg_scale": 1.0}
+            paint(pipe, case, [LONG, "two cats"], None, **options)
+    for image, words in enumerate((["a", "red", "house"], ["two", "cats"])):
+        whole, cut = (recording.heat_maps(image, generation=run).prompt for run in (0, 1))
+        assert cut.labels[: len(words)] == words and cut.tokens == whole.tokens[: len(cut.tokens)]
+        assert ("cats" in cut.truncated) == (image == 0)
+    with pytest.raises(BadArgument, match=r"no generation slice\(0, 1, None\): 2 were recorded"):
+        recording.heat_maps(generation=slice(0, 1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_words_stand_where_a_pipeline_moved_them_ahead_of_the_padding(moved: bool) -> None:
+    """JoyImage packs its texts, except beside pictures; where its tokenizer pads on the left, a short prompt's words of a batch
+    had the columns of zeros behind them."""
+    tokenizer, texts = qwen(), [LONG, "two cats"]
+    tokenizer.padding_side = "left"
+    read = tokenizer(texts, padding=True)
+    tokens = [
+        Tokenized("tokenizer", tokenizer, text, tuple(ids), tuple(map(bool, mask)), True)
+        for text, ids, mask in zip(texts, read.input_ids, read.attention_mask, strict=True)
+    ]
+    rows = torch.rand(2, len(tokens[0].ids), 4)
+    padding = tokens[1].mask.count(False)
+    rows[1, :padding] = 0
+    rows[1] = rows[1].roll(-padding, 0) if moved else rows[1]
+    encoded = EncodedPrompts()
+    encoded.add("prompt", list(rows), Encoding({"prompt": texts}, [list(rows)], tokens), "prompt")
+    prompts = [encoded.prompt(row, family("JoyImage"), (rows.shape[1],)) for row in encoded.rows]
+    assert prompts[0].tokens[0].column == 0 and prompts[1].words[0].text == "two"
+    assert prompts[1].tokens[0].column == (0 if moved else padding)
+
+
+def family(name: str) -> Family:
+    return next(one for one in FAMILIES if one.name == name)
 
 
 def spelled(tokenizer: Any, token: int) -> str:

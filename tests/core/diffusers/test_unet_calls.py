@@ -277,6 +277,33 @@ def test_a_reference_picture_that_is_shown_first_is_refused() -> None:
     assert recording.failure is None and recording.heat_maps().steps == 2
 
 
+class ReferenceInBatch(TwoCalls):
+    """Shows the UNet a reference picture with the prompt in the same batch, ahead of the picture or behind it."""
+
+    first = True
+
+    @torch.no_grad()
+    def __call__(self, prompt: str, num_inference_steps: int = 1, **_: Any) -> Any:
+        embeds, _ = self.encode_prompt(prompt, "cpu", 1, False)
+        self.scheduler.set_timesteps(num_inference_steps)
+        (t,) = self.scheduler.timesteps
+        reference, latents = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+        rows = [reference, latents] if self.first else [latents, reference]
+        noise = self.unet(torch.cat(rows), t, encoder_hidden_states=torch.cat([embeds, embeds])).sample
+        return (self.scheduler.step(noise.sum(0, keepdim=True), t, latents).prev_sample,)
+
+
+def test_a_reference_picture_ahead_of_the_picture_in_its_batch_is_refused() -> None:
+    """The maps were those of the reference picture."""
+    pipe = sharing(pipeline("small"), ReferenceInBatch)
+    with trace(pipe) as recording:
+        pipe(PROMPT)
+        assert "shown several pictures with the same text" in (recording.failure or "")
+        pipe.first = False
+        pipe(PROMPT)
+    assert recording.failure is None
+
+
 def test_frames_of_one_prompt_are_not_pictures_of_one() -> None:
     """Text2Video-Zero runs its frames as rows of one prompt."""
     pipe = sharing(pipeline("small"), TextToVideoZeroPipeline)

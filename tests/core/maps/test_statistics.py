@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from daam_core.errors import BadArgument
+from daam_core.maps import statistics
 from daam_core.maps.heatmaps import HeatMaps
 from daam_core.maps.prompt_report import prompt_report
 from daam_core.maps.statistics import above_negative, box_region, difference, mean_probability, rank_region, share
@@ -49,6 +50,18 @@ def test_the_words_of_a_region_are_ranked_by_what_is_special_there() -> None:
     assert [r.word for r in ranked] == ["house", "and", "tree"]
     assert ranked[0].lift == pytest.approx(2.0, rel=0.05)
     assert sum(r.score for r in ranked) == pytest.approx(1.0)
+
+
+def test_a_region_of_very_many_pixels_is_made_smaller_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps of 8192 x 8192 pixels took half a minute, and 256 MB a word."""
+    maps = drawn(house=left(), tree=right(), **{"and": torch.full(GRID, 50.0)})
+    region = torch.zeros(640, 960)
+    region[100:333, 77:400] = torch.rand(233, 323)
+    whole = rank_region(maps, region, ["and", "house", "tree"])
+    monkeypatch.setattr(statistics, "MOST_DRAWN", 2**16)
+    monkeypatch.setattr(statistics, "MOST_AT_ONCE", 2**15)
+    for one, other in zip(rank_region(maps, region, ["and", "house", "tree"]), whole, strict=True):
+        assert one.word == other.word and one.score == pytest.approx(other.score, abs=2e-3)
 
 
 def test_regions_are_cut_to_the_picture_and_empty_ones_said() -> None:

@@ -90,6 +90,14 @@ def test_what_one_encoder_cut_off_the_other_may_have_read() -> None:
     assert concat_encoders([clip, prompt("snow", 40)]).truncated == ("moon",)
 
 
+def test_a_word_that_stands_earlier_too_is_cut_off_where_no_encoder_read_it_once_more() -> None:
+    """It passed for read, since the earlier one was."""
+    text = "a house a tree a house in a house"
+    clip = replace(prompt("a house a tree"), text=text, truncated=("a", "house", "in", "a", "house"))
+    t5 = replace(prompt("a house a tree a house", 40), text=text, truncated=("in", "a", "house"))
+    assert concat_encoders([clip, t5]).truncated == ("in", "a", "house")
+
+
 def test_fitted_pads_behind_and_cuts_behind() -> None:
     """Longer contexts gain padding, shorter ones lose their end and say which words went."""
     one = prompt("a red house")
