@@ -86,7 +86,7 @@ def later_run_of(runs: int, continued: bool) -> str:
     if runs > 1 or not continued:
         return one_run_of(runs)
     return (
-        "The sampler went on with a latent that an earlier recorded run had given out (steps that are split between two samplers, "
+        "The sampler went on with a latent that an earlier recorded run had given out (steps split between two samplers, or "
         "a second pass): these maps are of its own steps alone. Those of the earlier run belong to that latent."
     )
 
