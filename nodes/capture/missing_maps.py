@@ -10,6 +10,11 @@ PIECES = (
     "attention belongs to. Record without that node."
 )
 
+CHANGED_ENCODING = (
+    "Another node changed the prompt's encoding after its text was encoded (ConditioningAverage mixes another text into it, "
+    "others weigh it or add noise): the words are those of its own text, and whatever was mixed in has its heat under them."
+)
+
 
 def nothing_seen(num_steps: int, in_pieces: bool, predicted: bool = True, done: int = 0) -> str:
     """The sentence about a run of `num_steps` recorded steps none of whose attention was seen.
