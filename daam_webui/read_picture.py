@@ -17,7 +17,7 @@ from daam_core.picture_files import load_picture
 from daam_core.picture_input import checked_picture, padded, reading_size, scaled
 from daam_core.prompt.concepts import TEMPLATE, concepts_of, concepts_prompt
 from daam_core.types import Image
-from daam_core.validate import checked_levels, checked_prompt
+from daam_core.validate import IN_THE_PICTURE, checked_levels, checked_prompt
 
 from . import hosts
 from .drawing import draw
@@ -93,7 +93,7 @@ def read_picture(asked: Reading, user: str = "") -> tuple[StoredRecording, list[
         concepts_of(concepts, asked.template)
         if not prompt.strip():
             prompt, concepts = concepts_prompt(concepts), ""
-    text = checked_prompt(prompt)
+    text = checked_prompt(prompt, wanted=IN_THE_PICTURE)
     settings = Settings(True, concepts=concepts, template=asked.template, detail=asked.detail, overlays=False)
     session = RecordingSession(settings, hosts.current())
     try:
