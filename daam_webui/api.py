@@ -17,6 +17,7 @@ from daam_core.maps.prompt_report import prompt_report
 from daam_core.maps.statistics import box_region, rank_region
 from daam_core.masks.methods import MASK_METHODS
 
+from . import hosts
 from .api_answers import concepts_of_run
 from .drawing import map_of, mask_of, overlay_of
 from .http import MOST_PICKS, BoundedRoute, find_run, or_422, png
@@ -61,7 +62,8 @@ def add_routes(_demo: Any, app: Any) -> None:
 
     login = login_of(app)
     if login is not None:
-        app.include_router(page_routes(login, user_of(app)))
+        who = user_of(app) if hosts.page_host().tells_users() else nobody
+        app.include_router(page_routes(login, who))
     if getattr(shared.cmd_opts, "api", False) or getattr(shared.cmd_opts, "nowebui", False):
         app.include_router(routes(_users(getattr(shared.cmd_opts, "api_auth", None))))
         app.openapi_schema = None  # made anew, with our routes, when somebody asks

@@ -6,10 +6,10 @@ import functools
 import threading
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..errors import NothingRecorded
+from .compile_op import is_compiling
 from .counted_call import CountedCall, text_blocks
 from .host_words import NODES, HostWords
 
@@ -62,10 +62,10 @@ class UnheardBlocks:
             self._handles.pop().remove()
 
     def _enter(self, path: str, _module: nn.Module, _args: Any) -> None:
-        if self._call is not None and not torch.compiler.is_compiling() and threading.get_ident() == self._thread:
+        if self._call is not None and not is_compiling() and threading.get_ident() == self._thread:
             self._before.setdefault(path, []).append(self._call.texts)
 
     def _leave(self, path: str, _module: nn.Module, _args: Any, _output: Any) -> None:
-        if self._call is not None and not torch.compiler.is_compiling() and self._before.get(path):
+        if self._call is not None and not is_compiling() and self._before.get(path):
             before = self._before[path].pop()
             self._heard[path] = self._heard.get(path, False) or self._call.texts > before

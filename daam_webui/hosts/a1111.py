@@ -140,6 +140,11 @@ class A1111(WebUI):
 
         return not hasattr(shared.opts, "hires_button_gallery_insert")  # which came with one text for all
 
+    def tells_users(self) -> bool:
+        from modules import processing
+
+        return hasattr(processing.StableDiffusionProcessing, "user")
+
     def reads_concepts(self) -> bool:
         return True
 

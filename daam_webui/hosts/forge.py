@@ -68,7 +68,9 @@ class Forge(A1111):
                 return answer
 
             used: Tensor = wrapper(noted, given)
-            seen(used, torch.cat(answers))
+            # One that keeps answers of before asks for none, one that paints tiles for those of others' sizes.
+            if answers and all(answer.shape[1:] == used.shape[1:] for answer in answers):
+                seen(used, torch.cat(answers))
             return used
 
         options[_WRAPPER] = watched

@@ -52,6 +52,9 @@ class PageHost(Protocol):
     def tells_upscaled(self) -> bool:
         """Whether that button gives the gallery a text for every picture of its run, and not for the first alone."""
 
+    def tells_users(self) -> bool:
+        """Whether its processing object says who was logged in to the page that asked for it."""
+
     def reads_concepts(self) -> bool:
         """Whether words that are not in the prompt are read here."""
 

@@ -112,6 +112,9 @@ class SDNext(PageHost):
     def tells_upscaled(self) -> bool:
         return True  # it has no such button
 
+    def tells_users(self) -> bool:
+        return False
+
     def reads_concepts(self) -> bool:
         return False
 

@@ -81,6 +81,16 @@ def one_run_of(runs: int) -> str:
     )
 
 
+def later_run_of(runs: int, continued: bool) -> str:
+    """`one_run_of`; of a sampler that went on with what another one had made, that maps are of its own steps alone."""
+    if runs > 1 or not continued:
+        return one_run_of(runs)
+    return (
+        "The sampler went on with a latent that an earlier recorded run had given out (steps split between two samplers, or "
+        "a second pass): these maps are of its own steps alone. Those of the earlier run belong to that latent."
+    )
+
+
 def left_out_layers(layers: Sequence[int]) -> str:
     """That layers did not attend in some calls of the model, empty where as many did in each.
 

@@ -81,6 +81,9 @@ def test_answers_that_are_used_in_regions_are_told_in_forge(regions: bool) -> No
         assert torch.equal(options["model_function_wrapper"](lambda x: 2 * x, given), expected)
     assert options == {"model_function_wrapper": wrapper}
     assert watched.notes() == ([REGIONS] if regions else [])
+    options["model_function_wrapper"] = lambda _apply, given: given["input"]  # it keeps answers, and asks for none
+    with Forge().watch_answers(model, watched.compare):
+        assert options["model_function_wrapper"](lambda x: 2 * x, given) is given["input"]
     options.clear()
     with Forge().watch_answers(model, watched.compare):
         assert not options
