@@ -12,7 +12,7 @@ WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint() -> Any:
-    """ComfyUI's door: the extension with all nodes."""
+    """What ComfyUI calls when it loads the folder: the extension with all nodes. Their routes are added to its server, too."""
     from .nodes.extension import DaamLens
     from .nodes.routes import serve
 

@@ -10,6 +10,8 @@ from .errors import BadArgument, BadPrompt, UnsupportedModel, quoted
 
 MOST_PASSES = 256
 """Noise levels times samples of one reading of a picture."""
+IN_THE_PICTURE = "what is in the picture"
+"""What the prompt says where a picture is read and none is drawn."""
 LONGEST_PROMPT = 2000
 """Characters of a prompt. A text encoder reads some 75 words; ten times as much is a pasted file."""
 
@@ -21,11 +23,11 @@ LONGEST_MODEL_NAME = 96
 _HUB_NAME = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 
 
-def checked_prompt(prompt: str, name: str = "prompt") -> str:
-    """The prompt. Raises BadPrompt where it is empty, a pasted file, or no text."""
+def checked_prompt(prompt: str, name: str = "prompt", wanted: str = "what to draw") -> str:
+    """The prompt, which says what is `wanted`. Raises BadPrompt where it is empty, a pasted file, or no text."""
     _require_text(prompt, name)
     if not prompt.strip():
-        raise BadPrompt(f'The {name} is empty; say what to draw, for example "a red house and a green tree".')
+        raise BadPrompt(f'The {name} is empty; say {wanted}, for example "a red house and a green tree".')
     return _checked_text(prompt, name)
 
 

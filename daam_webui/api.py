@@ -17,10 +17,11 @@ from daam_core.maps.prompt_report import prompt_report
 from daam_core.maps.statistics import box_region, rank_region
 from daam_core.masks.methods import MASK_METHODS
 
+from . import hosts
 from .api_answers import concepts_of_run
 from .drawing import map_of, mask_of, overlay_of
 from .http import MOST_PICKS, BoundedRoute, find_run, or_422, png
-from .page_routes import login_of, page_routes
+from .page_routes import login_of, nobody, page_routes, user_of
 from .read_route import add_read_route
 from .recording_store import RECORDINGS, StoredRecording
 from .settings import COLORMAPS
@@ -61,7 +62,8 @@ def add_routes(_demo: Any, app: Any) -> None:
 
     login = login_of(app)
     if login is not None:
-        app.include_router(page_routes(login))
+        who = user_of(app) if hosts.page_host().tells_users() else nobody
+        app.include_router(page_routes(login, who))
     if getattr(shared.cmd_opts, "api", False) or getattr(shared.cmd_opts, "nowebui", False):
         app.include_router(routes(_users(getattr(shared.cmd_opts, "api_auth", None))))
         app.openapi_schema = None  # made anew, with our routes, when somebody asks
@@ -71,20 +73,22 @@ def routes(users: dict[str, str]) -> APIRouter:
     """The routes.
 
     Args:
-        users: passwords by name; none is open to everybody, as the host's own API then is.
+        users: passwords by name; none is open to everybody, as the host's own API then is, and shows nothing of what was made
+            behind the page's login.
     """
+    whose = None if users else ""
     guard = [Depends(_guard(users))] if users else []
     router = APIRouter(prefix=PREFIX, tags=["DAAM Lens"], dependencies=guard, route_class=BoundedRoute)
 
-    add_read_route(router)
+    add_read_route(router, nobody)
 
     @router.get("/runs", summary="The pictures that were recorded lately, newest first")
     def runs() -> dict[str, Any]:
-        return {"runs": [_summary(run) for run in RECORDINGS.newest_first()]}
+        return {"runs": [_summary(run) for run in RECORDINGS.newest_first(whose)]}
 
     @router.get("/runs/{run}", summary="One recorded picture: its words and what each did")
     def one(run: str) -> dict[str, Any]:
-        found = find_run(run)
+        found = find_run(run, whose)
         report = prompt_report(found.maps)
         words = [{"word": w.word, "share": w.share, "peak": w.peak, "spread": w.spread} for w in report.words]
         pairs = [{"words": [a, b], "iou": iou} for a, b, iou in report.entangled]
@@ -92,7 +96,7 @@ def routes(users: dict[str, str]) -> APIRouter:
 
     @router.post("/runs/{run}/maps", summary="Heat maps of words, base64 PNG")
     def maps(run: str, body: MapRequest) -> dict[str, Any]:
-        found = find_run(run)
+        found = find_run(run, whose)
         words = body.words or (list(found.words) or found.maps.words)[:MOST_PICKS]
         asked = _said(words)
         return {
@@ -102,14 +106,14 @@ def routes(users: dict[str, str]) -> APIRouter:
 
     @router.post("/runs/{run}/masks", summary="Masks of words, base64 PNG, 255 inside")
     def masks(run: str, body: MaskRequest) -> dict[str, Any]:
-        found = find_run(run)
+        found = find_run(run, whose)
         return {
             "masks": {word: _base64(or_422(mask_of, found.maps, word, body.method, body.tau)) for word in _said(body.words)}
         }
 
     @router.post("/runs/{run}/region", summary="Which words drive a rectangle, strongest first")
     def region(run: str, body: RegionRequest) -> dict[str, Any]:
-        maps = find_run(run).maps
+        maps = find_run(run, whose).maps
         place = or_422(box_region, maps, body.x, body.y, body.width, body.height)
         return {"words": [{"word": r.word, "score": r.score, "lift": r.lift} for r in or_422(rank_region, maps, place)]}
 

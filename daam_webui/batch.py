@@ -31,6 +31,10 @@ NO_STEP = (
     "Not one sampling step was recorded, so there are no heat maps: the run was stopped before its first step, "
     "or something other than the checkpoint's own UNet did the work."
 )
+PIECES = (
+    "Another extension cuts the batch into pieces while it is sampled, so nobody can say whose attention it is. Switch it off, "
+    "or make one picture at a time."
+)
 SWITCH_OFF = "Switch it off to get heat maps."
 _KNOWN = 64
 """So many different rows are remembered with what they are."""
@@ -91,10 +95,7 @@ class PictureGroup:
             NothingRecorded: its rows are torn apart, or the host gave the model another number of columns than its words take.
         """
         if stray(labels, self.side, self.images):
-            raise NothingRecorded(
-                "Another extension cuts the batch into pieces while it is sampled, so nobody can say whose attention it is. "
-                "Switch it off, or make one picture at a time."
-            )
+            raise NothingRecorded(PIECES)
         found = []
         base = step.columns[self.side]
         for first, groups in runs_of(labels, self.side, self.images):

@@ -55,6 +55,30 @@ def in_chunks(
     return labels
 
 
+def in_pieces(
+    rows: int, images: int, found: Callable[[slice], Sequence[tuple[Side, int]]], heard: set[tuple[Side, int]]
+) -> list[Label | None]:
+    """The rows of a call in which another extension gives the model a part of what the host gave it, all pictures inside.
+
+    Args:
+        rows: rows of the batch.
+        images: pictures in a piece.
+        found: the conditionings that these rows may be, by their content.
+        heard: as for `in_chunks`.
+    """
+    if rows % images:
+        return []
+    labels: list[Label | None] = []
+    for first in range(0, rows, images):
+        alike = found(slice(first, first + images))
+        if len(alike) != 1 or alike[0] in heard:
+            labels += [None] * images
+            continue
+        heard.add(alike[0])
+        labels += [Label(alike[0][0], image, alike[0][1]) for image in range(images)]
+    return labels
+
+
 def runs_of(labels: Sequence[Label | None], side: Side, images: Sequence[int]) -> list[tuple[int, tuple[int, ...]]]:
     """Where these pictures stand side by side: (first row, AND part of each picture) for each such place.
 

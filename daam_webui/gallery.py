@@ -17,6 +17,7 @@ from daam_core.maps.heatmaps import HeatMaps
 from .drawing import Drawing, draw
 from .finished_image import FinishedImage
 from .hosts import PageHost
+from .nested_runs import asked_by
 from .recording_store import RECORDINGS, StoredRecording
 from .settings import Settings
 
@@ -69,8 +70,10 @@ INNER = (
     "A script works on with the pictures of this run, so no heat map was put among them: "
     "the maps are in the tab DAAM Lens, and beside the pictures where these are saved."
 )
-
-
+UPSCALED = (
+    "The WebUI's button for hires fix gives the gallery one text for all that it puts there, so no heat map was put behind the "
+    "picture: the maps are in the tab DAAM Lens, and beside the picture where it is saved."
+)
 NOT_GIVEN = (
     "The model was not given the negative prompt, so it has no heat maps: hosts leave it out at a CFG scale of 1, and in steps "
     "that a setting keeps from it (“Negative Guidance minimum sigma”, “Ignore negative prompt during early sampling”)."
@@ -80,7 +83,7 @@ NOT_GIVEN = (
 def show(session: Session, p: Any, processed: Any, append: bool = True, apart: str = INNER) -> GalleryResult:
     """Draw and save what was asked for, and `append` it to the host's results; else `apart` says where it is. Never raises:
     what goes wrong becomes a note."""
-    shown = GalleryResult()
+    shown, user = GalleryResult(), asked_by(p)
     try:
         for finished, maps in session.heat_maps():
             drawing = draw(maps, session.settings)
@@ -92,9 +95,7 @@ def show(session: Session, p: Any, processed: Any, append: bool = True, apart: s
             prompt, negative = (str(texts[_number(processed, finished)]) for texts in (p.all_prompts, p.all_negative_prompts))
             if session.settings.negative and maps.negative is None and negative.strip():
                 shown.notes.append(NOT_GIVEN)
-            kept = RECORDINGS.keep(
-                maps, session.settings, drawing.words, finished.seed, prompt, negative, report=drawing.report
-            )
+            kept = RECORDINGS.keep(maps, session.settings, drawing.words, finished.seed, prompt, negative, drawing.report, user)
             shown.runs.append(kept)
         shown.notes += session.notes()
         if not session.finished and not session.failure:

@@ -40,9 +40,9 @@ class BoundedRoute(APIRoute):
         return bounded
 
 
-def find_run(run: str) -> StoredRecording:
-    """Raises 404 where it is not (or no more) there."""
-    found = RECORDINGS.find(run)
+def find_run(run: str, user: str | None = None) -> StoredRecording:
+    """A run of a user, or of anybody. Raises 404 where it is not (or no more) there."""
+    found = RECORDINGS.find(run, user)
     if found is None:
         raise HTTPException(404, "There is no such run, or it was dropped for newer ones; GET /daam-lens/v1/runs lists them.")
     return found

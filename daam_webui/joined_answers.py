@@ -27,6 +27,12 @@ class JoinedAnswers:
         if self._answers is None:
             return
         (now, before), self._answers = self._answers, None
+        self.compare(now, before)
+
+    def compare(self, now: Tensor, before: Tensor) -> None:
+        """What the sampler gets, and what the model answered; of another number of rows nobody can say what became of them."""
+        if now.shape != before.shape:
+            return
         changed = ((now != before) & ~before.isnan()).any()  # a black picture's are no numbers, which equal nothing
         self._changed = changed if self._changed is None else self._changed.to(changed.device) | changed
 

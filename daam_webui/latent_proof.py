@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from daam_core.capture.scaled_latents import are_scaled
+
 OTHER_PICTURE = (
     "Another extension gave the model another picture than the one that is sampled in every call of a step, so nobody can say "
     "what the words did in this one. Switch it off to get heat maps."
 )
-_UNLIKE = 1e-4
-"""How far the squared cosine of two latents may be from 1: a cast to bfloat16 takes it to 3e-6, a picture of its own (a
-reference, a blurred copy) further than this as long as there is noise in it."""
 _PART = 0.01
 """So much of the latent is the sampler's own, value by value, where an extension replaces the rest. Of another picture with the
 same start and other noise it is 0.003 at the least noise of Stable Diffusion in bfloat16, and 0.0001 in float16."""
@@ -55,13 +54,7 @@ def shows_sampled(latent: Tensor, sampled: Tensor) -> bool:
         True also where the shapes say nothing: other sizes are told by whoever compares them.
     """
     same = _same_size(latent, sampled)
-    if same is None:
-        return True
-    given, own = (x.flatten(1) for x in same)
-    lengths = own.square().sum(1)
-    # Row by row and without a matrix product, which a host may have set to few digits.
-    others = [_unlike((row * own).sum(1), row.square().sum(), lengths) for row in given]
-    return not bool(torch.stack(others).any())
+    return same is None or are_scaled(*same)
 
 
 def shows_part(latent: Tensor, sampled: Tensor) -> bool:
@@ -89,12 +82,6 @@ def _same_size(latent: Tensor, sampled: Tensor) -> tuple[Tensor, Tensor] | None:
     if given.shape[1:] != own.shape[1:]:
         return None
     return given.float(), own.to(given.device).float()
-
-
-def _unlike(products: Tensor, length: Tensor, lengths: Tensor) -> Tensor:
-    """Whether a row is none of the latents; a row that is not a number is a broken model's own."""
-    other = (products < 0) | (products.square() < (1 - _UNLIKE) * length * lengths)
-    return (other | ((length == 0) & (lengths > 0)) | ((length > 0) & (lengths == 0))).all()
 
 
 def _part(row: Tensor, own: Tensor, rounding: float) -> Tensor:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
@@ -48,40 +48,53 @@ def login_of(app: Any) -> list[Any] | None:
     return next((list(route.dependencies) for route in app.routes if getattr(route, "path", "") == "/config"), None)
 
 
-def page_routes(login: list[Any]) -> APIRouter:
-    """The routes, each with these dependencies."""
+def user_of(app: Any) -> Callable[..., str | None]:
+    """Gradio's own dependency that tells who is logged in; None is nobody, where nobody has to."""
+    return next((route.endpoint for route in app.routes if getattr(route, "path", "") == "/user"), nobody)
+
+
+def nobody() -> str | None:
+    """Where there is no login."""
+    return None
+
+
+def page_routes(login: list[Any], who: Callable[..., str | None] = nobody) -> APIRouter:
+    """The routes, each with these dependencies; under a login each shows the runs of whoever is logged in alone."""
     router = APIRouter(prefix=PREFIX, dependencies=login, include_in_schema=False, route_class=BoundedRoute)
-    _add_views(router)
-    _add_files(router)
-    add_read_route(router)
+    _add_views(router, who)
+    _add_files(router, who)
+    add_read_route(router, who)
     return router
 
 
-def _add_views(router: APIRouter) -> None:
+def _add_views(router: APIRouter, who: Callable[..., str | None]) -> None:
     @router.get("/explorer.js")
     def explorer() -> Response:
         text = f"{script()}\nexport {{ mount, useLanguage }};\n"
         return Response(text, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
     @router.get("/runs")
-    def runs() -> dict[str, Any]:
-        return {"runs": [{"id": run.id, "title": run.title} for run in RECORDINGS.newest_first()]}
+    def runs(own: str = "", user: str | None = Depends(who)) -> dict[str, Any]:
+        """What the page asked for itself, by the ids in `own`, comes before what others of the same server did."""
+        mine = frozenset(own.split(","))
+        found = sorted(RECORDINGS.newest_first(user), key=lambda run: run.id not in mine)
+        return {"runs": [{"id": run.id, "title": run.title} for run in found]}
 
     @router.get("/runs/{run}")
-    def one(run: str) -> dict[str, Any]:
-        maps = find_run(run).maps
+    def one(run: str, user: str | None = Depends(who)) -> dict[str, Any]:
+        maps = find_run(run, user).maps
         return {**page_data(maps).as_json(), "picture": maps.picture is not None, "methods": server_methods(maps)}
 
     @router.get("/runs/{run}/picture")
-    def picture(run: str) -> Response:
-        found = find_run(run).maps.picture
+    def picture(run: str, user: str | None = Depends(who)) -> Response:
+        found = find_run(run, user).maps.picture
         if found is None:
             raise HTTPException(404, "This record holds no picture.")
         return Response(png(found), media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
 
     @router.get("/runs/{run}/detail/{axis}")
-    def detail(run: str, axis: Literal["steps", "layers", "frames"]) -> dict[str, Any]:
-        maps = find_run(run).maps
+    def detail(run: str, axis: Literal["steps", "layers", "frames"], user: str | None = Depends(who)) -> dict[str, Any]:
+        maps = find_run(run, user).maps
         if axis != "frames" and maps.detail is None:
             raise HTTPException(
                 422, f"The {axis} of this run were not kept apart. Tick “Steps and layers apart” for the next one."
@@ -89,30 +102,30 @@ def _add_views(router: APIRouter) -> None:
         return or_422(detail_data, maps, axis).as_json()
 
     @router.post("/runs/{run}/mask")
-    async def mask(run: str, request: Request) -> Response:
+    async def mask(run: str, request: Request, user: str | None = Depends(who)) -> Response:
         """The union of the chosen words' masks before clean-up, which the page does by itself."""
         if int(request.headers.get("content-length") or LARGEST_BODY + 1) > LARGEST_BODY:
             raise HTTPException(413, f"A choice of words has at most {LARGEST_BODY // 1024} kB.")
         choice = (await request.body()).decode("utf-8", "replace")
-        return await run_in_threadpool(_mask, find_run(run).maps, choice)
+        return await run_in_threadpool(_mask, find_run(run, user).maps, choice)
 
 
-def _add_files(router: APIRouter) -> None:
+def _add_files(router: APIRouter, who: Callable[..., str | None]) -> None:
     @router.post("/runs/{run}/files")
-    def files(run: str, body: PicksRequest) -> Response:
-        maps = find_run(run).maps
+    def files(run: str, body: PicksRequest, user: str | None = Depends(who)) -> Response:
+        maps = find_run(run, user).maps
         picks = _picks(body) or [[f"word:{word}"] for word in maps.default_words()[:MOST_PICKS]]
         return _download(_zipped(maps, picks, body), "application/zip", "daam-lens.zip")
 
     @router.get("/runs/{run}/record")
-    def record(run: str) -> Response:
-        found = find_run(run)
+    def record(run: str, user: str | None = Depends(who)) -> Response:
+        found = find_run(run, user)
         with tempfile.TemporaryDirectory() as folder:
             data = found.maps.save(Path(folder) / "record.safetensors").read_bytes()
         return _download(data, RECORD_TYPE, f"daam-{_name(found)}.safetensors")
 
     @router.post("/records")
-    async def load(request: Request) -> dict[str, str]:
+    async def load(request: Request, user: str | None = Depends(who)) -> dict[str, str]:
         if request.headers.get("content-type") != RECORD_TYPE:
             # A page of another site may send plain text without asking, but nothing of this type.
             raise HTTPException(415, f"Send the record as {RECORD_TYPE}.")
@@ -130,7 +143,7 @@ def _add_files(router: APIRouter) -> None:
             except DaamLensError as error:
                 # The copy of the file has a path of its own that says nothing to anybody.
                 raise HTTPException(422, str(error).replace(str(path), "The file")) from error
-        return {"id": RECORDINGS.keep(maps, Settings(), maps.default_words()).id}
+        return {"id": RECORDINGS.keep(maps, Settings(), maps.default_words(), user=user or "").id}
 
 
 def _picks(body: PicksRequest) -> list[list[str]]:

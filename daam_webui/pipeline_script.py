@@ -30,6 +30,9 @@ class PipelineScript(DaamLensScript):
         if session is not None:
             session.watch(p)
 
+    def before_hr(self, p: Any, *args: Any) -> None:
+        """Its texts are proved while they are encoded."""
+
     def postprocess_image(self, p: Any, pp: Any, *args: Any) -> None:
         session = _session_of(p)
         if session is not None:

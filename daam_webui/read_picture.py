@@ -17,7 +17,7 @@ from daam_core.picture_files import load_picture
 from daam_core.picture_input import checked_picture, padded, reading_size, scaled
 from daam_core.prompt.concepts import TEMPLATE, concepts_of, concepts_prompt
 from daam_core.types import Image
-from daam_core.validate import checked_levels, checked_prompt
+from daam_core.validate import IN_THE_PICTURE, checked_levels, checked_prompt
 
 from . import hosts
 from .drawing import draw
@@ -66,8 +66,11 @@ class Reading:
     detail: bool = False
 
 
-def read_picture(asked: Reading) -> tuple[StoredRecording, list[str]]:
+def read_picture(asked: Reading, user: str = "") -> tuple[StoredRecording, list[str]]:
     """The maps of a picture, among the recordings from now on, and sentences about what could not be done.
+
+    Args:
+        user: whose run it is, see `StoredRecording`.
 
     Raises:
         BadArgument: no picture, or levels, samples, a seed or a size that cannot be.
@@ -90,17 +93,17 @@ def read_picture(asked: Reading) -> tuple[StoredRecording, list[str]]:
         concepts_of(concepts, asked.template)
         if not prompt.strip():
             prompt, concepts = concepts_prompt(concepts), ""
-    text = checked_prompt(prompt)
+    text = checked_prompt(prompt, wanted=IN_THE_PICTURE)
     settings = Settings(True, concepts=concepts, template=asked.template, detail=asked.detail, overlays=False)
     session = RecordingSession(settings, hosts.current())
     try:
-        return _read(picture, text, levels, asked, session)
+        return _read(picture, text, levels, asked, session, user)
     finally:
         session.close()
 
 
 def _read(
-    picture: Image, prompt: str, levels: tuple[float, ...], asked: Reading, session: RecordingSession
+    picture: Image, prompt: str, levels: tuple[float, ...], asked: Reading, session: RecordingSession, user: str
 ) -> tuple[StoredRecording, list[str]]:
     from .hosts.reading import pixels_of_model, show
 
@@ -123,7 +126,7 @@ def _read(
     maps = dataclasses.replace(found, size=(whole.shape[0], whole.shape[1]), picture=None)
     maps = cut_back(maps, (small.shape[0], small.shape[1]), picture)
     drawing = draw(maps, session.settings)
-    kept = RECORDINGS.keep(maps, session.settings, drawing.words, asked.seed, prompt, "", report=drawing.report)
+    kept = RECORDINGS.keep(maps, session.settings, drawing.words, asked.seed, prompt, "", drawing.report, user)
     return kept, [*session.concept_failures(), *drawing.notes]
 
 

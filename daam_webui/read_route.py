@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 
 from daam_core.errors import BadArgument, quoted
@@ -19,11 +20,11 @@ LARGEST_PICTURE = 64 * 2**20
 _TEXTS, _NUMBERS = ("prompt", "concepts", "template"), ("samples", "seed", "megapixels")
 
 
-def add_read_route(router: APIRouter) -> None:
-    """`POST /read` of a router, and `GET /read` for how far it is."""
+def add_read_route(router: APIRouter, who: Callable[..., str | None]) -> None:
+    """`POST /read` of a router, and `GET /read` for how far it is; `who` reads is a dependency of the first."""
 
     @router.post("/read", summary="Read a picture that was not made here: JSON with image (base64) and prompt or concepts")
-    async def read(request: Request) -> dict[str, Any]:
+    async def read(request: Request, user: str | None = Depends(who)) -> dict[str, Any]:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             # A page of another site may send plain text without asking, but nothing of this type.
             raise HTTPException(415, "Send the picture as application/json.")
@@ -32,7 +33,7 @@ def add_read_route(router: APIRouter) -> None:
             body += part
             if len(body) > LARGEST_PICTURE:
                 raise HTTPException(413, f"A request with a picture has at most {LARGEST_PICTURE // 2**20} MB.")
-        return await run_in_threadpool(or_422, _answer, bytes(body))
+        return await run_in_threadpool(or_422, _answer, bytes(body), user or "")
 
     @router.get("/read", summary="How many levels of noise the picture that is being read was shown at")
     def progress() -> dict[str, int]:
@@ -42,8 +43,8 @@ def add_read_route(router: APIRouter) -> None:
         return {"done": done, "of": levels}
 
 
-def _answer(body: bytes) -> dict[str, Any]:
-    run, notes = read_picture(reading_of(body))
+def _answer(body: bytes, user: str) -> dict[str, Any]:
+    run, notes = read_picture(reading_of(body), user)
     return {
         "id": run.id, "words": list(run.maps.words), "content_words": list(run.maps.content_words), "notes": notes,
         "concepts": concepts_of_run(run.maps, run.maps.concepts),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -25,7 +26,7 @@ from daam_core.prompt.prompt import Prompt
 from daam_core.types import Grid, Size
 
 from . import engine_words
-from .batch import NO_STEP, Batch
+from .batch import NO_STEP, PIECES, Batch
 from .batch_rows import Side
 from .concepts import encode, encode_for_transformer
 from .context_proof import ContextHooks
@@ -103,15 +104,22 @@ class RecordingSession:
             except Exception as error:
                 self._concepts = error
 
-    def prove_texts(self, p: Any) -> None:
-        """Make sure of what the prompts of the batch that comes are read as, where the host's own parser may not read them."""
+    def prove_texts(self, p: Any, second: bool = False) -> None:
+        """Make sure of what the prompts of the batch that comes are read as, where the host's own parser may not read them.
+
+        Args:
+            second: before the second pass of hires fix, whose LoRAs are in place now.
+        """
+        if second and self.host.encodes_ahead():
+            return
         self._texts = None
         if self.failure:
             return
         try:
             model = p.sd_model
             if self.host.reads_otherwise() and family_of(self.host.unet(model), model) is None:
-                passes = [self.host.pass_texts(p, second) for second in _passes(p) if self._is_wanted(p, second)]
+                now = [one for one in _passes(p) if one == second or self.host.encodes_ahead()]
+                passes = [self.host.pass_texts(p, one) for one in now if self._is_wanted(p, one)]
                 self._texts = TextProof(self.host, model, passes, self.settings.negative)
         except Exception as error:
             self.fail(error)
@@ -153,11 +161,13 @@ class RecordingSession:
         self._reads_context = not self.host.changes_keys()
         if self._live is not None:
             self._live.watch((iteration, second), p)
+        joined = any(len(parts) > 1 for parts in self._pass[0].prompts)
+        answers = self.host.watch_answers(model, self._compare_answers) if joined else nullcontext()
         if family is not None:
-            return (self._transformer_hooks(unet, *family),)
+            return self._transformer_hooks(unet, *family), answers
         self._transformer = None
         self._attached = self._hooks_of(unet, self._batch.wants_self)
-        return self._attached.attention, self._attached.context
+        return self._attached.attention, self._attached.context, answers
 
     def begin_call(self, sample: Tensor, context: Tensor | None, given: Mapping[str, Any]) -> None:
         """The UNet or transformer is called with the latents `sample` `[rows, c, …, h, w]`; `given` is what it gets by name,
@@ -179,6 +189,7 @@ class RecordingSession:
         own = size != self._step.size or self._step.latents.holds(sample, params.x)
         self._step.shown |= own
         labels = self.host.labels(call, self._step) if own else [None] * call.rows
+        self._step.labelled |= any(labels)
         hooks = self._attached.attention if self._attached else None
         batch.begin_call(labels, self._step, size, context, self.host.repeats_context, hooks)
         if self._transformer is not None:
@@ -197,6 +208,10 @@ class RecordingSession:
         if self._step is not None and not self.failure and any(label.group for label in self._step.rows):
             self._answers.begin(answers)
 
+    def _compare_answers(self, used: Tensor, answers: Tensor) -> None:
+        if not self.failure:
+            self._answers.compare(used, answers)
+
     def end_step(self) -> None:
         """The prediction is there."""
         self._answers.end()
@@ -206,6 +221,8 @@ class RecordingSession:
             return
         if not step.shown:
             raise NothingRecorded(OTHER_PICTURE)
+        if not step.labelled:
+            raise NothingRecorded(PIECES)
         batch.end_step(step.sigma)
         if self._live is not None:
             self._live.after_step(partial(self._live_heat, batch, step.area), batch.num_images, step.size, step.sigma)

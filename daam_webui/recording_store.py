@@ -28,6 +28,7 @@ class StoredRecording:
         seed: of the picture.
         prompt, negative_prompt: as they were typed; empty where the maps come from a record.
         report: what each word did, made with the maps, so that the page need not wait for it; None without words.
+        user: who was logged in to the page that asked for it; empty where nobody has to, and of the API.
     """
 
     id: str
@@ -38,6 +39,7 @@ class StoredRecording:
     prompt: str = ""
     negative_prompt: str = ""
     report: PromptReport | None = None
+    user: str = ""
     made: float = field(default_factory=time.time)
 
     @property
@@ -64,17 +66,22 @@ class RecordingStore:
         prompt: str = "",
         negative_prompt: str = "",
         report: PromptReport | None = None,
+        user: str = "",
     ) -> StoredRecording:
         """Remember a run under a new id; others go where there is no more room."""
-        run = StoredRecording(secrets.token_hex(8), maps, settings, tuple(words), seed, prompt, negative_prompt, report)
+        run = StoredRecording(secrets.token_hex(8), maps, settings, tuple(words), seed, prompt, negative_prompt, report, user)
         self._runs.keep(run, run.id)
         return run
 
-    def find(self, id: str) -> StoredRecording | None:
-        return self._runs.find(id)
+    def find(self, id: str, user: str | None = None) -> StoredRecording | None:
+        """A run; where a `user` is given, one of theirs."""
+        found = self._runs.find(id)
+        return found if found is None or user in (None, found.user) else None
 
-    def newest_first(self) -> list[StoredRecording]:
-        return sorted(self._runs.values(), key=lambda run: run.made)[::-1]
+    def newest_first(self, user: str | None = None) -> list[StoredRecording]:
+        """The runs of a user; None is everybody's."""
+        mine = [run for run in self._runs.values() if user in (None, run.user)]
+        return sorted(mine, key=lambda run: run.made)[::-1]
 
 
 RECORDINGS = RecordingStore()

@@ -19,6 +19,10 @@ from .schedule import PassTexts, text_at
 
 MARK = 1024.0
 """What the column is full of that the ControlNet extension puts before a text, see `unmarked`."""
+OTHER_ORDER = (
+    "Another extension puts the prompts of the pictures that are sampled together into another order (Regional Prompter's "
+    "Latent mode does), so nobody can say which word is whose. Make one picture at a time (batch size 1) to get heat maps."
+)
 
 
 @dataclass
@@ -36,6 +40,7 @@ class SamplingStep:
         order: rows in A1111's order; `at` is the next of them.
         recorded: conditionings that were recorded in this step, in Forge's order.
         shown: whether the model was shown the picture that is sampled.
+        labelled: whether it is known of any row of that whose it is.
         latents: tells which calls of the model show it.
     """
 
@@ -49,12 +54,34 @@ class SamplingStep:
     at: int = 0
     recorded: set[tuple[Side, int]] = field(default_factory=set)
     shown: bool = False
+    labelled: bool = False
     latents: LatentProof = field(default_factory=LatentProof)
 
     @property
     def columns(self) -> dict[Side, int]:
         """Columns of the conditioning on each side."""
         return {side: tensor.shape[1] for side, tensor in self.conditioning.items()}
+
+    @property
+    def images(self) -> int:
+        """Pictures of the batch."""
+        return 1 + max(label.image for label in self.rows)
+
+    def alike(self, context: Tensor | None, rows: slice) -> list[tuple[Side, int]]:
+        """The conditionings, side and AND part, that these rows of a context say."""
+        if context is None:
+            return []
+        parts: dict[tuple[Side, int], list[int]] = {}
+        for label, row in self.rows.items():
+            parts.setdefault((label.side, label.group), []).append(row)
+        found = []
+        for (side, group), numbers in parts.items():
+            if side in self.conditioning:
+                expected = self.conditioning[side][numbers]
+                seen = context[rows, : expected.shape[1]]
+                if seen.shape == expected.shape and bool((seen == expected.to(seen)).all()):
+                    found.append((side, group))
+        return found
 
     def part_of(self, context: Tensor | None, rows: slice, done: Sequence[int]) -> int | None:
         """Which AND part these rows of a context say: by its content, since Forge's order depends on what fits into memory.
@@ -105,7 +132,22 @@ def sampling_step(params: Any, texts: PassTexts, area: Area) -> SamplingStep:
         )
     height, width = params.x.shape[-2:]
     order = in_order([len(parts) for parts in texts.prompts])
+    _require_order(params.x, order, len(texts.prompts))
     return SamplingStep(said, conditioning, rows, (int(height), int(width)), params.sigma, area, order)
+
+
+def _require_order(latents: Tensor, order: Sequence[Label], images: int) -> None:
+    """Where a host gives the model a row for each label at once, the latent of each is its picture's.
+
+    Raises:
+        NothingRecorded: an extension has put them into another order.
+    """
+    count = len(order) - images
+    if len(latents) != len(order) or count == images or images == 1:
+        return
+    found, expected = latents[:count], latents[count:][[label.image for label in order[:count]]]
+    if not bool(((found == expected) | found.isnan()).all()):
+        raise NothingRecorded(OTHER_ORDER)
 
 
 def crossattn(conditioning: Any) -> Tensor:

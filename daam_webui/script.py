@@ -12,7 +12,7 @@ from daam_core.errors import DaamLensError
 
 from . import hosts
 from . import sampler_hooks as hook
-from .gallery import show
+from .gallery import INNER, UPSCALED, show
 from .gallery_runs import CHANGES, Upscaled
 from .nested_runs import is_inner_run
 from .plot_overrides import asked_by_plot, with_overrides
@@ -83,6 +83,11 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
             session.encode_concepts(p.sd_model)
             session.prove_texts(p)
 
+    def before_hr(self, p: Any, *args: Any) -> None:
+        session = hook.session_of(p)
+        if session is not None:
+            session.prove_texts(p, True)
+
     def postprocess_image_after_composite(self, p: Any, pp: Any, *args: Any) -> None:
         session = hook.session_of(p)
         if session is not None:
@@ -92,12 +97,15 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
     def postprocess(self, p: Any, processed: Any, *args: Any) -> None:
         hook.detach()
         session, inner, runs = hook.session_of(p), False, list[str]()
+        upscaled = bool(getattr(p, "txt2img_upscale", False))
         notes = [p.daam_lens_note] if getattr(p, "daam_lens_note", "") else []
         if session is not None:
             before = len(processed.images)
             plotted = bool(asked_by_plot(p))
             inner = is_inner_run()
-            shown = show(session, p, processed, append=plotted or not inner)
+            alone = upscaled and session.settings.draws and not hosts.page_host().tells_upscaled()
+            apart = UPSCALED if alone else INNER
+            shown = show(session, p, processed, append=plotted or not (inner or alone), apart=apart)
             notes += shown.notes
             if plotted:
                 _first(processed, before)
@@ -108,7 +116,7 @@ class DaamLensScript(scripts.Script):  # type: ignore[misc]
                 runs = p.daam_lens_runs = [*getattr(p, "daam_lens_runs", ()), *runs][-MOST_RUNS:]
             if runs:
                 p.extra_generation_params[RUNS_FIELD] = ", ".join(runs)
-        if getattr(p, "txt2img_upscale", False):
+        if upscaled:
             beside = hosts.page_host().keeps_upscaled()
             CHANGES.note(str(processed.info), Upscaled(int(processed.seed), "".join(runs[:1]), beside))
         if notes:

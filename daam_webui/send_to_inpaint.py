@@ -35,6 +35,8 @@ def refresh(info: str) -> list[Any]:
     """
     runs, note = runs_of(info), params_of(info).get(NOTE_FIELD, "")
     parts = [report_html(None, [note] if note else [])]
+    if runs:  # for the page's script, which asks for its own runs first
+        parts.append(f"<span class='daam-lens-runs' data-runs='{' '.join(run.id for run in runs)}' hidden></span>")
     for number, run in enumerate(runs, 1):
         if run.settings.report and run.words:
             title = f"picture {number}, seed {run.seed}" if len(runs) > 1 else ""

@@ -100,6 +100,11 @@ class Settings:
         return StoreOptions(layers=self.detail or bool(self.places), steps=self.detail, self_attention=True)
 
     @property
+    def draws(self) -> bool:
+        """Whether anything goes into the gallery."""
+        return self.overlays or self.maps or self.masks
+
+    @property
     def places(self) -> tuple[str, ...]:
         """The chosen places of the UNet; none is all of it."""
         chosen = tuple(part.strip() for part in self.layers.split(",") if part.strip())

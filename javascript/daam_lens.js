@@ -9,6 +9,7 @@ const daamLens = (() => {
   let newest = "";
   let shown = "";
   let message = "";
+  /** @type {string[]} */ let mine = [];
 
   const address = (/** @type {string} */ path) => new URL(`daam-lens/v1/page/${path}`, document.baseURI).href;
 
@@ -79,9 +80,30 @@ const daamLens = (() => {
     });
   }
 
-  /** The list of recorded pictures; a picture that is newer than the last look is shown. */
+  /** Ids of the recordings that this page asked for, with `more` of them; others of the same server have theirs. */
+  function own(/** @type {string[]} */ ...more) {
+    const shown = [...gradioApp().querySelectorAll(".daam-lens-runs")].flatMap((one) => one.dataset.runs.split(" "));
+    mine = [...new Set([...mine, ...shown, ...more])].slice(-64);
+    try {
+      sessionStorage.setItem("daam-lens-runs", mine.join(" "));
+    } catch {} // a browser that keeps nothing
+    return mine;
+  }
+
+  /** Notes the recordings of each run of this page, and those of before it was loaded again. */
+  function watchRuns() {
+    try {
+      mine = (sessionStorage.getItem("daam-lens-runs") ?? "").split(" ").filter(Boolean);
+    } catch {}
+    for (const page of ["txt2img", "img2img"]) {
+      const report = gradioApp().getElementById(`daam_lens_report_${page}`);
+      if (report) new MutationObserver(() => own()).observe(report, { childList: true, subtree: true });
+    }
+  }
+
+  /** The list of recorded pictures, this page's first; a picture of it that is newer than the last look is shown. */
   async function refresh() {
-    const { runs } = await json("runs");
+    const { runs } = await json(`runs?own=${own().join(",")}`);
     parts.choice.replaceChildren(...runs.map((run) => element("option", { value: run.id, textContent: run.title })));
     parts.files.disabled = parts.record.disabled = parts.choice.disabled = !runs.length;
     if (!runs.length) {
@@ -133,7 +155,8 @@ const daamLens = (() => {
     parts.file.value = "";
     if (!record) return;
     say("Loading…");
-    await ask("records", { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: record });
+    const sent = { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: record };
+    own((await (await ask("records", sent)).json()).id);
     say("");
     await refresh();
   }
@@ -166,6 +189,7 @@ const daamLens = (() => {
     }, 500);
     try {
       const { id, notes } = await (await post("read", asked)).json();
+      own(id);
       await refresh();
       if (shown !== id) await show(id);
       parts.choice.value = id;
@@ -195,6 +219,7 @@ const daamLens = (() => {
     const root = gradioApp().getElementById("daam_lens_explorer");
     if (!root || parts) return;
     build(root);
+    watchRuns();
     new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && doing(refresh)).observe(root);
   }
 

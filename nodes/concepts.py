@@ -61,7 +61,7 @@ class Concepts(Node):
 
 def presence_lines(maps: HeatMaps, names: list[str]) -> list[str]:
     """What has to be said beside the maps of these words: how likely each concept among them is in the picture."""
-    sides = [(side_of(name, maps)) for name in names]
+    sides = [side_of(name, maps) for name in names]
     lines = [side.caption(query) for side, query in sides if side.is_concept(query)]
     return [*lines, PRESENCE_NOTE] if lines else []
 

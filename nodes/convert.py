@@ -30,10 +30,14 @@ def hidden(node: Any, name: str) -> Any:
     return getattr(getattr(node, "hidden", None), name, None)
 
 
+def coloured(image: Tensor) -> Tensor:
+    """IMAGE `[pictures, H, W, 3 or 4]`, or of one channel, which is grey -> the same in three, `[pictures, H, W, 3]`."""
+    return image[..., :3] if image.shape[-1] >= 3 else image[..., :1].expand(*image.shape[:-1], 3)
+
+
 def pictures_of(image: Tensor) -> list[Picture]:
-    """IMAGE `[pictures, H, W, 3 or 4]` 0..1, or of one channel, which is grey -> uint8 `[H, W, 3]` each."""
-    coloured = image[..., :3] if image.shape[-1] >= 3 else image[..., :1].expand(*image.shape[:-1], 3)
-    values = (coloured.detach().float().cpu().nan_to_num().clamp(0, 1) * 255).round()
+    """IMAGE 0..1 -> uint8 `[H, W, 3]` each, see `coloured`."""
+    values = (coloured(image).detach().float().cpu().nan_to_num().clamp(0, 1) * 255).round()
     return [one.numpy().astype(np.uint8) for one in values]
 
 

@@ -66,7 +66,7 @@ def _same(a: MapsHandle, b: MapsHandle) -> bool:
 
 
 def _same_picture(a: HeatMaps, b: HeatMaps) -> bool:
-    # A cached recording comes as the very same sides, in a new frame where a picture was laid under it.
+    # A cached recording holds the very same sides, in a new `HeatMaps` where a node gave it a picture.
     if a.size != b.size or a.sides.keys() != b.sides.keys() or any(a.sides[name] is not b.sides[name] for name in a.sides):
         return False
     return a.picture is b.picture or (a.picture is not None and b.picture is not None and np.array_equal(a.picture, b.picture))

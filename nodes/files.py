@@ -1,4 +1,4 @@
-"""Save Maps and Load Maps: records under ComfyUI's own folders."""
+"""Save Heat Maps and Load Heat Maps: records under ComfyUI's own folders."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class LoadMaps(Node):
             node_id="DaamLensLoadMaps",
             display_name="Load Heat Maps",
             category="DAAM Lens",
-            description="Reads maps that Save Maps or the command line wrote, from the output or input folder.",
+            description="Reads maps that Save Heat Maps or the command line wrote, from the output or input folder.",
             inputs=[
                 io.Combo.Input(
                     "record",

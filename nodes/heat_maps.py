@@ -33,6 +33,7 @@ from .parse_inputs import (
     SUMS,
     chosen,
     drawn_words,
+    left_out_note,
     of_aggregation,
     of_frames,
     of_relation,
@@ -164,9 +165,7 @@ class HeatMapsNode(Node):
         except WordNotFound as error:
             left_out = _CONCEPTS_ARE_WHOLE if whole[0].concepts and not handle[0].concepts else ""
             raise WordNotFound(" ".join(filter(None, (str(error), notes[-1], left_out)))) from error
-        if more:
-            notes.append(f"The {len(names)} strongest of {len(names) + more} words are drawn; `*` in words draws all.")
-        say_presence(own, handle, [names] * len(handle), *notes)
+        say_presence(own, handle, [names] * len(handle), *notes, left_out_note(len(names), more))
         draws, masks = is_connected(graph, own, OVERLAYS), is_connected(graph, own, MASKS)
         drawn = drawn_overlays(handle, names, opacity, colour_map, caption) if draws else NOTHING
         return io.NodeOutput(handle, drawn, _soft_masks(handle, names) if masks else NOTHING[..., 0], names)

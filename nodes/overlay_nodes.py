@@ -17,7 +17,7 @@ from .concepts import say_presence
 from .convert import MAPS, MapsHandle, ground, hidden, image_of, with_pictures
 from .heat_maps import CAPTION_HELP, COLOURS, drawn_overlays
 from .node_inputs import Node
-from .parse_inputs import DRAWN_WORDS_HELP, drawn_words, side_of, words_of_each
+from .parse_inputs import DRAWN_WORDS_HELP, drawn_words, left_out_note, side_of, words_of_each
 
 
 class Overlay(Node):
@@ -59,8 +59,7 @@ class Overlay(Node):
         """Draw every word on every picture."""
         handle = with_pictures(maps, image)
         names, more = drawn_words(words, handle)
-        left_out = f"The {len(names)} strongest of {len(names) + more} words are drawn; `*` in words draws all." if more else ""
-        say_presence(hidden(cls, "unique_id"), handle, [names] * len(handle), left_out)
+        say_presence(hidden(cls, "unique_id"), handle, [names] * len(handle), left_out_note(len(names), more))
         return io.NodeOutput(drawn_overlays(handle, names, opacity, colour_map, caption, edge))
 
 
@@ -73,7 +72,7 @@ class Timeline(Node):
             node_id="DaamLensTimeline",
             display_name="Heat Map Timeline",
             category="DAAM Lens",
-            description="How the heat of a word moves from step to step. Record needs detail set to steps.",
+            description="How the heat of a word moves from step to step. Record Attention needs detail set to steps.",
             inputs=[
                 MAPS.Input("maps", tooltip="From Word Heat Maps, recorded with detail 'steps' or 'layers + steps'."),
                 io.String.Input("word", default="", tooltip="A word or phrase; empty: the first one that can be seen."),

@@ -19,8 +19,6 @@ WORDS_HELP = (
 DRAWN_WORDS = 12
 DRAWN_WORDS_HELP = WORDS_HELP.replace("every word that can be seen", f"the {DRAWN_WORDS} strongest words of meaning")
 SOME_WORDS_HELP = "Only these words, one a line or between commas; empty: every word that can be seen."
-
-
 NOT_RECORDED = (
     "{} was not recorded. Set `relations` in the Record Attention node and queue again, with a model whose text and picture "
     "are one sequence (Flux, SD3, Qwen-Image, Z-Image and others)."
@@ -44,20 +42,25 @@ def words_in(text: str, maps: HeatMaps) -> list[str]:
         WordNotFound: the prompt has no such word (the text lists those it has).
         NothingRecorded: a word of the negative prompt was asked for, and that was not recorded; or there are no words.
     """
-    asked = [part.strip() for part in re.split(r"[,\n]", text)]
+    asked = _parts(text)
     found: list[str] = []
     for word in asked:
         if word in ("*", f"{NEGATIVE}*"):
             found += [*maps.words, *maps.concepts] if word == "*" else [NEGATIVE + w for w in negative(maps).words]
-        elif word:
+        else:
             found.append(word)
-    if not any(asked):
+    if not asked:
         found = maps.default_words()
     if not found:
         raise NothingRecorded("The prompt has no words, so there is no map to show. Write a prompt, or ask for <start>.")
     for word in found:
         _check_word(word, maps)
     return list(dict.fromkeys(found))
+
+
+def _parts(text: str) -> list[str]:
+    """What stands between commas and on lines of its own, without what is empty."""
+    return [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
 
 
 def words_of_each(text: str, handle: Sequence[HeatMaps]) -> list[list[str]]:
@@ -103,13 +106,18 @@ def drawn_words(text: str, handle: Sequence[HeatMaps]) -> tuple[list[str], int]:
                 _check_word(name, other)
             except WordNotFound as error:
                 raise WordNotFound(_another_prompt(number, other, str(error))) from error
-    if any(part.strip() for part in re.split(r"[,\n]", text)):
+    if _parts(text):
         return names, 0
     strongest = sorted(names, key=lambda name: _peak(maps, name), reverse=True)[:DRAWN_WORDS]
     likeliest = sorted(maps.concepts, key=lambda name: maps.presence(name).score, reverse=True)[:DRAWN_WORDS]
     shown = {*strongest, *likeliest}
     every = [*names, *maps.concepts]
     return [name for name in every if name in shown], len(every) - len(shown)
+
+
+def left_out_note(drawn: int, more: int) -> str:
+    """What `drawn_words` left out, as it is told at a node; empty where it is nothing."""
+    return f"The {drawn} strongest of {drawn + more} words are drawn; `*` in words draws all." if more else ""
 
 
 def _peak(maps: HeatMaps, name: str) -> float:
@@ -147,6 +155,22 @@ def side_of(word: str, maps: HeatMaps) -> tuple[HeatMaps, str]:
     if word.lower().startswith(NEGATIVE):
         return negative(maps), word[len(NEGATIVE) :].strip()
     return maps, word
+
+
+def of_one_prompt(names: Sequence[str], maps: HeatMaps) -> tuple[HeatMaps, list[str]]:
+    """The maps that hold these words, and the words without their prefix, for numbers that words of one prompt share.
+
+    Raises:
+        BadArgument: some are of the prompt and some of the negative prompt.
+    """
+    found = [side_of(name, maps) for name in names]
+    side = found[0][0]
+    if any(other is not side for other, _ in found):
+        raise BadArgument(
+            "The numbers of this node are shares among words of one prompt, and these are of the prompt and of the negative "
+            f"prompt ({quoted(', '.join(names), 80)}). Ask for those of one of them; another node takes the others."
+        )
+    return side, [query for _, query in found]
 
 
 def negative(maps: HeatMaps) -> HeatMaps:

@@ -16,13 +16,13 @@ from ..daam_core.defaults import DEFAULT_NOISE
 from ..daam_core.errors import BadArgument, quoted
 from ..daam_core.maps.crop import cut_back
 from ..daam_core.masks.validate import checked_number
-from ..daam_core.validate import checked_levels, checked_prompt
+from ..daam_core.validate import IN_THE_PICTURE, checked_levels, checked_prompt
 from .capture.level_sampler import read_latent
 from .capture.record_options import Options
 from .capture.recording_encoder import recording_clip
 from .capture.sampler_hooks import concept_encoder
 from .concepts import CONCEPTS, ConceptList, say_presence
-from .convert import MAPS, hidden, pictures_of
+from .convert import MAPS, coloured, hidden, pictures_of
 from .node_inputs import Node
 from .record import DETAILS
 
@@ -112,13 +112,13 @@ class ReadPicture(Node):
         """
         levels = checked_levels(levels_of(noise), samples)
         # With nothing else to stand against, they stand against each other.
-        words = checked_prompt(text if text.strip() else ", ".join(one.text for one in concepts), "text")
+        words = checked_prompt(text if text.strip() else ", ".join(one.text for one in concepts), "text", IN_THE_PICTURE)
         size = reading_size((image.shape[1], image.shape[2]), len(image), megapixels)
-        scaled = _resized(image[..., :3], size)
+        scaled = _resized(coloured(image), size)
         padded = _padded(scaled, _multiple(model, vae))
         encoder = recording_clip(clip, concept_encoder(model, concepts))
         conditioning = encoder.encode_from_tokens_scheduled(encoder.tokenize(words))
-        keep = StoreOptions("layers" in detail, "steps" in detail, False, True)
+        keep = StoreOptions(layers="layers" in detail, steps="steps" in detail, self_attention=True)
         options = Options(keep, concepts=concepts)
         found, note = read_latent(model, vae.encode(padded), conditioning, levels, seed, options)
         full = (int(padded.shape[1]), int(padded.shape[2]))

@@ -30,8 +30,6 @@ LIVE_HELP = (
     "Show this word's heat over the sampler's preview while it samples, a picture a second at most. Empty: off. A picture "
     "takes some 30 ms, all of them at most a twentieth of the sampling time."
 )
-
-
 OUTPUT_HELP = (
     "Record what the attention gives out, too, for `output` and `anchor` of `aggregation` in Word Heat Maps, and for masks "
     "where self_attention is off. Of pictures, not of videos; little cost."
@@ -63,8 +61,8 @@ class Record(Node):
                     "detail",
                     options=DETAILS,
                     default="off",
-                    tooltip="Keep layers or steps apart, so that they can be chosen later; steps are needed for Timeline. "
-                    "Takes more memory.",
+                    tooltip="Keep layers or steps apart, so that they can be chosen later; steps are needed for Heat Map "
+                    "Timeline. Takes more memory.",
                 ),
                 io.Boolean.Input("heads", default=False, tooltip="Keep attention heads apart, summed over steps."),
                 io.Boolean.Input(
@@ -109,7 +107,7 @@ class Record(Node):
         relations: str = "image->text",
         output_space: bool = False,
     ) -> io.NodeOutput:
-        """Give out clones that listen.
+        """Give out clones that record.
 
         Raises:
             BadArgument: no step lies between the first and the last one.
@@ -118,11 +116,15 @@ class Record(Node):
             raise BadArgument(
                 f"No step lies between first_step {first_step} and last_step {last_step}: set first_step to at most last_step."
             )
-        keep = StoreOptions("layers" in detail, "steps" in detail, heads, self_attention, RELATIONS[relations], output_space)
+        keep = StoreOptions(
+            layers="layers" in detail, steps="steps" in detail, heads=heads, self_attention=self_attention,
+            relations=RELATIONS[relations], output=output_space,
+        )  # fmt: skip
         options = Options(keep, negative, first_step, last_step, live_word.strip(), concepts)
-        asked = {"negative": negative, "detail": detail, "heads": heads, "self_attention": self_attention}
-        asked |= {"first_step": first_step, "last_step": last_step, "concepts": concepts, "relations": relations}
-        asked |= {"output_space": output_space}
+        asked = {
+            "negative": negative, "detail": detail, "heads": heads, "self_attention": self_attention, "first_step": first_step,
+            "last_step": last_step, "concepts": concepts, "relations": relations, "output_space": output_space,
+        }  # fmt: skip
         own = hidden(cls, "unique_id") or ""
         linked = {name: told for name, told in digests(graph_of(hidden(cls, "dynprompt")), own).items() if name in asked}
         source = Source(own, tuple(asked.items()), tuple(linked.items()))

@@ -11,7 +11,7 @@ from ..daam_core.render import table
 from .concepts import presence_lines
 from .convert import MAPS, MapsHandle, as_many, image_of, resized
 from .node_inputs import Node
-from .parse_inputs import SOME_WORDS_HELP, words_of_each
+from .parse_inputs import SOME_WORDS_HELP, of_one_prompt, words_of_each
 
 
 class WordsInRegion(Node):
@@ -52,10 +52,11 @@ class WordsInRegion(Node):
         asked = words_of_each(words, handle)
         for i, one in enumerate(handle):
             mask = resized(each[i], one.size)
-            ranked = rank_region(one, mask, asked[i])
+            side, queries = of_one_prompt(asked[i], one)
+            ranked = rank_region(side, mask, queries)
             lines = [f"{row.word}  {row.score:.1%}  (x{row.lift:.2f})" for row in ranked]
-            texts.append("\n".join([*lines, *(notes := presence_lines(one, asked[i]))]))
+            texts.append("\n".join([*lines, *(notes := presence_lines(side, queries))]))
             rows = [(row.word, row.score, f"{row.lift:.2f} x its average") for row in ranked]
-            tables.append(table(["word", "share of the region", "attention here"], rows, notes, title=one.prompt.text))
+            tables.append(table(["word", "share of the region", "attention here"], rows, notes, title=side.prompt.text))
         text = "\n\n".join(texts)
         return io.NodeOutput(text, image_of(tables), ui={"text": (text,)})

@@ -18,7 +18,7 @@ from .concepts import presence_lines
 from .convert import MAPS, MapsHandle, as_many, ground, image_of, mask_batch
 from .heat_maps import unit_of
 from .node_inputs import Node
-from .parse_inputs import SOME_WORDS_HELP, side_of, words_of_each
+from .parse_inputs import SOME_WORDS_HELP, of_one_prompt, side_of, words_of_each
 
 _WORD_HELP = "A word or phrase that stands in both prompts. Empty: every word that can be seen."
 
@@ -49,8 +49,7 @@ class PromptReport(Node):
         """One report a picture."""
         told, reports, notes = [], [], []
         for one, names in zip(maps, words_of_each(words, maps), strict=True):
-            side, _ = side_of(names[0], one)  # a report is about one prompt: that of the first word
-            queries = [query for found, query in (side_of(name, one) for name in names) if found is side]
+            side, queries = of_one_prompt(names, one)
             asked = [query for query in queries if side.is_concept(query)] or side.concepts
             told.append(side)
             own = [query for query in queries if not side.is_concept(query)]
@@ -79,11 +78,7 @@ class CompareMaps(Node):
             inputs=[
                 MAPS.Input("after", tooltip="The recording to look at, such as that with the LoRA."),
                 MAPS.Input("before", tooltip="The recording to compare with: the same prompt and seed without it."),
-                io.String.Input(
-                    "word",
-                    default="",
-                    tooltip="A word or phrase that stands in both prompts. Empty: every word that can be seen.",
-                ),
+                io.String.Input("word", default="", tooltip=_WORD_HELP),
                 io.Float.Input(
                     "level",
                     default=DEFAULT_TAU,

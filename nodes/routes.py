@@ -1,4 +1,4 @@
-"""What an Explorer's page asks for: heat maps, picture, steps and layers, masks. Only of runs of this process (`shown`)."""
+"""What an Explorer's page asks for: heat maps, picture, steps and layers, masks. Only of what `explorer_store` keeps."""
 
 from __future__ import annotations
 

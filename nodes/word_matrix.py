@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..daam_core.errors import DetailMissing
 from .convert import MAPS, MapsHandle, image_of
 from .node_inputs import Node
-from .parse_inputs import NOT_RECORDED, SOME_WORDS_HELP, words_of_each
+from .parse_inputs import NOT_RECORDED, SOME_WORDS_HELP, of_one_prompt, words_of_each
 
 MOST_WORDS = 24
 """Words of a matrix where nobody chose any."""
@@ -24,7 +24,7 @@ class WordMatrix(Node):
             display_name="Word Matrix",
             category="DAAM Lens",
             description="Which word attends to which, in models whose text and picture are one sequence (Flux, SD3, "
-            "Qwen-Image, Z-Image and others). Record needs relations with text->text.",
+            "Qwen-Image, Z-Image and others). Record Attention needs relations with text->text.",
             is_output_node=True,
             inputs=[
                 MAPS.Input("maps", tooltip="From Word Heat Maps, recorded with relations set to text->text."),
@@ -48,12 +48,13 @@ class WordMatrix(Node):
         drawn, texts = [], []
         asked = words_of_each(words, maps) if words.strip() else [one.default_words(MOST_WORDS) for one in maps]
         for one, chosen in zip(maps, asked, strict=True):
-            if one.relations is None or one.relations.text_to_text is None:
+            side, queries = of_one_prompt(chosen, one) if chosen else (one, [])
+            if side.relations is None or side.relations.text_to_text is None:
                 raise DetailMissing(NOT_RECORDED.format("text->text"))
-            names = [name for name in chosen if not one.is_concept(name)]
-            drawn.append(np.asarray(one.word_matrix_picture(names)))
+            names = [name for name in queries if not side.is_concept(name)]
+            drawn.append(np.asarray(side.word_matrix_picture(names)))
             rows = [["", *names]]
-            for name, row in zip(names, one.word_matrix(names).tolist(), strict=True):
+            for name, row in zip(names, side.word_matrix(names).tolist(), strict=True):
                 rows.append([name, *(f"{x:.2%}" for x in row)])
             texts.append("\n".join(map("\t".join, rows)))
         text = "\n\n".join(texts)

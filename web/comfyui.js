@@ -6,7 +6,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { h } from "./explorer/dom.js";
 import { mount } from "./explorer/explorer.js";
-import { local, useLanguage } from "./explorer/local.js";
+import { listed, local, useLanguage } from "./explorer/local.js";
 import { fromBase64 } from "./explorer/png.js";
 
 const NODE = "DaamLensExplorer";
@@ -65,7 +65,8 @@ function explore(node) {
   explorer.setAttribute("fit", "");
   const theme = () => explorer.setAttribute("theme", isDark(box) ? "dark" : "light");
   const watcher = new MutationObserver(theme);
-  for (const root of [document.body, document.documentElement]) watcher.observe(root, { attributeFilter: ["class", "style"] });
+  const watch = () => [document.body, document.documentElement].forEach((root) => watcher.observe(root, { attributeFilter: ["class", "style"] }));
+  watch();
   explorer.say(local("Queue the graph, and the words of its prompt appear here."));
   explorer.addEventListener("daam-change", () => (touched = true));
   explorer.addEventListener("daam-mask", (event) => {
@@ -136,8 +137,8 @@ function explore(node) {
   };
   /** The mask that went on has no part of these words; a person has to know, whatever is kept on the page. */
   const sayMissing = () => {
-    const missing = [...new Set((shown?.missing ?? []).map((name) => `“${name.slice(name.indexOf(":") + 1)}”`))];
-    if (missing.length) explorer.tell(local("The stored choice has words that this prompt does not have: {0}. They are left out of the mask.", missing.join(", ")));
+    const missing = [...new Set((shown?.missing ?? []).map((name) => name.slice(name.indexOf(":") + 1)))];
+    if (missing.length) explorer.tell(local("The stored choice has words that this prompt does not have: {0}. They are left out of the mask.", listed(missing)));
   };
 
   const widget = node.addDOMWidget("explorer", "daam-explorer", box, { serialize: false, hideOnZoom: false, getMinHeight: () => LEAST });
@@ -146,6 +147,7 @@ function explore(node) {
   // A workflow that is opened again while ComfyUI still knows its run.
   after(node, "onConfigure", () => setTimeout(() => told(app.nodeOutputs?.[placeOf(node)]), 50));
   after(node, "onRemoved", () => watcher.disconnect());
+  after(node, "onAdded", watch); // A node that was taken out may come back.
   node.setSize([Math.max(node.size[0], SIZE[0]), Math.max(node.size[1], SIZE[1])]);
 }
 

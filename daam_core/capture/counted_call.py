@@ -35,6 +35,11 @@ class CountedCall:
         self._attentions = self._texts = self._in_a_row = 0
         self._other: set[tuple[int, int]] = set()
 
+    @property
+    def texts(self) -> int:
+        """How many attentions with text among their keys ran so far."""
+        return self._texts
+
     def take(self, a: AttentionCall, options: Mapping[str, Any] = _NO_OPTIONS) -> tuple[int, Sequence[RowLayout]] | None:
         """The next attention: its number and the rows of its batch; None where it holds no text, or a control's.
 
@@ -126,9 +131,25 @@ class CountedCall:
         return None if self.layout.tied and first and a.queries == a.keys else rows
 
 
+_LISTS = {
+    *("blocks", "layers", "joint_blocks", "transformer_blocks", "visual_transformer_blocks", "patch_blocks"),
+    *("double_blocks", "single_blocks", "double_layers", "single_layers", "double_stream_blocks", "single_stream_blocks"),
+    *("double_stream_layers", "single_stream_layers"),
+}
+"""Where the hosts' transformers keep the blocks that attend to the text, each as often as its layout repeats it; refiners,
+controls and what finishes the picture have lists of other names."""
+
+
+def text_blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """The blocks of a model that attend to its text, by their paths in it; none where it keeps them in no known list."""
+    lists = {name: one for name, one in model.named_children() if isinstance(one, (nn.ModuleList, nn.ModuleDict))}
+    return {f"{name}.{own}": block for name, one in lists.items() if name in _LISTS for own, block in one.named_children()}
+
+
 def blocks_of(model: nn.Module) -> int:
     """How many blocks a model has, at most, that attend to its text; 0 where it keeps them in no lists of its own."""
-    return sum(len(one) for one in model.children() if isinstance(one, (nn.ModuleList, nn.ModuleDict)))
+    known = len(text_blocks(model))
+    return known or sum(len(one) for one in model.children() if isinstance(one, (nn.ModuleList, nn.ModuleDict)))
 
 
 def add_rows(

@@ -163,7 +163,14 @@ FAMILIES: tuple[Family, ...] = (
         of.ernie,
         text=("text_bth",),
     ),
-    Family("GLM-Image", ("transformer_glm_image.GlmImageTransformer2DModel",), r"transformer_blocks\.\d+\.attn1", of.glm_image),
+    Family(
+        "GLM-Image",
+        ("transformer_glm_image.GlmImageTransformer2DModel",),
+        r"transformer_blocks\.\d+\.attn1",
+        of.glm_image,
+        quoted="tokenizer",
+        quotes_apart=True,
+    ),
     Family("JoyImage", ("transformer_joyimage.JoyImageEditTransformer3DModel",), r"double_blocks\.\d+\.attn", of.joy_image),
     Family(
         "Ideogram 4",

@@ -25,11 +25,13 @@ class Family:
         layers: a pattern of the names of the modules whose attention has text among its keys.
         picture_layers: a pattern of the modules whose attention is the picture's to itself, where the text has an attention of
             its own; empty where it is none that is read.
-        layout: gives the layout of one call, from the model and the call's arguments by name.
+        layout: gives the layout of one call, from the model and the call's arguments by name; None of a call that paints
+            nothing.
         text: the names of the arguments that hold its text, in the order in which columns are counted.
         tokenizers: the pipeline's tokenizers whose tokens are these columns, in order.
         encoders: what people call the encoders of several tokenizers, in the same order; none where there is one.
         quoted: the tokenizer that reads only what stands in quotes, letter by letter; empty where there is none.
+        quotes_apart: it reads each of them by itself, and its columns are padded ahead.
         layout_arguments: arguments whose values the layout depends on, not only their shapes.
         keeps: which tokens become columns.
         columns_axis: the axis of a row of the first text argument that counts columns.
@@ -44,11 +46,12 @@ class Family:
     name: str
     classes: tuple[str, ...]
     layers: str
-    layout: Callable[[Any, Mapping[str, Any]], TokenLayout]
+    layout: Callable[[Any, Mapping[str, Any]], TokenLayout | None]
     text: tuple[str, ...] = ("encoder_hidden_states",)
     tokenizers: tuple[str, ...] = ("tokenizer",)
     encoders: tuple[str, ...] = ()
     quoted: str = ""
+    quotes_apart: bool = False
     layout_arguments: tuple[str, ...] = ()
     keeps: Keeps = "tail"
     columns_axis: int = 0

@@ -76,6 +76,8 @@ class ModelRecorder:
             self._numbers, self._prompted = {}, {}
             self._batch = CallBatch(self._eager and not (keep.layers or keep.heads or keep.relations or keep.output))
         known = self._read(recording, arguments)
+        if known is None:
+            return False
         layout, rows = known.layout, known.rows
         before = self._prompted.setdefault(len(rows), set())
         # A text of nobody's where a picture's prompt was: it was exchanged in the middle.
@@ -256,8 +258,8 @@ class ModelRecorder:
             self._concepts.end()
         self._failed(error)
 
-    def _read(self, recording: TransformerRecording, arguments: Mapping[str, Any]) -> KnownCall:
-        """What the arguments of a call mean, looked up where the same were given before."""
+    def _read(self, recording: TransformerRecording, arguments: Mapping[str, Any]) -> KnownCall | None:
+        """What the arguments of a call mean, looked up where the same were given before; None where it paints nothing."""
         family, texts = self._family, recording.texts()
         text, values = arguments[family.text[0]], [arguments.get(name) for name in family.layout_arguments]
         key = (
@@ -270,6 +272,8 @@ class ModelRecorder:
         if found is None or not found.values.holds():
             require_all_heads(self._model)
             layout, own = family.layout(self._model, arguments), family.text_rows(arguments)
+            if layout is None:
+                return None
             if len(own) != layout.batch:
                 raise UnsupportedModel(f"{type(self._model).__name__} was given {len(own)} texts for {layout.batch} pictures.")
             rows = match_rows(own, texts)

@@ -126,12 +126,22 @@ def text_then_latent(model: Any, given: Given) -> TokenLayout:
     return latent_joint(model, given, text_first=True)
 
 
-def glm_image(model: Any, given: Given) -> TokenLayout:
-    """GLM-Image: text, picture; keys of reference pictures may come ahead of both."""
-    caches = given.get("kv_caches")
-    if caches is not None:
-        raise UnsupportedModel("GLM-Image with reference pictures keeps their keys, whose number is not known.")
-    return latent_joint(model, given, text_first=True)
+def glm_image(model: Any, given: Given) -> TokenLayout | None:
+    """GLM-Image: text, picture. Reference pictures are shown ahead of the first step, each in a call without text, and their
+    keys stand ahead of both from then on; the negative prompt's calls do without."""
+    layout, caches = latent_joint(model, given, text_first=True), given.get("kv_caches")
+    mode = None if caches is None else caches[0].mode
+    if mode == "write":
+        return None
+    kept = {keys.shape[1] for keys in caches[0].k_caches} if caches is not None and mode == "read" else set()
+    if not kept:
+        return layout
+    if len(kept) > 1:
+        raise UnsupportedModel("GLM-Image was given references of different sizes for several pictures: paint them one by one.")
+    columns, (ahead,) = layout.columns, kept
+    (size, _), *_ = layout.rows
+    row = RowLayout(columns, ahead, range(columns))
+    return TokenLayout(layout.patches, columns, {(size, ahead + size): (row,) * layout.batch})
 
 
 def aura_flow(model: Any, given: Given) -> TokenLayout:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UnsupportedModel
-
-_OFF = 1e-2  # of the latents' own size: 16 bits, and a scheduler that scales them
+from .scaled_latents import are_scaled
 
 
 class ShownLatents:
@@ -116,6 +115,4 @@ def _alike(shown: Tensor | None, painted: Tensor | None) -> bool:
     """Whether latents `[c, …]` are, in their first channels, a multiple of others."""
     if shown is None or painted is None or shown.shape[1:] != painted.shape[1:] or len(shown) < len(painted):
         return False
-    a, b = shown[: len(painted)].double().flatten().cpu(), painted.double().flatten().cpu()
-    scale = (a @ b) / (b @ b).clamp(min=torch.finfo(b.dtype).tiny)
-    return bool(scale > 0) and bool((a - scale * b).norm() <= _OFF * a.norm())
+    return are_scaled(shown[None, : len(painted)], painted[None])

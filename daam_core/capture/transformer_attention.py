@@ -68,12 +68,13 @@ def _wrap_attention(read: Read, below: Callable[..., Any]) -> Callable[..., Any]
     def attention(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             return _compiled(backend, below, args, kwargs)
-        run = below if backend or not _modes() else functools.partial(_by_its_own_name, attention, below)
+        modes = _modes()
+        run = below if backend or not modes else functools.partial(_by_its_own_name, attention, below)
         running = THREAD.running
         scopes = running.scopes
         if not scopes or running.inside:
             return run(*args, **kwargs)
-        if len(scopes) == 1 and scopes[0].holds(args, kwargs, backend):
+        if len(scopes) == 1 and not modes and scopes[0].holds(args, kwargs, backend):
             running.inside += 1
             try:
                 return run(*args, **kwargs)
@@ -98,15 +99,35 @@ def _wrap_attention(read: Read, below: Callable[..., Any]) -> Callable[..., Any]
                 call = call.with_lse(capture.of(call))
         finally:
             running.inside -= 1
+        v = args[2] if len(args) > 2 else kwargs.get("value")
+        if modes and _is_same(output, v):
+            call, error = None, _without_scores()
         if call is not None and any(scope.outputs for scope in scopes):
             # One that cannot be read is left out: words are read all the same.
             with contextlib.suppress(UnsupportedModel):
-                v = args[2] if len(args) > 2 else kwargs.get("value")
                 call = call.with_output(v, output, heads_last=backend)
         _dispatch_all(scopes, call, error)
         return output
 
     return attention
+
+
+def _is_same(output: Any, values: Any) -> bool:
+    """Whether an attention gave out its values themselves."""
+    if not isinstance(output, Tensor) or not isinstance(values, Tensor) or output.shape != values.shape:
+        return False
+    try:
+        return output.data_ptr() == values.data_ptr() != 0
+    except RuntimeError:  # tensors that have no memory of their own
+        return False
+
+
+def _without_scores() -> UnsupportedModel:
+    return UnsupportedModel(
+        "an attention of the model gave out its values as they are, because a guider leaves out its scores (AutoGuidance with "
+        "`skip_attention_scores` does so for the negative prompt), so there is no map of it. Record without `negative=True`, "
+        "or paint with another guider"
+    )
 
 
 def _dispatch_all(scopes: Sequence[Scope], call: AttentionCall | None, error: Exception | None) -> None:

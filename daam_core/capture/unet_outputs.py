@@ -94,7 +94,8 @@ class UNetOutputs:
         if finished and self._missing and recording is not None:
             recording.fail_outputs(
                 UnsupportedModel(
-                    f"{self._missing} layers did not attend to values of their own `to_v` and give their output to `to_out`"
+                    f"in {self._missing} of the UNet's layers the attention did not take its values from the layer's own "
+                    "`to_v`, or did not give what it made of them to `to_out`"
                 )
             )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadArgument
 from ..files import file_name, shown, writable_folder, write_png
 from ..prompt.concepts import concepts_of
-from ..validate import checked_prompt
+from ..validate import IN_THE_PICTURE, checked_prompt
 from .commands import check_names, check_typed_words, check_words, chosen_words, kept_axes, quiet_warnings
 from .parts import Written, write_parts
 
@@ -25,7 +25,7 @@ def read(args: argparse.Namespace) -> None:
         raise BadArgument('Say what is in the picture: --prompt "a red house". For a folder of pictures, give --labels.')
     if args.concepts:
         concepts_of(args.concepts)
-    prompt = checked_prompt(", ".join(args.concepts) if args.prompt is None else args.prompt)
+    prompt = checked_prompt(", ".join(args.concepts) if args.prompt is None else args.prompt, wanted=IN_THE_PICTURE)
     # Everything that can be wrong is looked at before anything heavy starts.
     check_typed_words(prompt, args.words or ())
     check_names(args)

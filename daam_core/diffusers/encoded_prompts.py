@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -14,7 +15,7 @@ from ..capture.tokenizer_hook import Tokenized
 from ..prompt.cleaned import cleaned_text
 from ..prompt.compose import concat_encoders
 from ..prompt.prompt import Prompt
-from ..prompt.quoted import may_quote, quoted_prompt
+from ..prompt.quoted import glyph_prompt, may_quote, quoted_prompt
 from ..prompt.template import columns_of, templated_prompt
 from ..types import Side
 
@@ -126,7 +127,9 @@ class EncodedPrompts:
             # Some pipelines pad the text after it was encoded.
             behind = max(0, columns[0] - without_single_axes(text.rows).shape[family.columns_axis])
         own = [columns[0] - behind, *columns[1:]]
-        prompt = _prompt(*self._with_others(source), family, own) if source is not None else None
+        prompt = None
+        if source is not None:
+            prompt = _prompt(*self._with_others(source), family, own, functools.partial(_ends_in_zeros, text.rows))
         if prompt is not None:
             padding = range(prompt.length, prompt.length + behind)
             return replace(prompt, padding=(*prompt.padding, *padding), length=prompt.length + behind)
@@ -145,14 +148,27 @@ class EncodedPrompts:
         return (replace(encoding, tokens=[*encoding.tokens, *more]) if more else encoding), name, index
 
 
-def _prompt(encoding: Encoding, name: str, index: int, family: Family, columns: Sequence[int]) -> Prompt | None:
+def _ends_in_zeros(rows: Tensor) -> bool:
+    """Whether the last column is no token's: behind a text whose padding was ahead, the pipeline then moved what is no padding
+    to the front."""
+    return not bool(without_single_axes(rows)[-1].any())
+
+
+def _prompt(
+    encoding: Encoding,
+    name: str,
+    index: int,
+    family: Family,
+    columns: Sequence[int],
+    packed: Callable[[], bool] = lambda: False,
+) -> Prompt | None:
     sizes = list(columns)
     names = family.tokenizers
     if len(names) > len(sizes):  # several encoders' columns in one argument: all but the last keep every token
         ahead = [_length(encoding, part) for part in names[:-1]]
         sizes = [*ahead, sum(columns) - sum(ahead)]
     there = [i for i, size in enumerate(sizes[: len(names)]) if size > 0]
-    prompts = [_part(encoding, names[i], name, index, sizes[i], family) for i in there]
+    prompts = [_part(encoding, names[i], name, index, sizes[i], family, packed) for i in there]
     known = [p for p in prompts if p is not None]
     if not known or len(known) != len(prompts) or sum(p.length for p in known) != sum(columns):
         return None
@@ -167,7 +183,9 @@ def _length(encoding: Encoding, component: str) -> int:
     return max((len(t.ids) for t in [t for t in rows if t.may_cut] or rows), default=0)
 
 
-def _part(encoding: Encoding, component: str, name: str, index: int, size: int, family: Family) -> Prompt | None:
+def _part(
+    encoding: Encoding, component: str, name: str, index: int, size: int, family: Family, packed: Callable[[], bool]
+) -> Prompt | None:
     """The words that one tokenizer read, in `size` columns."""
     suffix = component.removeprefix("tokenizer")
     texts = encoding.texts.get(name + suffix) or encoding.texts.get(name)
@@ -195,7 +213,8 @@ def _part(encoding: Encoding, component: str, name: str, index: int, size: int, 
         if read is None or not (own or row.may_cut):
             continue
         kept = [i for i, on in enumerate(row.mask) if on]
-        columns = columns_of(len(row.ids), kept, size, family.keeps, encoding.dropped)
+        keeps = "kept tail" if family.keeps == "tail" and row.mask and not row.mask[0] and packed() else family.keeps
+        columns = columns_of(len(row.ids), kept, size, keeps, encoding.dropped)
         if columns is not None:
             fitting.append(((not own, len(row.text)), row, columns, read))
     # What may not be cut is read beside what is encoded, to tell how much of a long text is lost.
@@ -223,6 +242,8 @@ def _of_longer(row: Tokenized, text: str, rows: Sequence[Tokenized], whole: bool
 
 def _quoted(rows: Sequence[Tokenized], text: str, size: int, family: Family) -> Prompt | None:
     """The words of what a prompt quotes, in `size` columns; none where it quotes nothing."""
+    if family.quotes_apart:
+        return glyph_prompt([(row.text, row.ids) for row in rows], size, text)
     if not may_quote(text):
         return Prompt(text, (), (), (), (), tuple(range(size)), size)
     for row in rows:

@@ -63,9 +63,9 @@ def texts_of(signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[
     given = bound.arguments
     texts: dict[str, list[str] | None] = {}
     for name in ("prompt", "negative_prompt"):
-        if name in given:
+        if name in given or f"{name}_embeds" in given:
             by_hand = given.get(f"{name}_embeds") is not None
-            texts[name] = as_list(given[name]) if given[name] is not None else None if by_hand else [""]
+            texts[name] = as_list(given[name]) if given.get(name) is not None else None if by_hand else [""]
     for name, value in given.items():
         if re.fullmatch(r"(negative_)?prompt_\d", name) and as_list(value) is not None:
             texts[name] = as_list(value)

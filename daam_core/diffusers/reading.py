@@ -21,7 +21,7 @@ from ..maps.heatmaps import Aggregation, HeatMaps
 from ..picture_input import checked_picture, padded, reading_size, scaled
 from ..prompt.concepts import concepts_prompt
 from ..types import Image, Size
-from ..validate import checked_levels, checked_prompt, checked_seed, checked_switch
+from ..validate import IN_THE_PICTURE, checked_levels, checked_prompt, checked_seed, checked_switch
 from .call_options import arguments_of
 from .generation import defaults
 from .noise_levels import level_scheduler
@@ -99,7 +99,7 @@ def read_picture(
     output_space = checked_switch(output_space, "output_space")
     if concepts is not None and isinstance(prompt, str) and not prompt.strip():
         prompt, concepts = concepts_prompt(concepts), None
-    text = checked_prompt(prompt)
+    text = checked_prompt(prompt, wanted=IN_THE_PICTURE)
     reader = _PipelineReader(pipe)
     shown = scaled(picture, reader.size(picture, size))
     whole = padded(shown, reader.multiple)

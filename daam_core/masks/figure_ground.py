@@ -8,7 +8,7 @@ needs little (the stem of a flower, the sail of a boat). The picture knows every
    ground must explain itself: its colours are learnt where there is no heat and along the picture's border, while the
    object may have any colour. A small even surface that reaches into the heat (the stem under a cap) is no ground, however
    cold its far end is. A pixel that looks unlike all the ground and has some heat is figure. The chances are
-   spread over even surfaces and stop at edges (`smoother`), and the object's colours are learnt from the result.
+   spread over even surfaces and stop at edges (`edge_smoothing`), and the object's colours are learnt from the result.
 3. *Whose.* A connected part of the figure belongs to the words that are at home in it, near their own maximum; several
    compete by their heat before propagation (`ownership`). Words that merely leak into it do not count.
 4. Holes with heat (windows) are filled; parts in which no word is strong are dropped.
@@ -43,24 +43,30 @@ from .propagate import propagated
 from .resize import resized, working_picture
 from .rivals import rivals
 from .threshold import compete, minmax
-from .validate import Array, Picture, checked_maps, checked_picture, checked_size
+from .validate import Array, Mask, Picture, checked_maps, checked_picture, checked_size
 
-Mask = npt.NDArray[np.bool_]
 SIDE = 256
+"""Pixels of the longer side of the picture that figure and ground are told apart in."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """The constants of :func:`best`, chosen on rendered scenes with exact masks that no reported figure uses.
 
-    `level` and `steepness`: logistic chance of object for a heat of 0..1 (a fit gave 0.49 and 11.5). `cold`: heat
-    below which a pixel teaches the ground's colours (at least the coldest `coldest` share does); `cool`: the same
-    along the border, `border` pixels wide at 128 px, and from which on an even surface of at most the share `part` of the
-    picture is part of an object. `any_colour`: share of the object's colour model that is
-    uniform. `trust`: bound on what colour may say against heat (natural logarithm of odds). `strength` and
-    `tolerance`: of the smoother (Lab units). `strong` and `home`: heat that lets a word own a part of the figure,
-    and that makes the part its own. `hole`: mean heat of a hole to be filled. `agreement`: IoU with the map's own
-    mask below which the picture is not believed.
+    Attributes:
+        level, steepness: logistic chance of object for a heat of 0..1 (a fit gave 0.49 and 11.5).
+        cold: heat below which a pixel teaches the ground's colours; at least the coldest `coldest` share does.
+        cool: the same along the border, and from which on an even surface of at most the share `part` of the picture is part of
+            an object.
+        border: pixels of the border, of a picture of 128.
+        any_colour: share of the object's colour model that is uniform.
+        trust: bound on what colour may say against heat (natural logarithm of odds).
+        strength, tolerance: of the smoothing (`edge_smoothing`; Lab units).
+        rounds: how often the object's colours are learnt.
+        strong: heat that lets a word own a part of the figure.
+        home: heat that makes a part the word's own.
+        hole: mean heat of a hole to be filled.
+        agreement: IoU with the map's own mask below which the picture is not believed.
     """
 
     level: float = 0.45

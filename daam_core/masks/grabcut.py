@@ -17,16 +17,18 @@ from . import edge_smoothing as smoother
 from .guided_filter import snap_guided
 from .resize import resized, working_picture
 from .threshold import minmax
-from .validate import Array, Picture, checked_maps, checked_picture, checked_share, checked_whole
+from .validate import Array, Mask, Picture, checked_maps, checked_picture, checked_share, checked_whole
 
-Mask = npt.NDArray[np.bool_]
 GRABCUT_SIDE = 256
+_ROUNDS = 5
 _SEED = 1
 _WARM = 0.3
+"""Share of the word's peak from which a place is surely warm."""
 _FOREIGN = 2e-3
+"""Share of the ground's pixels in a colour, below which the ground does not have it."""
 _OUT_OF_SHADOW = (1.15, 1.35)
+"""How much brighter a colour may be outside of an object's shadow."""
 _SQUARE = np.ones((3, 3), np.uint8)
-_ROUNDS = 5
 
 
 def snap_grabcut(
@@ -35,7 +37,7 @@ def snap_grabcut(
     sure: float = 0.75,
     probable: float = 0.35,
     background: float = 0.12,
-    rounds: int = 5,
+    rounds: int = _ROUNDS,
     where: Tensor | None = None,
 ) -> Tensor:
     """GrabCut (Rother, Kolmogorov and Blake, 2004) seeded by each map: bool `[..., H, W]`.
@@ -71,7 +73,7 @@ def snap_grabcut(
     return torch.from_numpy(done).reshape(*maps.shape[:-2], *picture.shape[:2]).to(maps.device)
 
 
-def grabcut(picture: Picture, seeds: Picture, rounds: int) -> npt.NDArray[np.bool_]:
+def grabcut(picture: Picture, seeds: Picture, rounds: int) -> Mask:
     """OpenCV's GrabCut from a seed picture of its four labels, repeatable; the seeds' own mask where it cannot work."""
     probable = (seeds == cv2.GC_FGD) | (seeds == cv2.GC_PR_FGD)
     if probable.all() or not probable.any():
@@ -163,14 +165,14 @@ def _grown(mask: Mask) -> Mask:
     return grown
 
 
-def _around(mask: npt.NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
+def _around(mask: Mask, margin: int) -> tuple[slice, slice]:
     """The box of a mask with a margin, as slices of rows and columns."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, left = max(0, int(rows[0]) - margin), max(0, int(columns[0]) - margin)
     return slice(top, int(rows[-1]) + 1 + margin), slice(left, int(columns[-1]) + 1 + margin)
 
 
-def enlarged_mask(mask: npt.NDArray[np.bool_], picture: Picture) -> npt.NDArray[np.bool_]:
+def enlarged_mask(mask: Mask, picture: Picture) -> Mask:
     """A mask made on a smaller picture at the size of `picture`, its edge fitted to the colours there."""
     height, width = picture.shape[:2]
     if mask.shape == (height, width):
@@ -179,5 +181,5 @@ def enlarged_mask(mask: npt.NDArray[np.bool_], picture: Picture) -> npt.NDArray[
         return np.full((height, width), bool(mask.flat[0]))
     scale = max(height, width) / max(mask.shape)
     soft = snap_guided(torch.from_numpy(mask.astype(np.float32)), picture, radius=2 * scale, eps=1e-4)
-    result: npt.NDArray[np.bool_] = soft.numpy() > 0.5
+    result: Mask = soft.numpy() > 0.5
     return result

@@ -15,7 +15,7 @@ A mask that contradicts its own map is not given: the next simpler method makes 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -210,16 +210,33 @@ def make_mask(inputs: MaskInputs, method: str = "best", tau: float = DEFAULT_TAU
         DetailMissing: the method needs the picture or self-attention, and the recording has none.
     """
     asked = asked_method(method, tau, inputs.self_attention is not None, inputs.picture is not None)
-    mask = asked.apply(inputs, tau)
-    if mask is not None and asked.believed(mask, inputs.maps[0]):
-        return MaskResult(mask, method)
+    return first_believed(
+        asked, method, lambda one: one.apply(inputs, tau), lambda one, mask: one.believed(mask, inputs.maps[0])
+    )
+
+
+def first_believed(
+    asked: MaskMethod,
+    name: str,
+    make: Callable[[MaskMethod], Tensor | None],
+    believed: Callable[[MaskMethod, Tensor], bool],
+) -> MaskResult:
+    """The mask of the method `asked` for by its `name`, or of the first simpler one whose mask does not contradict its map.
+
+    Args:
+        make: a method's mask; None where self-attention was to be used and says nothing.
+        believed: whether a method's mask is given, see `MaskMethod.believed`.
+    """
+    mask = make(asked)
+    if mask is not None and believed(asked, mask):
+        return MaskResult(mask, name)
     silent = mask is None
     for other in asked.simpler():
-        mask = other.apply(inputs, tau)
-        if mask is not None and other.believed(mask, inputs.maps[0]):
+        mask = make(other)
+        if mask is not None and believed(other, mask):
             break
     assert mask is not None  # Eq. 7 needs nothing that could be missing
-    return gave_way(mask, method, other, silent)
+    return _gave_way(mask, name, other, silent)
 
 
 def asked_method(method: str, tau: float, self_attention: bool, picture: bool) -> MaskMethod:
@@ -237,7 +254,7 @@ def asked_method(method: str, tau: float, self_attention: bool, picture: bool) -
     return asked
 
 
-def gave_way(mask: Tensor, method: str, other: MaskMethod, silent: bool) -> MaskResult:
+def _gave_way(mask: Tensor, method: str, other: MaskMethod, silent: bool) -> MaskResult:
     """A mask by another method than was asked for, and why: self-attention was silent, or the mask contradicted its map."""
     reason = "the recorded self-attention says nothing of this picture" if silent else "its mask contradicted the map"
     name = method_name(other)

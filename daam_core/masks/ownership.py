@@ -7,9 +7,7 @@ import numpy.typing as npt
 
 from ..opencv import cv2
 from . import edge_smoothing as smoother
-from .validate import Array
-
-Mask = npt.NDArray[np.bool_]
+from .validate import Array, Mask
 
 # Lab units. An edge within the figure holds a value back, and does not stop it: a window is its house's.
 _WITHIN = 30.0

@@ -96,4 +96,5 @@ def soft(maps: Tensor, tau: float = DEFAULT_TAU, width: float = 0.3) -> Tensor:
     `tau=0.5, width=1` is the stretched map itself.
     """
     tau, width = checked_share(tau, "tau"), checked_positive(width, "width")
-    return ((minmax(maps) - tau) / width + 0.5).clamp(0.0, 1.0) * (minmax(maps) > 0)
+    heat = minmax(maps)
+    return ((heat - tau) / width + 0.5).clamp(0.0, 1.0) * (heat > 0)

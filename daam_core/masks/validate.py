@@ -14,8 +14,11 @@ from ..types import Size
 
 Picture = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 MOST_PIXELS = 2**27
 """The largest picture, as for PNG files."""
+LARGEST_WHOLE = 2**31 - 1
+"""The largest count where nothing smaller is the limit."""
 
 
 def checked_maps(maps: Tensor, name: str = "maps") -> Tensor:
@@ -75,10 +78,11 @@ def checked_share(value: float, name: str) -> float:
     return value
 
 
-def checked_whole(value: int, name: str, least: int, most: int = 2**31 - 1) -> int:
+def checked_whole(value: int, name: str, least: int, most: int = LARGEST_WHOLE) -> int:
     """`value` if it is a whole number of `least`..`most`; else BadArgument."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
-        raise BadArgument(f"{name} must be a whole number of at least {least}, got {quoted(value, 40)}.")
+        limits = f"of at least {least}" if most == LARGEST_WHOLE else f"from {least} to {most}"
+        raise BadArgument(f"{name} must be a whole number {limits}, got {quoted(value, 40)}.")
     return int(value)
 
 

@@ -31,7 +31,7 @@ from ..types import Grid, Size
 from .figure_ground import DEFAULT, SIDE, told_apart
 from .grabcut import snap_grabcut
 from .guided_filter import snap_guided
-from .methods import Heat, MaskMethod, MaskResult, asked_method, gave_way
+from .methods import Heat, MaskMethod, MaskResult, asked_method, first_believed
 from .propagate import propagated
 from .resize import resized, working_picture
 from .rivals import rivals
@@ -94,13 +94,12 @@ def make_video_mask(inputs: VideoInputs, method: str = "best", tau: float = DEFA
         DetailMissing: the method needs the frames' pictures or self-attention, and the recording has none.
     """
     asked = asked_method(method, tau, inputs.has_fine_attention, inputs.pictures is not None)
-    mask = first = _mask(inputs, asked, tau)
-    for chosen in (asked, *asked.simpler()):
-        mask = first if chosen is asked else _mask(inputs, chosen, tau)
-        if mask is not None and chosen.believed(_tall(mask), _tall(inputs.maps[0])):
-            break
-    assert mask is not None  # Eq. 7 needs nothing that could be missing
-    return MaskResult(mask, method) if chosen is asked else gave_way(mask, method, chosen, first is None)
+    return first_believed(
+        asked,
+        method,
+        lambda one: _mask(inputs, one, tau),
+        lambda one, mask: one.believed(_tall(mask), _tall(inputs.maps[0])),
+    )
 
 
 def _mask(inputs: VideoInputs, method: MaskMethod, tau: float) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""The words that an encoder of letters (byT5) read: what a prompt quotes, inside a sentence that the pipeline made."""
+"""The words that an encoder of letters (byT5) read: what a prompt quotes, in a sentence that the pipeline made or by itself."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ _SENTENCE = re.compile(r'Text "(.*)"\. ', re.DOTALL)
 _BETWEEN = '". Text "'
 _ALWAYS = re.compile(r'"(.*?)"|“(.*?)”')
 """What every pipeline takes for quoted; some take single quotes, too, and with them what stands between two apostrophes."""
+_GLYPHS = (r"'([^']*)'", r"\u201c([^\u201c\u201d]*)\u201d", r'"([^"]*)"', r"「([^「」]*)」")
+"""What GLM-Image takes for quoted, in the order in which it looks for them."""
+_GLYPH_QUOTES = (("'", "'"), ("“", "”"), ('"', '"'), ("「", "」"))
 _QUOTES = (("'", "'"), ('"', '"'), ("‘", "’"), ("“", "”"))
 
 
@@ -51,16 +54,61 @@ def quoted_prompt(ids: Sequence[int], mask: Sequence[bool], columns: Sequence[in
             if all(byte in at for byte, _ in letters):
                 found.append((label, quoted[first:last], [(at[byte], letter) for byte, letter in letters]))
         begin += len(quoted.encode("utf-8", "replace")) + len(_BETWEEN)
+    return _of_letters(text, found, len(columns), {c for c, i in enumerate(columns) if i < 0 or not mask[i]})
+
+
+def glyph_prompt(read: Sequence[tuple[str, Sequence[int]]], columns: int, text: str) -> Prompt | None:
+    """The prompt of what GLM-Image's transformer reads of it: what it quotes, each by itself, one behind the other with padding
+    ahead of all; None where that was not read, or its tokens are not its bytes one by one.
+
+    Words carry the labels that they have in the whole prompt; the others are not known to the transformer.
+
+    Args:
+        read: each text that was tokenized, in order, with its tokens and the end token.
+        columns: how many columns the model was given.
+        text: what was typed.
+    """
+    parts = [part for pattern in _GLYPHS for part in re.findall(pattern, text)] or [""]
+    texts = [one for one, _ in read]
+    first = next((i for i in range(len(texts)) if texts[i : i + len(parts)] == parts), None)
+    if first is None:
+        return None
+    rows = [ids for _, ids in read[first : first + len(parts)]]
+    ahead = (len(parts) + 1) % 2  # padding that the pipeline puts ahead of each
+    begin = columns - sum(ahead + len(ids) for ids in rows)
+    if begin < 0:
+        return None
+    padding = set(range(begin))
+    found: list[tuple[str, str, list[tuple[int, str]]]] = []
+    shifts: set[int] = set()
+    for part, ids in zip(parts, rows, strict=True):
+        padding |= set(range(begin, begin + ahead))
+        raw = part.encode("utf-8", "replace")
+        known = min(len(ids) - 1, len(raw))
+        shifts |= {ids[i] - raw[i] for i in range(known)}
+        for label, start, stop in _words_of(text, part, _GLYPH_QUOTES):
+            letters = _letters(part, start, stop, 0)
+            if all(byte < known for byte, _ in letters):
+                found.append((label, part[start:stop], [(begin + ahead + byte, letter) for byte, letter in letters]))
+        begin += ahead + len(ids)
+    return _of_letters(text, found, columns, padding) if len(shifts) <= 1 else None
+
+
+def _of_letters(text: str, found: Sequence[tuple[str, str, list[tuple[int, str]]]], columns: int, padding: set[int]) -> Prompt:
+    """A prompt of words whose letters' columns are known.
+
+    Args:
+        found: label, word, and (column, letter) of each of its letters.
+        padding: columns that are.
+    """
     places = [place for _, _, letters in found for place in letters]
     tokens = tuple(Token(column, letter, channel) for channel, (column, letter) in enumerate(places, start=1))
     channels = {token.column: token.channel for token in tokens}
     words = tuple(Word(label, word, tuple(channels[column] for column, _ in letters)) for label, word, letters in found)
     ahead = min(channels, default=0)
-    rest = [column for column in range(len(columns)) if column not in channels]
-    padding = tuple(column for column in rest if columns[column] < 0 or not mask[columns[column]])
-    start = tuple(column for column in rest if column < ahead and column not in padding)
-    end = tuple(column for column in rest if column >= ahead and column not in padding)
-    return Prompt(text, tokens, words, start, end, padding, len(columns))
+    rest = [column for column in range(columns) if column not in channels and column not in padding]
+    start, end = tuple(c for c in rest if c < ahead), tuple(c for c in rest if c >= ahead)
+    return Prompt(text, tokens, words, start, end, tuple(sorted(padding)), columns)
 
 
 def may_quote(text: str) -> bool:
@@ -68,15 +116,15 @@ def may_quote(text: str) -> bool:
     return any(sign in text for sign in '"‘“') or text.count("'") > 1
 
 
-def _places(text: str, quoted: str) -> list[int]:
+def _places(text: str, quoted: str, quotes: Sequence[tuple[str, str]] = _QUOTES) -> list[int]:
     """Where it stands in quotes: its first character."""
-    marked = (re.escape(opening + quoted + closing) for opening, closing in _QUOTES)
+    marked = (re.escape(opening + quoted + closing) for opening, closing in quotes)
     return [match.start() + 1 for one in marked for match in re.finditer(one, text)]
 
 
-def _words_of(text: str, quoted: str) -> list[tuple[str, int, int]]:
+def _words_of(text: str, quoted: str, quotes: Sequence[tuple[str, str]] = _QUOTES) -> list[tuple[str, int, int]]:
     """(label, first, last) of the words of what is quoted, as characters within it; none where its place is not known."""
-    places = _places(text, quoted)
+    places = _places(text, quoted, quotes)
     if len(places) != 1 or not quoted:
         return []
     (begin,) = places

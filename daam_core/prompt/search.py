@@ -94,6 +94,11 @@ def _missing(prompt: Prompt, keys: Sequence[str], query: str, key: str, cuts: Se
             f"{quoted(query, 200)} stands in the prompt, but the text encoder does not know all of its signs. "
             f"Words it read: {_listing(prompt)}."
         )
+    if not any(key in own or own in key for own in keys if own) and _is_typed(prompt, key, cuts):
+        return (
+            f"{quoted(query, 200)} stands in the prompt, but the model that paints was not given it. "
+            f"Words that it was given: {_listing(prompt)}."
+        )
     if not prompt.words:
         return f"{quoted(query, 200)} is not in the prompt: it has no words."
     near = difflib.get_close_matches(key, list(prompt.by_key), n=1)

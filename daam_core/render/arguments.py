@@ -23,7 +23,7 @@ def is_row(values: Any) -> bool:
 
 
 def checked_row(values: Iterable[T], what: str) -> list[T]:
-    """What was given one by one, as a list; `what` it is to be stands at the sentence's beginning. Raises BadArgument."""
+    """Values in order, as a list. Raises BadArgument, whose sentence begins with `what` they should have been."""
     try:
         if is_row(values):
             return list(values)
@@ -33,14 +33,15 @@ def checked_row(values: Iterable[T], what: str) -> list[T]:
 
 
 def checked_sized(values: S, what: str) -> S:
-    """The same, left as it is: what may be read one after the other, such as a film that is not all in memory."""
+    """Values in order whose number is known, as they came: a video may not all be in memory. Raises BadArgument, see
+    `checked_row`."""
     if isinstance(values, Sized) and is_row(values) and getattr(values, "shape", None) != ():
         return values
     raise BadArgument(f"{what}, not {quoted(values, 60)}.")
 
 
 def checked_texts(values: Iterable[str], what: str) -> list[str]:
-    """The same of texts."""
+    """Texts in order, as a list. Raises BadArgument, see `checked_row`."""
     texts = checked_row(values, what)
     for text in texts:
         if not isinstance(text, str):

@@ -86,7 +86,7 @@ def blend_heatmap(
         picture: uint8 `[H, W, 3]` (or `[H, W]`, `[H, W, 4]`), a Pillow image, or the ground that serves many maps.
         heat: `[h, w]` of any size and real type, array or tensor; negative values and NaN count as no heat.
         opacity: 0 (the picture itself) .. 1.
-        colormap: "ember", "lagoon" or "gray".
+        colormap: a name, see `colormaps.ColourMap`.
         top: the heat that gets the brightest colour; None: the map's own maximum.
 
     Returns:

@@ -62,7 +62,7 @@ def overlay(
             (`caption_background`).
         heat: `[h, w]` of any size and real type, array or tensor; negative values and NaN count as no heat.
         opacity: 0 (the picture itself) .. 1.
-        colormap: "ember", "lagoon" or "gray"; "tide" for a signed map (see `difference`).
+        colormap: a name, see `colormaps.ColourMap`; "tide" is for a signed map (see `difference`).
         label: the word, any alphabet; where it has no room beside the bar, it takes up to four lines above it, and the
             caption grows.
         bar: a colour bar from 0 to the map's top, in the map's own numbers (see `unit`).

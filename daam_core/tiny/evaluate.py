@@ -6,6 +6,7 @@ The prompts come from seeds of their own and are used for nothing else: no numbe
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -160,7 +161,7 @@ def evaluate(
     contact sheet a split (wrong pictures framed in red).
     """
     goals = TRANSFORMER_GOALS if hasattr(pipe, "transformer") else GOALS
-    own: dict[str, float] = pipe.own_defaults
+    own: Mapping[str, float] = pipe.own_defaults
     if count < 1:
         raise BadArgument(f"At least one picture a split is needed, got {count}.")
     if side not in SIDES:

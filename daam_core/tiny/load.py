@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -31,7 +32,7 @@ GUIDANCE = 4.5
 class TinyPipeline(StableDiffusionPipeline):
     """`StableDiffusionPipeline` that draws 128x128 in 25 steps at guidance 4.5 unless told otherwise."""
 
-    own_defaults = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}  # noqa: RUF012 (read only)
+    own_defaults: Mapping[str, float] = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
 
     def __call__(self, prompt: str | list[str] | None = None, *args: Any, **kwargs: Any) -> Any:
         """Draw; every argument of `StableDiffusionPipeline` is understood.
@@ -40,9 +41,9 @@ class TinyPipeline(StableDiffusionPipeline):
         timesteps, sigmas, guidance_scale.
         """
         if len(args) < 3 and kwargs.get("timesteps") is None and kwargs.get("sigmas") is None:
-            kwargs.setdefault("num_inference_steps", STEPS)
+            kwargs.setdefault("num_inference_steps", self.own_defaults["num_inference_steps"])
         if len(args) < 6:
-            kwargs.setdefault("guidance_scale", GUIDANCE)
+            kwargs.setdefault("guidance_scale", self.own_defaults["guidance_scale"])
         return super().__call__(prompt, *args, **kwargs)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,6 +54,11 @@ class A1111(WebUI):
         functions = (getattr(prompt_parser, name, None) for name in _PARSER)
         return any(getattr(one, "__globals__", None) is not vars(prompt_parser) for one in functions)
 
+    def encodes_ahead(self) -> bool:
+        from modules import shared
+
+        return bool(getattr(shared.opts, "hires_fix_use_firstpass_conds", False))
+
     def unet(self, model: Any) -> nn.Module:
         found: nn.Module = model.model.diffusion_model
         return found
@@ -102,6 +107,9 @@ class A1111(WebUI):
         step.at += call.rows
         return labels + [None] * (call.rows - len(labels))
 
+    def watch_answers(self, model: Any, seen: Callable[[Tensor, Tensor], None]) -> AbstractContextManager[None]:
+        return nullcontext()  # a callback of the sampler's tells of them
+
     def references(self) -> Sequence[Tensor]:
         return ()
 
@@ -126,6 +134,16 @@ class A1111(WebUI):
         from modules import shared
 
         return bool(getattr(shared.opts, "hires_button_gallery_insert", False))
+
+    def tells_upscaled(self) -> bool:
+        from modules import shared
+
+        return not hasattr(shared.opts, "hires_button_gallery_insert")  # which came with one text for all
+
+    def tells_users(self) -> bool:
+        from modules import processing
+
+        return hasattr(processing.StableDiffusionProcessing, "user")
 
     def reads_concepts(self) -> bool:
         return True

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ..batch_rows import Label, in_chunks
+from ..batch_rows import Label, in_chunks, in_pieces
 from ..sampling_step import SamplingStep
 from .a1111 import A1111
 from .protocol import UNetCall
+
+_WRAPPER = "model_function_wrapper"
+"""The name under which a model keeps the one function that its sampler calls in its place."""
 
 
 class Forge(A1111):
@@ -35,12 +40,45 @@ class Forge(A1111):
         return found[0] if found.dim() == 3 and len(found) == 1 else found
 
     def labels(self, call: UNetCall, step: SamplingStep) -> list[Label | None]:
-        images = call.rows // len(call.chunks) if call.chunks else 0
+        images = step.images
+        if call.chunks and call.rows < images * len(call.chunks):
+            return in_pieces(call.rows, images, lambda rows: step.alike(call.context, rows), step.recorded)
 
         def which(chunk: int, done: list[int]) -> int | None:
             return step.part_of(call.context, slice(chunk * images, (chunk + 1) * images), done)
 
         return in_chunks(call.rows, call.chunks, images, which, step.recorded)
+
+    @contextmanager
+    def watch_answers(self, model: Any, seen: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
+        """Regional Prompter stands between the model and its sampler, and changes what the sampler gets."""
+        options = model.forge_objects.unet.model_options
+        wrapper = options.get(_WRAPPER)
+        if wrapper is None:
+            yield
+            return
+
+        def watched(apply: Callable[..., Tensor], given: Any) -> Tensor:
+            answers: list[Tensor] = []
+
+            @wraps(apply)
+            def noted(*args: Any, **kwargs: Any) -> Tensor:
+                answer = apply(*args, **kwargs)
+                answers.append(answer.detach().clone())
+                return answer
+
+            used: Tensor = wrapper(noted, given)
+            # One that keeps answers of before asks for none, one that paints tiles for those of others' sizes.
+            if answers and all(answer.shape[1:] == used.shape[1:] for answer in answers):
+                seen(used, torch.cat(answers))
+            return used
+
+        options[_WRAPPER] = watched
+        try:
+            yield
+        finally:
+            if options.get(_WRAPPER) is watched:
+                options[_WRAPPER] = wrapper
 
     @contextmanager
     def _kept_notes(self, model: Any) -> Iterator[None]:

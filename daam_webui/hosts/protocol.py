@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -48,6 +49,12 @@ class PageHost(Protocol):
         """Whether the gallery's button for hires fix puts its picture beside the one that it is made of (the host's own
         setting), and not in its place."""
 
+    def tells_upscaled(self) -> bool:
+        """Whether that button gives the gallery a text for every picture of its run, and not for the first alone."""
+
+    def tells_users(self) -> bool:
+        """Whether its processing object says who was logged in to the page that asked for it."""
+
     def reads_concepts(self) -> bool:
         """Whether words that are not in the prompt are read here."""
 
@@ -89,6 +96,9 @@ class WebUI(PageHost, Protocol):
     def reads_otherwise(self) -> bool:
         """Whether an extension stands in the place of a function of the host's parser of prompts."""
 
+    def encodes_ahead(self) -> bool:
+        """Whether the prompts of hires fix's second pass are encoded with the first pass's LoRAs (the host's own setting)."""
+
     def unet(self, model: Any) -> nn.Module:
         """The UNet of a loaded checkpoint."""
 
@@ -106,6 +116,10 @@ class WebUI(PageHost, Protocol):
 
     def labels(self, call: UNetCall, step: SamplingStep) -> list[Label | None]:
         """What each row of a call stands for; None for rows that are not the sampler's own (PAG looks a second time)."""
+
+    def watch_answers(self, model: Any, seen: Callable[[Tensor, Tensor], None]) -> AbstractContextManager[None]:
+        """For as long as this lasts, `seen` is told what the sampler gets of each call and what the model answered,
+        `[rows, c, …]` each, where another extension stands between them and the host has no callback for it."""
 
     def references(self) -> Sequence[Tensor]:
         """The latents of reference pictures that the host keeps for its transformers, `[1, c, …, h, w]` each."""

@@ -109,6 +109,12 @@ class SDNext(PageHost):
     def keeps_upscaled(self) -> bool:
         return False
 
+    def tells_upscaled(self) -> bool:
+        return True  # it has no such button
+
+    def tells_users(self) -> bool:
+        return False
+
     def reads_concepts(self) -> bool:
         return False
 

@@ -21,9 +21,9 @@ from ...daam_core.prompt.compose import concat_encoders, pad_or_truncate
 from ...daam_core.prompt.encoders import encoder_name
 from ...daam_core.prompt.prompt import Prompt
 from .concept_encoding import KEY as CONCEPTS
-from .context_alignment import context_prompt, is_zeroed, of_length, placed, wordless
+from .context_alignment import context_prompt, is_changed, is_zeroed, of_length, placed, wordless
 from .default_cond import AtWork, DefaultAreas, area_and_weight, is_default, of_pictures
-from .prompt_tokens import COLUMNS, KEY, PromptTokens
+from .prompt_tokens import COLUMNS, ENCODING, ENCODINGS, KEY, PromptTokens
 
 Side = Literal["prompt", "negative"]
 Cond = dict[str, Any]
@@ -64,6 +64,7 @@ class Conds:
         prompts: of each side, the words of each of its prompts.
         concepts: what each prompt of the prompt's side carries: concepts, a sentence that says why there are none, or nothing.
         hooked: whether any of them has hooks, by which other weights are written into the model while it runs.
+        changed: the sides on which a conditioning's encoding is not what its encoder gave out for its words.
         travelling: the sides on which a conditioning holds another text for each picture of the batch.
     """
 
@@ -80,6 +81,7 @@ class Conds:
         self.concepts: list[ConceptTexts | str | None] = []
         self.hooked = any(cond.get("hooks") is not None for conds in lists.values() for cond in conds or ())
         self.travelling: set[Side] = set()
+        self.changed: set[Side] = set()
         self._rows: dict[str, dict[Any, Row]] = {}
         self._default_areas = DefaultAreas(at_work)
         areas: dict[Any, Area] = {}
@@ -102,15 +104,17 @@ class Conds:
         turns: dict[int, list[_Turn]] = {}
         for cond in conds:
             if (cond["uuid"] in own or not own) and _text_id(cond) not in parts:
-                prompt, turn = _prompt(cond, self._texts), _turn(cond)
+                worded, changed = _as_encoded(cond, self._texts[0])
+                prompt, turn = _prompt(worded, self._texts), _turn(cond)
                 number = parts[_text_id(cond)] = self._part(side, prompt, turn, turns)
                 turns.setdefault(number, []).extend([turn] if turn else [])
+                self.changed |= {side} if changed else set()
                 if _is_several(cond.get(self._texts[0].encoded)):
                     self.travelling.add(side)
                 if number == len(self.prompts[side]):
                     self.prompts[side].append(prompt)
-                    if side == "prompt":
-                        self.concepts.append(_ENCODED_IN_TURNS if turn else cond.get(CONCEPTS))
+                if side == "prompt":
+                    self.concepts.append(_ENCODED_IN_TURNS if _is_encoded_in_turns(cond) else cond.get(CONCEPTS))
         for cond in conds:
             part = parts.get(_text_id(cond))
             if part is not None:
@@ -120,8 +124,8 @@ class Conds:
                 )
 
     def _part(self, side: Side, prompt: Prompt, turn: _Turn | None, turns: Mapping[int, Sequence[_Turn]]) -> int:
-        """The number of a conditioning's prompt: a new one, or that of the same text's encoding for an earlier part of the run
-        (a LoRA on CLIP whose strength has a schedule)."""
+        """The number of a conditioning's prompt: a new one, or that of the same text for an earlier part of the run (a LoRA on
+        CLIP whose strength has a schedule, ConditioningSetTimestepRange)."""
         if turn is not None and prompt.text and prompt != Prompt.by_index(prompt.length):
             for part, taken in turns.items():
                 apart = all(turn[0] >= end or turn[1] <= start for start, end in taken)
@@ -173,10 +177,31 @@ def _uuids(conds: Any) -> set[Any]:
     return {cond.get("uuid") for cond in conds or ()}
 
 
+def _is_encoded_in_turns(cond: Cond) -> bool:
+    """Whether a text was encoded once for each part of the run."""
+    return cond.get("clip_start_percent") is not None and cond.get("clip_end_percent") is not None
+
+
 def _turn(cond: Cond) -> _Turn | None:
-    """The part of the run that an encoding is for, where a text was encoded once for each part."""
-    start, end = cond.get("clip_start_percent"), cond.get("clip_end_percent")
-    return None if start is None or end is None else (float(start), float(end))
+    """The part of the run that a conditioning is for, None where that is all of it."""
+    starts = [float(cond[name]) for name in ("clip_start_percent", "start_percent") if cond.get(name) is not None]
+    ends = [float(cond[name]) for name in ("clip_end_percent", "end_percent") if cond.get(name) is not None]
+    return (max(starts, default=0.0), min(ends, default=1.0)) if starts or ends else None
+
+
+def _as_encoded(cond: Cond, text: TextArgument) -> tuple[Cond, bool]:
+    """A conditioning with the words of what it holds, and whether its numbers are others than its encoder gave out for them:
+    of ConditioningAverage, only the encoding of the other text may be left."""
+    encoded = cond.get(text.encoded)
+    if not isinstance(encoded, Tensor) or encoded.dim() != 3 or is_zeroed(encoded):
+        return cond, False
+    if not is_changed(cond.get(ENCODING), encoded, cond.get(COLUMNS)):
+        return cond, False
+    found = ENCODINGS.find(encoded)
+    if found is None:
+        return cond, True
+    columns, tokens = found
+    return {**cond, KEY: tokens, COLUMNS: columns}, False
 
 
 def _text_id(cond: Cond) -> int:

@@ -12,6 +12,7 @@ from ...daam_core.prompt.compose import concat, concat_encoders, drop_prefix, pa
 from ...daam_core.prompt.encoders import encoder_name
 from ...daam_core.prompt.prompt import Prompt
 from .prompt_tokens import ENCODINGS, PromptTokens
+from .tensor_hash import tensor_hash
 
 
 def context_prompt(tokens: PromptTokens | None, context: Tensor, encoded: int | None = None) -> Prompt:
@@ -43,6 +44,18 @@ def context_prompt(tokens: PromptTokens | None, context: Tensor, encoded: int | 
         altered = ENCODINGS.altered(context)
         return (altered and of_length(altered, columns)) or Prompt.by_index(columns)
     return pad_or_truncate(concat(parts), columns)
+
+
+def is_changed(encoding: str | None, context: Tensor, encoded: int | None = None) -> bool:
+    """Whether somebody has changed the numbers of an encoding since (ConditioningAverage mixes another one into it).
+
+    Args:
+        encoding: its hash, as it was encoded; None or empty where nobody knows.
+        context: what is there now, `[1, columns, d]`, to which columns may have been added.
+        encoded: of how many columns it was.
+    """
+    own = context if encoded is None else context[:, :encoded]
+    return bool(encoding) and tensor_hash(own) != encoding
 
 
 def is_zeroed(context: Tensor) -> bool:

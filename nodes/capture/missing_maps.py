@@ -10,6 +10,11 @@ PIECES = (
     "attention belongs to. Record without that node."
 )
 
+CHANGED_ENCODING = (
+    "Another node changed the prompt's encoding after its text was encoded (ConditioningAverage mixes another text into it, "
+    "others weigh it or add noise): the words are those of its own text, and whatever was mixed in has its heat under them."
+)
+
 
 def nothing_seen(num_steps: int, in_pieces: bool, predicted: bool = True, done: int = 0) -> str:
     """The sentence about a run of `num_steps` recorded steps none of whose attention was seen.
@@ -73,6 +78,16 @@ def one_run_of(runs: int) -> str:
     return (
         f"One node ran the sampler {runs} times for this picture, one run upon another (samplers of regions and iterative "
         "upscalers do so): these maps are of the last run alone, with its words and steps."
+    )
+
+
+def later_run_of(runs: int, continued: bool) -> str:
+    """`one_run_of`; of a sampler that went on with what another one had made, that maps are of its own steps alone."""
+    if runs > 1 or not continued:
+        return one_run_of(runs)
+    return (
+        "The sampler went on with a latent that an earlier recorded run had given out (steps split between two samplers, or "
+        "a second pass): these maps are of its own steps alone. Those of the earlier run belong to that latent."
     )
 
 

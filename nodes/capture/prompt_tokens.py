@@ -25,6 +25,8 @@ from .tensor_hash import tensor_hash
 KEY = "daam_lens_prompts"
 COLUMNS = "daam_lens_columns"
 """Beside them: of how many columns the encoding was, to which other nodes may add (ConditioningConcat, style models)."""
+ENCODING = "daam_lens_encoding"
+"""And its hash, so that an encoding whose numbers somebody has changed since is known."""
 _NOTHING: Mapping[str, Sequence[int]] = MappingProxyType({})
 PromptTokens = Mapping[str, Prompt]
 """One prompt as each of a model's text encoders read it, by ComfyUI's names for these: "l", "g", "t5xxl", "qwen25_7b", …"""
@@ -69,10 +71,10 @@ class EncodingCache:
         self._prompts: OrderedDict[tuple[int, str, str], PromptTokens] = OrderedDict()
         self._columns: dict[tuple[int, str, str], tuple[str, ...]] = {}
 
-    def keep(self, context: Tensor, prompts: PromptTokens) -> None:
-        """Remember that `context` `[1, columns, d]` says `prompts`."""
+    def keep(self, context: Tensor, prompts: PromptTokens) -> str:
+        """Remember that `context` `[1, columns, d]` says `prompts`; gives its hash, empty where it is no such tensor."""
         if not isinstance(context, Tensor) or context.dim() != 3 or not context.shape[1]:
-            return
+            return ""
         key = context.shape[1], tensor_hash(context[:, -1]), tensor_hash(context)
         self._prompts[key] = prompts
         self._prompts.move_to_end(key)
@@ -80,6 +82,7 @@ class EncodingCache:
             self._columns[key] = tuple(tensor_hash(context[:, i]) for i in range(context.shape[1]))
         while len(self._prompts) > self._most:
             self._columns.pop(self._prompts.popitem(last=False)[0], None)
+        return key[2]
 
     def find(self, context: Tensor, first: int = 0) -> tuple[int, PromptTokens] | None:
         """(columns, prompts) of an encoding that stands in `context` `[1, columns, d]` from column `first` on."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ...daam_core.errors import DaamLensError
-from .prompt_tokens import COLUMNS, ENCODINGS, KEY, prompts_of
+from .prompt_tokens import COLUMNS, ENCODING, ENCODINGS, KEY, prompts_of
 
 logger = logging.getLogger("daam_lens")
 
@@ -77,8 +77,7 @@ class _RecordingEncoder:
             prompts = prompts_of(tokens, self._tokenizer, self._encoder, lengths=lengths.found)
             if not prompts:
                 return given
-            ENCODINGS.keep(given[0], prompts)
-            noted = {**(given[2] if len(given) > 2 else {}), KEY: prompts}
+            noted = {**(given[2] if len(given) > 2 else {}), KEY: prompts, ENCODING: ENCODINGS.keep(given[0], prompts)}
             if isinstance(given[0], Tensor) and given[0].dim() > 1:
                 noted[COLUMNS] = int(given[0].shape[-2])
             if self._beside is not None:

@@ -20,6 +20,7 @@ from ...daam_core.capture.heat_so_far import heat_so_far, words_are_known
 from ...daam_core.capture.lse_capture import LseCapture
 from ...daam_core.capture.recording import Recording
 from ...daam_core.capture.token_layout import TokenLayout
+from ...daam_core.capture.unheard_blocks import UnheardBlocks
 from ...daam_core.errors import BadPrompt, NothingRecorded, UnsupportedModel, WordNotFound
 from ...daam_core.maps.heatmaps import HeatMaps
 from ...daam_core.types import Size
@@ -27,7 +28,7 @@ from .attention_router import AttentionRouter, Call, grid_of_block, with_output
 from .concept_router import ConceptRouter, concept_rows, one_encoding
 from .foreign_override import ForeignOverride, layer_of
 from .layer_text import LayerText
-from .missing_maps import left_out_layers, no_relations, nothing_seen, several_passes, unseen_attention
+from .missing_maps import CHANGED_ENCODING, left_out_layers, no_relations, nothing_seen, several_passes, unseen_attention
 from .model_calls import ModelCalls
 from .record_options import Options
 
@@ -70,6 +71,7 @@ class RecordingSession:
             else:
                 self._block_concepts = ComfyUIConcepts(self._recording, model)
         self._router = AttentionRouter(self._recording, self._latent[0], family is not None, concepts, self._block_concepts)
+        self._blocks: UnheardBlocks | None = None
         self._call: Call | None = None
         self._records_self = False
         self._step: Tensor | None = None  # noise level of the step that is open
@@ -88,8 +90,9 @@ class RecordingSession:
     @property
     def note(self) -> str:
         """What is missing although there are maps, empty where nothing is."""
-        recording = self._recording
-        of_run = several_passes(self._passes), left_out_layers(self._layers)
+        recording, conds = self._recording, self._calls.conds
+        changed = conds is not None and ("prompt" in conds.changed or (self.options.negative and bool(conds.changed)))
+        of_run = several_passes(self._passes), left_out_layers(self._layers), CHANGED_ENCODING if changed else ""
         told = recording.concept_failure, recording.output_failure, self._missing, *of_run
         return " ".join(filter(None, told))
 
@@ -149,6 +152,8 @@ class RecordingSession:
         self._records_self = call.own is not None and self._recording.keeps_self_attention
         if call.layout is not None:
             self.next_call = {}, False
+            if self._blocks is not None and call.counted is not None:
+                self._blocks.begin(call.counted)
             self._begin_concepts(call, call.layout, x)
 
     def _begin_concepts(self, call: Call, layout: TokenLayout, x: Tensor) -> None:
@@ -176,6 +181,8 @@ class RecordingSession:
 
     def _drop_call(self) -> None:
         self._call = self.next_call = None
+        if self._blocks is not None:
+            self._blocks.end()
 
     # -- attention --------------------------------------------------------------------------------------------------
 
@@ -273,6 +280,16 @@ class RecordingSession:
         except Exception as error:
             self.fail(error)
 
+    @contextmanager
+    def blocks_watched(self) -> Iterator[None]:
+        """While the sampler runs: a block of a transformer nothing of whose attention to the text is told ends the recording,
+        too."""
+        self._blocks = watched = UnheardBlocks(self._model)
+        try:
+            yield
+        finally:
+            watched.clear()
+
     def concepts_attached(self) -> AbstractContextManager[None]:
         """While the sampler runs: hooks on the model's blocks are off again at its end, whatever happens."""
         return nullcontext() if self._block_concepts is None else self._block_concepts.attached()
@@ -334,6 +351,8 @@ class RecordingSession:
                 self.layer_text.require()
                 if self.override is not None:
                     self.override.require()
+                if self._blocks is not None:
+                    self._blocks.require()
             except NothingRecorded as error:
                 self.fail(error)
 
@@ -344,6 +363,7 @@ class RecordingSession:
         self.layer_text.clear()
         self.override = None
         self._drop_call()
+        self._blocks = None
         self._router.clear()
         if self._block_concepts is not None:
             self._block_concepts.clear()

@@ -131,6 +131,12 @@ class RecordingStore:
         assert maps is not None
         return maps
 
+    def gave_out(self, samples: Tensor) -> bool:
+        """Whether a recorded run gave out a picture of a latent `[pictures, …]`, as it is."""
+        keys = {tensor_hash(picture) for picture in picture_of(samples)}
+        with self._lock:
+            return not keys.isdisjoint({*(own for own, _ in self._kept), *self._gone})
+
     def note(self, samples: Tensor, among: Sequence[RecordInGraph] = ()) -> str:
         """What is missing of the maps of a latent `[pictures, …]`, empty where nothing is. Raises NothingRecorded."""
         notes = (self._kept_of(picture, among).note for picture in picture_of(samples))

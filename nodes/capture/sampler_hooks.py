@@ -26,7 +26,7 @@ from ...daam_core.prompt.concepts import Concept
 from . import sampler_listeners as listeners
 from .concept_encoding import ConceptEncoder
 from .live_preview import LivePreview
-from .missing_maps import one_run_of
+from .missing_maps import later_run_of
 from .node_runs import NODE_RUNS
 from .packed_latents import Shapes, is_packed, unpacked
 from .record_options import Options
@@ -82,7 +82,7 @@ class RecordedSampling:
             unseen = unseen_attention_ends(session, compiled)
             with listeners.compiled_apart(guider.model_options), _named_attention(session), unseen, session.concepts_attached():
                 output = executor(*given, **named)
-            self._keep(session, output, last, guider, _runs_of(args, kwargs, output))
+            self._keep(session, output, last, guider, _earlier_runs(args, kwargs, output, shapes))
             if last.live is not None:
                 last.live.tell_cost()
             return output
@@ -98,21 +98,21 @@ class RecordedSampling:
 
     def _without(self, executor: Any, args: Any, kwargs: Any, error: Exception) -> Any:
         output = executor(*args, **kwargs)
-        _runs_of(args, kwargs, output)
         shapes = listeners.argument(args, kwargs, _SHAPES, "latent_shapes", None)
+        _earlier_runs(args, kwargs, output, shapes)
         self._remember([unpacked(output, shapes)], None, _told(error))
         return output
 
-    def _keep(self, session: RecordingSession, output: Any, last: _Last, guider: Any, runs: int) -> None:
-        """Remember the run, the last of `runs` for its picture, under the latent that was sampled, and under the clean one that
-        some samplers also give out."""
+    def _keep(self, session: RecordingSession, output: Any, last: _Last, guider: Any, earlier: str) -> None:
+        """Remember the run, with what is to be told of `earlier` ones for its picture, under the latent that was sampled, and
+        under the clean one that some samplers also give out."""
         latents, maps, note = [unpacked(output, last.shapes)], None, ""
         try:
             if last.clean is not None and last.clean.shape == output.shape:
                 clean = guider.model_patcher.model.process_latent_out(last.clean.cpu())
                 latents.append(unpacked(clean, last.shapes))
             maps, failure = session.heat_maps(), ""
-            note = " ".join(filter(None, (session.note, one_run_of(runs))))
+            note = " ".join(filter(None, (session.note, earlier)))
         except Exception as error:
             failure = str(error) if isinstance(error, NothingRecorded) else _told(error)
         self._remember(latents, maps, failure, note)
@@ -125,13 +125,15 @@ class RecordedSampling:
             logger.warning("DAAM Lens: the recording of this picture could not be kept.", exc_info=True)
 
 
-def _runs_of(args: Any, kwargs: Any, output: Any) -> int:
-    """How many runs of the sampler made this output, see `NodeRuns`; whatever becomes of the question, the picture is made."""
+def _earlier_runs(args: Any, kwargs: Any, output: Any, shapes: Shapes | None) -> str:
+    """What is to be told of earlier runs of the sampler for this output, empty where there were none; whatever becomes of the
+    question, the picture is made."""
     try:
-        return NODE_RUNS.add(listeners.argument(args, kwargs, _LATENT, "latent_image"), output)
+        begun = listeners.argument(args, kwargs, _LATENT, "latent_image")
+        return later_run_of(NODE_RUNS.add(begun, output), RECORDINGS.gave_out(unpacked(begun, shapes)))
     except Exception:
         logger.warning("DAAM Lens: whether this picture was sampled before is not known.", exc_info=True)
-        return 1
+        return ""
 
 
 def _open(guider: Any, options: Options, noise: Any, shapes: Shapes | None) -> RecordingSession:

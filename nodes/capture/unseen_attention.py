@@ -28,10 +28,11 @@ class _Unseen:
 def unseen_attention_ends(session: RecordingSession, compiled: bool) -> Iterator[None]:
     """While a sampler runs: an attention of a transformer to the text that is not told to the session ends the recording.
 
-    Blocks that another node puts in place of the host's often hand the model's options on to no attention.
+    Blocks that another node puts in place of the host's often hand the model's options on to no attention, or call none of the
+    host's functions.
     """
     if session.family is None or compiled:  # a UNet says of each attention that it comes; a compiled model is left as it is
         yield
         return
-    with shown_to(_Unseen(session)):
+    with shown_to(_Unseen(session)), session.blocks_watched():
         yield

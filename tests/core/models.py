@@ -55,7 +55,8 @@ def autoencoder() -> AutoencoderTiny:
 
 
 def unet(kind: str, in_channels: int = 4) -> UNet2DConditionModel:
-    """The block layout of `kind` ("sd15", "sd2", "sdxl") with few channels; "small" is SD 1.5 cut down to two levels."""
+    """The block layout of `kind` ("sd15", "sd2", "sdxl") with few channels; "small" is SD 1.5 cut down to two levels, "coarse"
+    has three, and no attention on the first."""
     shared: dict[str, Any] = {"in_channels": in_channels, "out_channels": 4, "norm_num_groups": 8, "layers_per_block": 1}
     if kind == "sdxl":
         return UNet2DConditionModel(
@@ -78,6 +79,16 @@ def unet(kind: str, in_channels: int = 4) -> UNet2DConditionModel:
             block_out_channels=(16, 32),
             down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            attention_head_dim=2,
+            cross_attention_dim=32,
+            **shared,
+        ).eval()
+    if kind == "coarse":
+        return UNet2DConditionModel(
+            sample_size=16,
+            block_out_channels=(16, 32, 32),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
             attention_head_dim=2,
             cross_attention_dim=32,
             **shared,

@@ -61,6 +61,16 @@ def test_words_that_are_not_there(pack: Pack) -> None:
         choose.words_in("", maps(pack, ""))
 
 
+def test_numbers_that_words_share_are_of_one_prompt(pack: Pack) -> None:
+    """A ranking and a report of the negative prompt's words are of its maps; of both prompts' words there is none."""
+    choose, both = pack("nodes.parse_inputs"), maps(pack, negative=True)
+    assert choose.of_one_prompt(["red", "house"], both) == (both, ["red", "house"])
+    side, words = choose.of_one_prompt(["negative:fog"], both)
+    assert side is both.negative and words == ["fog"]
+    with pytest.raises(pack("daam_core.errors").BadArgument, match="of the prompt and of the negative prompt"):
+        choose.of_one_prompt(["red", "negative:fog"], both)
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [("", []), ("3", [3]), ("0-4, 7, -1", [0, 1, 2, 3, 4, 7, -1]), (" 2 - 3 ,", [2, 3]), ("0-4, 3, 3", [0, 1, 2, 3, 4])],

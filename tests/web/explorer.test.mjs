@@ -16,6 +16,7 @@ import { edge, feather, grow, invert } from "../../web/explorer/morphology.js";
 import { PageError, readPage } from "../../web/explorer/page_data.js";
 import { decodeGreyPng } from "../../web/explorer/png.js";
 import { boxBetween, lassoRegion, rankBox, rankPixel } from "../../web/explorer/ranking.js";
+import { refiner } from "../../web/explorer/refining.js";
 import { upscale, upscaleBytes, valueAt } from "../../web/explorer/upscale.js";
 
 const folder = process.env.DAAM_LENS_CASES;
@@ -93,6 +94,25 @@ test("a server's mask takes the place of the level's, and is cleaned as any othe
   assert.notEqual(differing(model.mask([[1]], settings, [h, w]), mask), 0);
   assert.deepEqual([...resampled(Uint8Array.of(1, 0, 0, 1), [2, 2], [1, 4])], [0, 0, 1, 1]);
   assert.deepEqual([...resampled(Uint8Array.of(1, 0, 1, 0, 1, 0), [1, 6], [1, 3])], [0, 0, 0]);
+});
+
+test("the last masks of a server are kept and no more, and one that was dropped is asked for again", async () => {
+  const model = new Model(await pageOf(cases.pages[0]));
+  const mask = bytes(cases.pngs[0].file);
+  const { width, height } = await decodeGreyPng(mask);
+  model.page.size = [height, width];
+  let answers = 0;
+  const server = refiner(model, { methods: ["best"], run: async () => (answers++, { mask }) }, () => {});
+  const at = (tau) => server.mask([[2]], { ...DEFAULTS, method: "guided", tau }, {});
+  for (let i = 0; i < 16; i++) assert.ok(await at(i / 100));
+  assert.ok(await at(0));
+  assert.equal(answers, 16, "asked for once");
+  assert.ok(await at(0.5));
+  assert.equal(model.refined.size, 16);
+  assert.ok(await at(0));
+  assert.equal(answers, 17, "the one that was used last stays");
+  assert.ok(await at(0.01));
+  assert.equal(answers, 18);
 });
 
 for (const one of cases.pages) {

@@ -137,7 +137,9 @@ def test_what_is_wrong_is_one_sentence(page: Chromium, change: str, says: str) -
 def test_a_stored_choice_comes_back(page: Chromium) -> None:
     page.click(*middle(page, "[data-word='2']"))
     page.js(f"{PAGE}.changeMask({{...{PAGE}.settings, tau: 0.7}})")
-    page.js(f"{PAGE}.load({{...{PAGE}.data, choice: {PAGE}.choice()}})")
+    under_way = page.js(f"(() => {{ {PAGE}.load({{...{PAGE}.data, choice: {PAGE}.choice()}}); return {PAGE}.choice(); }})()")
+    assert under_way["words"] == [["word:house"]], "who turns to another picture now keeps what was chosen"
+    page.until(f"{PAGE}.model !== null")
     assert page.js(f"{PAGE}.choice()")["words"] == [["word:house"]]
     assert page.js(f"{ROOT}.querySelector('[name=tau]').value") == "0.7"
 

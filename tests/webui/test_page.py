@@ -173,7 +173,8 @@ def test_details_and_a_loaded_record(page: Chromium, live: Live, tmp_path: Path)
     copy = shutil.copy(record, tmp_path / "elsewhere.safetensors")
     live.make(lens={}, prompt="an old moon", seed=3)
     page.js("daamLens.openTab()")
-    page.until("document.querySelector('daam-explorer')?.shadowRoot.querySelector('.prompt')?.textContent.includes('moon')")
+    page.until("[...document.querySelectorAll('.daam-lens-bar option')].some(one => one.textContent.includes('moon'))")
+    assert "moon" not in page.js("document.querySelector('.daam-lens-bar option').textContent"), "the page's own come first"
     document = page.send("DOM.getDocument")["root"]["nodeId"]
     found = page.send("DOM.querySelector", nodeId=document, selector=".daam-lens-bar input[type=file]")["nodeId"]
     page.send("DOM.setFileInputFiles", nodeId=found, files=[str(copy)])

@@ -95,7 +95,7 @@ def test_reading_leaves_the_host_as_it_was(live: Live, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"prompt": ""}, "The prompt is empty"),
+        ({"prompt": ""}, "The prompt is empty; say what is in the picture"),
         ({"noise": [0]}, "noise takes levels from 1"),
         ({"megapixels": 99}, "megapixels is a number from 0"),
         ({"image": "no picture"}, "no base64"),

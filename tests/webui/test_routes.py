@@ -88,3 +88,45 @@ def test_both_names_of_the_colour_map_draw_the_same(client: Any) -> None:
     drawn = [client.post(f"{API}/maps", json={"words": ["house"], name: "lagoon"}).json() for name in ("colormap", "colours")]
     plain = client.post(f"{API}/maps", json={"words": ["house"]}).json()
     assert drawn[0] == drawn[1] != plain
+
+
+def test_under_a_login_each_sees_their_own() -> None:
+    """Gradio tells who is logged in by a dependency of its own; an API without a password has nothing of theirs."""
+    from fastapi.testclient import TestClient
+
+    from daam_webui.api import routes
+    from daam_webui.page_routes import PREFIX, page_routes, user_of
+
+    app = fastapi.FastAPI()
+
+    @app.get("/user")
+    def who(name: str | None = fastapi.Header(None)) -> str | None:
+        return name
+
+    open_page = fastapi.FastAPI()
+    open_page.include_router(page_routes([], user_of(open_page)))
+    app.include_router(page_routes([], user_of(app)))
+    app.include_router(routes({}))
+    made = {
+        name: RECORDINGS.keep(maps_of(words_prompt("a red house")), Settings(), ["house"], user=name).id
+        for name in ("ann", "bob", "")
+    }
+    with TestClient(app) as client:
+        for name in ("ann", "bob"):
+            mine = {"name": name}
+            listed = [run["id"] for run in client.get(f"{PREFIX}/runs", headers=mine).json()["runs"]]
+            assert made[name] in listed and not set(listed) & (set(made.values()) - {made[name]})
+            for owner, run in made.items():
+                for path in ("", "/record", "/picture"):
+                    status = client.get(f"{PREFIX}/runs/{run}{path}", headers=mine).status_code
+                    assert (status == 200) == (owner == name) or (path == "/picture" and status == 404), (owner, path)
+            record = client.get(f"{PREFIX}/runs/{made[name]}/record", headers=mine).content
+            kind = {"Content-Type": "application/octet-stream"}
+            loaded = client.post(f"{PREFIX}/records", content=record, headers={**mine, **kind}).json()["id"]
+            assert RECORDINGS.find(loaded, name) is not None
+        open_to_all = {run["id"] for run in client.get("/daam-lens/v1/runs").json()["runs"]}
+        assert made[""] in open_to_all and not open_to_all & {made["ann"], made["bob"]}
+        assert client.get(f"/daam-lens/v1/runs/{made['ann']}").status_code == 404
+    with TestClient(open_page) as client:
+        asked = client.get(f"{PREFIX}/runs", params={"own": f"{made['ann']},gone"}).json()["runs"]
+        assert [run["id"] for run in asked][:2] == [made["ann"], loaded], "its own, then the newest of all"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 from collections.abc import Callable
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -132,3 +132,24 @@ def test_who_asked_for_a_run(asked: str, inner: bool) -> None:
         "second pass": lambda: bool(host(True)),
     }
     assert calls[asked]() is inner
+
+
+@pytest.mark.parametrize("around", ["nothing", "run", "script"])
+def test_whose_run_it_is(around: str) -> None:
+    """A script's own processing object (ADetailer's) has no user; that of the run around it has."""
+
+    def process_images_inner(p: Any, then: Callable[[], str] | None = None) -> str:
+        return then() if then else str(nesting.asked_by(p))
+
+    def run(_self: Any, p: Any, then: Callable[[], str]) -> str:
+        return then()
+
+    host = _in_module("modules.processing", {"nesting": nesting}, process_images_inner)["process_images_inner"]
+    runner = _in_module("modules.scripts", {}, run)["run"]
+    asked, made = SimpleNamespace(user="ann"), SimpleNamespace(user=None)
+    found = {
+        "nothing": lambda: host(made) + host(asked),
+        "run": lambda: host(asked, lambda: host(made)),
+        "script": lambda: runner(None, asked, lambda: host(made)),
+    }[around]()
+    assert found == "ann"

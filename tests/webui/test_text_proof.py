@@ -75,8 +75,12 @@ def test_what_is_sampled_is_the_text_whose_words_are_read(negative: bool) -> Non
 
 def test_the_pass_that_is_recorded_is_proved_and_what_goes_wrong_costs_no_picture() -> None:
     asked: list[bool] = []
+    ahead = False
 
     class Running(Host):
+        def encodes_ahead(self) -> bool:
+            return ahead
+
         def reads_otherwise(self) -> bool:
             return True
 
@@ -85,11 +89,15 @@ def test_the_pass_that_is_recorded_is_proved_and_what_goes_wrong_costs_no_pictur
             return PASS
 
     host: Any = Running()
-    for hires, passes in (("first", [False]), ("second", [True]), ("both", [False, True])):
+    p = SimpleNamespace(sd_model=SimpleNamespace(), enable_hr=True)
+    for hires, first, second in (("first", [False], []), ("second", [], [True]), ("both", [False], [True])):
         session = RecordingSession(Settings(True, hires=hires), host)
-        session.prove_texts(SimpleNamespace(sd_model=SimpleNamespace(), enable_hr=True))
-        assert not session.failure and asked == passes
-        asked.clear()
+        for ahead, expected in ((False, [first, second]), (True, [first + second, []])):
+            # The second pass may have other LoRAs, with which its texts are encoded: its own were told to be read otherwise.
+            for before_second, passes in zip((False, True), expected, strict=True):
+                session.prove_texts(p, before_second)
+                assert not session.failure and asked == passes, (hires, ahead)
+                asked.clear()
     session = RecordingSession(Settings(True), host)
     session.prove_texts(SimpleNamespace())  # no checkpoint is loaded
     assert session.failure

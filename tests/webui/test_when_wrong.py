@@ -164,6 +164,27 @@ def test_the_pictures_of_a_folder_are_all_told(monkeypatch: pytest.MonkeyPatch) 
         assert len(set(runs)) == 3 and each[1:] == [runs[0], ", ".join(runs[:2])]
 
 
+@pytest.mark.parametrize(("known", "drawn", "shown"), [(True, True, 1), (False, True, 2), (True, False, 1)])
+def test_the_button_for_hires_fix_moves_no_text_of_the_gallery(
+    monkeypatch: pytest.MonkeyPatch, known: bool, drawn: bool, shown: int
+) -> None:
+    """Forge puts all pictures of such a run into the gallery and one text, so that every text behind was another picture's."""
+    opts = SimpleNamespace(hires_button_gallery_insert=False) if known else SimpleNamespace()
+    modules = SimpleNamespace(scripts=SimpleNamespace(Script=object), shared=SimpleNamespace(opts=opts))
+    monkeypatch.setattr(hosts, "page_host", A1111)
+    with _imported(monkeypatch, "daam_webui.script", modules) as script:
+        p, processed = results()
+        p.extra_generation_params, p.txt2img_upscale = {}, True
+        processed.comments, processed.seed = "", 7
+        session: Any = Finished()
+        session.settings = Settings(True, overlays=drawn, words="house")
+        session.close = lambda: None
+        hook.open_session(p, session)
+        script.DaamLensScript().postprocess(p, processed)
+        assert len(processed.images) == shown
+        assert (script.UPSCALED in processed.comments) == (known and drawn)
+
+
 @contextmanager
 def _imported(monkeypatch: pytest.MonkeyPatch, name: str, modules: Any) -> Iterator[Any]:
     """A module of ours that imports a host's; forgotten afterwards."""

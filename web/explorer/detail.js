@@ -3,6 +3,7 @@
  *
  * @typedef {import("./upscale.js").Level} Level
  */
+import { local } from "./local.js";
 import { decodeGreyPng } from "./png.js";
 import { checkHeader, checkLayout, PageError, summed, tileLevels } from "./page_data.js";
 
@@ -53,6 +54,6 @@ export async function readDetail(header, bytes) {
     checkLayout(atlas, header, header.frames * header.words.length);
     return new Detail(header, atlas);
   } catch (error) {
-    throw new PageError(`The ${header.axis} of this picture cannot be read (${/** @type {Error} */ (error).message}).`);
+    throw new PageError(local("This part of the picture's maps cannot be read ({0}).", /** @type {Error} */ (error).message));
   }
 }

@@ -45,6 +45,7 @@ export class DaamExplorer extends HTMLElement {
     /** @type {any} */ this.ui = null;
     /** @type {Screen|null} */ this.screen = null;
     /** @type {any} */ this.server = null;
+    /** What `choice` gives until the picture is there. @type {Choice|null} */ this.stored = null;
     this.generation = (this.generation ?? 0) + 1;
   }
 
@@ -54,6 +55,7 @@ export class DaamExplorer extends HTMLElement {
     // A page that opens with a stored choice shows the mask that was stored; later pictures keep what is shown.
     const masking = this.model ? this.masking : data.choice != null;
     this.empty();
+    this.stored = data.choice ?? null;
     const mine = this.generation;
     try {
       const page = await readPage(data.header, data.atlas);
@@ -107,13 +109,14 @@ export class DaamExplorer extends HTMLElement {
 
   /** @param {NonNullable<import("./model.js").Part>} part of a stored choice */
   async restorePart(part) {
-    if (!fits(this.model.page, part)) return this.tell(local("The stored choice of {0} does not fit this picture.", local(part.axis)));
+    if (!fits(this.model.page, part)) return this.tell(local("The stored choice does not fit this picture: {0}.", local(part.axis)));
     this.ui.scrubber.restore(part);
     await this.choosePart(part);
   }
 
-  /** What a host stores. @returns {Choice} */
+  /** What a host stores; while a picture is being read, or cannot be, what it came with. @returns {Choice|null} */
   choice() {
+    if (!this.model) return this.stored;
     return { words: named(this.model.page, this.picks), settings: this.settings, part: this.model.part };
   }
 
@@ -243,6 +246,7 @@ export class DaamExplorer extends HTMLElement {
     if (this.settings.method) await this.refined(this.settings);
     const mask = this.model.mask(this.picks, this.settings, size);
     const png = await maskBlob(mask, size);
+    if (!png) return this.tell(local("This browser cannot make a PNG of this picture's size."));
     const detail = { ...this.choice(), size, mask, png };
     if (this.dispatchEvent(new CustomEvent("daam-mask", { detail, bubbles: true, cancelable: true }))) {
       saveBlob(png, `mask_${this.picks.map((p) => this.model.label(p)).join("_")}`);
@@ -293,12 +297,12 @@ export class DaamExplorer extends HTMLElement {
     const { model } = this;
     if (model.details.has(axis)) return true;
     try {
-      if (!this.data?.detail) throw new PageError(local("The {0} are not in this page.", local(axis)));
+      if (!this.data?.detail) throw new PageError(local("Not in this page: {0}.", local(axis)));
       const { header, atlas } = await this.data.detail(axis);
       model.details.set(axis, await readDetail(header, atlas));
       return true;
     } catch (error) {
-      this.tell(error instanceof PageError ? error.message : local("The {0} could not be had: the connection was lost.", local(axis)));
+      this.tell(error instanceof PageError ? error.message : local("The connection was lost before this came: {0}.", local(axis)));
       return false;
     }
   }

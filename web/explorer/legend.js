@@ -1,7 +1,7 @@
 /** What the colours mean, and the ranked words of a place: small lists of elements. */
 import { colourTable } from "./colours.js";
 import { h, percent } from "./dom.js";
-import { local } from "./local.js";
+import { listed, local } from "./local.js";
 
 /** Words shown of a place. */
 export const LISTED = 8;
@@ -14,22 +14,27 @@ export const LISTED = 8;
  */
 export function legend(model, shown, look) {
   if (!shown.length) return [h("span", { class: "across" }, local("Point at a word, or at the picture."))];
-  if (look.masked) return [h("span", { class: "across" }, local("Mask of {0}", shown.map((m) => `“${model.label(m)}”`).join(local(" and "))))];
+  if (look.masked) return [h("span", { class: "across" }, local("Mask of {0}", listed(shown.map((m) => model.label(m)))))];
   if (look.apart) {
     const names = shown.map((m, i) => h("span", { style: `--mine:${look.colours[i]}` }, h("i"), model.label(m)));
     return [h("div", { class: "legend across" }, ...names)];
   }
   const { low, peak } = model.heat([...new Set(shown.flat())], look.size);
-  const stops = colourTable(look.map).filter((_, i) => i % 15 === 0).map((c) => `rgb(${c.join()})`);
   // A choice of steps or layers has other numbers of terms: its sums are shown as they are.
   const unit = model.part ? 1 : Math.max(1, model.source.header.terms);
   const number = (/** @type {number} */ v) => model.part ? Math.max(0, v).toPrecision(2) : `${tidy((100 * Math.max(0, v)) / unit)} %`;
   return [
     h("span", {}, number(low)),
-    h("span", { class: "ramp", style: `background:linear-gradient(90deg,${stops})` }),
+    ramp(look.map),
     h("span", {}, number(peak)),
     h("span", {}, model.looking ? local("of the word's attention") : local(model.part ? "attention, summed" : "of the attention")),
   ];
+}
+
+/** A colour map from its lowest value to its highest. @param {string} map @returns {HTMLElement} */
+export function ramp(map) {
+  const stops = colourTable(map).filter((_, i) => i % 15 === 0).map((c) => `rgb(${c.join()})`);
+  return h("span", { class: "ramp", style: `background:linear-gradient(90deg,${stops})` });
 }
 
 /** Two digits that matter, without an exponent. @param {number} value */

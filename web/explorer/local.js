@@ -3,11 +3,14 @@ import { TEXTS } from "./texts.js";
 
 /** @type {Record<string, string>} */
 let known = {};
+let language = "en";
 
 /** Chooses the language from here on; English where nobody has said it. @param {string} [tag] such as "zh-CN", "de", "ja_JP" */
 export function useLanguage(tag = "") {
   const parts = tag.replace("_", "-").toLowerCase().split("-");
-  known = /** @type {Record<string, Record<string, string>>} */ (TEXTS)[parts[0]] ?? {};
+  const texts = /** @type {Record<string, Record<string, string>>} */ (TEXTS);
+  language = parts[0] in texts ? parts[0] : "en";
+  known = texts[language] ?? {};
 }
 
 /**
@@ -16,4 +19,9 @@ export function useLanguage(tag = "") {
  */
 export function local(english, ...values) {
   return (known[english] ?? english).replace(/\{(\d)\}/g, (_, i) => String(values[Number(i)]));
+}
+
+/** Words of a prompt in quotes, one after the other, as the language says it. @param {string[]} words */
+export function listed(words) {
+  return new Intl.ListFormat(language).format(words.map((word) => local("“{0}”", word)));
 }

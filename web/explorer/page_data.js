@@ -77,7 +77,7 @@ export async function readPage(header, bytes) {
     for (const one of header.encoders ?? []) page.encoders.set(String(one.name), await otherMaps(header, one));
     return page;
   } catch (error) {
-    throw new PageError(`The heat maps of this picture cannot be read (${/** @type {Error} */ (error).message}); make the page again.`);
+    throw new PageError(local("The heat maps of this picture cannot be read ({0}); make the page again.", /** @type {Error} */ (error).message));
   }
 }
 
@@ -98,7 +98,7 @@ export function checkHeader(header) {
   if (header.format !== FORMAT) throw new PageError(local("These are not heat maps of DAAM Lens; choose a record that it wrote."));
   if (header.version !== VERSION) {
     throw new PageError(
-      `These heat maps are of version ${String(header.version)} and this page reads version ${VERSION}: make the page again.`,
+      local("These heat maps are of version {0} and this page reads version {1}: make the page again.", String(header.version), VERSION),
     );
   }
 }

@@ -1,4 +1,4 @@
-/** What lies over the picture when words are kept, and the chips that say so. */
+/** The overlay of the chosen words (their mask, or each in a colour of its own), and the marks on their chips. */
 import { drawMask, drawPartition, WORD_COLOURS } from "./colours.js";
 import { area, winners } from "./masks.js";
 import { edge } from "./morphology.js";

@@ -2,6 +2,9 @@
 import { decodeGreyPng } from "./png.js";
 import { local } from "./local.js";
 
+/** Masks that are kept, each a byte a pixel of the picture; the one that was not asked for the longest goes first. */
+const MOST_MASKS = 16;
+
 /**
  * @param {import("./model.js").Model} model
  * @param {{methods: string[], run: (request: any) => Promise<string|{mask: Uint8Array}|void>}|undefined} refine the host's
@@ -19,8 +22,13 @@ export function refiner(model, refine, tell) {
       if (!answer || typeof answer === "string") return false;
       const { width, height, pixels } = await decodeGreyPng(answer.mask);
       const [h, w] = model.page.size;
-      if (height !== h || width !== w) throw new Error(`its mask is ${width} x ${height}, the picture ${w} x ${h}`);
+      if (height !== h || width !== w) throw new Error(local("its mask has {0} x {1} pixels, the picture {2} x {3}", width, height, w, h));
       model.refined.set(key, pixels.map((value) => (value > 127 ? 1 : 0)));
+      const [oldest] = model.refined.keys();
+      if (model.refined.size > MOST_MASKS) {
+        model.refined.delete(oldest);
+        asked.delete(oldest);
+      }
       return true;
     } catch (error) {
       tell(local("The server did not do it: {0}", /** @type {Error} */ (error).message));
@@ -36,6 +44,8 @@ export function refiner(model, refine, tell) {
      */
     mask(picks, settings, choice) {
       const key = model.refinedKey(picks, settings);
+      const known = model.refined.get(key);
+      if (known && model.refined.delete(key)) model.refined.set(key, known);
       const answer = asked.get(key) ?? ask(key, { ...choice, settings, method: settings.method });
       asked.set(key, answer);
       return answer;

@@ -1,6 +1,7 @@
 /** Which word leans on which (text->text): a table of colours and per cents that one can hover and walk through. */
 import { colourTable } from "./colours.js";
 import { h } from "./dom.js";
+import { ramp } from "./legend.js";
 import { local } from "./local.js";
 
 /**
@@ -35,10 +36,9 @@ export function matrixSheet(page, shown, map) {
   h("tbody", { role: "rowgroup" }, ...cells.map((row, i) => h("tr", { role: "row" }, down[i], ...row))));
   if (cells.length) cells[0][0].tabIndex = 0;
   rest();
-  const stops = colours.filter((_, i) => i % 15 === 0).map((c) => `rgb(${c.join()})`);
   return h("div", { class: "relations" },
     h("div", { class: "scroll" }, table), said,
-    h("div", { class: "bar" }, h("span", {}, "0 %"), h("span", { class: "ramp", style: `background:linear-gradient(90deg,${stops})` }),
+    h("div", { class: "bar" }, h("span", {}, "0 %"), ramp(map),
       h("span", {}, `${share(top)} %`), h("span", {}, local("of all that the word of the row attends to"))));
 
   /** @param {any} target */

@@ -1,6 +1,6 @@
 /** A mask as a PNG file. */
 
-/** @param {ArrayLike<number>} mask 0..1 @param {[number, number]} size (height, width) @returns {Promise<Blob>} */
+/** @param {ArrayLike<number>} mask 0..1 @param {[number, number]} size (height, width) @returns {Promise<Blob|null>} null where it is too large for the browser */
 export async function maskBlob(mask, size) {
   const surface = document.createElement("canvas");
   [surface.height, surface.width] = size;
@@ -11,7 +11,7 @@ export async function maskBlob(mask, size) {
     image.data.set([grey, grey, grey, 255], i * 4);
   }
   context.putImageData(image, 0, 0);
-  return new Promise((done, fail) => surface.toBlob((blob) => (blob ? done(blob) : fail(new Error("no PNG was made"))), "image/png"));
+  return new Promise((done) => surface.toBlob(done, "image/png"));
 }
 
 /** @param {Blob} blob @param {string} name without ending */

@@ -1,6 +1,6 @@
 /** The page that holds its own data: an explorer from what is written inside the file; a server may stand behind it. */
 import { mount } from "./explorer.js";
-import { useLanguage } from "./local.js";
+import { local, useLanguage } from "./local.js";
 import { fromBase64 } from "./png.js";
 
 /** @param {Document} page */
@@ -24,9 +24,9 @@ async function maskFrom(address, asked) {
   try {
     answer = await fetch(address, { method: "POST", body: JSON.stringify(asked) });
   } catch {
-    throw new Error("the connection was lost; is it still running?");
+    throw new Error(local("the connection was lost; is it still running?"));
   }
   if (answer.ok) return { mask: new Uint8Array(await answer.arrayBuffer()) };
   const said = await answer.json().catch(() => ({}));
-  throw new Error(said.error ?? `it answered with ${answer.status}`);
+  throw new Error(said.error ?? local("it answered with {0}", answer.status));
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import comfy.ldm.modules.attention as host_attention
 import graphs
@@ -38,6 +39,41 @@ def _without_options(*paths: str) -> Change:
         return changed
 
     return change
+
+
+def _with_a_kernel_of_their_own(*paths: str) -> Change:
+    """Blocks that call PyTorch's attention (or SageAttention's), and none of the host's functions."""
+
+    def attention(q: Any, k: Any, v: Any, heads: int, mask: Any = None, *_: Any, **options: Any) -> torch.Tensor:
+        if not options.get("skip_reshape"):
+            q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
+
+    def change(model: Any) -> Any:
+        changed = model.clone()
+        for path in paths:
+            block = model.get_model_object(f"diffusion_model.{path}")
+
+            def forward(*args: Any, block: Any = block, **kwargs: Any) -> Any:
+                with mock.patch("comfy.ldm.flux.math.optimized_attention", attention):
+                    return type(block).forward(block, *args, **kwargs)
+
+            changed.add_object_patch(f"diffusion_model.{path}.forward", forward)
+        return changed
+
+    return change
+
+
+def case_blocks_with_a_kernel_of_their_own() -> None:
+    """What calls none of the host's functions is known by its block, which runs and shows nothing."""
+    built = _of_transformer("flux")
+    assert built is not None
+    model, sample = built
+    for path in BLOCKS["flux"][::2]:
+        change = _with_a_kernel_of_their_own(path)
+        heard = sample(change)(listen(model, None)[0])
+        assert torch.equal(sample(change)(model), heard), "recording changed the picture"
+        assert f"{path} of this model ran, and none of the attention" in graphs.refusal(heard), graphs.refusal(heard)
 
 
 def _kernels() -> list[Any]:

@@ -171,6 +171,8 @@ def case_report_comparison_region_pictures() -> None:
     ranking, _ = run("WordsInRegion", maps, region)
     assert "%" in ranking
     assert "empty" in refused("WordsInRegion", maps, region * 0)
+    with_negative = run("HeatMaps", painted(images=1, negative=True)[0], None, "")[0]
+    assert run("WordsInRegion", with_negative, region, "negative:boat")[0].startswith("boat  100.0%")
     assert run("Overlay", maps, image, "house", edge=True)[0].shape[0] == 2
     assert run("Timeline", maps, "house")[0].shape[0] == 2 * 4
     assert "steps" in refused("Timeline", run("HeatMaps", painted(images=1)[0], None, "")[0], "house")

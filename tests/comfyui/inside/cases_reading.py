@@ -126,10 +126,14 @@ def case_a_record_before_it_gives_way_and_finds_nothing_of_it() -> None:
 def case_what_cannot_be_read_is_said() -> None:
     model, clip, vae = run("TinyModel")
     image = torch.zeros(1, 64, 64, 3)
-    assert "The text is empty" in refused("ReadPicture", model, clip, vae, image, " ")
+    assert "The text is empty; say what is in the picture" in refused("ReadPicture", model, clip, vae, image, " ")
     assert "levels from 1 to 999" in refused("ReadPicture", model, clip, vae, image, "a house", "many")
     assert "levels from 1" in refused("ReadPicture", model, clip, vae, image, "a house", "0, 300")
     assert "passes in all" in refused("ReadPicture", model, clip, vae, image, "a house", "500, 300, 200, 100, 50", samples=64)
     assert "too much to read at once" in refused("ReadPicture", model, clip, vae, torch.zeros(8, 1024, 1024, 3), "a house")
+    grey = torch.rand(1, 64, 64, 1)
+    (read,) = run("ReadPicture", model, clip, vae, grey, "a house", "100")
+    (same,) = run("ReadPicture", model, clip, vae, grey.expand(-1, -1, -1, 3), "a house", "100")
+    assert torch.equal(read[0]["house"], same[0]["house"]), "a picture of one channel is grey"
     edm = graphs.node("nodes_model_advanced", "ModelSamplingContinuousEDM")(model, "v_prediction", 120.0, 0.002)[0]
     assert "adds noise in a way that is not known" in refused("ReadPicture", edm, clip, vae, image, "a house")

@@ -21,6 +21,7 @@ from families_films import FILMS, OTHERS, SEVERAL_TENSORS
 from families_settings import PICTURES, UNET, UNETS, Cross, Family, Joint
 
 registry = importlib.import_module("daam-lens.daam_core.capture.comfyui_families")
+counting = importlib.import_module("daam-lens.daam_core.capture.counted_call")
 unets = importlib.import_module("daam-lens.daam_core.capture.comfyui_model")
 GROUPS: dict[str, tuple[Family, ...]] = UNETS | PICTURES | FILMS | OTHERS | SEVERAL_TENSORS
 """The classes of each case."""
@@ -197,6 +198,8 @@ def _proved(family: Family, model: Any, sample: Callable[[Any], Any], heard: tor
             found = {"reason": reason}
             continue
         assert true, f"{family.name}: maps that nothing proves"
+        network = model.model.diffusion_model
+        assert unets.is_unet(network) or counting.text_blocks(network), f"{family.name}: nobody knows its blocks"
         sums_of_frames = {(maps.num_frames * h, w): _tall(sums) for (h, w), sums in maps.sums.items()}
         assert set(sums_of_frames) == set(true), (family.name, set(sums_of_frames), set(true))
         for grid, sums in sums_of_frames.items():

@@ -77,3 +77,11 @@ def test_pictures_at_several_times_are_refused_with_what_may_have_shown_them() -
     step.add(latents(1), BOTH)
     with pytest.raises(UnsupportedModel, match=r"at several times with the same text.*inversion.*invert outside the trace"):
         step.require_painted(latents(1))
+
+
+def test_a_model_that_broke_is_not_blamed_on_a_reference_picture() -> None:
+    """What is no number equals nothing, so it was taken for several pictures."""
+    step = ShownLatents()
+    step.add(torch.full((2, 4, 6, 8), torch.nan), BOTH)
+    step.add(torch.full((2, 4, 6, 8), torch.nan), BOTH)
+    step.require_painted(torch.full((2, 4, 6, 8), torch.nan))

@@ -10,6 +10,10 @@ from diffusers import FlowMatchEulerDiscreteScheduler, Kandinsky5T2VPipeline, Ka
 from torch import Tensor
 
 from daam_core import trace
+from daam_core.capture.families import FAMILIES
+from daam_core.capture.family import Family
+from daam_core.capture.tokenizer_hook import Tokenized
+from daam_core.diffusers.encoded_prompts import EncodedPrompts, Encoding
 from daam_core.errors import BadArgument
 
 from ..models import tokenizer as clip_tokenizer
@@ -108,6 +112,32 @@ def test_a_prompt_that_its_pipeline_cuts_behind_keeps_the_words_before() -> None
         assert ("cats" in cut.truncated) == (image == 0)
     with pytest.raises(BadArgument, match=r"no generation slice\(0, 1, None\): 2 were recorded"):
         recording.heat_maps(generation=slice(0, 1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_words_stand_where_a_pipeline_moved_them_ahead_of_the_padding(moved: bool) -> None:
+    """JoyImage packs its texts, except beside pictures; where its tokenizer pads on the left, a short prompt's words of a batch
+    had the columns of zeros behind them."""
+    tokenizer, texts = qwen(), [LONG, "two cats"]
+    tokenizer.padding_side = "left"
+    read = tokenizer(texts, padding=True)
+    tokens = [
+        Tokenized("tokenizer", tokenizer, text, tuple(ids), tuple(map(bool, mask)), True)
+        for text, ids, mask in zip(texts, read.input_ids, read.attention_mask, strict=True)
+    ]
+    rows = torch.rand(2, len(tokens[0].ids), 4)
+    padding = tokens[1].mask.count(False)
+    rows[1, :padding] = 0
+    rows[1] = rows[1].roll(-padding, 0) if moved else rows[1]
+    encoded = EncodedPrompts()
+    encoded.add("prompt", list(rows), Encoding({"prompt": texts}, [list(rows)], tokens), "prompt")
+    prompts = [encoded.prompt(row, family("JoyImage"), (rows.shape[1],)) for row in encoded.rows]
+    assert prompts[0].tokens[0].column == 0 and prompts[1].words[0].text == "two"
+    assert prompts[1].tokens[0].column == (0 if moved else padding)
+
+
+def family(name: str) -> Family:
+    return next(one for one in FAMILIES if one.name == name)
 
 
 def spelled(tokenizer: Any, token: int) -> str:

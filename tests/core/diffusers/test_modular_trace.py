@@ -181,6 +181,26 @@ def test_concepts_are_not_read_from_a_unet_of_blocks() -> None:
         trace(sdxl(), concepts=["sky"])
 
 
+def test_a_negative_prompt_that_a_guider_answers_without_scores_is_told() -> None:
+    """Its maps were of an attention that painted nothing."""
+    pipe = of_blocks("QwenImageModularPipeline", {**CASES["qwen"].make().components, "vae": qwen_autoencoder()})
+    skipped = diffusers.LayerSkipConfig(
+        fqn="transformer_blocks", indices=[0], skip_attention=False, skip_attention_scores=True, skip_ff=False
+    )
+    pipe.update_components(guider=diffusers.AutoGuidance(auto_guidance_config=skipped))
+    made = []
+    for negative in (False, True):
+        with trace(pipe, negative=negative) as recording:
+            made.append(
+                pipe(
+                    prompt=PROMPTS[0], negative_prompt=NEGATIVES[0], output="latents", height=32, width=48,
+                    num_inference_steps=1, generator=torch.Generator().manual_seed(1),
+                )
+            )  # fmt: skip
+        assert ("gave out its values as they are" in str(recording.failure)) == negative
+    assert torch.equal(*made)
+
+
 LAYERS: dict[str, Any] = {"fqn": "blocks", "indices": [0]}
 GUIDERS: dict[str, Callable[[], Any]] = {
     "skipped layers": lambda: diffusers.SkipLayerGuidance(

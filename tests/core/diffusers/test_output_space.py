@@ -269,6 +269,28 @@ def test_a_picture_prompt_beside_the_text_is_refused_by_name_and_words_are_read(
         recording.heat_maps(aggregation="output")
 
 
+class ValuesByHand:
+    """Makes the values of its weights, past the module; it passes for one of diffusers' own."""
+
+    __module__ = "diffusers.models.attention_processor"
+
+    def __call__(self, attn: Any, hidden: Tensor, encoder_hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        parts = attn.to_q(hidden), attn.to_k(encoder_hidden_states), encoder_hidden_states @ attn.to_v.weight.T
+        q, k, v = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in parts)
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return torch.as_tensor(attn.to_out[0](out))
+
+
+def test_values_that_no_projection_gave_are_told_and_words_are_read() -> None:
+    pipe = pipeline("small")
+    name = next(name for name in pipe.unet.attn_processors if "attn2" in name)
+    pipe.unet.set_attn_processor({**pipe.unet.attn_processors, name: ValuesByHand()})
+    with trace(pipe, output_space=True) as recording:
+        paint(pipe)
+    assert recording.failure is None and recording.heat_maps().heat_map("house").max() > 0
+    assert "in 1 of the UNet's layers the attention did not take its values from" in str(recording.output_failure)
+
+
 def test_compiled_models_are_refused_by_name() -> None:
     pipe = pipeline("small")
     pipe.unet = torch.compile(pipe.unet, backend="eager")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxPipeline
 from torch import Tensor
 
 from daam_core import trace
@@ -447,3 +448,33 @@ def test_words_of_a_prompt_that_is_cut_off() -> None:
     maps = recording.heat_maps()
     assert maps.words == ["a", "red", "house", "and", "a#2"]
     assert maps.prompt.truncated == ("green", "tree")
+
+
+class WithReference(FluxPipeline):
+    """Shows its transformer a reference picture with the prompt in the same batch, ahead of the picture or behind it."""
+
+    first = True
+
+    @torch.no_grad()
+    def __call__(self, prompt: str, **_: Any) -> Any:
+        embeds, pooled, text_ids = self.encode_prompt(prompt, None, max_sequence_length=20)
+        self.scheduler.set_timesteps(1)
+        (t,) = self.scheduler.timesteps
+        reference, latents = torch.randn(2, 1, PATCHES, 16, generator=torch.Generator().manual_seed(1))
+        rows = [reference, latents] if self.first else [latents, reference]
+        noise = self.transformer(
+            torch.cat(rows), torch.cat([embeds, embeds]), torch.cat([pooled, pooled]), t.expand(2) / 1000,
+            self._prepare_latent_image_ids(1, 4, 6, latents.device, latents.dtype), text_ids,
+        ).sample  # fmt: skip
+        return (self.scheduler.step(noise.sum(0, keepdim=True), t, latents).prev_sample,)
+
+
+def test_a_reference_picture_ahead_of_the_picture_in_its_batch_is_refused() -> None:
+    """The maps were those of the reference picture."""
+    pipe: Any = WithReference(**CASES["flux"].make().components)
+    with trace(pipe) as recording:
+        pipe(PROMPTS[0])
+        assert "shown several pictures with the same text" in (recording.failure or "")
+        pipe.first = False
+        pipe(PROMPTS[0])
+    assert recording.failure is None and recording.heat_maps().words[:3] == ["a", "red", "house"]

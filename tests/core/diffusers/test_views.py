@@ -20,7 +20,7 @@ WINDOW, STRIDE = 64, 8
 
 
 def panorama() -> Any:
-    pipe = sharing(pipeline("small"), StableDiffusionPanoramaPipeline)
+    pipe = sharing(pipeline("coarse"), StableDiffusionPanoramaPipeline)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -149,7 +149,7 @@ class Elsewhere(StableDiffusionPanoramaPipeline):
 
 def test_views_that_are_not_where_they_are_said_to_be_are_refused() -> None:
     """The pipeline tells of its views; that they lie there is seen where they overlap."""
-    pipe = sharing(pipeline("small"), Elsewhere)
+    pipe = sharing(pipeline("coarse"), Elsewhere)
     with trace(pipe) as recording:
         pipe(PROMPT)
     with pytest.raises(NothingRecorded, match="were not cut from the same latents, so their places are not known"):

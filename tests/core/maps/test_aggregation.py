@@ -105,7 +105,7 @@ def test_the_model_inside_has_the_package_s_other_side() -> None:
 
 
 def test_the_negative_side_is_aggregated_too() -> None:
-    maps = our_maps(pipeline("sd15"))
+    maps = our_maps(pipeline("sd15"), num_inference_steps=1)
     assert maps.negative.aggregation == "castorini" and maps.negative.grid == maps.grid == (64, 64)
 
 
@@ -129,7 +129,7 @@ def test_differs_from_the_paper_s_rule() -> None:
     """The choice of method does something: Eq. 6 keeps the 8 times smaller maps and the mid block."""
     pipe = pipeline("sd15")
     with trace(pipe, keep="heads") as recording:
-        paint(pipe)
+        paint(pipe, num_inference_steps=1)
     paper, other = recording.heat_maps(), recording.heat_maps(aggregation="castorini")
     a, b = (maps.heat_map("house", (64, 64)) for maps in (paper, other))
     assert not torch.allclose(a / a.max(), b / b.max(), atol=1e-3)
@@ -139,6 +139,6 @@ def test_needs_the_heads() -> None:
     """Asked for too late, it says how to record it."""
     pipe = pipeline("sd15")
     with trace(pipe) as recording:
-        paint(pipe)
+        paint(pipe, num_inference_steps=1)
     with pytest.raises(DetailMissing, match="heads"):
         recording.heat_maps(aggregation="castorini")

@@ -153,6 +153,19 @@ def test_what_grabcut_cannot_use_is_refused() -> None:
             masks.snap_grabcut(heat, bad)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("call", "limits"),
+    [
+        (lambda: masks.otsu(torch.rand(4, 4), 100_000), "from 2 to 65536, got 100000"),
+        (lambda: masks.walk(torch.rand(2, 2), torch.eye(4), 5000), "from 0 to 1000, got 5000"),
+        (lambda: masks.drop_small(torch.ones(2, 2, dtype=torch.bool), -1), "of at least 0, got -1"),
+    ],
+)
+def test_a_whole_number_beyond_its_limit_is_told_with_both(call: Callable[[], object], limits: str) -> None:
+    with pytest.raises(BadArgument, match=f"must be a whole number {limits}"):
+        call()
+
+
 # -- the default mask --------------------------------------------------------------------------------------------------
 
 
