@@ -45,7 +45,8 @@ def mean_of_clamped(image: RecordedImage, latent: int = 64) -> RecordedImage:
     """The rule of the castorini/daam package, for comparison with published figures; a word is the mean of its tokens.
 
     It differs from the paper's Eq. 6: `mean over layers and heads of clamp(bicubic(sum over steps), min=0)` at the package's
-    own latent size, without the mid block and the maps 8 times smaller than the latent.
+    own latent size, without the maps 8 times smaller than the latent and without the mid block, which the paper's sum does
+    not name and `sum_of_all` counts.
 
     Args:
         image: a recording with heads apart, per layer float32 `[heads, channels, h, w]`.

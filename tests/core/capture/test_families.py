@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +25,7 @@ from daam_core.capture.family import Family
 from daam_core.capture.model_recorder import ModelRecorder
 from daam_core.capture.refused_families import REFUSED
 from daam_core.capture.text_rows import EncodedText
+from daam_core.capture.token_layout import TokenLayout
 from daam_core.capture.transformer_hooks import TransformerHooks
 from daam_core.capture.transformer_recording import TransformerRecording
 from daam_core.errors import UnsupportedModel
@@ -81,6 +85,29 @@ def test_the_picture_is_untouched_and_every_layer_read(case: Case) -> None:
     modules = [name for name, part in model.named_modules() if hasattr(part, "processor")]
     layers = [name for name in modules if family_of(model).is_text_layer(name) and name not in case.textless]
     assert [layer.name for layer in recording.recording.layers] == layers and layers
+    undeclared = arguments_that_count(model, case) - set(family_of(model).layout_arguments)
+    assert not undeclared, "a layout is kept for other calls of the same shapes: these belong to `layout_arguments`"
+
+
+def arguments_that_count(model: nn.Module, case: Case) -> set[str]:
+    """The tensors among the arguments of a call by whose numbers its layout changes, or cannot be made any more."""
+    family, given = family_of(model), inspect.signature(type(model).forward).bind(model, **case.given)
+    given.apply_defaults()
+    own, found = places_of(family.layout(model, given.arguments)), set()
+    for name, value in case.given.items():
+        if isinstance(value, Tensor):
+            for other in (torch.zeros_like(value), torch.ones_like(value), value.flip(-1)):
+                with contextlib.suppress(Exception):
+                    if places_of(family.layout(model, {**given.arguments, name: other})) == own:
+                        continue
+                found.add(name)
+    return found
+
+
+def places_of(layout: TokenLayout) -> Any:
+    """All that a layout says, in what can be compared."""
+    rows = {size: [(r.picture, r.text, list(r.columns)) for r in own or ()] for size, own in layout.rows.items()}
+    return dataclasses.replace(layout, rows={}).__dict__, rows
 
 
 @pytest.mark.usefixtures("watched")
@@ -209,6 +236,11 @@ def test_as_many_keys_of_a_picture_as_of_text_are_refused_where_only_their_numbe
 def test_every_family_has_a_case_and_every_case_a_family() -> None:
     families = {family_of(build(case)).name for case in CASES.values()}
     assert {family.name for family in FAMILIES} == families
+
+
+def test_families_of_videos_are_those_whose_cases_have_frames() -> None:
+    videos = {path for family in FAMILIES if family.video for path in family.classes}
+    assert {name for name, case in CASES.items() if (case.module in videos) != (case.grid[0] > 1)} == set()
 
 
 def test_every_transformer_of_diffusers_is_read_or_refused_by_name() -> None:
