@@ -15,7 +15,7 @@ from ..daam_core.maps.statistics import mean_probability
 from ..daam_core.render import step_frames
 from .concepts import say_presence
 from .convert import MAPS, MapsHandle, ground, hidden, image_of, with_pictures
-from .heat_maps import CAPTION_HELP, COLOURS, drawn_overlays
+from .drawing import CAPTION_HELP, COLOURS, drawn_overlays
 from .node_inputs import Node
 from .parse_inputs import DRAWN_WORDS_HELP, drawn_words, left_out_note, side_of, words_of_each
 

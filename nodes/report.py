@@ -16,7 +16,7 @@ from ..daam_core.render import difference as difference_overlay
 from ..daam_core.render import report_table
 from .concepts import presence_lines
 from .convert import MAPS, MapsHandle, as_many, ground, image_of, mask_batch
-from .heat_maps import unit_of
+from .drawing import unit_of
 from .node_inputs import Node
 from .parse_inputs import SOME_WORDS_HELP, of_one_prompt, side_of, words_of_each
 

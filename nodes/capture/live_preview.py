@@ -72,18 +72,18 @@ class LivePreview:
         """
         if self._ended or not _EXCHANGE.acquire(blocking=False):
             return callback()
-        honest, thread = comfy.utils.ProgressBar.update_absolute, threading.get_ident()
+        original, thread = comfy.utils.ProgressBar.update_absolute, threading.get_ident()
 
         def update_absolute(bar: Any, value: Any, total: Any = None, preview: Any = None, *args: Any, **kwargs: Any) -> Any:
             if threading.get_ident() == thread:
                 preview = self._exchanged(preview, clean)
-            return honest(bar, value, total, preview, *args, **kwargs)
+            return original(bar, value, total, preview, *args, **kwargs)
 
         comfy.utils.ProgressBar.update_absolute = update_absolute
         try:
             return callback()
         finally:
-            comfy.utils.ProgressBar.update_absolute = honest
+            comfy.utils.ProgressBar.update_absolute = original
             _EXCHANGE.release()
 
     def tell_cost(self) -> None:

@@ -110,10 +110,10 @@ class _PictureLengths:
                 self._watch(network, self.found.setdefault(name, []))
 
     def _watch(self, network: Any, lengths: list[int]) -> None:
-        true = network.preprocess_embed
+        original = network.preprocess_embed
 
         def watched(*args: Any, **kwargs: Any) -> Any:
-            given = true(*args, **kwargs)
+            given = original(*args, **kwargs)
             made = given[0] if isinstance(given, tuple) else given
             lengths.append(made.numel() // made.shape[-1] if isinstance(made, Tensor) else 0)
             return given

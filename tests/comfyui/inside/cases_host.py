@@ -248,13 +248,14 @@ def case_nodes_of_a_video() -> None:
     watched, told = listen(model, encoder)
     heard = ksampler(watched, encode(told, PROMPT), encode(told, ""), latent, cfg=3.0, scheduler="simple")
     film = torch.rand(9, 96, 160, 3, generator=torch.Generator().manual_seed(0))
-    heat_maps, mask_node = (graphs.importlib.import_module(f"daam-lens.nodes.{name}") for name in ("heat_maps", "mask"))
+    names = ("heat_maps", "drawing", "mask")
+    heat_maps, drawing, mask_node = (graphs.importlib.import_module(f"daam-lens.nodes.{name}") for name in names)
     handle, _, _, words = heat_maps.HeatMapsNode.execute({"samples": heard}, film, "house\ntree").result
     (maps,) = handle
     assert words == ["house", "tree"] and maps.num_frames == 3 and maps.video.shape == (9, 96, 160, 3)
-    overlays = heat_maps.drawn_overlays(handle, words, 0.8, "ember", False)
+    overlays = drawing.drawn_overlays(handle, words, 0.8, "ember", False)
     assert overlays.shape == (18, 96, 160, 3)
-    assert heat_maps._soft_masks(handle, words).shape == (18, 96, 160)
+    assert drawing.soft_masks(handle, words).shape == (18, 96, 160)
     mask, preview, first = mask_node.MaskNode.execute(handle, "house\ntree", "threshold").result
     assert mask.shape == (9, 96, 160) and preview.shape == (9, 96, 160, 3) and first.shape == (2, 96, 160)
     heat = maps.heat_map("house", maps.size, frames=9)
