@@ -202,7 +202,9 @@ const daamLens = (() => {
   }
 
   async function saveFiles() {
-    const { words, settings } = parts.explorer.choice();
+    const choice = parts.explorer.choice();
+    if (!choice) return void say("The maps are still loading; save them when they are shown.");
+    const { words, settings } = choice;
     const method = settings.method || (settings.compete ? "compete" : "threshold");
     const answer = await post(`runs/${shown}/files`, { words, method, tau: settings.tau });
     const link = element("a", { href: URL.createObjectURL(await answer.blob()), download: "daam-lens.zip" });

@@ -45,9 +45,10 @@ class MaskNode(Node):
                     "method",
                     options=[*MASK_METHODS, SOFT],
                     default="best",
-                    tooltip="best: told apart by heat and by the picture's edges. threshold: tau of the maximum (Eq. 7). "
-                    "otsu: a level found by itself. compete: against the other nouns. walk: along self-attention. "
-                    "guided, grabcut: snapped to the picture. soft: grey edges around tau.",
+                    tooltip="best: by heat and by the picture's edges, the choice for most pictures. threshold: all that has "
+                    "at least tau of the most heat (Eq. 7). otsu: finds the level by itself. compete: against the other nouns. "
+                    "walk: heat is spread over what looks alike to the model (its self-attention). guided, grabcut: fitted to "
+                    "the picture's edges. soft: grey edges around tau.",
                 ),
                 io.Float.Input(
                     "tau",

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from numbers import Integral
+from threading import RLock
 from types import MappingProxyType
 from typing import Any
 
@@ -70,31 +71,34 @@ class EncodingCache:
         self._most = most
         self._prompts: OrderedDict[tuple[int, str, str], PromptTokens] = OrderedDict()
         self._columns: dict[tuple[int, str, str], tuple[str, ...]] = {}
+        self._lock = RLock()  # some packs encode in a thread of their own
 
     def keep(self, context: Tensor, prompts: PromptTokens) -> str:
         """Remember that `context` `[1, columns, d]` says `prompts`; gives its hash, empty where it is no such tensor."""
-        if not isinstance(context, Tensor) or context.dim() != 3 or not context.shape[1]:
-            return ""
-        key = context.shape[1], tensor_hash(context[:, -1]), tensor_hash(context)
-        self._prompts[key] = prompts
-        self._prompts.move_to_end(key)
-        if set(prompts) <= _CAUSAL and context.shape[1] <= _MOST_CHUNKS * CHUNK:
-            self._columns[key] = tuple(tensor_hash(context[:, i]) for i in range(context.shape[1]))
-        while len(self._prompts) > self._most:
-            self._columns.pop(self._prompts.popitem(last=False)[0], None)
-        return key[2]
+        with self._lock:
+            if not isinstance(context, Tensor) or context.dim() != 3 or not context.shape[1]:
+                return ""
+            key = context.shape[1], tensor_hash(context[:, -1]), tensor_hash(context)
+            self._prompts[key] = prompts
+            self._prompts.move_to_end(key)
+            if set(prompts) <= _CAUSAL and context.shape[1] <= _MOST_CHUNKS * CHUNK:
+                self._columns[key] = tuple(tensor_hash(context[:, i]) for i in range(context.shape[1]))
+            while len(self._prompts) > self._most:
+                self._columns.pop(self._prompts.popitem(last=False)[0], None)
+            return key[2]
 
     def find(self, context: Tensor, first: int = 0) -> tuple[int, PromptTokens] | None:
         """(columns, prompts) of an encoding that stands in `context` `[1, columns, d]` from column `first` on."""
-        lengths = dict.fromkeys(columns for columns, _, _ in self._prompts if first + columns <= context.shape[1])
-        known = {(columns, last) for columns, last, _ in self._prompts}
-        for columns in lengths:
-            last = tensor_hash(context[:, first + columns - 1])
-            if (columns, last) in known:
-                prompts = self._prompts.get((columns, last, tensor_hash(context[:, first : first + columns])))
-                if prompts is not None:
-                    return columns, prompts
-        return None
+        with self._lock:
+            lengths = dict.fromkeys(columns for columns, _, _ in self._prompts if first + columns <= context.shape[1])
+            known = {(columns, last) for columns, last, _ in self._prompts}
+            for columns in lengths:
+                last = tensor_hash(context[:, first + columns - 1])
+                if (columns, last) in known:
+                    prompts = self._prompts.get((columns, last, tensor_hash(context[:, first : first + columns])))
+                    if prompts is not None:
+                        return columns, prompts
+            return None
 
     def altered(self, context: Tensor) -> PromptTokens | None:
         """The prompts of an encoding of CLIP's in which somebody has exchanged a few columns since (PhotoMaker puts a face into
@@ -103,20 +107,21 @@ class EncodingCache:
         A column depends on all tokens before it, so the last one of each chunk says that the tokens are these; most of the
         others have to be the same, too. Columns out of another known text (a node that swaps words) say that text's words.
         """
-        known = [key for key in self._columns if key[0] == context.shape[1]]
-        if not known or context.shape[0] != 1:
+        with self._lock:
+            known = [key for key in self._columns if key[0] == context.shape[1]]
+            if not known or context.shape[0] != 1:
+                return None
+            columns = [tensor_hash(context[:, i]) for i in range(context.shape[1])]
+            ends = range(CHUNK - 1, len(columns), CHUNK)
+            for key in reversed(known):
+                own = self._columns[key]
+                exchanged = [other for one, other in zip(own, columns, strict=True) if one != other]
+                ended = len(columns) % CHUNK == 0 and all(own[i] == columns[i] for i in ends)
+                if not ended or 2 * len(exchanged) >= len(columns):
+                    continue
+                if all(set(exchanged).isdisjoint(others) for others in self._columns.values()):
+                    return self._prompts[key]
             return None
-        columns = [tensor_hash(context[:, i]) for i in range(context.shape[1])]
-        ends = range(CHUNK - 1, len(columns), CHUNK)
-        for key in reversed(known):
-            own = self._columns[key]
-            exchanged = [other for one, other in zip(own, columns, strict=True) if one != other]
-            ended = len(columns) % CHUNK == 0 and all(own[i] == columns[i] for i in ends)
-            if not ended or 2 * len(exchanged) >= len(columns):
-                continue
-            if all(set(exchanged).isdisjoint(others) for others in self._columns.values()):
-                return self._prompts[key]
-        return None
 
 
 _CAUSAL = {"l", "g"}
