@@ -190,7 +190,7 @@ def write_png(path: str | Path, pixels: NDArray[np.uint8]) -> Path:
     return atomic_write(path, png_bytes(pixels))
 
 
-def shown(path: Path) -> str:
+def relative_path(path: Path) -> str:
     """The path as a person would type it from here."""
     try:
         return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)

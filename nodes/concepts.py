@@ -12,7 +12,7 @@ from ..daam_core.prompt.concepts import MOST_CONCEPTS, TEMPLATE, Concept, concep
 from .convert import MapsHandle
 from .node_inputs import Node
 from .parse_inputs import side_of
-from .server import say
+from .server import show_at_node
 
 CONCEPTS = io.Custom("DAAM_LENS_CONCEPTS")
 ConceptList = tuple[Concept, ...]
@@ -66,7 +66,7 @@ def presence_lines(maps: HeatMaps, names: list[str]) -> list[str]:
     return [*lines, PRESENCE_NOTE] if lines else []
 
 
-def say_presence(node: str | None, handle: MapsHandle, asked: Sequence[list[str]], *before: str) -> None:
+def show_presence(node: str | None, handle: MapsHandle, asked: Sequence[list[str]], *before: str) -> None:
     """Tell at a node how likely each concept that it shows is in each picture, below what it has to say anyway; `asked` are
     the words that it shows of each."""
     found = [presence_lines(one, names) for one, names in zip(handle, asked, strict=True)]
@@ -78,4 +78,4 @@ def say_presence(node: str | None, handle: MapsHandle, asked: Sequence[list[str]
     if any(found):
         lines.append(PRESENCE_NOTE)
     if lines:
-        say(node, "\n".join(lines))
+        show_at_node(node, "\n".join(lines))

@@ -13,7 +13,7 @@ from ..daam_core.maps.data import Aggregation
 from .capture.packed_latents import picture_of
 from .capture.prompt_tokens import prompt_tokens
 from .capture.recording_store import RECORDINGS, maps_of
-from .concepts import say_presence
+from .concepts import show_presence
 from .convert import MAPS, hidden, with_pictures
 from .drawing import CAPTION_HELP, COLOURS, drawn_overlays, soft_masks
 from .executed_graph import connected_outputs, graph_of, is_connected, records_before
@@ -152,7 +152,7 @@ class HeatMapsNode(Node):
         except WordNotFound as error:
             left_out = _CONCEPTS_ARE_WHOLE if whole[0].concepts and not handle[0].concepts else ""
             raise WordNotFound(" ".join(filter(None, (str(error), notes[-1], left_out)))) from error
-        say_presence(own, handle, [names] * len(handle), *notes, left_out_note(len(names), more))
+        show_presence(own, handle, [names] * len(handle), *notes, left_out_note(len(names), more))
         draws, masks = is_connected(graph, own, OVERLAYS), is_connected(graph, own, MASKS)
         drawn = drawn_overlays(handle, names, opacity, colour_map, caption) if draws else NOTHING
         return io.NodeOutput(handle, drawn, soft_masks(handle, names) if masks else NOTHING[..., 0], names)

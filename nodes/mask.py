@@ -15,7 +15,7 @@ from ..daam_core.errors import BadArgument, DetailMissing, quoted
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.masks.methods import MASK_METHODS
 from ..daam_core.render import outline
-from .concepts import say_presence
+from .concepts import show_presence
 from .convert import MAPS, MapsHandle, frames_shown, grounds, hidden, image_of, mask_batch, with_pictures
 from .node_inputs import Node
 from .parse_inputs import WORDS_HELP, of_frames, side_of, words_of_each
@@ -122,7 +122,7 @@ class MaskNode(Node):
                 made.append(cleanup.apply(mask))
             firsts = firsts or [cleanup.apply(_frames_of(part)[0]) for part in parts]
             bar.update(1)
-        say_presence(hidden(cls, "unique_id"), handle, asked)
+        show_presence(hidden(cls, "unique_id"), handle, asked)
         shown = [picture for one in handle for picture in grounds(one)]
         previews = (outline(picture, mask.float().numpy(), dim=0.45) for picture, mask in zip(shown, made, strict=True))
         return io.NodeOutput(mask_batch(made), image_of(previews, len(made)), mask_batch(firsts))

@@ -13,7 +13,7 @@ from ..daam_core.errors import DetailMissing
 from ..daam_core.maps.heatmaps import HeatMaps
 from ..daam_core.maps.statistics import mean_probability
 from ..daam_core.render import step_frames
-from .concepts import say_presence
+from .concepts import show_presence
 from .convert import MAPS, MapsHandle, ground, hidden, image_of, with_pictures
 from .drawing import CAPTION_HELP, COLOURS, drawn_overlays
 from .node_inputs import Node
@@ -59,7 +59,7 @@ class Overlay(Node):
         """Draw every word on every picture."""
         handle = with_pictures(maps, image)
         names, more = drawn_words(words, handle)
-        say_presence(hidden(cls, "unique_id"), handle, [names] * len(handle), left_out_note(len(names), more))
+        show_presence(hidden(cls, "unique_id"), handle, [names] * len(handle), left_out_note(len(names), more))
         return io.NodeOutput(drawn_overlays(handle, names, opacity, colour_map, caption, edge))
 
 

@@ -21,7 +21,7 @@ from .capture.level_sampler import read_latent
 from .capture.record_options import Options
 from .capture.recording_encoder import recording_clip
 from .capture.sampler_hooks import concept_encoder
-from .concepts import CONCEPTS, ConceptList, say_presence
+from .concepts import CONCEPTS, ConceptList, show_presence
 from .convert import MAPS, coloured, hidden, pictures_of
 from .node_inputs import Node
 from .record import DETAILS
@@ -127,7 +127,7 @@ class ReadPicture(Node):
             cut_back(dataclasses.replace(one, size=full, picture=None), size, picture)
             for one, picture in zip(found, pictures, strict=True)
         ]
-        say_presence(hidden(cls, "unique_id"), tuple(maps), [one.concepts for one in maps], note)
+        show_presence(hidden(cls, "unique_id"), tuple(maps), [one.concepts for one in maps], note)
         return io.NodeOutput(tuple(maps))
 
 

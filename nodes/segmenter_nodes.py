@@ -16,7 +16,7 @@ from ..daam_core.masks.methods import MASK_METHODS
 from ..daam_core.masks.points import Point
 from ..daam_core.render import outline, table
 from ..daam_core.render.marks import mark_points
-from .concepts import presence_lines, say_presence
+from .concepts import presence_lines, show_presence
 from .convert import MAPS, MapsHandle, ground, hidden, image_of, resized, with_pictures
 from .mask import united
 from .node_inputs import Node
@@ -88,7 +88,7 @@ class WordToSegmenter(Node):
         one = _picture_of(with_pictures(maps, image), picture)
         name = _single(word, one)
         side, query = side_of(name, one)
-        say_presence(hidden(cls, "unique_id"), (one,), [[name]])
+        show_presence(hidden(cls, "unique_id"), (one,), [[name]])
         mask = united(one, [name], method, tau, None)
         asked = segmenter_prompts(side, query, mask, positive=positive_points, negative=negative_points, smallest=smallest)
         base = ground(one)

@@ -21,7 +21,7 @@ def running_graph() -> dict[str, Any] | None:
     return graphs[0] if len(graphs) == 1 and isinstance(graphs[0], dict) else None
 
 
-def say(node: str | None, text: str) -> None:
+def show_at_node(node: str | None, text: str) -> None:
     """A line in ComfyUI's log and, where a page is open, at the node."""
     logger.info("DAAM Lens: %s", text)
     page = server()

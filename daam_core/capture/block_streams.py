@@ -78,7 +78,7 @@ class BlockStreams(StreamSums):
         self._next = self._axis = 0
         self._proved = self._inside = False
 
-    def told(self, image: int) -> list[Prompt]:
+    def prompts_of(self, image: int) -> list[Prompt]:
         return list(self._every.get(image, ()))
 
     # -- one call of the model ----------------------------------------------------------------------------------------

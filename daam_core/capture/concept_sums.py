@@ -86,7 +86,7 @@ class ConceptSums:
             own[key] = GridConceptSums.zeros(grid, area, self.texts.num_concepts, device)
         return own[key]
 
-    def told(self, image: int) -> list[Prompt]:
+    def prompts_of(self, image: int) -> list[Prompt]:
         """Every prompt of a picture."""
         return [self.prompts[image]] if image in self.prompts else []
 
@@ -112,7 +112,7 @@ class ConceptSums:
         Raises:
             NothingRecorded: not one step was finished, or the attention was not finite.
         """
-        told = self.told(image)
+        told = self.prompts_of(image)
         concepts = [c for c, one in enumerate(self.texts.concepts) if not any(_holds(prompt, one.label) for prompt in told)]
         if not concepts:
             return None

@@ -182,8 +182,8 @@ class ConceptRecording(ConceptSums):
         """Prompts of another part of the same pictures, see `BatchSlice.part`; a host whose pictures have one text has none."""
         self._parts[part] = prompts
 
-    def told(self, image: int) -> list[Prompt]:
-        return [*super().told(image), *(prompts[image] for prompts in self._parts.values())]
+    def prompts_of(self, image: int) -> list[Prompt]:
+        return [*super().prompts_of(image), *(prompts[image] for prompts in self._parts.values())]
 
     def release(self) -> None:
         """Let go of the model."""

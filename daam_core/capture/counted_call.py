@@ -76,7 +76,7 @@ class CountedCall:
             return None
         return number, rows
 
-    def check_unseen(self, a: AttentionCall) -> None:
+    def check_unreported(self, a: AttentionCall) -> None:
         """An attention runs that nobody tells of.
 
         Raises:

@@ -26,7 +26,7 @@ from ..types import Grid, Layer
 from . import compile_op as compiled
 from .forward_end import register_forward_end
 from .forward_wrapper import ForwardWrapper
-from .layer_watch import TEXT_LAYERS, LayerWatch, require_paired
+from .layer_check import TEXT_LAYERS, LayerCheck, require_paired
 from .noted_layers import take_notes
 from .plain_weights import plain_weights
 from .planned_layers import PlannedLayers
@@ -78,9 +78,9 @@ class UNetAttentionHooks:
         self._self_detached = False
         self._key_weights: list[dict[str, Tensor | None]] = []
         self._read: list[int] = []
-        self._watch: LayerWatch | None = None
+        self._watch: LayerCheck | None = None
         self._changing = False  # layers of the text of somebody's own are proved in every step
-        self._unwatched = self._cached = False
+        self._unchecked = self._cached = False
         self._owners = spatial_transformers(self._inner)
         if not self._owners:
             raise UnsupportedModel(
@@ -130,14 +130,14 @@ class UNetAttentionHooks:
             if self._layers.exchanged():
                 self._detach_layers()
                 self._attach_layers()
-                self.watch_layers()
+                self.check_layers()
             self._read = []
             inputs = inputs_of(args, kwargs, columns_behind(self._inner, kwargs))
             if receiver.begin_forward(inputs):
                 self.planned = receiver.planned()
                 self._set_modes(self.planned)
-                if self._unwatched or self._changing:
-                    self._begin_watch(inputs.text_bias)
+                if self._unchecked or self._changing:
+                    self._begin_check(inputs.text_bias)
                 self.context, self.thread = inputs.context, get_ident()
         except Exception as error:
             receiver.fail(error)
@@ -250,18 +250,18 @@ class UNetAttentionHooks:
 
     # -- every layer that ran was read ------------------------------------------------------------------------------
 
-    def watch_layers(self) -> None:
-        """Note in the next forward that is recorded which cross-attention layers are entered, see `LayerWatch`. A compiled
+    def check_layers(self) -> None:
+        """Note in the next forward that is recorded which cross-attention layers are entered, see `LayerCheck`. A compiled
         graph cannot be watched; it is traced with every layer."""
-        self._unwatched = self._op is None
+        self._unchecked = self._op is None
 
-    def _begin_watch(self, bias: Tensor | None) -> None:
+    def _begin_check(self, bias: Tensor | None) -> None:
         """`bias`: what is added to the scores of the text's columns, `[batch, 1, 1, keys]`, None where nothing is."""
-        self._unwatched = False
+        self._unchecked = False
         self._unwatch()
-        self._watch = LayerWatch(self.layers, self._layers.hooks, type(self._inner).__name__, bias)
+        self._watch = LayerCheck(self.layers, self._layers.hooks, type(self._inner).__name__, bias)
 
-    def _unwatch(self) -> LayerWatch | None:
+    def _unwatch(self) -> LayerCheck | None:
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.remove()

@@ -280,7 +280,7 @@ class UNetRecording:
                 "read; something else runs in their place."
             )
         if self._read and set(layers) != set(self._read):
-            self._hooks.watch_layers()  # some layers were skipped, or are not read any more
+            self._hooks.check_layers()  # some layers were skipped, or are not read any more
         self._read = layers
 
     # -- whose rows are whose ---------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ class UNetRecording:
         """A text that comes in for the first time."""
         if not self._groups:
             self._hooks.reattach()  # an earlier call left out what it had no use for
-            self._hooks.watch_layers()
+            self._hooks.check_layers()
             self.recording.describe(self._hooks.layers)
         own = self._texts.of_part(side, part)
         prompts = [self._prompt(text) for text in own]

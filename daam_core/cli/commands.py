@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import BadArgument, WordNotFound, quoted
-from ..files import file_name, file_names, shown, writable_folder, write_png
+from ..files import file_name, file_names, relative_path, writable_folder, write_png
 from ..packages import missing
 from ..prompt.concepts import concepts_of
 from ..validate import checked_negative, checked_prompt
-from .parts import Written, concept_lines, grey, says_nothing, write_parts, write_sheet
+from .parts import Written, concept_lines, grey, why_no_mask, write_parts, write_sheet
 from .video_parts import write_video_itself
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def generate(args: argparse.Namespace) -> None:
         done.notes.append(recording.concept_failure)
     if recording.output_failure:
         done.notes.append(recording.output_failure)
-    for line in [*map(shown, done.paths), *done.notes]:
+    for line in [*map(relative_path, done.paths), *done.notes]:
         print(line)
 
 
@@ -76,13 +76,13 @@ def mask(args: argparse.Namespace) -> None:
         print(f"--smallest {args.smallest[0]:g} is per cent of the picture; for pixels write {args.smallest[0]:g}px.")
     cleaned = [_clean(one.mask, args) for one in results]
     for word, name, one, clean in zip(args.words, file_names(args.words), results, cleaned, strict=True):
-        print(shown(write_png(folder / f"mask_{name}.png", grey(clean))))
+        print(relative_path(write_png(folder / f"mask_{name}.png", grey(clean))))
         if maps.is_concept(word):
             print(maps.caption(word))
         if one.note:
             print(one.note)
     for word, one, clean in zip(args.words, results, cleaned, strict=True):
-        if empty := says_nothing(one.mask):
+        if empty := why_no_mask(one.mask):
             print(f"The mask of “{word}” says nothing: {empty}.")
         elif not clean.any():
             print(f"Nothing is left of the mask of “{word}”: the cleanup took all of it.")
@@ -97,7 +97,8 @@ def _masks_of_a_video(maps: HeatMaps, folder: Path, args: argparse.Namespace) ->
         result, numbers = mask_of_frames(maps, word, args.frames, args)
         cleaned = [grey(_clean(result.mask[i], args)) for i in numbers]
         paths = write_frame_masks(cleaned, name, folder, numbers)
-        print(f"{shown(paths[0])} … {paths[-1].name} ({len(paths)} frames)" if len(paths) > 1 else shown(paths[0]))
+        first = relative_path(paths[0])
+        print(f"{first} … {paths[-1].name} ({len(paths)} frames)" if len(paths) > 1 else first)
         if result.note:
             print(result.note)
         if not result.mask.any():
@@ -141,7 +142,7 @@ def show(args: argparse.Namespace) -> None:
     print(f"words    {', '.join(maps.words)}\n")
     print("\n".join([*prompt_report(maps).lines(), *concept_lines(maps)]))
     if folder:
-        print(shown(write_sheet(maps, [*maps.default_words(), *maps.concepts], folder, args)))
+        print(relative_path(write_sheet(maps, [*maps.default_words(), *maps.concepts], folder, args)))
 
 
 def _kept_relations(maps: HeatMaps) -> list[str]:
@@ -162,7 +163,7 @@ def explore(args: argparse.Namespace) -> None:
     maps = load(args)
     path = Path(args.out) if args.out else Path(args.record).parent / "explorer.html"
     writable_folder(path.parent)
-    print(shown(write_explorer(maps, path, Path(args.record).name)))
+    print(relative_path(write_explorer(maps, path, Path(args.record).name)))
 
 
 def app(args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from ..files import file_names, shown, writable_folder, write_png, write_text
+from ..files import file_names, relative_path, writable_folder, write_png, write_text
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -24,6 +24,6 @@ def compare(args: argparse.Namespace) -> None:
     words = [change.word for change in found.changes]
     if found.after.picture is not None:
         for word, name in zip(words, file_names(words), strict=True):
-            print(shown(write_png(folder / f"change_{name}.png", np.asarray(found.overlay(word)))))
+            print(relative_path(write_png(folder / f"change_{name}.png", np.asarray(found.overlay(word)))))
     numbers = {"moved": round(found.moved, 6), "words": [asdict(change) for change in found.changes]}
-    print(shown(write_text(folder / "comparison.json", json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")))
+    print(relative_path(write_text(folder / "comparison.json", json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")))

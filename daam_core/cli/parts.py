@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CannotWrite
-from ..files import bounded_text, file_names, shown, write_png, write_text
+from ..files import bounded_text, file_names, relative_path, write_png, write_text
 from .relation_parts import relation_entries, relation_notes, write_relations
 from .video_parts import mask_of_frames, write_frame_masks, write_video_overlay
 
@@ -61,7 +61,7 @@ def write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpar
             done.paths.append(_write_overlay(maps, word, folder / f"overlay_{name}.png", args))
         if "masks" in args.save:
             one = maps.mask(word, args.method, tau=args.tau)
-            if empty := says_nothing(one):
+            if empty := why_no_mask(one):
                 done.notes.append(f"No mask of “{word}”: {empty}.")
             else:
                 done.paths.append(write_png(folder / f"mask_{name}.png", grey(one)))
@@ -83,7 +83,7 @@ def write_parts(maps: HeatMaps, words: Sequence[str], folder: Path, args: argpar
     # Another call may have written here meanwhile: what its report lists is of an earlier call, too.
     meanwhile = _last_report(folder)
     if meanwhile != before:
-        done.notes.append(MEANWHILE.format(shown(folder)))
+        done.notes.append(MEANWHILE.format(relative_path(folder)))
         before = meanwhile
     if "report" in args.save:
         done.paths += _write_report(maps, words, folder, settings, done.paths)
@@ -104,7 +104,7 @@ def _write_film(maps: HeatMaps, word: str, name: str, folder: Path, args: argpar
         done.paths.append(_write_animation(maps, word, folder / f"steps_{name}.gif", args))
 
 
-def says_nothing(mask: Tensor) -> str:
+def why_no_mask(mask: Tensor) -> str:
     """Why a mask bool `[H, W]` tells no place apart, as the end of a sentence; empty where it does."""
     share = float(mask.float().mean())
     if share == 0:

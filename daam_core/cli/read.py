@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadArgument
-from ..files import file_name, shown, writable_folder, write_png
+from ..files import file_name, relative_path, writable_folder, write_png
 from ..prompt.concepts import concepts_of
 from ..validate import IN_THE_PICTURE, checked_prompt
 from .commands import check_names, check_typed_words, check_words, chosen_words, kept_axes, quiet_warnings
@@ -38,7 +38,7 @@ def read(args: argparse.Namespace) -> None:
     if "record" in args.save:
         done.paths.append(maps.save(folder / "record.safetensors"))
     write_parts(maps, [*chosen_words(maps, args.words), *maps.concepts], folder, args, done)
-    for line in [*map(shown, done.paths), *done.notes]:
+    for line in [*map(relative_path, done.paths), *done.notes]:
         print(line)
 
 
@@ -54,7 +54,7 @@ def _read_folder(args: argparse.Namespace) -> None:
 
     with quiet_warnings():
         for path in label_folder(args):
-            print(shown(path))
+            print(relative_path(path))
 
 
 def _read(picture: Any, prompt: str, args: argparse.Namespace) -> HeatMaps:

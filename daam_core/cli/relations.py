@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from ..errors import DetailMissing
-from ..files import shown, writable_folder, write_text
+from ..files import relative_path, writable_folder, write_text
 from .commands import chosen_words, load
 from .relation_parts import relation_entries, relation_notes, write_relations
 
@@ -36,5 +36,5 @@ def relations(args: argparse.Namespace) -> None:
     if entries := relation_entries(maps, words):
         text = json.dumps({"prompt": maps.prompt.text, **entries}, indent=2, ensure_ascii=False) + "\n"
         paths.append(write_text(folder / "relations.json", text))
-    for line in [*map(shown, paths), *relation_notes(maps, words)]:
+    for line in [*map(relative_path, paths), *relation_notes(maps, words)]:
         print(line)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadArgument, WordNotFound, quoted
-from ..files import bounded_text, shown, writable_folder, write_text
+from ..files import bounded_text, relative_path, writable_folder, write_text
 
 if TYPE_CHECKING:
     from ..maps.prompt_report import ReportThresholds
@@ -52,7 +52,7 @@ def fit_report(args: argparse.Namespace) -> None:
     limits = {name: round(value, 6) for name, value in vars(found.thresholds).items()}
     print(f"{len(told)} pictures: chosen on one half, counted on the other.")
     print("\n".join(found.lines()))
-    print(shown(write_text(Path(args.out), json.dumps(limits, indent=2) + "\n")))
+    print(relative_path(write_text(Path(args.out), json.dumps(limits, indent=2) + "\n")))
 
 
 def read_annotations(path: Path) -> dict[str, dict[str, bool]]:

@@ -105,7 +105,7 @@ def read_picture(
     whole = padded(shown, reader.multiple)
     # The trace is entered last: it hooks the scheduler that the pipeline has then.
     recording = trace(pipe, keep=keep, concepts=concepts, output_space=output_space or aggregation in ("output", "anchor"))
-    with reader.shown(whole, levels, seed), recording:
+    with reader.started_from(whole, levels, seed), recording:
         reader.run(text, (whole.shape[0], whole.shape[1]), len(levels))
     if recording.concept_failure:
         raise NothingRecorded(recording.concept_failure)
@@ -142,7 +142,7 @@ class _PipelineReader:
         return reading_size((picture.shape[0], picture.shape[1]), own[0] * own[1], asked)
 
     @contextmanager
-    def shown(self, picture: Image, levels: Sequence[float], seed: int) -> Iterator[None]:
+    def started_from(self, picture: Image, levels: Sequence[float], seed: int) -> Iterator[None]:
         """Inside the block the pipeline starts from a picture whose sides fit it, at each level. It is left as it was.
 
         Raises:

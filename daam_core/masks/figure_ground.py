@@ -142,13 +142,13 @@ def figure_mask(
     working = (small.shape[0], small.shape[1])
     heat, before = minmax(resized(chosen, working)).cpu(), resized(own, working).cpu()
     plain = [compete(one, settings.level).numpy() for one in (heat, before)]
-    done = told_apart(heat, share_of_peak(before), plain, picture, small, settings, cut).to(chosen.device)
+    done = separate_figure(heat, share_of_peak(before), plain, picture, small, settings, cut).to(chosen.device)
     if done.shape != (height, width):
         done = torch.nn.functional.interpolate(done[None, None].float(), (height, width), mode="area")[0, 0] >= 0.5
     return done
 
 
-def told_apart(
+def separate_figure(
     heat: Tensor, own: Tensor, plain: Sequence[Mask], picture: Picture, small: Picture, settings: Settings, cut: bool
 ) -> Tensor:
     """Steps 2 to 6 for the first map of `heat` `[words, h, w]` (0..1, at the size of `small`): bool, of the picture's size.

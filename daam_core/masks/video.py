@@ -28,7 +28,7 @@ from ..defaults import DEFAULT_TAU
 from ..errors import DetailMissing
 from ..opencv import cv2
 from ..types import Grid, Size
-from .figure_ground import DEFAULT, SIDE, told_apart
+from .figure_ground import DEFAULT, SIDE, separate_figure
 from .grabcut import snap_grabcut
 from .guided_filter import snap_guided
 from .methods import Heat, MaskMethod, MaskResult, asked_method, first_believed
@@ -166,7 +166,7 @@ def _figures(heat: Tensor, inputs: VideoInputs, method: MaskMethod) -> Tensor:
     for f, picture in enumerate(inputs.pictures):
         if bool(plain[0, f].any()):
             small, heat = working_picture(picture, SIDE), fitted[:, f]
-            mask = told_apart(heat, heat, [plain[:, f].numpy()], picture, small, DEFAULT, method.edge == "grabcut")
+            mask = separate_figure(heat, heat, [plain[:, f].numpy()], picture, small, DEFAULT, method.edge == "grabcut")
             masks[f] = mask if mask.shape == inputs.size else resized(mask[None].float(), inputs.size)[0] >= 0.5
     return without_lone_parts(masks, max(inputs.size[0] // heat.shape[-2], inputs.size[1] // heat.shape[-1]))
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from . import plots
 from .report import Example, Part, Plot, Report, Table, Text
-from .significance import holm, paired, shown_p
+from .significance import holm, p_text, paired
 from .statistics import mean_interval
 from .study import Found
 from .word_masks import pixels
@@ -66,8 +66,8 @@ def reach_text(reaches: pd.DataFrame) -> str:
     iod, ioh, iou = (_percent(reaches[column]) for column in ("iod", "ioh", "iou"))
     return (
         "The noun's region is grown by a 64th of the picture's shorter side; an even spread has as much heat outside as there "
-        f"is picture outside. Adjective against noun p {shown_p(p[0])}, against an even spread p {shown_p(p[1])}. Masks by "
-        f"Eq. 7: mIoD {iod}, mIoH {ioh}, mIoU {iou} (the adjective is the dependent; IoD = IoH: p {shown_p(p[2])}; the "
+        f"is picture outside. Adjective against noun p {p_text(p[0])}, against an even spread p {p_text(p[1])}. Masks by "
+        f"Eq. 7: mIoD {iod}, mIoH {ioh}, mIoU {iou} (the adjective is the dependent; IoD = IoH: p {p_text(p[2])}; the "
         "paper's amod: 62.4, 77.6, 51.1). Wilcoxon's signed-rank test on the means of each prompt, two-sided, Holm's method "
         "over the three."
     )
@@ -100,7 +100,7 @@ def change_table(known: pd.DataFrame) -> Table:
             }
         )
     for line, p in zip(lines, holm(tests), strict=True):
-        line["p (free)"] = shown_p(p)
+        line["p (free)"] = p_text(p)
     caption = (
         "Against the picture with the adjective, from the same noise. Inside, outside: mean absolute difference of the colour "
         "channels in percent, in the noun's region (of both pictures, grown by a 64th of the shorter side) and outside of it. "

@@ -15,7 +15,7 @@ from . import plots
 from .rating_sheet import Item, Sheet, sheet_html
 from .ratings import Agreement, Answer, agreement, attentive, passed, read_ratings, table_of
 from .report import Part, Plot, Report, Table, Text
-from .significance import shown_p
+from .significance import p_text
 from .statistics import mean_interval
 from .study import Found
 from .word_masks import pixels
@@ -145,7 +145,7 @@ def opinion_table(table: pd.DataFrame) -> Table:
     caption = (
         "1 bad, 2 poor, 3 fair, 4 good, 5 excellent. Means over words of the mean of their ratings, 95 % bootstrap intervals "
         "over words; too abstract and poor picture are shares of all answers and are in no mean. Parts of speech differ: "
-        f"p {shown_p(differ)} (Kruskal and Wallis, words as observations). In the paper nouns, verbs, adjectives and proper "
+        f"p {p_text(differ)} (Kruskal and Wallis, words as observations). In the paper nouns, verbs, adjectives and proper "
         "nouns are near good, numerals and adverbs near fair, and more than 80 % of the ratings are fair or better."
     )
     return Table("Mean opinion by part of speech", pd.DataFrame(lines), caption, digits=2)

@@ -11,7 +11,7 @@ import pandas as pd
 from . import plots
 from .human_labels import labels_template, pictures_page, read_labels
 from .report import Example, Part, Plot, Report, Table, Text
-from .significance import clustered, holm, logistic, shown_p
+from .significance import clustered, holm, logistic, p_text
 from .statistics import Interval, mean_interval
 from .study import Found
 from .word_masks import pixels
@@ -86,8 +86,8 @@ def kinds_table(rows: pd.DataFrame, judged: pd.DataFrame) -> Table:
         ]
     )
     plain = holm([fisher, rank])
-    lines.append({"pairs of nouns": "p, pictures", "both appear": shown_p(plain[0]), "overlap (IoU)": shown_p(plain[1])})
-    lines.append({"pairs of nouns": "p, pairs", "both appear": shown_p(robust[0]), "overlap (IoU)": shown_p(robust[1])})
+    lines.append({"pairs of nouns": "p, pictures", "both appear": p_text(plain[0]), "overlap (IoU)": p_text(plain[1])})
+    lines.append({"pairs of nouns": "p, pairs", "both appear": p_text(robust[0]), "overlap (IoU)": p_text(robust[1])})
     frame = pd.DataFrame(lines)
     frame[["pairs", "pictures"]] = frame[["pairs", "pictures"]].map(lambda n: "" if pd.isna(n) else str(int(n)))
     caption = (
@@ -124,7 +124,7 @@ def relation(judged: pd.DataFrame) -> str:
     rank = spearmanr(known["iou"], 1 - known["both"])
     text = (
         f"{failures} of {len(known)} pictures lack one of their things. Rank correlation of overlap with failure: "
-        f"{float(rank.statistic):.2f} (Spearman, p {shown_p(float(rank.pvalue))}, every picture an independent observation)."
+        f"{float(rank.statistic):.2f} (Spearman, p {p_text(float(rank.pvalue))}, every picture an independent observation)."
     )
     cohyponym = (known["kind"] == "cohyponyms").astype(float)
     fit = logistic(1 - known["both"], {"iou": 10 * known["iou"], "cohyponym": cohyponym}, known["pair"].to_list())
@@ -136,8 +136,8 @@ def relation(judged: pd.DataFrame) -> str:
     iou, kind = fit["iou"], fit["cohyponym"]
     return (
         f"{text} Logistic regression (errors robust within pairs): 10 points more overlap multiply the odds of failure by "
-        f"{iou.ratio:.2f} ({iou.low:.2f} to {iou.high:.2f}, p {shown_p(iou.p)}); being cohyponyms at the same overlap by "
-        f"{kind.ratio:.2f} ({kind.low:.2f} to {kind.high:.2f}, p {shown_p(kind.p)})."
+        f"{iou.ratio:.2f} ({iou.low:.2f} to {iou.high:.2f}, p {p_text(iou.p)}); being cohyponyms at the same overlap by "
+        f"{kind.ratio:.2f} ({kind.low:.2f} to {kind.high:.2f}, p {p_text(kind.p)})."
     )
 
 

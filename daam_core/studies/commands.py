@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..cli.argument_types import device_argument, model_argument, number_argument, size_argument, whole_argument
-from ..files import shown, typed_path
+from ..files import relative_path, typed_path
 from .registry import STUDIES, load_study
 from .study import Study
 
@@ -67,6 +67,6 @@ def _runner(study: Study) -> Any:
         from .runner import run_study
 
         for path in run_study(study, options):
-            print(shown(path))
+            print(relative_path(path))
 
     return run

@@ -73,7 +73,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def shown_p(p: float) -> str:
+def p_text(p: float) -> str:
     """A p value for a table: "<0.001", three decimals, or "-"."""
     if math.isnan(p):
         return "-"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from . import plots
 from .report import Example, Part, Plot, Report, Table, Text
-from .significance import clustered, holm, paired, shown_p, welch
+from .significance import clustered, holm, p_text, paired, welch
 from .statistics import Interval, mean_interval
 from .study import Found
 from .trees import most_common
@@ -97,11 +97,11 @@ def overlap_table(groups: Mapping[str, pd.DataFrame]) -> Table:
                 "mIoH": ioh,
                 "mIoD - mIoH": iod - ioh,
                 "dominates": dominant(iod - ioh, p_sided),
-                "p (IoD = IoH)": shown_p(p_sided),
+                "p (IoD = IoH)": p_text(p_sided),
                 "mIoU": 100 * iou.mean,
                 "95 % interval": _interval(iou),
-                "p, pairs": shown_p(as_pairs.get(name, np.nan)),
-                "p, prompts": shown_p(as_prompts.get(name, np.nan)),
+                "p, pairs": p_text(as_pairs.get(name, np.nan)),
+                "p, prompts": p_text(as_prompts.get(name, np.nan)),
             }
         )
     caption = (

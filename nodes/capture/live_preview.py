@@ -22,7 +22,7 @@ from ...daam_core.errors import DaamLensError, reason_of
 from ...daam_core.render import overlay
 from ...daam_core.types import Size
 from ..convert import GROUND
-from ..server import say
+from ..server import show_at_node
 
 logger = logging.getLogger("daam_lens")
 SECONDS = 1.0
@@ -95,7 +95,7 @@ class LivePreview:
         """No more heat; the host's previews go on as they were."""
         if not self._ended:
             self._ended = True
-            say(self._node or None, f"No live heat: {reason}")
+            show_at_node(self._node or None, f"No live heat: {reason}")
 
     def _exchanged(self, preview: Any, clean: Any) -> Any:
         if self._ended:

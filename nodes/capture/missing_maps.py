@@ -16,7 +16,7 @@ CHANGED_ENCODING = (
 )
 
 
-def nothing_seen(num_steps: int, in_pieces: bool, predicted: bool = True, done: int = 0) -> str:
+def nothing_recorded(num_steps: int, in_pieces: bool, predicted: bool = True, done: int = 0) -> str:
     """The sentence about a run of `num_steps` recorded steps none of whose attention was seen.
 
     Args:
@@ -52,7 +52,7 @@ def no_relations(model: str) -> str:
     )
 
 
-def unseen_attention(block: Mapping[str, Any]) -> str:
+def unreported_attention(block: Mapping[str, Any]) -> str:
     """The sentence about a UNet's layer, as ComfyUI tells its patches of it, whose attention to the text nobody was shown."""
     name, number = block.get("block") or ("middle", 0)
     return (

@@ -20,7 +20,7 @@ from ...daam_core.capture.heat_so_far import heat_so_far, words_are_known
 from ...daam_core.capture.lse_capture import LseCapture
 from ...daam_core.capture.recording import Recording
 from ...daam_core.capture.token_layout import TokenLayout
-from ...daam_core.capture.unheard_blocks import UnheardBlocks
+from ...daam_core.capture.unrecorded_blocks import UnrecordedBlocks
 from ...daam_core.errors import BadPrompt, NothingRecorded, UnsupportedModel, WordNotFound
 from ...daam_core.maps.heatmaps import HeatMaps
 from ...daam_core.types import Size
@@ -28,7 +28,14 @@ from .attention_router import AttentionRouter, Call, grid_of_block, with_output
 from .concept_router import ConceptRouter, concept_rows, one_encoding
 from .foreign_override import ForeignOverride, layer_of
 from .layer_text import LayerText
-from .missing_maps import CHANGED_ENCODING, left_out_layers, no_relations, nothing_seen, several_passes, unseen_attention
+from .missing_maps import (
+    CHANGED_ENCODING,
+    left_out_layers,
+    no_relations,
+    nothing_recorded,
+    several_passes,
+    unreported_attention,
+)
 from .model_calls import ModelCalls
 from .record_options import Options
 
@@ -71,7 +78,7 @@ class RecordingSession:
             else:
                 self._block_concepts = ComfyUIConcepts(self._recording, model)
         self._router = AttentionRouter(self._recording, self._latent[0], family is not None, concepts, self._block_concepts)
-        self._blocks: UnheardBlocks | None = None
+        self._blocks: UnrecordedBlocks | None = None
         self._call: Call | None = None
         self._records_self = False
         self._step: Tensor | None = None  # noise level of the step that is open
@@ -204,7 +211,7 @@ class RecordingSession:
     def _check_seen(self) -> None:
         """Raises NothingRecorded: the cross-attention that was announced last came by a way on which nobody sees it."""
         if self.next_call is not None and not self.next_call[1]:
-            raise NothingRecorded(unseen_attention(self.next_call[0]))
+            raise NothingRecorded(unreported_attention(self.next_call[0]))
 
     @property
     def reads_output(self) -> bool:
@@ -269,14 +276,14 @@ class RecordingSession:
         finally:
             self._attending -= 1
 
-    def on_unseen_attention(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def on_unreported_attention(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """One of the host's attention functions runs, with its arguments; ends the recording of a transformer where nobody
         tells of an attention to the text."""
         call = self._call
         if self._attending or call is None or call.counted is None or self.next_call is None:
             return
         try:
-            call.counted.check_unseen(from_comfyui(args, kwargs))
+            call.counted.check_unreported(from_comfyui(args, kwargs))
         except Exception as error:
             self.fail(error)
 
@@ -284,7 +291,7 @@ class RecordingSession:
     def blocks_watched(self) -> Iterator[None]:
         """While the sampler runs: a block of a transformer nothing of whose attention to the text is told ends the recording,
         too."""
-        self._blocks = watched = UnheardBlocks(self._model)
+        self._blocks = watched = UnrecordedBlocks(self._model)
         try:
             yield
         finally:
@@ -312,7 +319,7 @@ class RecordingSession:
         self._prove_layers()
         if not self.failure and not any(group.accumulator.buffers for group in self._recording.groups):
             seen = self._recording.num_steps, self._calls.in_pieces, self._predicted, self.sampling_step
-            raise NothingRecorded(nothing_seen(*seen))
+            raise NothingRecorded(nothing_recorded(*seen))
         relations = [group.accumulator.relations for group in self._recording.groups]
         if self.options.keep.relations and all(one.num_queries is None for one in relations):
             self._missing = no_relations(type(self._model).__name__)

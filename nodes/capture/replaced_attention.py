@@ -41,7 +41,7 @@ class RecordedReplacement:
         if session.next_call is None:
             return self._replacement(q, k, v, extra_options, *args, **kwargs)
         seen = _Attention(session, q, k, v)
-        with shown_to(seen), seen:
+        with observed_by(seen), seen:
             out = self._replacement(q, k, v, extra_options, *args, **kwargs)
         seen.require()
         return out
@@ -125,7 +125,7 @@ def _same_numbers(one: Any, other: Any) -> bool:
     return isinstance(one, Tensor) and one.data_ptr() == other.data_ptr() and one.numel() == other.numel()
 
 
-class Watcher(Protocol):
+class AttentionObserver(Protocol):
     """Is shown attention."""
 
     def of_host(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -136,24 +136,24 @@ class _Thread(threading.local):
     """Who watches the attention of this thread, innermost last."""
 
     def __init__(self) -> None:
-        self.watchers: list[Watcher] = []
+        self.observers: list[AttentionObserver] = []
 
 
 _THREAD = _Thread()
 
 
 @contextmanager
-def shown_to(watcher: Watcher) -> Iterator[None]:
-    """Show `watcher` every call of the host's attention functions in this thread, under whatever name it is called.
+def observed_by(observer: AttentionObserver) -> Iterator[None]:
+    """Show `observer` every call of the host's attention functions in this thread, under whatever name it is called.
 
     Other packs import these functions by name, so the function inside the host's own wrapper around each is wrapped.
     """
     wrappers = [SharedWrapper(cell, "cell_contents", _wrapped) for cell in _CELLS]
-    _THREAD.watchers.append(watcher)
+    _THREAD.observers.append(observer)
     try:
         yield
     finally:
-        _THREAD.watchers.remove(watcher)
+        _THREAD.observers.remove(observer)
         for wrapper in wrappers:
             wrapper.remove()
 
@@ -175,8 +175,8 @@ _CELLS = _cells()
 def _wrapped(below: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(below)
     def attention(*args: Any, **kwargs: Any) -> Any:
-        if _THREAD.watchers:
-            _THREAD.watchers[-1].of_host(args, kwargs)
+        if _THREAD.observers:
+            _THREAD.observers[-1].of_host(args, kwargs)
         return below(*args, **kwargs)
 
     attention.__dict__[_BELOW] = below
@@ -186,6 +186,6 @@ def _wrapped(below: Callable[..., Any]) -> Callable[..., Any]:
 _BELOW = "daam_lens_below"
 
 
-def bare(function: Callable[..., Any]) -> Callable[..., Any]:
-    """One of the host's attention functions without what `shown_to` wraps it in: others may know it by its identity."""
+def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """One of the host's attention functions without what `observed_by` wraps it in: others may know it by its identity."""
     return getattr(function, _BELOW, function)

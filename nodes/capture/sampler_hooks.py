@@ -33,7 +33,7 @@ from .record_options import Options
 from .recording_session import RecordingSession
 from .recording_store import RECORDINGS, Source
 from .sampler_listeners import KEY, TORCH_COMPILE_KWARGS
-from .unseen_attention import unseen_attention_ends
+from .unreported_attention import unreported_attention_ends
 
 logger = logging.getLogger("daam_lens")
 _LATENT, _CALLBACK, _SHAPES = 1, 5, 8  # positions of `latent_image`, `callback` and `latent_shapes` among those of outer_sample
@@ -79,7 +79,7 @@ class RecordedSampling:
         try:
             listeners.safely(session, listeners.install, session, guider.model_options)
             compiled = TORCH_COMPILE_KWARGS in guider.model_options
-            unseen = unseen_attention_ends(session, compiled)
+            unseen = unreported_attention_ends(session, compiled)
             with listeners.compiled_apart(guider.model_options), _named_attention(session), unseen, session.concepts_attached():
                 output = executor(*given, **named)
             self._keep(session, output, last, guider, _earlier_runs(args, kwargs, output, shapes))

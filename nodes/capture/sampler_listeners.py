@@ -18,7 +18,7 @@ from ...daam_core.errors import NothingRecorded
 from .foreign_override import ForeignOverride
 from .packed_latents import unpacked
 from .recording_session import RecordingSession
-from .replaced_attention import RecordedReplacement, bare
+from .replaced_attention import RecordedReplacement, unwrapped
 
 KEY = "daam_lens"
 TORCH_COMPILE_KWARGS = "torch_compile_kwargs"
@@ -144,7 +144,7 @@ def attention_override(session: RecordingSession, below: Callable[..., Any] | No
     """An attention override that calls what was there before, or the function itself, and only listens."""
 
     def unet(func: Any, *args: Any, **kwargs: Any) -> Any:
-        func = bare(func)
+        func = unwrapped(func)
         if session.next_call is None:
             return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
         # before the function, which may do with its arguments what it likes
@@ -156,7 +156,7 @@ def attention_override(session: RecordingSession, below: Callable[..., Any] | No
         return out
 
     def transformer(func: Any, *args: Any, **kwargs: Any) -> Any:
-        func = bare(func)
+        func = unwrapped(func)
         if session.next_call is None:
             return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
         seen = None if torch.compiler.is_compiling() else LseCapture()
@@ -166,7 +166,7 @@ def attention_override(session: RecordingSession, below: Callable[..., Any] | No
         return out
 
     def unet_with_output(func: Any, *args: Any, **kwargs: Any) -> Any:
-        func = bare(func)
+        func = unwrapped(func)
         if session.next_call is None:
             return func(*args, **kwargs) if below is None else below(func, *args, **kwargs)
         session.on_attention(args, kwargs)

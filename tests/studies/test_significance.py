@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from daam_core.studies.significance import clustered, holm, paired, shown_p, welch
+from daam_core.studies.significance import clustered, holm, p_text, paired, welch
 
 
 def student_p(t: float, degrees: float) -> float:
@@ -79,4 +79,4 @@ def test_what_cannot_be_tested_is_nan() -> None:
     assert math.isnan(paired([1.0, 1.0], [1.0, 1.0], [0, 1])) and math.isnan(paired([1.0], [0.0], [0]))
     assert math.isnan(paired([], [], []))
     assert math.isnan(clustered([1, 2, 3], [1, 2, 3], [0, 0, 0], [1, 1, 1]))
-    assert [shown_p(p) for p in (math.nan, 0.0002, 0.0456)] == ["-", "<0.001", "0.046"]
+    assert [p_text(p) for p in (math.nan, 0.0002, 0.0456)] == ["-", "<0.001", "0.046"]

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ...cli.argument_types import device_argument, model_argument, whole_argument
-from ...files import shown, typed_path
+from ...files import relative_path, typed_path
 
 BENCHMARKS = {
     "imagenet-segmentation": "4276 pictures of one class each, class against background (protocol of ConceptAttention)",
@@ -53,6 +53,6 @@ def _runner(benchmark: Any) -> Any:
         from ..runner import run_study
 
         for path in run_study(benchmark, options):
-            print(shown(path))
+            print(relative_path(path))
 
     return run

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from daam_core import HeatMaps
 from daam_core.cli import output, parts
 from daam_core.cli.parser import PIPE_CLOSED, USER_ERROR, main
-from daam_core.cli.parts import EVEN, says_nothing
+from daam_core.cli.parts import EVEN, why_no_mask
 from daam_core.diffusers import loading
 from daam_core.errors import UnsupportedModel
 from daam_core.maps import safetensors_file as records
@@ -334,7 +334,7 @@ def test_a_mask_that_was_asked_for_is_written_and_the_last_line_says_it(
     assert (
         capsys.readouterr().out.splitlines()[-1] == "The mask of “house” says nothing: the word lies evenly over the picture."
     )
-    assert says_nothing(torch.ones(4, 4, dtype=torch.bool)) and not says_nothing(torch.eye(4, dtype=torch.bool))
+    assert why_no_mask(torch.ones(4, 4, dtype=torch.bool)) and not why_no_mask(torch.eye(4, dtype=torch.bool))
 
 
 # -- the same options as in Python -----------------------------------------------------------------------------------

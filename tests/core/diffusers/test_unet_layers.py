@@ -15,7 +15,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0, Cu
 from torch import Tensor
 
 from daam_core import trace
-from daam_core.capture.layer_watch import LayerWatch
+from daam_core.capture.layer_check import LayerCheck
 from daam_core.errors import NothingRecorded
 
 from ..models import PROMPT, paint, pipeline
@@ -95,11 +95,11 @@ def test_only_layers_of_the_text_are_proved_in_every_step(part: str, times: int,
     own = {name: Own() if part in name else held for name, held in pipe.unet.attn_processors.items()}
     pipe.unet.set_attn_processor(own)
 
-    def watched(*given: Any) -> LayerWatch:
+    def watched(*given: Any) -> LayerCheck:
         watches.append(given)
-        return LayerWatch(*given)
+        return LayerCheck(*given)
 
-    monkeypatch.setattr("daam_core.capture.unet_hooks.LayerWatch", watched)
+    monkeypatch.setattr("daam_core.capture.unet_hooks.LayerCheck", watched)
     with trace(pipe) as recording:
         paint(pipe, num_inference_steps=3)
     assert recording.failure is None and len(watches) == times

@@ -17,7 +17,7 @@ TEXT_LAYERS = ("attn2", ".attention")
 """How the names of layers end that attend to the text."""
 
 
-class LayerWatch:
+class LayerCheck:
     """Notes in one forward which cross-attention layers are entered: each must give queries and keys, and must attend with
     them.
 

@@ -14,7 +14,7 @@ from .counted_call import CountedCall, text_blocks
 from .host_words import NODES, HostWords
 
 
-class UnheardBlocks:
+class UnrecordedBlocks:
     """Watches the blocks of one run. A block whose attention is computed by somebody else's kernel is told by this alone that
     it runs, and that nothing of it was seen.
 

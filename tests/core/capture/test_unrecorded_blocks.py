@@ -12,7 +12,7 @@ from daam_core.capture.attention_call import AttentionCall
 from daam_core.capture.counted_call import CountedCall, blocks_of, text_blocks
 from daam_core.capture.host_words import EXTENSIONS
 from daam_core.capture.token_layout import joint
-from daam_core.capture.unheard_blocks import UnheardBlocks
+from daam_core.capture.unrecorded_blocks import UnrecordedBlocks
 from daam_core.errors import NothingRecorded
 
 PATCHES, COLUMNS = (1, 2, 2), 3
@@ -45,7 +45,7 @@ class Network(nn.Module):
         return x
 
 
-def run(network: Network, watched: UnheardBlocks, deaf: tuple[str, ...] = ()) -> torch.Tensor:
+def run(network: Network, watched: UnrecordedBlocks, deaf: tuple[str, ...] = ()) -> torch.Tensor:
     """One call of the model; blocks of these paths show nothing."""
     counted = CountedCall(joint(1, PATCHES, COLUMNS, text_first=True), 1, blocks=blocks_of(network))
     q = torch.zeros(1, 1, SIZE, 2)
@@ -64,7 +64,7 @@ def run(network: Network, watched: UnheardBlocks, deaf: tuple[str, ...] = ()) ->
 
 def test_blocks_that_show_their_attention_are_no_trouble_and_nothing_is_left() -> None:
     network = Network()
-    watched = UnheardBlocks(network)
+    watched = UnrecordedBlocks(network)
     assert list(text_blocks(network)) == ["double_blocks.0", "double_blocks.1", "layers.first"] and blocks_of(network) == 3
     assert torch.equal(run(network, watched), torch.full((2,), 4.0))
     watched.require()
@@ -78,7 +78,7 @@ def test_blocks_that_show_their_attention_are_no_trouble_and_nothing_is_left() -
 )
 def test_a_block_that_ran_unseen_is_named(deaf: tuple[str, ...], said: str) -> None:
     network = Network()
-    watched = UnheardBlocks(network, EXTENSIONS)
+    watched = UnrecordedBlocks(network, EXTENSIONS)
     for _ in range(2):
         run(network, watched, deaf)
     with pytest.raises(NothingRecorded, match=f"^{said}.* ran, and none of the attention to the text.* Switch it off"):
@@ -87,7 +87,7 @@ def test_a_block_that_ran_unseen_is_named(deaf: tuple[str, ...], said: str) -> N
 
 def test_what_a_cache_leaves_out_later_was_seen() -> None:
     network = Network()
-    watched = UnheardBlocks(network)
+    watched = UnrecordedBlocks(network)
     run(network, watched)
     run(network, watched, ("double_blocks.0",))
     watched.require()
@@ -95,7 +95,7 @@ def test_what_a_cache_leaves_out_later_was_seen() -> None:
 
 def test_a_call_that_nobody_records_counts_for_nothing() -> None:
     network = Network()
-    watched = UnheardBlocks(network)
+    watched = UnrecordedBlocks(network)
     run(network, watched)
     for block in text_blocks(network).values():
         assert isinstance(block, Block)
@@ -107,7 +107,7 @@ def test_a_call_that_nobody_records_counts_for_nothing() -> None:
 def test_a_block_that_runs_within_itself_is_one() -> None:
     """Concepts are read by the block's own code, which attends in another way, while the block runs."""
     network = Network()
-    watched, counted = UnheardBlocks(network), CountedCall(joint(1, PATCHES, COLUMNS, text_first=True), 1)
+    watched, counted = UnrecordedBlocks(network), CountedCall(joint(1, PATCHES, COLUMNS, text_first=True), 1)
     block, q = network.double_blocks[0], torch.zeros(1, 1, SIZE, 2)
     assert isinstance(block, Block)
 
