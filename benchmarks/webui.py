@@ -37,7 +37,7 @@ FULL = (512, 2, 3)  # pixels, steps and rounds with the widths of Stable Diffusi
 SD15_SIZES = Sizes(channels=320, levels=(1, 2, 4), blocks=2, context=768, vocabulary=1000)
 
 
-class Watch:
+class Clock:
     """A clock: seconds of the wall, or those that the server's process was computing (for a busy machine)."""
 
     def __init__(self, server: Server, processor: bool) -> None:
@@ -106,7 +106,7 @@ def turns(
     server: Server, body: dict[str, Any], ways: dict[str, dict[str, Any]], rounds: int, processor: bool
 ) -> dict[str, list[float]]:
     """Seconds of each way to make the picture, turn by turn; the first turn warms up."""
-    watch = Watch(server, processor)
+    watch = Clock(server, processor)
     times: dict[str, list[float]] = {way: [] for way in ways}
     for turn, way, more in in_turns(ways, rounds + 1):
         begin = watch.now()

@@ -116,7 +116,7 @@ class PictureGroup:
             if (label.side, label.image) == (self.side, image)
         )
 
-    def told(self, where: BatchSlice) -> list[Prompt]:
+    def prompts_of(self, where: BatchSlice) -> list[Prompt]:
         """What each picture is told in a slice, as it is read alone."""
         parts = self._contexts[where.part].parts
         return [one.parts[part] for one, part in zip(self.schedules, parts, strict=True)]
@@ -243,7 +243,7 @@ class Batch:
         if self.concepts is not None and hooks is not None:
             for group, one in slices:
                 if group.side == "prompt":
-                    self.concepts.begin_call(group.told(one), context, hooks)
+                    self.concepts.begin_call(group.prompts_of(one), context, hooks)
 
     def end_call(self) -> None:
         self._call = None

@@ -79,7 +79,7 @@ class LivePreview:
         self.pictures = 0
         self.seconds = 0.0
 
-    def watch(self, sampled: object, owner: Any = None) -> None:
+    def attach(self, sampled: object, owner: Any = None) -> None:
         """The host's previews have the heat from now on, until `release`.
 
         Args:
@@ -141,7 +141,7 @@ class LivePreview:
             self.failure = f"No live heat: {reason}"
             logger.info("DAAM Lens: %s", self.failure)
 
-    def tell_cost(self) -> None:
+    def log_cost(self) -> None:
         """A line in the log: how many pictures there were, and how long they took."""
         if self.pictures:
             logger.info("DAAM Lens: live heat of %r: %d pictures, %.2f s", self._word, self.pictures, self.seconds)

@@ -34,7 +34,7 @@ class PipelineHeat:
         self._columns = 0
         self._prompt = cache(self._words)
 
-    def listening(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def with_heat(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """A copy of the call's arguments in which the host's callback is followed by ours."""
         honest = arguments.get(CALLBACK)
         if not callable(honest):
@@ -44,7 +44,7 @@ class PipelineHeat:
         if isinstance(embeddings, Tensor) and getattr(self._painted.pipe, "unet", None) is not None:
             self._columns = int(embeddings.shape[1])
         try:
-            self._live.watch(self)
+            self._live.attach(self)
         except Exception as error:  # another release of the host
             self._fail(error)
             return arguments

@@ -28,7 +28,7 @@ class PipelineScript(DaamLensScript):
     def process_batch(self, p: Any, *args: Any, **kwargs: Any) -> None:
         session = _session_of(p)
         if session is not None:
-            session.watch(p)
+            session.attach(p)
 
     def before_hr(self, p: Any, *args: Any) -> None:
         """Its texts are proved while they are encoded."""

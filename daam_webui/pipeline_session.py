@@ -61,7 +61,7 @@ class PipelineSession:
 
     # -- the host's sampling ----------------------------------------------------------------------------------------
 
-    def watch(self, p: Any) -> None:
+    def attach(self, p: Any) -> None:
         """A batch of `p` is about to be sampled; until `release`, what is sampled for it is recorded."""
         self.release()
         self._passes, self._left_out = [], False
@@ -98,7 +98,7 @@ class PipelineSession:
                 made = below(*args, **kwargs)
             self._encoded(started)
             if self._live is not None and started.trace is not None and not self.failure:
-                return PipelineHeat(self._live, self.host, started, self.settings.live_word.strip()).listening(made)
+                return PipelineHeat(self._live, self.host, started, self.settings.live_word.strip()).with_heat(made)
             return made
 
         return make
@@ -193,7 +193,7 @@ class PipelineSession:
         self.release()
         if self._live is not None:
             self._live.release()
-            self._live.tell_cost()
+            self._live.log_cost()
             self._live = None
         self._maps, self._passes = [], []
 
@@ -222,12 +222,12 @@ class PipelineSession:
             "negative": painted.negatives[min(image, len(painted.negatives) - 1)],
         }
 
-        def told(name: Side, side: RecordedImage) -> RecordedImage:
+        def relabelled(name: Side, side: RecordedImage) -> RecordedImage:
             if not by_index(side.prompt):
                 return side
             return relabel(side, self.host.words(painted, texts[name], side.prompt.length, name == "negative"))
 
-        return replace(maps, sides={name: told(name, side) for name, side in maps.sides.items()})
+        return replace(maps, sides={name: relabelled(name, side) for name, side in maps.sides.items()})
 
 
 def _texts(given: Mapping[str, Any], name: str) -> list[str]:

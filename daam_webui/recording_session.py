@@ -160,7 +160,7 @@ class RecordingSession:
         self._params, self._pass, self._step = weakref.ref(params), self._passes[iteration][second], None
         self._reads_context = not self.host.changes_keys()
         if self._live is not None:
-            self._live.watch((iteration, second), p)
+            self._live.attach((iteration, second), p)
         joined = any(len(parts) > 1 for parts in self._pass[0].prompts)
         answers = self.host.watch_answers(model, self._compare_answers) if joined else nullcontext()
         if family is not None:
@@ -305,7 +305,7 @@ class RecordingSession:
         """Let go of everything that is the host's or large."""
         if self._live is not None:
             self._live.release()
-            self._live.tell_cost()
+            self._live.log_cost()
             self._live = None
         self._batches.clear()
         self._hooks.clear()

@@ -17,9 +17,9 @@ from .attention_call import AttentionCall
 from .buffers import StoreOptions
 from .concept_texts import ConceptTexts
 from .family import Family
+from .given_latents import GivenLatents
 from .picture_text import PictureText
 from .recording import Recording
-from .shown_latents import ShownLatents
 from .text_rows import EncodedText
 from .transformer_calls import KnownCall
 
@@ -33,7 +33,7 @@ class TransformerRecording:
     Attributes:
         recording: groups, layers and steps; a group for each text of each picture.
         repeats: whether a step had more calls of the model than were read.
-        shown: the latents of the step that runs.
+        given_latents: of the step that runs.
         grid: (h, w) of the first call that was read, in patches.
 
     Args:
@@ -60,7 +60,7 @@ class TransformerRecording:
         self._own: dict[tuple[Side, int, int], PictureText] = {}
         self._time: Any = None
         self.repeats = False
-        self.shown = ShownLatents()
+        self.given_latents = GivenLatents()
         self.grid: Grid | None = None
 
     def end_step(self, timestep: Any = None) -> None:
@@ -98,14 +98,14 @@ class TransformerRecording:
         sample = next(islice(given.values(), 1, None), None)  # behind the model itself
         again = any(text is not None and text.pending for text in found)
         if again and not _same_time(time, self._time):
-            self.shown.at_another_time()
+            self.given_latents.at_another_time()
             self.end_step()
             again = False
         if not any(text.pending for text in self._own.values()):
-            self.shown.begin()
+            self.given_latents.begin()
         whose = {i: (text, text.group.images[0]) for i, text in enumerate(found) if text is not None}
         copies = {i: others for i, others in known.copies.items() if whose.keys() & set(others)}
-        self.shown.add(sample, whose, copies)
+        self.given_latents.add(sample, whose, copies)
         if again:
             self.repeats = True
             # The same step once more: another guidance, with something of the model left out.

@@ -14,11 +14,11 @@ from ..prompt.prompt import Prompt
 from ..types import Grid, Side
 from .buffers import BatchSlice, StoreOptions
 from .concept_texts import ConceptTexts
+from .given_latents import GivenLatents
 from .planned_layers import LayerPlans, PlannedLayers
 from .proportions import require_proportions
 from .recording import Group, Recording
 from .region import WHOLE, Area
-from .shown_latents import ShownLatents
 from .text_rows import EncodedText
 from .unet_concepts import UNetConcepts
 from .unet_forward import RunningForward, UNetInputs, same_time
@@ -52,7 +52,7 @@ class UNetRecording:
         area: which part of the picture the UNet paints.
         latent_size: (h, w) of the latents that the UNet was given, (0, 0) before that.
         repeats: whether a step had more forwards than were read.
-        shown: the latents of the step that runs.
+        given_latents: of the step that runs.
         for_gradients: whether forwards were left out because they were made for a gradient.
     """
 
@@ -83,7 +83,7 @@ class UNetRecording:
         self._slices: dict[tuple[int, int], BatchSlice] = {}
         self._forward: RunningForward | None = None
         self._pending: list[Group] = []
-        self.shown = ShownLatents()
+        self.given_latents = GivenLatents()
         self._time: Any = None
         self._read: list[int] = []
         self._any_read = False
@@ -139,11 +139,11 @@ class UNetRecording:
             return False
         again = any(group in self._pending for group, _ in places)
         if again and not same_time(inputs.timestep, self._time):
-            self.shown.at_another_time()
+            self.given_latents.at_another_time()
             self.end_step()
             again = False
         if not self._pending:
-            self.shown.begin()
+            self.given_latents.begin()
         self._note_latents(inputs, places)
         if again:
             self.repeats = True
@@ -180,7 +180,7 @@ class UNetRecording:
             for number, image in enumerate(group.images)
         }
         copies = self._texts.copies(self._context_of(inputs))
-        self.shown.add(inputs.sample, whose, {i: rows for i, rows in copies.items() if whose.keys() & set(rows)})
+        self.given_latents.add(inputs.sample, whose, {i: rows for i, rows in copies.items() if whose.keys() & set(rows)})
 
     def planned(self) -> PlannedLayers | None:
         forward = self._forward

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from ..capture.given_latents import GivenLatents
 from ..capture.recording import Recording
-from ..capture.shown_latents import ShownLatents
 from ..types import Side
 from .callbacks import Callbacks
 from .encoded_prompts import EncodedPrompts, Encoding
@@ -21,13 +21,13 @@ class CallRecording(Protocol):
         thread: the thread that makes the call.
         recording: groups, layers and steps.
         repeats: whether a step had more forwards of the model than were read.
-        shown: the latents of the step that runs.
+        given_latents: of the step that runs.
     """
 
     thread: int
     recording: Recording
     repeats: bool
-    shown: ShownLatents
+    given_latents: GivenLatents
 
     def end_step(self, timestep: Any = None) -> None:
         """A step is over, if anything of it was recorded."""

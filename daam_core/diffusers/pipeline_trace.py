@@ -179,7 +179,7 @@ class PipelineTrace(AttentionTrace):
             self._current.stepped = True
         timestep = timestep_of(type(scheduler), args, kwargs)
         try:
-            running.shown.require_painted(latents_of(type(scheduler), args, kwargs))
+            running.given_latents.require_painted(latents_of(type(scheduler), args, kwargs))
         except Exception as error:
             self._fail(error)
 

@@ -86,7 +86,7 @@ class LivePreview:
             comfy.utils.ProgressBar.update_absolute = original
             _EXCHANGE.release()
 
-    def tell_cost(self) -> None:
+    def log_cost(self) -> None:
         """A line in the log: how many pictures there were, and how long they took."""
         if self.pictures:
             logger.info("DAAM Lens: live heat of %r: %d pictures, %.2f s", self._word, self.pictures, self.seconds)

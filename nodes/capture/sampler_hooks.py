@@ -84,7 +84,7 @@ class RecordedSampling:
                 output = executor(*given, **named)
             self._keep(session, output, last, guider, _earlier_runs(args, kwargs, output, shapes))
             if last.live is not None:
-                last.live.tell_cost()
+                last.live.log_cost()
             return output
         finally:
             session.close()

@@ -47,7 +47,7 @@ class Run:
 
     def step(self, seconds: float = 1.5, preview: tuple[int, int] | None = (64, 48), watched: bool = True) -> None:
         """A prediction, in which the page may ask for a preview of (width, height), and the end of its step."""
-        self.live.watch(self.sampled)
+        self.live.attach(self.sampled)
         if watched and preview is not None:
             self.state.assign_current_image(Image.new("RGB", preview, (90, 90, 90)))
         self.now += seconds
@@ -105,7 +105,7 @@ def test_nobody_looks_and_it_costs_one_heat() -> None:
 def test_no_previews_are_told_and_cost_nothing() -> None:
     live = LivePreview("house", None)
     live.after_step(lambda image, size: pytest.fail("nobody sees it"), 1, LATENT)
-    live.watch(1)
+    live.attach(1)
     assert "shows no preview while it samples" in live.failure
 
 
@@ -124,7 +124,7 @@ def test_a_run_inside_a_run_comes_first_and_a_run_that_is_gone_leaves_nothing() 
     outer.step()
     inner = LivePreview("tree", outer.state, clock=lambda: outer.now)
     owner = State()
-    inner.watch(1, owner)
+    inner.attach(1, owner)
     outer.state.assign_current_image(Image.new("RGB", (64, 48)))
     assert outer.drawn == [False, False], "the inner run has no heat yet, and the outer one's is not drawn over its picture"
     del owner

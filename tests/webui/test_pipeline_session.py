@@ -178,7 +178,7 @@ def run(host: Host, session: PipelineSession | None, p: Any = None, size: int = 
     """Latents of one batch of the host, its pictures taken by the session."""
     p = p or processing()
     if session is not None:
-        session.watch(p)
+        session.attach(p)
     latents = host.program.sample(p)
     if session is not None:
         session.release()
@@ -237,7 +237,7 @@ def test_a_second_pass_that_the_host_left_out_is_told(pipe: Any) -> None:
     session = session_of(host, hires="second")
     run(host, session, _hires())
     host.calls = 1
-    session.watch(p := _hires())
+    session.attach(p := _hires())
     host.program.sample(p)
     session.release()
     session.take(FinishedImage(1, 0, np.zeros((64, 64, 3), np.uint8), 7, PROMPT))
@@ -257,7 +257,7 @@ def test_another_run_inside_is_not_recorded(pipe: Any) -> None:
     """A detailer samples with a processing object of its own while the picture's is watched."""
     host = Host(pipe)
     session = session_of(host)
-    session.watch(processing())
+    session.attach(processing())
     host.program.sample(processing())
     session.release()
     session.take(FinishedImage(0, 0, np.zeros((64, 64, 3), np.uint8), 7, PROMPT))
@@ -375,7 +375,7 @@ def test_a_pipeline_that_fails_leaves_nothing_hooked(pipe: Any) -> None:
     host = Host(pipe)
     session = session_of(host)
     p, call = processing(), type(pipe).__call__
-    session.watch(p)
+    session.attach(p)
     p.prompts = [PROMPT]  # one prompt and two negative ones: diffusers refuses them
     with pytest.raises(ValueError, match="prompt_embeds"):
         host.program.sample(p)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from daam_core.capture.shown_latents import ShownLatents
+from daam_core.capture.given_latents import GivenLatents
 from daam_core.errors import UnsupportedModel
 
 
@@ -31,7 +31,7 @@ BOTH = {0: ("a", 0), 1: ("b", 1)}
     ],
 )
 def test_another_picture_shown_behind_the_one_that_is_painted_is_left_out(shown: Tensor | list[Tensor]) -> None:
-    step = ShownLatents()
+    step = GivenLatents()
     step.begin()
     step.add(shown, BOTH)
     step.add(latents(2), BOTH)
@@ -41,7 +41,7 @@ def test_another_picture_shown_behind_the_one_that_is_painted_is_left_out(shown:
 
 
 def test_the_same_picture_shown_again_is_none_other_whatever_the_scheduler_is_given() -> None:
-    step = ShownLatents()
+    step = GivenLatents()
     step.add(latents(0).half(), BOTH)
     step.add(latents(0).half()[1:], {0: ("b", 1)})
     step.add(torch.cat([latents(0), latents(0)]).half(), BOTH, {2: (0, 1), 3: (0, 1)})
@@ -61,7 +61,7 @@ def test_the_same_picture_shown_again_is_none_other_whatever_the_scheduler_is_gi
 )
 def test_another_picture_shown_ahead_of_the_one_that_is_painted_is_refused(calls: list[tuple[Any, ...]]) -> None:
     """Of a batch the first row alone was compared, and that with the first call of the step."""
-    step = ShownLatents()
+    step = GivenLatents()
     for call in calls:
         step.add(*call)
     with pytest.raises(UnsupportedModel, match="the first is not the one that is painted"):
@@ -70,7 +70,7 @@ def test_another_picture_shown_ahead_of_the_one_that_is_painted_is_refused(calls
 
 def test_pictures_at_several_times_are_refused_with_what_may_have_shown_them() -> None:
     """Of an inversion by another scheduler ahead of the picture, a reference picture alone was spoken of."""
-    step = ShownLatents()
+    step = GivenLatents()
     step.add(latents(0), BOTH)
     step.at_another_time()
     step.begin()
@@ -81,7 +81,7 @@ def test_pictures_at_several_times_are_refused_with_what_may_have_shown_them() -
 
 def test_a_model_that_broke_is_not_blamed_on_a_reference_picture() -> None:
     """What is no number equals nothing, so it was taken for several pictures."""
-    step = ShownLatents()
+    step = GivenLatents()
     step.add(torch.full((2, 4, 6, 8), torch.nan), BOTH)
     step.add(torch.full((2, 4, 6, 8), torch.nan), BOTH)
     step.require_painted(torch.full((2, 4, 6, 8), torch.nan))

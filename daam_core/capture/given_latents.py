@@ -12,7 +12,7 @@ from ..errors import UnsupportedModel
 from .scaled_latents import are_scaled
 
 
-class ShownLatents:
+class GivenLatents:
     """What a model is shown in one step with each text of each picture, where it is given the same texts more than once.
 
     Its first answer is the one that is read. Self-attention guidance looks once more at a blurred picture; a pipeline with a
