@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .prompt.words import Word as Word
     from .tiny.load import load_tiny as load_tiny
 
-__version__ = "0.11.0"
+__version__ = "0.12.0"
 _HOMES = {
     "AGGREGATIONS": "maps.aggregation",
     "AttentionTrace": "diffusers.attention_trace",
