@@ -12,7 +12,7 @@ from torch import Tensor
 from ...daam_core.capture.attention_call import AttentionCall
 from ...daam_core.capture.output_check import ExpectedOutput, expected_output
 from ...daam_core.errors import NothingRecorded
-from .attention_router import Call
+from .model_call import Call
 
 _AGAIN = 4
 """Each layer is compared at its first call, and then at one in so many: an override may begin in the middle of a run."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from ...daam_core.errors import NothingRecorded
-from .attention_router import Call
+from .model_call import Call
 
 SAME_TEXT = 0.98
 """Cosine between a column of the model's text and the same column at a layer, from which on it counts as the same."""

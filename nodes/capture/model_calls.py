@@ -12,8 +12,8 @@ from ...daam_core.capture.comfyui_model import CONTEXT, ComfyUIModel, ModelCall
 from ...daam_core.capture.counted_call import blocks_of
 from ...daam_core.capture.token_layout import TokenLayout
 from ...daam_core.errors import NothingRecorded
-from .attention_router import Call, own_slice
 from .batch_rows import Conds, Row, names_of
+from .model_call import Call, own_slice
 
 _KNOWN = 64
 """So many different calls of a model are remembered with where their tokens stand."""

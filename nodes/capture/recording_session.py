@@ -24,7 +24,7 @@ from ...daam_core.capture.unrecorded_blocks import UnrecordedBlocks
 from ...daam_core.errors import BadPrompt, NothingRecorded, UnsupportedModel, WordNotFound
 from ...daam_core.maps.heatmaps import HeatMaps
 from ...daam_core.types import Size
-from .attention_router import AttentionRouter, Call, grid_of_block, with_output
+from .attention_router import AttentionRouter, grid_of_block, with_output
 from .concept_router import ConceptRouter, concept_rows, one_encoding
 from .foreign_override import ForeignOverride, layer_of
 from .layer_text import LayerText
@@ -36,6 +36,7 @@ from .missing_maps import (
     several_passes,
     unreported_attention,
 )
+from .model_call import Call
 from .model_calls import ModelCalls
 from .record_options import Options
 
