@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,12 +14,14 @@ from .capture.recording_store import MOST_BYTES
 from .convert import MapsHandle
 
 MOST_RUNS = 64
+MOST_PAGES = 256
+MOST_PAGE_BYTES = 64 * 2**20
+"""Of pages that were made; one is some 200 kB, and made anew in a fraction of a second."""
 
 
 @dataclass(frozen=True)
 class _Run:
     handle: MapsHandle
-    pages: dict[int, PageData] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -31,6 +33,7 @@ class ExplorerStore:
 
     def __init__(self, runs: int = MOST_RUNS, most_bytes: int = MOST_BYTES) -> None:
         self._runs: LRUCache[_Run] = LRUCache(runs, most_bytes, lambda run: run.nbytes)
+        self._pages: LRUCache[PageData] = LRUCache(MOST_PAGES, MOST_PAGE_BYTES, lambda page: len(page.atlas))
 
     def keep(self, handle: MapsHandle) -> str:
         """The name under which a page finds these maps; the same maps and pictures keep their name."""
@@ -41,11 +44,12 @@ class ExplorerStore:
         return self._run(name, picture).handle[picture]
 
     def page(self, name: str, picture: int) -> PageData:
-        """What the page shows of one picture, made once. Raises NothingRecorded."""
-        run = self._run(name, picture)
-        if picture not in run.pages:
-            run.pages[picture] = page_data(run.handle[picture])
-        return run.pages[picture]
+        """What the page shows of one picture, made once while there is room. Raises NothingRecorded."""
+        run, own = self._run(name, picture), f"{name}/{picture}"
+        page = self._pages.find(own)
+        if page is None:
+            self._pages.keep(page := page_data(run.handle[picture]), own)
+        return page
 
     def _run(self, name: str, picture: int) -> _Run:
         run = self._runs.find(name)
