@@ -106,13 +106,13 @@ def turns(
     server: Server, body: dict[str, Any], ways: dict[str, dict[str, Any]], rounds: int, processor: bool
 ) -> dict[str, list[float]]:
     """Seconds of each way to make the picture, turn by turn; the first turn warms up."""
-    watch = Clock(server, processor)
+    clock = Clock(server, processor)
     times: dict[str, list[float]] = {way: [] for way in ways}
     for turn, way, more in in_turns(ways, rounds + 1):
-        begin = watch.now()
+        begin = clock.now()
         server.post("/sdapi/v1/txt2img", {**body, **more})
         if turn:
-            times[way].append(watch.now() - begin)
+            times[way].append(clock.now() - begin)
     return times
 
 

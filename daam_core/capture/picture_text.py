@@ -33,12 +33,12 @@ class PictureText:
         prompt: the words of its columns, without the padding behind them.
         group: its part of the recording.
         pending: whether something of the step that runs is in it.
-        only_keys: a layer whose attention has text among its keys alone, if there was one.
+        no_relations: why a layer's attention does not tell what the text attends to, if there was one.
     """
 
     def __init__(self, recording: Recording, side: Side, image: int, prompt: Prompt) -> None:
         self.columns, self.prompt, self.pending = prompt.length, without_padding_behind(prompt), False
-        self.only_keys = ""
+        self.no_relations = ""
         self.group = recording.add_group(side, [image], [self.prompt], lambda keys, number: self._selections[number])
         self._selections: list[Tensor] = []
         self._known: dict[RowLayout, tuple[BatchSlice, slice]] = {}
@@ -65,10 +65,10 @@ class PictureText:
             UnsupportedModel: what the text attends to was asked for, and it has no queries in any layer.
         """
         relations = self.group.accumulator.relations
-        if relations.wanted and relations.num_queries is None and self.only_keys:
+        if relations.wanted and relations.num_queries is None and self.no_relations:
             raise UnsupportedModel(
-                f"What the text attends to cannot be recorded: in {self.only_keys} only the picture has queries, and the text "
-                "keys. Record without the relations text->image and text->text."
+                f"What the text attends to cannot be recorded: {self.no_relations}. Record without the relations text->image "
+                "and text->text."
             )
 
     def _selection(self, columns: Sequence[int]) -> Tensor:
@@ -132,11 +132,14 @@ def add_text_row(text: PictureText, layer: str, layout: TokenLayout, row: RowLay
     source, keys = text.source(row)
     if not accumulator.relations.wanted or keys.stop == keys.start:
         return
-    if not is_joint(layout, row, call):
-        text.only_keys = text.only_keys or layer
-        return
     frames, height, width = layout.patches
     each = 1 if layout.frames_apart else frames
+    if not is_joint(layout, row, call):
+        why = "only the picture has queries, and the text keys"
+        if call.queries > each * height * width:
+            why = "there are keys without queries, such as a reference's, beside those of the text and the picture"
+        text.no_relations = text.no_relations or f"in {layer} {why}"
+        return
     for at in range(index * frames, (index + 1) * frames) if layout.frames_apart else (index,):
         part, _ = call.part(slice(at, at + 1), keys.start, keys.stop - keys.start, slice(0, call.keys))
         picture = slice(row.picture, row.picture + each * height * width)

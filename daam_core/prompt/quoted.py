@@ -16,7 +16,6 @@ _ALWAYS = re.compile(r'"(.*?)"|“(.*?)”')
 """What every pipeline takes for quoted; some take single quotes, too, and with them what stands between two apostrophes."""
 _GLYPHS = (r"'([^']*)'", r"\u201c([^\u201c\u201d]*)\u201d", r'"([^"]*)"', r"「([^「」]*)」")
 """What GLM-Image takes for quoted, in the order in which it looks for them."""
-_GLYPH_QUOTES = (("'", "'"), ("“", "”"), ('"', '"'), ("「", "」"))
 _QUOTES = (("'", "'"), ('"', '"'), ("‘", "’"), ("“", "”"))
 
 
@@ -49,7 +48,8 @@ def quoted_prompt(ids: Sequence[int], mask: Sequence[bool], columns: Sequence[in
     found: list[tuple[str, str, list[tuple[int, str]]]] = []  # label, word, (column, letter)
     begin = len(b'Text "')
     for quoted in parts:
-        for label, first, last in _words_of(text, quoted):
+        places = _places(text, quoted)
+        for label, first, last in _words_of(text, quoted, places[0]) if len(places) == 1 else ():
             letters = _letters(quoted, first, last, begin)
             if all(byte in at for byte, _ in letters):
                 found.append((label, quoted[first:last], [(at[byte], letter) for byte, letter in letters]))
@@ -68,7 +68,9 @@ def glyph_prompt(read: Sequence[tuple[str, Sequence[int]]], columns: int, text: 
         columns: how many columns the model was given.
         text: what was typed.
     """
-    parts = [part for pattern in _GLYPHS for part in re.findall(pattern, text)] or [""]
+    matches = [match for pattern in _GLYPHS for match in re.finditer(pattern, text)]
+    parts = [match[1] for match in matches] or [""]
+    places = [match.start(1) for match in matches] or [0]
     texts = [one for one, _ in read]
     first = next((i for i in range(len(texts)) if texts[i : i + len(parts)] == parts), None)
     if first is None:
@@ -79,18 +81,21 @@ def glyph_prompt(read: Sequence[tuple[str, Sequence[int]]], columns: int, text: 
     if begin < 0:
         return None
     padding = set(range(begin))
-    found: list[tuple[str, str, list[tuple[int, str]]]] = []
+    letters_at: dict[tuple[int, int], tuple[str, str, list[tuple[int, str]]]] = {}  # by a word's place in the text
     shifts: set[int] = set()
-    for part, ids in zip(parts, rows, strict=True):
+    for place, part, ids in zip(places, parts, rows, strict=True):
         padding |= set(range(begin, begin + ahead))
         raw = part.encode("utf-8", "replace")
         known = min(len(ids) - 1, len(raw))
         shifts |= {ids[i] - raw[i] for i in range(known)}
-        for label, start, stop in _words_of(text, part, _GLYPH_QUOTES):
+        for label, start, stop in _words_of(text, part, place):
             letters = _letters(part, start, stop, 0)
             if all(byte < known for byte, _ in letters):
-                found.append((label, part[start:stop], [(begin + ahead + byte, letter) for byte, letter in letters]))
+                # Between two apostrophes and in other quotes around them a word is read twice, and is one.
+                *_, own = letters_at.setdefault((place + start, place + stop), (label, part[start:stop], []))
+                own += [(begin + ahead + byte, letter) for byte, letter in letters]
         begin += ahead + len(ids)
+    found = [letters_at[place] for place in sorted(letters_at)]
     return _of_letters(text, found, columns, padding) if len(shifts) <= 1 else None
 
 
@@ -101,7 +106,7 @@ def _of_letters(text: str, found: Sequence[tuple[str, str, list[tuple[int, str]]
         found: label, word, and (column, letter) of each of its letters.
         padding: columns that are.
     """
-    places = [place for _, _, letters in found for place in letters]
+    places = sorted(place for _, _, letters in found for place in letters)
     tokens = tuple(Token(column, letter, channel) for channel, (column, letter) in enumerate(places, start=1))
     channels = {token.column: token.channel for token in tokens}
     words = tuple(Word(label, word, tuple(channels[column] for column, _ in letters)) for label, word, letters in found)
@@ -116,18 +121,15 @@ def may_quote(text: str) -> bool:
     return any(sign in text for sign in '"‘“') or text.count("'") > 1
 
 
-def _places(text: str, quoted: str, quotes: Sequence[tuple[str, str]] = _QUOTES) -> list[int]:
+def _places(text: str, quoted: str) -> list[int]:
     """Where it stands in quotes: its first character."""
-    marked = (re.escape(opening + quoted + closing) for opening, closing in quotes)
+    marked = (re.escape(opening + quoted + closing) for opening, closing in _QUOTES)
     return [match.start() + 1 for one in marked for match in re.finditer(one, text)]
 
 
-def _words_of(text: str, quoted: str, quotes: Sequence[tuple[str, str]] = _QUOTES) -> list[tuple[str, int, int]]:
-    """(label, first, last) of the words of what is quoted, as characters within it; none where its place is not known."""
-    places = _places(text, quoted, quotes)
-    if len(places) != 1 or not quoted:
-        return []
-    (begin,) = places
+def _words_of(text: str, quoted: str, begin: int) -> list[tuple[str, int, int]]:
+    """(label, first, last) of the words of what is quoted and begins at character `begin` of the text, as characters within
+    it."""
     counts: Counter[str] = Counter()
     found = []
     for first, last in segment(text):

@@ -94,7 +94,12 @@ def _missing(prompt: Prompt, keys: Sequence[str], query: str, key: str, cuts: Se
             f"{quoted(query, 200)} stands in the prompt, but the text encoder does not know all of its signs. "
             f"Words it read: {_listing(prompt)}."
         )
-    if not any(key in own or own in key for own in keys if own) and _is_typed(prompt, key, cuts):
+    if key not in "".join(keys) and _is_typed(prompt, key, cuts):
+        if len(prompt.encoders) == 1:  # another may have read it, see `encoders.of_encoder`
+            return (
+                f"{quoted(query, 200)} stands in the prompt, but {prompt.encoders[0]} did not read it. "
+                f"Words that it read: {_listing(prompt)}."
+            )
         return (
             f"{quoted(query, 200)} stands in the prompt, but the model that paints was not given it. "
             f"Words that it was given: {_listing(prompt)}."

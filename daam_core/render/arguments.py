@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Set, Sized
+from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from numbers import Real
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,29 +14,31 @@ import numpy as np
 from ..errors import BadArgument, quoted
 
 T = TypeVar("T")
-S = TypeVar("S")
 
 
 def is_row(values: Any) -> bool:
     """Whether values can be read one after the other, in order."""
-    return isinstance(values, Iterable) and not isinstance(values, (str, bytes, Mapping, Set))
+    if isinstance(values, (str, bytes, Mapping, Set)):
+        return False
+    try:
+        iter(values)
+    except TypeError:  # an array without axes, too
+        return False
+    return True
 
 
 def checked_row(values: Iterable[T], what: str) -> list[T]:
     """Values in order, as a list. Raises BadArgument, whose sentence begins with `what` they should have been."""
-    try:
-        if is_row(values):
-            return list(values)
-    except TypeError:  # an array without axes
-        pass
+    if is_row(values):
+        return list(values)
     raise BadArgument(f"{what}, not {quoted(values, 60)}.")
 
 
-def checked_sized(values: S, what: str) -> S:
-    """Values in order whose number is known, as they came: a video may not all be in memory. Raises BadArgument, see
-    `checked_row`."""
-    if isinstance(values, Sized) and is_row(values) and getattr(values, "shape", None) != ():
-        return values
+def checked_sized(values: Sequence[T], what: str) -> Sequence[T]:
+    """Values in order whose number is known, each found by its own. They stay as they came where they can be looked up so, as
+    a video that is read from its file frame by frame. Raises BadArgument, see `checked_row`."""
+    if isinstance(values, Sized) and is_row(values):
+        return values if hasattr(values, "__getitem__") else list(values)
     raise BadArgument(f"{what}, not {quoted(values, 60)}.")
 
 

@@ -91,7 +91,7 @@ def write_video(frames: Iterable[ArrayLike | Image.Image], path: str | Path, fps
         raise BadArgument(f"A video is .mp4, .webp or .gif, not {quoted(target.name, 80)}.")
     if not is_number(fps, 1, 60):
         raise BadArgument(f"A video has 1 to 60 frames a second, not {quoted(fps, 40)}.")
-    if not is_row(frames) or getattr(frames, "shape", None) == ():
+    if not is_row(frames):
         raise BadArgument(f"A video is a row of frames, not {quoted(frames, 60)}.")
     checked = _checked(frames)
     if kind == ".mp4" and has_pyav():

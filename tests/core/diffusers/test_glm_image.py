@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import ByT5Tokenizer
 
 from daam_core import trace
-from daam_core.errors import WordNotFound
+from daam_core.errors import NothingRecorded, WordNotFound
 
 from ..capture.attention_witness import Witness
 from .transformer_pipelines import WIDTH, TextEncoder, spread
@@ -91,3 +91,11 @@ def test_what_the_prompt_quotes_has_maps(pipe: Any, prompts: list[str], referenc
         assert error < 1e-5 and float(total.std()) > 0
     with pytest.raises(WordNotFound, match="'sign' stands in the prompt, but the model that paints was not given it"):
         maps[0].heat_map("sign")
+
+
+def test_what_the_text_attends_to_beside_a_reference_is_refused_for_what_it_is(pipe: Any) -> None:
+    """It was said that the picture alone has queries; the text has some, too, and the reference has none."""
+    with trace(pipe, relations="text->image") as recording:
+        paint(pipe, PROMPTS[:1], **reference())
+    with pytest.raises(NothingRecorded, match=r"in transformer_blocks\.0\.attn1 there are keys without queries, such as a ref"):
+        recording.heat_maps()

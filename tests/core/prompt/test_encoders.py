@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from daam_core.errors import BadArgument, BadRecord, WordNotFound
@@ -33,6 +35,8 @@ def test_each_encoder_has_its_own_columns(both: Prompt) -> None:
 def test_what_an_encoder_did_not_read_is_said(both: Prompt) -> None:
     with pytest.raises(WordNotFound, match="'snow' was not read by CLIP; it read: a, red, house"):
         word_of_encoder(both, both.find("snow"), "CLIP")
+    with pytest.raises(WordNotFound, match="'snow' stands in the prompt, but CLIP did not read it"):
+        replace(of_encoder(both, "CLIP"), text="a red house in snow").find("snow")  # the model that paints was given it
     with pytest.raises(WordNotFound, match="'<end>' was not read by T5"):
         word_of_encoder(both, both.find("<end>"), "T5")
     with pytest.raises(BadArgument, match=r"no text encoder 'byT5' that read these words; there is CLIP, T5\."):

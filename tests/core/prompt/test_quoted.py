@@ -10,8 +10,9 @@ from transformers import ByT5Tokenizer
 from daam_core.capture.families import FAMILIES
 from daam_core.capture.tokenizer_hook import Tokenized
 from daam_core.diffusers.encoded_prompts import Encoding, _prompt
+from daam_core.errors import WordNotFound
 from daam_core.prompt.prompt import Prompt
-from daam_core.prompt.quoted import may_quote, quoted_prompt
+from daam_core.prompt.quoted import glyph_prompt, may_quote, quoted_prompt
 
 from ..diffusers.transformer_pipelines import qwen
 
@@ -102,6 +103,42 @@ def test_both_encoders_of_a_prompt_that_quotes() -> None:
         assert [c - length for c in columns(prompt, word) if c >= length] == list(range(6, 6 + len(word.split("#")[0])))
         assert any(c < length for c in columns(prompt, word))
     assert all(c < lengths[0] for c in columns(first, "house")), "the first house is not the quoted one"
+
+
+@pytest.mark.parametrize(
+    ("parts", "text", "words"),
+    [
+        # "and" stands between two apostrophes, too, and was two words of one name, of which one was shown.
+        (["s and Bob", "Tom's and Bob's bar"], "a sign \"Tom's and Bob's bar\"",
+         {"Tom's": "Tom's", "and": "andand", "Bob's": "Bob's", "bar": "bar"}),
+        # Words stand in the order of the text, whatever the order in which quotes are looked for.
+        (["OPEN", "Bar"], 'a "Bar" that is “OPEN”', {"Bar": "Bar", "OPEN": "OPEN"}),
+        # What is quoted twice belonged to no word, and was said not to have been given.
+        (["OPEN", "OPEN"], 'a "OPEN" beside “OPEN”', {"OPEN": "OPEN", "OPEN#2": "OPEN"}),
+    ],
+)  # fmt: skip
+def test_what_is_quoted_by_itself_is_one_word_at_each_place(parts: list[str], text: str, words: dict[str, str]) -> None:
+    rows = [(part, BYT5(part).input_ids) for part in parts]
+    prompt = glyph_prompt(rows, LENGTH, text)
+    assert prompt is not None and prompt.labels == list(words)
+    column_of = {token.channel: token.column for token in prompt.tokens}
+    letters = [chr(max(i, 3) - 3) for _, ids in rows for i in [259, *ids]]  # padding ahead of each, of two
+    letters = [" "] * (LENGTH - len(letters)) + letters
+    for label, spelled in words.items():
+        assert "".join(letters[column_of[channel]] for channel in prompt.find(label).channels) == spelled
+    if "OPEN#2" in words:  # the typographic quotes are looked for first, and are the second in the text
+        assert column_of[prompt.find("OPEN").channels[0]] > column_of[prompt.find("OPEN#2").channels[0]]
+
+
+def test_a_word_that_the_model_was_not_given_is_said_so_whatever_letters_it_shares() -> None:
+    """Of a prompt that quotes "I", every word with an i was said not to be in the prompt."""
+    prompt = glyph_prompt([("I love NY", BYT5("I love NY").input_ids)], LENGTH, 'a sign "I love NY"')
+    assert prompt is not None
+    for word in ("sign", "a sign"):
+        with pytest.raises(WordNotFound, match=f"'{word}' stands in the prompt, but the model that paints was not given it"):
+            prompt.find(word)
+    with pytest.raises(WordNotFound, match="'ship' is not in the prompt"):
+        prompt.find("ship")
 
 
 def test_what_may_quote() -> None:

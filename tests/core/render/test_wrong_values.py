@@ -62,3 +62,23 @@ def test_what_is_wrong_is_told(
             with pytest.raises(BadArgument) as told:
                 draw(**{**given, name: value})
             assert str(told.value).endswith(".") and len(str(told.value)) < 500
+
+
+class Frames:
+    """A video that is read frame by frame, by their numbers alone."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, number: int) -> Any:
+        return [P, P][number]
+
+
+@pytest.mark.parametrize(
+    "video", [Frames(), {0: P, 1: P}.values(), np.stack([P, P]), (P, P)], ids=lambda one: type(one).__name__
+)
+def test_a_video_is_any_row_of_frames(video: Any, tmp_path: Path) -> None:
+    """One that is read by numbers alone was refused, and one without numbers was an error of Python."""
+    assert len(list(render.video_frames(video, [H, H], "a"))) == 2
+    assert render.film_sheet(video, {"a": [H, H]}).size
+    assert render.write_video(video, tmp_path / "a.gif", fps=4).stat().st_size > 0
