@@ -105,6 +105,10 @@ def size_to_draw(size: Size, maps: int) -> Size:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
+_TOGETHER = 8
+"""A region has as many pixels at most as eight maps may have each, see `size_to_draw`."""
+
+
 @dataclass(frozen=True)
 class RankedWord:
     """A word of a region: `score` is its share of the region's attention 0..1, `lift` its mean there over its mean
@@ -119,8 +123,8 @@ def rank_region(maps: HeatMaps, region: Tensor | NDArray[Any], words: Sequence[s
     """The words of a region, strongest share of its attention first.
 
     Each word's map is divided by its own mean first: a word with much attention everywhere drives no place in
-    particular. The shares of the region are taken among the chosen words. A region of very many pixels is made smaller first
-    (see `size_to_draw`).
+    particular. The shares of the region are taken among the chosen words. A region of more than some 2048 x 2048 pixels is made
+    smaller first.
 
     Args:
         region: bool or 0..1 weights `[H, W]` over the picture, of a video over all of its frames alike.
@@ -142,7 +146,8 @@ def rank_region(maps: HeatMaps, region: Tensor | NDArray[Any], words: Sequence[s
         raise BadArgument("A region's weights are numbers from 0 to 1; some of these are below 0 or none at all.")
     maps = maps.sum_frames()
     names = _content(maps, words)
-    size = size_to_draw(checked_size((region.shape[0], region.shape[1])), len(names))
+    # Not by how many words there are: a word's lift is its own, whichever are asked for beside it.
+    size = size_to_draw(checked_size((region.shape[0], region.shape[1])), _TOGETHER)
     if size != region.shape:
         region = torch.nn.functional.adaptive_avg_pool2d(region[None], size)[0]
     most = max(1, MOST_AT_ONCE // (size[0] * size[1]))
