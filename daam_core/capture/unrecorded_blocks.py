@@ -24,7 +24,7 @@ class UnrecordedBlocks:
     def __init__(self, model: nn.Module, words: HostWords = NODES) -> None:
         self._model, self._words = model, words
         self._handles: list[Any] = []
-        self._heard: dict[str, bool] = {}
+        self._recorded: dict[str, bool] = {}
         self._before: dict[str, list[int]] = {}  # concepts run a block within itself
         self._call: CountedCall | None = None
         self._thread = threading.get_ident()
@@ -45,10 +45,10 @@ class UnrecordedBlocks:
 
     def require(self) -> None:
         """Raises NothingRecorded: a block ran, and nothing of its attention to the text was seen in any call."""
-        unheard = [path for path, heard in self._heard.items() if not heard]
-        if not unheard:
+        missed = [path for path, recorded in self._recorded.items() if not recorded]
+        if not missed:
             return
-        shown = f"{unheard[0]} of this model" if len(unheard) == 1 else f"{len(unheard)} blocks of this model ({unheard[0]}, …)"
+        shown = f"{missed[0]} of this model" if len(missed) == 1 else f"{len(missed)} blocks of this model ({missed[0]}, …)"
         raise NothingRecorded(
             f"{shown} ran, and none of the attention to the text was seen there: {self._words.another} computes it in a way of "
             "its own, which is shown to nobody (one that calls SageAttention or PyTorch itself), or puts something else in its "
@@ -68,4 +68,4 @@ class UnrecordedBlocks:
     def _leave(self, path: str, _module: nn.Module, _args: Any, _output: Any) -> None:
         if self._call is not None and not is_compiling() and self._before.get(path):
             before = self._before[path].pop()
-            self._heard[path] = self._heard.get(path, False) or self._call.texts > before
+            self._recorded[path] = self._recorded.get(path, False) or self._call.texts > before

@@ -45,7 +45,7 @@ class Network(nn.Module):
         return x
 
 
-def run(network: Network, watched: UnrecordedBlocks, deaf: tuple[str, ...] = ()) -> torch.Tensor:
+def run(network: Network, watched: UnrecordedBlocks, hidden: tuple[str, ...] = ()) -> torch.Tensor:
     """One call of the model; blocks of these paths show nothing."""
     counted = CountedCall(joint(1, PATCHES, COLUMNS, text_first=True), 1, blocks=blocks_of(network))
     q = torch.zeros(1, 1, SIZE, 2)
@@ -55,7 +55,7 @@ def run(network: Network, watched: UnrecordedBlocks, deaf: tuple[str, ...] = ())
 
     for path, block in text_blocks(network).items():
         assert isinstance(block, Block)
-        block.kernel = None if path in deaf else attend
+        block.kernel = None if path in hidden else attend
     watched.begin(counted)
     out: torch.Tensor = network(torch.zeros(2))
     watched.end()
@@ -73,14 +73,14 @@ def test_blocks_that_show_their_attention_are_no_trouble_and_nothing_is_left() -
 
 
 @pytest.mark.parametrize(
-    ("deaf", "said"),
+    ("hidden", "said"),
     [(("double_blocks.1",), "double_blocks.1 of this model"), (("double_blocks.0", "layers.first"), "2 blocks of this model")],
 )
-def test_a_block_that_ran_unseen_is_named(deaf: tuple[str, ...], said: str) -> None:
+def test_a_block_that_ran_unseen_is_named(hidden: tuple[str, ...], said: str) -> None:
     network = Network()
     watched = UnrecordedBlocks(network, EXTENSIONS)
     for _ in range(2):
-        run(network, watched, deaf)
+        run(network, watched, hidden)
     with pytest.raises(NothingRecorded, match=f"^{said}.* ran, and none of the attention to the text.* Switch it off"):
         watched.require()
 
