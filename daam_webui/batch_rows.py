@@ -29,7 +29,11 @@ def in_order(parts: Sequence[int]) -> list[Label]:
 
 
 def in_chunks(
-    rows: int, chunks: Sequence[int], images: int, which: Callable[[int, list[int]], int | None], heard: set[tuple[Side, int]]
+    rows: int,
+    chunks: Sequence[int],
+    images: int,
+    which: Callable[[int, list[int]], int | None],
+    recorded: set[tuple[Side, int]],
 ) -> list[Label | None]:
     """The rows of one call in Forge's order: one chunk for each conditioning, all pictures inside.
 
@@ -38,25 +42,25 @@ def in_chunks(
         chunks: 0 for a prompt, 1 for a negative prompt, one for each chunk.
         images: pictures in a chunk.
         which: the AND part of chunk number i, given those that are still open.
-        heard: conditionings that this step has already had; a second look at one (PAG, SAG) is another extension's. Added to.
+        recorded: conditionings that this step has had; a second look at one (PAG, SAG) is another extension's. Added to.
     """
     if rows != images * len(chunks):
         return []
     labels: list[Label | None] = []
     for number, kind in enumerate(chunks):
         side: Side = "prompt" if kind == 0 else "negative"
-        done = [group for known, group in heard if known == side]
+        done = [group for known, group in recorded if known == side]
         group = which(number, done) if side == "prompt" else 0
-        if group is None or (side, group) in heard:
+        if group is None or (side, group) in recorded:
             labels += [None] * images
             continue
-        heard.add((side, group))
+        recorded.add((side, group))
         labels += [Label(side, image, group) for image in range(images)]
     return labels
 
 
 def in_pieces(
-    rows: int, images: int, found: Callable[[slice], Sequence[tuple[Side, int]]], heard: set[tuple[Side, int]]
+    rows: int, images: int, found: Callable[[slice], Sequence[tuple[Side, int]]], recorded: set[tuple[Side, int]]
 ) -> list[Label | None]:
     """The rows of a call in which another extension gives the model a part of what the host gave it, all pictures inside.
 
@@ -64,17 +68,17 @@ def in_pieces(
         rows: rows of the batch.
         images: pictures in a piece.
         found: the conditionings that these rows may be, by their content.
-        heard: as for `in_chunks`.
+        recorded: as for `in_chunks`.
     """
     if rows % images:
         return []
     labels: list[Label | None] = []
     for first in range(0, rows, images):
         alike = found(slice(first, first + images))
-        if len(alike) != 1 or alike[0] in heard:
+        if len(alike) != 1 or alike[0] in recorded:
             labels += [None] * images
             continue
-        heard.add(alike[0])
+        recorded.add(alike[0])
         labels += [Label(alike[0][0], image, alike[0][1]) for image in range(images)]
     return labels
 

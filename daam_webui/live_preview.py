@@ -146,11 +146,11 @@ class LivePreview:
         if self.pictures:
             logger.info("DAAM Lens: live heat of %r: %d pictures, %.2f s", self._word, self.pictures, self.seconds)
 
-    def _exchanging(self, honest: Callable[..., Any]) -> Callable[..., Any]:
+    def _exchanging(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def assign_current_image(image: Any, *args: Any, **kwargs: Any) -> Any:
             self._wanted = True
             picture = self._exchanged(image)
-            return None if picture is None else honest(picture, *args, **kwargs)
+            return None if picture is None else original(picture, *args, **kwargs)
 
         return assign_current_image
 

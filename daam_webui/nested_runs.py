@@ -8,9 +8,8 @@ from typing import Any
 
 _SCRIPT_MODULES = ("modules.scripts", "modules.scripts_manager")
 """Where the method is that runs a chosen script; the second name is SD.Next's."""
-
-
 _RUNS = ("process_images", "process_images_inner")
+"""The functions of `modules.processing` that run a processing object."""
 
 
 def asked_by(p: Any) -> str:

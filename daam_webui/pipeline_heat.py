@@ -36,8 +36,8 @@ class PipelineHeat:
 
     def with_heat(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """A copy of the call's arguments in which the host's callback is followed by ours."""
-        honest = arguments.get(CALLBACK)
-        if not callable(honest):
+        original = arguments.get(CALLBACK)
+        if not callable(original):
             self._live.end(f"{type(self._painted.pipe).__name__} says nothing at the end of its steps.")
             return arguments
         embeddings = arguments.get("prompt_embeds")
@@ -50,7 +50,7 @@ class PipelineHeat:
             return arguments
 
         def callback_on_step_end(*args: Any, **kwargs: Any) -> Any:
-            given = honest(*args, **kwargs)  # an interrupt is raised here, and goes through
+            given = original(*args, **kwargs)  # an interrupt is raised here, and goes through
             self._after_step()
             return given
 

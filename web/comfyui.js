@@ -147,7 +147,11 @@ function explore(node) {
   // A workflow that is opened again while ComfyUI still knows its run.
   after(node, "onConfigure", () => setTimeout(() => told(app.nodeOutputs?.[placeOf(node)]), 50));
   after(node, "onRemoved", () => watcher.disconnect());
-  after(node, "onAdded", watch); // A node that was taken out may come back.
+  // A node that was taken out may come back, to a page of another theme.
+  after(node, "onAdded", () => {
+    watch();
+    setTimeout(() => box.isConnected && theme(), 100);
+  });
   node.setSize([Math.max(node.size[0], SIZE[0]), Math.max(node.size[1], SIZE[1])]);
 }
 

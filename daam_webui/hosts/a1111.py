@@ -138,7 +138,7 @@ class A1111(WebUI):
     def tells_upscaled(self) -> bool:
         from modules import shared
 
-        return not hasattr(shared.opts, "hires_button_gallery_insert")  # which came with one text for all
+        return not hasattr(shared.opts, "hires_button_gallery_insert")  # versions with this setting give one text for all
 
     def tells_users(self) -> bool:
         from modules import processing

@@ -30,7 +30,7 @@ from .model_call import Call
 _KNOWN = 64
 """So many different rows are remembered with what they are."""
 _KNOWN_LAYERS = 512
-"""So many layers of a UNet are remembered with their way; SDXL has 70."""
+"""So many layers of a UNet are remembered with their plans; SDXL has 70."""
 _PLAIN = {"attn_precision", "transformer_options", "_inside_attn_wrapper"}
 """What ComfyUI's UNets name in a call of their attention beside queries, keys, values and heads."""
 _BLOCKS: dict[str, Block] = {"input": "down", "middle": "mid", "output": "up"}
@@ -38,7 +38,7 @@ _BLOCKS: dict[str, Block] = {"input": "down", "middle": "mid", "output": "up"}
 
 @dataclass(frozen=True, eq=False)
 class _KnownLayer:
-    """One cross-attention of a UNet that was recorded before, with all that has to be the same for its way to be the same.
+    """One cross-attention of a UNet that was recorded before: its plans, and what has to be the same for them to be used again.
 
     Attributes:
         path: its name.
@@ -130,8 +130,8 @@ class AttentionRouter:
     def add_known(
         self, call: Call, block: Mapping[str, Any], own: bool, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> bool:
-        """The same, with the arguments of `optimized_attention`, of a layer that attended in the same way before; False of any
-        other: nothing was done.
+        """`add_unet` by the plans of a layer that attended in the same way before, with the arguments of `optimized_attention`;
+        False for any other: nothing was done.
 
         Raises:
             NothingRecorded: it attended in this call already.

@@ -195,9 +195,10 @@ def _as_encoded(cond: Cond, text: TextArgument) -> tuple[Cond, bool]:
     encoded = cond.get(text.encoded)
     if not isinstance(encoded, Tensor) or encoded.dim() != 3 or is_zeroed(encoded):
         return cond, False
-    if not is_changed(cond.get(ENCODING), encoded, cond.get(COLUMNS)):
+    first = encoded[:1]  # of one text for each picture of the batch; other texts are `travelling`
+    if not is_changed(cond.get(ENCODING), first, cond.get(COLUMNS)):
         return cond, False
-    found = ENCODINGS.find(encoded)
+    found = ENCODINGS.find(first)
     if found is None:
         return cond, True
     columns, tokens = found

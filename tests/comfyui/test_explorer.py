@@ -191,6 +191,21 @@ def test_a_word_that_the_prompt_lacks_is_said_with_every_run(page: ComfyPage) ->
     assert page.complaints() == []
 
 
+def test_a_node_that_comes_back_has_the_theme_of_now(page: ComfyPage) -> None:
+    """The page went from dark to light while the node was out of the graph."""
+    page.open(workflow())
+    page.queue()
+    page.shown()
+    page.browser.js("window.explorer = app.graph._nodes.find(n => n.type === 'DaamLensExplorer'); app.graph.remove(explorer);")
+    for colour, theme in (("#ddd", "dark"), ("#222", "light")):
+        page.browser.js(f"document.documentElement.style.setProperty('--input-text', '{colour}')")
+        page.browser.js("app.graph.add(explorer); app.canvas.setDirty(true, true)")
+        page.browser.until(f"{page.element()}?.getAttribute('theme') === '{theme}'")
+        page.browser.js("app.graph.remove(explorer)")
+        time.sleep(0.3)
+    page.browser.js("document.documentElement.style.removeProperty('--input-text')")
+
+
 def test_the_node_may_have_any_size(page: ComfyPage) -> None:
     """Nothing is cut off sideways, and the picture grows with the node."""
     page.open(workflow())

@@ -21,13 +21,13 @@ class Encoder:
         vocabulary = SimpleNamespace(inv_vocab=PIECES, start_token=0, end_token=1, pad_token=1)
         self._tokenizer = SimpleNamespace(clip_l=vocabulary)
 
-    def encode(self, *tokens: int, **more: Any) -> dict[str, Any]:
-        """A conditioning; its numbers are its own."""
+    def encode(self, *tokens: int, masked_from: int = 77, **more: Any) -> dict[str, Any]:
+        """A conditioning; its numbers are its own, times 0 from one column on."""
         self._count += 1
         ids = [0, *tokens, *[1] * (76 - len(tokens))]
         told = self._own.prompts_of({"l": [[(i, 1.0) for i in ids]]}, self._tokenizer, SimpleNamespace())
         numbers = torch.Generator().manual_seed(1000 * self._count + sum(tokens))
-        context = torch.randn(1, 77, 4, generator=numbers)
+        context = torch.randn(1, 77, 4, generator=numbers) * (torch.arange(77) < masked_from)[:, None]
         beside = {self._own.KEY: told, self._own.COLUMNS: 77, self._own.ENCODING: self._own.ENCODINGS.keep(context, told)}
         return self.holding(context, {**beside, "uuid": f"c{self._count}", **more})
 
@@ -81,6 +81,23 @@ def test_an_average_is_told_and_one_with_nothing_left_of_its_text_has_the_other_
         assert ([one.labels for one in found.prompts["prompt"]], found.changed) == ([words], set())
     found = conds(pack, [mixed])
     assert ([one.labels for one in found.prompts["prompt"]], found.changed) == ([["red", "house"]], {"prompt"})
+
+
+def test_zeros_of_padding_are_the_same_with_either_sign(pack: Pack) -> None:
+    """T5 in Wan, AuraFlow and Cosmos: padding times a mask of 0 is -0 in part. An average that changes nothing made it 0."""
+    encoder = Encoder(pack)
+    to, source = (encoder.encode(*tokens, masked_from=40) for tokens in ((2, 3), (4,)))
+    for strength, words in ((1.0, ["red", "house"]), (0.0, ["tree"])):
+        average = strength * to["cross_attn"] + (1 - strength) * source["cross_attn"]
+        found = conds(pack, [encoder.holding(average, to)])
+        assert ([one.labels for one in found.prompts["prompt"]], found.changed) == ([words], set())
+
+
+def test_one_text_for_each_picture_of_a_batch_is_not_changed(pack: Pack) -> None:
+    encoder = Encoder(pack)
+    cond = encoder.encode(2, 3)
+    found = conds(pack, [encoder.holding(cond["cross_attn"].expand(2, -1, -1), cond)])
+    assert ([one.labels for one in found.prompts["prompt"]], found.changed) == ([["red", "house"]], set())
 
 
 def test_columns_that_are_put_behind_an_encoding_do_not_change_it(pack: Pack) -> None:

@@ -144,6 +144,14 @@ def test_a_stored_choice_comes_back(page: Chromium) -> None:
     assert page.js(f"{ROOT}.querySelector('[name=tau]').value") == "0.7"
 
 
+def test_who_turns_on_while_a_picture_is_read_goes_on_seeing_heat(page: Chromium) -> None:
+    page.click(*middle(page, "[data-word='2']"))
+    load = f"{PAGE}.load({{...data, choice: {PAGE}.choice()}});"
+    page.js(f"(() => {{ const data = {PAGE}.data; {load} {load} }})()")
+    page.until(f"{PAGE}.model !== null")
+    assert page.js(f"[{PAGE}.choice().words, {PAGE}.masking]") == [[["word:house"]], False]
+
+
 def test_samples_are_what_they_claim(maps: HeatMaps) -> None:
     """Steps and layers of the sample add up to its sums, as a recording's do."""
     parts = sum(maps.select(steps=[j]).heat_map("house") for j in range(maps.steps))

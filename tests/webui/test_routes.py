@@ -117,9 +117,14 @@ def test_under_a_login_each_sees_their_own() -> None:
             listed = [run["id"] for run in client.get(f"{PREFIX}/runs", headers=mine).json()["runs"]]
             assert made[name] in listed and not set(listed) & (set(made.values()) - {made[name]})
             for owner, run in made.items():
-                for path in ("", "/record", "/picture"):
+                for path in ("", "/record", "/picture", "/detail/steps"):
                     status = client.get(f"{PREFIX}/runs/{run}{path}", headers=mine).status_code
-                    assert (status == 200) == (owner == name) or (path == "/picture" and status == 404), (owner, path)
+                    assert (status != 404) == (owner == name), (owner, path)
+                for path in ("/mask", "/files"):
+                    status = client.post(
+                        f"{PREFIX}/runs/{run}{path}", headers=mine, json={"words": [["word:house"]]}
+                    ).status_code
+                    assert (status != 404) == (owner == name), (owner, path)
             record = client.get(f"{PREFIX}/runs/{made[name]}/record", headers=mine).content
             kind = {"Content-Type": "application/octet-stream"}
             loaded = client.post(f"{PREFIX}/records", content=record, headers={**mine, **kind}).json()["id"]

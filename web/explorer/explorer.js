@@ -46,16 +46,19 @@ export class DaamExplorer extends HTMLElement {
     /** @type {Screen|null} */ this.screen = null;
     /** @type {any} */ this.server = null;
     /** What `choice` gives until the picture is there. @type {Choice|null} */ this.stored = null;
+    /** Whether its mask is shown then. */ this.storedMasking = false;
     this.generation = (this.generation ?? 0) + 1;
   }
 
   /** Shows one picture; what is wrong with its data becomes a sentence. @param {Data} data @returns {Promise<void>} */
   async load(data) {
     this.screen?.rest();
-    // A page that opens with a stored choice shows the mask that was stored; later pictures keep what is shown.
-    const masking = this.model ? this.masking : data.choice != null;
+    // A page that opens with a stored choice shows the mask that was stored; later pictures keep what is shown, also
+    // where the one before is still being read.
+    const masking = this.model ? this.masking : this.stored ? this.storedMasking : data.choice != null;
     this.empty();
     this.stored = data.choice ?? null;
+    this.storedMasking = masking;
     const mine = this.generation;
     try {
       const page = await readPage(data.header, data.atlas);
