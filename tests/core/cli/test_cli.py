@@ -269,11 +269,14 @@ def test_ctrl_c_that_a_library_swallows_is_told_as_one(
             signal.raise_signal(signal.SIGINT)
         raise follows
 
-    before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr("daam_core.cli.commands.show", swallow)
-    assert main(["show", "x.safetensors"]) == INTERRUPTED
-    assert capsys.readouterr().err == "daam-lens: stopped.\n"
-    assert signal.getsignal(signal.SIGINT) is before
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background without
+    try:
+        monkeypatch.setattr("daam_core.cli.commands.show", swallow)
+        assert main(["show", "x.safetensors"]) == INTERRUPTED
+        assert capsys.readouterr().err == "daam-lens: stopped.\n"
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
