@@ -41,7 +41,7 @@ def conds(pack: Pack, positive: Sequence[dict[str, Any]]) -> Any:
     return pack("nodes.capture.batch_rows").Conds(lists, lists, (1, 4, 4, 6), lambda *_: None)
 
 
-def part(start: float, end: float) -> dict[str, float]:
+def part(start: float, end: float) -> dict[str, Any]:
     return {"start_percent": start, "end_percent": end}
 
 
