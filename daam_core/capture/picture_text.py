@@ -136,7 +136,7 @@ def add_text_row(text: PictureText, layer: str, layout: TokenLayout, row: RowLay
     each = 1 if layout.frames_apart else frames
     if not is_joint(layout, row, call):
         why = "only the picture has queries, and the text keys"
-        if layout.patches[0] == 1 and call.queries == height * width + (keys.stop - keys.start):
+        if frames == 1 and call.queries == height * width + (keys.stop - keys.start):
             why = "there are keys without queries, such as a reference's, beside those of the text and the picture"
         text.no_relations = text.no_relations or f"in {layer} {why}"
         return
